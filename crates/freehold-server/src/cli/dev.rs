@@ -1,0 +1,206 @@
+//! `freehold dev`: everything on one machine, from nothing.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use freehold::control::sessions::SignIn;
+use freehold::control::tenants::{NewOwner, NewTenant};
+use freehold::{Baseline, ErrorKind, Freehold, MigrateOptions, OperatorContext, Options, Passwords};
+use tokio_postgres::NoTls;
+
+use super::init::{random_password, with_user};
+use super::output::Output;
+use super::serve::{bind, serve};
+use super::{Failure, migrate};
+use crate::config::{DevSettings, HttpSettings, SignInSettings};
+use crate::dev::postgres::{self, EmbeddedPostgres};
+use crate::http::AppState;
+use crate::telemetry;
+
+const DATABASE: &str = "freehold";
+const PASSWORD: &str = "freehold-demo";
+const DEMO_TENANTS: [(&str, &str); 2] = [("acme", "Acme Trading"), ("globex", "Globex Supplies")];
+
+/// A test run's data is thrown away, so it may be as quick as it can.
+const THROWAWAY: &[(&str, &str)] = &[
+    ("fsync", "off"),
+    ("synchronous_commit", "off"),
+    ("full_page_writes", "off"),
+    ("max_connections", "300"),
+];
+
+pub(super) async fn run(settings: DevSettings) -> Result<ExitCode, Failure> {
+    let folder = settings.dir.join("pg");
+    if settings.reset {
+        postgres::reset(&folder).await?;
+        progress("The former data is gone.");
+    }
+    std::fs::create_dir_all(&settings.dir).map_err(|e| format!("cannot create {}: {e}", settings.dir.display()))?;
+    let options = postgres::Options {
+        dir: &folder,
+        bin: settings.postgres_bin.as_deref(),
+        settings: if settings.database_only { THROWAWAY } else { &[] },
+    };
+    let server = EmbeddedPostgres::start(options, progress).await?;
+    let outcome = if settings.database_only {
+        run_command(&server, &settings.command).await
+    } else {
+        serve_demo(&server, &settings).await.map(|()| ExitCode::SUCCESS)
+    };
+    server.stop().await?;
+    outcome
+}
+
+fn progress(message: &str) {
+    eprintln!("{message}");
+}
+
+/// Runs a command with the database, and takes over its exit code.
+async fn run_command(server: &EmbeddedPostgres, command: &[String]) -> Result<ExitCode, Failure> {
+    let (program, arguments) = command.split_first().ok_or("no command was given after `--`")?;
+    let status = tokio::process::Command::new(program)
+        .args(arguments)
+        .env("DATABASE_URL", server.superuser_url("postgres"))
+        .status()
+        .await
+        .map_err(|error| format!("{program} cannot be run: {error}"))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+async fn serve_demo(server: &EmbeddedPostgres, settings: &DevSettings) -> Result<(), Failure> {
+    telemetry::init_logs(&settings.log)?;
+    // Before any work: a port that is taken should be told at once.
+    let listener = bind(([127, 0, 0, 1], settings.port).into()).await?;
+    let freehold = prepare(server, &settings.baseline).await?;
+    let secret = keep_secret(&settings.dir.join("jwt-secret"))?;
+    let sign_in: SignInSettings = defaults(&["--jwt-secret", &secret])?;
+    let http: HttpSettings = defaults(&[])?;
+    let sign_in = SignIn::new(freehold.clone(), sign_in.options()?);
+    let state = AppState::new(freehold, sign_in, &http, true).await?;
+    welcome(settings.port, server);
+    serve(listener, state, &http).await
+}
+
+/// Settings as they are when nobody sets any; `freehold dev` is not configured by the environment.
+fn defaults<T: clap::Args>(arguments: &[&str]) -> Result<T, Failure> {
+    let command = T::augment_args(clap::Command::new("dev").no_binary_name(true)).mut_args(|a| a.env(None));
+    Ok(T::from_arg_matches(&command.try_get_matches_from(arguments)?)?)
+}
+
+/// Roles, catalog, baseline and the demo tenants; each only as far as it is missing.
+async fn prepare(server: &EmbeddedPostgres, folder: &Path) -> Result<Freehold, Failure> {
+    ensure_database(server).await?;
+    let admin_url = server.superuser_url(DATABASE);
+    // Nobody needs to know these, so every start has new ones.
+    let passwords = Passwords { app: Some(random_password()), owner: Some(random_password()), analytics: None };
+    freehold::init(&admin_url, &passwords).await?;
+    let url_for = |role, password: &Option<String>| with_user(&admin_url, role, password.as_deref().unwrap_or_default());
+    let options = Options::new(url_for("freehold_app", &passwords.app))
+        .owner_url(url_for("freehold_owner", &passwords.owner));
+    let freehold = Freehold::connect(&options).await?;
+
+    let baseline = Baseline::read(folder)
+        .map_err(|error| format!("{error}; name your folder of migrations with --baseline"))?;
+    let bar = migrate::progress_bar();
+    let report = freehold
+        .migrate(&baseline, MigrateOptions::default(), &|done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        })
+        .await
+        .map_err(|error| match error.kind() {
+            ErrorKind::Migration => format!("{error}; `freehold dev --reset` starts over"),
+            _ => error.to_string(),
+        })?;
+    bar.finish_and_clear();
+    for name in &report.adopted {
+        progress(&format!("Applied {name}."));
+    }
+    for failure in &report.failed {
+        progress(&format!("{} could not be migrated: {}", failure.tenant, failure.error));
+    }
+    ensure_people(&freehold, folder).await?;
+    Ok(freehold)
+}
+
+async fn ensure_database(server: &EmbeddedPostgres) -> Result<(), Failure> {
+    let (client, connection) = tokio_postgres::connect(&server.superuser_url("postgres"), NoTls).await?;
+    tokio::spawn(connection);
+    let known = client.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&DATABASE]).await?;
+    if known.is_none() {
+        client.batch_execute(&format!("CREATE DATABASE {DATABASE}")).await?;
+    }
+    Ok(())
+}
+
+/// The demo tenants with their owners and data, and an operator.
+async fn ensure_people(freehold: &Freehold, baseline: &Path) -> Result<(), Failure> {
+    let context = OperatorContext::system("freehold dev");
+    let seed = baseline.parent().map(|parent| parent.join("seed.sql")).filter(|seed| seed.exists());
+    let mut made_any = false;
+    for (slug, name) in DEMO_TENANTS {
+        match freehold.get_tenant_by_slug(&context, slug).await {
+            Ok(_) => continue,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+        let owner = NewOwner {
+            email: format!("owner@{slug}.example"),
+            name: String::new(),
+            password: Some(PASSWORD.to_owned()),
+        };
+        let new = NewTenant { slug: slug.into(), name: name.into(), owner: Some(owner), idempotency: None };
+        let tenant = freehold.create_tenant(&context, new).await?.tenant;
+        if let Some(seed) = &seed {
+            let sql = std::fs::read_to_string(seed)?;
+            // The seed makes different data for each slug. A slug needs no quoting.
+            let sql = format!("SELECT set_config('freehold.seed', '{slug}', true);\n{sql}");
+            freehold.run_script(&context, tenant.id, &sql).await?;
+        }
+        progress(&format!("Created the tenant {slug}."));
+        made_any = true;
+    }
+    if made_any {
+        freehold.create_operator(&context, "operator@freehold.example", Some(PASSWORD.to_owned())).await?;
+    }
+    Ok(())
+}
+
+/// The secret that signs tokens, kept so that a restart signs nobody out.
+fn keep_secret(path: &Path) -> Result<String, Failure> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    if let Ok(secret) = std::fs::read_to_string(path)
+        && secret.len() >= 32
+    {
+        return Ok(secret);
+    }
+    let secret = random_password();
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(secret.as_bytes())?;
+    Ok(secret)
+}
+
+fn welcome(port: u16, server: &EmbeddedPostgres) {
+    let base = format!("http://127.0.0.1:{port}");
+    Output::text(&format!(
+        "
+Freehold is at {base} (PostgreSQL {version} on port {pg_port}). Ctrl-C stops it.
+
+  Tenants    acme: owner@acme.example    globex: owner@globex.example
+  Operator   operator@freehold.example
+  Password   {PASSWORD}, for all of them
+
+Sign in, and read the latest orders of a tenant:
+
+  TOKEN=$(curl -s {base}/v1/auth/login -H 'Content-Type: application/json' \\
+    -d '{{\"email\":\"owner@acme.example\",\"password\":\"{PASSWORD}\"}}' | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')
+  curl -s \"{base}/v1/data/orders?order=created_at.desc&limit=3\" -H \"Authorization: Bearer $TOKEN\"
+
+Every address is described at {base}/openapi.json
+",
+        version = server.version(),
+        pg_port = server.port(),
+    ));
+}

@@ -1,0 +1,122 @@
+//! `freehold init`: prepares the database that DATABASE_URL leads to.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use freehold::{Baseline, Freehold, MigrateOptions, Options, Passwords};
+
+use super::Failure;
+use super::output::Output;
+
+#[derive(clap::Args)]
+pub(super) struct InitArgs {
+    /// PostgreSQL, as a superuser, or as a role with CREATEROLE that owns the database
+    #[arg(long, env = "DATABASE_URL", value_name = "DATABASE_URL", hide_env_values = true)]
+    database_url: String,
+
+    /// The password to give to freehold_app; made up if there is none yet
+    #[arg(long, env = "FREEHOLD_APP_PASSWORD", value_name = "FREEHOLD_APP_PASSWORD", hide_env_values = true)]
+    app_password: Option<String>,
+
+    /// The password to give to freehold_owner; made up if there is none yet
+    #[arg(long, env = "FREEHOLD_OWNER_PASSWORD", value_name = "FREEHOLD_OWNER_PASSWORD", hide_env_values = true)]
+    owner_password: Option<String>,
+
+    /// The password to give to freehold_analytics; without one it cannot log in
+    #[arg(long, env = "FREEHOLD_ANALYTICS_PASSWORD", value_name = "FREEHOLD_ANALYTICS_PASSWORD", hide_env_values = true)]
+    analytics_password: Option<String>,
+
+    /// A folder of migrations to make the baseline of, as `freehold migrate up` does
+    #[arg(long, value_name = "FOLDER")]
+    baseline: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
+    // What is given is set; roles that are new and have none given get one that is shown once.
+    let given = Passwords {
+        app: args.app_password,
+        owner: args.owner_password,
+        analytics: args.analytics_password,
+    };
+    let report = freehold::init(&args.database_url, &given).await?;
+    let is_new = |role: &str| report.roles_created.iter().any(|created| created == role);
+    let made_up = |role, given: &Option<String>| (is_new(role) && given.is_none()).then(random_password);
+    let made = Passwords {
+        app: made_up("freehold_app", &given.app),
+        owner: made_up("freehold_owner", &given.owner),
+        analytics: None,
+    };
+    if made.app.is_some() || made.owner.is_some() {
+        freehold::init(&args.database_url, &made).await?;
+    }
+    let url_for = |role: &str, given: &Option<String>, made: &Option<String>| {
+        let password = made.clone().or_else(|| given.clone());
+        with_user(&args.database_url, role, password.as_deref().unwrap_or("…"))
+    };
+    let app_url = url_for("freehold_app", &given.app, &made.app);
+    let owner_url = url_for("freehold_owner", &given.owner, &made.owner);
+
+    if let Some(folder) = &args.baseline {
+        let baseline = Baseline::read(folder)?;
+        let freehold = Freehold::connect(&Options::new(&app_url).owner_url(&owner_url)).await?;
+        freehold.migrate(&baseline, MigrateOptions::default(), &|_, _| {}).await?;
+    }
+    if args.json {
+        let urls = serde_json::json!({"report": report, "database_url": app_url, "database_owner_url": owner_url});
+        Output::json(&urls);
+        return Ok(ExitCode::SUCCESS);
+    }
+    match report.catalog_before {
+        before if before == report.catalog_now => Output::text(&format!("The catalog is at version {before}; nothing to do.")),
+        0 => Output::text(&format!("The catalog is made, at version {}.", report.catalog_now)),
+        before => Output::text(&format!("The catalog went from version {before} to {}.", report.catalog_now)),
+    }
+    if !report.roles_created.is_empty() {
+        Output::text(&format!("Roles made: {}.", report.roles_created.join(", ")));
+    }
+    for warning in &report.warnings {
+        eprintln!("warning: {warning}");
+    }
+    Output::text("\nThe server's settings (passwords that were made up are shown only now):");
+    Output::text(&format!("DATABASE_URL={app_url}\nDATABASE_OWNER_URL={owner_url}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn random_password() -> String {
+    let mut bytes = [0; 24];
+    getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The same database, as another user.
+pub(crate) fn with_user(url: &str, user: &str, password: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return format!("{url} user={user} password={password}");
+    };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let encode = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
+    let password = if password == "…" { password.to_owned() } else { encode(password).to_string() };
+    format!("{scheme}://{user}:{password}@{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_user;
+
+    #[test]
+    fn a_url_keeps_all_but_its_user() {
+        for (url, expected) in [
+            ("postgres://a:b@h:1/d?sslmode=require", "postgres://u:p%2F@h:1/d?sslmode=require"),
+            ("postgresql://h/d", "postgresql://u:p%2F@h/d"),
+            ("host=h user=x dbname=d", "host=h user=x dbname=d user=u password=p/"),
+        ] {
+            assert_eq!(with_user(url, "u", "p/"), expected);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! `freehold migrate up|status`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+use freehold::{Baseline, Freehold, MigrateFailure, MigrateOptions};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output::Output;
+use super::{Common, Failure};
+
+#[derive(Subcommand)]
+pub(super) enum MigrateCommand {
+    /// Apply what is new to the template, then to every tenant
+    Up {
+        #[command(flatten)]
+        common: Common,
+        /// The folder of numbered SQL files
+        #[arg(long, env = "BASELINE", value_name = "BASELINE", default_value = "migrations")]
+        baseline: PathBuf,
+        /// How long a statement waits for a lock that the application holds, in milliseconds
+        #[arg(long, default_value_t = 5000)]
+        lock_timeout_ms: u64,
+    },
+    /// Show how far the fleet is, and whom the last run failed for
+    Status {
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
+    match command {
+        MigrateCommand::Up { common, baseline, lock_timeout_ms } => {
+            let baseline = Baseline::read(&baseline)?;
+            let freehold = Freehold::connect(&common.database.options()).await?;
+            let options = MigrateOptions {
+                parallel: common.database.max_owner_connection_pool.into(),
+                lock_timeout: Duration::from_millis(lock_timeout_ms),
+            };
+            let bar = progress_bar();
+            let report = freehold
+                .migrate(&baseline, options, &|done, total| {
+                    bar.set_length(total as u64);
+                    bar.set_position(done as u64);
+                })
+                .await?;
+            bar.finish_and_clear();
+            if common.json {
+                Output::json(&report);
+            } else {
+                for name in &report.adopted {
+                    Output::text(&format!("{name}: new in the template"));
+                }
+                Output::text(&format!("{} tenants brought to version {}", report.migrated, report.version));
+                print_failures(&report.failed);
+            }
+            Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        MigrateCommand::Status { common } => {
+            let freehold = Freehold::connect(&common.database.options()).await?;
+            let status = freehold.migrate_status().await?;
+            if common.json {
+                Output::json(&status);
+            } else {
+                Output::text(&format!("The baseline is at version {}.", status.version));
+                for (version, count) in &status.tenants {
+                    let behind = if *version < status.version { "  (behind)" } else { "" };
+                    Output::text(&format!("{count} tenants at version {version}{behind}"));
+                }
+                print_failures(&status.failed);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn print_failures(failed: &[MigrateFailure]) {
+    for failure in failed {
+        eprintln!("failed: {} at {:04}: {}", failure.tenant, failure.version, failure.error);
+    }
+    if !failed.is_empty() {
+        eprintln!("{} tenants failed and are as they were; run `freehold migrate up` again once the cause is gone", failed.len());
+    }
+}
+
+pub(super) fn progress_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} tenants, {eta} left")
+        .expect("the template is well-formed");
+    ProgressBar::new(0).with_style(style)
+}

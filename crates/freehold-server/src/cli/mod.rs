@@ -1,0 +1,104 @@
+//! The command line: parsed here, a file per command, one place that prints.
+
+mod config;
+mod dev;
+mod init;
+mod migrate;
+mod operator;
+mod output;
+mod serve;
+mod tenant;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{DatabaseSettings, DevSettings, ServeSettings};
+use output::Output;
+
+/// Multi-tenant backend on PostgreSQL: a schema and row-level security for every tenant.
+#[derive(Parser)]
+#[command(name = "freehold", version, arg_required_else_help = true, max_term_width = 100,
+          after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start everything for development: a private PostgreSQL, two demo tenants, the API
+    Dev(Box<DevSettings>),
+    /// Prepare a database: roles, catalog, template. Safe to repeat
+    Init(init::InitArgs),
+    /// Serve the API
+    Serve(Box<ServeSettings>),
+    /// Show every setting, with secrets hidden
+    Config(Box<ServeSettings>),
+    /// Create, list, show, suspend and resume tenants
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
+    /// People who run the platform
+    #[command(subcommand)]
+    Operator(operator::OperatorCommand),
+    /// Bring the template and every tenant to the newest migration
+    #[command(subcommand)]
+    Migrate(migrate::MigrateCommand),
+    /// Print the OpenAPI document
+    Openapi,
+}
+
+/// What every command on the database needs besides its own arguments.
+#[derive(clap::Args)]
+struct Common {
+    #[command(flatten)]
+    database: DatabaseSettings,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why a command failed, in a sentence for the person who gave it.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Dev(settings) => dev::run(*settings).await,
+            Command::Init(args) => init::run(args).await,
+            Command::Serve(settings) => serve::run(*settings).await.map(|()| ExitCode::SUCCESS),
+            Command::Config(_) => config::run(),
+            Command::Tenant(command) => tenant::run(command).await,
+            Command::Operator(command) => operator::run(command).await,
+            Command::Migrate(command) => migrate::run(command).await,
+            Command::Openapi => {
+                Output::text(&crate::http::openapi_json());
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("error: {failure}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,230 @@
+//! Every setting, defined once: as a flag and as an environment variable. Nothing else in the
+//! project reads the environment.
+//!
+//! A setting whose `hide_env_values` is set is a secret: it is never printed.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::TypedValueParser as _;
+use clap::{Args, ValueEnum};
+use freehold::control::sessions::SignInOptions;
+use freehold::tokens::{AccessTokens, Keyring};
+use freehold::{Options, PoolLimits, Rate, SignInLimits};
+
+/// Where the database is.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Database")]
+pub struct DatabaseSettings {
+    /// PostgreSQL, as the role freehold_app: postgres://freehold_app:password@host:5432/database
+    #[arg(long, env = "DATABASE_URL", value_name = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+
+    /// PostgreSQL, as the role freehold_owner; without it, no tenant is created or migrated
+    #[arg(long, env = "DATABASE_OWNER_URL", value_name = "DATABASE_OWNER_URL", hide_env_values = true)]
+    pub database_owner_url: Option<String>,
+
+    /// The most connections of the app role
+    #[arg(long, env, value_name = "MAX_CONNECTION_POOL", default_value_t = 16,
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub max_connection_pool: u16,
+
+    /// The most connections of the owner role
+    #[arg(long, env, value_name = "MAX_OWNER_CONNECTION_POOL", default_value_t = 4,
+          value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub max_owner_connection_pool: u16,
+
+    /// Milliseconds that a request waits for a connection before it is told to come back
+    #[arg(long, env, value_name = "CONNECTION_WAIT_MS", default_value_t = 5000,
+          value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub connection_wait_ms: u64,
+}
+
+impl DatabaseSettings {
+    pub fn options(&self) -> Options {
+        let wait_max = Duration::from_millis(self.connection_wait_ms);
+        let limits = |connections: u16| PoolLimits { connections_max: connections.into(), wait_max };
+        Options {
+            app_url: self.database_url.clone(),
+            owner_url: self.database_owner_url.clone(),
+            app_pool: limits(self.max_connection_pool),
+            owner_pool: limits(self.max_owner_connection_pool),
+        }
+    }
+}
+
+/// What a server needs to serve.
+#[derive(Args, Clone)]
+pub struct ServeSettings {
+    #[command(flatten)]
+    pub database: DatabaseSettings,
+
+    #[command(flatten)]
+    pub sign_in: SignInSettings,
+
+    #[command(flatten)]
+    pub http: HttpSettings,
+
+    #[command(flatten)]
+    pub log: LogSettings,
+}
+
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Sign-in")]
+pub struct SignInSettings {
+    /// The secret that signs access tokens: at least 32 bytes, the same on every server
+    #[arg(long, env, value_name = "JWT_SECRET", hide_env_values = true,
+          value_parser = clap::builder::NonEmptyStringValueParser::new().try_map(check_secret))]
+    pub jwt_secret: String,
+
+    /// Former secrets whose tokens are still good, separated by commas
+    #[arg(long, env, value_name = "JWT_SECRETS_RETIRED", hide_env_values = true, value_delimiter = ',')]
+    pub jwt_secrets_retired: Vec<String>,
+
+    /// The issuer named in tokens, and demanded of them
+    #[arg(long, env, value_name = "JWT_ISSUER", default_value = "freehold")]
+    pub jwt_issuer: String,
+
+    /// The audience named in tokens, and demanded of them
+    #[arg(long, env, value_name = "JWT_AUDIENCE", default_value = "freehold")]
+    pub jwt_audience: String,
+
+    /// Seconds that an access token is good for
+    #[arg(long, env, value_name = "ACCESS_TOKEN_SECS", default_value_t = 600,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub access_token_secs: u64,
+
+    /// Days after which a session ends
+    #[arg(long, env, value_name = "SESSION_DAYS", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..=3650))]
+    pub session_days: u64,
+
+    /// Whether people may create tenants themselves
+    #[arg(long, env, value_name = "SIGNUP", default_value_t = true, action = clap::ArgAction::Set)]
+    pub signup: bool,
+
+    /// Sign-in attempts a minute for one e-mail
+    #[arg(long, env, value_name = "SIGN_IN_PER_EMAIL", default_value = "10")]
+    pub sign_in_per_email: NonZeroU32,
+
+    /// Sign-in attempts a minute for one client address
+    #[arg(long, env, value_name = "SIGN_IN_PER_CLIENT", default_value = "60")]
+    pub sign_in_per_client: NonZeroU32,
+}
+
+fn check_secret(secret: String) -> Result<String, String> {
+    match Keyring::new(&secret, &[] as &[&str]) {
+        Ok(_) => Ok(secret),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl SignInSettings {
+    pub fn options(&self) -> Result<SignInOptions, String> {
+        let keyring = Keyring::new(&self.jwt_secret, &self.jwt_secrets_retired)
+            .map_err(|error| format!("JWT_SECRETS_RETIRED: {error}"))?;
+        let rate = |count| Rate { burst: count, per_minute: count };
+        Ok(SignInOptions {
+            tokens: AccessTokens::new(keyring, &self.jwt_issuer, &self.jwt_audience),
+            access_lifetime: Duration::from_secs(self.access_token_secs),
+            session_lifetime: Duration::from_secs(self.session_days * 24 * 3600),
+            limits: SignInLimits {
+                per_email: rate(self.sign_in_per_email),
+                per_client: rate(self.sign_in_per_client),
+                ..SignInLimits::default()
+            },
+        })
+    }
+}
+
+#[derive(Args, Clone)]
+#[command(next_help_heading = "HTTP")]
+pub struct HttpSettings {
+    /// Where to listen
+    #[arg(long, env, value_name = "LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// Milliseconds that a request may take
+    #[arg(long, env, value_name = "REQUEST_TIMEOUT_MS", default_value_t = 20_000,
+          value_parser = clap::value_parser!(u64).range(10..=600_000))]
+    pub request_timeout_ms: u64,
+
+    /// The largest body of a request, in bytes
+    #[arg(long, env, value_name = "MAX_BODY_BYTES", default_value_t = 2 * 1024 * 1024,
+          value_parser = clap::value_parser!(u32).range(1024..))]
+    pub max_body_bytes: u32,
+
+    /// The most requests served at a time; more are told to come back
+    #[arg(long, env, value_name = "MAX_CONCURRENT_REQUESTS", default_value_t = 2048,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_concurrent_requests: u32,
+
+    /// The most rows of a page of the data API
+    #[arg(long, env, value_name = "MAX_PAGE_ROWS", default_value_t = 1000,
+          value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub max_page_rows: u64,
+
+    /// Take a client's address from the last X-Forwarded-For: only behind a proxy that sets it
+    #[arg(long, env, value_name = "TRUST_FORWARDED_FOR", default_value_t = false, action = clap::ArgAction::Set)]
+    pub trust_forwarded_for: bool,
+
+    /// Seconds that requests under way may take to finish at shutdown
+    #[arg(long, env, value_name = "SHUTDOWN_SECS", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub shutdown_secs: u64,
+}
+
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Logs")]
+pub struct LogSettings {
+    /// Lines for people or for machines
+    #[arg(long, env, value_name = "LOG_FORMAT", default_value = "pretty")]
+    pub log_format: LogFormat,
+
+    /// What to log: error, warn, info, debug, trace, or directives such as freehold=debug
+    #[arg(long, env, value_name = "LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Pretty,
+    Json,
+}
+
+/// The private PostgreSQL of `freehold dev`.
+#[derive(Args, Clone)]
+pub struct DevSettings {
+    /// The port of the API
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+
+    /// Where the private PostgreSQL and its data are kept
+    #[arg(long, value_name = "FOLDER", default_value = ".freehold")]
+    pub dir: PathBuf,
+
+    /// The migrations that make up a tenant's schema
+    #[arg(long, value_name = "FOLDER", default_value = "demo/migrations")]
+    pub baseline: PathBuf,
+
+    /// Forget all data and start over
+    #[arg(long)]
+    pub reset: bool,
+
+    /// Only start PostgreSQL; run the command after `--` with DATABASE_URL set to its superuser
+    #[arg(long, requires = "command")]
+    pub database_only: bool,
+
+    /// The folder of initdb and postgres, if they are not where they usually are
+    #[arg(long, env = "FREEHOLD_PG_BIN", value_name = "FREEHOLD_PG_BIN")]
+    pub postgres_bin: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub log: LogSettings,
+
+    /// The command to run with the database
+    #[arg(last = true)]
+    pub command: Vec<String>,
+}

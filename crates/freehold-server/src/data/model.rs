@@ -1,0 +1,224 @@
+//! What the data API knows of the tables: read once from the template schema,
+//! good for every tenant. The only source of the names that reach SQL.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::error::DataError;
+
+/// Every table and view of the schema named by `$1`, as one JSON text.
+///
+/// Key and constraint names are here because PostgreSQL withholds the columns
+/// of a violated key from tables under row-level security, but not its name.
+pub(crate) const MODEL_SQL: &str = r"
+SELECT coalesce(json_agg(json_build_object(
+    'name', c.relname,
+    'columns', (
+      SELECT coalesce(json_agg(json_build_object(
+          'name', a.attname,
+          'type_name', CASE
+            WHEN en.nspname = 'pg_catalog' THEN format_type(a.atttypid, a.atttypmod)
+            WHEN e.oid = t.oid THEN quote_ident(e.typname)
+            ELSE quote_ident(e.typname) || '[]' END,
+          'type_schema', CASE
+            WHEN en.nspname = 'pg_catalog' THEN json_build_object('kind', 'built_in')
+            WHEN en.oid = n.oid THEN json_build_object('kind', 'tenant')
+            ELSE json_build_object('kind', 'other', 'name', en.nspname) END,
+          'kind', CASE
+            WHEN b.oid = 'json'::regtype THEN 'json'
+            WHEN b.oid = 'jsonb'::regtype THEN 'jsonb'
+            WHEN t.typcategory = 'A' THEN 'array'
+            WHEN t.typcategory = 'B' THEN 'boolean'
+            WHEN t.typcategory = 'E' THEN 'enum'
+            WHEN t.typcategory = 'N' THEN 'number'
+            WHEN t.typcategory = 'S' THEN 'text'
+            WHEN t.typcategory IN ('D', 'T') THEN 'time'
+            ELSE 'other' END,
+          'labels', (
+            SELECT coalesce(json_agg(l.enumlabel ORDER BY l.enumsortorder), '[]')
+            FROM pg_enum AS l WHERE l.enumtypid = b.oid),
+          'read_only', a.attgenerated <> '' OR a.attidentity = 'a'
+        ) ORDER BY a.attnum), '[]')
+      FROM pg_attribute AS a
+      JOIN pg_type AS t ON t.oid = a.atttypid
+      -- the element of an array, the base of a domain; the type itself otherwise
+      JOIN pg_type AS e ON e.oid = CASE WHEN t.typcategory = 'A' AND t.typtype = 'b'
+                                        THEN t.typelem ELSE t.oid END
+      JOIN pg_namespace AS en ON en.oid = e.typnamespace
+      JOIN pg_type AS b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+    'keys', (
+      SELECT coalesce(json_agg(json_build_object(
+          'name', ic.relname,
+          'primary', i.indisprimary,
+          'columns', (
+            SELECT json_agg(a.attname ORDER BY k.position)
+            FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, position)
+            JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum
+            WHERE k.position <= i.indnkeyatts)
+        ) ORDER BY i.indisprimary DESC, ic.relname), '[]')
+      FROM pg_index AS i
+      JOIN pg_class AS ic ON ic.oid = i.indexrelid
+      WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate
+        AND i.indpred IS NULL AND i.indexprs IS NULL),
+    'constraints', (
+      SELECT coalesce(json_agg(json_build_object(
+          'name', o.conname,
+          'references', f.relname,
+          'columns', (
+            SELECT coalesce(json_agg(a.attname ORDER BY k.position), '[]')
+            FROM unnest(o.conkey) WITH ORDINALITY AS k (attnum, position)
+            JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum)
+        ) ORDER BY o.conname), '[]')
+      FROM pg_constraint AS o
+      LEFT JOIN pg_class AS f ON f.oid = o.confrelid
+      WHERE o.conrelid = c.oid AND o.contype IN ('f', 'c', 'x'))
+  ) ORDER BY c.relname), '[]')::text
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = $1::text AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition";
+
+/// The tables and views that every tenant has.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    tables: HashMap<String, Table>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Table {
+    pub(crate) name: String,
+    pub(crate) columns: Vec<Column>,
+    /// Unique keys over plain columns, the primary key first.
+    pub(crate) keys: Vec<Key>,
+    /// Foreign keys, checks and exclusions.
+    pub(crate) constraints: Vec<Constraint>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    /// As SQL writes it, without its schema: `numeric(10,2)`, `order_status[]`.
+    pub(crate) type_name: String,
+    pub(crate) type_schema: TypeSchema,
+    pub(crate) kind: Kind,
+    /// The values of an enum, in order.
+    pub(crate) labels: Vec<String>,
+    /// Generated always: no request can write it.
+    pub(crate) read_only: bool,
+}
+
+/// Where a column's type lives, which decides how SQL names it for a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum TypeSchema {
+    BuiltIn,
+    /// In the template, so each tenant has one of its own.
+    Tenant,
+    /// Shared by all tenants, as an extension's types are.
+    Other {
+        name: String,
+    },
+}
+
+/// As much of a type as decides which operators a column takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    Array,
+    Boolean,
+    Enum,
+    Json,
+    Jsonb,
+    Number,
+    Other,
+    Text,
+    Time,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Key {
+    pub(crate) name: String,
+    pub(crate) primary: bool,
+    pub(crate) columns: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Constraint {
+    pub(crate) name: String,
+    pub(crate) columns: Vec<String>,
+    /// The table a foreign key refers to.
+    pub(crate) references: Option<String>,
+}
+
+impl Model {
+    /// Reads the answer of [`MODEL_SQL`].
+    pub(crate) fn from_json(json: &str) -> Result<Model, serde_json::Error> {
+        let tables: Vec<Table> = serde_json::from_str(json)?;
+        let tables = tables.into_iter().map(|table| (table.name.clone(), table));
+        Ok(Model { tables: tables.collect() })
+    }
+
+    /// In no particular order.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.tables.values()
+    }
+
+    pub(crate) fn find_table(&self, name: &str) -> Option<&Table> {
+        self.tables.get(name)
+    }
+
+    pub(super) fn get_table(&self, name: &str) -> Result<&Table, DataError> {
+        self.find_table(name).ok_or_else(|| DataError::unknown_table(self, name))
+    }
+}
+
+impl Table {
+    pub(crate) fn find_column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    pub(super) fn get_column(&self, name: &str) -> Result<&Column, DataError> {
+        self.find_column(name).ok_or_else(|| DataError::unknown_column(self, name))
+    }
+
+    pub(crate) fn primary_key(&self) -> Option<&Key> {
+        self.keys.iter().find(|key| key.primary)
+    }
+}
+
+impl Column {
+    /// The type's name as SQL for a tenant whose schema is `schema`.
+    pub(super) fn type_sql(&self, schema: &str) -> String {
+        match &self.type_schema {
+            TypeSchema::BuiltIn => self.type_name.clone(),
+            TypeSchema::Tenant => format!("{}.{}", quote_name(schema), self.type_name),
+            TypeSchema::Other { name } => format!("{}.{}", quote_name(name), self.type_name),
+        }
+    }
+}
+
+/// A name as SQL writes it, whatever is in it.
+pub(super) fn quote_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_is_named_by_the_tenants_schema_when_the_template_has_it() {
+        let model = super::super::fixture::shop();
+        let orders = model.find_table("orders").unwrap();
+        let sql = |name| orders.find_column(name).unwrap().type_sql("tenant_1");
+        assert_eq!(sql("status"), "\"tenant_1\".order_status");
+        assert_eq!(sql("total"), "numeric(10,2)");
+        assert_eq!(sql("tags"), "text[]");
+    }
+
+    #[test]
+    fn quotes_in_names_are_doubled() {
+        assert_eq!(quote_name(r#"a"; DROP TABLE x; --"#), r#""a""; DROP TABLE x; --""#);
+    }
+}

@@ -1,0 +1,110 @@
+//! PostgreSQL's errors, and what the caller hears of them.
+
+use super::*;
+
+pub(super) fn translate(case: &Case, error: &DatabaseError) -> DataError {
+    from_database(&case.plan().unwrap(), &fixture::shop(), error)
+}
+
+#[test]
+fn a_bad_value_names_its_column() {
+    let error = |message, context| DatabaseError {
+        sqlstate: "22P02",
+        message,
+        context,
+        ..DatabaseError::default()
+    };
+    let read = get("orders", "details->>k=eq.1&total=eq.5&status=eq.secret");
+    let context = Some("unnamed portal parameter $4 = '…'");
+    let refusal = translate(
+        &read,
+        &error("invalid input value for enum tenant_ab.order_status: \"secret\"", context),
+    );
+    assert_eq!(refusal.column.as_deref(), Some("status"));
+    assert_eq!(refusal.hint.as_deref(), Some("it is one of pending, paid, shipped, cancelled"));
+
+    let body = r#"[{"sku":"abc","price":1,"page":2,"released":"abc"}]"#;
+    let insert = post("products", "", body);
+    let named = |message| translate(&insert, &error(message, None)).column;
+    assert_eq!(named("invalid input syntax for type date: \"abc\"").as_deref(), Some("released"));
+
+    let long = post("customers", "", &format!(r#"{{"email":"a","name":"{}"}}"#, "x".repeat(41)));
+    let refusal = translate(&long, &error("value too long for type character varying(40)", None));
+    assert_eq!(refusal.column.as_deref(), Some("name"));
+
+    let big = post("products", "", r#"{"sku":"1","page":3,"price":123456789}"#);
+    assert_eq!(
+        translate(&big, &error("numeric field overflow", None)).column.as_deref(),
+        Some("price")
+    );
+}
+
+#[test]
+fn violations_name_columns_that_the_model_knows() {
+    let insert = post("orders", "", r#"{"customer_id":"1"}"#);
+    let remove = delete("customers", "id=eq.1");
+    let violation = |sqlstate, table, constraint| DatabaseError {
+        sqlstate,
+        table: Some(table),
+        constraint: Some(constraint),
+        message: "secret of tenant_ab",
+        ..DatabaseError::default()
+    };
+    for (case, error, code, column, message) in [
+        (
+            post("customers", "", r#"{"email":"a"}"#),
+            violation("23505", "customers", "customers_email_key"),
+            "unique_violation",
+            Some("email"),
+            "there is a row with this email already",
+        ),
+        (
+            insert,
+            violation("23503", "orders", "orders_customer_id_fkey"),
+            "foreign_key_violation",
+            Some("customer_id"),
+            "there is no row in customers with this customer_id",
+        ),
+        (
+            remove,
+            violation("23503", "orders", "orders_customer_id_fkey"),
+            "foreign_key_violation",
+            None,
+            "rows of orders still refer to this row",
+        ),
+        (
+            post("products", "", r#"{"price":-1}"#),
+            violation("23514", "products", "price_is_positive"),
+            "check_violation",
+            Some("price"),
+            "price does not meet the rule price_is_positive",
+        ),
+    ] {
+        let refusal = translate(&case, &error);
+        assert_eq!(
+            (refusal.code, refusal.column.as_deref(), refusal.message.as_str()),
+            (code, column, message)
+        );
+    }
+}
+
+#[test]
+fn nothing_that_postgresql_says_is_passed_on() {
+    let case = post("orders", "", r#"{"total":1}"#);
+    let states = "22P02 22003 23505 23503 23502 23514 23P01 42501 42P01 42703 42883 42601 40001 \
+                  40P01 57014 54001 53300 55P03 21000 428C9 P0001 XX000 25006 08006 é x";
+    for sqlstate in states.split_whitespace().chain([""]) {
+        let error = DatabaseError {
+            sqlstate,
+            message: "secret \"secret\" in tenant_ab",
+            context: Some("SQL statement secret $1"),
+            table: Some("secret"),
+            column: Some("secret"),
+            constraint: Some("secret"),
+            data_type: Some("secret"),
+        };
+        let refusal = translate(&case, &error);
+        let text = format!("{refusal:?}");
+        assert!(!text.contains("secret") && !text.contains("tenant_"), "{text}");
+    }
+}

@@ -1,0 +1,3 @@
+//! The private PostgreSQL of `freehold dev` and of the tests.
+
+pub mod postgres;

@@ -1,0 +1,118 @@
+//! Who asks. A handler's argument is its authorization: one that takes a [`TenantCaller`] cannot
+//! be reached without a context in an active tenant, one that takes an [`OperatorCaller`] not by
+//! a tenant's token.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use freehold::control::sessions::Caller;
+use freehold::tokens::AccessClaims;
+use freehold::{OperatorContext, TenantContext, TenantId};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use super::error::Problem;
+use super::state::AppState;
+
+/// A tenant that the request names besides its token. It must be the token's.
+const TENANT_HEADER: HeaderName = HeaderName::from_static("x-tenant-id");
+
+/// Anybody who has signed in.
+pub(super) struct AnyCaller(pub(super) Caller);
+
+/// Somebody in a tenant that is active.
+pub(super) struct TenantCaller(pub(super) TenantContext);
+
+/// Somebody who runs the platform.
+pub(super) struct OperatorCaller(pub(super) OperatorContext);
+
+/// Where the log learns of the tenant: the outer middleware put it into the request.
+#[derive(Clone, Default)]
+pub(super) struct TenantOfRequest(pub(super) Arc<OnceLock<TenantId>>);
+
+impl AnyCaller {
+    pub(super) fn claims(&self) -> &AccessClaims {
+        match &self.0 {
+            Caller::Tenant(_, claims) | Caller::Operator(_, claims) => claims,
+        }
+    }
+}
+
+impl FromRequestParts<AppState> for AnyCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let caller = state.sign_in().authenticate(freehold::axum::bearer(&parts.headers)?).await?;
+        if let Caller::Tenant(context, _) = &caller
+            && let Some(slot) = parts.extensions.get::<TenantOfRequest>()
+        {
+            let _ = slot.0.set(context.tenant());
+        }
+        check_named_tenant(&parts.headers, &caller)?;
+        Ok(AnyCaller(caller))
+    }
+}
+
+impl FromRequestParts<AppState> for TenantCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        match AnyCaller::from_request_parts(parts, state).await?.0 {
+            Caller::Tenant(context, _) => Ok(TenantCaller(context)),
+            Caller::Operator(..) => {
+                Err(forbidden("wrong_scope", "this takes a tenant's token, and an operator's was sent"))
+            }
+        }
+    }
+}
+
+impl FromRequestParts<AppState> for OperatorCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        match AnyCaller::from_request_parts(parts, state).await?.0 {
+            Caller::Operator(context, _) => Ok(OperatorCaller(context)),
+            Caller::Tenant(..) => {
+                Err(forbidden("wrong_scope", "this takes an operator's token, and a tenant's was sent"))
+            }
+        }
+    }
+}
+
+fn check_named_tenant(headers: &HeaderMap, caller: &Caller) -> Result<(), Problem> {
+    let mut names = headers.get_all(TENANT_HEADER).iter();
+    let Some(name) = names.next() else { return Ok(()) };
+    let own = match caller {
+        Caller::Tenant(context, _) => Some(context.tenant().to_string()),
+        Caller::Operator(..) => None,
+    };
+    if names.next().is_none() && own.is_some_and(|own| name.as_bytes() == own.as_bytes()) {
+        return Ok(());
+    }
+    Err(forbidden("tenant_mismatch", "the header X-Tenant-Id and the token do not name the same tenant"))
+}
+
+fn forbidden(code: &str, detail: &str) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, code, detail)
+}
+
+/// The address that sign-in attempts are counted by.
+pub(super) struct ClientIp(pub(super) IpAddr);
+
+impl FromRequestParts<AppState> for ClientIp {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Self::Rejection> {
+        let peer = parts
+            .extensions
+            .get::<ConnectInfo<SocketAddr>>()
+            .map_or(IpAddr::from([0, 0, 0, 0]), |info| info.0.ip());
+        let forwarded = || {
+            let last = parts.headers.get_all("x-forwarded-for").iter().next_back()?;
+            last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+        };
+        let trusted = state.limits().trust_forwarded_for.then(forwarded).flatten();
+        Ok(ClientIp(trusted.unwrap_or(peer)))
+    }
+}

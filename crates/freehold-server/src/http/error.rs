@@ -1,0 +1,107 @@
+//! Every error of the service, as problem+json (RFC 9457), and logged once, here.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use freehold::ErrorKind;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// What a caller reads when something went wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Problem {
+    /// The status code again, for those who only see the body.
+    status: u16,
+    title: &'static str,
+    /// What went wrong, for a person.
+    detail: String,
+    /// What went wrong, for a program; stable.
+    code: String,
+    /// The field or column at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    /// The same as `detail`: where clients of PostgREST look for it.
+    message: String,
+    #[serde(skip)]
+    headers: HeaderMap,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: impl Into<String>, detail: impl Into<String>) -> Problem {
+        let detail = detail.into();
+        Problem {
+            status: status.as_u16(),
+            title: status.canonical_reason().unwrap_or("Error"),
+            message: detail.clone(),
+            detail,
+            code: code.into(),
+            field: None,
+            hint: None,
+            headers: HeaderMap::new(),
+        }
+    }
+
+    pub(super) fn field(mut self, field: impl Into<String>) -> Problem {
+        self.field = Some(field.into());
+        self
+    }
+
+    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Problem {
+        self.headers.insert(name, value);
+        self
+    }
+
+    pub(super) fn retry_after(self, secs: u64) -> Problem {
+        self.header(RETRY_AFTER, HeaderValue::from(secs))
+    }
+}
+
+impl From<freehold::Error> for Problem {
+    fn from(error: freehold::Error) -> Problem {
+        let kind = error.kind();
+        let status = freehold::axum::status(kind);
+        if kind == ErrorKind::Violation {
+            metrics::counter!("freehold_isolation_violations_total").increment(1);
+            tracing::error!(%error, "a tenant context was refused by the database");
+        } else if status.is_server_error() {
+            tracing::error!(%error, code = kind.code(), "request failed");
+        }
+        let mut problem = Problem::new(status, kind.code(), freehold::axum::detail(&error));
+        problem.field = error.field_name().map(str::to_owned);
+        problem.headers = freehold::axum::headers(&error);
+        problem
+    }
+}
+
+impl From<crate::data::DataError> for Problem {
+    fn from(error: crate::data::DataError) -> Problem {
+        let mut problem = Problem::new(error.status, error.code, error.message);
+        problem.field = error.column;
+        problem.hint = error.hint;
+        problem.headers.extend(error.header.map(|header| *header));
+        problem
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = self.headers.clone();
+        let mut response = (status, Json(self)).into_response();
+        let problem = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(CONTENT_TYPE, problem);
+        response.headers_mut().extend(headers);
+        response
+    }
+}
+
+pub(super) async fn no_such_route() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address; see /openapi.json")
+}
+
+pub(super) async fn method_not_allowed() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address does not take this method")
+}

@@ -1,0 +1,124 @@
+//! `/v1/invitations`: memberships that wait to be accepted.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use freehold::Role;
+use freehold::control::members::Invitation;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::auth::{ClientIp, TenantCaller};
+use super::error::Problem;
+use super::json::Body;
+use super::sessions::TenantBriefBody;
+use super::state::AppState;
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct InvitationBody {
+    id: Uuid,
+    email: String,
+    role: &'static str,
+    /// RFC 3339, UTC.
+    expires_at: String,
+    /// Shown once: deliver it to the person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+impl InvitationBody {
+    fn new(invitation: Invitation, token: Option<String>) -> Self {
+        InvitationBody {
+            id: invitation.id,
+            email: invitation.email,
+            role: invitation.role.as_str(),
+            expires_at: invitation.expires_at.to_string(),
+            token,
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct InvitationPage {
+    items: Vec<InvitationBody>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InviteRequest {
+    email: String,
+    /// viewer, member, admin, owner; not above one's own
+    role: String,
+}
+
+/// Invite somebody. Inviting the same e-mail again replaces the former invitation.
+#[utoipa::path(post, path = "/v1/invitations", tag = "members", request_body = InviteRequest,
+    responses((status = 201, body = InvitationBody), (status = 400, body = Problem), (status = 403, body = Problem),
+              (status = 409, body = Problem)))]
+pub(super) async fn invite(
+    State(state): State<AppState>,
+    TenantCaller(context): TenantCaller,
+    body: Body<InviteRequest>,
+) -> Result<(StatusCode, Json<InvitationBody>), Problem> {
+    let role = Role::parse_in_tenant(&body.value.role)?;
+    let (invitation, token) = state.freehold().invite_member(&context, &body.value.email, role).await?;
+    Ok((StatusCode::CREATED, Json(InvitationBody::new(invitation, Some(token.secret().to_owned())))))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitQuery {
+    /// How many at most, up to 200.
+    limit: Option<i64>,
+}
+
+/// List the invitations that wait.
+#[utoipa::path(get, path = "/v1/invitations", tag = "members", params(LimitQuery),
+    responses((status = 200, body = InvitationPage), (status = 403, body = Problem)))]
+pub(super) async fn list(
+    State(state): State<AppState>,
+    TenantCaller(context): TenantCaller,
+    Query(query): Query<LimitQuery>,
+) -> Result<Json<InvitationPage>, Problem> {
+    let list = state.freehold().list_invitations(&context, query.limit).await?;
+    Ok(Json(InvitationPage { items: list.into_iter().map(|i| InvitationBody::new(i, None)).collect() }))
+}
+
+/// Take an invitation back.
+#[utoipa::path(delete, path = "/v1/invitations/{id}", tag = "members", params(("id" = Uuid, Path)),
+    responses((status = 204), (status = 403, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn revoke(
+    State(state): State<AppState>,
+    TenantCaller(context): TenantCaller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let id: Uuid = id
+        .parse()
+        .map_err(|_| Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such invitation"))?;
+    state.freehold().revoke_invitation(&context, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AcceptRequest {
+    token: String,
+    /// A new one, or that of the identity with the invitation's e-mail.
+    password: String,
+    /// The name of somebody new.
+    #[serde(default)]
+    name: String,
+}
+
+/// Accept an invitation; then sign in.
+#[utoipa::path(post, path = "/v1/invitations/accept", tag = "sign-in", security(()), request_body = AcceptRequest,
+    responses((status = 200, body = TenantBriefBody), (status = 401, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn accept(
+    State(state): State<AppState>,
+    ClientIp(client): ClientIp,
+    body: Body<AcceptRequest>,
+) -> Result<Json<TenantBriefBody>, Problem> {
+    let AcceptRequest { token, password, name } = body.value;
+    Ok(Json(state.sign_in().accept_invitation(&token, password, &name, client).await?.into()))
+}

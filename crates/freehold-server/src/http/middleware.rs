@@ -1,0 +1,94 @@
+//! What surrounds every request: its id, its line in the log, its metrics, its bounds.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
+use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderName, HeaderValue, StatusCode};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::auth::TenantOfRequest;
+use super::error::Problem;
+use super::state::AppState;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A longer id from outside is replaced.
+const REQUEST_ID_BYTES_MAX: usize = 64;
+
+/// Gives the request an id, logs and counts it, and marks the answer as nobody's to cache.
+pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(&request);
+    let tenant = TenantOfRequest::default();
+    request.extensions_mut().insert(tenant.clone());
+    let method = request.method().clone();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
+
+    let mut response = next.run(request).instrument(span.clone()).await;
+
+    let status = response.status();
+    let elapsed = started.elapsed();
+    metrics::counter!("freehold_http_requests_total", "method" => method.to_string(),
+        "route" => route.clone(), "status" => status.as_u16().to_string())
+    .increment(1);
+    metrics::histogram!("freehold_http_request_seconds", "route" => route.clone())
+        .record(elapsed.as_secs_f64());
+    span.in_scope(|| {
+        let tenant = tenant.0.get().map(ToString::to_string).unwrap_or_default();
+        tracing::info!(%method, route, status = status.as_u16(), ms = elapsed.as_secs_f64() * 1e3, tenant, "answered");
+    });
+
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-store"));
+    response
+}
+
+/// The caller's id if it is a plain word, else a new one.
+fn request_id(request: &Request) -> HeaderValue {
+    let plain = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len())
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
+    };
+    request.headers().get(REQUEST_ID).filter(plain).cloned().unwrap_or_else(|| {
+        HeaderValue::try_from(Uuid::now_v7().simple().to_string()).expect("hex is a header value")
+    })
+}
+
+/// Bounds how many requests are served at a time, and how long each may take. One that takes
+/// longer is dropped where it stands; its transaction is rolled back and its query cancelled.
+pub(super) async fn bound(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let Ok(_place) = state.places().try_acquire() else {
+        metrics::counter!("freehold_http_refused_total").increment(1);
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "too many requests are being served; try again shortly")
+            .retry_after(1)
+            .into_response();
+    };
+    match tokio::time::timeout(state.limits().time_max, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "the request took longer than it may; nothing of it was kept")
+            .into_response(),
+    }
+}
+
+/// A panic in a handler is that request's misfortune alone.
+pub(super) async fn catch_panic(request: Request, next: Next) -> Response {
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            tracing::error!("a handler panicked; its message is above");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something failed on our side").into_response()
+        }
+    }
+}

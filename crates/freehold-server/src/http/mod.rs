@@ -1,0 +1,22 @@
+//! The HTTP service. A handler reads its request, calls one function of `control` or `data`, and
+//! answers; it writes no SQL and opens no transaction.
+
+mod auth;
+mod data;
+mod error;
+mod health;
+mod invitations;
+mod json;
+mod me;
+mod members;
+mod middleware;
+mod openapi;
+mod router;
+mod sessions;
+mod signup;
+mod state;
+mod tenants;
+
+pub use openapi::openapi_json;
+pub use router::router;
+pub use state::AppState;

@@ -1,0 +1,67 @@
+//! Every route of the service, on one page.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::openapi::Document;
+use super::state::AppState;
+use super::{data, error, health, invitations, me, members, middleware, openapi, sessions, signup, tenants};
+
+/// The whole service.
+pub fn router(state: AppState) -> Router {
+    let body_bytes_max = state.limits().body_bytes_max;
+    let (api, _) = api().split_for_parts();
+    api
+        // From the outside in: every answer gets an id, headers and a line in the log; then the
+        // request is bounded; a panic answers like any other fault.
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(from_fn(middleware::catch_panic))
+        .layer(from_fn_with_state(state.clone(), middleware::bound))
+        // Probes and metrics must answer when everything else is busy.
+        .merge(probes().split_for_parts().0)
+        .fallback(error::no_such_route)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(from_fn(middleware::observe))
+        .with_state(state)
+}
+
+fn api() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        // People
+        .routes(routes!(sessions::log_in))
+        .routes(routes!(sessions::refresh))
+        .routes(routes!(sessions::log_out))
+        .routes(routes!(sessions::switch_tenant))
+        .routes(routes!(me::get))
+        .routes(routes!(signup::sign_up))
+        .routes(routes!(invitations::accept))
+        // A tenant's own affairs
+        .routes(routes!(members::list))
+        .routes(routes!(members::change_role, members::remove))
+        .routes(routes!(invitations::list, invitations::invite))
+        .routes(routes!(invitations::revoke))
+        // A tenant's data
+        .routes(routes!(data::read, data::insert, data::update, data::delete))
+        // The platform
+        .routes(routes!(tenants::list, tenants::create))
+        .routes(routes!(tenants::get))
+        .routes(routes!(tenants::suspend))
+        .routes(routes!(tenants::resume))
+}
+
+fn probes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::get))
+}
+
+/// The document of the routes above; a route cannot be served without being in it.
+pub(super) fn document() -> utoipa::openapi::OpenApi {
+    api().merge(probes()).into_openapi()
+}

@@ -1,0 +1,135 @@
+//! What every handler can reach: the fleet, sign-in, limits, the data API's model.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use freehold::control::sessions::SignIn;
+use freehold::{Freehold, Result};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
+
+use crate::config::HttpSettings;
+use crate::data::{MODEL_SQL, Model};
+
+#[derive(Clone)]
+pub struct AppState(Arc<Inner>);
+
+struct Inner {
+    freehold: Freehold,
+    sign_in: SignIn,
+    signup_open: bool,
+    limits: RequestLimits,
+    data_limits: crate::data::Limits,
+    places: Arc<Semaphore>,
+    model: Arc<RwLock<Arc<Model>>>,
+    metrics: PrometheusHandle,
+    /// Reads the model anew when the baseline changes.
+    refresher: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.refresher.abort();
+    }
+}
+
+/// Bounds of one request.
+pub(super) struct RequestLimits {
+    pub(super) body_bytes_max: usize,
+    pub(super) time_max: Duration,
+    pub(super) trust_forwarded_for: bool,
+}
+
+impl AppState {
+    /// # Errors
+    /// If the template cannot be read.
+    pub async fn new(
+        freehold: Freehold,
+        sign_in: SignIn,
+        settings: &HttpSettings,
+        signup_open: bool,
+    ) -> Result<AppState> {
+        // Subscribed before the first reading, so that no change falls between the two.
+        let changes = freehold.baseline_changes();
+        let model = Arc::new(RwLock::new(Arc::new(read_model(&freehold).await?)));
+        let refresher = tokio::spawn(keep_fresh(freehold.clone(), changes, Arc::clone(&model)));
+        Ok(AppState(Arc::new(Inner {
+            freehold,
+            sign_in,
+            signup_open,
+            limits: RequestLimits {
+                body_bytes_max: settings.max_body_bytes as usize,
+                time_max: Duration::from_millis(settings.request_timeout_ms),
+                trust_forwarded_for: settings.trust_forwarded_for,
+            },
+            data_limits: crate::data::Limits {
+                page_rows_max: settings.max_page_rows,
+                ..crate::data::Limits::default()
+            },
+            places: Arc::new(Semaphore::new(settings.max_concurrent_requests as usize)),
+            model,
+            metrics: crate::telemetry::init_metrics(),
+            refresher,
+        })))
+    }
+
+    pub fn freehold(&self) -> &Freehold {
+        &self.0.freehold
+    }
+
+    pub(super) fn sign_in(&self) -> &SignIn {
+        &self.0.sign_in
+    }
+
+    pub(super) fn signup_open(&self) -> bool {
+        self.0.signup_open
+    }
+
+    pub(super) fn limits(&self) -> &RequestLimits {
+        &self.0.limits
+    }
+
+    pub(super) fn data_limits(&self) -> &crate::data::Limits {
+        &self.0.data_limits
+    }
+
+    pub(super) fn places(&self) -> &Semaphore {
+        &self.0.places
+    }
+
+    pub(super) fn model(&self) -> Arc<Model> {
+        Arc::clone(&self.0.model.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn metrics(&self) -> &PrometheusHandle {
+        &self.0.metrics
+    }
+}
+
+async fn read_model(freehold: &Freehold) -> Result<Model> {
+    let json = freehold.describe_template(MODEL_SQL).await?;
+    Model::from_json(&json).map_err(|error| {
+        freehold::Error::new(freehold::ErrorKind::Internal, format!("the template cannot be read: {error}"))
+    })
+}
+
+async fn keep_fresh(
+    freehold: Freehold,
+    mut changes: tokio::sync::watch::Receiver<u64>,
+    model: Arc<RwLock<Arc<Model>>>,
+) {
+    while changes.changed().await.is_ok() {
+        loop {
+            match read_model(&freehold).await {
+                Ok(fresh) => {
+                    *model.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the template cannot be read; trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! `/v1/tenants`: the fleet, for operators.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use freehold::control::tenants::{IdempotencyKey, NewOwner, NewTenant};
+use freehold::{OperatorContext, Tenant, TenantId};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::auth::OperatorCaller;
+use super::error::Problem;
+use super::json::Body;
+use super::state::AppState;
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct TenantBody {
+    id: Uuid,
+    slug: String,
+    name: String,
+    /// active, suspended
+    status: &'static str,
+    /// The newest migration that the tenant has.
+    version: i32,
+    /// RFC 3339, UTC.
+    created_at: String,
+}
+
+impl From<Tenant> for TenantBody {
+    fn from(tenant: Tenant) -> Self {
+        TenantBody {
+            id: tenant.id.as_uuid(),
+            slug: tenant.slug.into(),
+            name: tenant.name,
+            status: tenant.status.as_str(),
+            version: tenant.version,
+            created_at: tenant.created_at.to_string(),
+        }
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateTenantRequest {
+    /// 3 to 63 of a-z, 0-9 and hyphens, beginning with a letter.
+    slug: String,
+    name: String,
+    owner: Option<OwnerRequest>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OwnerRequest {
+    email: String,
+    #[serde(default)]
+    name: String,
+    /// Needed if the person is new here.
+    password: Option<String>,
+}
+
+/// Create a tenant: schema, baseline, policies and first owner, or nothing.
+#[utoipa::path(post, path = "/v1/tenants", tag = "tenants", request_body = CreateTenantRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "With the same key and body, the first answer is given again")),
+    responses((status = 201, body = TenantBody), (status = 400, body = Problem), (status = 403, body = Problem),
+              (status = 409, body = Problem)))]
+pub(super) async fn create(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    headers: HeaderMap,
+    body: Body<CreateTenantRequest>,
+) -> Result<(StatusCode, Json<TenantBody>), Problem> {
+    let scope = format!("operator {}", operator.actor());
+    let idempotency = idempotency_key(&headers, scope, body.hash)?;
+    let CreateTenantRequest { slug, name, owner } = body.value;
+    let owner = owner.map(|o| NewOwner { email: o.email, name: o.name, password: o.password });
+    let new = NewTenant { slug, name, owner, idempotency };
+    let context = OperatorContext::of(operator.actor(), "POST /v1/tenants");
+    let made = state.freehold().create_tenant(&context, new).await?;
+    Ok((StatusCode::CREATED, Json(made.tenant.into())))
+}
+
+/// Reads `Idempotency-Key`: 1 to 255 printable characters, once.
+pub(super) fn idempotency_key(
+    headers: &HeaderMap,
+    scope: String,
+    request_hash: [u8; 32],
+) -> Result<Option<IdempotencyKey>, Problem> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let key = value.to_str().unwrap_or_default();
+    if values.next().is_some() || key.is_empty() || key.len() > 255 {
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_input",
+            "Idempotency-Key must come once and have 1 to 255 printable characters",
+        )
+        .field("Idempotency-Key"));
+    }
+    Ok(Some(IdempotencyKey { scope, key: key.to_owned(), request_hash }))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PageQuery {
+    /// Begin after this one: the last of the page before.
+    pub(super) after: Option<String>,
+    /// How many at most, up to 200.
+    pub(super) limit: Option<i64>,
+}
+
+/// A page of something, in order.
+#[derive(Serialize, ToSchema)]
+pub(super) struct TenantPage {
+    items: Vec<TenantBody>,
+}
+
+/// List tenants in the order of their slugs.
+#[utoipa::path(get, path = "/v1/tenants", tag = "tenants", params(PageQuery),
+    responses((status = 200, body = TenantPage), (status = 403, body = Problem)))]
+pub(super) async fn list(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<TenantPage>, Problem> {
+    let context = OperatorContext::of(operator.actor(), "GET /v1/tenants");
+    let tenants = state.freehold().list_tenants(&context, page.after.as_deref(), page.limit).await?;
+    Ok(Json(TenantPage { items: tenants.into_iter().map(TenantBody::from).collect() }))
+}
+
+/// One tenant.
+#[utoipa::path(get, path = "/v1/tenants/{id}", tag = "tenants", params(("id" = Uuid, Path)),
+    responses((status = 200, body = TenantBody), (status = 403, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn get(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Path(id): Path<String>,
+) -> Result<Json<TenantBody>, Problem> {
+    let context = OperatorContext::of(operator.actor(), "GET /v1/tenants/{id}");
+    Ok(Json(state.freehold().get_tenant(&context, tenant_id(&id)?).await?.into()))
+}
+
+/// Refuse the tenant's requests from now on, on every server; its data stays.
+#[utoipa::path(post, path = "/v1/tenants/{id}/suspend", tag = "tenants", params(("id" = Uuid, Path)),
+    responses((status = 200, body = TenantBody), (status = 403, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn suspend(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Path(id): Path<String>,
+) -> Result<Json<TenantBody>, Problem> {
+    let context = OperatorContext::of(operator.actor(), "POST /v1/tenants/{id}/suspend");
+    Ok(Json(state.freehold().suspend_tenant(&context, tenant_id(&id)?).await?.into()))
+}
+
+/// Serve a suspended tenant again.
+#[utoipa::path(post, path = "/v1/tenants/{id}/resume", tag = "tenants", params(("id" = Uuid, Path)),
+    responses((status = 200, body = TenantBody), (status = 403, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn resume(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Path(id): Path<String>,
+) -> Result<Json<TenantBody>, Problem> {
+    let context = OperatorContext::of(operator.actor(), "POST /v1/tenants/{id}/resume");
+    Ok(Json(state.freehold().resume_tenant(&context, tenant_id(&id)?).await?.into()))
+}
+
+/// What is no id names no tenant.
+fn tenant_id(text: &str) -> Result<TenantId, Problem> {
+    let id: Uuid = text
+        .parse()
+        .map_err(|_| Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such tenant"))?;
+    Ok(TenantId::from(id))
+}

@@ -1,0 +1,34 @@
+//! Logs and metrics: where they go. What is logged and counted stands where it happens.
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogFormat, LogSettings};
+
+/// Bounds of the histogram of request times, in seconds.
+const SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Logs to standard error, so that a command's output stays clean.
+pub(crate) fn init_logs(settings: &LogSettings) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&settings.log_level)
+        .map_err(|error| format!("LOG_LEVEL: {error}; try `info` or `freehold=debug`"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let installed = match settings.log_format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Pretty => builder.compact().with_target(false).try_init(),
+    };
+    installed.map_err(|error| error.to_string())
+}
+
+/// The process's metrics. A second call in one process gets a recorder of its own.
+pub(crate) fn init_metrics() -> PrometheusHandle {
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+        .expect("the bounds are not empty");
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    // Only the first recorder of a process is the global one; tests start several services.
+    let _ = metrics::set_global_recorder(recorder);
+    handle
+}

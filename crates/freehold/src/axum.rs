@@ -1,0 +1,126 @@
+//! For axum services: an extractor that is the authorization, and errors as answers.
+//!
+//! A handler that takes a [`Tenant`] cannot be reached without a valid access token, an active
+//! tenant and a present membership. It needs `Arc<SignIn>` from the router's state.
+
+use std::sync::Arc;
+
+use axum_core::body::Body;
+use axum_core::extract::{FromRef, FromRequestParts};
+use axum_core::response::{IntoResponse, Response};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::TenantContext;
+use crate::control::sessions::{Caller, SignIn};
+use crate::error::{Error, ErrorKind};
+
+/// The context of a request in a tenant.
+pub struct Tenant(pub TenantContext);
+
+impl<S> FromRequestParts<S> for Tenant
+where
+    S: Send + Sync,
+    Arc<SignIn>: FromRef<S>,
+{
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let sign_in = Arc::<SignIn>::from_ref(state);
+        match sign_in.authenticate(bearer(&parts.headers)?).await? {
+            Caller::Tenant(context, _) => Ok(Tenant(context)),
+            Caller::Operator(..) => {
+                Err(Error::new(ErrorKind::Forbidden, "this takes a tenant's token, and an operator's was sent"))
+            }
+        }
+    }
+}
+
+/// The access token of a request, if there is exactly one.
+pub fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
+    let refuse = |why: &str| Error::new(ErrorKind::Unauthenticated, why);
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values
+        .next()
+        .ok_or_else(|| refuse("sign in and send the access token as `Authorization: Bearer …`"))?;
+    if values.next().is_some() {
+        return Err(refuse("the header Authorization came twice"));
+    }
+    match value.to_str().unwrap_or_default().split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
+        _ => Err(refuse("the header Authorization must read `Bearer` and a token")),
+    }
+}
+
+/// The status that an error is answered with.
+pub fn status(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
+        ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ErrorKind::Forbidden | ErrorKind::TenantSuspended | ErrorKind::Violation => {
+            StatusCode::FORBIDDEN
+        }
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::SlugTaken
+        | ErrorKind::EmailTaken
+        | ErrorKind::Conflict
+        | ErrorKind::IdempotencyKeyReused
+        | ErrorKind::TenantRequired
+        | ErrorKind::Retryable => StatusCode::CONFLICT,
+        ErrorKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        ErrorKind::PoolExhausted | ErrorKind::Unavailable | ErrorKind::Setup => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// The headers that an error's answer carries besides its content type.
+pub fn headers(error: &Error) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    match error.kind() {
+        ErrorKind::Unauthenticated => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        ErrorKind::RateLimited => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(error.retry_after_secs().unwrap_or(1)));
+        }
+        ErrorKind::PoolExhausted | ErrorKind::Unavailable | ErrorKind::Retryable => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(1));
+        }
+        _ => {}
+    }
+    headers
+}
+
+/// What the caller may read of an error. What failed inside is for the log.
+pub fn detail(error: &Error) -> &str {
+    match status(error.kind()) {
+        StatusCode::INTERNAL_SERVER_ERROR => "something failed on our side",
+        _ => error.message(),
+    }
+}
+
+/// problem+json (RFC 9457) with a stable `code`.
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = status(self.kind());
+        if status.is_server_error() {
+            tracing::error!(error = %self, code = self.kind().code(), "request failed");
+        }
+        let problem = serde_json::json!({
+            "status": status.as_u16(),
+            "title": status.canonical_reason(),
+            "detail": detail(&self),
+            "code": self.kind().code(),
+        });
+        let mut response = Response::new(Body::from(problem.to_string()));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers(&self);
+        let problem = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(CONTENT_TYPE, problem);
+        response
+    }
+}

@@ -1,0 +1,163 @@
+//! `freehold.membership`: who belongs to which tenant, in which role.
+
+use crate::actor::Role;
+use crate::catalog::tenants;
+use crate::error::Result;
+use crate::ids::{IdentityId, TenantId};
+use crate::tenant::Tenant;
+use crate::tx::CatalogTx;
+
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Member {
+    pub id: IdentityId,
+    pub email: String,
+    pub name: String,
+    pub role: Role,
+    pub joined_at: jiff::Timestamp,
+}
+
+/// The tenant, and the identity's role in it if it has one: all that a request's guard needs.
+pub(crate) async fn find_with_tenant(
+    tx: CatalogTx,
+    tenant: TenantId,
+    identity: IdentityId,
+) -> Result<Option<(Tenant, Option<Role>)>> {
+    let rows = tx
+        .query_and_commit(
+            "SELECT t.id, t.slug, t.name, t.status, t.version, t.created_at, m.role
+             FROM tenant t LEFT JOIN membership m ON m.tenant_id = t.id AND m.identity_id = $2
+             WHERE t.id = $1",
+            &[&tenant.as_uuid(), &identity.as_uuid()],
+        )
+        .await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let role: Option<&str> = row.get("role");
+    Ok(Some((tenants::from_row(row)?, role.map(Role::parse_in_tenant).transpose()?)))
+}
+
+/// The tenants of a person, in the order of slugs.
+pub(crate) async fn list_tenants(
+    tx: &mut CatalogTx,
+    identity: IdentityId,
+    limit: i64,
+) -> Result<Vec<(Tenant, Role)>> {
+    let rows = tx
+        .query(
+            "SELECT t.id, t.slug, t.name, t.status, t.version, t.created_at, m.role
+             FROM membership m JOIN tenant t ON t.id = m.tenant_id
+             WHERE m.identity_id = $1 ORDER BY t.slug LIMIT $2",
+            &[&identity.as_uuid(), &limit],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| Ok((tenants::from_row(row)?, Role::parse_in_tenant(row.get("role"))?)))
+        .collect()
+}
+
+/// Pages in the order of e-mails, beginning after one.
+pub(crate) async fn list(
+    tx: &mut CatalogTx,
+    tenant: TenantId,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Vec<Member>> {
+    let rows = tx
+        .query(
+            "SELECT i.id, i.email, i.name, m.role, m.created_at
+             FROM membership m JOIN identity i ON i.id = m.identity_id
+             WHERE m.tenant_id = $1 AND i.email > $2 ORDER BY i.email LIMIT $3",
+            &[&tenant.as_uuid(), &after.unwrap_or(""), &limit],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Member {
+                id: IdentityId::from(row.get::<_, uuid::Uuid>(0)),
+                email: row.get(1),
+                name: row.get(2),
+                role: Role::parse_in_tenant(row.get(3))?,
+                joined_at: row.get(4),
+            })
+        })
+        .collect()
+}
+
+/// The role of a member, whose row stays locked until the transaction ends.
+pub(crate) async fn lock(
+    tx: &mut CatalogTx,
+    tenant: TenantId,
+    identity: IdentityId,
+) -> Result<Option<Role>> {
+    let row = tx
+        .query_opt(
+            "SELECT role FROM membership WHERE tenant_id = $1 AND identity_id = $2 FOR UPDATE",
+            &[&tenant.as_uuid(), &identity.as_uuid()],
+        )
+        .await?;
+    row.map(|row| Role::parse_in_tenant(row.get(0))).transpose()
+}
+
+/// How many owners there are. Their rows stay locked, so that of two who leave at once, the
+/// second sees that it would be the last.
+pub(crate) async fn lock_owners(tx: &mut CatalogTx, tenant: TenantId) -> Result<usize> {
+    let rows = tx
+        .query(
+            "SELECT identity_id FROM membership WHERE tenant_id = $1 AND role = 'owner'
+             ORDER BY identity_id FOR UPDATE",
+            &[&tenant.as_uuid()],
+        )
+        .await?;
+    Ok(rows.len())
+}
+
+/// False if the identity is a member already.
+pub(crate) async fn insert(
+    tx: &mut CatalogTx,
+    tenant: TenantId,
+    identity: IdentityId,
+    role: Role,
+) -> Result<bool> {
+    let inserted = tx
+        .execute(
+            "INSERT INTO membership (tenant_id, identity_id, role) VALUES ($1, $2, $3)
+             ON CONFLICT DO NOTHING",
+            &[&tenant.as_uuid(), &identity.as_uuid(), &role.as_str()],
+        )
+        .await?;
+    Ok(inserted == 1)
+}
+
+pub(crate) async fn set_role(
+    tx: &mut CatalogTx,
+    tenant: TenantId,
+    identity: IdentityId,
+    role: Role,
+) -> Result<()> {
+    tx.execute(
+        "UPDATE membership SET role = $3 WHERE tenant_id = $1 AND identity_id = $2",
+        &[&tenant.as_uuid(), &identity.as_uuid(), &role.as_str()],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(crate) async fn delete(tx: &mut CatalogTx, tenant: TenantId, identity: IdentityId) -> Result<()> {
+    tx.execute(
+        "DELETE FROM membership WHERE tenant_id = $1 AND identity_id = $2",
+        &[&tenant.as_uuid(), &identity.as_uuid()],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Whether the person with this e-mail belongs to the tenant.
+pub(crate) async fn is_member(tx: &mut CatalogTx, tenant: TenantId, email: &str) -> Result<bool> {
+    let row = tx
+        .query_opt(
+            "SELECT 1 FROM membership m JOIN identity i ON i.id = m.identity_id
+             WHERE m.tenant_id = $1 AND i.email = $2",
+            &[&tenant.as_uuid(), &email],
+        )
+        .await?;
+    Ok(row.is_some())
+}

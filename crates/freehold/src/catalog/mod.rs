@@ -1,0 +1,9 @@
+//! The catalog's SQL, a file per noun. Rows in, rows out: what is permitted is decided above.
+
+pub(crate) mod baseline;
+pub(crate) mod idempotency;
+pub(crate) mod identities;
+pub(crate) mod invitations;
+pub(crate) mod memberships;
+pub(crate) mod sessions;
+pub(crate) mod tenants;

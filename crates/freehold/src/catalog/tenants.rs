@@ -1,0 +1,83 @@
+//! `freehold.tenant`: one row a tenant.
+
+use tokio_postgres::Row;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{Slug, TenantId};
+use crate::tenant::{Tenant, TenantStatus};
+use crate::tx::CatalogTx;
+
+const COLUMNS: &str = "id, slug, name, status, version, created_at";
+
+pub(crate) fn from_row(row: &Row) -> Result<Tenant> {
+    Ok(Tenant {
+        id: TenantId::from(row.get::<_, uuid::Uuid>("id")),
+        slug: row.get::<_, String>("slug").parse()?,
+        name: row.get("name"),
+        status: TenantStatus::parse(row.get("status"))?,
+        version: row.get("version"),
+        created_at: row.get("created_at"),
+    })
+}
+
+/// Claims the slug: of those who race for one, a single transaction gets through.
+pub(crate) async fn insert(tx: &mut CatalogTx, id: TenantId, slug: &Slug, name: &str) -> Result<()> {
+    let inserted = tx
+        .execute(
+            "INSERT INTO tenant (id, slug, name) VALUES ($1, $2, $3)
+             ON CONFLICT ON CONSTRAINT tenant_slug_key DO NOTHING",
+            &[&id.as_uuid(), &slug.as_str(), &name],
+        )
+        .await?;
+    if inserted == 0 { Err(slug_taken(slug)) } else { Ok(()) }
+}
+
+pub(crate) fn slug_taken(slug: &Slug) -> Error {
+    Error::new(ErrorKind::SlugTaken, format!("the slug {slug} is taken")).field("slug")
+}
+
+pub(crate) async fn find(tx: &mut CatalogTx, id: TenantId) -> Result<Option<Tenant>> {
+    let sql = format!("SELECT {COLUMNS} FROM tenant WHERE id = $1");
+    tx.query_opt(&sql, &[&id.as_uuid()]).await?.as_ref().map(from_row).transpose()
+}
+
+pub(crate) async fn find_by_slug(tx: &mut CatalogTx, slug: &Slug) -> Result<Option<Tenant>> {
+    let sql = format!("SELECT {COLUMNS} FROM tenant WHERE slug = $1");
+    tx.query_opt(&sql, &[&slug.as_str()]).await?.as_ref().map(from_row).transpose()
+}
+
+/// Locks the row until the transaction ends, so that transitions and migrations take turns.
+pub(crate) async fn lock(tx: &mut CatalogTx, id: TenantId) -> Result<Option<Tenant>> {
+    let sql = format!("SELECT {COLUMNS} FROM tenant WHERE id = $1 FOR NO KEY UPDATE");
+    tx.query_opt(&sql, &[&id.as_uuid()]).await?.as_ref().map(from_row).transpose()
+}
+
+/// Pages in the order of slugs, beginning after one.
+pub(crate) async fn list(tx: &mut CatalogTx, after: Option<&str>, limit: i64) -> Result<Vec<Tenant>> {
+    let sql = format!("SELECT {COLUMNS} FROM tenant WHERE slug > $1 ORDER BY slug LIMIT $2");
+    tx.query(&sql, &[&after.unwrap_or(""), &limit]).await?.iter().map(from_row).collect()
+}
+
+pub(crate) async fn set_status(tx: &mut CatalogTx, id: TenantId, status: TenantStatus) -> Result<()> {
+    tx.execute("UPDATE tenant SET status = $2 WHERE id = $1", &[&id.as_uuid(), &status.as_str()]).await?;
+    Ok(())
+}
+
+pub(crate) async fn set_version(tx: &mut CatalogTx, id: TenantId, version: i32) -> Result<()> {
+    tx.execute("UPDATE freehold.tenant SET version = $2 WHERE id = $1", &[&id.as_uuid(), &version])
+        .await?;
+    Ok(())
+}
+
+/// The tenants that lack a migration up to `version`, in an order that a second run repeats.
+pub(crate) async fn list_behind(tx: &mut CatalogTx, version: i32) -> Result<Vec<Tenant>> {
+    let sql = format!("SELECT {COLUMNS} FROM tenant WHERE version < $1 ORDER BY created_at, id");
+    tx.query(&sql, &[&version]).await?.iter().map(from_row).collect()
+}
+
+/// How many tenants are at each version.
+pub(crate) async fn count_by_version(tx: &mut CatalogTx) -> Result<Vec<(i32, i64)>> {
+    let rows =
+        tx.query("SELECT version, count(*) FROM tenant GROUP BY version ORDER BY version", &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}

@@ -1,0 +1,27 @@
+//! The operations of the control plane: one function each, called by API, command line and
+//! worker alike. Here it is decided who may do what; below is only SQL.
+
+pub mod members;
+pub mod sessions;
+pub mod tenants;
+
+use crate::error::Error;
+use crate::passwords::PasswordError;
+
+/// The most rows that a list returns at once.
+pub const PAGE_MAX: i64 = 200;
+
+fn clamp_page(limit: Option<i64>) -> i64 {
+    limit.unwrap_or(50).clamp(1, PAGE_MAX)
+}
+
+impl From<PasswordError> for Error {
+    fn from(error: PasswordError) -> Error {
+        use crate::error::ErrorKind;
+        match error {
+            PasswordError::Busy => Error::rate_limited(1),
+            PasswordError::Failed => Error::new(ErrorKind::Internal, error.to_string()),
+            _ => Error::new(ErrorKind::InvalidInput, error.to_string()).field("password"),
+        }
+    }
+}

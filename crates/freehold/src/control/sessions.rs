@@ -1,0 +1,439 @@
+//! Sign-in: sessions, their tokens, self-service sign-up, and accepting an invitation. All that a
+//! person who is not signed in may ask for passes through here, and through the limiter.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::Freehold;
+use crate::actor::Role;
+use crate::catalog::identities::Credential;
+use crate::catalog::sessions::{Exchange, Session};
+use crate::catalog::{identities, invitations, memberships, sessions};
+use crate::context::{OperatorContext, TenantContext};
+use crate::control::tenants::{IdempotencyKey, Provisioned};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{Email, IdentityId, Slug, TenantId};
+use crate::limiter::{SignInLimiter, SignInLimits};
+use crate::passwords::{check_rules, needs_rehash};
+use crate::provisioner::{Order, Owner};
+use crate::tenant::{Tenant, check_name};
+use crate::tokens::{AccessClaims, AccessTokens, OpaqueKind, OpaqueToken, Subject};
+use crate::tx::CatalogTx;
+
+/// More tenants than this are not listed to a person at sign-in.
+const MEMBERSHIPS_MAX: i64 = 1000;
+
+/// How sign-in works.
+#[derive(Clone, Debug)]
+pub struct SignInOptions {
+    pub tokens: AccessTokens,
+    pub access_lifetime: Duration,
+    /// A session ends after this long without a refresh, and at the latest then.
+    pub session_lifetime: Duration,
+    pub limits: SignInLimits,
+}
+
+/// Sign-in over a [`Freehold`]: a service that has its own needs none of it.
+pub struct SignIn {
+    freehold: Freehold,
+    options: SignInOptions,
+    limiter: SignInLimiter,
+}
+
+/// What a person gets who has signed in.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tokens {
+    pub access_token: String,
+    pub token_type: &'static str,
+    /// Seconds.
+    pub expires_in: u64,
+    pub refresh_token: Option<String>,
+    pub role: Role,
+    pub tenant: Option<TenantBrief>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct TenantBrief {
+    pub id: TenantId,
+    pub slug: Slug,
+    pub name: String,
+}
+
+impl From<&Tenant> for TenantBrief {
+    fn from(tenant: &Tenant) -> Self {
+        TenantBrief { id: tenant.id, slug: tenant.slug.clone(), name: tenant.name.clone() }
+    }
+}
+
+/// Who asks, after their token was verified.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    Tenant(TenantContext, AccessClaims),
+    Operator(OperatorContext, AccessClaims),
+}
+
+/// A person with their tenants.
+#[derive(Clone, Debug, Serialize)]
+pub struct Me {
+    pub id: IdentityId,
+    pub email: String,
+    pub name: String,
+    pub role: Role,
+    pub tenant: Option<TenantBrief>,
+    pub tenants: Vec<MyTenant>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct MyTenant {
+    #[serde(flatten)]
+    pub tenant: TenantBrief,
+    pub role: Role,
+}
+
+/// A tenant that a person asks for on their own.
+pub struct SignUp {
+    pub slug: String,
+    pub name: String,
+    pub email: String,
+    pub password: String,
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+impl SignIn {
+    pub fn new(freehold: Freehold, options: SignInOptions) -> SignIn {
+        let limiter = SignInLimiter::new(options.limits);
+        SignIn { freehold, options, limiter }
+    }
+
+    /// Signs in by password. Without `tenant`: to the only one the person belongs to, or as an
+    /// operator.
+    ///
+    /// An unknown e-mail, a wrong password and a tenant that the person does not belong to are
+    /// one error, after the same work.
+    pub async fn log_in(
+        &self,
+        email: &str,
+        password: String,
+        tenant: Option<&str>,
+        client: IpAddr,
+    ) -> Result<Tokens> {
+        let (credential, tenants) = self.check_password(email, password, client).await?;
+        let credential = credential.ok_or_else(wrong_credentials)?;
+        let identity = credential.identity;
+        let place = match tenant {
+            Some(slug) => {
+                let found = tenants.into_iter().find(|(tenant, _)| tenant.slug.as_str() == slug);
+                Some(found.ok_or_else(wrong_credentials)?)
+            }
+            None if identity.is_operator => None,
+            None => Some(only_one(tenants)?),
+        };
+        if let Some((tenant, _)) = &place {
+            tenant.status.require_active()?;
+        }
+        let session = Session {
+            id: Uuid::new_v4(),
+            identity: identity.id,
+            tenant: place.as_ref().map(|(tenant, _)| tenant.id),
+        };
+        let mut tx = self.catalog("sign in").await?;
+        sessions::prune(&mut tx, identity.id).await?;
+        sessions::insert(&mut tx, &session, self.options.session_lifetime.as_secs_f64()).await?;
+        let refresh = new_refresh_token(&mut tx, session.id).await?;
+        tx.commit().await?;
+        self.tokens(&session, place.as_ref(), Some(refresh))
+    }
+
+    /// The person whose password this is, if it is, and their tenants. Takes the same time
+    /// whether or not there is such a person.
+    async fn check_password(
+        &self,
+        email: &str,
+        password: String,
+        client: IpAddr,
+    ) -> Result<(Option<Credential>, Vec<(Tenant, Role)>)> {
+        self.limiter.check(email, client).map_err(|wait| Error::rate_limited(wait.seconds()))?;
+        // A malformed address belongs to nobody, and takes as long to say so.
+        let email = email.parse::<Email>().map_or_else(|_| String::new(), |e| e.as_str().to_owned());
+        let mut tx = self.catalog("sign in").await?;
+        let mut credential = identities::find_credential(&mut tx, &email).await?;
+        let id = credential.as_ref().map_or(IdentityId::SYSTEM, |c| c.identity.id);
+        let tenants = memberships::list_tenants(&mut tx, id, MEMBERSHIPS_MAX).await?;
+        tx.commit().await?;
+        let stored = credential.as_mut().and_then(|c| c.password_hash.take());
+        let outdated = stored.as_deref().is_some_and(needs_rehash);
+        let hasher = self.freehold.hasher();
+        let matches = hasher.verify(password.clone(), stored).await?;
+        if matches && outdated {
+            let fresh = hasher.hash(password).await?;
+            let mut tx = self.catalog("renew a password's hash").await?;
+            identities::set_password(&mut tx, id, &fresh).await?;
+            tx.commit().await?;
+        }
+        Ok((credential.filter(|_| matches), tenants))
+    }
+
+    /// Exchanges a refresh token for new tokens. Each is good once: one that comes back ends the
+    /// session, for then two hold it.
+    pub async fn refresh(&self, refresh_token: &str) -> Result<Tokens> {
+        let token =
+            OpaqueToken::parse(OpaqueKind::Refresh, refresh_token).map_err(|_| signed_out())?;
+        let mut tx = self.catalog("refresh a session").await?;
+        let session = match sessions::exchange(&mut tx, &token.hash()).await? {
+            Exchange::Fresh(session) => session,
+            Exchange::Unknown => return Err(signed_out()),
+            Exchange::Reused(session) => {
+                sessions::revoke(&mut tx, session.id).await?;
+                tx.commit().await?;
+                tracing::warn!(identity = %session.identity, session = %session.id,
+                    "a refresh token was used twice; the session is ended");
+                return Err(Error::new(
+                    ErrorKind::Unauthenticated,
+                    "this refresh token was used before, so the session was ended; sign in again",
+                ));
+            }
+        };
+        // Failing from here on rolls back: the token that was presented stays good.
+        let place = match session.tenant {
+            None => {
+                let identity = identities::find(&mut tx, session.identity).await?;
+                if !identity.is_some_and(|i| i.is_operator) {
+                    return Err(signed_out());
+                }
+                None
+            }
+            Some(tenant) => Some(find_place(&mut tx, session.identity, |t| t.id == tenant).await?.ok_or_else(signed_out)?),
+        };
+        if let Some((tenant, _)) = &place {
+            tenant.status.require_active()?;
+        }
+        let refresh = new_refresh_token(&mut tx, session.id).await?;
+        tx.commit().await?;
+        self.tokens(&session, place.as_ref(), Some(refresh))
+    }
+
+    /// Ends the session of a refresh token. One that is not known is no error: it is signed out.
+    pub async fn log_out(&self, refresh_token: &str) -> Result<()> {
+        let Ok(token) = OpaqueToken::parse(OpaqueKind::Refresh, refresh_token) else { return Ok(()) };
+        let mut tx = self.catalog("sign out").await?;
+        match sessions::exchange(&mut tx, &token.hash()).await? {
+            Exchange::Unknown => {}
+            Exchange::Fresh(session) | Exchange::Reused(session) => {
+                sessions::revoke(&mut tx, session.id).await?;
+            }
+        }
+        tx.commit().await
+    }
+
+    /// Moves a session to another of the person's tenants. The refresh token stays as it is.
+    pub async fn switch_tenant(&self, claims: &AccessClaims, slug: &str) -> Result<Tokens> {
+        let mut tx = self.catalog("switch tenant").await?;
+        let identity = IdentityId::from(claims.sub);
+        if !sessions::is_live(&mut tx, claims.sid, identity).await? {
+            return Err(signed_out());
+        }
+        let place = find_place(&mut tx, identity, |t| t.slug.as_str() == slug)
+            .await?
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such tenant"))?;
+        place.0.status.require_active()?;
+        let session = Session { id: claims.sid, identity, tenant: Some(place.0.id) };
+        sessions::set_tenant(&mut tx, session.id, session.tenant).await?;
+        tx.commit().await?;
+        self.tokens(&session, Some(&place), None)
+    }
+
+    /// Verifies an access token and the guard behind it: the tenant is active, the person is a
+    /// member still, and has the role of this moment, whatever the token says.
+    pub async fn authenticate(&self, access_token: &str) -> Result<Caller> {
+        let claims = self
+            .options
+            .tokens
+            .verify(access_token, SystemTime::now())
+            .map_err(|source| {
+                Error::new(ErrorKind::Unauthenticated, "the access token is not valid").because(source)
+            })?;
+        let identity = IdentityId::from(claims.sub);
+        match claims.tid {
+            Some(tenant) => {
+                let context = self.freehold.tenant_context(TenantId::from(tenant), identity).await;
+                let context = context.map_err(|error| match error.kind() {
+                    // Removed, or erased with the tenant: the token is worth nothing any more.
+                    ErrorKind::NotFound => {
+                        Error::new(ErrorKind::Unauthenticated, "the access token is not valid")
+                    }
+                    _ => error,
+                })?;
+                Ok(Caller::Tenant(context, claims))
+            }
+            None => Ok(Caller::Operator(OperatorContext::of(identity, "operator API"), claims)),
+        }
+    }
+
+    /// The person behind a token, and the tenants they may switch to.
+    pub async fn me(&self, caller: &Caller) -> Result<Me> {
+        let (claims, role) = match caller {
+            Caller::Tenant(context, claims) => (claims, context.role()),
+            Caller::Operator(_, claims) => (claims, Role::Operator),
+        };
+        let id = IdentityId::from(claims.sub);
+        let mut tx = self.catalog("who am I").await?;
+        let identity = identities::find(&mut tx, id).await?.ok_or_else(signed_out)?;
+        let tenants = memberships::list_tenants(&mut tx, id, MEMBERSHIPS_MAX).await?;
+        tx.commit().await?;
+        let current = tenants.iter().find(|(tenant, _)| Some(tenant.id.as_uuid()) == claims.tid);
+        Ok(Me {
+            id,
+            email: identity.email,
+            name: identity.name,
+            role,
+            tenant: current.map(|(tenant, _)| tenant.into()),
+            tenants: tenants.iter().map(|(t, role)| MyTenant { tenant: t.into(), role: *role }).collect(),
+        })
+    }
+
+    /// Self-service: a person makes a tenant and becomes its owner. Somebody who is known already
+    /// gives their password.
+    pub async fn sign_up(&self, new: SignUp, client: IpAddr) -> Result<Provisioned> {
+        let slug: Slug = new.slug.parse()?;
+        let name = check_name("name", &new.name)?;
+        let email: Email = new.email.parse()?;
+        check_rules(&new.password)?;
+        let (known, exists) = {
+            let mut tx = self.catalog("sign up").await?;
+            let exists = identities::find_credential(&mut tx, email.as_str()).await?.is_some();
+            tx.commit().await?;
+            if exists {
+                (self.check_password(email.as_str(), new.password.clone(), client).await?.0, true)
+            } else {
+                self.limiter.check(email.as_str(), client).map_err(|wait| Error::rate_limited(wait.seconds()))?;
+                (None, false)
+            }
+        };
+        let owner = match (known, exists) {
+            (Some(credential), _) => Owner::Known(credential.identity),
+            (None, true) => {
+                return Err(Error::new(
+                    ErrorKind::EmailTaken,
+                    "somebody with this e-mail exists; sign up with their password",
+                ));
+            }
+            (None, false) => self.freehold.prepare_owner(email, "", new.password).await?,
+        };
+        let order = Order { slug, name, owner: Some(owner), idempotency: new.idempotency };
+        self.freehold.provision(&OperatorContext::system("sign up"), order).await
+    }
+
+    /// Turns an invitation into a membership. Somebody new sets the password they give; somebody
+    /// known proves themselves with it.
+    pub async fn accept_invitation(
+        &self,
+        token: &str,
+        password: String,
+        name: &str,
+        client: IpAddr,
+    ) -> Result<TenantBrief> {
+        let unknown = || Error::new(ErrorKind::NotFound, "the invitation is unknown, used or expired");
+        let token = OpaqueToken::parse(OpaqueKind::Invitation, token).map_err(|_| unknown())?;
+        // Argon2 is slow; it must not run while the invitation's row is locked.
+        let mut peek = self.catalog("read an invitation").await?;
+        let (_, email, _) = invitations::take(&mut peek, &token.hash()).await?.ok_or_else(unknown)?;
+        let exists = identities::find_credential(&mut peek, &email).await?.is_some();
+        drop(peek);
+        let owner = if exists {
+            let credential = self.check_password(&email, password, client).await?.0;
+            Owner::Known(credential.ok_or_else(wrong_credentials)?.identity)
+        } else {
+            self.freehold.prepare_owner(email.parse()?, name, password).await?
+        };
+        let mut tx = self.catalog("accept an invitation").await?;
+        let (tenant, _, role) = invitations::take(&mut tx, &token.hash()).await?.ok_or_else(unknown)?;
+        let identity = match owner {
+            Owner::Known(identity) => identity,
+            Owner::New { identity, password_hash } => {
+                if !identities::insert(&mut tx, &identity, &password_hash).await? {
+                    return Err(Error::new(ErrorKind::Retryable, "this e-mail was registered meanwhile; try again"));
+                }
+                identity
+            }
+        };
+        memberships::insert(&mut tx, tenant, identity.id, role).await?;
+        let tenant = crate::catalog::tenants::find(&mut tx, tenant).await?.ok_or_else(unknown)?;
+        tenant.status.require_active()?;
+        tx.commit().await?;
+        Ok(TenantBrief::from(&tenant))
+    }
+
+    async fn catalog(&self, reason: &'static str) -> Result<CatalogTx> {
+        self.freehold.catalog(&OperatorContext::system(reason)).await
+    }
+
+    fn tokens(
+        &self,
+        session: &Session,
+        place: Option<&(Tenant, Role)>,
+        refresh: Option<OpaqueToken>,
+    ) -> Result<Tokens> {
+        let role = place.map_or(Role::Operator, |(_, role)| *role);
+        let subject = Subject {
+            identity: session.identity.as_uuid(),
+            session: session.id,
+            tenant: place.map(|(tenant, _)| tenant.id.as_uuid()),
+            role: role.as_str().to_owned(),
+        };
+        let access_token = self
+            .options
+            .tokens
+            .issue(&subject, self.options.access_lifetime, SystemTime::now())
+            .map_err(|source| Error::new(ErrorKind::Internal, "no token can be issued").because(source))?;
+        Ok(Tokens {
+            access_token,
+            token_type: "Bearer",
+            expires_in: self.options.access_lifetime.as_secs(),
+            refresh_token: refresh.map(|token| token.secret().to_owned()),
+            role,
+            tenant: place.map(|(tenant, _)| tenant.into()),
+        })
+    }
+}
+
+async fn new_refresh_token(tx: &mut CatalogTx, session: Uuid) -> Result<OpaqueToken> {
+    let token = OpaqueToken::generate(OpaqueKind::Refresh);
+    sessions::insert_token(tx, session, &token.hash()).await?;
+    Ok(token)
+}
+
+async fn find_place(
+    tx: &mut CatalogTx,
+    identity: IdentityId,
+    is_wanted: impl Fn(&Tenant) -> bool,
+) -> Result<Option<(Tenant, Role)>> {
+    let tenants = memberships::list_tenants(tx, identity, MEMBERSHIPS_MAX).await?;
+    Ok(tenants.into_iter().find(|(tenant, _)| is_wanted(tenant)))
+}
+
+/// The tenant to sign in to where none was named.
+fn only_one(mut tenants: Vec<(Tenant, Role)>) -> Result<(Tenant, Role)> {
+    match tenants.len() {
+        1 => Ok(tenants.remove(0)),
+        0 => Err(Error::new(ErrorKind::Forbidden, "you belong to no tenant; sign up or ask for an invitation")),
+        _ => {
+            let slugs: Vec<_> = tenants.iter().take(20).map(|(t, _)| t.slug.as_str()).collect();
+            Err(Error::new(
+                ErrorKind::TenantRequired,
+                format!("you belong to several tenants; name one: {}", slugs.join(", ")),
+            )
+            .field("tenant"))
+        }
+    }
+}
+
+fn wrong_credentials() -> Error {
+    Error::new(ErrorKind::Unauthenticated, "the e-mail, the password or the tenant is wrong")
+}
+
+fn signed_out() -> Error {
+    Error::new(ErrorKind::Unauthenticated, "the session has ended; sign in again")
+}

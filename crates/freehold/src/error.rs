@@ -1,0 +1,220 @@
+//! The library's one error type, and the table of stable codes.
+//!
+//! `message` is written for the caller and never names another tenant, a schema or SQL; `source`
+//! is for the log. An error is logged where it is handled, once.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use tokio_postgres::error::SqlState;
+
+/// What went wrong, with a message for the caller and a source for the log.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    field: Option<&'static str>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The kinds of error. Callers may match on them; [`ErrorKind::code`] is stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Something that was sent is malformed; [`Error::field_name`] says what.
+    InvalidInput,
+    /// No valid token, or wrong credentials.
+    Unauthenticated,
+    /// The actor's role does not allow the action, or the database refused it.
+    Forbidden,
+    /// It does not exist, or belongs to another tenant: the two look alike.
+    NotFound,
+    /// The slug belongs to a tenant already.
+    SlugTaken,
+    /// An identity with this e-mail exists already.
+    EmailTaken,
+    /// The state of things forbids it: the last owner, an illegal transition.
+    Conflict,
+    /// The same `Idempotency-Key` came with another body.
+    IdempotencyKeyReused,
+    /// The identity belongs to several tenants and none was named.
+    TenantRequired,
+    /// The tenant is suspended.
+    TenantSuspended,
+    /// Too many attempts; [`Error::retry_after_secs`] says when to come back.
+    RateLimited,
+    /// A context was missing or named another tenant: row-level security refused the query.
+    Violation,
+    /// No connection came free in time.
+    PoolExhausted,
+    /// The database cannot be reached, or closed the connection.
+    Unavailable,
+    /// The query took longer than it may.
+    Timeout,
+    /// Two transactions met; trying again may succeed.
+    Retryable,
+    /// A statement that the caller wrote failed; the source is PostgreSQL's error.
+    Statement,
+    /// A migration cannot be applied as it stands.
+    Migration,
+    /// The installation is not as it must be: roles, catalog, settings.
+    Setup,
+    /// A fault of ours.
+    Internal,
+}
+
+impl ErrorKind {
+    /// A code that programs may rely on; it never changes once published.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "invalid_input",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::SlugTaken => "slug_taken",
+            Self::EmailTaken => "email_taken",
+            Self::Conflict => "conflict",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::TenantRequired => "tenant_required",
+            Self::TenantSuspended => "tenant_suspended",
+            Self::RateLimited => "rate_limited",
+            Self::Violation => "isolation_violation",
+            Self::PoolExhausted => "pool_exhausted",
+            Self::Unavailable => "database_unavailable",
+            Self::Timeout => "timeout",
+            Self::Retryable => "retryable_conflict",
+            Self::Statement => "statement_failed",
+            Self::Migration => "migration_failed",
+            Self::Setup => "setup",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl Error {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error { kind, message: message.into(), field: None, source: None }
+    }
+
+    pub(crate) fn field(mut self, field: &'static str) -> Self {
+        self.field = Some(field);
+        self
+    }
+
+    pub(crate) fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// What the caller may read.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The field of the input that is at fault, if it is one.
+    pub fn field_name(&self) -> Option<&'static str> {
+        self.field
+    }
+
+    /// Seconds after which another attempt may succeed.
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        let source = self.source.as_deref()?.downcast_ref::<RetryAfter>()?;
+        Some(source.0)
+    }
+
+    pub(crate) fn rate_limited(wait_secs: u64) -> Self {
+        Error::new(ErrorKind::RateLimited, format!("too many attempts; try again in {wait_secs} s"))
+            .because(RetryAfter(wait_secs))
+    }
+
+    /// PostgreSQL's own error, if the database answered with one.
+    pub fn database(&self) -> Option<&tokio_postgres::error::DbError> {
+        self.source.as_deref()?.downcast_ref::<tokio_postgres::Error>()?.as_db_error()
+    }
+
+    pub(crate) fn sqlstate(&self) -> Option<&SqlState> {
+        self.database().map(tokio_postgres::error::DbError::code)
+    }
+}
+
+#[derive(Debug)]
+struct RetryAfter(u64);
+
+impl fmt::Display for RetryAfter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "retry after {} s", self.0)
+    }
+}
+
+impl StdError for RetryAfter {}
+
+/// The SQLSTATE message that `freehold.require_tenant` raises with; the doctor of violations.
+pub(crate) const VIOLATION_MESSAGE: &str = "freehold: tenant context refused";
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(source: tokio_postgres::Error) -> Self {
+        let kind = match source.as_db_error() {
+            Some(db) => match db.code() {
+                code if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+                    if db.message().starts_with(VIOLATION_MESSAGE) {
+                        ErrorKind::Violation
+                    } else {
+                        ErrorKind::Forbidden
+                    }
+                }
+                code if *code == SqlState::QUERY_CANCELED => ErrorKind::Timeout,
+                code if *code == SqlState::T_R_SERIALIZATION_FAILURE
+                    || *code == SqlState::T_R_DEADLOCK_DETECTED
+                    || *code == SqlState::LOCK_NOT_AVAILABLE =>
+                {
+                    ErrorKind::Retryable
+                }
+                code if code.code().starts_with("08") || code.code().starts_with("57P") => {
+                    ErrorKind::Unavailable
+                }
+                code if code.code().starts_with("53") => ErrorKind::Unavailable,
+                _ => ErrorKind::Statement,
+            },
+            None if source.is_closed() => ErrorKind::Unavailable,
+            None if source.source().is_some_and(|s| s.is::<std::io::Error>()) => {
+                ErrorKind::Unavailable
+            }
+            None => ErrorKind::Statement,
+        };
+        let message = match kind {
+            ErrorKind::Violation => "the tenant context was refused",
+            ErrorKind::Forbidden => "the database does not permit this",
+            ErrorKind::Timeout => "the query took too long and was cancelled",
+            ErrorKind::Retryable => "another transaction was in the way; try again",
+            ErrorKind::Unavailable => "the database is not available",
+            _ => "the statement failed",
+        };
+        Error::new(kind, message).because(source)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        // The source is part of the text for operators and logs; HTTP answers use `message()`.
+        match self.database() {
+            Some(db) => write!(f, ": {} ({})", db.message(), db.code().code()),
+            None => match &self.source {
+                Some(source) => write!(f, ": {source}"),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|s| s as &(dyn StdError + 'static))
+    }
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,236 @@
+//! Identifiers: what they are made of and how they are read. Pure.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind};
+
+/// A tenant's identifier: a random UUID, the only thing its schema's name is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TenantId(Uuid);
+
+impl TenantId {
+    /// The template's id: the nil UUID, which no tenant can have.
+    pub(crate) const TEMPLATE: TenantId = TenantId(Uuid::nil());
+
+    pub(crate) fn generate() -> Self {
+        TenantId(Uuid::new_v4())
+    }
+
+    pub fn as_uuid(&self) -> Uuid {
+        self.0
+    }
+
+    /// The name of the tenant's schema, `tenant_<32 hex digits>`.
+    ///
+    /// It needs no quoting in SQL, and nothing that a person typed is in it.
+    pub fn schema(&self) -> String {
+        if *self == Self::TEMPLATE {
+            return TEMPLATE_SCHEMA.to_owned();
+        }
+        format!("tenant_{}", self.0.simple())
+    }
+}
+
+/// The schema that always holds the baseline; spares, the data API's model and the drift check
+/// are made from it.
+pub const TEMPLATE_SCHEMA: &str = "freehold_template";
+
+impl From<Uuid> for TenantId {
+    fn from(id: Uuid) -> Self {
+        TenantId(id)
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TenantId({})", self.0)
+    }
+}
+
+/// A person's identifier, the same in every tenant that the person belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IdentityId(Uuid);
+
+impl IdentityId {
+    /// The actor of work that no person asked for: schedules, seeds, migrations.
+    pub const SYSTEM: IdentityId = IdentityId(Uuid::nil());
+
+    pub(crate) fn generate() -> Self {
+        IdentityId(Uuid::new_v4())
+    }
+
+    pub fn as_uuid(&self) -> Uuid {
+        self.0
+    }
+}
+
+impl From<Uuid> for IdentityId {
+    fn from(id: Uuid) -> Self {
+        IdentityId(id)
+    }
+}
+
+impl fmt::Display for IdentityId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A tenant's name in URLs: 3 to 63 of `a-z`, `0-9` and `-`, beginning with a letter.
+///
+/// 63 because a slug may become a DNS label. Upper case is refused rather than folded, so that
+/// one tenant has one spelling.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Slug(String);
+
+/// Names that would be mistaken for a part of the service, or for PostgreSQL's.
+const RESERVED: &[&str] = &[
+    "account", "admin", "api", "app", "assets", "auth", "billing", "blog", "console", "dashboard",
+    "data", "default", "docs", "freehold", "help", "internal", "localhost", "login", "logout",
+    "mail", "me", "metrics", "operator", "postgres", "public", "root", "security", "signup",
+    "static", "status", "support", "system", "template", "tenant", "tenants", "test", "www",
+];
+
+impl Slug {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Slug {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let refuse = |why: &str| {
+            Err(Error::new(ErrorKind::InvalidInput, format!("the slug {why}")).field("slug"))
+        };
+        if text.len() < 3 || text.len() > 63 {
+            return refuse("must have 3 to 63 characters");
+        }
+        if !text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-')) {
+            return refuse("may hold only the letters a to z, digits and hyphens");
+        }
+        if !text.starts_with(|c: char| c.is_ascii_lowercase()) {
+            return refuse("must begin with a letter");
+        }
+        // `xn--…` and its like have a meaning of their own in host names.
+        if text.ends_with('-') || text.contains("--") {
+            return refuse("must not end with a hyphen or hold two in a row");
+        }
+        if RESERVED.contains(&text) || text.starts_with("pg-") || text.starts_with("freehold-") {
+            return refuse("is reserved");
+        }
+        Ok(Slug(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Slug {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl From<Slug> for String {
+    fn from(slug: Slug) -> String {
+        slug.0
+    }
+}
+
+impl fmt::Display for Slug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Slug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slug({})", self.0)
+    }
+}
+
+/// An e-mail address in lower case, so that two spellings of it are one person.
+///
+/// Only its shape is looked at; whether mail arrives there is for an invitation to find out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Email(String);
+
+impl Email {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Email {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let text = text.trim();
+        let plain = text.bytes().all(|b| b.is_ascii_graphic() && !b"\"(),:;<>[\\]".contains(&b));
+        let shaped = text.split_once('@').is_some_and(|(name, host)| {
+            !name.is_empty() && host.contains('.') && !host.contains('@')
+                && !host.starts_with('.') && !host.ends_with('.')
+        });
+        if text.len() > 254 || !plain || !shaped {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "the e-mail must look like name@example.com, in ASCII, with at most 254 characters",
+            )
+            .field("email"));
+        }
+        Ok(Email(text.to_ascii_lowercase()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_name_holds_nothing_but_the_id() {
+        let id = TenantId::from(Uuid::from_u128(0xabc));
+        assert_eq!(id.schema(), "tenant_00000000000000000000000000000abc");
+        assert_eq!(TenantId::TEMPLATE.schema(), "freehold_template");
+    }
+
+    #[test]
+    fn slugs_that_are_plain_are_accepted() {
+        for text in ["abc", "acme", "acme-2", "a1b", &"a".repeat(63)] {
+            assert!(text.parse::<Slug>().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_email_has_one_spelling() {
+        assert_eq!("Ann@Example.COM".parse::<Email>().unwrap().as_str(), "ann@example.com");
+        for text in ["", "ann", "@example.com", "ann@", "ann@host", "a b@example.com", "ann@b@c.d", "ännn@example.com", "a\n@example.com"] {
+            assert!(text.parse::<Email>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn slugs_that_could_be_mistaken_for_something_else_are_refused() {
+        let long = "a".repeat(64);
+        for text in [
+            "", "ab", &long, "Acme", "1acme", "-acme", "acme-", "a--b", "xn--abc", "ac me", "ac_me",
+            "acme.example", "acme'", "acme\"", "acme\r\nx", "acme\0", "асme", "ａcme", "acmé",
+            "admin", "public", "pg-x", "freehold-template", "tenants", "a/b", "a:b", "../x",
+        ] {
+            assert!(text.parse::<Slug>().is_err(), "{text:?}");
+        }
+    }
+}

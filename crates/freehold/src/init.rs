@@ -1,0 +1,322 @@
+//! Prepares a database: roles, the catalog and its migrations, the template; and checks before
+//! serving that it is prepared.
+//!
+//! Idempotent, in one transaction. It needs a role that owns the database and may create roles;
+//! what only a superuser can do beyond that is done where it can be, and reported where not.
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::pool::{self, Pool};
+use crate::tls;
+
+/// The catalog's own migrations, oldest first.
+const CATALOG: &[(i32, &str, &str)] =
+    &[(1, "catalog", include_str!("../migrations/0001_catalog.sql"))];
+
+/// The catalog version that this build works with.
+pub const CATALOG_VERSION: i32 = CATALOG[CATALOG.len() - 1].0;
+
+/// Roles that log in; the others are what they may become.
+const LOGIN_ROLES: [&str; 3] = ["freehold_owner", "freehold_app", "freehold_analytics"];
+const TENANT_ROLES: [&str; 3] = ["freehold_viewer", "freehold_member", "freehold_admin"];
+
+/// Passwords to set. A role that is new and has none here cannot log in by password.
+#[derive(Clone, Default)]
+pub struct Passwords {
+    pub owner: Option<String>,
+    pub app: Option<String>,
+    pub analytics: Option<String>,
+}
+
+/// What `init` did, and what it could not do.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct InitReport {
+    pub roles_created: Vec<String>,
+    pub catalog_before: i32,
+    pub catalog_now: i32,
+    /// Defences that need a superuser and are missing; each says what it means.
+    pub warnings: Vec<String>,
+}
+
+/// Functions of PostgreSQL that anybody may call, through which tenants could meet or harm each
+/// other: large objects carry no row-level security, and the signals reach sessions of the same
+/// role, which all tenants share.
+const DANGEROUS: &[&str] = &[
+    "lo_creat", "lo_create", "lo_from_bytea", "lo_open", "lo_close", "lo_put", "lo_get", "lo_lseek",
+    "lo_lseek64", "lo_tell", "lo_tell64", "lo_truncate", "lo_truncate64", "lo_unlink", "loread",
+    "lowrite", "lo_import", "lo_export", "pg_terminate_backend", "pg_cancel_backend",
+];
+
+/// Prepares the database that `admin_url` leads to.
+pub async fn init(admin_url: &str, passwords: &Passwords) -> Result<InitReport> {
+    let target = tls::target(admin_url, "DATABASE_URL")?;
+    let client = pool::connect(&target).await?;
+    require_version(&client).await?;
+    client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(7237465)").await?;
+    let report = prepare(&client, passwords).await?;
+    client.batch_execute("COMMIT").await?;
+    Ok(report)
+}
+
+async fn prepare(client: &Client, passwords: &Passwords) -> Result<InitReport> {
+    let roles_created = ensure_roles(client, passwords).await?;
+    ensure_database_grants(client).await?;
+    let warnings = harden(client).await?;
+    let (catalog_before, catalog_now) = ensure_catalog(client).await?;
+    Ok(InitReport { roles_created, catalog_before, catalog_now, warnings })
+}
+
+async fn require_version(client: &Client) -> Result<()> {
+    let row = client.query_one("SELECT current_setting('server_version_num')::int", &[]).await?;
+    let version: i32 = row.get(0);
+    if version / 10_000 < 15 {
+        return Err(setup(format!("PostgreSQL 15 or newer is needed; this is {}", version / 10_000)));
+    }
+    Ok(())
+}
+
+async fn ensure_roles(client: &Client, passwords: &Passwords) -> Result<Vec<String>> {
+    let mut created = Vec::new();
+    for role in LOGIN_ROLES.into_iter().chain(TENANT_ROLES) {
+        let known = client.query_opt("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&role]).await?;
+        if known.is_none() {
+            let login = if LOGIN_ROLES.contains(&role) { "LOGIN" } else { "NOLOGIN" };
+            // NOINHERIT: the app role has a tenant role's rights only inside a tenant's transaction.
+            let inherit = if role == "freehold_app" { "NOINHERIT" } else { "INHERIT" };
+            client.batch_execute(&format!("CREATE ROLE {role} {login} {inherit}")).await.map_err(explain_roles)?;
+            created.push(role.to_owned());
+        }
+    }
+    let secrets = [
+        ("freehold_owner", &passwords.owner),
+        ("freehold_app", &passwords.app),
+        ("freehold_analytics", &passwords.analytics),
+    ];
+    for (role, password) in secrets {
+        if let Some(password) = password {
+            // A utility statement takes no parameters; PostgreSQL quotes it for us.
+            let row = client.query_one("SELECT quote_literal($1)", &[password]).await?;
+            let quoted: String = row.get(0);
+            client.batch_execute(&format!("ALTER ROLE {role} PASSWORD {quoted}")).await?;
+        }
+    }
+    client
+        .batch_execute(
+            "GRANT freehold_viewer TO freehold_member;
+             GRANT freehold_member TO freehold_admin;
+             GRANT freehold_admin, freehold_member, freehold_viewer TO freehold_app;
+             ALTER ROLE freehold_app SET statement_timeout = '30s';
+             ALTER ROLE freehold_app SET idle_in_transaction_session_timeout = '60s';
+             ALTER ROLE freehold_app SET search_path = pg_temp",
+        )
+        .await
+        .map_err(explain_roles)?;
+    // A superuser needs no membership, and one who is a member already must not be granted again
+    // on every start: on PostgreSQL 16 and newer that would pile up.
+    let member = client
+        .query_one(
+            "SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+                 OR pg_has_role(current_user, 'freehold_owner', 'USAGE')",
+            &[],
+        )
+        .await?;
+    if !member.get::<_, bool>(0) {
+        client.batch_execute("GRANT freehold_owner TO CURRENT_USER").await.map_err(explain_roles)?;
+    }
+    Ok(created)
+}
+
+fn explain_roles(source: tokio_postgres::Error) -> Error {
+    setup(
+        "the roles cannot be made: connect as a superuser, or as a role with CREATEROLE that owns the database",
+    )
+    .because(source)
+}
+
+pub(crate) async fn ensure_database_grants(client: &Client) -> Result<()> {
+    let row = client.query_one("SELECT quote_ident(current_database())", &[]).await?;
+    let database: String = row.get(0);
+    client
+        .batch_execute(&format!(
+            "REVOKE CREATE, TEMPORARY ON DATABASE {database} FROM PUBLIC;
+             GRANT CONNECT ON DATABASE {database} TO freehold_app, freehold_owner, freehold_analytics;
+             GRANT CREATE, TEMPORARY ON DATABASE {database} TO freehold_owner"
+        ))
+        .await
+        .map_err(|source| {
+            setup("the database's rights cannot be set: connect as its owner or as a superuser").because(source)
+        })?;
+    // Extensions that a baseline asks for live in public; nobody else may put anything there.
+    let public = client
+        .batch_execute(
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+             GRANT CREATE, USAGE ON SCHEMA public TO freehold_owner",
+        )
+        .await;
+    public.map_err(|source| setup("the schema public is missing or not this role's to grant").because(source))
+}
+
+/// Takes from PUBLIC what only a superuser can take, and reports what is still open.
+async fn harden(client: &Client) -> Result<Vec<String>> {
+    let superuser = client
+        .query_one("SELECT rolsuper FROM pg_roles WHERE rolname = current_user", &[])
+        .await?
+        .get::<_, bool>(0);
+    if superuser {
+        let rows = client
+            .query(
+                "SELECT oid::regprocedure::text FROM pg_proc
+                 WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY($1)",
+                &[&DANGEROUS],
+            )
+            .await?;
+        let functions: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        client
+            .batch_execute(&format!(
+                "REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC;
+                 REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC;
+                 GRANT USAGE ON LANGUAGE plpgsql TO freehold_owner",
+                functions.join(", ")
+            ))
+            .await?;
+    }
+    let mut warnings = Vec::new();
+    let row = client
+        .query_one(
+            "SELECT has_function_privilege('freehold_app', 'pg_catalog.lo_from_bytea(oid, bytea)', 'EXECUTE'),
+                    has_function_privilege('freehold_app', 'pg_catalog.pg_terminate_backend(int, bigint)', 'EXECUTE'),
+                    has_language_privilege('freehold_app', 'plpgsql', 'USAGE')",
+            &[],
+        )
+        .await?;
+    for (index, warning) in [
+        "large objects are open to the app role: injected SQL could leave data there for another tenant",
+        "pg_terminate_backend is open to the app role: injected SQL could end other tenants' sessions",
+        "DO blocks are open to the app role",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if row.get::<_, bool>(index) {
+            warnings.push(format!("{warning}; only a superuser can close this (run init as one)"));
+        }
+    }
+    Ok(warnings)
+}
+
+/// The catalog's migrations, as the owner role. Returns the versions before and after.
+async fn ensure_catalog(client: &Client) -> Result<(i32, i32)> {
+    client
+        .batch_execute(
+            "SET LOCAL ROLE freehold_owner;
+             CREATE SCHEMA IF NOT EXISTS freehold AUTHORIZATION freehold_owner;
+             SET LOCAL search_path = freehold, pg_temp;
+             CREATE TABLE IF NOT EXISTS freehold.catalog_migration (
+               version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
+             );
+             CREATE SCHEMA IF NOT EXISTS freehold_template AUTHORIZATION freehold_owner",
+        )
+        .await?;
+    let before = find_version(client).await?;
+    refuse_newer(before)?;
+    for (version, name, sql) in CATALOG.iter().filter(|(version, ..)| *version > before) {
+        client.batch_execute(sql).await?;
+        client
+            .execute(
+                "INSERT INTO freehold.catalog_migration (version, name) VALUES ($1, $2)",
+                &[version, name],
+            )
+            .await?;
+    }
+    client.batch_execute("RESET ROLE").await?;
+    Ok((before, CATALOG_VERSION))
+}
+
+async fn find_version(client: &Client) -> Result<i32> {
+    let row =
+        client.query_one("SELECT coalesce(max(version), 0) FROM freehold.catalog_migration", &[]).await?;
+    Ok(row.get(0))
+}
+
+fn refuse_newer(version: i32) -> Result<()> {
+    if version > CATALOG_VERSION {
+        return Err(setup(format!(
+            "the catalog is at version {version} and this build knows {CATALOG_VERSION}: use a newer build"
+        )));
+    }
+    Ok(())
+}
+
+/// What the catalog is made by: two builds with the same text make the same catalog.
+#[cfg(feature = "testing")]
+pub(crate) fn catalog_text() -> String {
+    CATALOG.iter().map(|(_, _, sql)| *sql).collect()
+}
+
+/// What must hold before a server may serve with the app role of `pool`.
+pub(crate) async fn check(pool: &Pool) -> Result<()> {
+    // A connection of its own: the pool's cannot be made before the catalog is there.
+    let client = pool::connect(&pool.target()).await?;
+    check_app_role(&client).await?;
+    let catalog = client
+        .query_one("SELECT to_regclass('freehold.catalog_migration') IS NOT NULL", &[])
+        .await?;
+    if !catalog.get::<_, bool>(0) {
+        return Err(setup("the catalog is missing in this database: run `freehold init` first"));
+    }
+    let version = find_version(&client).await?;
+    refuse_newer(version)?;
+    if version < CATALOG_VERSION {
+        return Err(setup(format!(
+            "the catalog is at version {version} and this build needs {CATALOG_VERSION}: run `freehold init`"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a role that row-level security does not bind, or that could become one.
+async fn check_app_role(client: &Client) -> Result<()> {
+    let rows = client
+        .query(
+            "SELECT r.rolname::text, session_user::text,
+                    CASE WHEN r.rolsuper THEN 'a superuser'
+                         WHEN r.rolbypassrls THEN 'a role with BYPASSRLS'
+                         WHEN r.rolcreaterole THEN 'a role with CREATEROLE'
+                         WHEN r.rolname = 'freehold_owner' THEN 'the owner of the tenants'' tables'
+                         WHEN r.rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files',
+                              'pg_write_server_files', 'pg_execute_server_program') THEN 'the predefined role ' || r.rolname
+                         WHEN EXISTS (SELECT FROM pg_database d WHERE d.datname = current_database() AND d.datdba = r.oid)
+                              THEN 'the owner of the database'
+                         WHEN EXISTS (SELECT FROM pg_namespace n WHERE n.nspowner = r.oid AND n.nspname ~ '^(freehold|tenant_)')
+                              THEN 'an owner of tenant schemas'
+                         WHEN EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                                      WHERE c.relowner = r.oid AND n.nspname ~ '^(freehold|tenant_)')
+                              THEN 'an owner of tenants'' tables'
+                    END AS fault
+             FROM pg_roles r
+             WHERE r.rolname = session_user
+                OR (pg_has_role(session_user, r.oid, 'MEMBER')
+                    AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = session_user))
+             ORDER BY r.rolname <> session_user",
+            &[],
+        )
+        .await?;
+    for row in &rows {
+        let (role, user): (&str, &str) = (row.get(0), row.get(1));
+        let Some(fault) = row.get::<_, Option<&str>>(2) else { continue };
+        let who = if role == user { format!("{user} is {fault}") } else { format!("{user} is a member of {role}, {fault}") };
+        return Err(setup(format!(
+            "refusing to serve: DATABASE_URL connects as a role that row-level security does not bind: {who}. \
+             Connect as freehold_app, which `freehold init` makes"
+        )));
+    }
+    if rows.first().is_none_or(|row| row.get::<_, &str>(1) != "freehold_app") {
+        return Err(setup("refusing to serve: DATABASE_URL must connect as freehold_app, which `freehold init` makes"));
+    }
+    Ok(())
+}
+
+fn setup(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Setup, message)
+}

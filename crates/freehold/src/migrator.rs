@@ -1,0 +1,349 @@
+//! Brings the template and every tenant to the baseline.
+//!
+//! A migration is applied to the template first; what fails there reaches no tenant. Then each
+//! tenant gets it in a transaction of its own, several at a time. One tenant's failure is
+//! recorded and in nobody's way; a second run takes up what is left. Waves and canaries will be
+//! an order and a stop between batches of the list that `bring_fleet` works through.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, StreamExt as _};
+use sha2::{Digest, Sha256};
+use tokio_postgres::Client;
+use tokio_postgres::error::ErrorPosition;
+
+use crate::catalog::{baseline, tenants};
+use crate::context::OperatorContext;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::TenantId;
+use crate::policy;
+use crate::pool::Pool;
+use crate::tenant::Tenant;
+use crate::tx::{CatalogTx, OwnerTx};
+
+/// One numbered SQL file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migration {
+    pub version: i32,
+    pub name: String,
+    /// SHA-256 of the file, in hex.
+    pub checksum: String,
+    pub statements: String,
+}
+
+/// A folder of migrations, `0001_name.sql` and on.
+#[derive(Clone, Debug, Default)]
+pub struct Baseline {
+    migrations: Vec<Migration>,
+}
+
+impl Baseline {
+    /// Reads a folder. Files that don't end in `.sql` are passed over; one that does and has no
+    /// number is an error, for it would be forgotten otherwise.
+    pub fn read(folder: &Path) -> Result<Baseline> {
+        let refuse = |why: String| Error::new(ErrorKind::Setup, why);
+        let entries = std::fs::read_dir(folder).map_err(|source| {
+            refuse(format!("the folder of migrations {} cannot be read", folder.display())).because(source)
+        })?;
+        let mut migrations = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|e| refuse("a migration cannot be read".into()).because(e))?.path();
+            if path.extension().is_none_or(|extension| extension != "sql") {
+                continue;
+            }
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let (number, name) = stem.split_once('_').unwrap_or((stem, ""));
+            let version: i32 = number.parse().ok().filter(|v| *v > 0).ok_or_else(|| {
+                refuse(format!(
+                    "{} must be named by a number and a word, such as 0001_shop.sql",
+                    path.display()
+                ))
+            })?;
+            let statements = std::fs::read_to_string(&path)
+                .map_err(|e| refuse(format!("{} cannot be read as UTF-8", path.display())).because(e))?;
+            migrations.push(Migration::new(version, name, statements));
+        }
+        Baseline::from_migrations(migrations)
+    }
+
+    /// Puts migrations in order; two of one number are an error.
+    pub fn from_migrations(mut migrations: Vec<Migration>) -> Result<Baseline> {
+        migrations.sort_by_key(|m| m.version);
+        if let Some(pair) = migrations.windows(2).find(|pair| pair[0].version == pair[1].version) {
+            let why = format!("two migrations have the number {}", pair[0].version);
+            return Err(Error::new(ErrorKind::Setup, why));
+        }
+        Ok(Baseline { migrations })
+    }
+
+    pub fn migrations(&self) -> &[Migration] {
+        &self.migrations
+    }
+}
+
+impl Migration {
+    pub fn new(version: i32, name: &str, statements: String) -> Migration {
+        let digest = Sha256::digest(statements.as_bytes());
+        let checksum = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Migration { version, name: name.to_owned(), checksum, statements }
+    }
+
+    fn label(&self) -> String {
+        format!("{:04}_{}", self.version, self.name)
+    }
+}
+
+/// How a run of the migrator goes about it.
+#[derive(Clone, Copy, Debug)]
+pub struct MigrateOptions {
+    /// Tenants migrated at a time; no more than the owner pool has connections.
+    pub parallel: usize,
+    /// How long a statement may wait for a lock that the application holds.
+    pub lock_timeout: Duration,
+}
+
+impl Default for MigrateOptions {
+    fn default() -> Self {
+        MigrateOptions { parallel: 4, lock_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// What a run of the migrator did.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct MigrateReport {
+    /// The newest migration of the baseline.
+    pub version: i32,
+    /// Migrations that were new to the template.
+    pub adopted: Vec<String>,
+    /// Tenants that were behind and are not any more.
+    pub migrated: usize,
+    pub failed: Vec<MigrateFailure>,
+}
+
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct MigrateFailure {
+    pub tenant: String,
+    pub version: i32,
+    pub error: String,
+}
+
+/// How far the fleet is.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct MigrateStatus {
+    /// The newest migration of the baseline.
+    pub version: i32,
+    /// How many tenants are at each version.
+    pub tenants: Vec<(i32, i64)>,
+    pub failed: Vec<MigrateFailure>,
+}
+
+/// Applies the migrations that the template lacks, each in a transaction of its own.
+pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Vec<String>> {
+    let mut adopted = Vec::new();
+    for migration in pending(owner, folder).await? {
+        let mut tx = OwnerTx::new(owner, &OperatorContext::system("adopt a migration")).await?;
+        baseline::lock(tx.catalog()).await?;
+        if baseline::list(tx.catalog()).await?.iter().any(|known| known.version >= migration.version) {
+            return Err(Error::new(
+                ErrorKind::Retryable,
+                "another migrator changed the baseline meanwhile; run it again",
+            ));
+        }
+        tx.enter_schema(TenantId::TEMPLATE).await?;
+        tx.ddl(async |client| {
+            apply(client, TenantId::TEMPLATE, &migration).await?;
+            keep_extensions_apart(client).await
+        })
+        .await?;
+        baseline::insert(tx.catalog(), &migration).await?;
+        tx.commit().await?;
+        adopted.push(migration.label());
+    }
+    Ok(adopted)
+}
+
+/// The folder's migrations that the baseline lacks; an error if the two contradict each other.
+async fn pending(owner: &Pool, folder: &Baseline) -> Result<Vec<Migration>> {
+    let mut tx = CatalogTx::new(owner, &OperatorContext::system("compare migrations")).await?;
+    let known = baseline::list(&mut tx).await?;
+    tx.commit().await?;
+    let refuse = |why: String| Err(Error::new(ErrorKind::Migration, why));
+    for old in &known {
+        match folder.migrations.iter().find(|m| m.version == old.version) {
+            Some(m) if m.checksum == old.checksum => {}
+            Some(m) => {
+                return refuse(format!(
+                    "{} was changed after it had been applied; restore it and put the change into a new migration",
+                    m.label()
+                ));
+            }
+            None => {
+                return refuse(format!("the folder lacks {}, which the fleet has", old.label()));
+            }
+        }
+    }
+    let newest = known.last().map_or(0, |m| m.version);
+    let new: Vec<_> = folder.migrations[known.len()..].to_vec();
+    match new.first() {
+        Some(m) if m.version <= newest => refuse(format!(
+            "{} comes before {newest:04}, which the fleet has; give it a higher number",
+            m.label()
+        )),
+        _ => Ok(new),
+    }
+}
+
+/// Brings every tenant that is behind to the baseline. `progress` hears of each that is done.
+pub(crate) async fn bring_fleet(
+    owner: &Pool,
+    options: MigrateOptions,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<MigrateReport> {
+    let mut tx = CatalogTx::new(owner, &OperatorContext::system("list tenants to migrate")).await?;
+    let migrations = baseline::list(&mut tx).await?;
+    let version = migrations.last().map_or(0, |m| m.version);
+    let mut behind = tenants::list_behind(&mut tx, version).await?;
+    tx.commit().await?;
+
+    let mut report = MigrateReport { version, ..MigrateReport::default() };
+    let mut tried = HashSet::new();
+    // Whoever was provisioned from the former baseline meanwhile is found by asking again.
+    while !behind.is_empty() {
+        let total = behind.len();
+        let migrations = &migrations;
+        let mut outcomes = stream::iter(&behind)
+            .map(|tenant| async move { (tenant, bring_tenant(owner, tenant, migrations, options).await) })
+            .buffer_unordered(options.parallel.max(1));
+        let mut done = 0;
+        while let Some((tenant, outcome)) = outcomes.next().await {
+            done += 1;
+            progress(done, total);
+            tried.insert(tenant.id);
+            match outcome {
+                Ok(()) => report.migrated += 1,
+                Err((version, error)) => {
+                    let error = error.to_string();
+                    note_failure(owner, tenant.id, version, &error).await?;
+                    report.failed.push(MigrateFailure { tenant: tenant.slug.to_string(), version, error });
+                }
+            }
+        }
+        drop(outcomes);
+        let mut tx = CatalogTx::new(owner, &OperatorContext::system("list tenants to migrate")).await?;
+        behind = tenants::list_behind(&mut tx, version).await?;
+        tx.commit().await?;
+        behind.retain(|tenant| !tried.contains(&tenant.id));
+    }
+    Ok(report)
+}
+
+/// All that one tenant lacks, a transaction for each migration. The error says which failed.
+async fn bring_tenant(
+    owner: &Pool,
+    tenant: &Tenant,
+    migrations: &[Migration],
+    options: MigrateOptions,
+) -> Result<(), (i32, Error)> {
+    for migration in migrations.iter().filter(|m| m.version > tenant.version) {
+        bring_one_step(owner, tenant.id, migration, options)
+            .await
+            .map_err(|error| (migration.version, error))?;
+    }
+    Ok(())
+}
+
+async fn bring_one_step(
+    owner: &Pool,
+    tenant: TenantId,
+    migration: &Migration,
+    options: MigrateOptions,
+) -> Result<()> {
+    let mut tx = OwnerTx::new(owner, &OperatorContext::system("migrate a tenant")).await?;
+    // A second migrator waits here, and then finds that there is nothing left to do.
+    let Some(current) = tenants::lock(tx.catalog(), tenant).await? else { return Ok(()) };
+    if current.version >= migration.version {
+        return Ok(());
+    }
+    let started = Instant::now();
+    tx.enter_schema(tenant).await?;
+    tx.ddl(async |client| {
+        let timeout = format!("SET LOCAL lock_timeout = {}", options.lock_timeout.as_millis());
+        client.batch_execute(&timeout).await?;
+        apply(client, tenant, migration).await
+    })
+    .await?;
+    baseline::record(tx.catalog(), tenant, migration, millis(started)).await?;
+    baseline::forget_failure(tx.catalog(), tenant).await?;
+    tenants::set_version(tx.catalog(), tenant, migration.version).await?;
+    tx.commit().await
+}
+
+async fn note_failure(owner: &Pool, tenant: TenantId, version: i32, error: &str) -> Result<()> {
+    let mut tx = CatalogTx::new(owner, &OperatorContext::system("record a failed migration")).await?;
+    baseline::record_failure(&mut tx, tenant, version, error).await?;
+    tx.commit().await
+}
+
+pub(crate) async fn status(pool: &Pool) -> Result<MigrateStatus> {
+    let mut tx = CatalogTx::new(pool, &OperatorContext::system("migration status")).await?;
+    let version = baseline::list(&mut tx).await?.last().map_or(0, |m| m.version);
+    let tenants = tenants::count_by_version(&mut tx).await?;
+    let failures = baseline::list_failures(&mut tx).await?;
+    tx.commit().await?;
+    let failed = failures
+        .into_iter()
+        .map(|(tenant, version, error)| MigrateFailure { tenant, version, error })
+        .collect();
+    Ok(MigrateStatus { version, tenants, failed })
+}
+
+/// Runs one migration in the schema that the transaction has entered, and protects what it made.
+/// Leaves the search path at `pg_catalog`.
+pub(crate) async fn apply(client: &Client, tenant: TenantId, migration: &Migration) -> Result<()> {
+    client
+        .query("SELECT freehold.run_migration($1)", &[&migration.statements])
+        .await
+        .map_err(|source| located(migration, source))?;
+    policy::protect(client, tenant).await.map_err(|error| {
+        Error::new(error.kind(), format!("{}: {}", migration.label(), error.message())).because(error)
+    })
+}
+
+/// PostgreSQL's error, with the file and line where it arose.
+fn located(migration: &Migration, source: tokio_postgres::Error) -> Error {
+    let label = migration.label();
+    let Some(db) = source.as_db_error() else { return Error::from(source) };
+    let line = match db.position() {
+        // Positions count characters from 1, within the text that EXECUTE was given.
+        Some(ErrorPosition::Internal { position, query }) if *query == migration.statements => {
+            let before = query.chars().take((*position as usize).saturating_sub(1));
+            format!(" line {}", before.filter(|c| *c == '\n').count() + 1)
+        }
+        _ => String::new(),
+    };
+    let hint = db.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    let message = format!("{label}{line}: {}{hint}", db.message());
+    Error::new(ErrorKind::Migration, message).because(source)
+}
+
+/// Moves an extension that a migration made in the template's schema to `public`: a database has
+/// each extension once, and every tenant's search path ends there.
+async fn keep_extensions_apart(client: &Client) -> Result<()> {
+    let rows = client
+        .query(
+            "SELECT extname::text FROM pg_extension WHERE extnamespace = $1::text::regnamespace",
+            &[&TenantId::TEMPLATE.schema()],
+        )
+        .await?;
+    for row in rows {
+        let name = policy::quote_ident(row.get(0));
+        client.batch_execute(&format!("ALTER EXTENSION {name} SET SCHEMA public")).await?;
+    }
+    Ok(())
+}
+
+pub(crate) fn millis(started: Instant) -> i32 {
+    i32::try_from(started.elapsed().as_millis()).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,489 @@
+//! Passwords: the rules for new ones, and argon2id behind a bounded number of threads. What a
+//! password opens is decided elsewhere.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+/// NIST SP 800-63B: a minimum length, a generous maximum, and no rules of composition.
+const CHARACTERS_MIN: usize = 8;
+const BYTES_MAX: usize = 1024;
+
+/// 19 MiB, two passes, one lane: what OWASP's Password Storage Cheat Sheet asks for at least. One
+/// hash took 20 ms where this was written, with optimisation.
+const MEMORY_KIB: u32 = 19 * 1024;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+const HASH_BYTES: usize = 32;
+
+/// A stored hash that asks for more than this does not come from us, and is not worth the memory.
+const STORED_MEMORY_KIB_MAX: u32 = 256 * 1024;
+const STORED_PASSES_MAX: u32 = 16;
+
+/// What a password is compared with when there is nobody to compare it with: salt and hash were
+/// drawn at random, so no password is known to fit, and a fit would not count.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$UUWBm1A3dpAmGaHhxDm3Fw$ByjsRnvaEbkmztmJwRvyhIXXPxt+Vw4fak5rDbGCd+w";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PasswordError {
+    #[error("the password must not be blank")]
+    Blank,
+    #[error("the password must have at least {CHARACTERS_MIN} characters")]
+    TooShort,
+    #[error("the password must have at most {BYTES_MAX} bytes")]
+    TooLong,
+    /// More passwords wait to be hashed than may wait; to be tried again in a second.
+    #[error("too many sign-ins at this moment")]
+    Busy,
+    /// The runtime shut down meanwhile, or the system had no memory or random numbers.
+    #[error("the password could not be hashed")]
+    Failed,
+}
+
+/// Checks a password that someone chose, without hashing it. Not for sign-in: what was chosen under
+/// older rules still opens.
+///
+/// Bytes are taken as they were typed; two Unicode spellings of a letter are two passwords.
+pub(crate) fn check_rules(password: &str) -> Result<(), PasswordError> {
+    if password.len() > BYTES_MAX {
+        return Err(PasswordError::TooLong);
+    }
+    if password.trim().is_empty() {
+        return Err(PasswordError::Blank);
+    }
+    if password.chars().count() < CHARACTERS_MIN {
+        return Err(PasswordError::TooShort);
+    }
+    Ok(())
+}
+
+/// Checks a new password and hashes it, as a PHC string. Takes tens of milliseconds of CPU: in
+/// async code use [`PasswordHasher`].
+#[cfg(test)]
+pub(crate) fn hash(password: &str) -> Result<String, PasswordError> {
+    hash_in(&mut Scratch::default(), password)
+}
+
+/// Whether the password fits the stored hash. Without one (nobody has that e-mail address, or the
+/// person has no password) the answer is no, after the same work. Takes tens of milliseconds of
+/// CPU: in async code use [`PasswordHasher`].
+///
+/// A hash with other parameters takes another time until it is renewed: see [`needs_rehash`].
+#[cfg(test)]
+pub(crate) fn verify(password: &str, stored: Option<&str>) -> bool {
+    verify_in(&mut Scratch::default(), password, stored)
+}
+
+/// Whether the hash was made with other parameters than today's. To be asked after a sign-in that
+/// succeeded, when the password is at hand.
+pub(crate) fn needs_rehash(stored: &str) -> bool {
+    StoredHash::read(stored).is_none_or(|stored| {
+        let params = &stored.params;
+        stored.algorithm != Algorithm::Argon2id
+            || stored.version != Version::V0x13
+            || (params.m_cost(), params.t_cost(), params.p_cost()) != (MEMORY_KIB, PASSES, LANES)
+            || params.output_len() != Some(HASH_BYTES)
+    })
+}
+
+fn hash_in(scratch: &mut Scratch, password: &str) -> Result<String, PasswordError> {
+    check_rules(password)?;
+    let mut salt = [0; Salt::RECOMMENDED_LENGTH];
+    getrandom::fill(&mut salt).map_err(|_| PasswordError::Failed)?;
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, Some(HASH_BYTES)).expect("constants");
+    let text = ParamsString::try_from(&params).expect("constants");
+    let (algorithm, version) = (Algorithm::Argon2id, Version::V0x13);
+    let hash = scratch
+        .argon2(Argon2::new(algorithm, version, params), password, &salt, HASH_BYTES)
+        .ok_or(PasswordError::Failed)?;
+    let hash = PasswordHash {
+        algorithm: algorithm.ident(),
+        version: Some(version.into()),
+        params: text,
+        salt: Some(Salt::new(&salt).expect("of the recommended length")),
+        hash: Some(hash),
+    };
+    Ok(hash.to_string())
+}
+
+fn verify_in(scratch: &mut Scratch, password: &str, stored: Option<&str>) -> bool {
+    // Depends on what was typed alone, so it tells nothing about who exists.
+    if password.len() > BYTES_MAX {
+        return false;
+    }
+    let somebody = stored.and_then(StoredHash::read);
+    let known = somebody.is_some();
+    let StoredHash { algorithm, version, params, salt, hash } =
+        somebody.or_else(|| StoredHash::read(NOBODY)).expect("a constant");
+    let argon2 = Argon2::new(algorithm, version, params);
+    let computed = scratch.argon2(argon2, password, salt.as_ref(), hash.len());
+    // `Output` compares in constant time.
+    computed == Some(hash) && known
+}
+
+/// A stored hash that argon2 can check within bounds; anything else counts as none.
+struct StoredHash {
+    algorithm: Algorithm,
+    version: Version,
+    params: Params,
+    salt: Salt,
+    hash: Output,
+}
+
+impl StoredHash {
+    fn read(text: &str) -> Option<Self> {
+        let phc = PasswordHash::new(text).ok()?;
+        let params = Params::try_from(&phc).ok()?;
+        if params.m_cost() > STORED_MEMORY_KIB_MAX || params.t_cost() > STORED_PASSES_MAX {
+            return None;
+        }
+        Some(StoredHash {
+            algorithm: Algorithm::try_from(phc.algorithm.as_str()).ok()?,
+            // Hashes from before the version was written down are of the first one.
+            version: phc.version.map_or(Ok(Version::V0x10), Version::try_from).ok()?,
+            params,
+            salt: phc.salt?,
+            hash: phc.hash?,
+        })
+    }
+}
+
+/// The 19 MiB that one argon2 works in, kept from one to the next.
+///
+/// Allocated anew each time, they do not go back: 1,200 verifications, two at a time, left a
+/// process of 860 MB behind with glibc (RustCrypto/password-hashes issue 478 saw 1.5 GB). What an
+/// earlier use left in them is overwritten before it is read.
+#[derive(Default)]
+struct Scratch(Vec<Block>);
+
+impl Scratch {
+    fn argon2(
+        &mut self,
+        argon2: Argon2<'_>,
+        password: &str,
+        salt: &[u8],
+        length: usize,
+    ) -> Option<Output> {
+        let mut buffer = [0; Output::MAX_LENGTH];
+        let out = buffer.get_mut(..length)?;
+        let password = password.as_bytes();
+        if argon2.params().m_cost() > MEMORY_KIB {
+            // A stored hash of another time: its memory is not kept.
+            argon2.hash_password_into(password, salt, out).ok()?;
+        } else {
+            self.0.resize(MEMORY_KIB as usize, Block::new());
+            argon2.hash_password_into_with_memory(password, salt, out, &mut self.0).ok()?;
+        }
+        Output::new(out).ok()
+    }
+}
+
+/// Hashes and verifies on threads of their own, a few at a time, with a short queue. Each takes a
+/// core for tens of milliseconds and 19 MiB: without a bound, a burst of sign-ins would starve
+/// every tenant's requests and the memory. The memory is kept: at most 19 MiB for each that may
+/// work at a time.
+#[derive(Clone)]
+pub(crate) struct PasswordHasher {
+    /// Those who work and those who wait.
+    places: Arc<Semaphore>,
+    /// Those who work.
+    workers: Arc<Semaphore>,
+    /// What no one works in just now.
+    scratch: Arc<Mutex<Vec<Scratch>>>,
+}
+
+impl PasswordHasher {
+    /// `parallel` hashes at a time, at least one; `waiting_max` more may wait.
+    pub(crate) fn new(parallel: usize, waiting_max: usize) -> Self {
+        let parallel = parallel.clamp(1, 1024);
+        PasswordHasher {
+            places: Arc::new(Semaphore::new(parallel + waiting_max.min(1 << 20))),
+            workers: Arc::new(Semaphore::new(parallel)),
+            scratch: Arc::default(),
+        }
+    }
+
+    /// As many at a time as there are cores, but no more than eight (150 MiB, some 400 sign-ins a
+    /// second); forty times as many may wait, which takes about a second.
+    pub(crate) fn per_core() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8));
+        Self::new(cores, cores * 40)
+    }
+
+    /// [`hash`]; a password against the rules is refused at once.
+    pub(crate) async fn hash(&self, password: String) -> Result<String, PasswordError> {
+        check_rules(&password)?;
+        self.work(move |scratch| hash_in(scratch, &password)).await?
+    }
+
+    /// [`verify`]. With a stored hash or none, the way and the wait are the same.
+    pub(crate) async fn verify(
+        &self,
+        password: String,
+        stored: Option<String>,
+    ) -> Result<bool, PasswordError> {
+        self.work(move |scratch| verify_in(scratch, &password, stored.as_deref())).await
+    }
+
+    async fn work<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Scratch) -> T + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let place = Arc::clone(&self.places);
+        let place = place.try_acquire_owned().map_err(|_| PasswordError::Busy)?;
+        let worker = Arc::clone(&self.workers);
+        let worker = worker.acquire_owned().await.map_err(|_| PasswordError::Failed)?;
+        let shelf = Arc::clone(&self.scratch);
+        // The thread holds the permits, not this future: a caller who goes away does not stop the
+        // thread, and what still works must still count.
+        let task = spawn_blocking(move || {
+            let _permits = (place, worker);
+            let locked = || shelf.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = locked().pop();
+            let mut scratch = kept.unwrap_or_default();
+            let done = job(&mut scratch);
+            locked().push(scratch);
+            done
+        });
+        task.await.map_err(|_| PasswordError::Failed)
+    }
+}
+
+impl fmt::Debug for PasswordHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let idle = self.workers.available_permits();
+        f.debug_struct("PasswordHasher").field("idle", &idle).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    const PASSWORD: &str = "correct horse";
+
+    #[test]
+    fn a_new_password_follows_the_rules() {
+        let longest = "é".repeat(512);
+        for (password, expected) in [
+            ("", Err(PasswordError::Blank)),
+            ("          ", Err(PasswordError::Blank)),
+            ("\u{2003}\t\r\n\u{a0}     ", Err(PasswordError::Blank)),
+            ("seven77", Err(PasswordError::TooShort)),
+            ("ééééééé", Err(PasswordError::TooShort)), // seven characters of two bytes
+            ("eight888", Ok(())),
+            ("éééééééé", Ok(())),
+            ("with spaces and ünïcödé 🔑", Ok(())),
+            (longest.as_str(), Ok(())),
+            (&format!("{longest}x"), Err(PasswordError::TooLong)),
+        ] {
+            assert_eq!(check_rules(password), expected, "{password:?}");
+        }
+        assert_eq!(hash("short"), Err(PasswordError::TooShort));
+    }
+
+    #[test]
+    fn only_the_password_fits_its_hash() {
+        let stored = hash(PASSWORD).unwrap();
+        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
+        assert!(verify(PASSWORD, Some(&stored)));
+        for wrong in ["", "correct hors", "correct horse ", "Correct horse", "correct horse\0"] {
+            assert!(!verify(wrong, Some(&stored)), "{wrong:?}");
+        }
+        assert_ne!(hash(PASSWORD).unwrap(), stored, "each has a salt of its own");
+    }
+
+    /// So that our hashes are argon2's, not only our own. From the tests of the reference
+    /// implementation (phc-winner-argon2): argon2id, 64 MiB, two passes.
+    #[test]
+    fn a_hash_of_the_reference_implementation_is_verified() {
+        let stored = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ\
+                      $CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+        assert!(verify("password", Some(stored)));
+        assert!(!verify("passwore", Some(stored)));
+        assert!(needs_rehash(stored));
+    }
+
+    #[test]
+    fn nothing_but_a_sound_hash_opens() {
+        let good = hash(PASSWORD).unwrap();
+        let (settings, digest) = good.rsplit_once('$').unwrap();
+        for stored in [
+            "",
+            "$",
+            PASSWORD,
+            NOBODY,
+            settings,
+            &format!("{settings}$"),
+            &format!("{settings}${}", &digest[..20]),
+            &good.replace("argon2id", "argon2"),
+            &good.replace("argon2id", "plain"),
+            &good.replace("v=19", "v=16"),
+            &good.replace("m=19456", "m=19457"),
+            &good.replace("m=19456", "m=0"),
+            &good.replace("m=19456", "m=4294967295"),
+            &good.replace("t=2", "t=4294967295"),
+            "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW",
+        ] {
+            assert!(!verify(PASSWORD, Some(stored)), "{stored}");
+        }
+        assert!(!verify(PASSWORD, None));
+        assert!(!verify(&"x".repeat(BYTES_MAX + 1), Some(&good)));
+    }
+
+    #[test]
+    fn a_hash_with_other_parameters_is_to_be_renewed() {
+        let good = hash(PASSWORD).unwrap();
+        assert!(!needs_rehash(&good));
+        for old in [
+            "",
+            "nonsense",
+            &good.replace("argon2id", "argon2i"),
+            &good.replace("v=19", "v=16"),
+            &good.replace("$v=19", ""),
+            &good.replace("m=19456", "m=9216"),
+            &good.replace("t=2", "t=1"),
+            &good.replace("p=1", "p=4"),
+        ] {
+            assert!(needs_rehash(old), "{old}");
+        }
+        // Nobody must cost what somebody costs.
+        assert!(!needs_rehash(NOBODY));
+    }
+
+    /// Without the work for nobody the ratio is near a thousand, so the wide bounds still tell. The
+    /// fastest of many runs counts, since other tests run beside this one.
+    #[test]
+    fn an_unknown_person_takes_as_long_as_a_wrong_password() {
+        let stored = hash(PASSWORD).unwrap();
+        let beyond_bounds = stored.replace("m=19456", "m=4194304");
+        let mut scratch = Scratch::default();
+        let mut time = |stored: Option<&str>| {
+            let start = Instant::now();
+            assert!(!verify_in(&mut scratch, "a wrong one", stored));
+            start.elapsed().as_secs_f64()
+        };
+        for nobody in [None, Some("damaged"), Some(beyond_bounds.as_str())] {
+            let (mut somebodys, mut nobodys) = (f64::MAX, f64::MAX);
+            let alike = (0..40).any(|_| {
+                somebodys = somebodys.min(time(Some(&stored)));
+                nobodys = nobodys.min(time(nobody));
+                (0.5..2.0).contains(&(nobodys / somebodys))
+            });
+            assert!(alike, "{nobody:?}: {nobodys} s, somebody: {somebodys} s");
+        }
+    }
+
+    #[test]
+    fn what_is_left_in_the_memory_changes_no_hash() {
+        let mut scratch = Scratch::default();
+        let stored = hash_in(&mut scratch, PASSWORD).unwrap();
+        for dirt in [0, 0x5a5a, u64::MAX] {
+            for block in &mut scratch.0 {
+                block.as_mut().fill(dirt);
+            }
+            assert!(verify_in(&mut scratch, PASSWORD, Some(&stored)));
+            assert!(verify(PASSWORD, Some(&stored)));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_memory_is_used_again() {
+        let hasher = PasswordHasher::new(2, 100);
+        let verify = || hasher.verify(PASSWORD.to_owned(), None);
+        let (a, b, c, d) = tokio::join!(verify(), verify(), verify(), verify());
+        assert_eq!([a, b, c, d], [Ok(false); 4]);
+        let kept = hasher.scratch.lock().unwrap();
+        assert!((1..=2).contains(&kept.len()), "{}", kept.len());
+        assert!(kept.iter().all(|scratch| scratch.0.len() == MEMORY_KIB as usize));
+    }
+
+    #[tokio::test]
+    async fn the_hasher_answers_like_the_plain_functions() {
+        let hasher = PasswordHasher::per_core();
+        let stored = hasher.hash(PASSWORD.to_owned()).await.unwrap();
+        let verify = |password: &str, stored| hasher.verify(password.to_owned(), stored);
+        assert_eq!(verify(PASSWORD, Some(stored.clone())).await, Ok(true));
+        assert_eq!(verify("a wrong one", Some(stored)).await, Ok(false));
+        assert_eq!(verify(PASSWORD, None).await, Ok(false));
+        assert_eq!(hasher.hash("short".to_owned()).await, Err(PasswordError::TooShort));
+    }
+
+    /// A job that runs until told to end; returned once it has begun.
+    async fn occupy(hasher: &PasswordHasher) -> (tokio::task::JoinHandle<()>, mpsc::Sender<()>) {
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (end, ended) = mpsc::channel();
+        let hasher = hasher.clone();
+        let task = tokio::spawn(async move {
+            let job = move |_: &mut Scratch| {
+                begun.send(()).unwrap();
+                ended.recv().unwrap();
+            };
+            hasher.work(job).await.unwrap();
+        });
+        has_begun.await.unwrap();
+        (task, end)
+    }
+
+    async fn eventually(condition: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !condition() {
+            assert!(start.elapsed() < Duration::from_secs(10), "it never happened");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn beyond_its_queue_the_hasher_is_busy_at_once() {
+        let hasher = PasswordHasher::new(1, 1);
+        let (working, end) = occupy(&hasher).await;
+        let waiting = tokio::spawn({
+            let hasher = hasher.clone();
+            async move { hasher.work(|_| ()).await }
+        });
+        eventually(|| hasher.places.available_permits() == 0).await;
+        assert_eq!(hasher.work(|_| ()).await, Err(PasswordError::Busy));
+        // With a stored hash or without: nothing but the load decides.
+        let stored = Some(NOBODY.to_owned());
+        assert_eq!(hasher.verify(PASSWORD.to_owned(), stored).await, Err(PasswordError::Busy));
+        assert_eq!(hasher.verify(PASSWORD.to_owned(), None).await, Err(PasswordError::Busy));
+
+        // One who leaves the queue makes room in it.
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        assert_eq!(hasher.places.available_permits(), 1);
+
+        end.send(()).unwrap();
+        working.await.unwrap();
+        assert_eq!(hasher.work(|_| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn work_whose_caller_is_gone_still_counts() {
+        let hasher = PasswordHasher::new(1, 0);
+        let (working, end) = occupy(&hasher).await;
+        working.abort();
+        assert!(working.await.unwrap_err().is_cancelled());
+        assert_eq!(hasher.work(|_| ()).await, Err(PasswordError::Busy));
+        end.send(()).unwrap();
+        eventually(|| hasher.places.available_permits() == 1).await;
+        assert_eq!(hasher.work(|_| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_panic_on_a_thread_frees_its_place() {
+        let hasher = PasswordHasher::new(1, 0);
+        assert_eq!(
+            hasher.work(|_| panic!("on purpose")).await,
+            Err::<(), _>(PasswordError::Failed)
+        );
+        assert_eq!(hasher.work(|_| 7).await, Ok(7));
+    }
+}

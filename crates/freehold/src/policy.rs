@@ -1,0 +1,293 @@
+//! The RLS model: what must hold for every relation of a tenant's schema, as SQL that makes it
+//! so and as a check that it is so. Generating and checking are pure; `protect` does both.
+//!
+//! The tenant of a schema is known when its policies are made, so they compare the context with
+//! a constant: the user's tables need no `tenant_id` and no index for it.
+
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+use tokio_postgres::Client;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::TenantId;
+
+/// A relation in a tenant's schema, as far as protection is concerned.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Relation {
+    name: String,
+    kind: RelationKind,
+    owner_is_ours: bool,
+    rls_enabled: bool,
+    rls_forced: bool,
+    security_invoker: bool,
+    /// Roles, other than the owner, that hold any privilege on it.
+    granted_to: Vec<String>,
+    policies: Vec<Policy>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RelationKind {
+    Table,
+    View,
+    MaterializedView,
+    ForeignTable,
+    Sequence,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct Policy {
+    name: String,
+    permissive: bool,
+    /// `*` for ALL, else `r`, `a`, `w`, `d`, as in `pg_policy.polcmd`.
+    command: String,
+    roles: Vec<String>,
+    using: Option<String>,
+    check: Option<String>,
+}
+
+/// One row, one column: the schema's relations as JSON. Run with search path `pg_catalog`, so
+/// that `pg_get_expr` qualifies every name.
+const INVENTORY_SQL: &str = "
+SELECT coalesce(json_agg(json_build_object(
+    'name', c.relname,
+    'kind', CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 'view'
+                           WHEN 'm' THEN 'materialized_view' WHEN 'f' THEN 'foreign_table'
+                           ELSE 'sequence' END,
+    'owner_is_ours', c.relowner = 'freehold_owner'::regrole,
+    'rls_enabled', c.relrowsecurity,
+    'rls_forced', c.relforcerowsecurity,
+    'security_invoker', coalesce(c.reloptions && ARRAY['security_invoker=true', 'security_invoker=on', 'security_invoker=1', 'security_invoker=yes'], false),
+    'granted_to', (SELECT coalesce(json_agg(DISTINCT CASE a.grantee WHEN 0 THEN 'public' ELSE a.grantee::regrole::text END), '[]')
+                   FROM aclexplode(c.relacl) a WHERE a.grantee <> c.relowner),
+    'policies', (SELECT coalesce(json_agg(json_build_object(
+                    'name', p.polname, 'permissive', p.polpermissive, 'command', p.polcmd,
+                    'roles', (SELECT array_agg(CASE r WHEN 0 THEN 'public' ELSE r::regrole::text END ORDER BY 1) FROM unnest(p.polroles) r),
+                    'using', pg_get_expr(p.polqual, p.polrelid),
+                    'check', pg_get_expr(p.polwithcheck, p.polrelid)) ORDER BY p.polname), '[]')
+                 FROM pg_policy p WHERE p.polrelid = c.oid)
+  ) ORDER BY c.relname), '[]')::text
+FROM pg_class c
+WHERE c.relnamespace = $1::text::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')";
+
+const ISOLATION: &str = "tenant_isolation";
+const ACCESS: &str = "tenant_access";
+
+impl Relation {
+    fn policy(&self, name: &str) -> Option<&Policy> {
+        self.policies.iter().find(|p| p.name == name)
+    }
+
+    /// Whether the baseline has permissive policies of its own: then they alone decide who in
+    /// the tenant sees what, and ours would widen them.
+    fn has_own_permissive_policy(&self) -> bool {
+        self.policies
+            .iter()
+            .any(|p| p.permissive && ![ACCESS, "owner_access", "analytics_read"].contains(&p.name.as_str()))
+    }
+
+    fn is_granted_in_tenant(&self) -> bool {
+        self.granted_to.iter().any(|role| role != "freehold_analytics")
+    }
+}
+
+/// The SQL that protects what is not protected yet, in one batch: policies, then grants.
+///
+/// A table that the baseline grants to anybody keeps exactly those grants; any other gets the
+/// defaults: `freehold_viewer` reads, `freehold_member` writes.
+pub(crate) fn protection_sql(tenant: TenantId, relations: &[Relation]) -> String {
+    let schema = tenant.schema();
+    let isolated = isolation_call(tenant);
+    let mut sql = String::new();
+    for relation in relations {
+        let name = format!("{schema}.{}", quote_ident(&relation.name));
+        match relation.kind {
+            RelationKind::Table => {
+                if relation.policy(ISOLATION).is_none() {
+                    let _ = write!(
+                        sql,
+                        "ALTER TABLE {name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;\n\
+                         CREATE POLICY {ISOLATION} ON {name} AS RESTRICTIVE USING ({isolated}) WITH CHECK ({isolated});\n\
+                         CREATE POLICY owner_access ON {name} TO freehold_owner USING (true) WITH CHECK (true);\n\
+                         CREATE POLICY analytics_read ON {name} FOR SELECT TO freehold_analytics USING (true);\n"
+                    );
+                    if !relation.has_own_permissive_policy() {
+                        let _ = writeln!(
+                            sql,
+                            "CREATE POLICY {ACCESS} ON {name} TO freehold_viewer USING (true) WITH CHECK (true);"
+                        );
+                    }
+                }
+                if !relation.is_granted_in_tenant() {
+                    let _ = write!(
+                        sql,
+                        "GRANT SELECT ON {name} TO freehold_viewer, freehold_analytics;\n\
+                         GRANT INSERT, UPDATE, DELETE ON {name} TO freehold_member;\n"
+                    );
+                }
+            }
+            RelationKind::View => {
+                if !relation.security_invoker {
+                    let _ = writeln!(sql, "ALTER VIEW {name} SET (security_invoker = true);");
+                }
+                if !relation.is_granted_in_tenant() {
+                    let _ = write!(
+                        sql,
+                        "GRANT SELECT ON {name} TO freehold_viewer, freehold_analytics;\n\
+                         GRANT INSERT, UPDATE, DELETE ON {name} TO freehold_member;\n"
+                    );
+                }
+            }
+            RelationKind::Sequence => {
+                if !relation.is_granted_in_tenant() {
+                    let _ = writeln!(sql, "GRANT USAGE, SELECT ON SEQUENCE {name} TO freehold_member;");
+                }
+            }
+            // No policy can protect these, so nobody in the tenant gets them.
+            RelationKind::MaterializedView | RelationKind::ForeignTable => {}
+        }
+    }
+    sql
+}
+
+fn isolation_call(tenant: TenantId) -> String {
+    format!("(SELECT freehold.require_tenant('{tenant}'))")
+}
+
+/// Everything that is not as it must be, one sentence each; empty is good.
+pub(crate) fn faults(tenant: TenantId, relations: &[Relation]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for relation in relations {
+        let mut fault = |what: &str| faults.push(format!("{} {what}", relation.name));
+        if !relation.owner_is_ours {
+            fault("does not belong to freehold_owner");
+        }
+        match relation.kind {
+            RelationKind::Table => {
+                if !relation.rls_enabled || !relation.rls_forced {
+                    fault("has row-level security not enabled and forced");
+                }
+                // How pg_get_expr prints the policy that `protection_sql` makes.
+                let expected = Some(format!(
+                    "( SELECT freehold.require_tenant('{tenant}'::uuid) AS require_tenant)"
+                ));
+                match relation.policy(ISOLATION) {
+                    Some(p)
+                        if !p.permissive
+                            && p.command == "*"
+                            && p.roles == ["public"]
+                            && p.using == expected
+                            && p.check == expected => {}
+                    Some(_) => fault("has a policy tenant_isolation that is not Freehold's"),
+                    None => fault("has no policy tenant_isolation"),
+                }
+            }
+            RelationKind::View if !relation.security_invoker => {
+                fault("is a view without security_invoker");
+            }
+            RelationKind::MaterializedView | RelationKind::ForeignTable
+                if !relation.granted_to.is_empty() =>
+            {
+                fault("is granted, but row-level security cannot protect a materialized view or foreign table");
+            }
+            _ => {}
+        }
+    }
+    faults
+}
+
+/// Protects every relation of the tenant's schema and verifies the outcome, inside the
+/// transaction that `client` is in. The caller's transaction must fail if this does.
+///
+/// Leaves the search path at `pg_catalog, pg_temp`.
+pub(crate) async fn protect(client: &Client, tenant: TenantId) -> Result<()> {
+    client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await?;
+    let before = inventory(client, tenant).await?;
+    let sql = protection_sql(tenant, &before);
+    if sql.is_empty() {
+        return refuse_if_any(faults(tenant, &before));
+    }
+    client.batch_execute(&sql).await?;
+    refuse_if_any(faults(tenant, &inventory(client, tenant).await?))
+}
+
+fn refuse_if_any(faults: Vec<String>) -> Result<()> {
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Migration, format!("the schema cannot be protected: {}", faults.join("; "))))
+}
+
+async fn inventory(client: &Client, tenant: TenantId) -> Result<Vec<Relation>> {
+    let row = client.query_one(INVENTORY_SQL, &[&tenant.schema()]).await?;
+    serde_json::from_str(row.get(0)).map_err(|source| {
+        Error::new(ErrorKind::Internal, "the inventory of a schema cannot be read").because(source)
+    })
+}
+
+/// Quotes an identifier that comes from the database's own catalog.
+pub(crate) fn quote_ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relation(name: &str, kind: RelationKind) -> Relation {
+        Relation {
+            name: name.into(),
+            kind,
+            owner_is_ours: true,
+            rls_enabled: false,
+            rls_forced: false,
+            security_invoker: false,
+            granted_to: vec![],
+            policies: vec![],
+        }
+    }
+
+    const TENANT: TenantId = TenantId::TEMPLATE;
+
+    #[test]
+    fn a_bare_table_gets_policies_before_grants() {
+        let sql = protection_sql(TENANT, &[relation("or\"ders", RelationKind::Table)]);
+        insta::assert_snapshot!(sql);
+        assert!(sql.rfind("CREATE POLICY") < sql.find("GRANT"));
+    }
+
+    #[test]
+    fn what_the_baseline_grants_is_left_alone() {
+        let mut notes = relation("notes", RelationKind::Table);
+        notes.granted_to = vec!["freehold_member".into()];
+        assert!(!protection_sql(TENANT, &[notes]).contains("GRANT"));
+    }
+
+    #[test]
+    fn what_no_policy_can_protect_is_never_granted() {
+        let matview = relation("totals", RelationKind::MaterializedView);
+        assert_eq!(protection_sql(TENANT, std::slice::from_ref(&matview)), "");
+        let mut granted = matview;
+        granted.granted_to = vec!["freehold_viewer".into()];
+        assert_eq!(faults(TENANT, &[granted]).len(), 1);
+    }
+
+    #[test]
+    fn an_unprotected_table_is_a_fault_in_every_way_it_can_be() {
+        let bare = relation("orders", RelationKind::Table);
+        assert_eq!(faults(TENANT, &[bare]).len(), 2);
+        let mut widened = relation("orders", RelationKind::Table);
+        widened.rls_enabled = true;
+        widened.rls_forced = true;
+        widened.policies = vec![Policy {
+            name: ISOLATION.into(),
+            permissive: true,
+            command: "*".into(),
+            roles: vec!["public".into()],
+            using: Some("true".into()),
+            check: None,
+        }];
+        assert_eq!(faults(TENANT, &[widened]), ["orders has a policy tenant_isolation that is not Freehold's"]);
+    }
+}

@@ -1,0 +1,234 @@
+//! From a token's claim to a context: is this tenant active, and is this person still a member?
+//!
+//! Answers are cached. PostgreSQL tells every server of a change by NOTIFY on the channel
+//! `freehold`; while the listener is not sure to hear it, nothing older than half a second is
+//! believed. So a suspension or a removal bites within a second everywhere.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt as _, stream};
+use moka::sync::Cache;
+use tokio::sync::watch;
+use tokio_postgres::AsyncMessage;
+use uuid::Uuid;
+
+use crate::actor::{Actor, Role};
+use crate::catalog::{memberships, tenants};
+use crate::context::{OperatorContext, TenantContext};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{IdentityId, Slug, TenantId};
+use crate::pool::Pool;
+use crate::tenant::Tenant;
+use crate::tls::Target;
+use crate::tx::CatalogTx;
+
+/// Entries of each cache; an entry takes about 300 bytes.
+const ENTRIES_MAX: u64 = 100_000;
+/// What may be believed without a listener.
+const DEAF_MAX: Duration = Duration::from_millis(500);
+/// How often the listener proves that it can hear.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+
+#[derive(Clone)]
+pub(crate) struct Resolver {
+    pool: Pool,
+    tenants: Cache<TenantId, Entry<Tenant>>,
+    roles: Cache<(TenantId, IdentityId), Entry<Role>>,
+    ear: Arc<Ear>,
+}
+
+#[derive(Clone)]
+struct Entry<T> {
+    value: T,
+    loaded_at: Instant,
+}
+
+/// What the listener knows.
+struct Ear {
+    born: Instant,
+    /// Milliseconds since `born` at which the listener was last known to hear; 0: never.
+    heard_at_ms: AtomicU64,
+    /// Rises with every notification. What was loaded while it rose is not kept.
+    generation: AtomicU64,
+    baseline: watch::Sender<u64>,
+}
+
+impl Ear {
+    fn hears(&self) -> bool {
+        let heard = self.heard_at_ms.load(Ordering::Acquire);
+        let silent = self.born.elapsed().as_millis() as u64;
+        heard != 0 && silent.saturating_sub(heard) < (DEAF_MAX.as_millis() as u64)
+    }
+}
+
+impl Resolver {
+    pub(crate) fn new(pool: Pool) -> Resolver {
+        Resolver {
+            pool,
+            tenants: Cache::new(ENTRIES_MAX),
+            roles: Cache::new(ENTRIES_MAX),
+            ear: Arc::new(Ear {
+                born: Instant::now(),
+                heard_at_ms: AtomicU64::new(0),
+                generation: AtomicU64::new(0),
+                baseline: watch::Sender::new(0),
+            }),
+        }
+    }
+
+    /// A context for a person in a tenant. The role is the membership's of this moment, whatever
+    /// a token says; a person who is no member meets the same error as in a tenant that does not
+    /// exist.
+    pub(crate) async fn resolve(&self, tenant: TenantId, identity: IdentityId) -> Result<TenantContext> {
+        let cached = self.cached(tenant).zip(self.believe(self.roles.get(&(tenant, identity))));
+        let (tenant, role) = match cached {
+            Some((tenant, role)) => (tenant, Some(role)),
+            None => self.load(tenant, identity).await?.ok_or_else(no_such_tenant)?,
+        };
+        let role = role.ok_or_else(no_such_tenant)?;
+        tenant.status.require_active()?;
+        Ok(TenantContext::new(tenant.id, Actor { id: identity, role }))
+    }
+
+    /// A context for an actor whose right to act was established by the caller.
+    pub(crate) async fn resolve_as(&self, tenant: TenantId, actor: Actor) -> Result<TenantContext> {
+        let tenant = match self.cached(tenant) {
+            Some(tenant) => tenant,
+            None => self.load(tenant, actor.id).await?.ok_or_else(no_such_tenant)?.0,
+        };
+        tenant.status.require_active()?;
+        Ok(TenantContext::new(tenant.id, actor))
+    }
+
+    pub(crate) async fn find_by_slug(&self, slug: &Slug) -> Result<Option<Tenant>> {
+        let mut tx = CatalogTx::new(&self.pool, &OperatorContext::system("find a tenant by slug")).await?;
+        let tenant = tenants::find_by_slug(&mut tx, slug).await?;
+        tx.commit().await?;
+        Ok(tenant)
+    }
+
+    fn cached(&self, tenant: TenantId) -> Option<Tenant> {
+        self.believe(self.tenants.get(&tenant))
+    }
+
+    fn believe<T>(&self, entry: Option<Entry<T>>) -> Option<T> {
+        let entry = entry?;
+        (self.ear.hears() || entry.loaded_at.elapsed() < DEAF_MAX).then_some(entry.value)
+    }
+
+    async fn load(&self, id: TenantId, identity: IdentityId) -> Result<Option<(Tenant, Option<Role>)>> {
+        let generation = self.ear.generation.load(Ordering::Acquire);
+        let loaded_at = Instant::now();
+        let tx = CatalogTx::new(&self.pool, &OperatorContext::system("resolve a token")).await?;
+        let found = memberships::find_with_tenant(tx, id, identity).await?;
+        if let Some((tenant, role)) = &found {
+            self.tenants.insert(id, Entry { value: tenant.clone(), loaded_at });
+            if let Some(role) = role {
+                self.roles.insert((id, identity), Entry { value: *role, loaded_at });
+            }
+            // What was written a moment ago may be older than a notification that came between.
+            if self.ear.generation.load(Ordering::Acquire) != generation {
+                self.tenants.invalidate(&id);
+                self.roles.invalidate(&(id, identity));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Hears of a new baseline: the number rises with each.
+    pub(crate) fn baseline_changes(&self) -> watch::Receiver<u64> {
+        self.ear.baseline.subscribe()
+    }
+
+    /// Listens until the task is dropped; reconnects by itself.
+    pub(crate) async fn listen(self, target: Arc<Target>) {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let started = Instant::now();
+            if let Err(error) = self.listen_once(&target).await {
+                tracing::warn!(%error, "lost the connection that listens for changes; reconnecting");
+            }
+            self.ear.heard_at_ms.store(0, Ordering::Release);
+            if started.elapsed() > Duration::from_secs(10) {
+                pause = Duration::from_millis(100);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    async fn listen_once(&self, target: &Target) -> Result<()> {
+        let (client, mut connection) = target.config.connect(target.tls.clone()).await?;
+        let mut messages = stream::poll_fn(move |cx| connection.poll_message(cx));
+        let (sender, mut inbox) = tokio::sync::mpsc::unbounded_channel();
+        let pump = tokio::spawn(async move {
+            while let Some(message) = messages.next().await {
+                if sender.send(message).is_err() {
+                    break;
+                }
+            }
+        });
+        let _stop_pump_with_us = AbortOnDrop(pump);
+        client.batch_execute("LISTEN freehold").await?;
+        // Whatever was missed while nobody listened is forgotten now.
+        self.forget_all();
+        loop {
+            let asked_at = Instant::now();
+            let beat = tokio::time::timeout(DEAF_MAX, client.check_connection()).await;
+            beat.map_err(|_| Error::new(ErrorKind::Unavailable, "the listener got no answer"))??;
+            while let Ok(message) = inbox.try_recv() {
+                self.hear(&message?);
+            }
+            let now_ms = asked_at.duration_since(self.ear.born).as_millis() as u64;
+            self.ear.heard_at_ms.store(now_ms.max(1), Ordering::Release);
+            let next_beat = tokio::time::sleep(HEARTBEAT);
+            tokio::pin!(next_beat);
+            loop {
+                tokio::select! {
+                    () = &mut next_beat => break,
+                    message = inbox.recv() => match message {
+                        Some(message) => self.hear(&message?),
+                        None => return Err(Error::new(ErrorKind::Unavailable, "the connection was closed")),
+                    },
+                }
+            }
+        }
+    }
+
+    fn hear(&self, message: &AsyncMessage) {
+        let AsyncMessage::Notification(notification) = message else { return };
+        self.ear.generation.fetch_add(1, Ordering::AcqRel);
+        let mut parts = notification.payload().split(':');
+        let kind = parts.next();
+        let ids: Vec<Uuid> = parts.filter_map(|part| part.parse().ok()).collect();
+        match (kind, ids.as_slice()) {
+            (Some("tenant"), [tenant]) => self.tenants.invalidate(&TenantId::from(*tenant)),
+            (Some("member"), [tenant, identity]) => {
+                self.roles.invalidate(&(TenantId::from(*tenant), IdentityId::from(*identity)));
+            }
+            (Some("baseline"), []) => self.ear.baseline.send_modify(|n| *n += 1),
+            _ => self.forget_all(),
+        }
+    }
+
+    fn forget_all(&self) {
+        self.ear.generation.fetch_add(1, Ordering::AcqRel);
+        self.tenants.invalidate_all();
+        self.roles.invalidate_all();
+        self.ear.baseline.send_modify(|n| *n += 1);
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn no_such_tenant() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such tenant")
+}

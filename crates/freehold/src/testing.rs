@@ -1,0 +1,194 @@
+//! Temporary databases for tests, of this project and of services that embed it.
+//!
+//! A database with the catalog and a baseline is prepared once and kept as a template; each test
+//! gets a copy in some tens of milliseconds and drops it at its end. Use a server of its own for
+//! tests: the roles of a server are shared by its databases.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest, Sha256};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::actor::{Actor, Role};
+use crate::context::{OperatorContext, TenantContext};
+use crate::control::tenants::{NewOwner, NewTenant};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::IdentityId;
+use crate::init::{self, Passwords};
+use crate::migrator::{Baseline, MigrateOptions};
+use crate::pool;
+use crate::tenant::Tenant;
+use crate::tls;
+use crate::{Freehold, Options};
+
+/// The password that all roles have on a server for tests, and all owners that are made here.
+pub const PASSWORD: &str = "freehold-test";
+
+/// A database that a test left behind is dropped after this long.
+const LEFTOVER_SECS: u64 = 30 * 60;
+/// Any number; whoever prepares templates holds this lock.
+const TEMPLATE_LOCK: i64 = 72_374_651;
+
+/// A database of one test's own, prepared with a baseline. Dropped with this value.
+pub struct TestDatabase {
+    admin_url: String,
+    name: String,
+}
+
+impl TestDatabase {
+    /// `admin_url` leads to a PostgreSQL server for tests, as a superuser.
+    pub async fn create(admin_url: &str, baseline: &Baseline) -> Result<TestDatabase> {
+        let admin = connect(admin_url).await?;
+        admin.execute("SELECT pg_advisory_lock($1)", &[&TEMPLATE_LOCK]).await?;
+        drop_leftovers(&admin).await?;
+        let template = ensure_template(&admin, admin_url, baseline).await?;
+        let name = format!("freehold_test_{}_{}", unix_secs(), Uuid::new_v4().simple());
+        admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await?;
+        admin.execute("SELECT pg_advisory_unlock($1)", &[&TEMPLATE_LOCK]).await?;
+        let database = TestDatabase { admin_url: admin_url.to_owned(), name };
+        // The rights on a database are not copied with it.
+        init::ensure_database_grants(&connect(&database.superuser_url()).await?).await?;
+        Ok(database)
+    }
+
+    /// As freehold_app, as a server connects.
+    pub fn app_url(&self) -> String {
+        self.url_of("freehold_app")
+    }
+
+    /// As freehold_owner.
+    pub fn owner_url(&self) -> String {
+        self.url_of("freehold_owner")
+    }
+
+    /// As freehold_analytics.
+    pub fn analytics_url(&self) -> String {
+        self.url_of("freehold_analytics")
+    }
+
+    /// As the superuser that the test server was given with.
+    pub fn superuser_url(&self) -> String {
+        let (base, query) = split_database(&self.admin_url);
+        format!("{base}/{}{query}", self.name)
+    }
+
+    fn url_of(&self, role: &str) -> String {
+        let url = self.superuser_url();
+        let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", &url));
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        format!("{scheme}://{role}:{PASSWORD}@{host}")
+    }
+
+    pub fn options(&self) -> Options {
+        Options::new(self.app_url()).owner_url(self.owner_url())
+    }
+
+    pub async fn freehold(&self) -> Result<Freehold> {
+        Freehold::connect(&self.options()).await
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let (admin_url, name) = (self.admin_url.clone(), self.name.clone());
+        // The test's own runtime may be gone or blocked; a leftover is dropped later anyway.
+        let dropped = std::thread::spawn(move || -> Option<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            runtime.block_on(async {
+                let admin = connect(&admin_url).await.ok()?;
+                admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.ok()
+            })
+        });
+        let _ = dropped.join();
+    }
+}
+
+/// A tenant with an owner `owner@<slug>.example` whose password is [`PASSWORD`], and a context of
+/// that owner.
+pub async fn create_tenant(freehold: &Freehold, slug: &str) -> Result<(Tenant, TenantContext)> {
+    let operator = OperatorContext::system("a test's tenant");
+    let owner = NewOwner {
+        email: format!("owner@{slug}.example"),
+        name: String::new(),
+        password: Some(PASSWORD.to_owned()),
+    };
+    let new = NewTenant { slug: slug.into(), name: slug.into(), owner: Some(owner), idempotency: None };
+    let tenant = freehold.create_tenant(&operator, new).await?.tenant;
+    let actor = Actor { id: IdentityId::generate(), role: Role::Owner };
+    let context = freehold.tenant_context_as(tenant.id, actor).await?;
+    Ok((tenant, context))
+}
+
+async fn connect(url: &str) -> Result<Client> {
+    pool::connect(&tls::target(url, "the test server's URL")?).await
+}
+
+async fn ensure_template(admin: &Client, admin_url: &str, baseline: &Baseline) -> Result<String> {
+    let mut digest = Sha256::new();
+    digest.update(init::catalog_text());
+    for migration in baseline.migrations() {
+        digest.update(migration.version.to_be_bytes());
+        digest.update(&migration.checksum);
+    }
+    let hash: String = digest.finalize().iter().take(10).map(|byte| format!("{byte:02x}")).collect();
+    let name = format!("freehold_template_{hash}");
+    if admin.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&name]).await?.is_some() {
+        return Ok(name);
+    }
+    // Prepared under another name: one that was left half done is never taken for whole.
+    admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}_new WITH (FORCE)")).await?;
+    admin.batch_execute(&format!("CREATE DATABASE {name}_new")).await?;
+    let fresh = TestDatabase { admin_url: admin_url.to_owned(), name: format!("{name}_new") };
+    init::init(&fresh.superuser_url(), &passwords_of_new_roles(admin).await?).await?;
+    let freehold = fresh.freehold().await.map_err(|error| {
+        Error::new(ErrorKind::Setup, "the test server's roles have other passwords; use a server that is only for tests").because(error)
+    })?;
+    freehold.migrate(baseline, MigrateOptions::default(), &|_, _| {}).await?;
+    freehold.close();
+    drop(freehold);
+    end_sessions(admin, &fresh.name).await?;
+    admin.batch_execute(&format!("ALTER DATABASE {name}_new RENAME TO {name}")).await?;
+    std::mem::forget(fresh);
+    Ok(name)
+}
+
+/// Only roles that are not there yet get the password: others may be somebody's.
+async fn passwords_of_new_roles(admin: &Client) -> Result<Passwords> {
+    let row = admin.query_one("SELECT count(*) FROM pg_roles WHERE rolname = 'freehold_app'", &[]).await?;
+    let password = (row.get::<_, i64>(0) == 0).then(|| PASSWORD.to_owned());
+    Ok(Passwords { owner: password.clone(), app: password.clone(), analytics: password })
+}
+
+async fn end_sessions(admin: &Client, database: &str) -> Result<()> {
+    admin
+        .execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1", &[&database])
+        .await?;
+    Ok(())
+}
+
+async fn drop_leftovers(admin: &Client) -> Result<()> {
+    let rows = admin
+        .query("SELECT datname::text FROM pg_database WHERE datname LIKE 'freehold\\_test\\_%'", &[])
+        .await?;
+    for row in rows {
+        let name: &str = row.get(0);
+        let born: Option<u64> = name.split('_').nth(2).and_then(|secs| secs.parse().ok());
+        if born.is_some_and(|born| born + LEFTOVER_SECS < unix_secs()) {
+            admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A URL without its database, and the query behind it.
+fn split_database(url: &str) -> (&str, &str) {
+    let (rest, query) = url.find('?').map_or((url, ""), |at| url.split_at(at));
+    let host = rest.find("://").map_or(0, |at| at + 3);
+    let end = rest[host..].find('/').map_or(rest.len(), |at| host + at);
+    (&rest[..end], query)
+}
+
+fn unix_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,4 @@
+//! The library against a real PostgreSQL. One binary; each file reads as a list of claims.
+
+mod support;
+mod transactions;
