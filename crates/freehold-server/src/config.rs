@@ -23,7 +23,12 @@ pub struct DatabaseSettings {
     pub database_url: String,
 
     /// PostgreSQL, as the role freehold_owner; without it, no tenant is created or migrated
-    #[arg(long, env = "DATABASE_OWNER_URL", value_name = "DATABASE_OWNER_URL", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "DATABASE_OWNER_URL",
+        value_name = "DATABASE_OWNER_URL",
+        hide_env_values = true
+    )]
     pub database_owner_url: Option<String>,
 
     /// The most connections of the app role
@@ -45,7 +50,8 @@ pub struct DatabaseSettings {
 impl DatabaseSettings {
     pub fn options(&self) -> Options {
         let wait_max = Duration::from_millis(self.connection_wait_ms);
-        let limits = |connections: u16| PoolLimits { connections_max: connections.into(), wait_max };
+        let limits =
+            |connections: u16| PoolLimits { connections_max: connections.into(), wait_max };
         Options {
             app_url: self.database_url.clone(),
             owner_url: self.database_owner_url.clone(),
@@ -80,7 +86,13 @@ pub struct SignInSettings {
     pub jwt_secret: String,
 
     /// Former secrets whose tokens are still good, separated by commas
-    #[arg(long, env, value_name = "JWT_SECRETS_RETIRED", hide_env_values = true, value_delimiter = ',')]
+    #[arg(
+        long,
+        env,
+        value_name = "JWT_SECRETS_RETIRED",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
     pub jwt_secrets_retired: Vec<String>,
 
     /// The issuer named in tokens, and demanded of them

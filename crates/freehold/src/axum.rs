@@ -30,9 +30,10 @@ where
         let sign_in = Arc::<SignIn>::from_ref(state);
         match sign_in.authenticate(bearer(&parts.headers)?).await? {
             Caller::Tenant(context, _) => Ok(Tenant(context)),
-            Caller::Operator(..) => {
-                Err(Error::new(ErrorKind::Forbidden, "this takes a tenant's token, and an operator's was sent"))
-            }
+            Caller::Operator(..) => Err(Error::new(
+                ErrorKind::Forbidden,
+                "this takes a tenant's token, and an operator's was sent",
+            )),
         }
     }
 }

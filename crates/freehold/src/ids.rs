@@ -98,10 +98,43 @@ pub struct Slug(String);
 
 /// Names that would be mistaken for a part of the service, or for PostgreSQL's.
 const RESERVED: &[&str] = &[
-    "account", "admin", "api", "app", "assets", "auth", "billing", "blog", "console", "dashboard",
-    "data", "default", "docs", "freehold", "help", "internal", "localhost", "login", "logout",
-    "mail", "me", "metrics", "operator", "postgres", "public", "root", "security", "signup",
-    "static", "status", "support", "system", "template", "tenant", "tenants", "test", "www",
+    "account",
+    "admin",
+    "api",
+    "app",
+    "assets",
+    "auth",
+    "billing",
+    "blog",
+    "console",
+    "dashboard",
+    "data",
+    "default",
+    "docs",
+    "freehold",
+    "help",
+    "internal",
+    "localhost",
+    "login",
+    "logout",
+    "mail",
+    "me",
+    "metrics",
+    "operator",
+    "postgres",
+    "public",
+    "root",
+    "security",
+    "signup",
+    "static",
+    "status",
+    "support",
+    "system",
+    "template",
+    "tenant",
+    "tenants",
+    "test",
+    "www",
 ];
 
 impl Slug {
@@ -182,8 +215,11 @@ impl FromStr for Email {
         let text = text.trim();
         let plain = text.bytes().all(|b| b.is_ascii_graphic() && !b"\"(),:;<>[\\]".contains(&b));
         let shaped = text.split_once('@').is_some_and(|(name, host)| {
-            !name.is_empty() && host.contains('.') && !host.contains('@')
-                && !host.starts_with('.') && !host.ends_with('.')
+            !name.is_empty()
+                && host.contains('.')
+                && !host.contains('@')
+                && !host.starts_with('.')
+                && !host.ends_with('.')
         });
         if text.len() > 254 || !plain || !shaped {
             return Err(Error::new(
@@ -217,7 +253,17 @@ mod tests {
     #[test]
     fn an_email_has_one_spelling() {
         assert_eq!("Ann@Example.COM".parse::<Email>().unwrap().as_str(), "ann@example.com");
-        for text in ["", "ann", "@example.com", "ann@", "ann@host", "a b@example.com", "ann@b@c.d", "ännn@example.com", "a\n@example.com"] {
+        for text in [
+            "",
+            "ann",
+            "@example.com",
+            "ann@",
+            "ann@host",
+            "a b@example.com",
+            "ann@b@c.d",
+            "ännn@example.com",
+            "a\n@example.com",
+        ] {
             assert!(text.parse::<Email>().is_err(), "{text:?}");
         }
     }
@@ -226,9 +272,33 @@ mod tests {
     fn slugs_that_could_be_mistaken_for_something_else_are_refused() {
         let long = "a".repeat(64);
         for text in [
-            "", "ab", &long, "Acme", "1acme", "-acme", "acme-", "a--b", "xn--abc", "ac me", "ac_me",
-            "acme.example", "acme'", "acme\"", "acme\r\nx", "acme\0", "асme", "ａcme", "acmé",
-            "admin", "public", "pg-x", "freehold-template", "tenants", "a/b", "a:b", "../x",
+            "",
+            "ab",
+            &long,
+            "Acme",
+            "1acme",
+            "-acme",
+            "acme-",
+            "a--b",
+            "xn--abc",
+            "ac me",
+            "ac_me",
+            "acme.example",
+            "acme'",
+            "acme\"",
+            "acme\r\nx",
+            "acme\0",
+            "асme",
+            "ａcme",
+            "acmé",
+            "admin",
+            "public",
+            "pg-x",
+            "freehold-template",
+            "tenants",
+            "a/b",
+            "a:b",
+            "../x",
         ] {
             assert!(text.parse::<Slug>().is_err(), "{text:?}");
         }

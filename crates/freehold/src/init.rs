@@ -43,9 +43,26 @@ pub struct InitReport {
 /// other: large objects carry no row-level security, and the signals reach sessions of the same
 /// role, which all tenants share.
 const DANGEROUS: &[&str] = &[
-    "lo_creat", "lo_create", "lo_from_bytea", "lo_open", "lo_close", "lo_put", "lo_get", "lo_lseek",
-    "lo_lseek64", "lo_tell", "lo_tell64", "lo_truncate", "lo_truncate64", "lo_unlink", "loread",
-    "lowrite", "lo_import", "lo_export", "pg_terminate_backend", "pg_cancel_backend",
+    "lo_creat",
+    "lo_create",
+    "lo_from_bytea",
+    "lo_open",
+    "lo_close",
+    "lo_put",
+    "lo_get",
+    "lo_lseek",
+    "lo_lseek64",
+    "lo_tell",
+    "lo_tell64",
+    "lo_truncate",
+    "lo_truncate64",
+    "lo_unlink",
+    "loread",
+    "lowrite",
+    "lo_import",
+    "lo_export",
+    "pg_terminate_backend",
+    "pg_cancel_backend",
 ];
 
 /// Prepares the database that `admin_url` leads to.
@@ -71,7 +88,10 @@ async fn require_version(client: &Client) -> Result<()> {
     let row = client.query_one("SELECT current_setting('server_version_num')::int", &[]).await?;
     let version: i32 = row.get(0);
     if version / 10_000 < 15 {
-        return Err(setup(format!("PostgreSQL 15 or newer is needed; this is {}", version / 10_000)));
+        return Err(setup(format!(
+            "PostgreSQL 15 or newer is needed; this is {}",
+            version / 10_000
+        )));
     }
     Ok(())
 }
@@ -84,7 +104,10 @@ async fn ensure_roles(client: &Client, passwords: &Passwords) -> Result<Vec<Stri
             let login = if LOGIN_ROLES.contains(&role) { "LOGIN" } else { "NOLOGIN" };
             // NOINHERIT: the app role has a tenant role's rights only inside a tenant's transaction.
             let inherit = if role == "freehold_app" { "NOINHERIT" } else { "INHERIT" };
-            client.batch_execute(&format!("CREATE ROLE {role} {login} {inherit}")).await.map_err(explain_roles)?;
+            client
+                .batch_execute(&format!("CREATE ROLE {role} {login} {inherit}"))
+                .await
+                .map_err(explain_roles)?;
             created.push(role.to_owned());
         }
     }
@@ -122,7 +145,10 @@ async fn ensure_roles(client: &Client, passwords: &Passwords) -> Result<Vec<Stri
         )
         .await?;
     if !member.get::<_, bool>(0) {
-        client.batch_execute("GRANT freehold_owner TO CURRENT_USER").await.map_err(explain_roles)?;
+        client
+            .batch_execute("GRANT freehold_owner TO CURRENT_USER")
+            .await
+            .map_err(explain_roles)?;
     }
     Ok(created)
 }
@@ -154,7 +180,9 @@ pub(crate) async fn ensure_database_grants(client: &Client) -> Result<()> {
              GRANT CREATE, USAGE ON SCHEMA public TO freehold_owner",
         )
         .await;
-    public.map_err(|source| setup("the schema public is missing or not this role's to grant").because(source))
+    public.map_err(|source| {
+        setup("the schema public is missing or not this role's to grant").because(source)
+    })
 }
 
 /// Takes from PUBLIC what only a superuser can take, and reports what is still open.
@@ -234,8 +262,9 @@ async fn ensure_catalog(client: &Client) -> Result<(i32, i32)> {
 }
 
 async fn find_version(client: &Client) -> Result<i32> {
-    let row =
-        client.query_one("SELECT coalesce(max(version), 0) FROM freehold.catalog_migration", &[]).await?;
+    let row = client
+        .query_one("SELECT coalesce(max(version), 0) FROM freehold.catalog_migration", &[])
+        .await?;
     Ok(row.get(0))
 }
 
@@ -305,14 +334,20 @@ async fn check_app_role(client: &Client) -> Result<()> {
     for row in &rows {
         let (role, user): (&str, &str) = (row.get(0), row.get(1));
         let Some(fault) = row.get::<_, Option<&str>>(2) else { continue };
-        let who = if role == user { format!("{user} is {fault}") } else { format!("{user} is a member of {role}, {fault}") };
+        let who = if role == user {
+            format!("{user} is {fault}")
+        } else {
+            format!("{user} is a member of {role}, {fault}")
+        };
         return Err(setup(format!(
             "refusing to serve: DATABASE_URL connects as a role that row-level security does not bind: {who}. \
              Connect as freehold_app, which `freehold init` makes"
         )));
     }
     if rows.first().is_none_or(|row| row.get::<_, &str>(1) != "freehold_app") {
-        return Err(setup("refusing to serve: DATABASE_URL must connect as freehold_app, which `freehold init` makes"));
+        return Err(setup(
+            "refusing to serve: DATABASE_URL must connect as freehold_app, which `freehold init` makes",
+        ));
     }
     Ok(())
 }

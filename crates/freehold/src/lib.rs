@@ -43,7 +43,9 @@ pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::ids::{Email, IdentityId, Slug, TEMPLATE_SCHEMA, TenantId};
 pub use crate::init::{CATALOG_VERSION, InitReport, Passwords, init};
 pub use crate::limiter::{Rate, SignInLimits};
-pub use crate::migrator::{Baseline, MigrateFailure, MigrateOptions, MigrateReport, MigrateStatus, Migration};
+pub use crate::migrator::{
+    Baseline, MigrateFailure, MigrateOptions, MigrateReport, MigrateStatus, Migration,
+};
 pub use crate::pool::{PoolLimits, PoolStatus};
 pub use crate::tenant::{Tenant, TenantStatus, Transition};
 pub use crate::tx::{Params, TenantTx, TextParam};
@@ -116,7 +118,11 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no such tenant or they are no member of it,
     /// [`ErrorKind::TenantSuspended`].
-    pub async fn tenant_context(&self, tenant: TenantId, identity: IdentityId) -> Result<TenantContext> {
+    pub async fn tenant_context(
+        &self,
+        tenant: TenantId,
+        identity: IdentityId,
+    ) -> Result<TenantContext> {
         self.0.resolver.resolve(tenant, identity).await
     }
 
@@ -135,7 +141,12 @@ impl Freehold {
     }
 
     /// One statement as a transaction of its own, in one round trip once it is prepared.
-    pub async fn query(&self, context: &TenantContext, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
+    pub async fn query(
+        &self,
+        context: &TenantContext,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>> {
         self.begin(context).await?.query_and_commit(sql, params).await
     }
 
@@ -161,7 +172,9 @@ impl Freehold {
     pub async fn describe_template(&self, sql: &str) -> Result<String> {
         let tx = self.catalog(&OperatorContext::system("read the template")).await?;
         let rows = tx.query_and_commit(sql, &[&TEMPLATE_SCHEMA]).await?;
-        rows.first().map(|row| row.get(0)).ok_or_else(|| Error::new(ErrorKind::Internal, "the template is empty"))
+        rows.first()
+            .map(|row| row.get(0))
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "the template is empty"))
     }
 
     /// Changes whenever the baseline does; what was read from the template is stale then.

@@ -45,11 +45,13 @@ impl Baseline {
     pub fn read(folder: &Path) -> Result<Baseline> {
         let refuse = |why: String| Error::new(ErrorKind::Setup, why);
         let entries = std::fs::read_dir(folder).map_err(|source| {
-            refuse(format!("the folder of migrations {} cannot be read", folder.display())).because(source)
+            refuse(format!("the folder of migrations {} cannot be read", folder.display()))
+                .because(source)
         })?;
         let mut migrations = Vec::new();
         for entry in entries {
-            let path = entry.map_err(|e| refuse("a migration cannot be read".into()).because(e))?.path();
+            let path =
+                entry.map_err(|e| refuse("a migration cannot be read".into()).because(e))?.path();
             if path.extension().is_none_or(|extension| extension != "sql") {
                 continue;
             }
@@ -61,8 +63,9 @@ impl Baseline {
                     path.display()
                 ))
             })?;
-            let statements = std::fs::read_to_string(&path)
-                .map_err(|e| refuse(format!("{} cannot be read as UTF-8", path.display())).because(e))?;
+            let statements = std::fs::read_to_string(&path).map_err(|e| {
+                refuse(format!("{} cannot be read as UTF-8", path.display())).because(e)
+            })?;
             migrations.push(Migration::new(version, name, statements));
         }
         Baseline::from_migrations(migrations)
@@ -145,7 +148,11 @@ pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Vec<String>
     for migration in pending(owner, folder).await? {
         let mut tx = OwnerTx::new(owner, &OperatorContext::system("adopt a migration")).await?;
         baseline::lock(tx.catalog()).await?;
-        if baseline::list(tx.catalog()).await?.iter().any(|known| known.version >= migration.version) {
+        if baseline::list(tx.catalog())
+            .await?
+            .iter()
+            .any(|known| known.version >= migration.version)
+        {
             return Err(Error::new(
                 ErrorKind::Retryable,
                 "another migrator changed the baseline meanwhile; run it again",
@@ -214,7 +221,9 @@ pub(crate) async fn bring_fleet(
         let total = behind.len();
         let migrations = &migrations;
         let mut outcomes = stream::iter(&behind)
-            .map(|tenant| async move { (tenant, bring_tenant(owner, tenant, migrations, options).await) })
+            .map(|tenant| async move {
+                (tenant, bring_tenant(owner, tenant, migrations, options).await)
+            })
             .buffer_unordered(options.parallel.max(1));
         let mut done = 0;
         while let Some((tenant, outcome)) = outcomes.next().await {
@@ -226,12 +235,17 @@ pub(crate) async fn bring_fleet(
                 Err((version, error)) => {
                     let error = error.to_string();
                     note_failure(owner, tenant.id, version, &error).await?;
-                    report.failed.push(MigrateFailure { tenant: tenant.slug.to_string(), version, error });
+                    report.failed.push(MigrateFailure {
+                        tenant: tenant.slug.to_string(),
+                        version,
+                        error,
+                    });
                 }
             }
         }
         drop(outcomes);
-        let mut tx = CatalogTx::new(owner, &OperatorContext::system("list tenants to migrate")).await?;
+        let mut tx =
+            CatalogTx::new(owner, &OperatorContext::system("list tenants to migrate")).await?;
         behind = tenants::list_behind(&mut tx, version).await?;
         tx.commit().await?;
         behind.retain(|tenant| !tried.contains(&tenant.id));
@@ -281,7 +295,8 @@ async fn bring_one_step(
 }
 
 async fn note_failure(owner: &Pool, tenant: TenantId, version: i32, error: &str) -> Result<()> {
-    let mut tx = CatalogTx::new(owner, &OperatorContext::system("record a failed migration")).await?;
+    let mut tx =
+        CatalogTx::new(owner, &OperatorContext::system("record a failed migration")).await?;
     baseline::record_failure(&mut tx, tenant, version, error).await?;
     tx.commit().await
 }
@@ -307,7 +322,8 @@ pub(crate) async fn apply(client: &Client, tenant: TenantId, migration: &Migrati
         .await
         .map_err(|source| located(migration, source))?;
     policy::protect(client, tenant).await.map_err(|error| {
-        Error::new(error.kind(), format!("{}: {}", migration.label(), error.message())).because(error)
+        Error::new(error.kind(), format!("{}: {}", migration.label(), error.message()))
+            .because(error)
     })
 }
 

@@ -82,9 +82,9 @@ impl Relation {
     /// Whether the baseline has permissive policies of its own: then they alone decide who in
     /// the tenant sees what, and ours would widen them.
     fn has_own_permissive_policy(&self) -> bool {
-        self.policies
-            .iter()
-            .any(|p| p.permissive && ![ACCESS, "owner_access", "analytics_read"].contains(&p.name.as_str()))
+        self.policies.iter().any(|p| {
+            p.permissive && ![ACCESS, "owner_access", "analytics_read"].contains(&p.name.as_str())
+        })
     }
 
     fn is_granted_in_tenant(&self) -> bool {
@@ -141,7 +141,8 @@ pub(crate) fn protection_sql(tenant: TenantId, relations: &[Relation]) -> String
             }
             RelationKind::Sequence => {
                 if !relation.is_granted_in_tenant() {
-                    let _ = writeln!(sql, "GRANT USAGE, SELECT ON SEQUENCE {name} TO freehold_member;");
+                    let _ =
+                        writeln!(sql, "GRANT USAGE, SELECT ON SEQUENCE {name} TO freehold_member;");
                 }
             }
             // No policy can protect these, so nobody in the tenant gets them.
@@ -189,7 +190,9 @@ pub(crate) fn faults(tenant: TenantId, relations: &[Relation]) -> Vec<String> {
             RelationKind::MaterializedView | RelationKind::ForeignTable
                 if !relation.granted_to.is_empty() =>
             {
-                fault("is granted, but row-level security cannot protect a materialized view or foreign table");
+                fault(
+                    "is granted, but row-level security cannot protect a materialized view or foreign table",
+                );
             }
             _ => {}
         }
@@ -216,7 +219,10 @@ fn refuse_if_any(faults: Vec<String>) -> Result<()> {
     if faults.is_empty() {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Migration, format!("the schema cannot be protected: {}", faults.join("; "))))
+    Err(Error::new(
+        ErrorKind::Migration,
+        format!("the schema cannot be protected: {}", faults.join("; ")),
+    ))
 }
 
 async fn inventory(client: &Client, tenant: TenantId) -> Result<Vec<Relation>> {
@@ -288,6 +294,9 @@ mod tests {
             using: Some("true".into()),
             check: None,
         }];
-        assert_eq!(faults(TENANT, &[widened]), ["orders has a policy tenant_isolation that is not Freehold's"]);
+        assert_eq!(
+            faults(TENANT, &[widened]),
+            ["orders has a policy tenant_isolation that is not Freehold's"]
+        );
     }
 }

@@ -103,7 +103,11 @@ impl managed::Manager for Manager {
         })
     }
 
-    async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<Error> {
+    async fn recycle(
+        &self,
+        connection: &mut Connection,
+        metrics: &Metrics,
+    ) -> RecycleResult<Error> {
         if connection.client.is_closed() {
             return Err(RecycleError::message("closed"));
         }
@@ -116,11 +120,12 @@ impl managed::Manager for Manager {
 
 /// Connects, and lets the connection's own task run until the client is dropped.
 pub(crate) async fn connect(target: &Target) -> Result<Client> {
-    let (client, connection) = target.config.connect(target.tls.clone()).await.map_err(|source| {
-        let (user, host) = (target.config.get_user().unwrap_or("?"), hosts(&target.config));
-        let message = format!("cannot connect to PostgreSQL at {host} as {user}");
-        Error::new(ErrorKind::Unavailable, message).because(source)
-    })?;
+    let (client, connection) =
+        target.config.connect(target.tls.clone()).await.map_err(|source| {
+            let (user, host) = (target.config.get_user().unwrap_or("?"), hosts(&target.config));
+            let message = format!("cannot connect to PostgreSQL at {host} as {user}");
+            Error::new(ErrorKind::Unavailable, message).because(source)
+        })?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a database connection ended");
@@ -162,7 +167,9 @@ impl Pool {
                 recycle: None,
             })
             .build()
-            .map_err(|source| Error::new(ErrorKind::Internal, "the pool cannot be made").because(source))?;
+            .map_err(|source| {
+                Error::new(ErrorKind::Internal, "the pool cannot be made").because(source)
+            })?;
         Ok(Pool(pool))
     }
 
@@ -173,7 +180,9 @@ impl Pool {
                 "every database connection is busy; try again shortly",
             ),
             PoolError::Backend(error) => error,
-            other => Error::new(ErrorKind::Unavailable, "the database is not available").because(other),
+            other => {
+                Error::new(ErrorKind::Unavailable, "the database is not available").because(other)
+            }
         })
     }
 

@@ -27,7 +27,10 @@ pub(crate) struct Order {
 pub(crate) enum Owner {
     /// Somebody who is known already.
     Known(Identity),
-    New { identity: Identity, password_hash: String },
+    New {
+        identity: Identity,
+        password_hash: String,
+    },
 }
 
 /// A tenant, and whether this call made it or an earlier one with the same key did.
@@ -79,7 +82,8 @@ pub(crate) async fn provision(
     tenants::set_version(tx.catalog(), id, version).await?;
     let tenant = tenants::find(tx.catalog(), id).await?;
     tx.commit().await?;
-    let tenant = tenant.ok_or_else(|| Error::new(ErrorKind::Internal, "the new tenant is not there"))?;
+    let tenant =
+        tenant.ok_or_else(|| Error::new(ErrorKind::Internal, "the new tenant is not there"))?;
     Ok(Provisioned { tenant, repeated: false })
 }
 

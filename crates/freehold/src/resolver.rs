@@ -81,7 +81,11 @@ impl Resolver {
     /// A context for a person in a tenant. The role is the membership's of this moment, whatever
     /// a token says; a person who is no member meets the same error as in a tenant that does not
     /// exist.
-    pub(crate) async fn resolve(&self, tenant: TenantId, identity: IdentityId) -> Result<TenantContext> {
+    pub(crate) async fn resolve(
+        &self,
+        tenant: TenantId,
+        identity: IdentityId,
+    ) -> Result<TenantContext> {
         let cached = self.cached(tenant).zip(self.believe(self.roles.get(&(tenant, identity))));
         let (tenant, role) = match cached {
             Some((tenant, role)) => (tenant, Some(role)),
@@ -103,7 +107,8 @@ impl Resolver {
     }
 
     pub(crate) async fn find_by_slug(&self, slug: &Slug) -> Result<Option<Tenant>> {
-        let mut tx = CatalogTx::new(&self.pool, &OperatorContext::system("find a tenant by slug")).await?;
+        let mut tx =
+            CatalogTx::new(&self.pool, &OperatorContext::system("find a tenant by slug")).await?;
         let tenant = tenants::find_by_slug(&mut tx, slug).await?;
         tx.commit().await?;
         Ok(tenant)
@@ -118,7 +123,11 @@ impl Resolver {
         (self.ear.hears() || entry.loaded_at.elapsed() < DEAF_MAX).then_some(entry.value)
     }
 
-    async fn load(&self, id: TenantId, identity: IdentityId) -> Result<Option<(Tenant, Option<Role>)>> {
+    async fn load(
+        &self,
+        id: TenantId,
+        identity: IdentityId,
+    ) -> Result<Option<(Tenant, Option<Role>)>> {
         let generation = self.ear.generation.load(Ordering::Acquire);
         let loaded_at = Instant::now();
         let tx = CatalogTx::new(&self.pool, &OperatorContext::system("resolve a token")).await?;

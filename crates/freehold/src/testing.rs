@@ -94,10 +94,14 @@ impl Drop for TestDatabase {
         let (admin_url, name) = (self.admin_url.clone(), self.name.clone());
         // The test's own runtime may be gone or blocked; a leftover is dropped later anyway.
         let dropped = std::thread::spawn(move || -> Option<()> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
             runtime.block_on(async {
                 let admin = connect(&admin_url).await.ok()?;
-                admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.ok()
+                admin
+                    .batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+                    .await
+                    .ok()
             })
         });
         let _ = dropped.join();
@@ -113,7 +117,8 @@ pub async fn create_tenant(freehold: &Freehold, slug: &str) -> Result<(Tenant, T
         name: String::new(),
         password: Some(PASSWORD.to_owned()),
     };
-    let new = NewTenant { slug: slug.into(), name: slug.into(), owner: Some(owner), idempotency: None };
+    let new =
+        NewTenant { slug: slug.into(), name: slug.into(), owner: Some(owner), idempotency: None };
     let tenant = freehold.create_tenant(&operator, new).await?.tenant;
     let actor = Actor { id: IdentityId::generate(), role: Role::Owner };
     let context = freehold.tenant_context_as(tenant.id, actor).await?;
@@ -131,7 +136,8 @@ async fn ensure_template(admin: &Client, admin_url: &str, baseline: &Baseline) -
         digest.update(migration.version.to_be_bytes());
         digest.update(&migration.checksum);
     }
-    let hash: String = digest.finalize().iter().take(10).map(|byte| format!("{byte:02x}")).collect();
+    let hash: String =
+        digest.finalize().iter().take(10).map(|byte| format!("{byte:02x}")).collect();
     let name = format!("freehold_template_{hash}");
     if admin.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&name]).await?.is_some() {
         return Ok(name);
@@ -142,7 +148,11 @@ async fn ensure_template(admin: &Client, admin_url: &str, baseline: &Baseline) -
     let fresh = TestDatabase { admin_url: admin_url.to_owned(), name: format!("{name}_new") };
     init::init(&fresh.superuser_url(), &passwords_of_new_roles(admin).await?).await?;
     let freehold = fresh.freehold().await.map_err(|error| {
-        Error::new(ErrorKind::Setup, "the test server's roles have other passwords; use a server that is only for tests").because(error)
+        Error::new(
+            ErrorKind::Setup,
+            "the test server's roles have other passwords; use a server that is only for tests",
+        )
+        .because(error)
     })?;
     freehold.migrate(baseline, MigrateOptions::default(), &|_, _| {}).await?;
     freehold.close();
@@ -155,21 +165,29 @@ async fn ensure_template(admin: &Client, admin_url: &str, baseline: &Baseline) -
 
 /// Only roles that are not there yet get the password: others may be somebody's.
 async fn passwords_of_new_roles(admin: &Client) -> Result<Passwords> {
-    let row = admin.query_one("SELECT count(*) FROM pg_roles WHERE rolname = 'freehold_app'", &[]).await?;
+    let row = admin
+        .query_one("SELECT count(*) FROM pg_roles WHERE rolname = 'freehold_app'", &[])
+        .await?;
     let password = (row.get::<_, i64>(0) == 0).then(|| PASSWORD.to_owned());
     Ok(Passwords { owner: password.clone(), app: password.clone(), analytics: password })
 }
 
 async fn end_sessions(admin: &Client, database: &str) -> Result<()> {
     admin
-        .execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1", &[&database])
+        .execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1",
+            &[&database],
+        )
         .await?;
     Ok(())
 }
 
 async fn drop_leftovers(admin: &Client) -> Result<()> {
     let rows = admin
-        .query("SELECT datname::text FROM pg_database WHERE datname LIKE 'freehold\\_test\\_%'", &[])
+        .query(
+            "SELECT datname::text FROM pg_database WHERE datname LIKE 'freehold\\_test\\_%'",
+            &[],
+        )
         .await?;
     for row in rows {
         let name: &str = row.get(0);

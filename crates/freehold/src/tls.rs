@@ -36,10 +36,15 @@ fn client_config(verify: bool) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|source| Error::new(ErrorKind::Internal, "TLS cannot be set up").because(source))?;
+        .map_err(|source| {
+            Error::new(ErrorKind::Internal, "TLS cannot be set up").because(source)
+        })?;
     if !verify {
         let trust = Arc::new(Unverified(provider));
-        return Ok(builder.dangerous().with_custom_certificate_verifier(trust).with_no_client_auth());
+        return Ok(builder
+            .dangerous()
+            .with_custom_certificate_verifier(trust)
+            .with_no_client_auth());
     }
     let mut roots = RootCertStore::empty();
     for certificate in rustls_native_certs::load_native_certs().certs {

@@ -43,7 +43,8 @@ pub(crate) struct CatalogTx(Transaction);
 impl TenantTx {
     pub(crate) async fn new(pool: &Pool, context: &TenantContext) -> Result<Self> {
         let connection = pool.checkout().await?;
-        let scope = format!("{} {}\n", context.tenant().as_uuid().simple(), context.role().as_str());
+        let scope =
+            format!("{} {}\n", context.tenant().as_uuid().simple(), context.role().as_str());
         Ok(TenantTx(Transaction::new(connection, Door::Tenant, context.into(), scope)))
     }
 
@@ -111,7 +112,11 @@ impl CatalogTx {
         self.0.execute(sql, params).await
     }
 
-    pub(crate) async fn query_and_commit(mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
+    pub(crate) async fn query_and_commit(
+        mut self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>> {
         self.0.query_and_commit(sql, params).await
     }
 
@@ -210,7 +215,14 @@ struct Transaction {
 
 impl Transaction {
     fn new(connection: Checkout, door: Door, claim: Claim, scope: String) -> Self {
-        Transaction { connection: Some(connection), door, claim, scope, stage: Stage::Fresh, busy: false }
+        Transaction {
+            connection: Some(connection),
+            door,
+            claim,
+            scope,
+            stage: Stage::Fresh,
+            busy: false,
+        }
     }
 
     fn connection(&mut self) -> &mut Checkout {
@@ -251,7 +263,11 @@ impl Transaction {
         }
     }
 
-    async fn query_and_commit_prepared(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
+    async fn query_and_commit_prepared(
+        &mut self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>> {
         let statement = self.statement(sql).await?;
         let client = self.connection().client.clone();
         // COMMIT may follow in the same flush because the statement is prepared: it is executed
@@ -288,7 +304,9 @@ impl Transaction {
         match self.stage {
             Stage::Fresh | Stage::Open => {}
             Stage::Failed => return Err(aborted()),
-            Stage::Done => return Err(Error::new(ErrorKind::Internal, "the transaction has ended")),
+            Stage::Done => {
+                return Err(Error::new(ErrorKind::Internal, "the transaction has ended"));
+            }
         }
         let first = self.stage == Stage::Fresh;
         self.busy = true;
@@ -304,7 +322,8 @@ impl Transaction {
             let claim = self.claim.as_str();
             let params: [&(dyn ToSql + Sync); 1] = [&claim];
             let (begun, entered, outcome) =
-                join3(client.batch_execute("BEGIN"), client.execute(&door, &params), operation).await;
+                join3(client.batch_execute("BEGIN"), client.execute(&door, &params), operation)
+                    .await;
             begun.and(entered).and(outcome)
         } else {
             operation.await
@@ -360,7 +379,9 @@ impl Transaction {
 /// PostgreSQL's word for a statement whose columns a migration has changed since it was prepared.
 fn is_stale_plan(error: &Error) -> bool {
     error.sqlstate() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
-        && error.database().is_some_and(|db| db.message().starts_with("cached plan must not change"))
+        && error
+            .database()
+            .is_some_and(|db| db.message().starts_with("cached plan must not change"))
 }
 
 fn aborted() -> Error {
@@ -410,7 +431,9 @@ async fn tidy(connection: Checkout) {
     match tokio::time::timeout(TIDY_MAX, cancelled).await {
         Ok(Ok(())) => {}
         _ => {
-            tracing::warn!("a connection did not come to rest after its transaction was dropped; closing it");
+            tracing::warn!(
+                "a connection did not come to rest after its transaction was dropped; closing it"
+            );
             drop(Checkout::take(connection));
         }
     }

@@ -32,7 +32,8 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
             (false, true) => "(hidden)".to_owned(),
             (false, false) => given.join(","),
         };
-        let name = argument.get_env().map(|env| env.to_string_lossy().into_owned()).unwrap_or_default();
+        let name =
+            argument.get_env().map(|env| env.to_string_lossy().into_owned()).unwrap_or_default();
         let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
         rows.push(vec![name, value, source.to_owned(), help]);
     }

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use freehold::control::sessions::SignIn;
 use freehold::control::tenants::{NewOwner, NewTenant};
-use freehold::{Baseline, ErrorKind, Freehold, MigrateOptions, OperatorContext, Options, Passwords};
+use freehold::{
+    Baseline, ErrorKind, Freehold, MigrateOptions, OperatorContext, Options, Passwords,
+};
 use tokio_postgres::NoTls;
 
 use super::init::{random_password, with_user};
@@ -35,7 +37,8 @@ pub(super) async fn run(settings: DevSettings) -> Result<ExitCode, Failure> {
         postgres::reset(&folder).await?;
         progress("The former data is gone.");
     }
-    std::fs::create_dir_all(&settings.dir).map_err(|e| format!("cannot create {}: {e}", settings.dir.display()))?;
+    std::fs::create_dir_all(&settings.dir)
+        .map_err(|e| format!("cannot create {}: {e}", settings.dir.display()))?;
     let options = postgres::Options {
         dir: &folder,
         bin: settings.postgres_bin.as_deref(),
@@ -64,7 +67,10 @@ async fn run_command(server: &EmbeddedPostgres, command: &[String]) -> Result<Ex
         .status()
         .await
         .map_err(|error| format!("{program} cannot be run: {error}"))?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 async fn serve_demo(server: &EmbeddedPostgres, settings: &DevSettings) -> Result<(), Failure> {
@@ -83,7 +89,8 @@ async fn serve_demo(server: &EmbeddedPostgres, settings: &DevSettings) -> Result
 
 /// Settings as they are when nobody sets any; `freehold dev` is not configured by the environment.
 fn defaults<T: clap::Args>(arguments: &[&str]) -> Result<T, Failure> {
-    let command = T::augment_args(clap::Command::new("dev").no_binary_name(true)).mut_args(|a| a.env(None));
+    let command =
+        T::augment_args(clap::Command::new("dev").no_binary_name(true)).mut_args(|a| a.env(None));
     Ok(T::from_arg_matches(&command.try_get_matches_from(arguments)?)?)
 }
 
@@ -92,9 +99,12 @@ async fn prepare(server: &EmbeddedPostgres, folder: &Path) -> Result<Freehold, F
     ensure_database(server).await?;
     let admin_url = server.superuser_url(DATABASE);
     // Nobody needs to know these, so every start has new ones.
-    let passwords = Passwords { app: Some(random_password()), owner: Some(random_password()), analytics: None };
+    let passwords =
+        Passwords { app: Some(random_password()), owner: Some(random_password()), analytics: None };
     freehold::init(&admin_url, &passwords).await?;
-    let url_for = |role, password: &Option<String>| with_user(&admin_url, role, password.as_deref().unwrap_or_default());
+    let url_for = |role, password: &Option<String>| {
+        with_user(&admin_url, role, password.as_deref().unwrap_or_default())
+    };
     let options = Options::new(url_for("freehold_app", &passwords.app))
         .owner_url(url_for("freehold_owner", &passwords.owner));
     let freehold = Freehold::connect(&options).await?;
@@ -124,9 +134,11 @@ async fn prepare(server: &EmbeddedPostgres, folder: &Path) -> Result<Freehold, F
 }
 
 async fn ensure_database(server: &EmbeddedPostgres) -> Result<(), Failure> {
-    let (client, connection) = tokio_postgres::connect(&server.superuser_url("postgres"), NoTls).await?;
+    let (client, connection) =
+        tokio_postgres::connect(&server.superuser_url("postgres"), NoTls).await?;
     tokio::spawn(connection);
-    let known = client.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&DATABASE]).await?;
+    let known =
+        client.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&DATABASE]).await?;
     if known.is_none() {
         client.batch_execute(&format!("CREATE DATABASE {DATABASE}")).await?;
     }
@@ -149,7 +161,12 @@ async fn ensure_people(freehold: &Freehold, baseline: &Path) -> Result<(), Failu
             name: String::new(),
             password: Some(PASSWORD.to_owned()),
         };
-        let new = NewTenant { slug: slug.into(), name: name.into(), owner: Some(owner), idempotency: None };
+        let new = NewTenant {
+            slug: slug.into(),
+            name: name.into(),
+            owner: Some(owner),
+            idempotency: None,
+        };
         let tenant = freehold.create_tenant(&context, new).await?.tenant;
         if let Some(seed) = &seed {
             let sql = std::fs::read_to_string(seed)?;
@@ -161,7 +178,9 @@ async fn ensure_people(freehold: &Freehold, baseline: &Path) -> Result<(), Failu
         made_any = true;
     }
     if made_any {
-        freehold.create_operator(&context, "operator@freehold.example", Some(PASSWORD.to_owned())).await?;
+        freehold
+            .create_operator(&context, "operator@freehold.example", Some(PASSWORD.to_owned()))
+            .await?;
     }
     Ok(())
 }

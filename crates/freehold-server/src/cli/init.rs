@@ -15,15 +15,30 @@ pub(super) struct InitArgs {
     database_url: String,
 
     /// The password to give to freehold_app; made up if there is none yet
-    #[arg(long, env = "FREEHOLD_APP_PASSWORD", value_name = "FREEHOLD_APP_PASSWORD", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "FREEHOLD_APP_PASSWORD",
+        value_name = "FREEHOLD_APP_PASSWORD",
+        hide_env_values = true
+    )]
     app_password: Option<String>,
 
     /// The password to give to freehold_owner; made up if there is none yet
-    #[arg(long, env = "FREEHOLD_OWNER_PASSWORD", value_name = "FREEHOLD_OWNER_PASSWORD", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "FREEHOLD_OWNER_PASSWORD",
+        value_name = "FREEHOLD_OWNER_PASSWORD",
+        hide_env_values = true
+    )]
     owner_password: Option<String>,
 
     /// The password to give to freehold_analytics; without one it cannot log in
-    #[arg(long, env = "FREEHOLD_ANALYTICS_PASSWORD", value_name = "FREEHOLD_ANALYTICS_PASSWORD", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "FREEHOLD_ANALYTICS_PASSWORD",
+        value_name = "FREEHOLD_ANALYTICS_PASSWORD",
+        hide_env_values = true
+    )]
     analytics_password: Option<String>,
 
     /// A folder of migrations to make the baseline of, as `freehold migrate up` does
@@ -44,7 +59,8 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
     };
     let report = freehold::init(&args.database_url, &given).await?;
     let is_new = |role: &str| report.roles_created.iter().any(|created| created == role);
-    let made_up = |role, given: &Option<String>| (is_new(role) && given.is_none()).then(random_password);
+    let made_up =
+        |role, given: &Option<String>| (is_new(role) && given.is_none()).then(random_password);
     let made = Passwords {
         app: made_up("freehold_app", &given.app),
         owner: made_up("freehold_owner", &given.owner),
@@ -71,9 +87,14 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     match report.catalog_before {
-        before if before == report.catalog_now => Output::text(&format!("The catalog is at version {before}; nothing to do.")),
+        before if before == report.catalog_now => {
+            Output::text(&format!("The catalog is at version {before}; nothing to do."));
+        }
         0 => Output::text(&format!("The catalog is made, at version {}.", report.catalog_now)),
-        before => Output::text(&format!("The catalog went from version {before} to {}.", report.catalog_now)),
+        before => Output::text(&format!(
+            "The catalog went from version {before} to {}.",
+            report.catalog_now
+        )),
     }
     if !report.roles_created.is_empty() {
         Output::text(&format!("Roles made: {}.", report.roles_created.join(", ")));
@@ -100,8 +121,10 @@ pub(crate) fn with_user(url: &str, user: &str, password: &str) -> String {
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let encode = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
-    let password = if password == "…" { password.to_owned() } else { encode(password).to_string() };
+    let encode =
+        |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
+    let password =
+        if password == "…" { password.to_owned() } else { encode(password).to_string() };
     format!("{scheme}://{user}:{password}@{host}{path}")
 }
 

@@ -54,7 +54,10 @@ pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
                 for name in &report.adopted {
                     Output::text(&format!("{name}: new in the template"));
                 }
-                Output::text(&format!("{} tenants brought to version {}", report.migrated, report.version));
+                Output::text(&format!(
+                    "{} tenants brought to version {}",
+                    report.migrated, report.version
+                ));
                 print_failures(&report.failed);
             }
             Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -82,7 +85,10 @@ fn print_failures(failed: &[MigrateFailure]) {
         eprintln!("failed: {} at {:04}: {}", failure.tenant, failure.version, failure.error);
     }
     if !failed.is_empty() {
-        eprintln!("{} tenants failed and are as they were; run `freehold migrate up` again once the cause is gone", failed.len());
+        eprintln!(
+            "{} tenants failed and are as they were; run `freehold migrate up` again once the cause is gone",
+            failed.len()
+        );
     }
 }
 

@@ -18,8 +18,13 @@ use output::Output;
 
 /// Multi-tenant backend on PostgreSQL: a schema and row-level security for every tenant.
 #[derive(Parser)]
-#[command(name = "freehold", version, arg_required_else_help = true, max_term_width = 100,
-          after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage.")]
+#[command(
+    name = "freehold",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -16,7 +16,12 @@ pub(super) enum OperatorCommand {
         common: Common,
         email: String,
         /// Needed for somebody who is new here; from the environment it stays out of the process list
-        #[arg(long, env = "FREEHOLD_PASSWORD", value_name = "FREEHOLD_PASSWORD", hide_env_values = true)]
+        #[arg(
+            long,
+            env = "FREEHOLD_PASSWORD",
+            value_name = "FREEHOLD_PASSWORD",
+            hide_env_values = true
+        )]
         password: Option<String>,
     },
 }

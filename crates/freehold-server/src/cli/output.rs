@@ -16,9 +16,8 @@ impl Output {
     /// Columns, aligned; the first row is the heading.
     pub(super) fn table(rows: &[Vec<String>]) {
         let columns = rows.first().map_or(0, Vec::len);
-        let width = |column: usize| {
-            rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
-        };
+        let width =
+            |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<_> = (0..columns).map(width).collect();
         for row in rows {
             let cells: Vec<_> =

@@ -26,7 +26,10 @@ pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
 
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
-        format!("cannot listen on {address}: {error}; choose another with --listen (or --port for dev)").into()
+        format!(
+            "cannot listen on {address}: {error}; choose another with --listen (or --port for dev)"
+        )
+        .into()
     })
 }
 

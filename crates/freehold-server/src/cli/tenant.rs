@@ -24,7 +24,12 @@ pub(super) enum TenantCommand {
         #[arg(long)]
         owner: Option<String>,
         /// The owner's password, if they are new here
-        #[arg(long, env = "FREEHOLD_PASSWORD", value_name = "FREEHOLD_PASSWORD", hide_env_values = true)]
+        #[arg(
+            long,
+            env = "FREEHOLD_PASSWORD",
+            value_name = "FREEHOLD_PASSWORD",
+            hide_env_values = true
+        )]
         password: Option<String>,
     },
     /// List tenants in the order of their slugs

@@ -60,9 +60,10 @@ impl FromRequestParts<AppState> for TenantCaller {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         match AnyCaller::from_request_parts(parts, state).await?.0 {
             Caller::Tenant(context, _) => Ok(TenantCaller(context)),
-            Caller::Operator(..) => {
-                Err(forbidden("wrong_scope", "this takes a tenant's token, and an operator's was sent"))
-            }
+            Caller::Operator(..) => Err(forbidden(
+                "wrong_scope",
+                "this takes a tenant's token, and an operator's was sent",
+            )),
         }
     }
 }
@@ -73,9 +74,10 @@ impl FromRequestParts<AppState> for OperatorCaller {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         match AnyCaller::from_request_parts(parts, state).await?.0 {
             Caller::Operator(context, _) => Ok(OperatorCaller(context)),
-            Caller::Tenant(..) => {
-                Err(forbidden("wrong_scope", "this takes an operator's token, and a tenant's was sent"))
-            }
+            Caller::Tenant(..) => Err(forbidden(
+                "wrong_scope",
+                "this takes an operator's token, and a tenant's was sent",
+            )),
         }
     }
 }
@@ -90,7 +92,10 @@ fn check_named_tenant(headers: &HeaderMap, caller: &Caller) -> Result<(), Proble
     if names.next().is_none() && own.is_some_and(|own| name.as_bytes() == own.as_bytes()) {
         return Ok(());
     }
-    Err(forbidden("tenant_mismatch", "the header X-Tenant-Id and the token do not name the same tenant"))
+    Err(forbidden(
+        "tenant_mismatch",
+        "the header X-Tenant-Id and the token do not name the same tenant",
+    ))
 }
 
 fn forbidden(code: &str, detail: &str) -> Problem {
@@ -103,7 +108,10 @@ pub(super) struct ClientIp(pub(super) IpAddr);
 impl FromRequestParts<AppState> for ClientIp {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &AppState,
+    ) -> Result<Self, Self::Rejection> {
         let peer = parts
             .extensions
             .get::<ConnectInfo<SocketAddr>>()

@@ -111,9 +111,14 @@ async fn run(
 type Answered = Result<crate::data::Answer, crate::data::DataError>;
 
 /// Runs the plan's one statement: in one flush, unless its answer decides whether to commit.
-async fn execute(state: &AppState, context: &TenantContext, plan: &Plan) -> freehold::Result<Answered> {
+async fn execute(
+    state: &AppState,
+    context: &TenantContext,
+    plan: &Plan,
+) -> freehold::Result<Answered> {
     let values: Vec<_> = plan.params.iter().map(|p| TextParam(Some(p.value.as_str()))).collect();
-    let params: Vec<_> = values.iter().map(|v| v as &(dyn freehold::tokio_postgres::types::ToSql + Sync)).collect();
+    let params: Vec<_> =
+        values.iter().map(|v| v as &(dyn freehold::tokio_postgres::types::ToSql + Sync)).collect();
     let params: Params<'_> = &params;
     if !plan.commit_after_answer {
         let rows = state.freehold().query(context, &plan.sql, params).await?;
@@ -138,7 +143,8 @@ fn answer_row(rows: &[Row]) -> freehold::Result<AnswerRow> {
 
 /// PostgreSQL's refusal of the caller's values becomes a data error; anything else is ours.
 fn refusal(plan: &Plan, model: &crate::data::Model, error: freehold::Error) -> Problem {
-    let translatable = matches!(error.kind(), ErrorKind::Statement | ErrorKind::Forbidden | ErrorKind::Retryable);
+    let translatable =
+        matches!(error.kind(), ErrorKind::Statement | ErrorKind::Forbidden | ErrorKind::Retryable);
     let Some(db) = error.database().filter(|_| translatable) else { return Problem::from(error) };
     let refused = from_database(
         plan,

@@ -23,7 +23,9 @@ pub(super) async fn livez() -> &'static str {
 #[utoipa::path(get, path = "/readyz", tag = "operations", security(()),
     responses((status = 200, body = str), (status = 503, body = Problem)))]
 pub(super) async fn readyz(State(state): State<AppState>) -> Result<&'static str, Problem> {
-    let unready = |detail: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail).retry_after(1);
+    let unready = |detail: &str| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail).retry_after(1)
+    };
     match tokio::time::timeout(READY_MAX, state.freehold().check()).await {
         Ok(Ok(())) => Ok("ready\n"),
         Ok(Err(error)) => {
@@ -36,10 +38,17 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<&'static str
 
 /// Metrics in Prometheus's text format.
 #[utoipa::path(get, path = "/metrics", tag = "operations", security(()), responses((status = 200, body = str)))]
-pub(super) async fn metrics(State(state): State<AppState>) -> ([(HeaderName, &'static str); 1], String) {
-    let pools = [("app", Some(state.freehold().pool_status())), ("owner", state.freehold().owner_pool_status())];
+pub(super) async fn metrics(
+    State(state): State<AppState>,
+) -> ([(HeaderName, &'static str); 1], String) {
+    let pools = [
+        ("app", Some(state.freehold().pool_status())),
+        ("owner", state.freehold().owner_pool_status()),
+    ];
     for (pool, status) in pools.into_iter().filter_map(|(pool, status)| Some((pool, status?))) {
-        let gauge = |name: &'static str, value: usize| metrics::gauge!(name, "pool" => pool).set(value as f64);
+        let gauge = |name: &'static str, value: usize| {
+            metrics::gauge!(name, "pool" => pool).set(value as f64);
+        };
         gauge("freehold_pool_connections_max", status.connections_max);
         gauge("freehold_pool_connections", status.connections);
         gauge("freehold_pool_idle", status.idle);

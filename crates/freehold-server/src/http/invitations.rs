@@ -62,8 +62,12 @@ pub(super) async fn invite(
     body: Body<InviteRequest>,
 ) -> Result<(StatusCode, Json<InvitationBody>), Problem> {
     let role = Role::parse_in_tenant(&body.value.role)?;
-    let (invitation, token) = state.freehold().invite_member(&context, &body.value.email, role).await?;
-    Ok((StatusCode::CREATED, Json(InvitationBody::new(invitation, Some(token.secret().to_owned())))))
+    let (invitation, token) =
+        state.freehold().invite_member(&context, &body.value.email, role).await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(InvitationBody::new(invitation, Some(token.secret().to_owned()))),
+    ))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -82,7 +86,9 @@ pub(super) async fn list(
     Query(query): Query<LimitQuery>,
 ) -> Result<Json<InvitationPage>, Problem> {
     let list = state.freehold().list_invitations(&context, query.limit).await?;
-    Ok(Json(InvitationPage { items: list.into_iter().map(|i| InvitationBody::new(i, None)).collect() }))
+    Ok(Json(InvitationPage {
+        items: list.into_iter().map(|i| InvitationBody::new(i, None)).collect(),
+    }))
 }
 
 /// Take an invitation back.
@@ -93,9 +99,9 @@ pub(super) async fn revoke(
     TenantCaller(context): TenantCaller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id: Uuid = id
-        .parse()
-        .map_err(|_| Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such invitation"))?;
+    let id: Uuid = id.parse().map_err(|_| {
+        Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such invitation")
+    })?;
     state.freehold().revoke_invitation(&context, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,9 +1,9 @@
 //! Request bodies: JSON, strictly. A field that is not known is refused, so that nobody believes
 //! to have set what may not be set.
 
+use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
-use axum::body::Bytes;
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -22,7 +22,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let bytes = Bytes::from_request(request, state).await.map_err(unread)?;
         let value = serde_json::from_slice(&bytes).map_err(|error| {
-            Problem::new(StatusCode::BAD_REQUEST, "invalid_input", format!("the body is not what is expected: {error}"))
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_input",
+                format!("the body is not what is expected: {error}"),
+            )
         })?;
         Ok(Body { value, hash: Sha256::digest(&bytes).into() })
     }
@@ -31,9 +35,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 /// Why a body could not be read: too large, or the connection broke.
 pub(super) fn unread(rejection: BytesRejection) -> Problem {
     match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is larger than this server takes")
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            "the body is larger than this server takes",
+        ),
         _ => Problem::new(StatusCode::BAD_REQUEST, "invalid_input", "the body could not be read"),
     }
 }

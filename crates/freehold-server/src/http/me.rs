@@ -35,7 +35,10 @@ pub(super) struct MyTenantBody {
 /// The person behind the token.
 #[utoipa::path(get, path = "/v1/me", tag = "sign-in",
     responses((status = 200, body = MeBody), (status = 401, body = Problem)))]
-pub(super) async fn get(State(state): State<AppState>, caller: AnyCaller) -> Result<Json<MeBody>, Problem> {
+pub(super) async fn get(
+    State(state): State<AppState>,
+    caller: AnyCaller,
+) -> Result<Json<MeBody>, Problem> {
     let me = state.sign_in().me(&caller.0).await?;
     Ok(Json(MeBody {
         id: me.id.as_uuid(),

@@ -50,7 +50,8 @@ pub(super) async fn list(
     TenantCaller(context): TenantCaller,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<MemberPage>, Problem> {
-    let members = state.freehold().list_members(&context, page.after.as_deref(), page.limit).await?;
+    let members =
+        state.freehold().list_members(&context, page.after.as_deref(), page.limit).await?;
     Ok(Json(MemberPage { items: members.into_iter().map(MemberBody::from).collect() }))
 }
 

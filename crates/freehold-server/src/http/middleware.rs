@@ -71,14 +71,22 @@ fn request_id(request: &Request) -> HeaderValue {
 pub(super) async fn bound(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let Ok(_place) = state.places().try_acquire() else {
         metrics::counter!("freehold_http_refused_total").increment(1);
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "too many requests are being served; try again shortly")
-            .retry_after(1)
-            .into_response();
+        return Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "too many requests are being served; try again shortly",
+        )
+        .retry_after(1)
+        .into_response();
     };
     match tokio::time::timeout(state.limits().time_max, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "the request took longer than it may; nothing of it was kept")
-            .into_response(),
+        Err(_) => Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "timeout",
+            "the request took longer than it may; nothing of it was kept",
+        )
+        .into_response(),
     }
 }
 
@@ -88,7 +96,12 @@ pub(super) async fn catch_panic(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(_) => {
             tracing::error!("a handler panicked; its message is above");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something failed on our side").into_response()
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "something failed on our side",
+            )
+            .into_response()
         }
     }
 }

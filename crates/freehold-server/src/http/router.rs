@@ -9,7 +9,9 @@ use utoipa_axum::routes;
 
 use super::openapi::Document;
 use super::state::AppState;
-use super::{data, error, health, invitations, me, members, middleware, openapi, sessions, signup, tenants};
+use super::{
+    data, error, health, invitations, me, members, middleware, openapi, sessions, signup, tenants,
+};
 
 /// The whole service.
 pub fn router(state: AppState) -> Router {

@@ -109,7 +109,10 @@ impl AppState {
 async fn read_model(freehold: &Freehold) -> Result<Model> {
     let json = freehold.describe_template(MODEL_SQL).await?;
     Model::from_json(&json).map_err(|error| {
-        freehold::Error::new(freehold::ErrorKind::Internal, format!("the template cannot be read: {error}"))
+        freehold::Error::new(
+            freehold::ErrorKind::Internal,
+            format!("the template cannot be read: {error}"),
+        )
     })
 }
 

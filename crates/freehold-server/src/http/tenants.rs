@@ -124,7 +124,8 @@ pub(super) async fn list(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<TenantPage>, Problem> {
     let context = OperatorContext::of(operator.actor(), "GET /v1/tenants");
-    let tenants = state.freehold().list_tenants(&context, page.after.as_deref(), page.limit).await?;
+    let tenants =
+        state.freehold().list_tenants(&context, page.after.as_deref(), page.limit).await?;
     Ok(Json(TenantPage { items: tenants.into_iter().map(TenantBody::from).collect() }))
 }
 

@@ -9,7 +9,10 @@ use crate::tx::CatalogTx;
 /// Every migration of the baseline, oldest first.
 pub(crate) async fn list(tx: &mut CatalogTx) -> Result<Vec<Migration>> {
     let rows = tx
-        .query("SELECT version, name, checksum, statements FROM freehold.baseline ORDER BY version", &[])
+        .query(
+            "SELECT version, name, checksum, statements FROM freehold.baseline ORDER BY version",
+            &[],
+        )
         .await?;
     Ok(rows
         .iter()

@@ -38,7 +38,9 @@ pub(crate) async fn claim(
             &[&key.scope, &key.key],
         )
         .await?
-        .ok_or_else(|| Error::new(ErrorKind::Retryable, "the Idempotency-Key is in use; try again"))?;
+        .ok_or_else(|| {
+            Error::new(ErrorKind::Retryable, "the Idempotency-Key is in use; try again")
+        })?;
     if row.get::<_, Vec<u8>>(0) != key.request_hash {
         return Err(Error::new(
             ErrorKind::IdempotencyKeyReused,

@@ -31,7 +31,10 @@ fn from_row(row: &Row) -> Identity {
 
 pub(crate) async fn find(tx: &mut CatalogTx, id: IdentityId) -> Result<Option<Identity>> {
     let row = tx
-        .query_opt("SELECT id, email, name, is_operator FROM identity WHERE id = $1", &[&id.as_uuid()])
+        .query_opt(
+            "SELECT id, email, name, is_operator FROM identity WHERE id = $1",
+            &[&id.as_uuid()],
+        )
         .await?;
     Ok(row.as_ref().map(from_row))
 }
@@ -45,7 +48,10 @@ pub(crate) async fn find_credential(tx: &mut CatalogTx, email: &str) -> Result<O
             &[&email],
         )
         .await?;
-    Ok(row.map(|row| Credential { identity: from_row(&row), password_hash: row.get("password_hash") }))
+    Ok(row.map(|row| Credential {
+        identity: from_row(&row),
+        password_hash: row.get("password_hash"),
+    }))
 }
 
 /// False if the e-mail belongs to somebody already.
@@ -67,7 +73,11 @@ pub(crate) async fn insert(
     Ok(inserted == 1)
 }
 
-pub(crate) async fn set_password(tx: &mut CatalogTx, id: IdentityId, password_hash: &str) -> Result<()> {
+pub(crate) async fn set_password(
+    tx: &mut CatalogTx,
+    id: IdentityId,
+    password_hash: &str,
+) -> Result<()> {
     tx.execute(
         "INSERT INTO credential (identity_id, password_hash) VALUES ($1, $2)
          ON CONFLICT (identity_id) DO UPDATE SET password_hash = $2, changed_at = now()",

@@ -43,7 +43,11 @@ pub(crate) async fn upsert(
     Ok(())
 }
 
-pub(crate) async fn list(tx: &mut CatalogTx, tenant: TenantId, limit: i64) -> Result<Vec<Invitation>> {
+pub(crate) async fn list(
+    tx: &mut CatalogTx,
+    tenant: TenantId,
+    limit: i64,
+) -> Result<Vec<Invitation>> {
     let rows = tx
         .query(
             "SELECT id, email, role, expires_at FROM invitation
@@ -75,8 +79,11 @@ pub(crate) async fn lock(tx: &mut CatalogTx, tenant: TenantId, id: Uuid) -> Resu
 }
 
 pub(crate) async fn delete(tx: &mut CatalogTx, tenant: TenantId, id: Uuid) -> Result<()> {
-    tx.execute("DELETE FROM invitation WHERE tenant_id = $1 AND id = $2", &[&tenant.as_uuid(), &id])
-        .await?;
+    tx.execute(
+        "DELETE FROM invitation WHERE tenant_id = $1 AND id = $2",
+        &[&tenant.as_uuid(), &id],
+    )
+    .await?;
     Ok(())
 }
 

@@ -141,7 +141,11 @@ pub(crate) async fn set_role(
     Ok(())
 }
 
-pub(crate) async fn delete(tx: &mut CatalogTx, tenant: TenantId, identity: IdentityId) -> Result<()> {
+pub(crate) async fn delete(
+    tx: &mut CatalogTx,
+    tenant: TenantId,
+    identity: IdentityId,
+) -> Result<()> {
     tx.execute(
         "DELETE FROM membership WHERE tenant_id = $1 AND identity_id = $2",
         &[&tenant.as_uuid(), &identity.as_uuid()],

@@ -22,17 +22,30 @@ pub(crate) enum Exchange {
     Fresh(Session),
 }
 
-pub(crate) async fn insert(tx: &mut CatalogTx, session: &Session, lifetime_secs: f64) -> Result<()> {
+pub(crate) async fn insert(
+    tx: &mut CatalogTx,
+    session: &Session,
+    lifetime_secs: f64,
+) -> Result<()> {
     tx.execute(
         "INSERT INTO session (id, identity_id, tenant_id, expires_at)
          VALUES ($1, $2, $3, now() + make_interval(secs => $4))",
-        &[&session.id, &session.identity.as_uuid(), &session.tenant.map(|t| t.as_uuid()), &lifetime_secs],
+        &[
+            &session.id,
+            &session.identity.as_uuid(),
+            &session.tenant.map(|t| t.as_uuid()),
+            &lifetime_secs,
+        ],
     )
     .await?;
     Ok(())
 }
 
-pub(crate) async fn insert_token(tx: &mut CatalogTx, session: Uuid, token_hash: &[u8; 32]) -> Result<()> {
+pub(crate) async fn insert_token(
+    tx: &mut CatalogTx,
+    session: Uuid,
+    token_hash: &[u8; 32],
+) -> Result<()> {
     tx.execute(
         "INSERT INTO refresh_token (token_hash, session_id) VALUES ($1, $2)",
         &[&token_hash.as_slice(), &session],
@@ -62,12 +75,19 @@ pub(crate) async fn exchange(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Resul
     if row.get(3) {
         return Ok(Exchange::Reused(session));
     }
-    tx.execute("UPDATE refresh_token SET used_at = now() WHERE token_hash = $1", &[&token_hash.as_slice()])
-        .await?;
+    tx.execute(
+        "UPDATE refresh_token SET used_at = now() WHERE token_hash = $1",
+        &[&token_hash.as_slice()],
+    )
+    .await?;
     Ok(Exchange::Fresh(session))
 }
 
-pub(crate) async fn set_tenant(tx: &mut CatalogTx, session: Uuid, tenant: Option<TenantId>) -> Result<()> {
+pub(crate) async fn set_tenant(
+    tx: &mut CatalogTx,
+    session: Uuid,
+    tenant: Option<TenantId>,
+) -> Result<()> {
     tx.execute(
         "UPDATE session SET tenant_id = $2 WHERE id = $1",
         &[&session, &tenant.map(|t| t.as_uuid())],
@@ -77,7 +97,11 @@ pub(crate) async fn set_tenant(tx: &mut CatalogTx, session: Uuid, tenant: Option
 }
 
 /// Whether the session is the identity's and still good.
-pub(crate) async fn is_live(tx: &mut CatalogTx, session: Uuid, identity: IdentityId) -> Result<bool> {
+pub(crate) async fn is_live(
+    tx: &mut CatalogTx,
+    session: Uuid,
+    identity: IdentityId,
+) -> Result<bool> {
     let row = tx
         .query_opt(
             "SELECT 1 FROM session WHERE id = $1 AND identity_id = $2
@@ -89,8 +113,11 @@ pub(crate) async fn is_live(tx: &mut CatalogTx, session: Uuid, identity: Identit
 }
 
 pub(crate) async fn revoke(tx: &mut CatalogTx, session: Uuid) -> Result<()> {
-    tx.execute("UPDATE session SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL", &[&session])
-        .await?;
+    tx.execute(
+        "UPDATE session SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL",
+        &[&session],
+    )
+    .await?;
     Ok(())
 }
 

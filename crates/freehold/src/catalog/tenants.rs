@@ -21,7 +21,12 @@ pub(crate) fn from_row(row: &Row) -> Result<Tenant> {
 }
 
 /// Claims the slug: of those who race for one, a single transaction gets through.
-pub(crate) async fn insert(tx: &mut CatalogTx, id: TenantId, slug: &Slug, name: &str) -> Result<()> {
+pub(crate) async fn insert(
+    tx: &mut CatalogTx,
+    id: TenantId,
+    slug: &Slug,
+    name: &str,
+) -> Result<()> {
     let inserted = tx
         .execute(
             "INSERT INTO tenant (id, slug, name) VALUES ($1, $2, $3)
@@ -53,13 +58,22 @@ pub(crate) async fn lock(tx: &mut CatalogTx, id: TenantId) -> Result<Option<Tena
 }
 
 /// Pages in the order of slugs, beginning after one.
-pub(crate) async fn list(tx: &mut CatalogTx, after: Option<&str>, limit: i64) -> Result<Vec<Tenant>> {
+pub(crate) async fn list(
+    tx: &mut CatalogTx,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Vec<Tenant>> {
     let sql = format!("SELECT {COLUMNS} FROM tenant WHERE slug > $1 ORDER BY slug LIMIT $2");
     tx.query(&sql, &[&after.unwrap_or(""), &limit]).await?.iter().map(from_row).collect()
 }
 
-pub(crate) async fn set_status(tx: &mut CatalogTx, id: TenantId, status: TenantStatus) -> Result<()> {
-    tx.execute("UPDATE tenant SET status = $2 WHERE id = $1", &[&id.as_uuid(), &status.as_str()]).await?;
+pub(crate) async fn set_status(
+    tx: &mut CatalogTx,
+    id: TenantId,
+    status: TenantStatus,
+) -> Result<()> {
+    tx.execute("UPDATE tenant SET status = $2 WHERE id = $1", &[&id.as_uuid(), &status.as_str()])
+        .await?;
     Ok(())
 }
 
@@ -77,7 +91,8 @@ pub(crate) async fn list_behind(tx: &mut CatalogTx, version: i32) -> Result<Vec<
 
 /// How many tenants are at each version.
 pub(crate) async fn count_by_version(tx: &mut CatalogTx) -> Result<Vec<(i32, i64)>> {
-    let rows =
-        tx.query("SELECT version, count(*) FROM tenant GROUP BY version ORDER BY version", &[]).await?;
+    let rows = tx
+        .query("SELECT version, count(*) FROM tenant GROUP BY version ORDER BY version", &[])
+        .await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

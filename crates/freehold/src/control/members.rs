@@ -29,7 +29,8 @@ impl Freehold {
     ) -> Result<Vec<Member>> {
         require(context.role(), Action::ListMembers)?;
         let mut tx = self.catalog_of(context).await?;
-        let members = memberships::list(&mut tx, context.tenant(), after, clamp_page(limit)).await?;
+        let members =
+            memberships::list(&mut tx, context.tenant(), after, clamp_page(limit)).await?;
         tx.commit().await?;
         Ok(members)
     }
@@ -44,8 +45,9 @@ impl Freehold {
         require(context.role(), Action::ManageMembers)?;
         let mut tx = self.catalog_of(context).await?;
         let owners = memberships::lock_owners(&mut tx, context.tenant()).await?;
-        let current =
-            memberships::lock(&mut tx, context.tenant(), member).await?.ok_or_else(no_such_member)?;
+        let current = memberships::lock(&mut tx, context.tenant(), member)
+            .await?
+            .ok_or_else(no_such_member)?;
         if !context.role().may_grant(current) || !context.role().may_grant(role) {
             return Err(above_own_role());
         }
@@ -67,8 +69,9 @@ impl Freehold {
         }
         let mut tx = self.catalog_of(context).await?;
         let owners = memberships::lock_owners(&mut tx, context.tenant()).await?;
-        let current =
-            memberships::lock(&mut tx, context.tenant(), member).await?.ok_or_else(no_such_member)?;
+        let current = memberships::lock(&mut tx, context.tenant(), member)
+            .await?
+            .ok_or_else(no_such_member)?;
         if !leaves && !context.role().may_grant(current) {
             return Err(above_own_role());
         }
@@ -95,13 +98,17 @@ impl Freehold {
         }
         let email: Email = email.parse()?;
         let token = OpaqueToken::generate(OpaqueKind::Invitation);
-        let expires_at = Timestamp::try_from(SystemTime::now() + INVITATION_LIFETIME)
-            .map_err(|source| Error::new(ErrorKind::Internal, "the clock is out of range").because(source))?;
+        let expires_at =
+            Timestamp::try_from(SystemTime::now() + INVITATION_LIFETIME).map_err(|source| {
+                Error::new(ErrorKind::Internal, "the clock is out of range").because(source)
+            })?;
         let invitation =
             Invitation { id: Uuid::new_v4(), email: email.as_str().to_owned(), role, expires_at };
         let mut tx = self.catalog_of(context).await?;
         if memberships::is_member(&mut tx, context.tenant(), &invitation.email).await? {
-            return Err(Error::new(ErrorKind::Conflict, "this person is a member already").field("email"));
+            return Err(
+                Error::new(ErrorKind::Conflict, "this person is a member already").field("email")
+            );
         }
         let actor = context.actor().id;
         invitations::upsert(&mut tx, context.tenant(), &invitation, &token.hash(), actor).await?;
@@ -144,5 +151,8 @@ fn above_own_role() -> Error {
 }
 
 fn last_owner() -> Error {
-    Error::new(ErrorKind::Conflict, "the last owner cannot leave or lose the role; make another owner first")
+    Error::new(
+        ErrorKind::Conflict,
+        "the last owner cannot leave or lose the role; make another owner first",
+    )
 }

@@ -157,7 +157,8 @@ impl SignIn {
     ) -> Result<(Option<Credential>, Vec<(Tenant, Role)>)> {
         self.limiter.check(email, client).map_err(|wait| Error::rate_limited(wait.seconds()))?;
         // A malformed address belongs to nobody, and takes as long to say so.
-        let email = email.parse::<Email>().map_or_else(|_| String::new(), |e| e.as_str().to_owned());
+        let email =
+            email.parse::<Email>().map_or_else(|_| String::new(), |e| e.as_str().to_owned());
         let mut tx = self.catalog("sign in").await?;
         let mut credential = identities::find_credential(&mut tx, &email).await?;
         let id = credential.as_ref().map_or(IdentityId::SYSTEM, |c| c.identity.id);
@@ -205,7 +206,11 @@ impl SignIn {
                 }
                 None
             }
-            Some(tenant) => Some(find_place(&mut tx, session.identity, |t| t.id == tenant).await?.ok_or_else(signed_out)?),
+            Some(tenant) => Some(
+                find_place(&mut tx, session.identity, |t| t.id == tenant)
+                    .await?
+                    .ok_or_else(signed_out)?,
+            ),
         };
         if let Some((tenant, _)) = &place {
             tenant.status.require_active()?;
@@ -217,7 +222,9 @@ impl SignIn {
 
     /// Ends the session of a refresh token. One that is not known is no error: it is signed out.
     pub async fn log_out(&self, refresh_token: &str) -> Result<()> {
-        let Ok(token) = OpaqueToken::parse(OpaqueKind::Refresh, refresh_token) else { return Ok(()) };
+        let Ok(token) = OpaqueToken::parse(OpaqueKind::Refresh, refresh_token) else {
+            return Ok(());
+        };
         let mut tx = self.catalog("sign out").await?;
         match sessions::exchange(&mut tx, &token.hash()).await? {
             Exchange::Unknown => {}
@@ -248,12 +255,10 @@ impl SignIn {
     /// Verifies an access token and the guard behind it: the tenant is active, the person is a
     /// member still, and has the role of this moment, whatever the token says.
     pub async fn authenticate(&self, access_token: &str) -> Result<Caller> {
-        let claims = self
-            .options
-            .tokens
-            .verify(access_token, SystemTime::now())
-            .map_err(|source| {
-                Error::new(ErrorKind::Unauthenticated, "the access token is not valid").because(source)
+        let claims =
+            self.options.tokens.verify(access_token, SystemTime::now()).map_err(|source| {
+                Error::new(ErrorKind::Unauthenticated, "the access token is not valid")
+                    .because(source)
             })?;
         let identity = IdentityId::from(claims.sub);
         match claims.tid {
@@ -290,7 +295,10 @@ impl SignIn {
             name: identity.name,
             role,
             tenant: current.map(|(tenant, _)| tenant.into()),
-            tenants: tenants.iter().map(|(t, role)| MyTenant { tenant: t.into(), role: *role }).collect(),
+            tenants: tenants
+                .iter()
+                .map(|(t, role)| MyTenant { tenant: t.into(), role: *role })
+                .collect(),
         })
     }
 
@@ -308,7 +316,9 @@ impl SignIn {
             if exists {
                 (self.check_password(email.as_str(), new.password.clone(), client).await?.0, true)
             } else {
-                self.limiter.check(email.as_str(), client).map_err(|wait| Error::rate_limited(wait.seconds()))?;
+                self.limiter
+                    .check(email.as_str(), client)
+                    .map_err(|wait| Error::rate_limited(wait.seconds()))?;
                 (None, false)
             }
         };
@@ -335,11 +345,13 @@ impl SignIn {
         name: &str,
         client: IpAddr,
     ) -> Result<TenantBrief> {
-        let unknown = || Error::new(ErrorKind::NotFound, "the invitation is unknown, used or expired");
+        let unknown =
+            || Error::new(ErrorKind::NotFound, "the invitation is unknown, used or expired");
         let token = OpaqueToken::parse(OpaqueKind::Invitation, token).map_err(|_| unknown())?;
         // Argon2 is slow; it must not run while the invitation's row is locked.
         let mut peek = self.catalog("read an invitation").await?;
-        let (_, email, _) = invitations::take(&mut peek, &token.hash()).await?.ok_or_else(unknown)?;
+        let (_, email, _) =
+            invitations::take(&mut peek, &token.hash()).await?.ok_or_else(unknown)?;
         let exists = identities::find_credential(&mut peek, &email).await?.is_some();
         drop(peek);
         let owner = if exists {
@@ -349,12 +361,16 @@ impl SignIn {
             self.freehold.prepare_owner(email.parse()?, name, password).await?
         };
         let mut tx = self.catalog("accept an invitation").await?;
-        let (tenant, _, role) = invitations::take(&mut tx, &token.hash()).await?.ok_or_else(unknown)?;
+        let (tenant, _, role) =
+            invitations::take(&mut tx, &token.hash()).await?.ok_or_else(unknown)?;
         let identity = match owner {
             Owner::Known(identity) => identity,
             Owner::New { identity, password_hash } => {
                 if !identities::insert(&mut tx, &identity, &password_hash).await? {
-                    return Err(Error::new(ErrorKind::Retryable, "this e-mail was registered meanwhile; try again"));
+                    return Err(Error::new(
+                        ErrorKind::Retryable,
+                        "this e-mail was registered meanwhile; try again",
+                    ));
                 }
                 identity
             }
@@ -387,7 +403,9 @@ impl SignIn {
             .options
             .tokens
             .issue(&subject, self.options.access_lifetime, SystemTime::now())
-            .map_err(|source| Error::new(ErrorKind::Internal, "no token can be issued").because(source))?;
+            .map_err(|source| {
+                Error::new(ErrorKind::Internal, "no token can be issued").because(source)
+            })?;
         Ok(Tokens {
             access_token,
             token_type: "Bearer",
@@ -418,7 +436,10 @@ async fn find_place(
 fn only_one(mut tenants: Vec<(Tenant, Role)>) -> Result<(Tenant, Role)> {
     match tenants.len() {
         1 => Ok(tenants.remove(0)),
-        0 => Err(Error::new(ErrorKind::Forbidden, "you belong to no tenant; sign up or ask for an invitation")),
+        0 => Err(Error::new(
+            ErrorKind::Forbidden,
+            "you belong to no tenant; sign up or ask for an invitation",
+        )),
         _ => {
             let slugs: Vec<_> = tenants.iter().take(20).map(|(t, _)| t.slug.as_str()).collect();
             Err(Error::new(

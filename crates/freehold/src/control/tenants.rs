@@ -43,7 +43,11 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::SlugTaken`], [`ErrorKind::InvalidInput`], [`ErrorKind::IdempotencyKeyReused`];
     /// [`ErrorKind::Setup`] if this server has no owner connection.
-    pub async fn create_tenant(&self, context: &OperatorContext, new: NewTenant) -> Result<Provisioned> {
+    pub async fn create_tenant(
+        &self,
+        context: &OperatorContext,
+        new: NewTenant,
+    ) -> Result<Provisioned> {
         let slug: Slug = new.slug.parse()?;
         let name = check_name("name", &new.name)?;
         let owner = match new.owner {
@@ -55,7 +59,11 @@ impl Freehold {
     }
 
     /// An operator's word is enough to make somebody known the owner; a new person needs a password.
-    async fn find_or_prepare_owner(&self, context: &OperatorContext, owner: NewOwner) -> Result<Owner> {
+    async fn find_or_prepare_owner(
+        &self,
+        context: &OperatorContext,
+        owner: NewOwner,
+    ) -> Result<Owner> {
         let email: Email = owner.email.parse()?;
         let mut tx = self.catalog(context).await?;
         let known = identities::find_credential(&mut tx, email.as_str()).await?;
@@ -64,13 +72,21 @@ impl Freehold {
             return Ok(Owner::Known(known.identity));
         }
         let Some(password) = owner.password else {
-            return Err(Error::new(ErrorKind::InvalidInput, "nobody has this e-mail yet; give a password too")
-                .field("owner.password"));
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "nobody has this e-mail yet; give a password too",
+            )
+            .field("owner.password"));
         };
         self.prepare_owner(email, &owner.name, password).await
     }
 
-    pub(crate) async fn prepare_owner(&self, email: Email, name: &str, password: String) -> Result<Owner> {
+    pub(crate) async fn prepare_owner(
+        &self,
+        email: Email,
+        name: &str,
+        password: String,
+    ) -> Result<Owner> {
         let name = if name.trim().is_empty() { String::new() } else { check_name("name", name)? };
         let password_hash = self.hasher().hash(password).await?;
         let identity = Identity {
@@ -82,10 +98,15 @@ impl Freehold {
         Ok(Owner::New { identity, password_hash })
     }
 
-    pub(crate) async fn provision(&self, context: &OperatorContext, order: Order) -> Result<Provisioned> {
+    pub(crate) async fn provision(
+        &self,
+        context: &OperatorContext,
+        order: Order,
+    ) -> Result<Provisioned> {
         let owner_pool = self.owner_pool()?;
         // Of many who race for a slug that is taken, few should queue for a connection that can DDL.
-        if order.idempotency.is_none() && self.resolver().find_by_slug(&order.slug).await?.is_some() {
+        if order.idempotency.is_none() && self.resolver().find_by_slug(&order.slug).await?.is_some()
+        {
             return Err(tenants::slug_taken(&order.slug));
         }
         let provisioned = provisioner::provision(owner_pool, context, order).await?;
@@ -100,7 +121,12 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::Setup`] if this server has no owner connection.
-    pub async fn run_script(&self, context: &OperatorContext, tenant: TenantId, sql: &str) -> Result<()> {
+    pub async fn run_script(
+        &self,
+        context: &OperatorContext,
+        tenant: TenantId,
+        sql: &str,
+    ) -> Result<()> {
         let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
         tenants::lock(tx.catalog(), tenant).await?.ok_or_else(no_such_tenant)?;
         tx.enter_schema(tenant).await?;
@@ -129,7 +155,11 @@ impl Freehold {
     }
 
     /// By slug, for people.
-    pub async fn get_tenant_by_slug(&self, context: &OperatorContext, slug: &str) -> Result<Tenant> {
+    pub async fn get_tenant_by_slug(
+        &self,
+        context: &OperatorContext,
+        slug: &str,
+    ) -> Result<Tenant> {
         let slug: Slug = slug.parse().map_err(|_| no_such_tenant())?;
         let mut tx = self.catalog(context).await?;
         let tenant = tenants::find_by_slug(&mut tx, &slug).await?;
@@ -199,8 +229,11 @@ impl Freehold {
                 identity.id
             }
             (None, None) => {
-                return Err(Error::new(ErrorKind::InvalidInput, "nobody has this e-mail yet; give a password too")
-                    .field("password"));
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    "nobody has this e-mail yet; give a password too",
+                )
+                .field("password"));
             }
         };
         tx.commit().await?;

@@ -5,7 +5,8 @@ use freehold::{Baseline, Freehold, Migration};
 
 /// A server that is only for tests; `./dev test` starts one and sets this.
 pub(crate) fn admin_url() -> String {
-    std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a PostgreSQL server for tests; run ./dev test")
+    std::env::var("DATABASE_URL")
+        .expect("DATABASE_URL leads to a PostgreSQL server for tests; run ./dev test")
 }
 
 /// One table, `notes(id, body)`, and one that refers to it.
