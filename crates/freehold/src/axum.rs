@@ -10,7 +10,7 @@ use axum_core::extract::{FromRef, FromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::TenantContext;
 use crate::control::sessions::{Caller, SignIn};
@@ -78,22 +78,18 @@ pub fn status(kind: ErrorKind) -> StatusCode {
     }
 }
 
-/// The headers that an error's answer carries besides its content type.
-pub fn headers(error: &Error) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+/// The header that an error's answer carries besides its content type, if its status wants one.
+pub fn header(error: &Error) -> Option<(HeaderName, HeaderValue)> {
     match error.kind() {
-        ErrorKind::Unauthenticated => {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
+        ErrorKind::Unauthenticated => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
         ErrorKind::RateLimited => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(error.retry_after_secs().unwrap_or(1)));
+            Some((RETRY_AFTER, HeaderValue::from(error.retry_after_secs().unwrap_or(1))))
         }
         ErrorKind::PoolExhausted | ErrorKind::Unavailable | ErrorKind::Retryable => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(1));
+            Some((RETRY_AFTER, HeaderValue::from(1)))
         }
-        _ => {}
+        _ => None,
     }
-    headers
 }
 
 /// What the caller may read of an error. What failed inside is for the log.
@@ -119,7 +115,7 @@ impl IntoResponse for Error {
         });
         let mut response = Response::new(Body::from(problem.to_string()));
         *response.status_mut() = status;
-        *response.headers_mut() = headers(&self);
+        response.headers_mut().extend(header(&self));
         let problem = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(CONTENT_TYPE, problem);
         response

@@ -73,6 +73,7 @@ WHERE c.relnamespace = $1::text::regnamespace AND c.relkind IN ('r', 'p', 'v', '
 
 const ISOLATION: &str = "tenant_isolation";
 const ACCESS: &str = "tenant_access";
+const ANALYTICS: &str = "freehold_analytics";
 
 impl Relation {
     fn policy(&self, name: &str) -> Option<&Policy> {
@@ -88,7 +89,19 @@ impl Relation {
     }
 
     fn is_granted_in_tenant(&self) -> bool {
-        self.granted_to.iter().any(|role| role != "freehold_analytics")
+        self.granted_to.iter().any(|role| role != ANALYTICS)
+    }
+
+    /// Grants for a table or view: what the baseline grants in the tenant stands as it is, but
+    /// analytics reads everything.
+    fn grants(&self, name: &str, sql: &mut String) {
+        if !self.is_granted_in_tenant() {
+            let _ = writeln!(sql, "GRANT SELECT ON {name} TO freehold_viewer;");
+            let _ = writeln!(sql, "GRANT INSERT, UPDATE, DELETE ON {name} TO freehold_member;");
+        }
+        if !self.granted_to.iter().any(|role| role == ANALYTICS) {
+            let _ = writeln!(sql, "GRANT SELECT ON {name} TO {ANALYTICS};");
+        }
     }
 }
 
@@ -119,25 +132,13 @@ pub(crate) fn protection_sql(tenant: TenantId, relations: &[Relation]) -> String
                         );
                     }
                 }
-                if !relation.is_granted_in_tenant() {
-                    let _ = write!(
-                        sql,
-                        "GRANT SELECT ON {name} TO freehold_viewer, freehold_analytics;\n\
-                         GRANT INSERT, UPDATE, DELETE ON {name} TO freehold_member;\n"
-                    );
-                }
+                relation.grants(&name, &mut sql);
             }
             RelationKind::View => {
                 if !relation.security_invoker {
                     let _ = writeln!(sql, "ALTER VIEW {name} SET (security_invoker = true);");
                 }
-                if !relation.is_granted_in_tenant() {
-                    let _ = write!(
-                        sql,
-                        "GRANT SELECT ON {name} TO freehold_viewer, freehold_analytics;\n\
-                         GRANT INSERT, UPDATE, DELETE ON {name} TO freehold_member;\n"
-                    );
-                }
+                relation.grants(&name, &mut sql);
             }
             RelationKind::Sequence => {
                 if !relation.is_granted_in_tenant() {
@@ -267,7 +268,8 @@ mod tests {
     fn what_the_baseline_grants_is_left_alone() {
         let mut notes = relation("notes", RelationKind::Table);
         notes.granted_to = vec!["freehold_member".into()];
-        assert!(!protection_sql(TENANT, &[notes]).contains("GRANT"));
+        let sql = protection_sql(TENANT, &[notes]);
+        assert_eq!(sql.matches("GRANT").count(), 1, "analytics alone: {sql}");
     }
 
     #[test]

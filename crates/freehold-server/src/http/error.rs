@@ -4,7 +4,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use freehold::ErrorKind;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -26,7 +26,7 @@ pub(super) struct Problem {
     /// The same as `detail`: where clients of PostgREST look for it.
     message: String,
     #[serde(skip)]
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
@@ -44,7 +44,7 @@ impl Problem {
             code: code.into(),
             field: None,
             hint: None,
-            headers: HeaderMap::new(),
+            headers: Vec::new(),
         }
     }
 
@@ -54,7 +54,7 @@ impl Problem {
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Problem {
-        self.headers.insert(name, value);
+        self.headers.push((name, value));
         self
     }
 
@@ -75,7 +75,7 @@ impl From<freehold::Error> for Problem {
         }
         let mut problem = Problem::new(status, kind.code(), freehold::axum::detail(&error));
         problem.field = error.field_name().map(str::to_owned);
-        problem.headers = freehold::axum::headers(&error);
+        problem.headers.extend(freehold::axum::header(&error));
         problem
     }
 }

@@ -18,6 +18,7 @@ pub(crate) fn notes_baseline() -> Baseline {
 
 pub(crate) struct House {
     pub(crate) freehold: Freehold,
+    /// Dropped with the house; and the way to a raw connection.
     pub(crate) database: TestDatabase,
 }
 
