@@ -77,6 +77,13 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
     let owner_url = url_for("freehold_owner", &given.owner, &made.owner);
 
     if let Some(folder) = &args.baseline {
+        let known =
+            |given: &Option<String>, made: &Option<String>| given.is_some() || made.is_some();
+        if !known(&given.app, &made.app) || !known(&given.owner, &made.owner) {
+            return Err("the roles were there before, with passwords that are not known here: \
+                        give --app-password and --owner-password, or use `freehold migrate up`"
+                .into());
+        }
         let baseline = Baseline::read(folder)?;
         let freehold = Freehold::connect(&Options::new(&app_url).owner_url(&owner_url)).await?;
         freehold.migrate(&baseline, MigrateOptions::default(), &|_, _| {}).await?;

@@ -1,4 +1,5 @@
 //! The library against a real PostgreSQL. One binary; each file reads as a list of claims.
 
+mod layers;
 mod support;
 mod transactions;
