@@ -54,7 +54,8 @@ impl DatabaseSettings {
             |connections: u16| PoolLimits { connections_max: connections.into(), wait_max };
         Options {
             app_url: self.database_url.clone(),
-            owner_url: self.database_owner_url.clone(),
+            // Set to nothing is not set: compose files and shells do that.
+            owner_url: self.database_owner_url.clone().filter(|url| !url.is_empty()),
             app_pool: limits(self.max_connection_pool),
             owner_pool: limits(self.max_owner_connection_pool),
         }
@@ -135,7 +136,9 @@ fn check_secret(secret: String) -> Result<String, String> {
 
 impl SignInSettings {
     pub fn options(&self) -> Result<SignInOptions, String> {
-        let keyring = Keyring::new(&self.jwt_secret, &self.jwt_secrets_retired)
+        let retired: Vec<_> =
+            self.jwt_secrets_retired.iter().filter(|secret| !secret.is_empty()).collect();
+        let keyring = Keyring::new(&self.jwt_secret, &retired)
             .map_err(|error| format!("JWT_SECRETS_RETIRED: {error}"))?;
         let rate = |count| Rate { burst: count, per_minute: count };
         Ok(SignInOptions {

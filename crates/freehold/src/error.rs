@@ -197,17 +197,22 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
+/// The message and what is behind it, for operators and logs; HTTP answers use `message()`.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        // The source is part of the text for operators and logs; HTTP answers use `message()`.
-        match self.database() {
-            Some(db) => write!(f, ": {} ({})", db.message(), db.code().code()),
-            None => match &self.source {
-                Some(source) => write!(f, ": {source}"),
-                None => Ok(()),
-            },
+        if let Some(db) = self.database() {
+            if self.message.contains(db.message()) {
+                return Ok(());
+            }
+            return write!(f, ": {} ({})", db.message(), db.code().code());
         }
+        let mut next = StdError::source(self);
+        while let Some(cause) = next {
+            write!(f, ": {cause}")?;
+            next = cause.source();
+        }
+        Ok(())
     }
 }
 

@@ -187,6 +187,13 @@ impl Freehold {
         init::check(&self.0.app).await
     }
 
+    /// Tables of tenants that row-level security does not protect, as `schema.table`, at most
+    /// `limit`. Reads the whole fleet's entries in PostgreSQL's catalog, so ask now and then.
+    pub async fn list_unprotected_tables(&self, limit: i64) -> Result<Vec<String>> {
+        let client = pool::connect(&self.0.app.target()).await?;
+        policy::list_unprotected(&client, limit).await
+    }
+
     pub fn pool_status(&self) -> PoolStatus {
         self.0.app.status()
     }

@@ -71,7 +71,7 @@ pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
                 Output::text(&format!("The baseline is at version {}.", status.version));
                 for (version, count) in &status.tenants {
                     let behind = if *version < status.version { "  (behind)" } else { "" };
-                    Output::text(&format!("{count} tenants at version {version}{behind}"));
+                    Output::text(&format!("Tenants at version {version}: {count}{behind}"));
                 }
                 print_failures(&status.failed);
             }
@@ -86,7 +86,7 @@ fn print_failures(failed: &[MigrateFailure]) {
     }
     if !failed.is_empty() {
         eprintln!(
-            "{} tenants failed and are as they were; run `freehold migrate up` again once the cause is gone",
+            "Tenants that failed and are as they were: {}. Run `freehold migrate up` again once the cause is gone",
             failed.len()
         );
     }

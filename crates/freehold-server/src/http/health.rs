@@ -1,14 +1,18 @@
 //! Probes and metrics.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
+use freehold::Freehold;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName};
+use tokio::sync::Mutex;
 
 use super::error::Problem;
 use super::state::AppState;
 
+/// How old the answer may be to whether every table is protected.
+const UNPROTECTED_AGE_MAX: Duration = Duration::from_secs(5);
 /// Longer than this, and the database does not count as reachable.
 const READY_MAX: Duration = Duration::from_secs(2);
 
@@ -19,20 +23,49 @@ pub(super) async fn livez() -> &'static str {
 }
 
 /// The service can do its work: the database answers, the catalog is at the version this build
-/// needs, and row-level security binds the app role.
+/// needs, and row-level security binds the app role and protects every tenant's tables.
 #[utoipa::path(get, path = "/readyz", tag = "operations", security(()),
     responses((status = 200, body = str), (status = 503, body = Problem)))]
 pub(super) async fn readyz(State(state): State<AppState>) -> Result<&'static str, Problem> {
     let unready = |detail: &str| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail).retry_after(1)
     };
-    match tokio::time::timeout(READY_MAX, state.freehold().check()).await {
-        Ok(Ok(())) => Ok("ready\n"),
+    let checks = async {
+        state.freehold().check().await?;
+        state.unprotected().list(state.freehold()).await
+    };
+    match tokio::time::timeout(READY_MAX, checks).await {
+        Ok(Ok(unprotected)) if unprotected.is_empty() => Ok("ready\n"),
+        Ok(Ok(unprotected)) => {
+            tracing::error!(?unprotected, "tables without row-level security");
+            Err(unready(
+                "a tenant's table is not protected by row-level security; the log names it",
+            ))
+        }
         Ok(Err(error)) => {
             tracing::warn!(%error, "not ready");
             Err(unready(error.message()))
         }
         Err(_) => Err(unready("the database does not answer")),
+    }
+}
+
+/// The tables that lack protection, looked up at most once in [`UNPROTECTED_AGE_MAX`]: the whole
+/// fleet is read for it, and probes come often.
+#[derive(Default)]
+pub(super) struct Unprotected(Mutex<Option<(Instant, Vec<String>)>>);
+
+impl Unprotected {
+    async fn list(&self, freehold: &Freehold) -> freehold::Result<Vec<String>> {
+        let mut last = self.0.lock().await;
+        if let Some((at, list)) = last.as_ref()
+            && at.elapsed() < UNPROTECTED_AGE_MAX
+        {
+            return Ok(list.clone());
+        }
+        let list = freehold.list_unprotected_tables(5).await?;
+        *last = Some((Instant::now(), list.clone()));
+        Ok(list)
     }
 }
 

@@ -8,6 +8,7 @@ use freehold::{Freehold, Result};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 
+use super::health::Unprotected;
 use crate::config::HttpSettings;
 use crate::data::{MODEL_SQL, Model};
 
@@ -23,6 +24,7 @@ struct Inner {
     places: Arc<Semaphore>,
     model: Arc<RwLock<Arc<Model>>>,
     metrics: PrometheusHandle,
+    unprotected: Unprotected,
     /// Reads the model anew when the baseline changes.
     refresher: tokio::task::JoinHandle<()>,
 }
@@ -69,6 +71,7 @@ impl AppState {
             places: Arc::new(Semaphore::new(settings.max_concurrent_requests as usize)),
             model,
             metrics: crate::telemetry::init_metrics(),
+            unprotected: Unprotected::default(),
             refresher,
         })))
     }
@@ -99,6 +102,10 @@ impl AppState {
 
     pub(super) fn model(&self) -> Arc<Model> {
         Arc::clone(&self.0.model.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn unprotected(&self) -> &Unprotected {
+        &self.0.unprotected
     }
 
     pub(super) fn metrics(&self) -> &PrometheusHandle {
