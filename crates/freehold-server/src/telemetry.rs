@@ -1,5 +1,8 @@
 //! Logs and metrics: where they go. What is logged and counted stands where it happens.
 
+use std::io::IsTerminal as _;
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -13,7 +16,10 @@ const SECONDS: &[f64] =
 pub(crate) fn init_logs(settings: &LogSettings) -> Result<(), String> {
     let filter = EnvFilter::try_new(&settings.log_level)
         .map_err(|error| format!("LOG_LEVEL: {error}; try `info` or `freehold=debug`"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let installed = match settings.log_format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Pretty => builder.compact().with_target(false).try_init(),
@@ -30,5 +36,31 @@ pub(crate) fn init_metrics() -> PrometheusHandle {
     let handle = recorder.handle();
     // Only the first recorder of a process is the global one; tests start several services.
     let _ = metrics::set_global_recorder(recorder);
+    describe();
     handle
+}
+
+/// Every metric of the service, with its meaning.
+fn describe() {
+    describe_counter!(
+        "freehold_http_requests_total",
+        "Requests answered, by method, route and status"
+    );
+    describe_counter!(
+        "freehold_http_refused_total",
+        "Requests refused because too many were being served"
+    );
+    describe_histogram!(
+        "freehold_http_request_seconds",
+        Unit::Seconds,
+        "Time to answer a request, by route"
+    );
+    describe_counter!(
+        "freehold_isolation_violations_total",
+        "Queries that the database refused for their tenant context"
+    );
+    describe_gauge!("freehold_pool_connections_max", "The most connections a pool may have");
+    describe_gauge!("freehold_pool_connections", "Connections of a pool");
+    describe_gauge!("freehold_pool_idle", "Connections of a pool that nobody uses");
+    describe_gauge!("freehold_pool_waiting", "Requests that wait for a connection of a pool");
 }

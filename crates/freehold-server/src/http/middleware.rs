@@ -7,8 +7,8 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
-use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -19,6 +19,7 @@ use super::state::AppState;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A longer id from outside is replaced.
 const REQUEST_ID_BYTES_MAX: usize = 64;
+const DETAIL_BYTES_MAX: usize = 2048;
 
 /// Gives the request an id, logs and counts it, and marks the answer as nobody's to cache.
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {
@@ -37,14 +38,21 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
 
     let status = response.status();
     let elapsed = started.elapsed();
-    metrics::counter!("freehold_http_requests_total", "method" => method.to_string(),
+    metrics::counter!("freehold_http_requests_total", "method" => method_label(&method),
         "route" => route.clone(), "status" => status.as_u16().to_string())
     .increment(1);
     metrics::histogram!("freehold_http_request_seconds", "route" => route.clone())
         .record(elapsed.as_secs_f64());
     span.in_scope(|| {
         let tenant = tenant.0.get().map(ToString::to_string).unwrap_or_default();
-        tracing::info!(%method, route, status = status.as_u16(), ms = elapsed.as_secs_f64() * 1e3, tenant, "answered");
+        let (status, ms) = (status.as_u16(), elapsed.as_secs_f64() * 1e3);
+        // Probes come every few seconds and say little.
+        match route.as_str() {
+            "/livez" | "/readyz" | "/metrics" => {
+                tracing::debug!(%method, route, status, ms, "answered")
+            }
+            _ => tracing::info!(%method, route, status, ms, tenant, "answered"),
+        }
     });
 
     let headers = response.headers_mut();
@@ -52,6 +60,20 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-store"));
     response
+}
+
+/// A label has few values: what a client makes up is not one.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
 }
 
 /// The caller's id if it is a plain word, else a new one.
@@ -88,6 +110,24 @@ pub(super) async fn bound(State(state): State<AppState>, request: Request, next:
         )
         .into_response(),
     }
+}
+
+/// Turns the framework's own refusals, of a path or query that does not parse, into problems.
+pub(super) async fn speak_problem(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    let plain = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_none_or(|value| value.as_bytes().starts_with(b"text/plain"));
+    if !(status.is_client_error() || status.is_server_error()) || !plain {
+        return response;
+    }
+    let detail = match axum::body::to_bytes(response.into_body(), DETAIL_BYTES_MAX).await {
+        Ok(bytes) if !bytes.is_empty() => String::from_utf8_lossy(&bytes).into_owned(),
+        _ => "the request is malformed".to_owned(),
+    };
+    Problem::new(status, "invalid_input", detail).into_response()
 }
 
 /// A panic in a handler is that request's misfortune alone.

@@ -21,6 +21,7 @@ pub fn router(state: AppState) -> Router {
         // From the outside in: every answer gets an id, headers and a line in the log; then the
         // request is bounded; a panic answers like any other fault.
         .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(from_fn(middleware::speak_problem))
         .layer(from_fn(middleware::catch_panic))
         .layer(from_fn_with_state(state.clone(), middleware::bound))
         // Probes and metrics must answer when everything else is busy.
