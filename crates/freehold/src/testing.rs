@@ -14,7 +14,6 @@ use crate::actor::{Actor, Role};
 use crate::context::{OperatorContext, TenantContext};
 use crate::control::tenants::{NewOwner, NewTenant};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::IdentityId;
 use crate::init::{self, Passwords};
 use crate::migrator::{Baseline, MigrateOptions};
 use crate::pool;
@@ -120,8 +119,13 @@ pub async fn create_tenant(freehold: &Freehold, slug: &str) -> Result<(Tenant, T
     let new =
         NewTenant { slug: slug.into(), name: slug.into(), owner: Some(owner), idempotency: None };
     let tenant = freehold.create_tenant(&operator, new).await?.tenant;
-    let actor = Actor { id: IdentityId::generate(), role: Role::Owner };
-    let context = freehold.tenant_context_as(tenant.id, actor).await?;
+    // The owner's own id, so that what a test writes here and what it writes signed in are by one
+    // person.
+    let system = Actor { role: Role::Owner, ..Actor::SYSTEM };
+    let context = freehold.tenant_context_as(tenant.id, system).await?;
+    let members = freehold.list_members(&context, None, Some(1)).await?;
+    let owner = members.first().ok_or_else(|| Error::new(ErrorKind::Internal, "no owner"))?;
+    let context = freehold.tenant_context(tenant.id, owner.id).await?;
     Ok((tenant, context))
 }
 
