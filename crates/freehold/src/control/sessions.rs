@@ -20,7 +20,10 @@ use crate::limiter::{SignInLimiter, SignInLimits};
 use crate::passwords::{check_rules, needs_rehash};
 use crate::provisioner::{Order, Owner};
 use crate::tenant::{Tenant, check_name};
-use crate::tokens::{AccessClaims, AccessTokens, OpaqueKind, OpaqueToken, Subject};
+use crate::tokens::{
+    ACCESS_LIFETIME, AccessClaims, AccessTokens, KeyError, Keyring, OpaqueKind, OpaqueToken,
+    Subject,
+};
 use crate::tx::CatalogTx;
 
 /// More tenants than this are not listed to a person at sign-in.
@@ -34,6 +37,23 @@ pub struct SignInOptions {
     /// A session ends after this long without a refresh, and at the latest then.
     pub session_lifetime: Duration,
     pub limits: SignInLimits,
+}
+
+impl SignInOptions {
+    /// Signs tokens with `secret` for the issuer and audience `freehold`; access for
+    /// [`ACCESS_LIFETIME`], sessions of 30 days, the default limits.
+    ///
+    /// # Errors
+    /// [`KeyError::TooShort`]: a secret has at least 32 bytes.
+    pub fn new(secret: &str) -> Result<SignInOptions, KeyError> {
+        let keyring = Keyring::new(secret, &[] as &[&str])?;
+        Ok(SignInOptions {
+            tokens: AccessTokens::new(keyring, "freehold", "freehold"),
+            access_lifetime: ACCESS_LIFETIME,
+            session_lifetime: Duration::from_secs(30 * 24 * 3600),
+            limits: SignInLimits::default(),
+        })
+    }
 }
 
 /// Sign-in over a [`Freehold`]: a service that has its own needs none of it.
@@ -106,6 +126,11 @@ impl SignIn {
     pub fn new(freehold: Freehold, options: SignInOptions) -> SignIn {
         let limiter = SignInLimiter::new(options.limits);
         SignIn { freehold, options, limiter }
+    }
+
+    /// The fleet that people sign in to.
+    pub fn freehold(&self) -> &Freehold {
+        &self.freehold
     }
 
     /// Signs in by password. Without `tenant`: to the only one the person belongs to, or as an
