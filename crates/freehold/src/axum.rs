@@ -104,19 +104,22 @@ pub fn detail(error: &Error) -> &str {
     }
 }
 
-/// problem+json (RFC 9457) with a stable `code`.
+/// problem+json (RFC 9457) with a stable `code`, and the `field` at fault if there is one.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = status(self.kind());
         if status.is_server_error() {
             tracing::error!(error = %self, code = self.kind().code(), "request failed");
         }
-        let problem = serde_json::json!({
+        let mut problem = serde_json::json!({
             "status": status.as_u16(),
             "title": status.canonical_reason(),
             "detail": detail(&self),
             "code": self.kind().code(),
         });
+        if let Some(field) = self.field_name() {
+            problem["field"] = field.into();
+        }
         let mut response = Response::new(Body::from(problem.to_string()));
         *response.status_mut() = status;
         *response.headers_mut() = headers(&self);

@@ -92,16 +92,19 @@ impl ErrorKind {
 }
 
 impl Error {
+    /// An error of your own, answered as one of Freehold's. `message` is for the caller to read.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error { kind, message: message.into(), field: None, source: None }
     }
 
-    pub(crate) fn field(mut self, field: &'static str) -> Self {
+    /// Says which field of the input is at fault.
+    pub fn field(mut self, field: &'static str) -> Self {
         self.field = Some(field);
         self
     }
 
-    pub(crate) fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    /// Keeps what caused it, for the log. The caller never sees it.
+    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
