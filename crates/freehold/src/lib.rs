@@ -49,8 +49,12 @@ pub use crate::migrator::{
 pub use crate::pool::{PoolLimits, PoolStatus};
 pub use crate::tenant::{Tenant, TenantStatus, Transition};
 pub use crate::tx::{Params, TenantTx, TextParam};
+/// The time of this API, as rows and answers hold it.
+pub use jiff;
 /// The driver whose rows and parameters are used here.
 pub use tokio_postgres;
+/// What ids are made of, as rows and parameters hold them.
+pub use uuid;
 
 /// Where the database is, and how much of it may be used.
 #[derive(Clone)]

@@ -42,7 +42,8 @@ pub struct Baseline {
 impl Baseline {
     /// Reads a folder. Files that don't end in `.sql` are passed over; one that does and has no
     /// number is an error, for it would be forgotten otherwise.
-    pub fn read(folder: &Path) -> Result<Baseline> {
+    pub fn read(folder: impl AsRef<Path>) -> Result<Baseline> {
+        let folder = folder.as_ref();
         let refuse = |why: String| Error::new(ErrorKind::Setup, why);
         let entries = std::fs::read_dir(folder).map_err(|source| {
             refuse(format!("the folder of migrations {} cannot be read", folder.display()))
@@ -87,7 +88,10 @@ impl Baseline {
 }
 
 impl Migration {
-    pub fn new(version: i32, name: &str, statements: String) -> Migration {
+    /// For a migration that is compiled in: `Migration::new(1, "shop", include_str!(…))` is the
+    /// same as the file `0001_shop.sql` with that text.
+    pub fn new(version: i32, name: &str, statements: impl Into<String>) -> Migration {
+        let statements = statements.into();
         let digest = Sha256::digest(statements.as_bytes());
         let checksum = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         Migration { version, name: name.to_owned(), checksum, statements }
