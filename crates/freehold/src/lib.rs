@@ -172,9 +172,16 @@ impl Freehold {
         migrator::status(&self.0.app).await
     }
 
-    /// Reads from the template's schema, as JSON text: what does not depend on a tenant.
-    pub async fn describe_template(&self, sql: &str) -> Result<String> {
-        let tx = self.catalog(&OperatorContext::system("read the template")).await?;
+    /// Runs a query about the template, whose schema is its parameter `$1`, and returns the text
+    /// in its first row and column: what does not depend on a tenant.
+    ///
+    /// It sees the catalog, so it takes leave to, and only text that is part of the program.
+    pub async fn describe_template(
+        &self,
+        context: &OperatorContext,
+        sql: &'static str,
+    ) -> Result<String> {
+        let tx = self.catalog(context).await?;
         let rows = tx.query_and_commit(sql, &[&TEMPLATE_SCHEMA]).await?;
         rows.first()
             .map(|row| row.get(0))
