@@ -44,12 +44,12 @@ pub struct OperatorContext {
 
 impl OperatorContext {
     /// For an operator who has signed in.
-    pub fn of(actor: IdentityId, reason: &'static str) -> Self {
+    pub const fn of(actor: IdentityId, reason: &'static str) -> Self {
         OperatorContext { actor, reason }
     }
 
     /// For the system's own work: sign-in, resolving a token, the command line.
-    pub fn system(reason: &'static str) -> Self {
+    pub const fn system(reason: &'static str) -> Self {
         OperatorContext { actor: IdentityId::SYSTEM, reason }
     }
 
