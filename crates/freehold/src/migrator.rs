@@ -26,10 +26,13 @@ use crate::tx::{CatalogTx, OwnerTx};
 /// One numbered SQL file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
+    /// The file's number, above 0. Migrations are applied in its order.
     pub version: i32,
+    /// What follows the number in the file's name.
     pub name: String,
     /// SHA-256 of the file, in hex.
     pub checksum: String,
+    /// The SQL, run in one transaction with the search path on one tenant's schema.
     pub statements: String,
 }
 
@@ -82,6 +85,7 @@ impl Baseline {
         Ok(Baseline { migrations })
     }
 
+    /// In the order of their numbers.
     pub fn migrations(&self) -> &[Migration] {
         &self.migrations
     }
@@ -126,13 +130,18 @@ pub struct MigrateReport {
     pub adopted: Vec<String>,
     /// Tenants that were behind and are not any more.
     pub migrated: usize,
+    /// Tenants that are as they were; the next run tries them again.
     pub failed: Vec<MigrateFailure>,
 }
 
+/// A tenant that could not be migrated.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct MigrateFailure {
+    /// Its slug.
     pub tenant: String,
+    /// The migration that failed.
     pub version: i32,
+    /// Why: PostgreSQL's message and the place in the file, for the one who migrates.
     pub error: String,
 }
 
@@ -143,6 +152,7 @@ pub struct MigrateStatus {
     pub version: i32,
     /// How many tenants are at each version.
     pub tenants: Vec<(i32, i64)>,
+    /// Whom the last run failed for.
     pub failed: Vec<MigrateFailure>,
 }
 
