@@ -8,7 +8,9 @@ use crate::ids::IdentityId;
 /// The one who acts in a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Actor {
+    /// Who: a person, or [`IdentityId::SYSTEM`].
     pub id: IdentityId,
+    /// As what: it decides which rights PostgreSQL gives the transaction.
     pub role: Role,
 }
 
@@ -21,18 +23,24 @@ impl Actor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
+    /// Reads the data.
     Viewer,
+    /// Reads and writes the data.
     Member,
+    /// Manages members too.
     Admin,
+    /// Has an admin's rights, and alone may make or unmake owners. The last one keeps the role.
     Owner,
     /// Runs the platform; belongs to no tenant.
     Operator,
 }
 
 impl Role {
+    /// Every role, from the fewest rights to the most; last, the one that has none in a tenant.
     pub const ALL: [Role; 5] =
         [Role::Viewer, Role::Member, Role::Admin, Role::Owner, Role::Operator];
 
+    /// The role in lower case, as the catalog, tokens and JSON hold it.
     pub fn as_str(self) -> &'static str {
         match self {
             Role::Viewer => "viewer",
@@ -76,15 +84,22 @@ impl Role {
 /// What is asked for. Each endpoint and each control function asks for exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
+    /// Read the tenant's tables.
     ReadData,
+    /// Change what is in the tenant's tables.
     WriteData,
+    /// See who belongs to the tenant.
     ListMembers,
+    /// Invite and remove members, and change their roles.
     ManageMembers,
+    /// See the fleet.
     ListTenants,
+    /// Create, suspend and resume tenants.
     ManageTenants,
 }
 
 impl Action {
+    /// Every action.
     pub const ALL: [Action; 6] = [
         Action::ReadData,
         Action::WriteData,

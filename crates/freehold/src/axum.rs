@@ -2,6 +2,53 @@
 //!
 //! A handler that takes a [`Tenant`] cannot be reached without a valid access token, an active
 //! tenant and a present membership. It needs `Arc<SignIn>` from the router's state.
+//! An [`Error`] is an answer, so handlers return it as it is.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use axum::extract::State;
+//! use axum::routing::get;
+//! use axum::{Json, Router};
+//! use freehold::axum::Tenant;
+//! use freehold::control::sessions::{SignIn, SignInOptions};
+//! # use axum::http::{Request, StatusCode};
+//! # use freehold::testing::{PASSWORD, TestDatabase, create_tenant};
+//! # use freehold::{Baseline, Migration};
+//! # use tower::ServiceExt as _;
+//!
+//! async fn list(
+//!     State(sign_in): State<Arc<SignIn>>,
+//!     Tenant(context): Tenant,
+//! ) -> freehold::Result<Json<Vec<String>>> {
+//!     let rows = sign_in.freehold().query(&context, "SELECT body FROM notes", &[]).await?;
+//!     Ok(Json(rows.iter().map(|row| row.get("body")).collect()))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> freehold::Result<()> {
+//! # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+//! # let notes = "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL UNIQUE)";
+//! # let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
+//! # let database = TestDatabase::create(&server, &baseline).await?;
+//! # let freehold = database.freehold().await?;
+//! # let secret = "0123456789abcdef0123456789abcdef";
+//! let sign_in = Arc::new(SignIn::new(freehold, SignInOptions::new(secret)?));
+//! let router: Router = Router::new().route("/notes", get(list)).with_state(sign_in.clone());
+//! # create_tenant(sign_in.freehold(), "acme").await?;
+//! # let client = std::net::Ipv4Addr::LOCALHOST.into();
+//! # let tokens = sign_in.log_in("owner@acme.example", PASSWORD.into(), None, client).await?;
+//! # let bearer = format!("Bearer {}", tokens.access_token);
+//! # let signed_in = Request::get("/notes").header("authorization", bearer);
+//! # for (request, status) in
+//! #     [(Request::get("/notes"), StatusCode::UNAUTHORIZED), (signed_in, StatusCode::OK)]
+//! # {
+//! #     let request = request.body(axum::body::Body::empty()).unwrap();
+//! #     assert_eq!(router.clone().oneshot(request).await.unwrap().status(), status);
+//! # }
+//! # Ok(())
+//! # }
+//! ```
 
 use std::sync::Arc;
 
@@ -17,6 +64,9 @@ use crate::control::sessions::{Caller, SignIn};
 use crate::error::{Error, ErrorKind};
 
 /// The context of a request in a tenant.
+///
+/// Without a valid token the request is answered with 401, in a suspended tenant with 403 and the
+/// code `tenant_suspended`, with an operator's token with 403.
 pub struct Tenant(pub TenantContext);
 
 impl<S> FromRequestParts<S> for Tenant
@@ -100,19 +150,22 @@ pub fn detail(error: &Error) -> &str {
     }
 }
 
-/// problem+json (RFC 9457) with a stable `code`.
+/// problem+json (RFC 9457) with a stable `code`, and the `field` at fault if there is one.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = status(self.kind());
         if status.is_server_error() {
             tracing::error!(error = %self, code = self.kind().code(), "request failed");
         }
-        let problem = serde_json::json!({
+        let mut problem = serde_json::json!({
             "status": status.as_u16(),
             "title": status.canonical_reason(),
             "detail": detail(&self),
             "code": self.kind().code(),
         });
+        if let Some(field) = self.field_name() {
+            problem["field"] = field.into();
+        }
         let mut response = Response::new(Body::from(problem.to_string()));
         *response.status_mut() = status;
         response.headers_mut().extend(header(&self));

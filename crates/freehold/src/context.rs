@@ -21,14 +21,17 @@ impl TenantContext {
         TenantContext { tenant, actor }
     }
 
+    /// The tenant whose schema a transaction of this context works in.
     pub fn tenant(&self) -> TenantId {
         self.tenant
     }
 
+    /// Who acts: `freehold.actor_id()` in SQL.
     pub fn actor(&self) -> Actor {
         self.actor
     }
 
+    /// As what: `freehold.actor_role()` in SQL.
     pub fn role(&self) -> Role {
         self.actor.role
     }
@@ -44,19 +47,21 @@ pub struct OperatorContext {
 
 impl OperatorContext {
     /// For an operator who has signed in.
-    pub fn of(actor: IdentityId, reason: &'static str) -> Self {
+    pub const fn of(actor: IdentityId, reason: &'static str) -> Self {
         OperatorContext { actor, reason }
     }
 
     /// For the system's own work: sign-in, resolving a token, the command line.
-    pub fn system(reason: &'static str) -> Self {
+    pub const fn system(reason: &'static str) -> Self {
         OperatorContext { actor: IdentityId::SYSTEM, reason }
     }
 
+    /// Who acts.
     pub fn actor(&self) -> IdentityId {
         self.actor
     }
 
+    /// Why, as it is logged.
     pub fn reason(&self) -> &'static str {
         self.reason
     }

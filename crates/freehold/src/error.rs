@@ -92,20 +92,24 @@ impl ErrorKind {
 }
 
 impl Error {
+    /// An error of your own, answered as one of Freehold's. `message` is for the caller to read.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error { kind, message: message.into(), field: None, source: None }
     }
 
-    pub(crate) fn field(mut self, field: &'static str) -> Self {
+    /// Says which field of the input is at fault.
+    pub fn field(mut self, field: &'static str) -> Self {
         self.field = Some(field);
         self
     }
 
-    pub(crate) fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    /// Keeps what caused it, for the log. The caller never sees it.
+    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
+    /// What kind of error it is, to match on.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -132,6 +136,38 @@ impl Error {
     }
 
     /// PostgreSQL's own error, if the database answered with one.
+    ///
+    /// What a violated constraint of yours means to a caller, the library cannot know; its name
+    /// tells:
+    ///
+    /// ```
+    /// use freehold::{Error, ErrorKind};
+    ///
+    /// fn explain(error: Error) -> Error {
+    ///     match error.database().and_then(|db| db.constraint()) {
+    ///         Some("notes_body_key") => {
+    ///             Error::new(ErrorKind::Conflict, "there is such a note").field("body")
+    ///         }
+    ///         _ => error,
+    ///     }
+    /// }
+    /// # use freehold::testing::{TestDatabase, create_tenant};
+    /// # use freehold::{Baseline, Migration};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> freehold::Result<()> {
+    /// # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+    /// # let notes = "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL UNIQUE)";
+    /// # let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
+    /// # let database = TestDatabase::create(&server, &baseline).await?;
+    /// # let freehold = database.freehold().await?;
+    /// # let (_, context) = create_tenant(&freehold, "acme").await?;
+    /// let insert = "INSERT INTO notes (body) VALUES ('buy milk')";
+    /// freehold.query(&context, insert, &[]).await?;
+    /// let refused = freehold.query(&context, insert, &[]).await.map_err(explain).unwrap_err();
+    /// assert_eq!(refused.kind(), ErrorKind::Conflict);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn database(&self) -> Option<&tokio_postgres::error::DbError> {
         self.source.as_deref()?.downcast_ref::<tokio_postgres::Error>()?.as_db_error()
     }
@@ -222,4 +258,5 @@ impl StdError for Error {
     }
 }
 
+/// A result whose error is this crate's unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

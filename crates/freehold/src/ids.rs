@@ -21,6 +21,7 @@ impl TenantId {
         TenantId(Uuid::new_v4())
     }
 
+    /// As a parameter of a statement.
     pub fn as_uuid(&self) -> Uuid {
         self.0
     }
@@ -71,6 +72,7 @@ impl IdentityId {
         IdentityId(Uuid::new_v4())
     }
 
+    /// As a parameter of a statement.
     pub fn as_uuid(&self) -> Uuid {
         self.0
     }
@@ -138,6 +140,7 @@ const RESERVED: &[&str] = &[
 ];
 
 impl Slug {
+    /// The slug as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -203,6 +206,7 @@ impl fmt::Debug for Slug {
 pub struct Email(String);
 
 impl Email {
+    /// The address as text, in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }

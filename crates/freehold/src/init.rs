@@ -24,16 +24,22 @@ const TENANT_ROLES: [&str; 3] = ["freehold_viewer", "freehold_member", "freehold
 /// Passwords to set. A role that is new and has none here cannot log in by password.
 #[derive(Clone, Default)]
 pub struct Passwords {
+    /// For `freehold_owner`, which owns the schemas and migrates.
     pub owner: Option<String>,
+    /// For `freehold_app`, which serves requests.
     pub app: Option<String>,
+    /// For `freehold_analytics`, which reads every tenant and writes none.
     pub analytics: Option<String>,
 }
 
 /// What `init` did, and what it could not do.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct InitReport {
+    /// Roles that were not there before.
     pub roles_created: Vec<String>,
+    /// The catalog's version before; 0 if there was none.
     pub catalog_before: i32,
+    /// The catalog's version now: [`CATALOG_VERSION`].
     pub catalog_now: i32,
     /// Defences that need a superuser and are missing; each says what it means.
     pub warnings: Vec<String>,
@@ -65,7 +71,11 @@ const DANGEROUS: &[&str] = &[
     "pg_cancel_backend",
 ];
 
-/// Prepares the database that `admin_url` leads to.
+/// Prepares the database that `admin_url` leads to, as a superuser or as a role with CREATEROLE
+/// that owns the database. Doing it again changes nothing but the passwords that are given.
+///
+/// # Errors
+/// [`ErrorKind::Setup`] with a sentence that says what is missing. Nothing is done then.
 pub async fn init(admin_url: &str, passwords: &Passwords) -> Result<InitReport> {
     let target = tls::target(admin_url, "DATABASE_URL")?;
     let client = pool::connect(&target).await?;

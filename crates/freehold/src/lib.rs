@@ -1,8 +1,132 @@
-//! Freehold: every tenant on its own ground.
+//! Multi-tenancy for services on PostgreSQL: every tenant on its own ground.
 //!
-//! Multi-tenancy for services on PostgreSQL. Each tenant has a schema of its own, row-level
-//! security lies under it as the safety net, and the only way to a connection is through a
-//! tenant's context.
+//! Each tenant has a schema of its own, row-level security lies under it as the safety net, and
+//! the only way to a connection is through a tenant's context. You write your own handlers and
+//! your own SQL, and name neither a tenant nor a schema in them.
+//!
+//! # Words
+//!
+//! - **Tenant**: a customer of your service. All of them are the **fleet**.
+//! - **Context**: leave to work in one tenant, as one actor, in one transaction: [`TenantContext`].
+//!   It is given out only for a tenant that is active. What goes across tenants takes an
+//!   [`OperatorContext`] instead, which says why.
+//! - **Catalog**: what Freehold knows of tenants, people and migrations, in the schema `freehold`.
+//! - **Baseline**: what every tenant's schema holds, as numbered SQL migrations: [`Baseline`].
+//! - **Template**: the schema that always is at the baseline and belongs to nobody. A migration
+//!   must succeed there before it reaches a tenant.
+//!
+//! # How to start
+//!
+//! Prepare the database once, by [`init()`] or the command `freehold init`: it makes the catalog
+//! and the roles. From then on a service connects as `freehold_app`, and as `freehold_owner` too if
+//! it shall create or migrate tenants.
+//!
+//! ```
+//! use freehold::control::tenants::NewTenant;
+//! use freehold::{Actor, Baseline, Freehold, MigrateOptions, Migration, OperatorContext, Options};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> freehold::Result<()> {
+//! # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+//! # let database =
+//! #     freehold::testing::TestDatabase::create(&server, &Baseline::default()).await?;
+//! # let (app_url, owner_url) = (database.app_url(), database.owner_url());
+//! let freehold = Freehold::connect(&Options::new(app_url).owner_url(owner_url)).await?;
+//!
+//! // Usually `Baseline::read("migrations")`. Nothing in it knows of tenants.
+//! let notes = "CREATE TABLE notes (
+//!     id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+//!     body text NOT NULL
+//! )";
+//! let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
+//! freehold.migrate(&baseline, MigrateOptions::default(), &|_, _| {}).await?;
+//!
+//! let operator = OperatorContext::system("first steps");
+//! let new = NewTenant { slug: "acme".into(), name: "Acme".into(), ..NewTenant::default() };
+//! let acme = freehold.create_tenant(&operator, new).await?.tenant;
+//!
+//! let context = freehold.tenant_context_as(acme.id, Actor::SYSTEM).await?;
+//! let mut tx = freehold.begin(&context).await?;
+//! tx.execute("INSERT INTO notes (body) VALUES ($1)", &[&"buy milk"]).await?;
+//! tx.commit().await?;
+//!
+//! let rows = freehold.query(&context, "SELECT body FROM notes", &[]).await?;
+//! assert_eq!(rows[0].get::<_, &str>("body"), "buy milk");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! From here: [`control::sessions::SignIn`] for sign-in by password, and the modules `axum` for
+//! handlers that take their tenant as an argument and `testing` for tests over temporary tenants,
+//! each behind the feature of its name. `examples/notes` in the repository is a whole service.
+//!
+//! # How tenants are kept apart
+//!
+//! A transaction begins with one call, `freehold.enter`, sent together with the first statement. It
+//! sets the search path to the tenant's schema, the context, and a role with the actor's rights,
+//! all for that transaction alone: a connection in the pool belongs to nobody.
+//!
+//! | Role in the tenant | Role in PostgreSQL | By default |
+//! |---|---|---|
+//! | viewer | `freehold_viewer` | reads every table |
+//! | member | `freehold_member` | writes too |
+//! | admin, owner | `freehold_admin` | as a member |
+//!
+//! A baseline may grant otherwise, and narrow further by policies of its own: `freehold.actor_id()`
+//! and `freehold.actor_role()` are there for these and for column defaults.
+//!
+//! Row-level security is enabled and forced on every table, with a restrictive policy that compares
+//! the context with that schema's tenant. A statement that comes to another tenant's table by
+//! whatever way is not answered with nothing, but refused:
+//!
+//! ```
+//! use freehold::ErrorKind;
+//! # use freehold::{Baseline, Migration};
+//! # use freehold::testing::{TestDatabase, create_tenant};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> freehold::Result<()> {
+//! # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+//! # let notes = "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL UNIQUE)";
+//! # let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
+//! # let database = TestDatabase::create(&server, &baseline).await?;
+//! # let freehold = database.freehold().await?;
+//! # let (acme, acme_context) = create_tenant(&freehold, "acme").await?;
+//! # let (_, globex_context) = create_tenant(&freehold, "globex").await?;
+//! # freehold.query(&acme_context, "INSERT INTO notes (body) VALUES ('buy milk')", &[]).await?;
+//! let count = "SELECT count(*) FROM notes";
+//! let rows = freehold.query(&globex_context, count, &[]).await?;
+//! assert_eq!(rows[0].get::<_, i64>(0), 0);
+//!
+//! let acmes = format!("SELECT count(*) FROM {}.notes", acme.id.schema());
+//! let refused = freehold.query(&globex_context, &acmes, &[]).await.unwrap_err();
+//! assert_eq!(refused.kind(), ErrorKind::Violation);
+//! # assert_eq!(freehold.query(&acme_context, &acmes, &[]).await?[0].get::<_, i64>(0), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Freehold::connect`] refuses a role that row-level security does not bind: an owner, a
+//! superuser, one with BYPASSRLS, or a member of one.
+//!
+//! # Limits
+//!
+//! - PostgreSQL 15 or newer, one database. Connect directly or by a pooler in session mode:
+//!   statements are prepared by name, and changes are heard by LISTEN.
+//! - The context is not sealed: SQL that an attacker manages to inject could set another. Send
+//!   values as parameters.
+//! - A baseline names no schema, and its views are `security_invoker`; a migration that leaves
+//!   something unprotected fails as a whole.
+//! - Under row-level security only leakproof operators reach an index: comparisons of integers,
+//!   text, uuid and timestamps, and `starts_with()`. LIKE, full text, `@>`, and comparisons of
+//!   numeric and enum values read every row.
+//! - A transaction holds one of [`PoolLimits::connections_max`] connections from [`Freehold::begin`]
+//!   to its end. A task that begins a second one inside the first may wait for itself.
+//! - The app role's statements end after 30 s, and its transactions after 60 s of silence.
+//! - A suspension or a removed membership is heeded within a second, not at once: a transaction
+//!   that has begun runs to its end.
+
+#![warn(missing_docs)]
 
 mod actor;
 #[cfg(feature = "axum")]
@@ -49,8 +173,12 @@ pub use crate::migrator::{
 pub use crate::pool::{PoolLimits, PoolStatus};
 pub use crate::tenant::{Tenant, TenantStatus, Transition};
 pub use crate::tx::{Params, TenantTx, TextParam};
+/// The time of this API, as rows and answers hold it.
+pub use jiff;
 /// The driver whose rows and parameters are used here.
 pub use tokio_postgres;
+/// What ids are made of, as rows and parameters hold them.
+pub use uuid;
 
 /// Where the database is, and how much of it may be used.
 #[derive(Clone)]
@@ -59,11 +187,14 @@ pub struct Options {
     pub app_url: String,
     /// Connects as `freehold_owner`. Without it, this server creates and migrates nothing.
     pub owner_url: Option<String>,
+    /// Limits of the connections as `freehold_app`.
     pub app_pool: PoolLimits,
+    /// Limits of the connections as `freehold_owner`.
     pub owner_pool: PoolLimits,
 }
 
 impl Options {
+    /// Connects as `freehold_app` alone, with the default limits.
     pub fn new(app_url: impl Into<String>) -> Options {
         Options {
             app_url: app_url.into(),
@@ -73,6 +204,7 @@ impl Options {
         }
     }
 
+    /// Connects as `freehold_owner` too, to create and migrate tenants.
     pub fn owner_url(mut self, url: impl Into<String>) -> Options {
         self.owner_url = Some(url.into());
         self
@@ -99,7 +231,10 @@ impl Drop for Inner {
 
 impl Freehold {
     /// Connects, and checks that the database is prepared and that row-level security binds the
-    /// role it connects as.
+    /// role it connects as. Needs a tokio runtime, in which it goes on listening for changes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setup`] with a sentence that says what to do; [`ErrorKind::Unavailable`].
     pub async fn connect(options: &Options) -> Result<Freehold> {
         let app = Pool::new(&options.app_url, "DATABASE_URL", options.app_pool)?;
         init::check(&app).await?;
@@ -128,6 +263,10 @@ impl Freehold {
 
     /// Leave to work in a tenant, for an actor whom the caller vouches for: a scheduled job, or a
     /// person that another sign-in has established. The tenant must be active.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::TenantSuspended`]; [`ErrorKind::Forbidden`] for
+    /// [`Role::Operator`], which is no role in a tenant.
     pub async fn tenant_context_as(&self, tenant: TenantId, actor: Actor) -> Result<TenantContext> {
         if actor.role == Role::Operator {
             return Err(Error::new(ErrorKind::Forbidden, "an operator is no actor in a tenant"));
@@ -135,12 +274,20 @@ impl Freehold {
         self.0.resolver.resolve_as(tenant, actor).await
     }
 
-    /// Begins a transaction in a tenant's schema. It costs nothing until its first statement.
+    /// Begins a transaction in a tenant's schema. It takes a connection now, and sends nothing
+    /// before its first statement.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PoolExhausted`] if no connection came free within [`PoolLimits::wait_max`];
+    /// [`ErrorKind::Unavailable`].
     pub async fn begin(&self, context: &TenantContext) -> Result<TenantTx> {
         TenantTx::new(&self.0.app, context).await
     }
 
     /// One statement as a transaction of its own, in one round trip once it is prepared.
+    ///
+    /// # Errors
+    /// As for [`begin`](Self::begin) and [`TenantTx::query`].
     pub async fn query(
         &self,
         context: &TenantContext,
@@ -151,7 +298,14 @@ impl Freehold {
     }
 
     /// Applies what is new in a folder of migrations to the template, then brings every tenant to
-    /// the baseline. `progress` hears how many of how many are done.
+    /// the baseline. `progress` hears how many tenants of how many are done.
+    ///
+    /// A tenant that fails is in the report and in nobody's way; a second run takes up what is left.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Migration`] if a migration fails in the template (no tenant is touched then), or
+    /// if one that was applied is missing or changed; [`ErrorKind::Retryable`] if somebody else
+    /// migrates at the same time; [`ErrorKind::Setup`] without an owner connection.
     pub async fn migrate(
         &self,
         folder: &Baseline,
@@ -164,13 +318,21 @@ impl Freehold {
         Ok(MigrateReport { adopted, ..report })
     }
 
+    /// How far the fleet is, and whom the last run of [`migrate`](Self::migrate) failed for.
     pub async fn migrate_status(&self) -> Result<MigrateStatus> {
         migrator::status(&self.0.app).await
     }
 
-    /// Reads from the template's schema, as JSON text: what does not depend on a tenant.
-    pub async fn describe_template(&self, sql: &str) -> Result<String> {
-        let tx = self.catalog(&OperatorContext::system("read the template")).await?;
+    /// Runs a query about the template, whose schema is its parameter `$1`, and returns the text
+    /// in its first row and column: what does not depend on a tenant.
+    ///
+    /// It sees the catalog, so it takes leave to, and only text that is part of the program.
+    pub async fn describe_template(
+        &self,
+        context: &OperatorContext,
+        sql: &'static str,
+    ) -> Result<String> {
+        let tx = self.catalog(context).await?;
         let rows = tx.query_and_commit(sql, &[&TEMPLATE_SCHEMA]).await?;
         rows.first()
             .map(|row| row.get(0))
@@ -182,7 +344,11 @@ impl Freehold {
         self.0.resolver.baseline_changes()
     }
 
-    /// Checks that the database answers and is what this build needs.
+    /// Checks that the database answers and is what this build needs: the body of a readiness
+    /// probe.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
     pub async fn check(&self) -> Result<()> {
         init::check(&self.0.app).await
     }
@@ -194,15 +360,17 @@ impl Freehold {
         policy::list_unprotected(&client, limit).await
     }
 
+    /// The connections as `freehold_app`, at this moment.
     pub fn pool_status(&self) -> PoolStatus {
         self.0.app.status()
     }
 
+    /// The connections as `freehold_owner`, if this server has them.
     pub fn owner_pool_status(&self) -> Option<PoolStatus> {
         self.0.owner.as_ref().map(Pool::status)
     }
 
-    /// Refuses new work; what is under way may finish.
+    /// Refuses new work, of every clone; what is under way may finish.
     pub fn close(&self) {
         self.0.app.close();
         if let Some(owner) = &self.0.owner {

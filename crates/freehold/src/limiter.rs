@@ -24,7 +24,9 @@ const SHARED_PLACES: u16 = 4096;
 /// So many at once, then so many a minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
+    /// How many at once, after a quiet time.
     pub burst: NonZeroU32,
+    /// How many a minute from then on.
     pub per_minute: NonZeroU32,
 }
 
@@ -35,8 +37,10 @@ impl Rate {
     }
 }
 
+/// Limits on attempts at passwords, in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignInLimits {
+    /// For one e-mail address, whether or not it belongs to anybody.
     pub per_email: Rate,
     /// A client is an IPv4 address or an IPv6 network of 64 bits. Many people may be behind one.
     pub per_client: Rate,

@@ -26,10 +26,13 @@ use crate::tx::{CatalogTx, OwnerTx};
 /// One numbered SQL file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
+    /// The file's number, above 0. Migrations are applied in its order.
     pub version: i32,
+    /// What follows the number in the file's name.
     pub name: String,
     /// SHA-256 of the file, in hex.
     pub checksum: String,
+    /// The SQL, run in one transaction with the search path on one tenant's schema.
     pub statements: String,
 }
 
@@ -42,7 +45,8 @@ pub struct Baseline {
 impl Baseline {
     /// Reads a folder. Files that don't end in `.sql` are passed over; one that does and has no
     /// number is an error, for it would be forgotten otherwise.
-    pub fn read(folder: &Path) -> Result<Baseline> {
+    pub fn read(folder: impl AsRef<Path>) -> Result<Baseline> {
+        let folder = folder.as_ref();
         let refuse = |why: String| Error::new(ErrorKind::Setup, why);
         let entries = std::fs::read_dir(folder).map_err(|source| {
             refuse(format!("the folder of migrations {} cannot be read", folder.display()))
@@ -81,13 +85,17 @@ impl Baseline {
         Ok(Baseline { migrations })
     }
 
+    /// In the order of their numbers.
     pub fn migrations(&self) -> &[Migration] {
         &self.migrations
     }
 }
 
 impl Migration {
-    pub fn new(version: i32, name: &str, statements: String) -> Migration {
+    /// For a migration that is compiled in: `Migration::new(1, "shop", include_str!(…))` is the
+    /// same as the file `0001_shop.sql` with that text.
+    pub fn new(version: i32, name: &str, statements: impl Into<String>) -> Migration {
+        let statements = statements.into();
         let digest = Sha256::digest(statements.as_bytes());
         let checksum = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         Migration { version, name: name.to_owned(), checksum, statements }
@@ -122,13 +130,18 @@ pub struct MigrateReport {
     pub adopted: Vec<String>,
     /// Tenants that were behind and are not any more.
     pub migrated: usize,
+    /// Tenants that are as they were; the next run tries them again.
     pub failed: Vec<MigrateFailure>,
 }
 
+/// A tenant that could not be migrated.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct MigrateFailure {
+    /// Its slug.
     pub tenant: String,
+    /// The migration that failed.
     pub version: i32,
+    /// Why: PostgreSQL's message and the place in the file, for the one who migrates.
     pub error: String,
 }
 
@@ -139,6 +152,7 @@ pub struct MigrateStatus {
     pub version: i32,
     /// How many tenants are at each version.
     pub tenants: Vec<(i32, i64)>,
+    /// Whom the last run failed for.
     pub failed: Vec<MigrateFailure>,
 }
 

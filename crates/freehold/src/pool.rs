@@ -25,6 +25,7 @@ const AGE_MAX: Duration = Duration::from_secs(30 * 60);
 /// Limits of a pool.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolLimits {
+    /// The most connections open at a time.
     pub connections_max: usize,
     /// How long a caller waits for a connection before it is told to come back later.
     pub wait_max: Duration,
@@ -39,9 +40,13 @@ impl Default for PoolLimits {
 /// How many connections there are, and who waits for one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolStatus {
+    /// The limit.
     pub connections_max: usize,
+    /// Open now, idle ones included.
     pub connections: usize,
+    /// Open and free.
     pub idle: usize,
+    /// Callers that wait for a connection.
     pub waiting: usize,
 }
 

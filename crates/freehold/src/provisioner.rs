@@ -35,7 +35,9 @@ pub(crate) enum Owner {
 
 /// A tenant, and whether this call made it or an earlier one with the same key did.
 pub struct Provisioned {
+    /// The tenant.
     pub tenant: Tenant,
+    /// True if an earlier call with the same key made it.
     pub repeated: bool,
 }
 

@@ -9,12 +9,17 @@ use crate::ids::{Slug, TenantId};
 /// A tenant as the catalog holds it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Tenant {
+    /// Never changes, and names the schema.
     pub id: TenantId,
+    /// Its name in URLs.
     pub slug: Slug,
+    /// Its display name.
     pub name: String,
+    /// Whether it is served.
     pub status: TenantStatus,
     /// The newest migration that the tenant's schema has.
     pub version: i32,
+    /// When it was made.
     pub created_at: Timestamp,
 }
 
@@ -22,12 +27,14 @@ pub struct Tenant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TenantStatus {
+    /// Served.
     Active,
     /// Kept whole, but no request is served.
     Suspended,
 }
 
 impl TenantStatus {
+    /// The status in lower case, as the catalog and JSON hold it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -58,7 +65,9 @@ impl TenantStatus {
 /// A change of status that an operator may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {
+    /// Refuse the tenant's requests; keep its data.
     Suspend,
+    /// Serve it again.
     Resume,
 }
 

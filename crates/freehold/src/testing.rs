@@ -3,6 +3,26 @@
 //! A database with the catalog and a baseline is prepared once and kept as a template; each test
 //! gets a copy in some tens of milliseconds and drops it at its end. Use a server of its own for
 //! tests: the roles of a server are shared by its databases.
+//!
+//! ```
+//! use freehold::testing::{TestDatabase, create_tenant};
+//! use freehold::{Baseline, Migration};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> freehold::Result<()> {
+//! // A superuser's URL, of a server that is only for tests.
+//! let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+//! let notes = "CREATE TABLE notes (body text NOT NULL)";
+//! let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
+//!
+//! let database = TestDatabase::create(&server, &baseline).await?;
+//! let freehold = database.freehold().await?;
+//! let (acme, context) = create_tenant(&freehold, "acme").await?;
+//! assert_eq!(acme.slug.as_str(), "acme");
+//! assert_eq!(freehold.query(&context, "SELECT * FROM notes", &[]).await?.len(), 0);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,7 +34,6 @@ use crate::actor::{Actor, Role};
 use crate::context::{OperatorContext, TenantContext};
 use crate::control::tenants::{NewOwner, NewTenant};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::IdentityId;
 use crate::init::{self, Passwords};
 use crate::migrator::{Baseline, MigrateOptions};
 use crate::pool;
@@ -38,6 +57,10 @@ pub struct TestDatabase {
 
 impl TestDatabase {
     /// `admin_url` leads to a PostgreSQL server for tests, as a superuser.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setup`] if the server's roles have other passwords than [`PASSWORD`], so it is
+    /// in use by somebody; whatever else the server or the baseline refuses.
     pub async fn create(admin_url: &str, baseline: &Baseline) -> Result<TestDatabase> {
         let admin = connect(admin_url).await?;
         admin.execute("SELECT pg_advisory_lock($1)", &[&TEMPLATE_LOCK]).await?;
@@ -80,10 +103,12 @@ impl TestDatabase {
         format!("{scheme}://{role}:{PASSWORD}@{host}")
     }
 
+    /// Both connections, with the default limits.
     pub fn options(&self) -> Options {
         Options::new(self.app_url()).owner_url(self.owner_url())
     }
 
+    /// Connects with [`options`](Self::options).
     pub async fn freehold(&self) -> Result<Freehold> {
         Freehold::connect(&self.options()).await
     }
@@ -120,8 +145,13 @@ pub async fn create_tenant(freehold: &Freehold, slug: &str) -> Result<(Tenant, T
     let new =
         NewTenant { slug: slug.into(), name: slug.into(), owner: Some(owner), idempotency: None };
     let tenant = freehold.create_tenant(&operator, new).await?.tenant;
-    let actor = Actor { id: IdentityId::generate(), role: Role::Owner };
-    let context = freehold.tenant_context_as(tenant.id, actor).await?;
+    // The owner's own id, so that what a test writes here and what it writes signed in are by one
+    // person.
+    let system = Actor { role: Role::Owner, ..Actor::SYSTEM };
+    let context = freehold.tenant_context_as(tenant.id, system).await?;
+    let members = freehold.list_members(&context, None, Some(1)).await?;
+    let owner = members.first().ok_or_else(|| Error::new(ErrorKind::Internal, "no owner"))?;
+    let context = freehold.tenant_context(tenant.id, owner.id).await?;
     Ok((tenant, context))
 }
 

@@ -45,14 +45,17 @@ const TENANT_ROLES: [&str; 4] = ["owner", "admin", "member", "viewer"];
 /// Why a secret cannot be a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
+    /// It has fewer than 32 bytes.
     #[error(
         "a signing secret needs at least {SECRET_BYTES_MIN} bytes; make one with `openssl rand -hex 32`"
     )]
     TooShort,
+    /// It is given twice.
     #[error(
         "the same signing secret is given twice; a retired one must differ from the current one"
     )]
     Repeated,
+    /// More than four are retired.
     #[error("at most {RETIRED_KEYS_MAX} retired signing secrets are accepted")]
     TooMany,
 }
@@ -132,7 +135,9 @@ impl Keyring {
 /// What a verified access token says. Times are seconds since 1970, UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AccessClaims {
+    /// Who issued it: [`AccessTokens`] demands its own.
     pub iss: String,
+    /// Whom it is meant for: [`AccessTokens`] demands its own.
     pub aud: String,
     /// The identity.
     pub sub: Uuid,
@@ -143,8 +148,11 @@ pub struct AccessClaims {
     pub tid: Option<Uuid>,
     /// `owner`, `admin`, `member` or `viewer` in the tenant; `operator` without one.
     pub role: String,
+    /// When it was issued.
     pub iat: u64,
+    /// Not good before; the same as `iat`.
     pub nbf: u64,
+    /// Not good from then on.
     pub exp: u64,
     /// The token's own name, for the audit log.
     pub jti: Uuid,
@@ -153,19 +161,26 @@ pub struct AccessClaims {
 /// Whom an access token is for.
 #[derive(Clone, Debug)]
 pub struct Subject {
+    /// The person.
     pub identity: Uuid,
+    /// The sign-in that it belongs to.
     pub session: Uuid,
+    /// The tenant; none for an operator, and only then.
     pub tenant: Option<Uuid>,
+    /// As in [`AccessClaims::role`].
     pub role: String,
 }
 
 /// Why no token was issued: a mistake of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IssueError {
+    /// Shorter than a second, or longer than [`ACCESS_LIFETIME_MAX`].
     #[error("an access token lives at least a second and at most {} s", ACCESS_LIFETIME_MAX.as_secs())]
     Lifetime,
+    /// No such role, or one that does not go with the tenant.
     #[error("a role in a tenant needs a tenant, and an operator has none")]
     Role,
+    /// A nil UUID.
     #[error("the nil UUID stands for no identity, session or tenant")]
     NilId,
 }
@@ -174,30 +189,43 @@ pub enum IssueError {
 /// valid, and may be told that it has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
+    /// Refused before any of it was read.
     #[error("the token is longer than {TOKEN_BYTES_MAX} bytes")]
     TooLong,
+    /// It does not have the form of a token, or a claim has not the form of its kind.
     #[error("the token is not well-formed")]
     Malformed,
+    /// Its header asks for another algorithm than HS256.
     #[error("the token's algorithm is not {ALGORITHM}")]
     WrongAlgorithm,
+    /// A token of another kind.
     #[error("the token's type is not the expected one")]
     WrongType,
+    /// No key of the [`Keyring`] has its `kid`.
     #[error("the token was signed with a key that is not known here")]
     UnknownKey,
+    /// It was changed, or signed with another secret.
     #[error("the token's signature does not match")]
     BadSignature,
+    /// The claim that is missing.
     #[error("the token lacks the claim {0}")]
     MissingClaim(&'static str),
+    /// `iss` is not ours.
     #[error("the token was issued by someone else")]
     WrongIssuer,
+    /// `aud` is not ours.
     #[error("the token is meant for someone else")]
     WrongAudience,
+    /// `role` and `tid` contradict each other.
     #[error("the token's role and tenant do not go together")]
     WrongRole,
+    /// More than [`ACCESS_LIFETIME_MAX`] from `iat` to `exp`.
     #[error("the token lives longer than {} s", ACCESS_LIFETIME_MAX.as_secs())]
     LivesTooLong,
+    /// `exp` has passed, by more than the clocks may differ.
     #[error("the token has expired")]
     Expired,
+    /// `nbf` or `iat` lies ahead, by more than the clocks may differ.
     #[error("the token is not valid yet")]
     NotYetValid,
 }
@@ -211,6 +239,7 @@ pub struct AccessTokens {
 }
 
 impl AccessTokens {
+    /// Tokens by this issuer for this audience, and no others.
     pub fn new(keyring: Keyring, issuer: impl Into<String>, audience: impl Into<String>) -> Self {
         AccessTokens { keyring, issuer: issuer.into(), audience: audience.into() }
     }
@@ -398,7 +427,9 @@ const OPAQUE_BYTES: usize = 32;
 /// What an opaque token is good for. A token of one kind is none of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpaqueKind {
+    /// Exchanged for new tokens, once.
     Refresh,
+    /// Accepts an invitation, once.
     Invitation,
 }
 

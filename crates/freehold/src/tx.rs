@@ -28,12 +28,44 @@ use crate::pool::{Checkout, Pool};
 const TIDY_GRACE: Duration = Duration::from_millis(20);
 const TIDY_MAX: Duration = Duration::from_secs(5);
 
+/// Parameters of a statement, `$1` and on: `&[&name, &count]`.
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// A transaction in one tenant's schema.
 ///
 /// Begins with its first statement. Dropped without [`commit`](TenantTx::commit), it is rolled
-/// back.
+/// back, so an early return leaves nothing behind:
+///
+/// ```
+/// # use freehold::testing::{TestDatabase, create_tenant};
+/// # use freehold::{Baseline, Migration};
+/// use freehold::{Error, ErrorKind, Freehold, Result, TenantContext};
+///
+/// async fn add_short(freehold: &Freehold, context: &TenantContext, body: &str) -> Result<i64> {
+///     let mut tx = freehold.begin(context).await?;
+///     let insert = "INSERT INTO notes (body) VALUES ($1) RETURNING id, length(body)";
+///     let row = tx.query_one(insert, &[&body]).await?;
+///     if row.get::<_, i32>("length") > 20 {
+///         return Err(Error::new(ErrorKind::InvalidInput, "too long").field("body"));
+///     }
+///     tx.commit().await?;
+///     Ok(row.get("id"))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+/// # let notes = "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL UNIQUE)";
+/// # let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
+/// # let database = TestDatabase::create(&server, &baseline).await?;
+/// # let freehold = database.freehold().await?;
+/// # let (_, context) = create_tenant(&freehold, "acme").await?;
+/// add_short(&freehold, &context, "buy milk").await?;
+/// add_short(&freehold, &context, "a note of more than twenty letters").await.unwrap_err();
+/// assert_eq!(freehold.query(&context, "SELECT * FROM notes", &[]).await?.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 pub struct TenantTx(Transaction);
 
 /// A transaction in the catalog: all of it under an [`OperatorContext`], one tenant's rows under
@@ -49,6 +81,13 @@ impl TenantTx {
     }
 
     /// Runs a statement and returns its rows. Table names without a schema are the tenant's.
+    ///
+    /// After an error only [`rollback`](Self::rollback) is left.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Statement`] with PostgreSQL's error in [`Error::database`];
+    /// [`ErrorKind::Forbidden`] if the actor's role may not; [`ErrorKind::Violation`] for another
+    /// tenant's table; [`ErrorKind::Timeout`], [`ErrorKind::Retryable`], [`ErrorKind::Unavailable`].
     pub async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
         self.0.query(sql, params).await
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use freehold::control::sessions::SignIn;
-use freehold::{Freehold, Result};
+use freehold::{Freehold, OperatorContext, Result};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 
@@ -114,7 +114,8 @@ impl AppState {
 }
 
 async fn read_model(freehold: &Freehold) -> Result<Model> {
-    let json = freehold.describe_template(MODEL_SQL).await?;
+    let context = OperatorContext::system("read the model of the data API");
+    let json = freehold.describe_template(&context, MODEL_SQL).await?;
     Model::from_json(&json).map_err(|error| {
         freehold::Error::new(
             freehold::ErrorKind::Internal,

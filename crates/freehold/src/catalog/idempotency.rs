@@ -9,6 +9,7 @@ use crate::tx::CatalogTx;
 pub struct IdempotencyKey {
     /// Whose key it is; two callers may choose the same.
     pub scope: String,
+    /// What the caller sent, such as the header `Idempotency-Key`.
     pub key: String,
     /// SHA-256 of what the request asked for.
     pub request_hash: [u8; 32],

@@ -8,11 +8,17 @@ use crate::error::Result;
 use crate::ids::{IdentityId, TenantId};
 use crate::tx::CatalogTx;
 
+/// An offer of membership, as [`Freehold::list_invitations`](crate::Freehold::list_invitations)
+/// shows it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Invitation {
+    /// Names it, for taking it back. It is not the token and opens nothing.
     pub id: Uuid,
+    /// Whom it is for, in lower case.
     pub email: String,
+    /// The role it gives.
     pub role: Role,
+    /// Cannot be accepted from then on.
     pub expires_at: Timestamp,
 }
 

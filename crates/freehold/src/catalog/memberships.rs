@@ -7,12 +7,18 @@ use crate::ids::{IdentityId, TenantId};
 use crate::tenant::Tenant;
 use crate::tx::CatalogTx;
 
+/// A person in a tenant.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Member {
+    /// The same in every tenant that the person belongs to.
     pub id: IdentityId,
+    /// In lower case.
     pub email: String,
+    /// A display name; empty if none was given.
     pub name: String,
+    /// What they are in this tenant.
     pub role: Role,
+    /// Since when.
     pub joined_at: jiff::Timestamp,
 }
 

@@ -20,7 +20,8 @@ pub use crate::catalog::memberships::Member;
 const INVITATION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Freehold {
-    /// Pages through the members in the order of e-mails, beginning after one.
+    /// Pages through the members in the order of e-mails, beginning after one. `limit` is 50 if not
+    /// given and [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
     pub async fn list_members(
         &self,
         context: &TenantContext,
@@ -36,6 +37,10 @@ impl Freehold {
     }
 
     /// Gives a member another role. The last owner keeps theirs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] if the actor may not manage members, or one
+    /// of the two roles is above their own; [`ErrorKind::Conflict`] for the last owner.
     pub async fn change_member_role(
         &self,
         context: &TenantContext,
@@ -62,6 +67,9 @@ impl Freehold {
     }
 
     /// Ends a membership: somebody else's, or one's own. The last owner stays.
+    ///
+    /// # Errors
+    /// As for [`change_member_role`](Self::change_member_role).
     pub async fn remove_member(&self, context: &TenantContext, member: IdentityId) -> Result<()> {
         let leaves = member == context.actor().id;
         if !leaves {
@@ -85,7 +93,11 @@ impl Freehold {
     }
 
     /// Invites somebody by e-mail. The token is returned once, for the caller to deliver; whoever
-    /// holds it can accept.
+    /// holds it can accept, within seven days. A second invitation of an e-mail replaces the first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`]; [`ErrorKind::Forbidden`] if the actor may not manage members, or
+    /// the role is above their own; [`ErrorKind::Conflict`] for a member.
     pub async fn invite_member(
         &self,
         context: &TenantContext,
@@ -116,6 +128,12 @@ impl Freehold {
         Ok((invitation, token))
     }
 
+    /// Lists the invitations that can still be accepted, in the order of e-mails.
+    ///
+    /// `limit` is 50 if not given and [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] if the role may not manage members.
     pub async fn list_invitations(
         &self,
         context: &TenantContext,
@@ -128,6 +146,10 @@ impl Freehold {
         Ok(list)
     }
 
+    /// Takes an invitation back: its token opens nothing any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] if it offers a role above the actor's own.
     pub async fn revoke_invitation(&self, context: &TenantContext, id: Uuid) -> Result<()> {
         require(context.role(), Action::ManageMembers)?;
         let mut tx = self.catalog_of(context).await?;

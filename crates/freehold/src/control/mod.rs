@@ -5,8 +5,9 @@ pub mod members;
 pub mod sessions;
 pub mod tenants;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::passwords::PasswordError;
+use crate::tokens::KeyError;
 
 /// The most rows that a list returns at once.
 pub const PAGE_MAX: i64 = 200;
@@ -17,11 +18,16 @@ fn clamp_page(limit: Option<i64>) -> i64 {
 
 impl From<PasswordError> for Error {
     fn from(error: PasswordError) -> Error {
-        use crate::error::ErrorKind;
         match error {
             PasswordError::Busy => Error::rate_limited(1),
             PasswordError::Failed => Error::new(ErrorKind::Internal, error.to_string()),
             _ => Error::new(ErrorKind::InvalidInput, error.to_string()).field("password"),
         }
+    }
+}
+
+impl From<KeyError> for Error {
+    fn from(error: KeyError) -> Error {
+        Error::new(ErrorKind::Setup, error.to_string())
     }
 }

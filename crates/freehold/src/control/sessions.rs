@@ -20,7 +20,10 @@ use crate::limiter::{SignInLimiter, SignInLimits};
 use crate::passwords::{check_rules, needs_rehash};
 use crate::provisioner::{Order, Owner};
 use crate::tenant::{Tenant, check_name};
-use crate::tokens::{AccessClaims, AccessTokens, OpaqueKind, OpaqueToken, Subject};
+use crate::tokens::{
+    ACCESS_LIFETIME, AccessClaims, AccessTokens, KeyError, Keyring, OpaqueKind, OpaqueToken,
+    Subject,
+};
 use crate::tx::CatalogTx;
 
 /// More tenants than this are not listed to a person at sign-in.
@@ -29,11 +32,32 @@ const MEMBERSHIPS_MAX: i64 = 1000;
 /// How sign-in works.
 #[derive(Clone, Debug)]
 pub struct SignInOptions {
+    /// Signs and verifies access tokens.
     pub tokens: AccessTokens,
+    /// How long an access token is good: 1 s to
+    /// [`ACCESS_LIFETIME_MAX`](crate::tokens::ACCESS_LIFETIME_MAX).
     pub access_lifetime: Duration,
-    /// A session ends after this long without a refresh, and at the latest then.
+    /// How long after a sign-in its session ends, however often it was refreshed.
     pub session_lifetime: Duration,
+    /// How often passwords may be tried.
     pub limits: SignInLimits,
+}
+
+impl SignInOptions {
+    /// Signs tokens with `secret` for the issuer and audience `freehold`; access for
+    /// [`ACCESS_LIFETIME`], sessions of 30 days, the default limits.
+    ///
+    /// # Errors
+    /// [`KeyError::TooShort`]: a secret has at least 32 bytes.
+    pub fn new(secret: &str) -> Result<SignInOptions, KeyError> {
+        let keyring = Keyring::new(secret, &[] as &[&str])?;
+        Ok(SignInOptions {
+            tokens: AccessTokens::new(keyring, "freehold", "freehold"),
+            access_lifetime: ACCESS_LIFETIME,
+            session_lifetime: Duration::from_secs(30 * 24 * 3600),
+            limits: SignInLimits::default(),
+        })
+    }
 }
 
 /// Sign-in over a [`Freehold`]: a service that has its own needs none of it.
@@ -46,19 +70,29 @@ pub struct SignIn {
 /// What a person gets who has signed in.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tokens {
+    /// A JWT, for the header `Authorization: Bearer …`.
     pub access_token: String,
+    /// `Bearer`.
     pub token_type: &'static str,
     /// Seconds.
     pub expires_in: u64,
+    /// Good once, at [`SignIn::refresh`]. Absent from [`SignIn::switch_tenant`]: the one before stays
+    /// good.
     pub refresh_token: Option<String>,
+    /// The role in the tenant; `operator` without one.
     pub role: Role,
+    /// Absent for an operator.
     pub tenant: Option<TenantBrief>,
 }
 
+/// What people see of a tenant.
 #[derive(Clone, Debug, Serialize)]
 pub struct TenantBrief {
+    /// Its identifier.
     pub id: TenantId,
+    /// Its name in URLs.
     pub slug: Slug,
+    /// Its display name.
     pub name: String,
 }
 
@@ -71,48 +105,75 @@ impl From<&Tenant> for TenantBrief {
 /// Who asks, after their token was verified.
 #[derive(Clone, Debug)]
 pub enum Caller {
+    /// Somebody in a tenant that is active.
     Tenant(TenantContext, AccessClaims),
+    /// Somebody who runs the platform.
     Operator(OperatorContext, AccessClaims),
 }
 
 /// A person with their tenants.
 #[derive(Clone, Debug, Serialize)]
 pub struct Me {
+    /// Their identifier, the same in every tenant.
     pub id: IdentityId,
+    /// In lower case.
     pub email: String,
+    /// A display name; empty if none was given.
     pub name: String,
+    /// In the tenant that the token is for; `operator` without one.
     pub role: Role,
+    /// The tenant that the token is for.
     pub tenant: Option<TenantBrief>,
+    /// All they belong to, in the order of slugs; 1,000 at most.
     pub tenants: Vec<MyTenant>,
 }
 
+/// A tenant that a person belongs to.
 #[derive(Clone, Debug, Serialize)]
 pub struct MyTenant {
+    /// Which.
     #[serde(flatten)]
     pub tenant: TenantBrief,
+    /// Their role in it.
     pub role: Role,
 }
 
 /// A tenant that a person asks for on their own.
 pub struct SignUp {
+    /// As for a [`Slug`].
     pub slug: String,
+    /// The tenant's display name, 1 to 200 characters.
     pub name: String,
+    /// The owner's.
     pub email: String,
+    /// A new one, or the owner's own if they are known already.
     pub password: String,
+    /// With one, a repeated request answers with the tenant that the first one made.
     pub idempotency: Option<IdempotencyKey>,
 }
 
 impl SignIn {
+    /// Keeps the count of attempts at passwords, so make one per process and share it.
     pub fn new(freehold: Freehold, options: SignInOptions) -> SignIn {
         let limiter = SignInLimiter::new(options.limits);
         SignIn { freehold, options, limiter }
+    }
+
+    /// The fleet that people sign in to.
+    pub fn freehold(&self) -> &Freehold {
+        &self.freehold
     }
 
     /// Signs in by password. Without `tenant`: to the only one the person belongs to, or as an
     /// operator.
     ///
     /// An unknown e-mail, a wrong password and a tenant that the person does not belong to are
-    /// one error, after the same work.
+    /// one error, after the same work. `client` is whose attempts are counted: behind a proxy, the
+    /// address that the proxy saw.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unauthenticated`], [`ErrorKind::RateLimited`], [`ErrorKind::TenantRequired`],
+    /// [`ErrorKind::TenantSuspended`]; [`ErrorKind::Forbidden`] for a person without any tenant.
     pub async fn log_in(
         &self,
         email: &str,
@@ -179,6 +240,9 @@ impl SignIn {
 
     /// Exchanges a refresh token for new tokens. Each is good once: one that comes back ends the
     /// session, for then two hold it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unauthenticated`], [`ErrorKind::TenantSuspended`].
     pub async fn refresh(&self, refresh_token: &str) -> Result<Tokens> {
         let token =
             OpaqueToken::parse(OpaqueKind::Refresh, refresh_token).map_err(|_| signed_out())?;
@@ -254,6 +318,9 @@ impl SignIn {
 
     /// Verifies an access token and the guard behind it: the tenant is active, the person is a
     /// member still, and has the role of this moment, whatever the token says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unauthenticated`], [`ErrorKind::TenantSuspended`].
     pub async fn authenticate(&self, access_token: &str) -> Result<Caller> {
         let claims =
             self.options.tokens.verify(access_token, SystemTime::now()).map_err(|source| {
@@ -304,6 +371,11 @@ impl SignIn {
 
     /// Self-service: a person makes a tenant and becomes its owner. Somebody who is known already
     /// gives their password.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`], [`ErrorKind::SlugTaken`], [`ErrorKind::EmailTaken`] if the
+    /// password is not theirs, [`ErrorKind::IdempotencyKeyReused`], [`ErrorKind::RateLimited`];
+    /// [`ErrorKind::Setup`] if this server has no owner connection.
     pub async fn sign_up(&self, new: SignUp, client: IpAddr) -> Result<Provisioned> {
         let slug: Slug = new.slug.parse()?;
         let name = check_name("name", &new.name)?;
@@ -338,6 +410,11 @@ impl SignIn {
 
     /// Turns an invitation into a membership. Somebody new sets the password they give; somebody
     /// known proves themselves with it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a token that is unknown, used or expired;
+    /// [`ErrorKind::InvalidInput`], [`ErrorKind::Unauthenticated`], [`ErrorKind::RateLimited`],
+    /// [`ErrorKind::TenantSuspended`].
     pub async fn accept_invitation(
         &self,
         token: &str,

@@ -17,17 +17,24 @@ pub use crate::provisioner::Provisioned;
 /// A tenant that somebody asks for, as they typed it.
 #[derive(Clone, Debug, Default)]
 pub struct NewTenant {
+    /// As for a [`Slug`].
     pub slug: String,
+    /// A display name, 1 to 200 characters.
     pub name: String,
+    /// Without one, nobody can sign in to it yet.
     pub owner: Option<NewOwner>,
+    /// With one, a repeated request answers with the tenant that the first one made.
     pub idempotency: Option<IdempotencyKey>,
 }
 
 /// The first owner of a new tenant. A password is needed only if the person is new here.
 #[derive(Clone, Default)]
 pub struct NewOwner {
+    /// Who they are.
     pub email: String,
+    /// A display name, or nothing.
     pub name: String,
+    /// Ignored for a person who is known already.
     pub password: Option<String>,
 }
 
@@ -134,7 +141,48 @@ impl Freehold {
         tx.commit().await
     }
 
-    /// Pages through the fleet in the order of slugs, beginning after one.
+    /// Pages through the fleet in the order of slugs, beginning after one. Tenants of every status
+    /// are in it; `limit` is 50 if not given and [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
+    ///
+    /// Work that no request asks for goes through the fleet by it:
+    ///
+    /// ```
+    /// # use freehold::testing::{TestDatabase, create_tenant};
+    /// # use freehold::{Baseline, Migration};
+    /// use freehold::{Actor, Freehold, OperatorContext, Result, TenantStatus};
+    ///
+    /// async fn prune_everywhere(freehold: &Freehold) -> Result<()> {
+    ///     let operator = OperatorContext::system("prune notes");
+    ///     let mut page = freehold.list_tenants(&operator, None, None).await?;
+    ///     while let Some(last) = page.last().map(|tenant| tenant.slug.clone()) {
+    ///         for tenant in page.iter().filter(|t| t.status == TenantStatus::Active) {
+    ///             let context = freehold.tenant_context_as(tenant.id, Actor::SYSTEM).await?;
+    ///             freehold.query(&context, "DELETE FROM notes WHERE id < 100", &[]).await?;
+    ///         }
+    ///         page = freehold.list_tenants(&operator, Some(last.as_str()), None).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+    /// # let notes = "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL UNIQUE)";
+    /// # let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
+    /// # let database = TestDatabase::create(&server, &baseline).await?;
+    /// # let freehold = database.freehold().await?;
+    /// # let mut contexts = Vec::new();
+    /// # for slug in ["acme", "globex"] {
+    /// #     let (_, context) = create_tenant(&freehold, slug).await?;
+    /// #     freehold.query(&context, "INSERT INTO notes (body) VALUES ('old')", &[]).await?;
+    /// #     contexts.push(context);
+    /// # }
+    /// # prune_everywhere(&freehold).await?;
+    /// # for context in contexts {
+    /// #     assert!(freehold.query(&context, "SELECT * FROM notes", &[]).await?.is_empty());
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn list_tenants(
         &self,
         context: &OperatorContext,
@@ -147,6 +195,10 @@ impl Freehold {
         Ok(list)
     }
 
+    /// A tenant, whatever its status.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
     pub async fn get_tenant(&self, context: &OperatorContext, id: TenantId) -> Result<Tenant> {
         let mut tx = self.catalog(context).await?;
         let tenant = tenants::find(&mut tx, id).await?;
@@ -155,6 +207,9 @@ impl Freehold {
     }
 
     /// By slug, for people.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
     pub async fn get_tenant_by_slug(
         &self,
         context: &OperatorContext,
@@ -167,11 +222,18 @@ impl Freehold {
         tenant.ok_or_else(no_such_tenant)
     }
 
-    /// From now on the tenant is refused on every server; its data stays as it is.
+    /// Within a second the tenant is refused on every server; its data stays as it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]. One that is suspended already is no error.
     pub async fn suspend_tenant(&self, context: &OperatorContext, id: TenantId) -> Result<Tenant> {
         self.change_status(context, id, Transition::Suspend).await
     }
 
+    /// The tenant is served again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]. One that is active already is no error.
     pub async fn resume_tenant(&self, context: &OperatorContext, id: TenantId) -> Result<Tenant> {
         self.change_status(context, id, Transition::Resume).await
     }
@@ -197,6 +259,9 @@ impl Freehold {
 
     /// Creates an operator, or makes a known person one. A password is needed for a new person;
     /// for a known one it is set anew if given.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`].
     pub async fn create_operator(
         &self,
         context: &OperatorContext,
