@@ -84,7 +84,7 @@ struct Query {
     stage: Arc<Stage>,
 }
 
-pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
+pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec<Row>> {
     let tenants_max = TENANTS.into_iter().max().unwrap_or(1);
     let fleet = Fleet::with_orders(admin_url, tenants_max).await?;
     let mut cases = Vec::new();
@@ -103,6 +103,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
             }
         }
     }
+    cases.retain(|case| case.name.contains(only));
     take_turns(&cases, "transactions/s", seconds).await
 }
 

@@ -41,7 +41,7 @@ struct Ask {
     requests: Arc<Vec<String>>,
 }
 
-pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
+pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec<Row>> {
     let fleet = Fleet::with_orders(admin_url, TENANTS).await?;
     let tokens =
         AccessTokens::new(Keyring::new(&"benchmark ".repeat(4), &[""; 0])?, "bench", "bench");
@@ -62,10 +62,11 @@ pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
             load: Load { workers: CONNECTIONS, tenants: TENANTS },
         })
     };
-    let cases = [
+    let mut cases = vec![
         case("http/bare", bare, None).await?,
         case("http/orders", whole, Some("http/bare")).await?,
     ];
+    cases.retain(|case| case.name.contains(only));
     eprintln!("warming up");
     for case in &cases {
         case.operation.check().await?;

@@ -37,6 +37,10 @@ struct Arguments {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: Option<u64>,
 
+    /// Only the cases whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+
     /// List the benchmarks
     #[arg(long)]
     list: bool,
@@ -82,16 +86,18 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<Report> {
     let name = arguments.name.ok_or("no benchmark was named")?;
     let url = arguments.database_url.as_deref().ok_or("DATABASE_URL is not set")?;
-    let seconds = arguments.seconds;
+    let (seconds, only) = (arguments.seconds, arguments.only.as_str());
     // Fixed, so that figures from machines of any size compare.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let machine = Machine::look(url).await?;
         let (bench, rows) = match name {
-            Bench::Context => ("context", context::run(url, seconds.unwrap_or(50)).await?),
-            Bench::Http => ("http", http::run(url, seconds.unwrap_or(20)).await?),
-            Bench::Onboarding => ("onboarding", onboarding::run(url, seconds.unwrap_or(20)).await?),
+            Bench::Context => ("context", context::run(url, seconds.unwrap_or(50), only).await?),
+            Bench::Http => ("http", http::run(url, seconds.unwrap_or(20), only).await?),
+            Bench::Onboarding => {
+                ("onboarding", onboarding::run(url, seconds.unwrap_or(20), only).await?)
+            }
             Bench::Migrate => ("migrate", migrate::run(url, seconds.unwrap_or(20)).await?),
         };
         Ok(Report { bench, machine, rows })

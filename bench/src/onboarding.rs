@@ -18,12 +18,12 @@ struct Create {
     created: AtomicUsize,
 }
 
-pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
+pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec<Row>> {
     let fleet = Fleet::empty(admin_url, 1).await?;
     let operation =
         Arc::new(Create { freehold: fleet.freehold.clone(), created: AtomicUsize::new(0) });
     let sequential = "onboarding/sequential".to_owned();
-    let cases = [
+    let mut cases = vec![
         Case {
             name: sequential.clone(),
             ratio_to: None,
@@ -37,6 +37,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
             load: Load { workers: PARALLEL, tenants: 1 },
         },
     ];
+    cases.retain(|case| case.name.contains(only));
     take_turns(&cases, "tenants/s", seconds).await
 }
 
