@@ -1,1 +1,105 @@
-fn main() {}
+//! `freehold-bench NAME`: measurements that say how much a tenant's context costs.
+//!
+//! Absolute figures depend on the machine and on what else runs there, so what counts is the
+//! ratio of two cases that took turns in one run (see `rounds`). DATABASE_URL leads to a
+//! throwaway PostgreSQL as a superuser; `./dev bench NAME` provides one.
+
+mod client;
+mod context;
+mod fixtures;
+mod http;
+mod migrate;
+mod onboarding;
+mod report;
+mod rounds;
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use crate::report::{Machine, Report};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Result<T, E = Failure> = std::result::Result<T, E>;
+
+#[derive(Parser)]
+#[command(about = "Runs one benchmark against the PostgreSQL of DATABASE_URL")]
+struct Arguments {
+    /// What to measure
+    #[arg(required_unless_present = "list")]
+    name: Option<Bench>,
+
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+
+    /// Seconds to measure for, all cases together, besides the time to prepare
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: Option<u64>,
+
+    /// Only the cases whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+
+    /// List the benchmarks
+    #[arg(long)]
+    list: bool,
+
+    /// A throwaway PostgreSQL, as a superuser
+    #[arg(long, env, hide_env_values = true, required_unless_present = "list")]
+    database_url: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Bench {
+    /// A 20-row query in a tenant's context, against the bare query and the usual idiom
+    Context,
+    /// The same page over HTTP by the data API, against a bare handler
+    Http,
+    /// Creating tenants, one after the other and in parallel
+    Onboarding,
+    /// One ADD COLUMN over 500 tenants, against bare DDL
+    Migrate,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.list {
+        for bench in Bench::value_variants() {
+            let value = bench.to_possible_value().expect("no benchmark is hidden");
+            let help = value.get_help().map(ToString::to_string).unwrap_or_default();
+            println!("{:<12}{help}", value.get_name());
+        }
+        return ExitCode::SUCCESS;
+    }
+    match run(&arguments) {
+        Ok(report) if arguments.json => println!("{}", report.json()),
+        Ok(report) => print!("{}", report.table()),
+        Err(error) => {
+            eprintln!("freehold-bench: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(arguments: &Arguments) -> Result<Report> {
+    let name = arguments.name.ok_or("no benchmark was named")?;
+    let url = arguments.database_url.as_deref().ok_or("DATABASE_URL is not set")?;
+    let (seconds, only) = (arguments.seconds, arguments.only.as_str());
+    // Fixed, so that figures from machines of any size compare.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let machine = Machine::look(url).await?;
+        let (bench, rows) = match name {
+            Bench::Context => ("context", context::run(url, seconds.unwrap_or(50), only).await?),
+            Bench::Http => ("http", http::run(url, seconds.unwrap_or(20), only).await?),
+            Bench::Onboarding => {
+                ("onboarding", onboarding::run(url, seconds.unwrap_or(20), only).await?)
+            }
+            Bench::Migrate => ("migrate", migrate::run(url, seconds.unwrap_or(20)).await?),
+        };
+        Ok(Report { bench, machine, rows })
+    })
+}

@@ -1,0 +1,61 @@
+//! As much of an HTTP/1.1 client as a benchmark needs: one request after the other over one
+//! connection, answers with a Content-Length.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::Result;
+
+pub(crate) struct HttpConnection {
+    stream: TcpStream,
+    /// What was received of the answer under way; kept for its capacity.
+    received: Vec<u8>,
+}
+
+impl HttpConnection {
+    pub(crate) async fn open(address: SocketAddr) -> Result<HttpConnection> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(HttpConnection { stream, received: Vec::with_capacity(16 * 1024) })
+    }
+
+    /// Sends a request as it is, and returns the answer's body. An answer that isn't 200 is an
+    /// error.
+    pub(crate) async fn send(&mut self, request: &str) -> Result<&[u8]> {
+        self.stream.write_all(request.as_bytes()).await?;
+        self.received.clear();
+        let head = loop {
+            if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            self.receive().await?;
+        };
+        let text = std::str::from_utf8(&self.received[..head])?;
+        let length = content_length(text).ok_or("an answer without a length came")?;
+        let is_ok = text.starts_with("HTTP/1.1 200 ");
+        while self.received.len() < head + length {
+            self.receive().await?;
+        }
+        let body = &self.received[head..];
+        match is_ok {
+            true => Ok(body),
+            false => Err(format!("refused: {}", String::from_utf8_lossy(body)).into()),
+        }
+    }
+
+    async fn receive(&mut self) -> Result<()> {
+        match self.stream.read_buf(&mut self.received).await? {
+            0 => Err("the server closed the connection".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn content_length(head: &str) -> Option<usize> {
+    head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+    })
+}
