@@ -6,7 +6,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 
 /// What went wrong, with a message for the caller and a source for the log.
 #[derive(Debug)]
@@ -191,6 +191,12 @@ impl StdError for RetryAfter {}
 /// The SQLSTATE message that `freehold.require_tenant` raises with; the doctor of violations.
 pub(crate) const VIOLATION_MESSAGE: &str = "freehold: tenant context refused";
 
+/// A prepared statement whose columns a migration has changed since ("cached plan must not change
+/// result type"). Told by the place in PostgreSQL's source: the text is translated.
+pub(crate) fn is_stale_plan(db: &DbError) -> bool {
+    *db.code() == SqlState::FEATURE_NOT_SUPPORTED && db.routine() == Some("RevalidateCachedQuery")
+}
+
 impl From<tokio_postgres::Error> for Error {
     fn from(source: tokio_postgres::Error) -> Self {
         let kind = match source.as_db_error() {
@@ -209,6 +215,8 @@ impl From<tokio_postgres::Error> for Error {
                 {
                     ErrorKind::Retryable
                 }
+                // It has been forgotten, so the same transaction succeeds the next time.
+                _ if is_stale_plan(db) => ErrorKind::Retryable,
                 code if code.code().starts_with("08") || code.code().starts_with("57P") => {
                     ErrorKind::Unavailable
                 }

@@ -13,13 +13,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{join, join3};
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 use tokio_postgres::{Row, Statement};
 
 use crate::actor::Actor;
 use crate::context::{Claim, OperatorContext, TenantContext};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, is_stale_plan};
 use crate::ids::TenantId;
 use crate::pool::{Checkout, Pool};
 
@@ -271,11 +270,11 @@ impl Transaction {
     async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
         let first = self.stage == Stage::Fresh;
         match self.query_prepared(sql, params).await {
-            Err(error) if first && is_stale_plan(&error) => {
-                self.restart(sql).await?;
+            Err(error) => {
+                self.renew_if_stale(error, sql, first).await?;
                 self.query_prepared(sql, params).await
             }
-            outcome => outcome,
+            done => done,
         }
     }
 
@@ -286,6 +285,17 @@ impl Transaction {
     }
 
     async fn execute(&mut self, sql: &str, params: Params<'_>) -> Result<u64> {
+        let first = self.stage == Stage::Fresh;
+        match self.execute_prepared(sql, params).await {
+            Err(error) => {
+                self.renew_if_stale(error, sql, first).await?;
+                self.execute_prepared(sql, params).await
+            }
+            done => done,
+        }
+    }
+
+    async fn execute_prepared(&mut self, sql: &str, params: Params<'_>) -> Result<u64> {
         let statement = self.statement(sql).await?;
         let client = self.connection().client.clone();
         self.flush(client.execute(&statement, params)).await
@@ -294,11 +304,11 @@ impl Transaction {
     async fn query_and_commit(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
         let first = self.stage == Stage::Fresh;
         match self.query_and_commit_prepared(sql, params).await {
-            Err(error) if first && is_stale_plan(&error) => {
-                self.restart(sql).await?;
+            Err(error) => {
+                self.renew_if_stale(error, sql, first).await?;
                 self.query_and_commit_prepared(sql, params).await
             }
-            outcome => outcome,
+            done => done,
         }
     }
 
@@ -405,22 +415,21 @@ impl Transaction {
         Ok(())
     }
 
-    /// Begins anew, without the prepared statement that a migration has made stale.
-    async fn restart(&mut self, sql: &str) -> Result<()> {
-        self.rollback().await?;
-        self.stage = Stage::Fresh;
+    /// Forgets a prepared statement that a migration has made stale, and begins anew. An error if
+    /// it is none, or if more came before it in the transaction: only the caller can repeat that.
+    async fn renew_if_stale(&mut self, error: Error, sql: &str, first: bool) -> Result<()> {
+        if !error.database().is_some_and(is_stale_plan) {
+            return Err(error);
+        }
         let key = format!("{}{sql}", self.scope);
         self.connection().statements.pop(&key);
+        if !first {
+            return Err(error);
+        }
+        self.rollback().await?;
+        self.stage = Stage::Fresh;
         Ok(())
     }
-}
-
-/// PostgreSQL's word for a statement whose columns a migration has changed since it was prepared.
-fn is_stale_plan(error: &Error) -> bool {
-    error.sqlstate() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
-        && error
-            .database()
-            .is_some_and(|db| db.message().starts_with("cached plan must not change"))
 }
 
 fn aborted() -> Error {

@@ -1,18 +1,220 @@
-//! A transaction reaches its own tenant and nothing else, and leaves a clean connection.
+//! A transaction reaches its own tenant, ends as it says, and leaves its context behind.
+//!
+//! That a spawned task has no context by accident needs no test: there is no way to get a
+//! transaction but `begin(&TenantContext)`, nothing ambient holds one, and `TenantContext` has
+//! no public constructor.
 
-use freehold::testing::create_tenant;
+use std::time::Duration;
 
-use crate::support::house;
+use freehold::ErrorKind;
+
+use crate::support::{House, house, house_of_one, notes_and, wait_until};
 
 #[tokio::test]
 async fn a_tenant_reads_what_it_wrote_and_no_other_tenant_does() {
     let house = house().await;
-    let (_, acme) = create_tenant(&house.freehold, "acme").await.unwrap();
-    let (_, globex) = create_tenant(&house.freehold, "globex").await.unwrap();
-    house.freehold.query(&acme, "INSERT INTO notes (body) VALUES ('ours')", &[]).await.unwrap();
+    let (acme, globex) = house.acme_and_globex().await;
+    assert_eq!(house.bodies(&acme).await, ["acme"]);
+    assert_eq!(house.bodies(&globex).await, ["globex"]);
+}
 
-    let ours = house.freehold.query(&acme, "SELECT body FROM notes", &[]).await.unwrap();
-    let theirs = house.freehold.query(&globex, "SELECT body FROM notes", &[]).await.unwrap();
-    assert_eq!(ours.len(), 1);
-    assert_eq!(theirs.len(), 0);
+#[tokio::test]
+async fn an_error_inside_a_transaction_commits_nothing() {
+    let house = house_of_one().await;
+    let (acme, _) = house.acme_and_globex().await;
+    let mut tx = house.freehold.begin(&acme).await.unwrap();
+    tx.execute("INSERT INTO notes (body) VALUES ('lost')", &[]).await.unwrap();
+    tx.query("SELECT 1 / 0", &[]).await.unwrap_err();
+    let refused = tx.query("SELECT 1", &[]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Statement);
+    assert_eq!(tx.commit().await.unwrap_err().kind(), ErrorKind::Statement);
+    assert_eq!(house.bodies(&acme).await, ["acme"]);
+}
+
+#[tokio::test]
+async fn an_error_in_the_last_statement_commits_nothing_of_those_before() {
+    let house = house_of_one().await;
+    let (acme, _) = house.acme_and_globex().await;
+    for last in [
+        "SELECT 1 / 0",
+        "SELECT * FROM nowhere",
+        "INSERT INTO notes (id, body) VALUES (1, 'twice')",
+    ] {
+        // Twice: a statement that is not prepared yet takes another way than one that is.
+        for _ in 0..2 {
+            let mut tx = house.freehold.begin(&acme).await.unwrap();
+            tx.execute("INSERT INTO notes (body) VALUES ('lost')", &[]).await.unwrap();
+            tx.query_and_commit(last, &[]).await.unwrap_err();
+            assert_eq!(house.bodies(&acme).await, ["acme"], "{last}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_of_the_wrong_type_commits_nothing() {
+    let house = house_of_one().await;
+    let (acme, _) = house.acme_and_globex().await;
+    for _ in 0..2 {
+        let mut tx = house.freehold.begin(&acme).await.unwrap();
+        tx.execute("INSERT INTO notes (body) VALUES ('lost')", &[]).await.unwrap();
+        // The driver refuses this by itself: the server never sees the statement.
+        let refused = tx.query_and_commit("SELECT $1::int8", &[&"seven"]).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Statement);
+        assert_eq!(house.bodies(&acme).await, ["acme"]);
+    }
+    assert!(house.freehold.query(&acme, "SELECT $1::int8", &[&"seven"]).await.is_err());
+    assert_eq!(house.bodies(&acme).await, ["acme"]);
+}
+
+#[tokio::test]
+async fn a_constraint_that_fails_at_commit_commits_nothing() {
+    let house = house_of_one().await;
+    let (acme, _) = house.acme_and_globex().await;
+    let mut tx = house.freehold.begin(&acme).await.unwrap();
+    tx.execute("SET CONSTRAINTS ALL DEFERRED", &[]).await.unwrap();
+    tx.execute("INSERT INTO notes (body) VALUES ('lost')", &[]).await.unwrap();
+    tx.execute("INSERT INTO tags VALUES (999, 'orphan')", &[]).await.unwrap();
+    assert_eq!(tx.commit().await.unwrap_err().kind(), ErrorKind::Statement);
+
+    let mut tx = house.freehold.begin(&acme).await.unwrap();
+    tx.execute("SET CONSTRAINTS ALL DEFERRED", &[]).await.unwrap();
+    tx.query_and_commit("INSERT INTO tags VALUES (999, 'orphan')", &[]).await.unwrap_err();
+    assert_eq!(house.bodies(&acme).await, ["acme"]);
+}
+
+#[tokio::test]
+async fn a_connection_lost_before_commit_is_unavailable_and_replaced() {
+    let house = house_of_one().await;
+    let (acme, _) = house.acme_and_globex().await;
+    let superuser = house.superuser().await;
+    let mut tx = house.freehold.begin(&acme).await.unwrap();
+    tx.execute("INSERT INTO notes (body) VALUES ('lost')", &[]).await.unwrap();
+    let row = tx.query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
+    superuser
+        .execute("SELECT pg_terminate_backend($1, 5000)", &[&row.get::<_, i32>(0)])
+        .await
+        .unwrap();
+    assert_eq!(tx.commit().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(house.bodies(&acme).await, ["acme"]);
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_unavailable() {
+    let house = house_of_one().await;
+    let (acme, _) = house.acme_and_globex().await;
+    house
+        .script(
+            &acme,
+            "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
+               'BEGIN PERFORM pg_catalog.pg_sleep(20); RETURN NULL; END';
+             CREATE CONSTRAINT TRIGGER dawdle AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED
+               FOR EACH ROW EXECUTE FUNCTION dawdle()",
+        )
+        .await;
+    let superuser = house.superuser().await;
+    let mut tx = house.freehold.begin(&acme).await.unwrap();
+    tx.execute("INSERT INTO notes (body) VALUES ('lost')", &[]).await.unwrap();
+    let pid: i32 = tx.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let end_while_it_commits = async {
+        wait_until("COMMIT is under way", Duration::from_secs(5), async || {
+            let sql = "SELECT query FROM pg_stat_activity WHERE pid = $1 AND state = 'active'";
+            superuser
+                .query_opt(sql, &[&pid])
+                .await
+                .unwrap()
+                .is_some_and(|row| row.get::<_, &str>(0) == "COMMIT")
+        })
+        .await;
+        superuser.execute("SELECT pg_terminate_backend($1, 5000)", &[&pid]).await.unwrap();
+    };
+    let (committed, ()) = tokio::join!(tx.commit(), end_while_it_commits);
+    assert_eq!(committed.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(house.bodies(&acme).await, ["acme"]);
+}
+
+/// The `SELECT *` that a migration gives another column.
+async fn migrate_notes(house: &House) {
+    let report = house.migrate(&notes_and(&["ALTER TABLE notes ADD COLUMN pinned boolean"])).await;
+    assert!(report.unwrap().failed.is_empty());
+}
+
+#[tokio::test]
+async fn a_statement_that_a_migration_made_stale_is_retried_unseen() {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let read = "SELECT * FROM notes";
+    for tenant in [&acme, &globex] {
+        assert_eq!(house.freehold.query(tenant, read, &[]).await.unwrap()[0].len(), 2);
+    }
+    migrate_notes(&house).await;
+
+    assert_eq!(house.freehold.query(&acme, read, &[]).await.unwrap()[0].len(), 3);
+    let mut tx = house.freehold.begin(&globex).await.unwrap();
+    assert_eq!(tx.query(read, &[]).await.unwrap()[0].len(), 3);
+    tx.execute("INSERT INTO notes (body) VALUES ('kept')", &[]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(house.bodies(&globex).await, ["globex", "kept"]);
+}
+
+#[tokio::test]
+async fn a_stale_statement_in_the_middle_of_a_transaction_fails_once() {
+    let house = house_of_one().await;
+    let (acme, _) = house.acme_and_globex().await;
+    let read = "SELECT * FROM notes";
+    house.freehold.query(&acme, read, &[]).await.unwrap();
+    migrate_notes(&house).await;
+
+    // What went before it cannot be repeated here, so the caller has to.
+    for ending in ["query", "query_and_commit", "query"] {
+        let mut tx = house.freehold.begin(&acme).await.unwrap();
+        tx.execute("SELECT 1", &[]).await.unwrap();
+        let outcome = match ending {
+            "query" => tx.query(read, &[]).await,
+            _ => tx.query_and_commit(read, &[]).await,
+        };
+        match outcome {
+            Ok(rows) => {
+                assert_eq!(rows[0].len(), 3);
+                return;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Retryable),
+        }
+        assert_eq!(ending, "query", "it failed twice");
+    }
+}
+
+#[tokio::test]
+async fn tenants_at_different_migrations_are_served_side_by_side() {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    house.script(&globex, "ALTER TABLE notes ADD COLUMN pinned text").await;
+    let report =
+        house.migrate(&notes_and(&["ALTER TABLE notes ADD COLUMN pinned boolean"])).await.unwrap();
+    assert_eq!(report.failed.len(), 1);
+    for _ in 0..8 {
+        for (tenant, kind) in [(&acme, "boolean"), (&globex, "text")] {
+            let rows = house
+                .freehold
+                .query(tenant, "SELECT pg_typeof(pinned)::text, notes.* FROM notes", &[])
+                .await
+                .unwrap();
+            assert_eq!(rows[0].get::<_, &str>(0), kind);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_ends_itself_reaches_nothing_afterwards() {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    for read in [
+        "SELECT * FROM notes".to_owned(),
+        format!("SELECT * FROM {}.notes", acme.tenant().schema()),
+        format!("SELECT * FROM {}.notes", globex.tenant().schema()),
+        "SELECT * FROM freehold.membership".to_owned(),
+    ] {
+        let mut tx = house.freehold.begin(&acme).await.unwrap();
+        tx.execute("COMMIT", &[]).await.unwrap();
+        tx.query(&read, &[]).await.unwrap_err();
+    }
 }

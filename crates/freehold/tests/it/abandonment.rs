@@ -1,0 +1,267 @@
+//! Whatever becomes of a request, its connection goes back clean. The pool has one connection
+//! here, so the next borrower, another tenant, inherits whatever was left.
+
+use std::time::{Duration, Instant};
+
+use freehold::tokio_postgres::Client;
+use freehold::{ErrorKind, Freehold, Result, TenantContext};
+
+use crate::support::{House, drop_after_polls, house_of_one, wait_until};
+
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Commit,
+    LastStatement,
+    Rollback,
+}
+
+/// Two notes in one transaction. A text that was never seen before is prepared on the way.
+async fn write_two(
+    freehold: Freehold,
+    tenant: TenantContext,
+    mark: String,
+    ending: Ending,
+    new_text: bool,
+) -> Result<()> {
+    let suffix = if new_text { format!(" -- {mark}") } else { String::new() };
+    let insert = format!("INSERT INTO notes (body) VALUES ($1){suffix}");
+    let mut tx = freehold.begin(&tenant).await?;
+    tx.execute(&insert, &[&mark]).await?;
+    tx.query(&format!("SELECT body FROM notes{suffix}"), &[]).await?;
+    match ending {
+        Ending::LastStatement => tx.query_and_commit(&insert, &[&mark]).await.map(drop),
+        Ending::Commit => {
+            tx.execute(&insert, &[&mark]).await?;
+            tx.commit().await
+        }
+        Ending::Rollback => {
+            tx.execute(&insert, &[&mark]).await?;
+            tx.rollback().await
+        }
+    }
+}
+
+/// The next borrower meets nothing of the one before, and the server rests in between.
+async fn expect_clean(house: &House, superuser: &Client, next: &TenantContext, look_first: bool) {
+    if look_first {
+        expect_rest(superuser).await;
+    }
+    let mut tx = house.freehold.begin(next).await.unwrap();
+    let row = tx
+        .query_one(
+            "SELECT pg_current_xact_id_if_assigned() IS NULL, freehold.tenant(), (SELECT string_agg(body, ' ') FROM notes)",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert!(row.get::<_, bool>(0), "the borrower's transaction had written before it began");
+    assert_eq!(row.get::<_, uuid::Uuid>(1), next.tenant().as_uuid());
+    assert_eq!(row.get::<_, &str>(2), "globex", "the borrower sees its own rows alone");
+    tx.commit().await.unwrap();
+    expect_bare_session(&house.freehold, next).await;
+    expect_rest(superuser).await;
+}
+
+/// Behind the transaction, where no context is: a COMMIT of one's own leads there.
+async fn expect_bare_session(freehold: &Freehold, tenant: &TenantContext) {
+    let mut tx = freehold.begin(tenant).await.unwrap();
+    tx.execute("COMMIT", &[]).await.unwrap();
+    let row = tx
+        .query_one(
+            "SELECT current_user::text, coalesce(current_setting('freehold.context', true), ''), current_setting('search_path')",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, &str>(0), "freehold_app");
+    assert_eq!(row.get::<_, &str>(1), "");
+    assert_eq!(row.get::<_, &str>(2), "pg_temp");
+    tx.rollback().await.unwrap();
+}
+
+/// No connection of the application is inside a transaction, as a superuser sees it.
+async fn expect_rest(superuser: &Client) {
+    wait_until("the application's connections are idle", Duration::from_secs(2), async || {
+        let row = superuser
+            .query_one(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                 AND usename = 'freehold_app' AND (state <> 'idle' OR xact_start IS NOT NULL)",
+                &[],
+            )
+            .await
+            .unwrap();
+        row.get::<_, i64>(0) == 0
+    })
+    .await;
+}
+
+async fn count(superuser: &Client, tenant: &TenantContext, mark: &str) -> i64 {
+    let sql = format!("SELECT count(*) FROM {}.notes WHERE body = $1", tenant.tenant().schema());
+    superuser.query_one(&sql, &[&mark]).await.unwrap().get(0)
+}
+
+async fn drop_at_every_await_point(ending: Ending, new_text: bool) {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let superuser = house.superuser().await;
+    for polls in 1..200 {
+        let mark = format!("mark {polls}");
+        let work = write_two(house.freehold.clone(), acme, mark.clone(), ending, new_text);
+        let finished = drop_after_polls(polls, work).await;
+        expect_clean(&house, &superuser, &globex, polls % 2 == 0).await;
+        let written = count(&superuser, &acme, &mark).await;
+        if let Some(outcome) = finished {
+            outcome.unwrap();
+            assert_eq!(written, if matches!(ending, Ending::Rollback) { 0 } else { 2 });
+            assert!(polls > 3, "{polls} polls are too few to have been interrupted anywhere");
+            return;
+        }
+        assert!(written == 0 || written == 2, "half committed after {polls} polls");
+        assert!(!matches!(ending, Ending::Rollback) || written == 0);
+    }
+    panic!("the transaction never came to its end");
+}
+
+#[tokio::test]
+async fn a_dropped_request_leaves_no_open_transaction() {
+    drop_at_every_await_point(Ending::Commit, true).await;
+}
+
+#[tokio::test]
+async fn a_dropped_request_whose_statements_are_prepared_leaves_no_open_transaction() {
+    drop_at_every_await_point(Ending::Commit, false).await;
+}
+
+#[tokio::test]
+async fn a_request_dropped_at_its_last_statement_commits_all_or_nothing() {
+    drop_at_every_await_point(Ending::LastStatement, true).await;
+}
+
+#[tokio::test]
+async fn a_prepared_request_dropped_at_its_last_statement_commits_all_or_nothing() {
+    drop_at_every_await_point(Ending::LastStatement, false).await;
+}
+
+#[tokio::test]
+async fn a_request_dropped_in_its_rollback_commits_nothing() {
+    drop_at_every_await_point(Ending::Rollback, false).await;
+}
+
+/// The same by the clock, on two threads, where the server and the client are apart in other ways.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_times_out_anywhere_leaves_no_open_transaction() {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let superuser = house.superuser().await;
+    let mut finished = 0;
+    for step in 0..40 {
+        let mark = format!("mark {step}");
+        let limit = Duration::from_micros(step * step * 8);
+        let work = write_two(house.freehold.clone(), acme, mark.clone(), Ending::Commit, true);
+        finished += u32::from(tokio::time::timeout(limit, work).await.is_ok());
+        expect_clean(&house, &superuser, &globex, step % 2 == 0).await;
+        let written = count(&superuser, &acme, &mark).await;
+        assert!(written == 0 || written == 2, "half committed after {limit:?}");
+    }
+    assert!(finished < 40, "no request was ever interrupted");
+}
+
+#[tokio::test]
+async fn a_transaction_dropped_outside_the_runtime_is_rolled_back() {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let superuser = house.superuser().await;
+    for polls in 1..5 {
+        let work =
+            write_two(house.freehold.clone(), acme, "lost".to_owned(), Ending::Rollback, true);
+        let mut work = Box::pin(work);
+        assert!(drop_after_polls(polls, work.as_mut()).await.is_none());
+        std::thread::spawn(move || drop(work)).join().unwrap();
+        expect_clean(&house, &superuser, &globex, true).await;
+    }
+    assert_eq!(count(&superuser, &acme, "lost").await, 0);
+}
+
+#[tokio::test]
+async fn a_long_statement_that_is_dropped_is_cancelled_in_the_server() {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let superuser = house.superuser().await;
+    let pid = async || -> i32 {
+        let rows = house.freehold.query(&globex, "SELECT pg_backend_pid()", &[]).await.unwrap();
+        rows[0].get(0)
+    };
+    let before = pid().await;
+
+    let sleep = house.freehold.query(&acme, "SELECT pg_sleep(30)", &[]);
+    assert!(tokio::time::timeout(Duration::from_millis(200), sleep).await.is_err());
+    let dropped_at = Instant::now();
+    let after = pid().await;
+    assert!(dropped_at.elapsed() < Duration::from_secs(1), "{:?}", dropped_at.elapsed());
+    assert_eq!(before, after, "the connection is the same, and usable");
+    let sleeping = superuser
+        .query_one(
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(30)%'
+             AND datname = current_database() AND pid <> pg_backend_pid()",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!(sleeping.get::<_, i64>(0), 0);
+    expect_clean(&house, &superuser, &globex, true).await;
+}
+
+#[tokio::test]
+async fn a_panic_inside_a_transaction_rolls_it_back() {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let superuser = house.superuser().await;
+    let freehold = house.freehold.clone();
+    let handler = tokio::spawn(async move {
+        let mut tx = freehold.begin(&acme).await.unwrap();
+        tx.execute("INSERT INTO notes (body) VALUES ('lost')", &[]).await.unwrap();
+        panic!("a handler's own mistake");
+    });
+    assert!(handler.await.unwrap_err().is_panic());
+    expect_clean(&house, &superuser, &globex, false).await;
+    assert_eq!(count(&superuser, &acme, "lost").await, 0);
+}
+
+/// The driver panics when the number of parameters is wrong; that must not spoil the connection.
+#[tokio::test]
+async fn a_panic_inside_the_driver_rolls_the_transaction_back() {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let superuser = house.superuser().await;
+    let freehold = house.freehold.clone();
+    let handler = tokio::spawn(async move {
+        let mut tx = freehold.begin(&acme).await.unwrap();
+        tx.execute("INSERT INTO notes (body) VALUES ('lost')", &[]).await.unwrap();
+        tx.query_and_commit("SELECT $1::text", &[]).await.map(drop)
+    });
+    match handler.await {
+        Ok(outcome) => assert!(outcome.is_err()),
+        Err(join) => assert!(join.is_panic()),
+    }
+    expect_clean(&house, &superuser, &globex, false).await;
+    assert_eq!(count(&superuser, &acme, "lost").await, 0);
+}
+
+#[tokio::test]
+async fn a_caller_that_waits_too_long_for_a_connection_is_told_so() {
+    let mut house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let mut options = house.database.options();
+    options.app_pool.connections_max = 1;
+    options.app_pool.wait_max = Duration::from_millis(150);
+    house.freehold = Freehold::connect(&options).await.unwrap();
+
+    let held = house.freehold.begin(&acme).await.unwrap();
+    let asked_at = Instant::now();
+    let refused = house.freehold.query(&globex, "SELECT 1", &[]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::PoolExhausted);
+    let waited = asked_at.elapsed();
+    assert!(waited >= Duration::from_millis(150) && waited < Duration::from_secs(1), "{waited:?}");
+    drop(held);
+    house.freehold.query(&globex, "SELECT 1", &[]).await.unwrap();
+}
