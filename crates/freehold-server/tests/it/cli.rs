@@ -1,0 +1,466 @@
+//! The command line: what it says, what it refuses, how it ends, and that `serve` may be killed.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use freehold::testing::{self, PASSWORD, TestDatabase};
+use freehold::tokens::{AccessTokens, Keyring, Subject};
+use freehold_server::dev::postgres::{EmbeddedPostgres, Options};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::process::{Env, Folder, Ran, Running, freehold, http};
+use crate::support::{SECRET, admin_url, connect, eventually, project, shop, slow_shop, text};
+
+const COMMANDS: [&[&str]; 14] = [
+    &[],
+    &["dev"],
+    &["init"],
+    &["serve"],
+    &["config"],
+    &["tenant"],
+    &["tenant", "create"],
+    &["tenant", "list"],
+    &["tenant", "show"],
+    &["tenant", "suspend"],
+    &["tenant", "resume"],
+    &["operator", "create"],
+    &["migrate", "up"],
+    &["migrate", "status"],
+];
+
+const SECRETS: Env = &[
+    ("DATABASE_URL", "postgres://freehold_app:hush-1@127.0.0.1:1/x"),
+    ("DATABASE_OWNER_URL", "postgres://freehold_owner:hush-2@127.0.0.1:1/x"),
+    ("JWT_SECRET", "hush-3 and thirty-two bytes and more"),
+    ("JWT_SECRETS_RETIRED", "hush-4 and thirty-two bytes and more"),
+    ("FREEHOLD_PASSWORD", "hush-5"),
+    ("FREEHOLD_APP_PASSWORD", "hush-6"),
+    ("FREEHOLD_OWNER_PASSWORD", "hush-7"),
+    ("FREEHOLD_ANALYTICS_PASSWORD", "hush-8"),
+];
+
+fn tells_no_secret(ran: &Ran) {
+    let all = ran.stdout() + &ran.stderr();
+    assert!(!all.contains("hush"), "a secret is shown:\n{all}");
+}
+
+// ── What needs no database ────────────────────────────────────────────────────────────────────
+
+#[test]
+fn every_command_has_a_help_that_shows_no_secret() {
+    let top = freehold(&["--help"], &[]).ended(0).stdout();
+    for command in COMMANDS {
+        let arguments: Vec<_> = command.iter().copied().chain(["--help"]).collect();
+        let ran = freehold(&arguments, SECRETS).ended(0);
+        let help = ran.stdout();
+        assert!(help.contains("Usage: freehold"), "{command:?}: {help}");
+        assert!(help.lines().next().is_some_and(|line| line.len() > 10), "{command:?}: {help}");
+        tells_no_secret(&ran);
+        if let Some(name) = command.first() {
+            assert!(top.lines().any(|line| line.trim_start().starts_with(name)), "{name}: {top}");
+        }
+    }
+    // The list above is whole: a command is a line of the help's list.
+    let listed = top.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let listed = listed.take_while(|line| !line.is_empty());
+    for name in listed.filter_map(|line| line.split_whitespace().next()) {
+        let known = COMMANDS.iter().any(|command| command.first() == Some(&name));
+        assert!(known || ["openapi", "help"].contains(&name), "{name} is not tried here");
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_two_and_says_what_is_wrong() {
+    for (arguments, part) in [
+        (&[][..], "Usage: freehold"),
+        (&["fly"], "unrecognized subcommand 'fly'"),
+        (&["serv"], "'serve'"),
+        (&["tenant"], "Usage: freehold tenant"),
+        (&["serve", "--colour"], "--colour"),
+        (&["tenant", "create"], "<SLUG>"),
+    ] {
+        let ran = freehold(arguments, &[]).ended(2);
+        assert!(ran.stderr().contains(part), "{arguments:?}: {}", ran.stderr());
+        assert_eq!(ran.stdout(), "", "{arguments:?}");
+    }
+    freehold(&["--version"], &[]).ended(0);
+}
+
+#[test]
+fn config_shows_every_setting_with_its_source_and_hides_secrets() {
+    let mut env = SECRETS.to_vec();
+    env.extend([("LISTEN", "127.0.0.1:9999"), ("MAX_CONNECTION_POOL", "33")]);
+    let ran = freehold(&["config", "--max-connection-pool", "44"], &env).ended(0);
+    tells_no_secret(&ran);
+    let shown = ran.stdout();
+    let line = |name: &str| {
+        let found = shown.lines().find(|line| line.split_whitespace().next() == Some(name));
+        let line = found.unwrap_or_else(|| panic!("{name} is not shown:\n{shown}"));
+        line.split_whitespace().skip(1).take(2).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("DATABASE_URL"), "(hidden) environment");
+    assert_eq!(line("DATABASE_OWNER_URL"), "(hidden) environment");
+    assert_eq!(line("JWT_SECRET"), "(hidden) environment");
+    assert_eq!(line("JWT_SECRETS_RETIRED"), "(hidden) environment");
+    assert_eq!(line("LISTEN"), "127.0.0.1:9999 environment");
+    assert_eq!(line("MAX_CONNECTION_POOL"), "44 flag");
+    assert_eq!(line("ACCESS_TOKEN_SECS"), "600 default");
+    for name in ["SIGNUP", "REQUEST_TIMEOUT_MS", "MAX_BODY_BYTES", "LOG_FORMAT", "SHUTDOWN_SECS"] {
+        assert!(line(name).ends_with("default"), "{name}: {}", line(name));
+    }
+}
+
+#[test]
+fn the_openapi_document_is_printed_as_it_is_checked_in() {
+    let printed = freehold(&["openapi"], &[]).ended(0).stdout();
+    assert_eq!(printed.trim_end(), freehold_server::http::openapi_json().trim_end());
+}
+
+// ── Serve ─────────────────────────────────────────────────────────────────────────────────────
+
+fn env_of<'a>(app: &'a str, owner: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
+        ("DATABASE_URL", app),
+        ("DATABASE_OWNER_URL", owner),
+        ("JWT_SECRET", SECRET),
+        ("LISTEN", "127.0.0.1:0"),
+    ]
+}
+
+fn with<'a>(
+    mut env: Vec<(&'a str, &'a str)>,
+    name: &'a str,
+    value: &'a str,
+) -> Vec<(&'a str, &'a str)> {
+    env.retain(|(known, _)| *known != name);
+    env.push((name, value));
+    env
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn serve_refuses_with_a_sentence_that_says_what_to_do() {
+    let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();
+    let (app, owner) = (database.app_url(), database.owner_url());
+    let (superuser, analytics) = (database.superuser_url(), database.analytics_url());
+    let empty = format!("{}/postgres", app.rsplit_once('/').unwrap().0);
+    let good = || env_of(&app, &owner);
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let nobody_there = "postgres://freehold_app:hush@127.0.0.1:1/x";
+    for (env, code, parts) in [
+        (
+            with(good(), "DATABASE_URL", &superuser),
+            1,
+            ["refusing to serve", "Connect as freehold_app"],
+        ),
+        (with(good(), "DATABASE_URL", &owner), 1, ["refusing to serve", "Connect as freehold_app"]),
+        (
+            with(good(), "DATABASE_URL", &analytics),
+            1,
+            ["refusing to serve", "must connect as freehold_app"],
+        ),
+        (
+            with(good(), "DATABASE_URL", &empty),
+            1,
+            ["catalog is missing", "run `freehold init` first"],
+        ),
+        (
+            with(good(), "DATABASE_URL", nobody_there),
+            1,
+            ["cannot connect to PostgreSQL at 127.0.0.1:1", "freehold_app"],
+        ),
+        (with(good(), "DATABASE_URL", "nonsense"), 1, ["DATABASE_URL", "postgres://"]),
+        (with(good(), "LISTEN", &taken), 1, ["cannot listen on", "--listen"]),
+        (with(good(), "LISTEN", "nowhere"), 2, ["--listen", "LISTEN"]),
+        (with(good(), "MAX_CONNECTION_POOL", "many"), 2, ["MAX_CONNECTION_POOL", "many"]),
+        (with(good(), "MAX_CONNECTION_POOL", "0"), 2, ["MAX_CONNECTION_POOL", "1..=1000"]),
+        (with(good(), "MAX_CONNECTION_POOL", "-4"), 2, ["MAX_CONNECTION_POOL", "-4"]),
+        (with(good(), "JWT_SECRET", "hush, too short"), 2, ["JWT_SECRET", "at least 32 bytes"]),
+        (with(good(), "JWT_SECRET", ""), 2, ["JWT_SECRET", "value"]),
+        (
+            with(good(), "JWT_SECRETS_RETIRED", "hush"),
+            1,
+            ["JWT_SECRETS_RETIRED", "at least 32 bytes"],
+        ),
+        (with(good(), "SIGNUP", "perhaps"), 2, ["SIGNUP", "perhaps"]),
+        (with(good(), "LOG_LEVEL", "a=b=c"), 1, ["LOG_LEVEL", "try `info`"]),
+        (env_of(&app, &owner)[1..].to_vec(), 2, ["--database-url", "required"]),
+        (env_of(&app, &owner)[..2].to_vec(), 2, ["--jwt-secret", "required"]),
+    ] {
+        let ran = freehold(&["serve"], &env).ended(code);
+        let said = ran.stderr();
+        for part in parts {
+            assert!(said.contains(part), "{part:?} is not in: {said}");
+        }
+        tells_no_secret(&ran);
+        assert!(!said.contains(PASSWORD), "a password is shown: {said}");
+        assert!(said.contains("error:") && !said.contains("panicked"), "{said}");
+    }
+}
+
+/// A `freehold serve` over a database.
+struct Server {
+    running: Running,
+    port: u16,
+}
+
+impl Server {
+    fn start(database: &TestDatabase) -> Server {
+        let (app, owner) = (database.app_url(), database.owner_url());
+        let env = with(env_of(&app, &owner), "LOG_FORMAT", "json");
+        let mut running = Running::start(&["serve"], &env);
+        let line = running.wait_for("\"message\":\"serving\"", Duration::from_secs(20));
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let port = text(&line["address"]).rsplit_once(':').unwrap().1.parse().unwrap();
+        Server { running, port }
+    }
+}
+
+fn token(identity: Uuid, tenant: Option<Uuid>, role: &str) -> String {
+    let keyring = Keyring::new(SECRET, &[] as &[&str]).unwrap();
+    let tokens = AccessTokens::new(keyring, "freehold", "freehold");
+    let subject = Subject { identity, session: Uuid::new_v4(), tenant, role: role.to_owned() };
+    tokens.issue(&subject, Duration::from_secs(600), SystemTime::now()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_told_to_stop_finishes_what_is_under_way() {
+    let database = TestDatabase::create(&admin_url(), &slow_shop(1.0)).await.unwrap();
+    let freehold = database.freehold().await.unwrap();
+    let (acme, _) = testing::create_tenant(&freehold, "acme").await.unwrap();
+    let sql = connect(&database.superuser_url()).await;
+    let row = sql.query_one("SELECT identity_id FROM freehold.membership", &[]).await.unwrap();
+    let token = token(row.get(0), Some(acme.id.as_uuid()), "owner");
+    let mut server = Server::start(&database);
+    let port = server.port;
+    let nap = thread::spawn(move || http(port, "GET", "/v1/data/naps", &token, &Value::Null));
+    eventually("the nap began", Duration::from_secs(5), async || {
+        let naps = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        sql.query_one(naps, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    let began = Instant::now();
+    server.running.signal("TERM");
+    let (status, rows) = nap.join().unwrap().unwrap();
+    assert_eq!((status, rows.as_array().map(Vec::len)), (200, Some(1)), "{rows}");
+    let ended = server.running.wait(Duration::from_secs(5));
+    assert_eq!(ended.code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(http(port, "GET", "/livez", "", &Value::Null).is_err(), "it still listens");
+}
+
+/// What the catalog and the schemas must agree on, whenever nothing is under way.
+async fn nothing_is_half_done(sql: &tokio_postgres::Client) {
+    let column = async |query: &str| -> BTreeSet<String> {
+        sql.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    let schemas =
+        column("SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'tenant\\_%'").await;
+    let tenants =
+        column("SELECT 'tenant_' || replace(id::text, '-', '') FROM freehold.tenant").await;
+    assert_eq!(schemas, tenants, "a schema without a tenant, or a tenant without a schema");
+    let half = column(
+        "SELECT slug FROM freehold.tenant t WHERE version <> 3
+         OR (SELECT count(*) FROM freehold.ledger l WHERE l.tenant_id = t.id) <> 3
+         OR (SELECT count(*) FROM freehold.membership m WHERE m.tenant_id = t.id) <> 1
+         OR (SELECT count(*) FROM pg_class c WHERE c.relnamespace = ('tenant_' || replace(t.id::text, '-', ''))::regnamespace
+               AND c.relkind = 'r' AND c.relrowsecurity AND c.relforcerowsecurity) <> 5",
+    )
+    .await;
+    assert_eq!(half, BTreeSet::new(), "half a tenant");
+    let homeless = column(
+        "SELECT email FROM freehold.identity i WHERE NOT is_operator
+         AND NOT EXISTS (SELECT FROM freehold.membership m WHERE m.identity_id = i.id)",
+    )
+    .await;
+    assert_eq!(homeless, BTreeSet::new(), "an owner without a tenant");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_killed_amid_many_creations_leaves_whole_tenants_or_none() {
+    const WISHES: usize = 24;
+    let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();
+    let sql = connect(&database.superuser_url()).await;
+    let operator = Uuid::new_v4();
+    sql.execute(
+        "INSERT INTO freehold.identity (id, email, is_operator) VALUES ($1, 'op@x.example', true)",
+        &[&operator],
+    )
+    .await
+    .unwrap();
+    let token = token(operator, None, "operator");
+    let create = |port: u16, n: usize| {
+        let slug = format!("shop{n}");
+        let owner = json!({"email": format!("owner@{slug}.example"), "password": PASSWORD});
+        let body = json!({"slug": slug, "name": slug, "owner": owner});
+        http(port, "POST", "/v1/tenants", &token, &body).map(|(status, _)| status)
+    };
+    for round in 0..3 {
+        let mut server = Server::start(&database);
+        let made = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            let wishes: Vec<_> = (0..WISHES)
+                .map(|n| {
+                    let (create, made, port) = (&create, &made, server.port);
+                    scope.spawn(move || {
+                        let status = create(port, round * WISHES + n);
+                        made.fetch_add(1, Ordering::SeqCst);
+                        status
+                    })
+                })
+                .collect();
+            // In the thick of it: some are made, most are not.
+            let began = Instant::now();
+            while made.load(Ordering::SeqCst) < 3 + round
+                && began.elapsed() < Duration::from_secs(20)
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+            server.running.kill();
+            let statuses: Vec<_> =
+                wishes.into_iter().map(|wish| wish.join().unwrap().ok()).collect();
+            let cut_short = statuses.iter().filter(|status| status.is_none()).count();
+            assert!(cut_short > 0, "it was killed too late: {statuses:?}");
+        });
+        // Its backends notice that nobody is there.
+        eventually("the backends end", Duration::from_secs(10), async || {
+            let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename LIKE 'freehold%'";
+            sql.query_one(left, &[]).await.unwrap().get::<_, i64>(0) == 0
+        })
+        .await;
+        nothing_is_half_done(&sql).await;
+    }
+    // Started again, it makes those that were cut short, and knows those that were made.
+    let mut server = Server::start(&database);
+    for n in 0..WISHES {
+        let status = create(server.port, n).unwrap();
+        assert!([201, 409].contains(&status), "{status}");
+    }
+    let row = sql.query_one(
+        "SELECT count(*) FROM freehold.tenant WHERE slug = ANY ($1)",
+        &[&(0..WISHES).map(|n| format!("shop{n}")).collect::<Vec<_>>()],
+    );
+    assert_eq!(row.await.unwrap().get::<_, i64>(0), WISHES as i64);
+    nothing_is_half_done(&sql).await;
+    server.running.stop();
+}
+
+// ── A database from nothing ───────────────────────────────────────────────────────────────────
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fresh_server_is_prepared_by_init_and_run_by_the_commands() {
+    let folder = Folder::new();
+    let bin = std::env::var_os("FREEHOLD_PG_BIN").map(std::path::PathBuf::from);
+    let settings = [("fsync", "off"), ("full_page_writes", "off")];
+    let dir = folder.path().join("pg");
+    let options = Options { dir: &dir, bin: bin.as_deref(), settings: &settings };
+    let server = EmbeddedPostgres::start(options, |_| {}).await.unwrap();
+    let sql = connect(&server.superuser_url("postgres")).await;
+    sql.batch_execute("CREATE DATABASE shop").await.unwrap();
+    sql.batch_execute("CREATE ROLE landlord LOGIN CREATEROLE PASSWORD 'landlord'").await.unwrap();
+    sql.batch_execute("CREATE DATABASE managed OWNER landlord").await.unwrap();
+
+    // As on managed PostgreSQL: no superuser, but a role that owns the database.
+    let superuser = server.superuser_url("managed");
+    let landlord =
+        superuser.replacen(superuser.split_once('@').unwrap().0, "postgres://landlord:landlord", 1);
+    let ran = freehold(&["init", "--json"], &[("DATABASE_URL", &landlord)]).ended(0);
+    let report = ran.json();
+    let warnings = report["report"]["warnings"].as_array().unwrap();
+    assert!(!warnings.is_empty(), "what only a superuser can close is told: {report}");
+    assert_eq!(report["report"]["roles_created"].as_array().unwrap().len(), 6);
+    let (app, owner) = (text(&report["database_url"]), text(&report["database_owner_url"]));
+    a_tenant_lives_by_the_commands(&app, &owner);
+
+    // As a superuser, in another database: the roles are there, with the passwords they have.
+    let superuser = server.superuser_url("shop");
+    let ran = freehold(&["init", "--json"], &[("DATABASE_URL", &superuser)]).ended(0).json();
+    assert_eq!(ran["report"]["roles_created"], json!([]));
+    assert_eq!(ran["report"]["warnings"], json!([]));
+    assert!(text(&ran["database_url"]).starts_with("postgres://freehold_app:…@"), "{ran}");
+    let there = |url: &str, database: &str| url.replace("/managed", database);
+    a_tenant_lives_by_the_commands(&there(&app, "/shop"), &there(&owner, "/shop"));
+
+    // Again, for people: nothing to do, and nothing changed.
+    let ran = freehold(&["init"], &[("DATABASE_URL", &superuser)]).ended(0);
+    assert!(ran.stdout().contains("nothing to do"), "{}", ran.stdout());
+    let given = [("DATABASE_URL", superuser.as_str()), ("FREEHOLD_APP_PASSWORD", "a/b c@d")];
+    let ran = freehold(&["init"], &given).ended(0);
+    let line =
+        ran.stdout().lines().find_map(|line| line.strip_prefix("DATABASE_URL=").map(str::to_owned));
+    let url = line.unwrap();
+    let listed = freehold(&["tenant", "list", "--json"], &[("DATABASE_URL", &url)]).ended(0).json();
+    assert_eq!(listed[0]["slug"], "acme", "the URL that was printed works");
+    let ran = freehold(&["tenant", "list"], &[("DATABASE_URL", &there(&app, "/shop"))]).ended(1);
+    assert!(ran.stderr().contains("cannot connect"), "{}", ran.stderr());
+    server.stop().await.unwrap();
+}
+
+fn a_tenant_lives_by_the_commands(app: &str, owner: &str) {
+    let folder = Folder::new();
+    let env = [("DATABASE_URL", app), ("DATABASE_OWNER_URL", owner)];
+    let run = |arguments: &[&str]| freehold(arguments, &env);
+    for name in ["0001_shop.sql", "0002_order_totals.sql"] {
+        let from = project().join("demo/migrations").join(name);
+        std::fs::copy(from, folder.path().join(name)).unwrap();
+    }
+    let up = ["migrate", "up", "--json", "--baseline", folder.text()];
+    assert_eq!(run(&["migrate", "status", "--json"]).ended(0).json()["version"], 0);
+    assert_eq!(run(&up).ended(0).json()["version"], 2);
+
+    let create =
+        ["tenant", "create", "acme", "--name", "Acme", "--owner", "owner@acme.example", "--json"];
+    let ran = run(&create).ended(1);
+    assert!(ran.stderr().contains("give a password too"), "{}", ran.stderr());
+    let made =
+        freehold(&create, &[env[0], env[1], ("FREEHOLD_PASSWORD", PASSWORD)]).ended(0).json();
+    assert_eq!(
+        (&made["slug"], &made["name"], &made["status"]),
+        (&json!("acme"), &json!("Acme"), &json!("active"))
+    );
+    assert_eq!(made["version"], 2);
+    assert_eq!(run(&["tenant", "show", "acme", "--json"]).ended(0).json(), made);
+    assert_eq!(run(&["tenant", "list", "--json"]).ended(0).json(), json!([made]));
+    let ran = run(&create).ended(1);
+    assert!(ran.stderr().contains("the slug acme is taken"), "{}", ran.stderr());
+    for (what, status) in [("suspend", "suspended"), ("suspend", "suspended"), ("resume", "active")]
+    {
+        assert_eq!(run(&["tenant", what, "acme", "--json"]).ended(0).json()["status"], status);
+    }
+    for arguments in [
+        ["tenant", "show", "nobody"],
+        ["tenant", "suspend", "nobody"],
+        ["tenant", "resume", "No Body"],
+    ] {
+        let ran = run(&arguments).ended(1);
+        assert!(ran.stderr().contains("there is no such tenant"), "{}", ran.stderr());
+        assert_eq!(ran.stdout(), "");
+    }
+    let text = run(&["tenant", "list"]).ended(0).stdout();
+    assert!(text.starts_with("SLUG") && text.lines().count() == 2, "{text}");
+    let ran = run(&["operator", "create", "op@freehold.example", "--password", PASSWORD, "--json"]);
+    assert_eq!(ran.ended(0).json()["email"], "op@freehold.example");
+
+    // A new migration reaches the tenant; a second run has nothing to do.
+    let name = "0003_notes.sql";
+    std::fs::copy(project().join("demo/migrations").join(name), folder.path().join(name)).unwrap();
+    let report = run(&up).ended(0).json();
+    assert_eq!((&report["version"], &report["migrated"]), (&json!(3), &json!(1)));
+    assert_eq!(run(&up).ended(0).json()["migrated"], 0);
+    let status = run(&["migrate", "status", "--json"]).ended(0).json();
+    assert_eq!((&status["version"], &status["failed"]), (&json!(3), &json!([])));
+    assert_eq!(run(&["tenant", "show", "acme", "--json"]).ended(0).json()["version"], 3);
+    // One that was applied and then changed is an error, and so is a folder that is not there.
+    std::fs::write(folder.path().join(name), "SELECT 1").unwrap();
+    let ran = run(&up).ended(1);
+    assert!(ran.stderr().contains("0003"), "{}", ran.stderr());
+    let ran = run(&["migrate", "up", "--baseline", "/no/such/folder"]).ended(1);
+    assert!(ran.stderr().contains("/no/such/folder"), "{}", ran.stderr());
+    // Without the owner's connection nothing is made or migrated.
+    let ran = freehold(&["tenant", "create", "globex"], &env[..1]).ended(1);
+    assert!(ran.stderr().contains("DATABASE_OWNER_URL"), "{}", ran.stderr());
+}

@@ -1,0 +1,126 @@
+//! `freehold dev`: from nothing to two tenants, and back from any end.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::process::{Folder, Running, free_port, freehold, http};
+use crate::support::{project, text};
+
+/// The first start makes a database server; on a busy machine that takes its time.
+const FIRST: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(20);
+
+struct Dev {
+    running: Running,
+    port: u16,
+}
+
+impl Dev {
+    fn start(folder: &Folder, more: &[&str], within: Duration) -> Dev {
+        let port = free_port();
+        let running = Running::start(&arguments(folder, &port.to_string(), more), &[]);
+        let mut dev = Dev { running, port };
+        dev.running.wait_for("Freehold is at", within);
+        dev
+    }
+
+    fn ask(&self, method: &str, path: &str, token: &str, body: Value) -> (u16, Value) {
+        http(self.port, method, path, token, &body).unwrap()
+    }
+
+    fn sign_in(&self, email: &str) -> String {
+        let body = json!({"email": email, "password": "freehold-demo"});
+        let (status, tokens) = self.ask("POST", "/v1/auth/login", "", body);
+        assert_eq!(status, 200, "{tokens}");
+        text(&tokens["access_token"])
+    }
+
+    fn rows(&self, path: &str, token: &str) -> Vec<Value> {
+        let (status, rows) = self.ask("GET", path, token, Value::Null);
+        assert_eq!(status, 200, "{rows}");
+        rows.as_array().unwrap().clone()
+    }
+}
+
+fn arguments<'a>(folder: &'a Folder, port: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let baseline: &'static str =
+        project().join("demo/migrations").to_str().unwrap().to_owned().leak();
+    let mut arguments = vec!["dev", "--dir", folder.text(), "--port", port, "--baseline", baseline];
+    arguments.extend(more);
+    arguments
+}
+
+#[test]
+fn one_command_makes_two_tenants_with_data_of_their_own_and_starts_again_quickly() {
+    let folder = Folder::new();
+    let mut dev = Dev::start(&folder, &[], FIRST);
+    let said = dev.running.said();
+    for told in [
+        &format!("http://127.0.0.1:{}", dev.port),
+        "owner@acme.example",
+        "owner@globex.example",
+        "freehold-demo",
+    ] {
+        assert!(said.contains(told), "{told} is not told:\n{said}");
+    }
+
+    let mut orders = Vec::new();
+    for owner in ["owner@acme.example", "owner@globex.example"] {
+        let token = dev.sign_in(owner);
+        let rows = dev.rows("/v1/data/orders?select=id&limit=1000", &token);
+        assert!((200..1000).contains(&rows.len()), "{owner} has {} orders", rows.len());
+        orders.push(rows);
+    }
+    assert!(orders[0].iter().all(|order| !orders[1].contains(order)), "orders are shared");
+    dev.sign_in("operator@freehold.example");
+
+    // The folder serves one program at a time, and says so at once.
+    let port = free_port().to_string();
+    let second = freehold(&arguments(&folder, &port, &[]), &[]).ended(1);
+    assert!(second.stderr().contains("already running"), "{}", second.stderr());
+    let token = dev.sign_in("owner@acme.example");
+
+    dev.running.stop();
+    let began = Instant::now();
+    let mut dev = Dev::start(&folder, &[], AGAIN);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(6), "the second start took {took:?}");
+    // Who was signed in still is, and nothing was made twice.
+    assert_eq!(dev.rows("/v1/data/orders?select=id&limit=1000", &token).len(), orders[0].len());
+    dev.running.stop();
+}
+
+#[test]
+fn a_kill_loses_nothing_and_a_reset_loses_all() {
+    let folder = Folder::new();
+    let mut dev = Dev::start(&folder, &[], FIRST);
+    let token = dev.sign_in("owner@acme.example");
+    let product = json!({"sku": "KEPT", "name": "Kept", "price_cents": 1});
+    let (status, _) = dev.ask("POST", "/v1/data/products", &token, product);
+    assert_eq!(status, 201);
+    dev.running.kill();
+
+    let mut dev = Dev::start(&folder, &[], AGAIN);
+    assert_eq!(dev.rows("/v1/data/products?sku=eq.KEPT", &token).len(), 1);
+    dev.running.stop();
+
+    let mut dev = Dev::start(&folder, &["--reset"], FIRST);
+    let token = dev.sign_in("owner@acme.example");
+    assert_eq!(dev.rows("/v1/data/products?sku=eq.KEPT", &token).len(), 0);
+    assert!(!dev.rows("/v1/data/products?limit=1", &token).is_empty());
+    dev.running.stop();
+}
+
+#[test]
+fn a_command_runs_beside_a_database_alone_and_its_exit_code_counts() {
+    let folder = Folder::new();
+    let run = |script: &str| {
+        freehold(&["dev", "--database-only", "--dir", folder.text(), "--", "sh", "-c", script], &[])
+    };
+    let ran = run("echo \"$DATABASE_URL\"").ended(0);
+    assert!(ran.stdout().starts_with("postgres://postgres:"), "{}", ran.stdout());
+    run("exit 7").ended(7);
+    let ran = freehold(&["dev", "--database-only", "--dir", folder.text()], &[]).ended(2);
+    assert!(ran.stderr().contains("<COMMAND>"), "{}", ran.stderr());
+}

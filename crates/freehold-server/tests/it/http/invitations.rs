@@ -1,0 +1,169 @@
+//! From an invitation to a membership.
+
+use freehold::testing::PASSWORD;
+use freehold::{OperatorContext, Role};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Person, Service, Setup, text};
+
+async fn invite(service: &Service, by: &Person, email: &str, role: &str) -> Value {
+    let body = json!({"email": email, "role": role});
+    service.post("/v1/invitations", body).by(by).send().await.expect(201).json()
+}
+
+async fn accept(service: &Service, token: &Value, password: &str) -> Answer {
+    let body = json!({"token": token, "password": password, "name": "Ann"});
+    service.post("/v1/invitations/accept", body).send().await
+}
+
+async fn waiting(service: &Service, by: &Person) -> Vec<String> {
+    let page = service.get("/v1/invitations").by(by).send().await.expect(200).json();
+    page["items"].as_array().unwrap().iter().map(|item| text(&item["email"])).collect()
+}
+
+#[tokio::test]
+async fn somebody_new_accepts_and_is_a_member_with_the_role_that_was_offered() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let made = invite(&service, &acme.owner, "Ann@Else.example", "member").await;
+    assert_eq!((&made["email"], &made["role"]), (&json!("ann@else.example"), &json!("member")));
+    assert!(text(&made["token"]).starts_with("fhi_"));
+    let listed = service.get("/v1/invitations").by(&acme.owner).send().await.json();
+    assert_eq!(listed["items"][0]["id"], made["id"]);
+    assert_eq!(listed["items"][0].get("token"), None, "the token is shown once");
+
+    // A password that breaks the rules uses nothing up.
+    accept(&service, &made["token"], "short").await.refused(400, "invalid_input");
+    let tenant = accept(&service, &made["token"], "ann's own password").await.expect(200).json();
+    assert_eq!(tenant, json!({"id": acme.tenant.id, "slug": "acme", "name": "acme"}));
+    assert_eq!(waiting(&service, &acme.owner).await, [""; 0]);
+    accept(&service, &made["token"], "ann's own password").await.refused(404, "not_found");
+
+    let body = json!({"email": "ann@else.example", "password": "ann's own password"});
+    let tokens = service.post("/v1/auth/login", body).send().await.expect(200).json();
+    assert_eq!(tokens["role"], "member");
+    let token = text(&tokens["access_token"]);
+    let me = service.get("/v1/me").bearer(&token).send().await.json();
+    assert_eq!(me["name"], "Ann");
+    let product = json!({"sku": "A", "name": "A", "price_cents": 1});
+    service.post("/v1/data/products", product).bearer(&token).send().await.expect(201);
+}
+
+#[tokio::test]
+async fn somebody_known_proves_themselves_and_belongs_to_both() {
+    let service = Service::start(Setup::default()).await;
+    let (acme, globex) = service.two_tenants().await;
+    let made = invite(&service, &acme.owner, &globex.owner.email, "viewer").await;
+    accept(&service, &made["token"], "not the password").await.refused(401, "unauthenticated");
+    assert_eq!(waiting(&service, &acme.owner).await, [globex.owner.email.clone()]);
+    accept(&service, &made["token"], PASSWORD).await.expect(200);
+    let body = json!({"email": globex.owner.email, "password": PASSWORD, "tenant": "acme"});
+    let tokens = service.post("/v1/auth/login", body).send().await.expect(200).json();
+    assert_eq!(tokens["role"], "viewer");
+    let me = service.get("/v1/me").by(&globex.owner).send().await.json();
+    let roles: Vec<_> = me["tenants"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| (text(&t["slug"]), text(&t["role"])))
+        .collect();
+    assert_eq!(
+        roles,
+        [("acme".into(), "viewer".into()), ("globex".to_owned(), "owner".to_owned())]
+    );
+}
+
+#[tokio::test]
+async fn an_invitation_is_good_once_however_many_accept_it_together() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let made = invite(&service, &acme.owner, "ann@else.example", "viewer").await;
+    let answers = join_all((0..4).map(|_| accept(&service, &made["token"], PASSWORD))).await;
+    let accepted = answers.iter().filter(|answer| answer.status == 200).count();
+    let refused = answers.iter().filter(|answer| [401, 404, 409].contains(&answer.status)).count();
+    assert_eq!(
+        (accepted, refused),
+        (1, 3),
+        "{:?}",
+        answers.iter().map(|a| a.status).collect::<Vec<_>>()
+    );
+    let members = service.get("/v1/members").by(&acme.owner).send().await.json();
+    assert_eq!(members["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_later_invitation_takes_the_place_of_the_former() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let first = invite(&service, &acme.owner, "ann@else.example", "admin").await;
+    let second = invite(&service, &acme.owner, "ANN@else.example", "viewer").await;
+    assert_eq!(waiting(&service, &acme.owner).await, ["ann@else.example"]);
+    accept(&service, &first["token"], PASSWORD).await.refused(404, "not_found");
+    accept(&service, &second["token"], PASSWORD).await.expect(200);
+    let members = service.get("/v1/members").by(&acme.owner).send().await.json();
+    assert_eq!(members["items"][0]["role"], "viewer");
+    // Who is a member already is not invited again.
+    let body = json!({"email": "ann@else.example", "role": "admin"});
+    let answer = service.post("/v1/invitations", body).by(&acme.owner).send().await;
+    assert_eq!(answer.refused(409, "conflict").json()["field"], "email");
+}
+
+#[tokio::test]
+async fn an_invitation_that_was_taken_back_or_ran_out_is_unknown() {
+    let service = Service::start(Setup::default()).await;
+    let (acme, globex) = service.two_tenants().await;
+    let unknown = json!(format!("fhi_{}", "A".repeat(43)));
+    let unknown = accept(&service, &unknown, PASSWORD).await.refused(404, "not_found").bytes();
+
+    let taken_back = invite(&service, &acme.owner, "ann@else.example", "viewer").await;
+    let path = format!("/v1/invitations/{}", text(&taken_back["id"]));
+    service.delete(&path).by(&globex.owner).send().await.refused(404, "not_found");
+    service.delete(&path).by(&acme.owner).send().await.expect(204);
+    service.delete(&path).by(&acme.owner).send().await.refused(404, "not_found");
+    let late = invite(&service, &acme.owner, "bob@else.example", "viewer").await;
+    let expire = "UPDATE freehold.invitation SET expires_at = now() - interval '1 second'";
+    service.sql().await.execute(expire, &[]).await.unwrap();
+    assert_eq!(waiting(&service, &acme.owner).await, [""; 0]);
+    for token in [taken_back["token"].clone(), late["token"].clone(), json!(""), json!("fhr_AAAA")]
+    {
+        let answer = accept(&service, &token, PASSWORD).await.refused(404, "not_found");
+        assert_eq!(answer.bytes(), unknown, "{token}");
+    }
+    let people = service.catalog_counts().await[1];
+    assert_eq!(people, 2, "nobody was made");
+}
+
+#[tokio::test]
+async fn a_suspended_tenants_invitation_waits() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let made = invite(&service, &acme.owner, "ann@else.example", "viewer").await;
+    let context = OperatorContext::system("a test");
+    service.freehold.suspend_tenant(&context, acme.tenant.id).await.unwrap();
+    accept(&service, &made["token"], PASSWORD).await.refused(403, "tenant_suspended");
+    assert_eq!(service.catalog_counts().await[1], 1, "nobody was made");
+    service.freehold.resume_tenant(&context, acme.tenant.id).await.unwrap();
+    accept(&service, &made["token"], PASSWORD).await.expect(200);
+}
+
+#[tokio::test]
+async fn only_those_who_manage_members_invite_and_see_who_is_invited() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let made = invite(&service, &acme.owner, "ann@else.example", "owner").await;
+    let path = format!("/v1/invitations/{}", text(&made["id"]));
+    let body = json!({"email": "bob@else.example", "role": "viewer"});
+    for role in [Role::Viewer, Role::Member] {
+        let person = service.person(&acme, role.as_str(), role).await;
+        service.get("/v1/invitations").by(&person).send().await.refused(403, "forbidden");
+        let call = service.post("/v1/invitations", body.clone()).by(&person);
+        call.send().await.refused(403, "forbidden");
+        service.delete(&path).by(&person).send().await.refused(403, "forbidden");
+    }
+    let admin = service.person(&acme, "admin", Role::Admin).await;
+    assert_eq!(waiting(&service, &admin).await, ["ann@else.example"]);
+    // What an admin could not have offered, an admin cannot take back.
+    service.delete(&path).by(&admin).send().await.refused(403, "forbidden");
+    invite(&service, &admin, "bob@else.example", "admin").await;
+}

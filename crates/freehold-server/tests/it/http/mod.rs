@@ -1,0 +1,15 @@
+//! The HTTP service, asked in this process. The files mirror `src/http/`.
+
+mod auth;
+mod data;
+mod health;
+mod invitations;
+mod json;
+mod members;
+mod middleware;
+mod openapi;
+mod operations;
+mod router;
+mod sessions;
+mod signup;
+mod tenants;

@@ -1,0 +1,182 @@
+//! One request for each operation of the OpenAPI document. The tests that must hold for every
+//! endpoint are made from this table, so one that is not in it makes them fail.
+
+use freehold::Role;
+use freehold::testing::PASSWORD;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{Call, Person, Place, Service};
+
+/// Method and path of every operation, as the document has them.
+pub(super) fn all() -> Vec<(String, String)> {
+    let document: Value = serde_json::from_str(&freehold_server::http::openapi_json()).unwrap();
+    let mut operations = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            operations.push((method.to_uppercase(), path.clone()));
+        }
+    }
+    operations.sort_by(|a, b| (&a.1, &a.0).cmp(&(&b.1, &b.0)));
+    assert!(operations.len() > 20, "the document has lost its operations");
+    operations
+}
+
+/// Who may make the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Anybody,
+    Member,
+    Operator,
+}
+
+/// A request that succeeds, if `objects` are the caller's own.
+pub(super) struct Sample {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) body: Option<Value>,
+    pub(super) by: By,
+}
+
+impl Sample {
+    pub(super) fn call(&self, service: &Service) -> Call {
+        let call = service.call(&self.method, &self.path);
+        match &self.body {
+            Some(body) => call.json(body),
+            None => call,
+        }
+    }
+}
+
+/// What requests name: objects of one tenant, or of none.
+#[derive(Clone, Debug)]
+pub(super) struct Objects {
+    pub(super) tenant: Uuid,
+    pub(super) slug: String,
+    pub(super) member: Uuid,
+    /// Sorts where the objects of another tenant do.
+    pub(super) email: String,
+    pub(super) invitation: Uuid,
+    pub(super) invitation_token: String,
+    pub(super) refresh_token: String,
+    pub(super) customer: Uuid,
+    pub(super) order: Uuid,
+    pub(super) product: Uuid,
+    pub(super) note: Uuid,
+}
+
+impl Objects {
+    /// New ones in a tenant: a member, an invitation, a session; and its rows.
+    pub(super) async fn of(service: &Service, place: &Place) -> Objects {
+        let name = format!("m{}", Uuid::new_v4().simple());
+        let member = service.person(place, &name, Role::Viewer).await;
+        let invited = json!({"email": format!("i{name}@else.example"), "role": "viewer"});
+        let invited =
+            service.post("/v1/invitations", invited).by(&place.owner).send().await.expect(201);
+        let session = service.log_in(&member.email).await;
+        Objects {
+            tenant: place.tenant.id.as_uuid(),
+            slug: place.tenant.slug.to_string(),
+            member: member.id,
+            email: member.email,
+            invitation: invited.json()["id"].as_str().unwrap().parse().unwrap(),
+            invitation_token: invited.json()["token"].as_str().unwrap().to_owned(),
+            refresh_token: session["refresh_token"].as_str().unwrap().to_owned(),
+            customer: place.id("cy"),
+            order: place.id("second"),
+            product: place.id("drill"),
+            note: place.id("note"),
+        }
+    }
+
+    /// Of the same shape, and nobody's.
+    pub(super) fn of_nobody() -> Objects {
+        let id = Uuid::new_v4;
+        Objects {
+            tenant: id(),
+            slug: "globey".to_owned(),
+            member: id(),
+            email: format!("m{}@globey.example", id().simple()),
+            invitation: id(),
+            invitation_token: format!("fhi_{}", "A".repeat(43)),
+            refresh_token: format!("fhr_{}", "A".repeat(43)),
+            customer: id(),
+            order: id(),
+            product: id(),
+            note: id(),
+        }
+    }
+
+    /// Whatever stands for an object in a path.
+    pub(super) fn ids(&self) -> [Uuid; 7] {
+        let Objects { tenant, member, invitation, customer, order, product, note, .. } = self;
+        [*tenant, *member, *invitation, *customer, *order, *product, *note]
+    }
+}
+
+/// The request of an operation; `None` if nobody has written one yet.
+pub(super) fn sample(method: &str, path: &str, of: &Objects, caller: &Person) -> Option<Sample> {
+    let row = |table: &str, id: Uuid| format!("/v1/data/{table}?id=eq.{id}");
+    let (path, body, by) = match (method, path) {
+        ("POST", "/v1/auth/login") => {
+            let body = json!({"email": caller.email, "password": PASSWORD, "tenant": of.slug});
+            (path.to_owned(), Some(body), By::Anybody)
+        }
+        ("POST", "/v1/auth/refresh" | "/v1/auth/logout") => {
+            (path.to_owned(), Some(json!({"refresh_token": of.refresh_token})), By::Anybody)
+        }
+        ("POST", "/v1/auth/switch") => {
+            (path.to_owned(), Some(json!({"tenant": of.slug})), By::Member)
+        }
+        ("GET", "/v1/me") => (path.to_owned(), None, By::Member),
+        ("POST", "/v1/signup") => {
+            let slug = format!("s{}", Uuid::new_v4().simple());
+            let email = format!("{slug}@new.example");
+            let body = json!({"slug": slug, "name": "New", "email": email, "password": PASSWORD});
+            (path.to_owned(), Some(body), By::Anybody)
+        }
+        ("POST", "/v1/invitations/accept") => {
+            let body = json!({"token": of.invitation_token, "password": PASSWORD, "name": "New"});
+            (path.to_owned(), Some(body), By::Anybody)
+        }
+        ("GET", "/v1/members") => (format!("{path}?after={}", of.email), None, By::Member),
+        ("PATCH", "/v1/members/{id}") => {
+            (format!("/v1/members/{}", of.member), Some(json!({"role": "member"})), By::Member)
+        }
+        ("DELETE", "/v1/members/{id}") => (format!("/v1/members/{}", of.member), None, By::Member),
+        ("GET", "/v1/invitations") => (path.to_owned(), None, By::Member),
+        ("POST", "/v1/invitations") => {
+            let email = format!("n{}", of.email);
+            (path.to_owned(), Some(json!({"email": email, "role": "viewer"})), By::Member)
+        }
+        ("DELETE", "/v1/invitations/{id}") => {
+            (format!("/v1/invitations/{}", of.invitation), None, By::Member)
+        }
+        ("GET", "/v1/data/{table}") => (row("orders", of.order), None, By::Member),
+        ("POST", "/v1/data/{table}") => {
+            let body = json!({"customer_id": of.customer});
+            ("/v1/data/orders".to_owned(), Some(body), By::Member)
+        }
+        ("PATCH", "/v1/data/{table}") => {
+            (row("products", of.product), Some(json!({"stock": 77})), By::Member)
+        }
+        ("DELETE", "/v1/data/{table}") => (row("orders", of.order), None, By::Member),
+        ("GET", "/v1/tenants") => (format!("{path}?after={}", of.slug), None, By::Operator),
+        ("POST", "/v1/tenants") => {
+            let slug = format!("t{}", Uuid::new_v4().simple());
+            let email = format!("{slug}@new.example");
+            let owner = json!({"email": email, "name": "New", "password": PASSWORD});
+            let body = json!({"slug": slug, "name": "New", "owner": owner});
+            (path.to_owned(), Some(body), By::Operator)
+        }
+        ("GET", "/v1/tenants/{id}") => (format!("/v1/tenants/{}", of.tenant), None, By::Operator),
+        ("POST", "/v1/tenants/{id}/suspend" | "/v1/tenants/{id}/resume") => {
+            (path.replace("{id}", &of.tenant.to_string()), None, By::Operator)
+        }
+        ("GET", "/livez" | "/readyz" | "/metrics" | "/openapi.json") => {
+            (path.to_owned(), None, By::Anybody)
+        }
+        _ => return None,
+    };
+    Some(Sample { method: method.to_owned(), path, body, by })
+}

@@ -1,0 +1,337 @@
+//! Signing in and out, and what a guesser learns from it: nothing.
+
+use std::time::{Duration, Instant};
+
+use freehold::Role;
+use freehold::testing::PASSWORD;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Service, Setup, add_member, text};
+
+async fn log_in(service: &Service, body: Value) -> Answer {
+    service.post("/v1/auth/login", body).send().await
+}
+
+async fn refresh(service: &Service, token: &Value) -> Answer {
+    service.post("/v1/auth/refresh", json!({"refresh_token": token})).send().await
+}
+
+#[tokio::test]
+async fn who_signs_in_gets_tokens_for_their_tenant() {
+    let service = Service::start(Setup::default()).await;
+    let (acme, _) = service.two_tenants().await;
+    let tokens = service.log_in("owner@acme.example").await;
+    assert_eq!(tokens["token_type"], "Bearer");
+    assert_eq!(tokens["expires_in"], 600);
+    assert_eq!(tokens["role"], "owner");
+    let tenant = json!({"id": acme.tenant.id, "slug": "acme", "name": "acme"});
+    assert_eq!(tokens["tenant"], tenant);
+    let me = service.get("/v1/me").bearer(&text(&tokens["access_token"])).send().await;
+    assert_eq!(
+        me.expect(200).json(),
+        json!({"id": acme.owner.id, "email": "owner@acme.example", "name": "", "role": "owner",
+               "tenant": tenant,
+               "tenants": [{"id": acme.tenant.id, "slug": "acme", "name": "acme", "role": "owner"}]})
+    );
+    // No hash, no password, and no other tenant.
+    assert!(!tokens.to_string().contains("argon2"));
+}
+
+#[tokio::test]
+async fn an_email_has_no_case_and_a_password_has() {
+    let service = Service::start(Setup::default()).await;
+    service.tenant("acme").await;
+    for email in ["OWNER@ACME.EXAMPLE", " Owner@Acme.Example "] {
+        log_in(&service, json!({"email": email, "password": PASSWORD})).await.expect(200);
+    }
+    for password in [PASSWORD.to_uppercase(), format!("{PASSWORD} "), String::new()] {
+        let body = json!({"email": "owner@acme.example", "password": password});
+        log_in(&service, body).await.refused(401, "unauthenticated");
+    }
+}
+
+/// The four ways to fail: what a guesser may try.
+fn guesses() -> [(&'static str, Value); 6] {
+    let (mail, wrong) = ("owner@acme.example", "not the password");
+    [
+        ("wrong password", json!({"email": mail, "password": wrong})),
+        ("unknown mail", json!({"email": "nobody@acme.example", "password": wrong})),
+        (
+            "unknown mail, a good password",
+            json!({"email": "nobody@acme.example", "password": PASSWORD}),
+        ),
+        ("no such tenant", json!({"email": mail, "password": PASSWORD, "tenant": "nowhere"})),
+        (
+            "somebody else's tenant",
+            json!({"email": mail, "password": PASSWORD, "tenant": "globex"}),
+        ),
+        ("no mail at all", json!({"email": "x", "password": wrong})),
+    ]
+}
+
+#[tokio::test]
+async fn every_wrong_guess_is_answered_in_the_same_bytes() {
+    let service = Service::start(Setup::default()).await;
+    service.two_tenants().await;
+    let mut seen: Vec<(&str, String)> = Vec::new();
+    for (what, body) in guesses() {
+        let answer = log_in(&service, body).await.refused(401, "unauthenticated");
+        seen.push((what, answer.bytes()));
+    }
+    for (what, bytes) in &seen {
+        assert_eq!(bytes, &seen[0].1, "{what} differs from {}", seen[0].0);
+    }
+}
+
+#[tokio::test]
+async fn every_wrong_guess_takes_as_long() {
+    const TRIES: usize = 15;
+    let service = Service::start(Setup::default()).await;
+    service.two_tenants().await;
+    let guesses = guesses();
+    log_in(&service, guesses[0].1.clone()).await;
+    // In turn, so that what else the machine does hits all alike.
+    let mut times = vec![Vec::new(); guesses.len()];
+    for _ in 0..TRIES {
+        for (guess, times) in guesses.iter().zip(&mut times) {
+            let began = Instant::now();
+            log_in(&service, guess.1.clone()).await.expect(401);
+            times.push(began.elapsed());
+        }
+    }
+    let medians: Vec<Duration> = times
+        .iter_mut()
+        .map(|times| {
+            times.sort();
+            times[TRIES / 2]
+        })
+        .collect();
+    let (least, most) = (medians.iter().min().unwrap(), medians.iter().max().unwrap());
+    let named: Vec<_> = guesses.iter().map(|guess| guess.0).zip(&medians).collect();
+    assert!(most.as_secs_f64() / least.as_secs_f64() < 1.5, "medians differ: {named:?}");
+    assert!(*least > Duration::from_millis(3), "no password was hashed: {named:?}");
+}
+
+#[tokio::test]
+async fn guesses_at_one_address_are_limited_whoever_makes_them() {
+    let service = Service::start(Setup { per_email: 4, ..Setup::default() }).await;
+    service.two_tenants().await;
+    let guess = |email: &str, client: [u8; 4]| {
+        let body = json!({"email": email, "password": "not the password"});
+        service.post("/v1/auth/login", body).from(client)
+    };
+    for n in 0..4 {
+        guess("owner@acme.example", [10, 0, 0, n]).send().await.expect(401);
+    }
+    let answer = guess("OWNER@acme.example ", [10, 0, 0, 9]).send().await;
+    let answer = answer.refused(429, "rate_limited");
+    let wait: u64 = answer.header("retry-after").parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    // Not even the right password gets through: the limit is before the look at it.
+    let body = json!({"email": "owner@acme.example", "password": PASSWORD});
+    log_in(&service, body).await.refused(429, "rate_limited");
+    service.log_in("owner@globex.example").await;
+    // An address that is nobody's is limited as well, so that a limit tells nothing.
+    for n in 0..4 {
+        guess("nobody@acme.example", [10, 0, 1, n]).send().await.expect(401);
+    }
+    guess("nobody@acme.example", [10, 0, 1, 9]).send().await.refused(429, "rate_limited");
+}
+
+#[tokio::test]
+async fn guesses_of_one_client_are_limited_whatever_header_it_sends() {
+    let service = Service::start(Setup { per_client: 5, ..Setup::default() }).await;
+    service.two_tenants().await;
+    let guess = |n: usize, client: [u8; 4]| {
+        let body = json!({"email": format!("nobody{n}@acme.example"), "password": "no password"});
+        let call = service.post("/v1/auth/login", body).from(client);
+        call.header("x-forwarded-for", &format!("192.0.2.{n}"))
+    };
+    for n in 0..5 {
+        guess(n, [10, 0, 0, 1]).send().await.expect(401);
+    }
+    let answer = guess(6, [10, 0, 0, 1]).send().await.refused(429, "rate_limited");
+    assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
+    guess(7, [10, 0, 0, 2]).send().await.expect(401);
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_the_last_forwarded_address_counts() {
+    let mut setup = Setup { per_client: 2, ..Setup::default() };
+    setup.http.trust_forwarded_for = true;
+    let service = Service::start(setup).await;
+    service.tenant("acme").await;
+    let guess = |forwarded: &str| {
+        let body = json!({"email": "nobody@acme.example", "password": "no password"});
+        service.post("/v1/auth/login", body).header("x-forwarded-for", forwarded)
+    };
+    // What the client wrote itself stands before what the proxy added.
+    guess("1.1.1.1, 192.0.2.1").send().await.expect(401);
+    guess("2.2.2.2, 192.0.2.1").send().await.expect(401);
+    guess("3.3.3.3, 192.0.2.1").send().await.refused(429, "rate_limited");
+    guess("3.3.3.3, 192.0.2.2").send().await.expect(401);
+}
+
+// ── Several tenants ───────────────────────────────────────────────────────────────────────────
+
+/// Acme's owner is a viewer at globex as well.
+async fn person_of_two() -> (Service, crate::support::Place, crate::support::Place) {
+    let service = Service::start(Setup::default()).await;
+    let (acme, globex) = service.two_tenants().await;
+    let sql = service.sql().await;
+    add_member(&sql, globex.tenant.id.as_uuid(), acme.owner.id, Role::Viewer).await;
+    (service, acme, globex)
+}
+
+#[tokio::test]
+async fn who_belongs_to_several_tenants_names_one() {
+    let (service, acme, globex) = person_of_two().await;
+    let body = json!({"email": acme.owner.email, "password": PASSWORD});
+    let answer = log_in(&service, body).await.refused(409, "tenant_required");
+    assert_eq!(answer.json()["field"], "tenant");
+    assert!(answer.json()["detail"].as_str().unwrap().contains("acme, globex"));
+    for (slug, role, id) in
+        [("acme", "owner", acme.tenant.id), ("globex", "viewer", globex.tenant.id)]
+    {
+        let body = json!({"email": acme.owner.email, "password": PASSWORD, "tenant": slug});
+        let tokens = log_in(&service, body).await.expect(200).json();
+        assert_eq!((&tokens["role"], &tokens["tenant"]["id"]), (&json!(role), &json!(id)));
+    }
+    // A wrong password does not learn of the tenants.
+    let body = json!({"email": acme.owner.email, "password": "not the password"});
+    log_in(&service, body).await.refused(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn a_session_moves_between_ones_own_tenants_only() {
+    let (service, acme, globex) = person_of_two().await;
+    service.tenant("initech").await;
+    let body = json!({"email": acme.owner.email, "password": PASSWORD, "tenant": "acme"});
+    let tokens = log_in(&service, body).await.expect(200).json();
+    let at_acme = text(&tokens["access_token"]);
+    let switch = |token: &str, slug: &str| {
+        service.post("/v1/auth/switch", json!({"tenant": slug})).bearer(token)
+    };
+    for slug in ["initech", "nowhere", "", "Globex", "../globex"] {
+        switch(&at_acme, slug).send().await.refused(404, "not_found");
+    }
+    let moved = switch(&at_acme, "globex").send().await.expect(200).json();
+    assert_eq!(
+        (&moved["role"], &moved["tenant"]["id"]),
+        (&json!("viewer"), &json!(globex.tenant.id))
+    );
+    assert_eq!(moved.get("refresh_token"), None, "the refresh token stays as it is");
+    let path = "/v1/data/products?select=name";
+    let rows = service.get(path).bearer(&text(&moved["access_token"])).send().await.json();
+    assert!(rows.to_string().contains("globex") && !rows.to_string().contains("acme"));
+    // The refresh token goes with the session.
+    let renewed = refresh(&service, &tokens["refresh_token"]).await.expect(200).json();
+    assert_eq!(renewed["tenant"]["slug"], "globex");
+    let product = json!({"sku": "X", "name": "X", "price_cents": 1});
+    let call = service.post("/v1/data/products", product);
+    call.bearer(&text(&moved["access_token"])).send().await.refused(403, "forbidden");
+    // A session that was ended moves nowhere, though its access token still lives.
+    let body = json!({"refresh_token": renewed["refresh_token"]});
+    service.post("/v1/auth/logout", body).send().await.expect(204);
+    switch(&at_acme, "acme").send().await.refused(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn an_operator_signs_in_outside_of_any_tenant() {
+    let service = Service::start(Setup::default()).await;
+    service.tenant("acme").await;
+    let operator = service.operator().await;
+    let tokens = service.log_in(&operator.email).await;
+    assert_eq!((&tokens["role"], tokens.get("tenant")), (&json!("operator"), None));
+    let token = text(&tokens["access_token"]);
+    let me = service.get("/v1/me").bearer(&token).send().await.expect(200).json();
+    assert_eq!((&me["role"], &me["tenants"]), (&json!("operator"), &json!([])));
+    service.get("/v1/tenants").bearer(&token).send().await.expect(200);
+    let renewed = refresh(&service, &tokens["refresh_token"]).await.expect(200).json();
+    assert_eq!(renewed["role"], "operator");
+    let body = json!({"tenant": "acme"});
+    let answer = service.post("/v1/auth/switch", body).bearer(&token).send().await;
+    answer.refused(404, "not_found");
+    // Who is no operator any more has a session that ends at its next refresh.
+    service
+        .sql()
+        .await
+        .execute("UPDATE freehold.identity SET is_operator = false", &[])
+        .await
+        .unwrap();
+    refresh(&service, &renewed["refresh_token"]).await.refused(401, "unauthenticated");
+}
+
+// ── Refresh tokens ────────────────────────────────────────────────────────────────────────────
+
+#[tokio::test]
+async fn a_refresh_token_is_good_once_and_a_second_use_ends_the_session() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let first = service.log_in(&acme.owner.email).await;
+    let other_device = service.log_in(&acme.owner.email).await;
+    let second = refresh(&service, &first["refresh_token"]).await.expect(200).json();
+    assert_ne!(first["refresh_token"], second["refresh_token"]);
+    assert_ne!(first["access_token"], second["access_token"]);
+    service.get("/v1/me").bearer(&text(&second["access_token"])).send().await.expect(200);
+    let third = refresh(&service, &second["refresh_token"]).await.expect(200).json();
+    let reused = refresh(&service, &first["refresh_token"]).await.refused(401, "unauthenticated");
+    assert!(reused.header("www-authenticate").starts_with("Bearer"));
+    // Neither of the two who hold it goes on; the person's other sessions do.
+    refresh(&service, &third["refresh_token"]).await.refused(401, "unauthenticated");
+    refresh(&service, &other_device["refresh_token"]).await.expect(200);
+}
+
+#[tokio::test]
+async fn of_many_who_refresh_at_once_with_one_token_none_keeps_the_session() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let tokens = service.log_in(&acme.owner.email).await;
+    let attempts = (0..8).map(|_| refresh(&service, &tokens["refresh_token"]));
+    let answers = futures_util::future::join_all(attempts).await;
+    let fresh: Vec<_> = answers.iter().filter(|answer| answer.status == 200).collect();
+    assert_eq!(fresh.len(), 1, "{:?}", answers.iter().map(|a| a.status).collect::<Vec<_>>());
+    let token = &fresh[0].json()["refresh_token"];
+    refresh(&service, token).await.refused(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn who_signs_out_is_out_and_may_say_so_twice() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let tokens = service.log_in(&acme.owner.email).await;
+    let body = json!({"refresh_token": tokens["refresh_token"]});
+    for _ in 0..2 {
+        let answer = service.post("/v1/auth/logout", body.clone()).send().await.expect(204);
+        assert!(answer.body.is_empty());
+    }
+    refresh(&service, &tokens["refresh_token"]).await.refused(401, "unauthenticated");
+    for unknown in ["", "fhr_", "fhi_AAAA", &"x".repeat(9000)] {
+        let body = json!({"refresh_token": unknown});
+        service.post("/v1/auth/logout", body).send().await.expect(204);
+        refresh(&service, &json!(unknown)).await.refused(401, "unauthenticated");
+    }
+    // An access token is no refresh token.
+    refresh(&service, &tokens["access_token"]).await.refused(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn tokens_are_kept_as_hashes_only() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let tokens = service.log_in(&acme.owner.email).await;
+    let secret = text(&tokens["refresh_token"]);
+    let row = service
+        .sql()
+        .await
+        .query_one(
+            "SELECT (SELECT count(*) FROM freehold.refresh_token t WHERE t::text LIKE '%' || $1 || '%'),
+                    (SELECT count(*) FROM freehold.refresh_token WHERE token_hash = sha256($1::text::bytea)),
+                    (SELECT count(*) FROM freehold.credential c WHERE c::text LIKE '%' || $2 || '%')",
+            &[&secret, &PASSWORD],
+        )
+        .await
+        .unwrap();
+    let counts: [i64; 3] = [row.get(0), row.get(1), row.get(2)];
+    assert_eq!(counts, [0, 1, 0]);
+}

@@ -1,0 +1,9 @@
+//! The product against a real PostgreSQL: the service in this process, and the built program in
+//! one of its own. One binary; each file reads as a list of claims.
+
+mod cli;
+mod dev;
+mod http;
+mod postgrest;
+mod process;
+mod support;
