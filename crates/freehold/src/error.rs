@@ -171,10 +171,6 @@ impl Error {
     pub fn database(&self) -> Option<&tokio_postgres::error::DbError> {
         self.source.as_deref()?.downcast_ref::<tokio_postgres::Error>()?.as_db_error()
     }
-
-    pub(crate) fn sqlstate(&self) -> Option<&SqlState> {
-        self.database().map(tokio_postgres::error::DbError::code)
-    }
 }
 
 #[derive(Debug)]

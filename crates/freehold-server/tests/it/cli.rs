@@ -340,11 +340,11 @@ async fn a_server_killed_amid_many_creations_leaves_whole_tenants_or_none() {
         let status = create(server.port, n).unwrap();
         assert!([201, 409].contains(&status), "{status}");
     }
-    let row = sql.query_one(
-        "SELECT count(*) FROM freehold.tenant WHERE slug = ANY ($1)",
-        &[&(0..WISHES).map(|n| format!("shop{n}")).collect::<Vec<_>>()],
-    );
-    assert_eq!(row.await.unwrap().get::<_, i64>(0), WISHES as i64);
+    let slugs: Vec<_> = (0..WISHES).map(|n| format!("shop{n}")).collect();
+    let row = sql
+        .query_one("SELECT count(*) FROM freehold.tenant WHERE slug = ANY ($1)", &[&slugs])
+        .await;
+    assert_eq!(row.unwrap().get::<_, i64>(0), WISHES as i64);
     nothing_is_half_done(&sql).await;
     server.running.stop();
 }
