@@ -8,7 +8,6 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::TypedValueParser as _;
 use clap::{Args, ValueEnum};
 use freehold::control::sessions::SignInOptions;
 use freehold::tokens::{AccessTokens, Keyring};
@@ -82,8 +81,8 @@ pub struct ServeSettings {
 #[command(next_help_heading = "Sign-in")]
 pub struct SignInSettings {
     /// The secret that signs access tokens: at least 32 bytes, the same on every server
-    #[arg(long, env, value_name = "JWT_SECRET", hide_env_values = true,
-          value_parser = clap::builder::NonEmptyStringValueParser::new().try_map(check_secret))]
+    // Checked in `options`: clap would show a malformed value.
+    #[arg(long, env, value_name = "JWT_SECRET", hide_env_values = true)]
     pub jwt_secret: String,
 
     /// Former secrets whose tokens are still good, separated by commas
@@ -127,19 +126,12 @@ pub struct SignInSettings {
     pub sign_in_per_client: NonZeroU32,
 }
 
-fn check_secret(secret: String) -> Result<String, String> {
-    match Keyring::new(&secret, &[] as &[&str]) {
-        Ok(_) => Ok(secret),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 impl SignInSettings {
     pub fn options(&self) -> Result<SignInOptions, String> {
         let retired: Vec<_> =
             self.jwt_secrets_retired.iter().filter(|secret| !secret.is_empty()).collect();
         let keyring = Keyring::new(&self.jwt_secret, &retired)
-            .map_err(|error| format!("JWT_SECRETS_RETIRED: {error}"))?;
+            .map_err(|error| format!("JWT_SECRET or JWT_SECRETS_RETIRED: {error}"))?;
         let rate = |count| Rate { burst: count, per_minute: count };
         Ok(SignInOptions {
             tokens: AccessTokens::new(keyring, &self.jwt_issuer, &self.jwt_audience),

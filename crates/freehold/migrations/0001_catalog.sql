@@ -36,7 +36,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
   ignored text;
 BEGIN
-  IF NOT (pg_catalog.starts_with(context, 'operator:') OR pg_catalog.starts_with(context, 'tenant:')) THEN
+  IF NOT coalesce(pg_catalog.starts_with(context, 'operator:') OR pg_catalog.starts_with(context, 'tenant:'), false) THEN
     RAISE EXCEPTION 'freehold: tenant context refused' USING ERRCODE = '42501', DETAIL = 'malformed context';
   END IF;
   ignored := pg_catalog.set_config('freehold.context', context, true);

@@ -34,6 +34,8 @@ enum RelationKind {
     MaterializedView,
     ForeignTable,
     Sequence,
+    /// Behind an identity column: a row gets its number without any right to the sequence.
+    IdentitySequence,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -54,7 +56,10 @@ SELECT coalesce(json_agg(json_build_object(
     'name', c.relname,
     'kind', CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 'view'
                            WHEN 'm' THEN 'materialized_view' WHEN 'f' THEN 'foreign_table'
-                           ELSE 'sequence' END,
+                           ELSE CASE WHEN EXISTS (
+                             SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                               AND d.objid = c.oid AND d.deptype = 'i'
+                           ) THEN 'identity_sequence' ELSE 'sequence' END END,
     'owner_is_ours', c.relowner = 'freehold_owner'::regrole,
     'rls_enabled', c.relrowsecurity,
     'rls_forced', c.relforcerowsecurity,
@@ -147,7 +152,9 @@ pub(crate) fn protection_sql(tenant: TenantId, relations: &[Relation]) -> String
                 }
             }
             // No policy can protect these, so nobody in the tenant gets them.
-            RelationKind::MaterializedView | RelationKind::ForeignTable => {}
+            RelationKind::MaterializedView
+            | RelationKind::ForeignTable
+            | RelationKind::IdentitySequence => {}
         }
     }
     sql

@@ -321,8 +321,17 @@ impl Transaction {
         let client = self.connection().client.clone();
         // COMMIT may follow in the same flush because the statement is prepared: it is executed
         // in the order it was sent, before the COMMIT. If it fails, COMMIT rolls back.
-        let both = join(client.query(&statement, params), client.batch_execute("COMMIT"));
-        let (rows, committed) = self.flush(both.map(Ok)).await?;
+        let both = async {
+            let query = client.query(&statement, params);
+            tokio::pin!(query);
+            // What is answered at once was never sent: a parameter that the driver refuses. What
+            // came before it in the transaction must not be committed then.
+            if let Some(unsent) = query.as_mut().now_or_never() {
+                return unsent.map(|rows| (Ok(rows), Ok(())));
+            }
+            Ok(join(query, client.batch_execute("COMMIT")).await)
+        };
+        let (rows, committed) = self.flush(both).await?;
         // Whichever way it went, the server has ended the transaction.
         self.stage = Stage::Done;
         let rows = rows?;

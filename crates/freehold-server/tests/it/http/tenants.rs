@@ -259,13 +259,9 @@ async fn a_tenant_is_shown_suspended_and_resumed_and_twice_is_no_error() {
         let call = office.service.call("POST", &format!("{path}/{what}")).by(&office.operator);
         assert_eq!(call.send().await.expect(200).json()["status"], status);
     }
-    for id in [
-        Uuid::new_v4().to_string(),
-        Uuid::nil().to_string(),
-        "acme".to_owned(),
-        "%00".to_owned(),
-        "%ff".to_owned(),
-    ] {
+    for id in
+        [Uuid::new_v4().to_string(), Uuid::nil().to_string(), "acme".to_owned(), "%00".to_owned()]
+    {
         for (method, path) in [
             ("GET", "/v1/tenants/{id}"),
             ("POST", "/v1/tenants/{id}/suspend"),
