@@ -173,11 +173,7 @@ pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Vec<String>
             ));
         }
         tx.enter_schema(TenantId::TEMPLATE).await?;
-        tx.ddl(async |client| {
-            apply(client, TenantId::TEMPLATE, &migration).await?;
-            keep_extensions_apart(client).await
-        })
-        .await?;
+        tx.ddl(async |client| apply_to_template(client, &migration).await).await?;
         baseline::insert(tx.catalog(), &migration).await?;
         tx.commit().await?;
         adopted.push(migration.label());
@@ -358,20 +354,30 @@ fn located(migration: &Migration, source: tokio_postgres::Error) -> Error {
     Error::new(ErrorKind::Migration, message).because(source)
 }
 
-/// Moves an extension that a migration made in the template's schema to `public`: a database has
-/// each extension once, and every tenant's search path ends there.
-async fn keep_extensions_apart(client: &Client) -> Result<()> {
-    let rows = client
+/// Applies a migration to the template. An extension that it makes goes to `public` instead of
+/// the template's schema: a database has each extension once, and every tenant's search path ends
+/// there. Only PostgreSQL knows which it makes, so it is asked by trying; an extension cannot be
+/// moved afterwards by who is no superuser.
+async fn apply_to_template(client: &Client, migration: &Migration) -> Result<()> {
+    client.batch_execute("SAVEPOINT before_migration").await?;
+    apply(client, TenantId::TEMPLATE, migration).await?;
+    let made = client
         .query(
             "SELECT extname::text FROM pg_extension WHERE extnamespace = $1::text::regnamespace",
             &[&TenantId::TEMPLATE.schema()],
         )
         .await?;
-    for row in rows {
-        let name = policy::quote_ident(row.get(0));
-        client.batch_execute(&format!("ALTER EXTENSION {name} SET SCHEMA public")).await?;
+    if made.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    client.batch_execute("ROLLBACK TO SAVEPOINT before_migration").await?;
+    for row in made {
+        let name = policy::quote_ident(row.get(0));
+        client
+            .batch_execute(&format!("CREATE EXTENSION IF NOT EXISTS {name} SCHEMA public"))
+            .await?;
+    }
+    apply(client, TenantId::TEMPLATE, migration).await
 }
 
 pub(crate) fn millis(started: Instant) -> i32 {

@@ -3,6 +3,7 @@
 mod abandonment;
 mod isolation;
 mod layers;
+mod migrations;
 mod privileges;
 mod roles;
 mod support;

@@ -149,11 +149,6 @@ async fn the_sequence_behind_another_tenants_identity_column_is_closed() {
     ] {
         assert_eq!(outcome(&attacker, &sql).await, REFUSED, "{sql}");
     }
-    house
-        .freehold
-        .query(&globex, "INSERT INTO notes (body) VALUES ('next')", &[])
-        .await
-        .unwrap_err();
     house.freehold.query(&globex, "INSERT INTO notes (body) VALUES ('next')", &[]).await.unwrap();
 }
 

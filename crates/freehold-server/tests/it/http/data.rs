@@ -502,7 +502,7 @@ async fn an_existing_applications_schema_is_served_as_it_is() {
         assert_eq!(made, json!([{"id": 1, "display_name": format!("Ann No {n}")}]));
     }
     let path =
-        "/v1/data/users?select=family_name,dark:preferences->theme->dark&skills=cs.%7Bsql%7D";
+        "/v1/data/users?select=family_name,dark:preferences-%3Etheme-%3Edark&skills=cs.%7Bsql%7D";
     let rows = service.get(path).bearer(&owners[1]).send().await.expect(200).json();
     assert_eq!(rows, json!([{"family_name": "No 1", "dark": true}]));
 }
