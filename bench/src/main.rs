@@ -4,6 +4,8 @@
 //! ratio of two cases that took turns in one run (see `rounds`). DATABASE_URL leads to a
 //! throwaway PostgreSQL as a superuser; `./dev bench NAME` provides one.
 
+#![allow(clippy::disallowed_methods, reason = "the server's address comes from ./dev")]
+
 mod client;
 mod context;
 mod fixtures;

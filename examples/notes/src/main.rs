@@ -8,6 +8,7 @@ use std::time::Duration;
 use freehold::control::sessions::{SignIn, SignInOptions};
 use freehold::{Freehold, MigrateOptions, Options};
 
+#[expect(clippy::disallowed_methods, reason = "a service of its own reads its own settings, here")]
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().init();

@@ -49,7 +49,7 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
         // Probes come every few seconds and say little.
         match route.as_str() {
             "/livez" | "/readyz" | "/metrics" => {
-                tracing::debug!(%method, route, status, ms, "answered")
+                tracing::debug!(%method, route, status, ms, "answered");
             }
             _ => tracing::info!(%method, route, status, ms, tenant, "answered"),
         }

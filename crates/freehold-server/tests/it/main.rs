@@ -1,6 +1,8 @@
 //! The product against a real PostgreSQL: the service in this process, and the built program in
 //! one of its own. One binary; each file reads as a list of claims.
 
+#![allow(clippy::disallowed_methods, reason = "the test server's address comes from ./dev")]
+
 mod cli;
 mod dev;
 mod http;

@@ -43,7 +43,7 @@ pub(crate) fn project() -> PathBuf {
 }
 
 pub(crate) fn shop() -> Baseline {
-    Baseline::read(&project().join("demo/migrations")).unwrap()
+    Baseline::read(project().join("demo/migrations")).unwrap()
 }
 
 /// The shop with one more migration.

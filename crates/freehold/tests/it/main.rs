@@ -1,5 +1,7 @@
 //! The library against a real PostgreSQL. One binary; each file reads as a list of claims.
 
+#![allow(clippy::disallowed_methods, reason = "the test server's address comes from ./dev")]
+
 mod abandonment;
 mod isolation;
 mod layers;

@@ -1,6 +1,8 @@
 //! The service over real tenants in a database of each test's own. DATABASE_URL leads to a
 //! PostgreSQL server for tests; README.md says how to get one.
 
+#![allow(clippy::disallowed_methods, reason = "the test server's address comes from ./dev")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
