@@ -24,9 +24,10 @@ BEGIN
     RAISE EXCEPTION 'freehold: tenant context refused' USING ERRCODE = '42501', DETAIL = 'malformed context';
   END IF;
   ignored := pg_catalog.set_config('freehold.context', context, true);
-  -- pg_temp is last, so that no temporary table can shadow a real one.
-  ignored := pg_catalog.set_config('search_path', 'tenant_' || pg_catalog.replace(pg_catalog.substr(context, 8, 36), '-', '') || ', public, pg_temp', true);
   ignored := pg_catalog.set_config('role', role, true);
+  -- The path last: an expression after it would be planned anew for every change of tenant.
+  -- In it, pg_temp is last, so that no temporary table can shadow a real one.
+  ignored := pg_catalog.set_config('search_path', 'tenant_' || pg_catalog.replace(pg_catalog.substr(context, 8, 36), '-', '') || ', public, pg_temp', true);
 END
 $$;
 
@@ -44,17 +45,11 @@ BEGIN
 END
 $$;
 
--- What every policy in a tenant's schema asks: is this transaction that tenant's?
--- It raises rather than returns false: a violation must be an error that somebody sees.
--- The owner passes without a context (migrations, dumps), but not with another tenant's.
-CREATE FUNCTION freehold.require_tenant(tenant uuid) RETURNS boolean
+-- Whoever is not in the tenant's context: analytics passes, and so does the owner without any
+-- context (migrations, dumps), but not with another tenant's. Everybody else is refused.
+CREATE FUNCTION freehold.pass_or_refuse(context text) RETURNS boolean
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
-DECLARE
-  context text := pg_catalog.current_setting('freehold.context', true);
 BEGIN
-  IF pg_catalog.substr(context, 1, 44) OPERATOR(pg_catalog.=) pg_catalog.concat('tenant:', tenant, ':') THEN
-    RETURN true;
-  END IF;
   IF session_user OPERATOR(pg_catalog.=) 'freehold_analytics' THEN
     RETURN true;
   END IF;
@@ -63,6 +58,20 @@ BEGIN
   END IF;
   RAISE EXCEPTION 'freehold: tenant context refused' USING ERRCODE = '42501';
 END
+$$;
+
+-- What every policy in a tenant's schema asks: is this transaction that tenant's?
+-- It raises rather than returns false: a violation must be an error that somebody sees.
+-- In SQL, so that it is inlined: a function in plpgsql plans its expressions anew whenever the
+-- search path has changed, which here is at every change of tenant.
+CREATE FUNCTION freehold.require_tenant(tenant uuid) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT CASE
+    WHEN pg_catalog.substr(pg_catalog.current_setting('freehold.context', true), 1, 44)
+      OPERATOR(pg_catalog.=) (('tenant:' OPERATOR(pg_catalog.||) tenant::pg_catalog.text) OPERATOR(pg_catalog.||) ':')
+    THEN true
+    ELSE freehold.pass_or_refuse(pg_catalog.current_setting('freehold.context', true))
+  END
 $$;
 
 -- The tenant of this transaction, or NULL.
