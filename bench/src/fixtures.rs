@@ -45,10 +45,6 @@ impl Fleet {
     pub(crate) async fn empty(admin_url: &str, count: usize) -> Result<Fleet> {
         eprintln!("creating {count} tenants");
         let database = TestDatabase::create(admin_url, &demo_baseline()?).await?;
-        if let Ok(file) = std::env::var("BENCH_SQL") {
-            let admin = connect(&database.superuser_url()).await?;
-            admin.batch_execute(&std::fs::read_to_string(file)?).await?;
-        }
         let freehold = database.freehold().await?;
         let mut tenants = vec![create_first(&freehold).await?];
         let others: Vec<Tenant> = stream::iter(1..count)
