@@ -11,9 +11,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt as _;
+use freehold::SignInLimits;
 use freehold::control::sessions::{SignIn, SignInOptions};
 use freehold::tokens::{AccessTokens, Keyring, Subject};
-use freehold::{Freehold, Options, PoolLimits, SignInLimits};
 use freehold_server::config::HttpSettings;
 use freehold_server::http::{AppState, router};
 use tokio::net::TcpListener;
@@ -28,10 +28,8 @@ use crate::report::Row;
 use crate::rounds::{Case, Load, Operation, take_turns};
 
 const TENANTS: usize = 100;
-/// Connections of the clients to each service.
-const CLIENTS: usize = 16;
-/// Connections of each service to the database.
-const CONNECTIONS: usize = 8;
+/// Of the clients to the service, and of each service to the database.
+const CONNECTIONS: usize = 16;
 const PAGE: &str = "/v1/data/orders?order=created_at.desc&limit=20";
 const ROWS: usize = 20;
 
@@ -61,7 +59,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec
             name: name.to_owned(),
             ratio_to: ratio_to.map(str::to_owned),
             operation: Arc::new(Ask::open(address, &requests).await?),
-            load: Load { workers: CLIENTS, tenants: TENANTS },
+            load: Load { workers: CONNECTIONS, tenants: TENANTS },
         })
     };
     let mut cases = vec![
@@ -94,7 +92,7 @@ fn request(tokens: &AccessTokens, member: &Member) -> Result<String> {
 impl Ask {
     async fn open(address: SocketAddr, requests: &Arc<Vec<String>>) -> Result<Ask> {
         let mut connections = Vec::new();
-        for _ in 0..CLIENTS {
+        for _ in 0..CONNECTIONS {
             connections.push(tokio::sync::Mutex::new(HttpConnection::open(address).await?));
         }
         Ok(Ask { connections, requests: Arc::clone(requests) })
@@ -142,10 +140,7 @@ async fn whole(fleet: &Fleet, tokens: AccessTokens) -> Result<Router> {
         session_lifetime: Duration::from_secs(3600),
         limits: SignInLimits::default(),
     };
-    let limits = PoolLimits { connections_max: CONNECTIONS, ..PoolLimits::default() };
-    let options = Options { app_pool: limits, ..fleet.database.options() };
-    let freehold = Freehold::connect(&options).await?;
-    let sign_in = SignIn::new(freehold.clone(), sign_in);
+    let sign_in = SignIn::new(fleet.freehold.clone(), sign_in);
     // What `freehold serve` has when nobody sets anything.
     let settings = HttpSettings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -156,7 +151,7 @@ async fn whole(fleet: &Fleet, tokens: AccessTokens) -> Result<Router> {
         trust_forwarded_for: false,
         shutdown_secs: 10,
     };
-    Ok(router(AppState::new(freehold, sign_in, &settings, false).await?))
+    Ok(router(AppState::new(fleet.freehold.clone(), sign_in, &settings, false).await?))
 }
 
 struct BarePool {
