@@ -184,7 +184,7 @@ impl fmt::Display for RetryAfter {
 
 impl StdError for RetryAfter {}
 
-/// The SQLSTATE message that `freehold.require_tenant` raises with; the doctor of violations.
+/// The message that the database refuses a context with; told apart by it from other lacks of right.
 pub(crate) const VIOLATION_MESSAGE: &str = "freehold: tenant context refused";
 
 /// A prepared statement whose columns a migration has changed since ("cached plan must not change

@@ -310,13 +310,20 @@ async fn the_isolation_check_runs_once_and_does_not_spoil_estimates() {
     let superuser = house.superuser().await;
     let schema = acme.tenant().schema();
     for condition in ["true", "id < 1000", "id = 77", "body = 'note 5'"] {
-        let explain =
-            |from: &str| format!("EXPLAIN (FORMAT JSON) SELECT * FROM {from} WHERE {condition}");
+        let explain = |from: &str| {
+            format!("EXPLAIN (VERBOSE, FORMAT JSON) SELECT * FROM {from} WHERE {condition}")
+        };
         let rows = house.freehold.query(&acme, &explain("notes"), &[]).await.unwrap();
         let plan: serde_json::Value = rows[0].get(0);
         assert!(plan.to_string().contains("\"InitPlan\""), "{plan}");
-        // No filter of the table may call the function row by row.
-        assert!(!plan[0]["Plan"]["Filter"].to_string().contains("require_tenant"), "{plan}");
+        // No filter of the table may call the function row by row, nor what it is inlined to.
+        let filter = plan[0]["Plan"]["Filter"].to_string();
+        for call in ["require_tenant", "current_setting", "pass_or_refuse"] {
+            assert!(!filter.contains(call), "{call}: {plan}");
+        }
+        // It is inlined: what a tenant's context costs depends on it.
+        assert!(!plan.to_string().contains("require_tenant("), "{plan}");
+        assert!(plan.to_string().contains("pass_or_refuse("), "{plan}");
         let row = superuser.query_one(&explain(&format!("{schema}.notes")), &[]).await.unwrap();
         let bare: serde_json::Value = row.get(0);
         let rows_of = |plan: &serde_json::Value| plan[0]["Plan"]["Plan Rows"].as_f64().unwrap();
