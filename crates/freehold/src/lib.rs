@@ -139,6 +139,7 @@ mod ids;
 mod init;
 mod limiter;
 mod migrator;
+mod params;
 mod passwords;
 mod policy;
 mod pool;
@@ -170,9 +171,10 @@ pub use crate::limiter::{Rate, SignInLimits};
 pub use crate::migrator::{
     Baseline, MigrateFailure, MigrateOptions, MigrateReport, MigrateStatus, Migration,
 };
+pub use crate::params::{Params, TextParam};
 pub use crate::pool::{PoolLimits, PoolStatus};
 pub use crate::tenant::{Tenant, TenantStatus, Transition};
-pub use crate::tx::{Params, TenantTx, TextParam};
+pub use crate::tx::TenantTx;
 /// The time of this API, as rows and answers hold it.
 pub use jiff;
 /// The driver whose rows and parameters are used here.

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use freehold::control::sessions::SignUp;
+use freehold::control::joining::SignUp;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use utoipa::ToSchema;
