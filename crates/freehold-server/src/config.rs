@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use freehold::control::sessions::SignInOptions;
 use freehold::tokens::{AccessTokens, Keyring};
-use freehold::{Options, PoolLimits, Rate, SignInLimits};
+use freehold::{Options, PoolLimits, Pooler, Rate, SignInLimits};
 
 /// Where the database is.
 #[derive(Args, Clone)]
@@ -44,6 +44,21 @@ pub struct DatabaseSettings {
     #[arg(long, env, value_name = "CONNECTION_WAIT_MS", default_value_t = 5000,
           value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub connection_wait_ms: u64,
+
+    /// A pooler in front of PostgreSQL: detect, session (or none), transaction
+    #[arg(long, env = "FREEHOLD_POOLER", value_name = "FREEHOLD_POOLER", default_value = "detect")]
+    pub pooler: PoolerSetting,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PoolerSetting {
+    /// Looked for at every connection
+    Detect,
+    /// None, or one that gives each client a session of its own
+    #[value(alias = "none")]
+    Session,
+    /// One that may give each transaction another session, such as PgBouncer's transaction mode
+    Transaction,
 }
 
 impl DatabaseSettings {
@@ -57,6 +72,11 @@ impl DatabaseSettings {
             owner_url: self.database_owner_url.clone().filter(|url| !url.is_empty()),
             app_pool: limits(self.max_connection_pool),
             owner_pool: limits(self.max_owner_connection_pool),
+            pooler: match self.pooler {
+                PoolerSetting::Detect => Pooler::Detect,
+                PoolerSetting::Session => Pooler::Session,
+                PoolerSetting::Transaction => Pooler::Transaction,
+            },
         }
     }
 }

@@ -6,7 +6,9 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::SqlState;
+
+use crate::wire::{DbError, WireError};
 
 /// What went wrong, with a message for the caller and a source for the log.
 #[derive(Debug)]
@@ -168,8 +170,8 @@ impl Error {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn database(&self) -> Option<&tokio_postgres::error::DbError> {
-        self.source.as_deref()?.downcast_ref::<tokio_postgres::Error>()?.as_db_error()
+    pub fn database(&self) -> Option<&DbError> {
+        self.source.as_deref()?.downcast_ref::<DbError>()
     }
 }
 
@@ -193,47 +195,79 @@ pub(crate) fn is_stale_plan(db: &DbError) -> bool {
     *db.code() == SqlState::FEATURE_NOT_SUPPORTED && db.routine() == Some("RevalidateCachedQuery")
 }
 
-impl From<tokio_postgres::Error> for Error {
-    fn from(source: tokio_postgres::Error) -> Self {
-        let kind = match source.as_db_error() {
-            Some(db) => match db.code() {
-                code if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
-                    if db.message().starts_with(VIOLATION_MESSAGE) {
-                        ErrorKind::Violation
-                    } else {
-                        ErrorKind::Forbidden
-                    }
-                }
-                code if *code == SqlState::QUERY_CANCELED => ErrorKind::Timeout,
-                code if *code == SqlState::T_R_SERIALIZATION_FAILURE
-                    || *code == SqlState::T_R_DEADLOCK_DETECTED
-                    || *code == SqlState::LOCK_NOT_AVAILABLE =>
-                {
-                    ErrorKind::Retryable
-                }
-                // It has been forgotten, so the same transaction succeeds the next time.
-                _ if is_stale_plan(db) => ErrorKind::Retryable,
-                code if code.code().starts_with("08") || code.code().starts_with("57P") => {
-                    ErrorKind::Unavailable
-                }
-                code if code.code().starts_with("53") => ErrorKind::Unavailable,
-                _ => ErrorKind::Statement,
-            },
-            None if source.is_closed() => ErrorKind::Unavailable,
-            None if source.source().is_some_and(|s| s.is::<std::io::Error>()) => {
+/// A prepared statement is gone from its session, which only SQL can bring about.
+pub(crate) fn is_lost_statement(db: &DbError) -> bool {
+    *db.code() == SqlState::INVALID_SQL_STATEMENT_NAME
+}
+
+/// What PostgreSQL's refusal means to whoever asked.
+fn kind_of(db: &DbError) -> ErrorKind {
+    match db.code() {
+        code if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+            if db.message().starts_with(VIOLATION_MESSAGE) {
+                ErrorKind::Violation
+            } else {
+                ErrorKind::Forbidden
+            }
+        }
+        code if *code == SqlState::QUERY_CANCELED => ErrorKind::Timeout,
+        code if *code == SqlState::T_R_SERIALIZATION_FAILURE
+            || *code == SqlState::T_R_DEADLOCK_DETECTED
+            || *code == SqlState::LOCK_NOT_AVAILABLE =>
+        {
+            ErrorKind::Retryable
+        }
+        // It has been forgotten, so the same transaction succeeds the next time.
+        _ if is_stale_plan(db) || is_lost_statement(db) => ErrorKind::Retryable,
+        code if ["08", "53"].contains(&&code.code()[..2]) || code.code().starts_with("57P") => {
+            ErrorKind::Unavailable
+        }
+        _ => ErrorKind::Statement,
+    }
+}
+
+/// What the caller reads of it, whatever the database said.
+fn message_of(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Violation => "the tenant context was refused",
+        ErrorKind::Forbidden => "the database does not permit this",
+        ErrorKind::Timeout => "the query took too long and was cancelled",
+        ErrorKind::Retryable => "another transaction was in the way; try again",
+        ErrorKind::Unavailable => "the database is not available",
+        _ => "the statement failed",
+    }
+}
+
+impl From<DbError> for Error {
+    fn from(source: DbError) -> Self {
+        let kind = kind_of(&source);
+        Error::new(kind, message_of(kind)).because(source)
+    }
+}
+
+impl From<WireError> for Error {
+    fn from(source: WireError) -> Self {
+        let kind = match source {
+            WireError::Database(error) => return Error::from(*error),
+            WireError::Lost(_) | WireError::Unreadable(_) | WireError::SignIn(_) => {
                 ErrorKind::Unavailable
             }
-            None => ErrorKind::Statement,
+            WireError::Parameter(_) | WireError::Unsendable(_) => ErrorKind::Statement,
         };
-        let message = match kind {
-            ErrorKind::Violation => "the tenant context was refused",
-            ErrorKind::Forbidden => "the database does not permit this",
-            ErrorKind::Timeout => "the query took too long and was cancelled",
-            ErrorKind::Retryable => "another transaction was in the way; try again",
-            ErrorKind::Unavailable => "the database is not available",
-            _ => "the statement failed",
-        };
-        Error::new(kind, message).because(source)
+        Error::new(kind, message_of(kind)).because(source)
+    }
+}
+
+/// From the driver that set-up work uses.
+impl From<tokio_postgres::Error> for Error {
+    fn from(source: tokio_postgres::Error) -> Self {
+        if let Some(error) = source.as_db_error() {
+            return Error::from(DbError::from(error));
+        }
+        let lost =
+            source.is_closed() || source.source().is_some_and(|cause| cause.is::<std::io::Error>());
+        let kind = if lost { ErrorKind::Unavailable } else { ErrorKind::Statement };
+        Error::new(kind, message_of(kind)).because(source)
     }
 }
 

@@ -151,11 +151,11 @@ pub mod testing;
 mod tls;
 pub mod tokens;
 mod tx;
+mod wire;
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio_postgres::Row;
 
 use crate::passwords::PasswordHasher;
 use crate::pool::Pool;
@@ -172,9 +172,10 @@ pub use crate::migrator::{
     Baseline, MigrateFailure, MigrateOptions, MigrateReport, MigrateStatus, Migration,
 };
 pub use crate::params::{Params, TextParam};
-pub use crate::pool::{PoolLimits, PoolStatus};
+pub use crate::pool::{PoolLimits, PoolStatus, Pooler};
 pub use crate::tenant::{Tenant, TenantStatus, Transition};
 pub use crate::tx::TenantTx;
+pub use crate::wire::{Column, DbError, Row, RowIndex};
 /// The time of this API, as rows and answers hold it.
 pub use jiff;
 /// The driver whose rows and parameters are used here.
@@ -193,6 +194,8 @@ pub struct Options {
     pub app_pool: PoolLimits,
     /// Limits of the connections as `freehold_owner`.
     pub owner_pool: PoolLimits,
+    /// What lies between this server and PostgreSQL.
+    pub pooler: Pooler,
 }
 
 impl Options {
@@ -203,6 +206,7 @@ impl Options {
             owner_url: None,
             app_pool: PoolLimits::default(),
             owner_pool: PoolLimits { connections_max: 4, ..PoolLimits::default() },
+            pooler: Pooler::default(),
         }
     }
 
@@ -238,10 +242,12 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::Setup`] with a sentence that says what to do; [`ErrorKind::Unavailable`].
     pub async fn connect(options: &Options) -> Result<Freehold> {
-        let app = Pool::new(&options.app_url, "DATABASE_URL", options.app_pool)?;
+        let app = Pool::new(&options.app_url, "DATABASE_URL", options.app_pool, options.pooler)?;
         init::check(&app).await?;
         let owner = match &options.owner_url {
-            Some(url) => Some(Pool::new(url, "DATABASE_OWNER_URL", options.owner_pool)?),
+            Some(url) => {
+                Some(Pool::new(url, "DATABASE_OWNER_URL", options.owner_pool, options.pooler)?)
+            }
             None => None,
         };
         let resolver = Resolver::new(app.clone());

@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _};
 use sha2::{Digest, Sha256};
-use tokio_postgres::Client;
-use tokio_postgres::error::ErrorPosition;
 
 use crate::catalog::{baseline, tenants};
 use crate::context::OperatorContext;
@@ -22,6 +20,7 @@ use crate::policy;
 use crate::pool::Pool;
 use crate::tenant::Tenant;
 use crate::tx::{CatalogTx, OwnerTx};
+use crate::wire::{self, WireError};
 
 /// One numbered SQL file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -326,9 +325,13 @@ pub(crate) async fn status(pool: &Pool) -> Result<MigrateStatus> {
 
 /// Runs one migration in the schema that the transaction has entered, and protects what it made.
 /// Leaves the search path at `pg_catalog`.
-pub(crate) async fn apply(client: &Client, tenant: TenantId, migration: &Migration) -> Result<()> {
+pub(crate) async fn apply(
+    client: &mut wire::Connection,
+    tenant: TenantId,
+    migration: &Migration,
+) -> Result<()> {
     client
-        .query("SELECT freehold.run_migration($1)", &[&migration.statements])
+        .query_once("SELECT freehold.run_migration($1)", &[&migration.statements])
         .await
         .map_err(|source| located(migration, source))?;
     policy::protect(client, tenant).await.map_err(|error| {
@@ -338,31 +341,31 @@ pub(crate) async fn apply(client: &Client, tenant: TenantId, migration: &Migrati
 }
 
 /// PostgreSQL's error, with the file and line where it arose.
-fn located(migration: &Migration, source: tokio_postgres::Error) -> Error {
+fn located(migration: &Migration, source: WireError) -> Error {
     let label = migration.label();
-    let Some(db) = source.as_db_error() else { return Error::from(source) };
-    let line = match db.position() {
+    let WireError::Database(db) = source else { return Error::from(source) };
+    let line = match db.internal() {
         // Positions count characters from 1, within the text that EXECUTE was given.
-        Some(ErrorPosition::Internal { position, query }) if *query == migration.statements => {
-            let before = query.chars().take((*position as usize).saturating_sub(1));
+        Some((position, query)) if query == migration.statements => {
+            let before = query.chars().take((position as usize).saturating_sub(1));
             format!(" line {}", before.filter(|c| *c == '\n').count() + 1)
         }
         _ => String::new(),
     };
     let hint = db.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
     let message = format!("{label}{line}: {}{hint}", db.message());
-    Error::new(ErrorKind::Migration, message).because(source)
+    Error::new(ErrorKind::Migration, message).because(*db)
 }
 
 /// Applies a migration to the template. An extension that it makes goes to `public` instead of
 /// the template's schema: a database has each extension once, and every tenant's search path ends
 /// there. Only PostgreSQL knows which it makes, so it is asked by trying; an extension cannot be
 /// moved afterwards by who is no superuser.
-async fn apply_to_template(client: &Client, migration: &Migration) -> Result<()> {
+async fn apply_to_template(client: &mut wire::Connection, migration: &Migration) -> Result<()> {
     client.batch_execute("SAVEPOINT before_migration").await?;
     apply(client, TenantId::TEMPLATE, migration).await?;
     let made = client
-        .query(
+        .query_once(
             "SELECT extname::text FROM pg_extension WHERE extnamespace = $1::text::regnamespace",
             &[&TenantId::TEMPLATE.schema()],
         )

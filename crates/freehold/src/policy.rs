@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
+use crate::wire;
 
 /// A relation in a tenant's schema, as far as protection is concerned.
 #[derive(Clone, Debug, Deserialize)]
@@ -212,7 +213,7 @@ pub(crate) fn faults(tenant: TenantId, relations: &[Relation]) -> Vec<String> {
 /// transaction that `client` is in. The caller's transaction must fail if this does.
 ///
 /// Leaves the search path at `pg_catalog, pg_temp`.
-pub(crate) async fn protect(client: &Client, tenant: TenantId) -> Result<()> {
+pub(crate) async fn protect(client: &mut wire::Connection, tenant: TenantId) -> Result<()> {
     client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await?;
     let before = inventory(client, tenant).await?;
     let sql = protection_sql(tenant, &before);
@@ -233,11 +234,11 @@ fn refuse_if_any(faults: Vec<String>) -> Result<()> {
     ))
 }
 
-async fn inventory(client: &Client, tenant: TenantId) -> Result<Vec<Relation>> {
-    let row = client.query_one(INVENTORY_SQL, &[&tenant.schema()]).await?;
-    serde_json::from_str(row.get(0)).map_err(|source| {
-        Error::new(ErrorKind::Internal, "the inventory of a schema cannot be read").because(source)
-    })
+async fn inventory(client: &mut wire::Connection, tenant: TenantId) -> Result<Vec<Relation>> {
+    let unreadable = || Error::new(ErrorKind::Internal, "the inventory of a schema cannot be read");
+    let rows = client.query_once(INVENTORY_SQL, &[&tenant.schema()]).await?;
+    let json = rows.first().ok_or_else(unreadable)?.get(0);
+    serde_json::from_str(json).map_err(|source| unreadable().because(source))
 }
 
 /// Tables of tenants that row-level security does not protect, over the whole fleet, as

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, PoolError, RecycleError, RecycleResult, Timeouts};
 use lru::LruCache;
-use tokio_postgres::{CancelToken, Client, Statement};
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::tls::{self, Target};
+use crate::wire::{self, Batch, Canceller, Statement, WireError};
 
 /// Prepared statements kept per connection. One holds 20 to 70 kB in the backend, so a full
 /// cache is about 20 MB; fewer than the tenants a connection meets costs a round trip each.
@@ -50,6 +52,18 @@ pub struct PoolStatus {
     pub waiting: usize,
 }
 
+/// What lies between this server and PostgreSQL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooler {
+    /// Found out at each connection: a pooler makes up the process id that it tells a client.
+    #[default]
+    Detect,
+    /// Nothing, or a pooler in session mode.
+    Session,
+    /// A pooler that may give every transaction another session: PgBouncer in transaction mode.
+    Transaction,
+}
+
 #[derive(Clone)]
 pub(crate) struct Pool(managed::Pool<Manager>);
 
@@ -57,36 +71,146 @@ pub(crate) type Checkout = managed::Object<Manager>;
 
 /// A connection with its prepared statements.
 pub(crate) struct Connection {
-    pub(crate) client: Arc<Client>,
-    pub(crate) doors: Doors,
-    /// Keyed by schema, role and text: a plan belongs to one tenant and one role.
-    pub(crate) statements: LruCache<String, Statement>,
+    pub(crate) wire: wire::Connection,
+    pub(crate) fixed: Fixed,
     pub(crate) cancel: Canceller,
+    /// Keyed by schema, role and text: a plan belongs to one tenant and one role.
+    statements: LruCache<String, Statement>,
+    /// No longer wanted; closed with the next batch.
+    discarded: Vec<Statement>,
+    naming: Naming,
 }
 
-/// The prepared calls that begin every transaction.
+/// The statements that surround every transaction.
 #[derive(Clone)]
-pub(crate) struct Doors {
+pub(crate) struct Fixed {
     pub(crate) enter: Statement,
     pub(crate) enter_catalog: Statement,
+    pub(crate) begin: Statement,
+    pub(crate) commit: Statement,
 }
 
-/// Asks the server to stop what a connection is doing.
-#[derive(Clone)]
-pub(crate) struct Canceller {
-    token: CancelToken,
-    target: Arc<Target>,
+/// How statements are called on the server.
+enum Naming {
+    /// By names that cannot be guessed: SQL that somebody injects could otherwise put a statement
+    /// of its own in the place of one that another tenant will run.
+    Secret { prefix: String, next: u64 },
+    /// Not at all: sent whole each time, since the next transaction may meet another session.
+    Unnamed,
 }
 
-impl Canceller {
-    /// Returns once the server has sent the signal to the backend.
-    pub(crate) async fn cancel(&self) -> Result<()> {
-        Ok(self.token.cancel_query(self.target.tls.clone()).await?)
+impl Naming {
+    fn secret() -> Result<Naming> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|source| {
+            Error::new(ErrorKind::Internal, "no random numbers can be had").because(source)
+        })?;
+        let prefix = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Naming::Secret { prefix, next: 0 })
+    }
+
+    fn next(&mut self) -> String {
+        match self {
+            Naming::Secret { prefix, next } => {
+                *next += 1;
+                format!("{prefix}_{next}")
+            }
+            Naming::Unnamed => String::new(),
+        }
+    }
+}
+
+impl Connection {
+    async fn open(target: &Arc<Target>, pooler: Pooler) -> Result<Connection, WireError> {
+        let mut wire = wire::connect(target).await?;
+        let direct = match pooler {
+            Pooler::Session => true,
+            Pooler::Transaction => false,
+            Pooler::Detect => {
+                let rows = wire.query_once("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
+                rows.first().is_some_and(|row| row.get::<_, i32>(0) == wire.backend_pid())
+            }
+        };
+        let cancel = wire.canceller(target);
+        let mut naming =
+            if direct { Naming::secret().unwrap_or(Naming::Unnamed) } else { Naming::Unnamed };
+        let fixed = Fixed {
+            enter: fixed(&mut wire, &mut naming, "SELECT freehold.enter($1)", &[Type::TEXT])
+                .await?,
+            enter_catalog: fixed(
+                &mut wire,
+                &mut naming,
+                "SELECT freehold.enter_catalog($1)",
+                &[Type::TEXT],
+            )
+            .await?,
+            begin: fixed(&mut wire, &mut naming, "BEGIN", &[]).await?,
+            commit: fixed(&mut wire, &mut naming, "COMMIT", &[]).await?,
+        };
+        Ok(Connection {
+            wire,
+            fixed,
+            cancel,
+            statements: LruCache::new(STATEMENTS_MAX),
+            discarded: Vec::new(),
+            naming,
+        })
+    }
+
+    /// A statement that was prepared for this key.
+    pub(crate) fn find_statement(&mut self, key: &str) -> Option<Statement> {
+        self.statements.get(key).cloned()
+    }
+
+    /// Prepares a statement as the last step of a batch, and keeps it for this key.
+    pub(crate) async fn prepare(
+        &mut self,
+        key: String,
+        sql: &str,
+        before: impl FnOnce(&mut Batch<'_>, &Fixed) -> Result<(), WireError>,
+    ) -> Result<Statement, WireError> {
+        let name = self.naming.next();
+        let fixed = self.fixed.clone();
+        let mut batch = self.wire.batch();
+        before(&mut batch, &fixed)?;
+        let statement = batch.run_and_prepare(name, sql).await?;
+        if let Some((_, former)) = self.statements.push(key, statement.clone()) {
+            self.discarded.push(former);
+        }
+        Ok(statement)
+    }
+
+    /// Forgets the statement of a key: a migration has made it stale.
+    pub(crate) fn forget_statement(&mut self, key: &str) {
+        self.discarded.extend(self.statements.pop(key));
+    }
+
+    /// A batch, which closes on its way what is no longer wanted.
+    pub(crate) fn batch(&mut self) -> Result<Batch<'_>, WireError> {
+        let mut batch = self.wire.batch();
+        for statement in self.discarded.drain(..) {
+            batch.close(&statement)?;
+        }
+        Ok(batch)
+    }
+}
+
+/// A statement whose parameters are known: described by nobody if it goes unnamed.
+async fn fixed(
+    wire: &mut wire::Connection,
+    naming: &mut Naming,
+    sql: &str,
+    parameters: &[Type],
+) -> Result<Statement, WireError> {
+    match naming {
+        Naming::Unnamed => Ok(Statement::unnamed(sql, parameters)),
+        Naming::Secret { .. } => wire.batch().run_and_prepare(naming.next(), sql).await,
     }
 }
 
 pub(crate) struct Manager {
     target: Arc<Target>,
+    pooler: Pooler,
 }
 
 impl managed::Manager for Manager {
@@ -94,18 +218,9 @@ impl managed::Manager for Manager {
     type Error = Error;
 
     async fn create(&self) -> Result<Connection> {
-        let client = connect(&self.target).await?;
-        let cancel = Canceller { token: client.cancel_token(), target: Arc::clone(&self.target) };
-        let doors = Doors {
-            enter: client.prepare("SELECT freehold.enter($1)").await?,
-            enter_catalog: client.prepare("SELECT freehold.enter_catalog($1)").await?,
-        };
-        Ok(Connection {
-            client: Arc::new(client),
-            doors,
-            statements: LruCache::new(STATEMENTS_MAX),
-            cancel,
-        })
+        Connection::open(&self.target, self.pooler)
+            .await
+            .map_err(|source| cannot_connect(&self.target).because(source))
     }
 
     async fn recycle(
@@ -113,8 +228,8 @@ impl managed::Manager for Manager {
         connection: &mut Connection,
         metrics: &Metrics,
     ) -> RecycleResult<Error> {
-        if connection.client.is_closed() {
-            return Err(RecycleError::message("closed"));
+        if !connection.wire.is_reusable() {
+            return Err(RecycleError::message("closed, or its session was changed"));
         }
         if metrics.age() > AGE_MAX {
             return Err(RecycleError::message("old"));
@@ -123,14 +238,19 @@ impl managed::Manager for Manager {
     }
 }
 
-/// Connects, and lets the connection's own task run until the client is dropped.
+fn cannot_connect(target: &Target) -> Error {
+    let (user, host) = (target.config.get_user().unwrap_or("?"), hosts(&target.config));
+    Error::new(ErrorKind::Unavailable, format!("cannot connect to PostgreSQL at {host} as {user}"))
+}
+
+/// Connects by a driver with conveniences, for set-up, and lets the connection's own task run
+/// until the client is dropped.
 pub(crate) async fn connect(target: &Target) -> Result<Client> {
-    let (client, connection) =
-        target.config.connect(target.tls.clone()).await.map_err(|source| {
-            let (user, host) = (target.config.get_user().unwrap_or("?"), hosts(&target.config));
-            let message = format!("cannot connect to PostgreSQL at {host} as {user}");
-            Error::new(ErrorKind::Unavailable, message).because(source)
-        })?;
+    let (client, connection) = target
+        .config
+        .connect(target.tls.clone())
+        .await
+        .map_err(|source| cannot_connect(target).because(source))?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a database connection ended");
@@ -156,13 +276,13 @@ fn hosts(config: &tokio_postgres::Config) -> String {
 
 impl Pool {
     /// `name` is the setting's name, for messages about a malformed one.
-    pub(crate) fn new(url: &str, name: &str, limits: PoolLimits) -> Result<Pool> {
+    pub(crate) fn new(url: &str, name: &str, limits: PoolLimits, pooler: Pooler) -> Result<Pool> {
         let mut target = tls::target(url, name)?;
         target.config.connect_timeout(Duration::from_secs(5));
         if target.config.get_application_name().is_none() {
             target.config.application_name("freehold");
         }
-        let manager = Manager { target: Arc::new(target) };
+        let manager = Manager { target: Arc::new(target), pooler };
         let pool = managed::Pool::builder(manager)
             .max_size(limits.connections_max)
             .runtime(deadpool::Runtime::Tokio1)

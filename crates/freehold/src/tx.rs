@@ -8,8 +8,6 @@
 //! panics, the statement runs on in the server — the connection goes back to the pool clean, or
 //! not at all. That is `transaction`'s work; here is who gets one, and what they may do with it.
 
-use tokio_postgres::Row;
-
 use self::transaction::{Door, Transaction};
 use crate::actor::Actor;
 use crate::context::{Claim, OperatorContext, TenantContext};
@@ -17,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::params::Params;
 use crate::pool::Pool;
+use crate::wire::{self, Row};
 
 mod transaction;
 
@@ -183,7 +182,7 @@ impl OwnerTx {
     /// transaction is the caller's to mind.
     pub(crate) async fn ddl<T>(
         &mut self,
-        work: impl AsyncFnOnce(&tokio_postgres::Client) -> Result<T>,
+        work: impl AsyncFnOnce(&mut wire::Connection) -> Result<T>,
     ) -> Result<T> {
         self.0.0.ddl(work).await
     }

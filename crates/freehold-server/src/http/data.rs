@@ -5,8 +5,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
-use freehold::tokio_postgres::Row;
-use freehold::{Action, ErrorKind, Params, TenantContext, TextParam, require};
+use freehold::{Action, ErrorKind, Params, Row, TenantContext, TextParam, require};
 use http::{HeaderMap, Method};
 
 use super::auth::TenantCaller;

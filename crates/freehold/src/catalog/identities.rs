@@ -1,10 +1,9 @@
 //! `freehold.identity` and `credential`: people, and how they prove it.
 
-use tokio_postgres::Row;
-
 use crate::error::Result;
 use crate::ids::IdentityId;
 use crate::tx::CatalogTx;
+use crate::wire::Row;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {

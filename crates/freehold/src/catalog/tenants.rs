@@ -1,11 +1,10 @@
 //! `freehold.tenant`: one row a tenant.
 
-use tokio_postgres::Row;
-
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Slug, TenantId};
 use crate::tenant::{Tenant, TenantStatus};
 use crate::tx::CatalogTx;
+use crate::wire::Row;
 
 const COLUMNS: &str = "id, slug, name, status, version, created_at";
 

@@ -1,18 +1,16 @@
 //! One transaction on one connection: which stage it is in, and what becomes of the connection
 //! when it is dropped there.
+//!
+//! A statement that is first and last is not surrounded by BEGIN and COMMIT: door and statement
+//! are one batch, and that is a transaction. All that a flush holds is answered at once.
 
-use std::future::Future;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::{join, join3};
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Row, Statement};
-
 use crate::context::Claim;
-use crate::error::{Error, ErrorKind, Result, is_stale_plan};
+use crate::error::{Error, ErrorKind, Result, is_lost_statement, is_stale_plan};
 use crate::params::Params;
-use crate::pool::Checkout;
+use crate::pool::{Checkout, Fixed};
+use crate::wire::{self, Answer, Batch, Row, Statement, TransactionStatus, WireError};
 
 /// How long the server may take to give a dropped transaction's connection back before it is
 /// asked to cancel, and then before the connection is given up.
@@ -35,161 +33,141 @@ enum Stage {
     Done,
 }
 
+/// What follows a statement.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Open,
+    Commit,
+}
+
 pub(super) struct Transaction {
     connection: Option<Checkout>,
-    door: Door,
-    claim: Claim,
+    entry: Entry,
     /// What a prepared statement belongs to besides its text.
     scope: String,
     stage: Stage,
-    /// Something was sent whose answer has not come: what a drop must wait for.
-    busy: bool,
+}
+
+/// How the transaction begins.
+struct Entry {
+    door: Door,
+    claim: Claim,
+}
+
+impl Entry {
+    fn put(&self, batch: &mut Batch<'_>, fixed: &Fixed) -> Result<(), WireError> {
+        let door = match self.door {
+            Door::Tenant => &fixed.enter,
+            Door::Catalog => &fixed.enter_catalog,
+        };
+        batch.quiet(door, &[&self.claim.as_str()])
+    }
 }
 
 impl Transaction {
     pub(super) fn new(connection: Checkout, door: Door, claim: Claim, scope: String) -> Self {
-        Transaction {
-            connection: Some(connection),
-            door,
-            claim,
-            scope,
-            stage: Stage::Fresh,
-            busy: false,
-        }
-    }
-
-    fn connection(&mut self) -> &mut Checkout {
-        self.connection.as_mut().expect("a transaction has its connection until it is dropped")
+        let entry = Entry { door, claim };
+        Transaction { connection: Some(connection), entry, scope, stage: Stage::Fresh }
     }
 
     pub(super) async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
-        let first = self.stage == Stage::Fresh;
-        match self.query_prepared(sql, params).await {
-            Err(error) => {
-                self.renew_if_stale(error, sql, first).await?;
-                self.query_prepared(sql, params).await
-            }
-            done => done,
-        }
-    }
-
-    async fn query_prepared(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
-        let statement = self.statement(sql).await?;
-        let client = self.connection().client.clone();
-        self.flush(client.query(&statement, params)).await
+        Ok(self.run(sql, params, Ending::Open).await?.rows)
     }
 
     pub(super) async fn execute(&mut self, sql: &str, params: Params<'_>) -> Result<u64> {
-        let first = self.stage == Stage::Fresh;
-        match self.execute_prepared(sql, params).await {
-            Err(error) => {
-                self.renew_if_stale(error, sql, first).await?;
-                self.execute_prepared(sql, params).await
-            }
-            done => done,
-        }
+        Ok(self.run(sql, params, Ending::Open).await?.affected)
     }
 
-    async fn execute_prepared(&mut self, sql: &str, params: Params<'_>) -> Result<u64> {
-        let statement = self.statement(sql).await?;
-        let client = self.connection().client.clone();
-        self.flush(client.execute(&statement, params)).await
-    }
-
+    /// COMMIT may be in the same flush because the statement is prepared: it is executed in the
+    /// order it was sent, and if it fails, the server skips the rest.
     pub(super) async fn query_and_commit(
         &mut self,
         sql: &str,
         params: Params<'_>,
     ) -> Result<Vec<Row>> {
+        Ok(self.run(sql, params, Ending::Commit).await?.rows)
+    }
+
+    async fn run(&mut self, sql: &str, params: Params<'_>, ending: Ending) -> Result<Answer> {
         let first = self.stage == Stage::Fresh;
-        match self.query_and_commit_prepared(sql, params).await {
+        match self.run_once(sql, params, ending).await {
             Err(error) => {
                 self.renew_if_stale(error, sql, first).await?;
-                self.query_and_commit_prepared(sql, params).await
+                self.run_once(sql, params, ending).await
             }
             done => done,
         }
     }
 
-    async fn query_and_commit_prepared(
-        &mut self,
-        sql: &str,
-        params: Params<'_>,
-    ) -> Result<Vec<Row>> {
+    async fn run_once(&mut self, sql: &str, params: Params<'_>, ending: Ending) -> Result<Answer> {
+        self.require_usable()?;
         let statement = self.statement(sql).await?;
-        let client = self.connection().client.clone();
-        // COMMIT may follow in the same flush because the statement is prepared: it is executed
-        // in the order it was sent, before the COMMIT. If it fails, COMMIT rolls back.
-        let both = async {
-            let query = client.query(&statement, params);
-            tokio::pin!(query);
-            // What is answered at once was never sent: a parameter that the driver refuses. What
-            // came before it in the transaction must not be committed then.
-            if let Some(unsent) = query.as_mut().now_or_never() {
-                return unsent.map(|rows| (Ok(rows), Ok(())));
-            }
-            Ok(join(query, client.batch_execute("COMMIT")).await)
+        let outcome = self.send(&statement, params, ending).await;
+        self.stage = match &outcome {
+            Ok(_) if ending == Ending::Commit => Stage::Done,
+            Ok(_) => Stage::Open,
+            Err(_) => Stage::Failed,
         };
-        let (rows, committed) = self.flush(both).await?;
-        // Whichever way it went, the server has ended the transaction.
-        self.stage = Stage::Done;
-        let rows = rows?;
-        committed?;
-        Ok(rows)
+        outcome.map_err(Error::from)
     }
 
-    /// The prepared form of a statement, under this tenant and role. Prepared inside the
-    /// transaction, so that names and rights are the tenant's.
+    async fn send(
+        &mut self,
+        statement: &Statement,
+        params: Params<'_>,
+        ending: Ending,
+    ) -> Result<Answer, WireError> {
+        let Transaction { connection, entry, stage, .. } = self;
+        let connection = held(connection);
+        let fixed = connection.fixed.clone();
+        let mut batch = connection.batch()?;
+        match (*stage, ending) {
+            (Stage::Fresh, Ending::Open) => {
+                batch.quiet(&fixed.begin, &[])?;
+                entry.put(&mut batch, &fixed)?;
+                batch.query(statement, params)?;
+            }
+            // Without a BEGIN, the batch itself is the transaction.
+            (Stage::Fresh, Ending::Commit) => {
+                entry.put(&mut batch, &fixed)?;
+                batch.query(statement, params)?;
+            }
+            (_, Ending::Open) => batch.query(statement, params)?,
+            (_, Ending::Commit) => {
+                batch.query(statement, params)?;
+                batch.quiet(&fixed.commit, &[])?;
+            }
+        }
+        Ok(batch.run().await?.pop().unwrap_or_default())
+    }
+
+    /// The prepared form of a statement, under this tenant and role. Prepared behind the door, so
+    /// that names and rights are the tenant's.
     async fn statement(&mut self, sql: &str) -> Result<Statement> {
         let mut key = String::with_capacity(self.scope.len() + sql.len());
         key.push_str(&self.scope);
         key.push_str(sql);
-        if let Some(statement) = self.connection().statements.get(&key) {
-            return Ok(statement.clone());
+        let Transaction { connection, entry, stage, .. } = self;
+        let connection = held(connection);
+        if let Some(statement) = connection.find_statement(&key) {
+            return Ok(statement);
         }
-        let client = self.connection().client.clone();
-        let statement = self.flush(client.prepare(sql)).await?;
-        self.connection().statements.put(key, statement.clone());
-        Ok(statement)
-    }
-
-    /// Sends one operation and waits for its answer; BEGIN and the context go ahead of the first.
-    async fn flush<T>(
-        &mut self,
-        operation: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T> {
-        match self.stage {
-            Stage::Fresh | Stage::Open => {}
-            Stage::Failed => return Err(aborted()),
-            Stage::Done => {
-                return Err(Error::new(ErrorKind::Internal, "the transaction has ended"));
-            }
-        }
-        let first = self.stage == Stage::Fresh;
-        self.busy = true;
-        self.stage = Stage::Open;
-        let outcome = if first {
-            let connection = self.connection();
-            let doors = connection.doors.clone();
-            let client = connection.client.clone();
-            let door = match self.door {
-                Door::Tenant => doors.enter,
-                Door::Catalog => doors.enter_catalog,
-            };
-            let claim = self.claim.as_str();
-            let params: [&(dyn ToSql + Sync); 1] = [&claim];
-            let (begun, entered, outcome) =
-                join3(client.batch_execute("BEGIN"), client.execute(&door, &params), operation)
-                    .await;
-            begun.and(entered).and(outcome)
-        } else {
-            operation.await
-        };
-        self.busy = false;
-        outcome.map_err(|error| {
+        let first = *stage == Stage::Fresh;
+        let prepared = connection
+            .prepare(key, sql, |batch, fixed| if first { entry.put(batch, fixed) } else { Ok(()) })
+            .await;
+        prepared.map_err(|error| {
             self.stage = Stage::Failed;
             Error::from(error)
         })
+    }
+
+    fn require_usable(&self) -> Result<()> {
+        match self.stage {
+            Stage::Fresh | Stage::Open => Ok(()),
+            Stage::Failed => Err(aborted()),
+            Stage::Done => Err(Error::new(ErrorKind::Internal, "the transaction has ended")),
+        }
     }
 
     pub(super) async fn commit(&mut self) -> Result<()> {
@@ -203,21 +181,24 @@ impl Transaction {
                 self.rollback().await?;
                 Err(aborted())
             }
-            Stage::Open | Stage::Done => {
-                let client = self.connection().client.clone();
-                let committed = self.flush(client.batch_execute("COMMIT")).await;
+            Stage::Open => {
+                let connection = held(&mut self.connection);
+                let commit = connection.fixed.commit.clone();
+                let mut batch = connection.batch()?;
+                batch.quiet(&commit, &[])?;
+                let committed = batch.run().await;
                 self.stage = Stage::Done;
-                committed
+                committed?;
+                Ok(())
             }
+            Stage::Done => self.require_usable(),
         }
     }
 
     pub(super) async fn rollback(&mut self) -> Result<()> {
-        if matches!(self.stage, Stage::Open | Stage::Failed) {
-            let client = self.connection().client.clone();
-            self.busy = true;
-            client.batch_execute("ROLLBACK").await?;
-            self.busy = false;
+        let wire = &mut held(&mut self.connection).wire;
+        if wire.status() != TransactionStatus::Idle {
+            wire.batch_execute("ROLLBACK").await?;
         }
         self.stage = Stage::Done;
         Ok(())
@@ -226,15 +207,13 @@ impl Transaction {
     /// Lends the bare connection, for statements that cannot be prepared.
     pub(super) async fn ddl<T>(
         &mut self,
-        work: impl AsyncFnOnce(&tokio_postgres::Client) -> Result<T>,
+        work: impl AsyncFnOnce(&mut wire::Connection) -> Result<T>,
     ) -> Result<T> {
         if self.stage == Stage::Fresh {
             self.query("SELECT 1", &[]).await?;
         }
-        let client = self.connection().client.clone();
-        self.busy = true;
-        let outcome = work(&client).await;
-        self.busy = false;
+        self.require_usable()?;
+        let outcome = work(&mut held(&mut self.connection).wire).await;
         if outcome.is_err() {
             self.stage = Stage::Failed;
         }
@@ -244,11 +223,17 @@ impl Transaction {
     /// Forgets a prepared statement that a migration has made stale, and begins anew. An error if
     /// it is none, or if more came before it in the transaction: only the caller can repeat that.
     async fn renew_if_stale(&mut self, error: Error, sql: &str, first: bool) -> Result<()> {
-        if !error.database().is_some_and(is_stale_plan) {
+        let Some(db) = error.database() else { return Err(error) };
+        if is_lost_statement(db) {
+            // Somebody took statements away; which of them are left cannot be told.
+            held(&mut self.connection).wire.condemn();
+            return Err(error);
+        }
+        if !is_stale_plan(db) {
             return Err(error);
         }
         let key = format!("{}{sql}", self.scope);
-        self.connection().statements.pop(&key);
+        held(&mut self.connection).forget_statement(&key);
         if !first {
             return Err(error);
         }
@@ -256,6 +241,10 @@ impl Transaction {
         self.stage = Stage::Fresh;
         Ok(())
     }
+}
+
+fn held(connection: &mut Option<Checkout>) -> &mut Checkout {
+    connection.as_mut().expect("a transaction has its connection until it is dropped")
 }
 
 fn aborted() -> Error {
@@ -267,18 +256,21 @@ fn aborted() -> Error {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        match (self.stage, self.busy) {
-            (Stage::Fresh | Stage::Done, false) => {}
-            (_, false) => {
-                // The first poll sends it; the pool's next borrower comes after it in the queue.
-                let _ = connection.client.batch_execute("ROLLBACK").now_or_never();
-            }
-            (_, true) => match tokio::runtime::Handle::try_current() {
-                Ok(runtime) => drop(runtime.spawn(tidy(connection))),
-                // No runtime to tidy up in: close it.
-                Err(_) => drop(Checkout::take(connection)),
-            },
+        let Some(mut connection) = self.connection.take() else { return };
+        let wire = &mut connection.wire;
+        let rests = match (wire.is_busy(), wire.status()) {
+            (true, _) => false,
+            (false, TransactionStatus::Idle) => true,
+            // The pool's next borrower comes after it.
+            (false, _) => wire.roll_back_unattended(),
+        };
+        if rests {
+            return;
+        }
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(tidy(connection))),
+            // No runtime to tidy up in: close it.
+            Err(_) => drop(Checkout::take(connection)),
         }
     }
 }
@@ -288,27 +280,28 @@ impl Drop for Transaction {
 /// The pool counts it as in use until then. A cancel request arrives by a connection of its own
 /// and could hit whatever runs by then, so after one the connection must answer a statement
 /// before it goes back.
-async fn tidy(connection: Checkout) {
-    let client = connection.client.clone();
-    let rolled_back = client.batch_execute("ROLLBACK");
-    tokio::pin!(rolled_back);
-    if let Ok(Ok(())) = tokio::time::timeout(TIDY_GRACE, &mut rolled_back).await {
-        return;
-    }
-    let cancelled = async {
-        connection.cancel.cancel().await?;
-        // Either may be what the signal hit.
-        let _ = rolled_back.await;
-        let _ = client.batch_execute("ROLLBACK").await;
-        Ok::<_, Error>(client.batch_execute("ROLLBACK").await?)
-    };
-    match tokio::time::timeout(TIDY_MAX, cancelled).await {
-        Ok(Ok(())) => {}
-        _ => {
-            tracing::warn!(
-                "a connection did not come to rest after its transaction was dropped; closing it"
-            );
-            drop(Checkout::take(connection));
+async fn tidy(mut connection: Checkout) {
+    let cancel = connection.cancel.clone();
+    let rested = async {
+        let wire = &mut connection.wire;
+        if let Ok(settled) = tokio::time::timeout(TIDY_GRACE, wire.settle()).await {
+            settled?;
+            if wire.status() != TransactionStatus::Idle {
+                wire.batch_execute("ROLLBACK").await?;
+            }
+            return Ok(());
         }
+        cancel.cancel().await?;
+        wire.settle().await?;
+        // The signal may hit the first of these.
+        let _ = wire.batch_execute("ROLLBACK").await;
+        wire.batch_execute("ROLLBACK").await
+    };
+    let rested: Result<Result<(), WireError>, _> = tokio::time::timeout(TIDY_MAX, rested).await;
+    if !matches!(rested, Ok(Ok(()))) {
+        tracing::warn!(
+            "a connection did not come to rest after its transaction was dropped; closing it"
+        );
+        drop(Checkout::take(connection));
     }
 }

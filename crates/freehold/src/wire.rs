@@ -1,0 +1,519 @@
+//! One connection to PostgreSQL, spoken to message by message.
+//!
+//! A driver that ends every statement with a Sync of its own gets an answer, a write and a wake-up
+//! for each of BEGIN, context, statement and COMMIT. Here a transaction's messages form one
+//! [`Batch`] with one Sync, and without a BEGIN they are one implicit transaction: all of them, or
+//! none. Statements may go unnamed too, for poolers, and still in one round trip.
+//!
+//! There is no task behind a connection: whoever holds it moves its bytes. A future that is
+//! dropped in the middle leaves whole messages in the outbox and a count of answers to come, so
+//! that the next user, or the pool, knows what to skip. What may be sent when is decided in `tx`;
+//! this module knows neither tenants nor transactions.
+
+mod connect;
+mod error;
+mod row;
+mod statement;
+mod types;
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use fallible_iterator::FallibleIterator as _;
+use futures_util::task::noop_waker_ref;
+use postgres_protocol::Oid;
+use postgres_protocol::message::backend::Message;
+use postgres_protocol::message::frontend;
+use postgres_types::Type;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+
+use crate::params::Params;
+use crate::tls::Target;
+
+pub(crate) use self::connect::connect;
+pub use self::error::DbError;
+pub(crate) use self::error::WireError;
+pub use self::row::{Column, Row, RowIndex};
+pub(crate) use self::statement::Statement;
+
+type Result<T, E = WireError> = std::result::Result<T, E>;
+
+/// A socket, with or without TLS.
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+/// Whether the session is in a transaction, as of the last answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TransactionStatus {
+    Idle,
+    Open,
+    /// A statement failed: only a rollback is left.
+    Failed,
+}
+
+pub(crate) struct Connection {
+    socket: Box<dyn Socket>,
+    /// Whole messages that were not sent yet.
+    outbox: BytesMut,
+    inbox: BytesMut,
+    /// Batches sent whose end has not been read yet.
+    unanswered: usize,
+    status: TransactionStatus,
+    /// An error on the way: nothing can be said about what the server has seen.
+    broken: bool,
+    backend: Backend,
+    /// What the server reports of its settings, when the session began and now.
+    settings: Settings,
+    /// Types that are not PostgreSQL's own.
+    types: HashMap<Oid, Type>,
+}
+
+/// Names the server's process, to cancel what it does.
+#[derive(Clone, Copy)]
+struct Backend {
+    pid: i32,
+    secret: i32,
+}
+
+#[derive(Default)]
+struct Settings {
+    at_start: HashMap<String, String>,
+    /// Those that differ from the start.
+    changed: HashMap<String, String>,
+}
+
+/// What one step of a batch came to.
+#[derive(Default)]
+pub(crate) struct Answer {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) affected: u64,
+}
+
+/// Asks the server to stop what a connection is doing.
+#[derive(Clone)]
+pub(crate) struct Canceller {
+    target: Arc<Target>,
+    backend: Backend,
+}
+
+impl Canceller {
+    /// Returns once the server has sent the signal to the backend.
+    pub(crate) async fn cancel(&self) -> Result<()> {
+        connect::cancel(&self.target, self.backend).await
+    }
+}
+
+impl Connection {
+    pub(crate) fn status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    /// The process id of the backend; behind a pooler, of the pooler's making.
+    pub(crate) fn backend_pid(&self) -> i32 {
+        self.backend.pid
+    }
+
+    pub(crate) fn canceller(&self, target: &Arc<Target>) -> Canceller {
+        Canceller { target: Arc::clone(target), backend: self.backend }
+    }
+
+    /// Whether answers are outstanding, or messages were not sent yet.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.unanswered > 0 || !self.outbox.is_empty()
+    }
+
+    /// False for a connection that must not be used again: it failed, the server closed it, or
+    /// the session is not as it was at its start. Costs no round trip.
+    pub(crate) fn is_reusable(&mut self) -> bool {
+        if self.broken {
+            return false;
+        }
+        let mut context = Context::from_waker(noop_waker_ref());
+        if let Poll::Ready(Err(_)) = self.poll_transfer(&mut context) {
+            self.broken = true;
+            return false;
+        }
+        // A rollback's answer is on its way; its reader will see how the session is.
+        if self.unanswered > 0 {
+            return true;
+        }
+        // What the server says unasked must be no farewell.
+        while let Ok(Some(message)) = Message::parse(&mut self.inbox) {
+            if !self.is_aside(&message) {
+                self.broken = true;
+                return false;
+            }
+        }
+        self.settings.changed.is_empty()
+    }
+
+    pub(crate) fn batch(&mut self) -> Batch<'_> {
+        let sent = self.outbox.len();
+        Batch { connection: self, steps: Vec::new(), begins_at: sent }
+    }
+
+    /// Runs statements that take no parameters and whose rows nobody reads, as one simple query.
+    pub(crate) async fn batch_execute(&mut self, sql: &str) -> Result<()> {
+        frontend::query(sql, &mut self.outbox).map_err(WireError::Unsendable)?;
+        self.unanswered += 1;
+        self.read_answers(&[]).await.map(drop)
+    }
+
+    /// Runs one statement that is not kept, in two round trips: for set-up work.
+    pub(crate) async fn query_once(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
+        let statement = self.batch().run_and_prepare(String::new(), sql).await?;
+        let mut batch = self.batch();
+        batch.query(&statement, params)?;
+        Ok(batch.run().await?.pop().unwrap_or_default().rows)
+    }
+
+    /// Sends a rollback and does not wait for its answer, which the next batch skips. False if it
+    /// could not be sent at once.
+    pub(crate) fn roll_back_unattended(&mut self) -> bool {
+        if frontend::query("ROLLBACK", &mut self.outbox).is_err() {
+            return false;
+        }
+        self.unanswered += 1;
+        let mut context = Context::from_waker(noop_waker_ref());
+        match self.poll_transfer(&mut context) {
+            Poll::Ready(Err(_)) => false,
+            _ => self.outbox.is_empty(),
+        }
+    }
+
+    /// Never to be used again.
+    pub(crate) fn condemn(&mut self) {
+        self.broken = true;
+    }
+
+    /// Reads, and forgets, what was answered to batches that nobody waits for any more.
+    pub(crate) async fn settle(&mut self) -> Result<()> {
+        while self.unanswered > 0 {
+            self.skip_batch().await?;
+        }
+        Ok(())
+    }
+
+    async fn skip_batch(&mut self) -> Result<()> {
+        while !matches!(self.receive().await?, Message::ReadyForQuery(_)) {}
+        Ok(())
+    }
+
+    /// The answers to the batch that was put into the outbox last.
+    async fn read_answers(&mut self, steps: &[Step]) -> Result<Vec<StepAnswer>> {
+        while self.unanswered > 1 {
+            self.skip_batch().await?;
+        }
+        let mut answers: Vec<StepAnswer> = Vec::with_capacity(steps.len());
+        let mut current = StepAnswer::default();
+        let mut failure: Option<Box<DbError>> = None;
+        loop {
+            let message = match self.receive().await {
+                Ok(message) => message,
+                // A server that ends a session says why before it hangs up.
+                Err(lost) => return Err(failure.map_or(lost, WireError::Database)),
+            };
+            match message {
+                Message::DataRow(body) => {
+                    if matches!(steps.get(answers.len()), Some(Step::Rows)) {
+                        current.rows.push(body);
+                    }
+                }
+                Message::CommandComplete(body) => {
+                    current.affected = affected(body.tag().map_err(WireError::Unreadable)?);
+                    answers.push(std::mem::take(&mut current));
+                }
+                Message::EmptyQueryResponse => answers.push(std::mem::take(&mut current)),
+                Message::ParameterDescription(body) => {
+                    current.parameters =
+                        body.parameters().collect().map_err(WireError::Unreadable)?;
+                }
+                Message::RowDescription(body) => {
+                    let mut fields = Vec::new();
+                    let mut described = body.fields();
+                    while let Some(field) = described.next().map_err(WireError::Unreadable)? {
+                        fields.push((field.name().to_owned(), field.type_oid()));
+                    }
+                    current.fields = Some(fields);
+                    if matches!(steps.get(answers.len()), Some(Step::Prepare)) {
+                        answers.push(std::mem::take(&mut current));
+                    }
+                }
+                Message::NoData => {
+                    current.fields = Some(Vec::new());
+                    if matches!(steps.get(answers.len()), Some(Step::Prepare)) {
+                        answers.push(std::mem::take(&mut current));
+                    }
+                }
+                Message::ErrorResponse(body) => {
+                    // The first is the cause; there is no second before the end of a batch.
+                    let error = DbError::parse(&body)?;
+                    failure.get_or_insert_with(|| Box::new(error));
+                }
+                Message::ReadyForQuery(_) => {
+                    return match failure {
+                        None => Ok(answers),
+                        Some(error) => Err(WireError::Database(error)),
+                    };
+                }
+                Message::ParseComplete
+                | Message::BindComplete
+                | Message::CloseComplete
+                | Message::PortalSuspended => {}
+                _ => return Err(self.confused()),
+            }
+        }
+    }
+
+    fn confused(&mut self) -> WireError {
+        self.broken = true;
+        WireError::Unreadable(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the server sent what was not asked for",
+        ))
+    }
+
+    /// The next message that answers something; sends what is left to send meanwhile.
+    async fn receive(&mut self) -> Result<Message> {
+        loop {
+            let message = match Message::parse(&mut self.inbox) {
+                Ok(Some(message)) => message,
+                Ok(None) => {
+                    if let Err(error) = poll_fn(|cx| self.poll_transfer(cx)).await {
+                        self.broken = true;
+                        return Err(WireError::Lost(error));
+                    }
+                    continue;
+                }
+                Err(error) => {
+                    self.broken = true;
+                    return Err(WireError::Unreadable(error));
+                }
+            };
+            if self.is_aside(&message) {
+                continue;
+            }
+            if let Message::ReadyForQuery(body) = &message {
+                self.unanswered = self.unanswered.saturating_sub(1);
+                self.status = match body.status() {
+                    b'I' => TransactionStatus::Idle,
+                    b'T' => TransactionStatus::Open,
+                    _ => TransactionStatus::Failed,
+                };
+            }
+            return Ok(message);
+        }
+    }
+
+    /// What a server may say at any time. Settings that it reports are remembered.
+    fn is_aside(&mut self, message: &Message) -> bool {
+        match message {
+            Message::NoticeResponse(_) | Message::NotificationResponse(_) => true,
+            Message::ParameterStatus(body) => {
+                if let (Ok(name), Ok(value)) = (body.name(), body.value()) {
+                    self.settings.hear(name, value);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Writes what can be written; ready once something was read.
+    fn poll_transfer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let wrote = !self.outbox.is_empty();
+        while !self.outbox.is_empty() {
+            match Pin::new(&mut self.socket).poll_write(cx, &self.outbox)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(count) => self.outbox.advance(count),
+                Poll::Pending => break,
+            }
+        }
+        if wrote && Pin::new(&mut self.socket).poll_flush(cx)?.is_pending() {
+            // TLS keeps the rest; the next poll goes on.
+        }
+        let read = pin!(self.socket.read_buf(&mut self.inbox));
+        match std::task::ready!(read.poll(cx))? {
+            0 => Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the server closed the connection",
+            ))),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl Settings {
+    fn hear(&mut self, name: &str, value: &str) {
+        // Set by the server itself when it is promoted, and harmless to a session.
+        if name == "in_hot_standby" {
+            return;
+        }
+        if self.at_start.get(name).is_some_and(|first| first == value) {
+            self.changed.remove(name);
+        } else {
+            self.changed.insert(name.to_owned(), value.to_owned());
+        }
+    }
+}
+
+impl Drop for Connection {
+    /// Says goodbye, if that costs nothing.
+    fn drop(&mut self) {
+        if !self.broken {
+            frontend::terminate(&mut self.outbox);
+            let mut context = Context::from_waker(noop_waker_ref());
+            let _ = self.poll_transfer(&mut context);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Step {
+    /// Its rows are of no interest.
+    Quiet,
+    Rows,
+    Prepare,
+}
+
+/// What the server sent for a step, as it came.
+#[derive(Default)]
+struct StepAnswer {
+    rows: Vec<postgres_protocol::message::backend::DataRowBody>,
+    affected: u64,
+    parameters: Vec<Oid>,
+    fields: Option<Vec<(String, Oid)>>,
+}
+
+/// Messages that end with one Sync. Outside of a transaction block they are a transaction.
+///
+/// Nothing is sent before [`run`](Batch::run); dropped before that, nothing of it ever is.
+pub(crate) struct Batch<'c> {
+    connection: &'c mut Connection,
+    steps: Vec<(Step, Option<Statement>)>,
+    /// How long the outbox was before.
+    begins_at: usize,
+}
+
+impl Batch<'_> {
+    /// Runs a statement whose rows are of no interest.
+    pub(crate) fn quiet(&mut self, statement: &Statement, params: Params<'_>) -> Result<()> {
+        self.put(statement, params, false)?;
+        self.steps.push((Step::Quiet, None));
+        Ok(())
+    }
+
+    /// Runs a statement and keeps its rows.
+    pub(crate) fn query(&mut self, statement: &Statement, params: Params<'_>) -> Result<()> {
+        // What an unnamed statement returns may have changed since it was described.
+        self.put(statement, params, statement.is_unnamed())?;
+        self.steps.push((Step::Rows, Some(statement.clone())));
+        Ok(())
+    }
+
+    /// Runs a statement whose columns cannot have changed since they were described.
+    fn query_as_described(&mut self, statement: &Statement, params: Params<'_>) -> Result<()> {
+        self.put(statement, params, false)?;
+        self.steps.push((Step::Rows, Some(statement.clone())));
+        Ok(())
+    }
+
+    fn put(&mut self, statement: &Statement, params: Params<'_>, describe: bool) -> Result<()> {
+        let outbox = &mut self.connection.outbox;
+        let before = outbox.len();
+        let put = statement.put(params, describe, outbox);
+        if put.is_err() {
+            outbox.truncate(before);
+        }
+        put
+    }
+
+    /// Forgets a statement of the session.
+    pub(crate) fn close(&mut self, statement: &Statement) -> Result<()> {
+        if statement.is_unnamed() {
+            return Ok(());
+        }
+        frontend::close(b'S', statement.name(), &mut self.connection.outbox)
+            .map_err(WireError::Unsendable)
+    }
+
+    /// Has the server read a statement, under what the batch's earlier steps have set.
+    fn prepare(&mut self, name: &str, sql: &str) -> Result<()> {
+        let outbox = &mut self.connection.outbox;
+        let before = outbox.len();
+        let put = frontend::parse(name, sql, [], outbox)
+            .and_then(|()| frontend::describe(b'S', name, outbox))
+            .map_err(WireError::Unsendable);
+        if put.is_err() {
+            outbox.truncate(before);
+        }
+        self.steps.push((Step::Prepare, None));
+        put
+    }
+
+    /// Sends the batch and reads the answers of its [`query`](Self::query) steps, in their order.
+    ///
+    /// # Errors
+    /// The first step that failed; the steps after it were not run.
+    pub(crate) async fn run(mut self) -> Result<Vec<Answer>> {
+        let steps = std::mem::take(&mut self.steps);
+        let answers = self.send(&steps).await?;
+        let connection = &mut *self.connection;
+        let mut kept = Vec::new();
+        for ((step, statement), answer) in steps.into_iter().zip(answers) {
+            let (Step::Rows, Some(statement)) = (step, statement) else { continue };
+            let columns = match answer.fields {
+                Some(fields) if !statement.describes(&fields) => connection.columns(fields).await?,
+                _ => statement.columns(),
+            };
+            let rows = answer.rows.into_iter().map(|body| Row::new(Arc::clone(&columns), body));
+            kept.push(Answer { rows: rows.collect::<Result<_>>()?, affected: answer.affected });
+        }
+        Ok(kept)
+    }
+
+    /// Prepares a statement as the batch's last step. An empty name leaves nothing on the server.
+    pub(crate) async fn run_and_prepare(mut self, name: String, sql: &str) -> Result<Statement> {
+        self.prepare(&name, sql)?;
+        let steps = std::mem::take(&mut self.steps);
+        let described = self.send(&steps).await?.pop().unwrap_or_default();
+        let connection = &mut *self.connection;
+        let mut parameters = Vec::with_capacity(described.parameters.len());
+        for oid in described.parameters {
+            parameters.push(connection.type_of(oid).await?);
+        }
+        let columns = connection.columns(described.fields.unwrap_or_default()).await?;
+        Ok(Statement::new(name, sql, parameters, columns))
+    }
+
+    async fn send(&mut self, steps: &[(Step, Option<Statement>)]) -> Result<Vec<StepAnswer>> {
+        frontend::sync(&mut self.connection.outbox);
+        self.connection.unanswered += 1;
+        // From here on it is the connection's to send, whatever becomes of this future.
+        self.begins_at = usize::MAX;
+        let kinds: Vec<Step> = steps.iter().map(|(step, _)| *step).collect();
+        self.connection.read_answers(&kinds).await
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if self.begins_at != usize::MAX {
+            self.connection.outbox.truncate(self.begins_at);
+        }
+    }
+}
+
+/// How many rows a command's tag speaks of: `INSERT 0 3`, `SELECT 20`.
+fn affected(tag: &str) -> u64 {
+    tag.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// How long it may take to be connected and signed in.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
