@@ -14,6 +14,7 @@ mod migrate;
 mod onboarding;
 mod report;
 mod rounds;
+mod seal;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,8 @@ enum Bench {
     Context,
     /// The same page over HTTP by the data API, against a bare handler
     Http,
+    /// What a sealed context costs, against a plain one and against tables without policies
+    Seal,
     /// Creating tenants, one after the other and in parallel
     Onboarding,
     /// One ADD COLUMN over 500 tenants, against bare DDL
@@ -97,6 +100,7 @@ fn run(arguments: &Arguments) -> Result<Report> {
         let (bench, rows) = match name {
             Bench::Context => ("context", context::run(url, seconds.unwrap_or(50), only).await?),
             Bench::Http => ("http", http::run(url, seconds.unwrap_or(20), only).await?),
+            Bench::Seal => ("seal", seal::run(url, seconds.unwrap_or(90), only).await?),
             Bench::Onboarding => {
                 ("onboarding", onboarding::run(url, seconds.unwrap_or(20), only).await?)
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use freehold::control::sessions::SignInOptions;
 use freehold::tokens::{AccessTokens, Keyring};
-use freehold::{Options, PoolLimits, Pooler, Rate, SignInLimits};
+use freehold::{ContextKey, Options, PoolLimits, Pooler, Rate, SignInLimits};
 
 /// Where the database is.
 #[derive(Args, Clone)]
@@ -48,6 +48,11 @@ pub struct DatabaseSettings {
     /// A pooler in front of PostgreSQL: detect, session (or none), transaction
     #[arg(long, env = "FREEHOLD_POOLER", value_name = "FREEHOLD_POOLER", default_value = "detect")]
     pub pooler: PoolerSetting,
+
+    /// The key that contexts are sealed with, as `freehold key show` prints it; without one it is
+    /// read through DATABASE_OWNER_URL
+    #[arg(long, env = "CONTEXT_KEY", value_name = "CONTEXT_KEY", hide_env_values = true)]
+    pub context_key: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -62,14 +67,15 @@ pub enum PoolerSetting {
 }
 
 impl DatabaseSettings {
-    pub fn options(&self) -> Options {
+    pub fn options(&self) -> Result<Options, freehold::Error> {
         let wait_max = Duration::from_millis(self.connection_wait_ms);
         let limits =
             |connections: u16| PoolLimits { connections_max: connections.into(), wait_max };
-        Options {
+        let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        Ok(Options {
             app_url: self.database_url.clone(),
             // Set to nothing is not set: compose files and shells do that.
-            owner_url: self.database_owner_url.clone().filter(|url| !url.is_empty()),
+            owner_url: set(&self.database_owner_url),
             app_pool: limits(self.max_connection_pool),
             owner_pool: limits(self.max_owner_connection_pool),
             pooler: match self.pooler {
@@ -77,7 +83,8 @@ impl DatabaseSettings {
                 PoolerSetting::Session => Pooler::Session,
                 PoolerSetting::Transaction => Pooler::Transaction,
             },
-        }
+            context_key: set(&self.context_key).map(|key| ContextKey::parse(&key)).transpose()?,
+        })
     }
 }
 

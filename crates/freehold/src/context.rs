@@ -37,8 +37,8 @@ impl TenantContext {
     }
 }
 
-/// Leave to work on the catalog, across tenants. The reason is logged by PostgreSQL's side of
-/// the house and read by people, so it says why the fence is climbed.
+/// Leave to work on the catalog, across tenants. The reason is logged and read by people, so it
+/// says why the fence is climbed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OperatorContext {
     actor: IdentityId,
@@ -67,8 +67,8 @@ impl OperatorContext {
     }
 }
 
-/// The string that `freehold.enter` understands. Sealing it is a matter of this one place and
-/// of the database functions that read it.
+/// What the database is to believe of a transaction; `migrations/context/` reads it. Letters,
+/// digits and underscores alone, since it may be kept where nothing else is taken.
 pub(crate) struct Claim(String);
 
 impl Claim {
@@ -80,9 +80,9 @@ impl Claim {
 impl From<&TenantContext> for Claim {
     fn from(context: &TenantContext) -> Self {
         Claim(format!(
-            "tenant:{}:{}:{}",
-            context.tenant,
-            context.actor.id,
+            "tenant_{}_{}_{}",
+            context.tenant.as_uuid().simple(),
+            context.actor.id.as_uuid().simple(),
             context.actor.role.as_str()
         ))
     }
@@ -90,11 +90,11 @@ impl From<&TenantContext> for Claim {
 
 impl From<&OperatorContext> for Claim {
     fn from(context: &OperatorContext) -> Self {
-        Claim(format!("operator:{}:{}", context.actor, context.reason))
+        Claim(format!("operator_{}", context.actor.as_uuid().simple()))
     }
 }
 
-/// Never shown: once sealed, it is a credential.
+/// Not shown where it would be logged by the way.
 impl fmt::Debug for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Claim(…)")

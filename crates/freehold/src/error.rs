@@ -195,6 +195,11 @@ pub(crate) fn is_stale_plan(db: &DbError) -> bool {
     *db.code() == SqlState::FEATURE_NOT_SUPPORTED && db.routine() == Some("RevalidateCachedQuery")
 }
 
+/// The seal of a context has expired by the database's clock.
+pub(crate) fn is_expired_seal(db: &DbError) -> bool {
+    db.message().starts_with(VIOLATION_MESSAGE) && db.detail() == Some("expired")
+}
+
 /// A prepared statement is gone from its session, which only SQL can bring about.
 pub(crate) fn is_lost_statement(db: &DbError) -> bool {
     *db.code() == SqlState::INVALID_SQL_STATEMENT_NAME

@@ -7,12 +7,25 @@
 use tokio_postgres::Client;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::pool::{self, Pool};
-use crate::tls;
+use crate::pool;
+use crate::seal::{ContextKey, SealMode};
+use crate::tls::{self, Target};
 
 /// The catalog's own migrations, oldest first.
-const CATALOG: &[(i32, &str, &str)] =
-    &[(1, "catalog", include_str!("../migrations/0001_catalog.sql"))];
+const CATALOG: &[(i32, &str, &str)] = &[
+    (1, "catalog", include_str!("../migrations/0001_catalog.sql")),
+    (2, "seal", include_str!("../migrations/0002_seal.sql")),
+];
+
+/// The functions that policies call, replaced at every `init`: first whom to believe, then the rest.
+const VERIFY: &str = include_str!("../migrations/context/verify.sql");
+const PLAIN: &str = include_str!("../migrations/context/plain.sql");
+const PORTABLE: &str = include_str!("../migrations/context/portable.sql");
+const BEST: &str = include_str!("../migrations/context/best.sql");
+const COMMON: &str = include_str!("../migrations/context/common.sql");
+
+/// The setting that keeps the verdict on a context where a superuser allows it; see `best.sql`.
+const VERDICT: &str = "backtrace_functions";
 
 /// The catalog version that this build works with.
 pub const CATALOG_VERSION: i32 = CATALOG[CATALOG.len() - 1].0;
@@ -32,6 +45,17 @@ pub struct Passwords {
     pub analytics: Option<String>,
 }
 
+/// How a database is to be prepared.
+#[derive(Clone, Default)]
+pub struct InitOptions {
+    /// Passwords to set.
+    pub passwords: Passwords,
+    /// How contexts are to be taken for true. If not said: as before, but no longer
+    /// [`SealMode::Portable`] where [`SealMode::Best`] is possible; in a new catalog, the better of
+    /// these two.
+    pub seal: Option<SealMode>,
+}
+
 /// What `init` did, and what it could not do.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct InitReport {
@@ -41,6 +65,8 @@ pub struct InitReport {
     pub catalog_before: i32,
     /// The catalog's version now: [`CATALOG_VERSION`].
     pub catalog_now: i32,
+    /// How contexts are taken for true.
+    pub seal: SealMode,
     /// Defences that need a superuser and are missing; each says what it means.
     pub warnings: Vec<String>,
 }
@@ -76,22 +102,68 @@ const DANGEROUS: &[&str] = &[
 ///
 /// # Errors
 /// [`ErrorKind::Setup`] with a sentence that says what is missing. Nothing is done then.
-pub async fn init(admin_url: &str, passwords: &Passwords) -> Result<InitReport> {
+pub async fn init(admin_url: &str, options: &InitOptions) -> Result<InitReport> {
     let target = tls::target(admin_url, "DATABASE_URL")?;
     let client = pool::connect(&target).await?;
     require_version(&client).await?;
     client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(7237465)").await?;
-    let report = prepare(&client, passwords).await?;
+    let report = prepare(&client, options).await?;
     client.batch_execute("COMMIT").await?;
     Ok(report)
 }
 
-async fn prepare(client: &Client, passwords: &Passwords) -> Result<InitReport> {
-    let roles_created = ensure_roles(client, passwords).await?;
+async fn prepare(client: &Client, options: &InitOptions) -> Result<InitReport> {
+    let roles_created = ensure_roles(client, &options.passwords).await?;
     ensure_database_grants(client).await?;
-    let warnings = harden(client).await?;
-    let (catalog_before, catalog_now) = ensure_catalog(client).await?;
-    Ok(InitReport { roles_created, catalog_before, catalog_now, warnings })
+    let mut warnings = harden(client).await?;
+    let seal = choose_seal(client, options.seal).await?;
+    if seal == SealMode::Plain {
+        warnings.push(
+            "contexts are not sealed: SQL that somebody injects can set any tenant's; \
+             run init with --seal best or --seal portable"
+                .to_owned(),
+        );
+    }
+    let (catalog_before, catalog_now) = ensure_catalog(client, seal).await?;
+    Ok(InitReport { roles_created, catalog_before, catalog_now, seal, warnings })
+}
+
+/// Which of the modes it shall be, and the grant that `best` needs.
+async fn choose_seal(client: &Client, wanted: Option<SealMode>) -> Result<SealMode> {
+    let before = find_seal_mode(client).await?;
+    if let Some(mode @ (SealMode::Plain | SealMode::Portable)) = wanted {
+        return Ok(mode);
+    }
+    if wanted.is_none() && before == Some(SealMode::Plain) {
+        return Ok(SealMode::Plain);
+    }
+    client.batch_execute("SAVEPOINT grant_verdict").await?;
+    let grant = format!("GRANT SET ON PARAMETER {VERDICT} TO freehold_owner");
+    if client.batch_execute(&grant).await.is_err() {
+        client.batch_execute("ROLLBACK TO SAVEPOINT grant_verdict").await?;
+    }
+    let row = client
+        .query_one("SELECT has_parameter_privilege('freehold_owner', $1, 'SET')", &[&VERDICT])
+        .await?;
+    match (row.get(0), wanted) {
+        (true, _) => Ok(SealMode::Best),
+        (false, None) => Ok(SealMode::Portable),
+        (false, Some(_)) => Err(setup(format!(
+            "sealing in the mode best needs a superuser's leave: have one run \
+             `GRANT SET ON PARAMETER {VERDICT} TO freehold_owner`, or choose --seal portable"
+        ))),
+    }
+}
+
+/// The mode of a catalog, if there is one.
+async fn find_seal_mode(client: &Client) -> Result<Option<SealMode>> {
+    let known =
+        client.query_one("SELECT to_regprocedure('freehold.seal_mode()') IS NOT NULL", &[]).await?;
+    if !known.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let row = client.query_one("SELECT freehold.seal_mode()", &[]).await?;
+    SealMode::parse(row.get(0)).map(Some)
 }
 
 async fn require_version(client: &Client) -> Result<()> {
@@ -244,7 +316,7 @@ async fn harden(client: &Client) -> Result<Vec<String>> {
 }
 
 /// The catalog's migrations, as the owner role. Returns the versions before and after.
-async fn ensure_catalog(client: &Client) -> Result<(i32, i32)> {
+async fn ensure_catalog(client: &Client, seal: SealMode) -> Result<(i32, i32)> {
     client
         .batch_execute(
             "SET LOCAL ROLE freehold_owner;
@@ -258,6 +330,14 @@ async fn ensure_catalog(client: &Client) -> Result<(i32, i32)> {
         .await?;
     let before = find_version(client).await?;
     refuse_newer(before)?;
+    let believe: &[&str] = match seal {
+        SealMode::Plain => &[PLAIN],
+        SealMode::Portable => &[VERIFY, PORTABLE],
+        SealMode::Best => &[VERIFY, BEST],
+    };
+    for sql in believe.iter().chain(&[COMMON]) {
+        client.batch_execute(sql).await?;
+    }
     for (version, name, sql) in CATALOG.iter().filter(|(version, ..)| *version > before) {
         client.batch_execute(sql).await?;
         client
@@ -267,8 +347,26 @@ async fn ensure_catalog(client: &Client) -> Result<(i32, i32)> {
             )
             .await?;
     }
+    ensure_key(client).await?;
     client.batch_execute("RESET ROLE").await?;
     Ok((before, CATALOG_VERSION))
+}
+
+/// A first key to seal with.
+async fn ensure_key(client: &Client) -> Result<()> {
+    let keys = client.query_one("SELECT count(*) FROM freehold.seal_key", &[]).await?;
+    if keys.get::<_, i64>(0) > 0 {
+        return Ok(());
+    }
+    let key = ContextKey::generate(1)?;
+    let (id, inner, outer) = key.pads();
+    client
+        .execute(
+            "INSERT INTO freehold.seal_key (id, inner_pad, outer_pad) VALUES ($1, $2, $3)",
+            &[&id, &inner, &outer],
+        )
+        .await?;
+    Ok(())
 }
 
 async fn find_version(client: &Client) -> Result<i32> {
@@ -290,13 +388,15 @@ fn refuse_newer(version: i32) -> Result<()> {
 /// What the catalog is made by: two builds with the same text make the same catalog.
 #[cfg(feature = "testing")]
 pub(crate) fn catalog_text() -> String {
-    CATALOG.iter().map(|(_, _, sql)| *sql).collect()
+    let context = [VERIFY, PLAIN, PORTABLE, BEST, COMMON];
+    context.into_iter().chain(CATALOG.iter().map(|(_, _, sql)| *sql)).collect()
 }
 
-/// What must hold before a server may serve with the app role of `pool`.
-pub(crate) async fn check(pool: &Pool) -> Result<()> {
-    // A connection of its own: the pool's cannot be made before the catalog is there.
-    let client = pool::connect(&pool.target()).await?;
+/// What must hold before a server may serve with the app role of `target`; says how contexts are
+/// taken for true.
+pub(crate) async fn check(target: &Target) -> Result<SealMode> {
+    // A connection of its own: a pool's cannot be made before the catalog is there.
+    let client = pool::connect(target).await?;
     check_app_role(&client).await?;
     let catalog = client
         .query_one("SELECT to_regclass('freehold.catalog_migration') IS NOT NULL", &[])
@@ -311,7 +411,9 @@ pub(crate) async fn check(pool: &Pool) -> Result<()> {
             "the catalog is at version {version} and this build needs {CATALOG_VERSION}: run `freehold init`"
         )));
     }
-    Ok(())
+    find_seal_mode(&client).await?.ok_or_else(|| {
+        setup("the catalog does not say how contexts are sealed: run `freehold init`")
+    })
 }
 
 /// Refuses a role that row-level security does not bind, or that could become one.

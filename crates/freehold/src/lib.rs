@@ -111,10 +111,10 @@
 //!
 //! # Limits
 //!
-//! - PostgreSQL 15 or newer, one database. Connect directly or by a pooler in session mode:
-//!   statements are prepared by name, and changes are heard by LISTEN.
-//! - The context is not sealed: SQL that an attacker manages to inject could set another. Send
-//!   values as parameters.
+//! - PostgreSQL 15 or newer, one database. Through a pooler in transaction mode statements go
+//!   unnamed, and PostgreSQL plans each anew; changes are heard by LISTEN, which wants a session.
+//! - SQL that an attacker manages to inject cannot set another tenant's context, which is sealed
+//!   ([`SealMode`]), but it has all rights of the tenant it runs in. Send values as parameters.
 //! - A baseline names no schema, and its views are `security_invoker`; a migration that leaves
 //!   something unprotected fails as a whole.
 //! - Under row-level security only leakproof operators reach an index: comparisons of integers,
@@ -145,6 +145,7 @@ mod policy;
 mod pool;
 mod provisioner;
 mod resolver;
+mod seal;
 mod tenant;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -160,19 +161,21 @@ use tokio::sync::watch;
 use crate::passwords::PasswordHasher;
 use crate::pool::Pool;
 use crate::resolver::Resolver;
+use crate::seal::Sealer;
 use crate::tx::CatalogTx;
 
 pub use crate::actor::{Action, Actor, Role, permits, require};
 pub use crate::context::{OperatorContext, TenantContext};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::ids::{Email, IdentityId, Slug, TEMPLATE_SCHEMA, TenantId};
-pub use crate::init::{CATALOG_VERSION, InitReport, Passwords, init};
+pub use crate::init::{CATALOG_VERSION, InitOptions, InitReport, Passwords, init};
 pub use crate::limiter::{Rate, SignInLimits};
 pub use crate::migrator::{
     Baseline, MigrateFailure, MigrateOptions, MigrateReport, MigrateStatus, Migration,
 };
 pub use crate::params::{Params, TextParam};
 pub use crate::pool::{PoolLimits, PoolStatus, Pooler};
+pub use crate::seal::{ContextKey, SealMode};
 pub use crate::tenant::{Tenant, TenantStatus, Transition};
 pub use crate::tx::TenantTx;
 pub use crate::wire::{Column, DbError, Row, RowIndex};
@@ -196,6 +199,9 @@ pub struct Options {
     pub owner_pool: PoolLimits,
     /// What lies between this server and PostgreSQL.
     pub pooler: Pooler,
+    /// What contexts are sealed with. Without it the key is read through `owner_url`, and a new
+    /// one is taken up as soon as there is one.
+    pub context_key: Option<ContextKey>,
 }
 
 impl Options {
@@ -207,6 +213,7 @@ impl Options {
             app_pool: PoolLimits::default(),
             owner_pool: PoolLimits { connections_max: 4, ..PoolLimits::default() },
             pooler: Pooler::default(),
+            context_key: None,
         }
     }
 
@@ -226,12 +233,34 @@ struct Inner {
     owner: Option<Pool>,
     resolver: Resolver,
     hasher: PasswordHasher,
-    listener: tokio::task::JoinHandle<()>,
+    mode: SealMode,
+    /// What goes on beside requests: listening for changes, following keys.
+    tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.listener.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// The key to seal with: the one that is given, or the catalog's; none in plain mode.
+async fn find_key(
+    options: &Options,
+    mode: SealMode,
+    owner: Option<&tls::Target>,
+) -> Result<Option<ContextKey>> {
+    match (mode, &options.context_key, owner) {
+        (SealMode::Plain, _, _) => Ok(None),
+        (_, Some(key), _) => Ok(Some(key.clone())),
+        (_, None, Some(owner)) => seal::read_key(owner).await.map(Some),
+        (_, None, None) => Err(Error::new(
+            ErrorKind::Setup,
+            "contexts are sealed in this database, and this server has no key: set CONTEXT_KEY to what \
+             `freehold key show` prints, or DATABASE_OWNER_URL, by which it reads the key itself",
+        )),
     }
 }
 
@@ -242,18 +271,26 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::Setup`] with a sentence that says what to do; [`ErrorKind::Unavailable`].
     pub async fn connect(options: &Options) -> Result<Freehold> {
-        let app = Pool::new(&options.app_url, "DATABASE_URL", options.app_pool, options.pooler)?;
-        init::check(&app).await?;
+        let mode = init::check(&tls::target(&options.app_url, "DATABASE_URL")?).await?;
+        let owner_target = match &options.owner_url {
+            Some(url) => Some(Arc::new(tls::target(url, "DATABASE_OWNER_URL")?)),
+            None => None,
+        };
+        let sealer = Sealer::new(find_key(options, mode, owner_target.as_deref()).await?.as_ref());
+        let pool = |url, name, limits| Pool::new(url, name, limits, options.pooler, &sealer);
+        let app = pool(&options.app_url, "DATABASE_URL", options.app_pool)?;
         let owner = match &options.owner_url {
-            Some(url) => {
-                Some(Pool::new(url, "DATABASE_OWNER_URL", options.owner_pool, options.pooler)?)
-            }
+            Some(url) => Some(pool(url, "DATABASE_OWNER_URL", options.owner_pool)?),
             None => None,
         };
         let resolver = Resolver::new(app.clone());
-        let listener = tokio::spawn(resolver.clone().listen(app.target()));
+        let mut tasks = vec![tokio::spawn(resolver.clone().listen(app.target()))];
+        if let (Some(target), None) = (owner_target, &options.context_key) {
+            let follow = seal::follow_keys(sealer, target, resolver.key_changes());
+            tasks.push(tokio::spawn(follow));
+        }
         let hasher = PasswordHasher::per_core();
-        Ok(Freehold(Arc::new(Inner { app, owner, resolver, hasher, listener })))
+        Ok(Freehold(Arc::new(Inner { app, owner, resolver, hasher, mode, tasks })))
     }
 
     /// Leave to work in a tenant, for a person: the tenant is active and they are a member.
@@ -358,7 +395,12 @@ impl Freehold {
     /// # Errors
     /// As for [`connect`](Self::connect).
     pub async fn check(&self) -> Result<()> {
-        init::check(&self.0.app).await
+        init::check(&self.0.app.target()).await.map(drop)
+    }
+
+    /// How the database takes a context for true, as it was when this server connected.
+    pub fn seal_mode(&self) -> SealMode {
+        self.0.mode
     }
 
     /// Tables of tenants that row-level security does not protect, as `schema.table`, at most

@@ -5,14 +5,16 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Metrics, PoolError, RecycleError, RecycleResult, Timeouts};
 use lru::LruCache;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use crate::context::Claim;
 use crate::error::{Error, ErrorKind, Result};
+use crate::seal::{Sealer, Seat};
 use crate::tls::{self, Target};
 use crate::wire::{self, Batch, Canceller, Statement, WireError};
 
@@ -79,6 +81,8 @@ pub(crate) struct Connection {
     /// No longer wanted; closed with the next batch.
     discarded: Vec<Statement>,
     naming: Naming,
+    sealer: Sealer,
+    seat: Seat,
 }
 
 /// The statements that surround every transaction.
@@ -121,16 +125,20 @@ impl Naming {
 }
 
 impl Connection {
-    async fn open(target: &Arc<Target>, pooler: Pooler) -> Result<Connection, WireError> {
+    async fn open(manager: &Manager) -> Result<Connection, WireError> {
+        let Manager { target, pooler, sealer } = manager;
         let mut wire = wire::connect(target).await?;
+        let (pid, now): (i32, f64) = {
+            let look = "SELECT pg_backend_pid(), date_part('epoch', clock_timestamp())";
+            let rows = wire.query_once(look, &[]).await?;
+            rows.first().map_or((0, 0.0), |row| (row.get(0), row.get(1)))
+        };
         let direct = match pooler {
             Pooler::Session => true,
             Pooler::Transaction => false,
-            Pooler::Detect => {
-                let rows = wire.query_once("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
-                rows.first().is_some_and(|row| row.get::<_, i32>(0) == wire.backend_pid())
-            }
+            Pooler::Detect => pid == wire.backend_pid(),
         };
+        let seat = Seat { pid: if direct { pid } else { 0 }, clock: (now, Instant::now()) };
         let cancel = wire.canceller(target);
         let mut naming =
             if direct { Naming::secret().unwrap_or(Naming::Unnamed) } else { Naming::Unnamed };
@@ -154,7 +162,14 @@ impl Connection {
             statements: LruCache::new(STATEMENTS_MAX),
             discarded: Vec::new(),
             naming,
+            sealer: sealer.clone(),
+            seat,
         })
+    }
+
+    /// A context as the door takes it, from this connection and now.
+    pub(crate) fn seal(&self, claim: &Claim) -> String {
+        self.sealer.seal(claim, self.seat)
     }
 
     /// A statement that was prepared for this key.
@@ -167,12 +182,11 @@ impl Connection {
         &mut self,
         key: String,
         sql: &str,
-        before: impl FnOnce(&mut Batch<'_>, &Fixed) -> Result<(), WireError>,
+        before: impl FnOnce(&mut Batch<'_>) -> Result<(), WireError>,
     ) -> Result<Statement, WireError> {
         let name = self.naming.next();
-        let fixed = self.fixed.clone();
         let mut batch = self.wire.batch();
-        before(&mut batch, &fixed)?;
+        before(&mut batch)?;
         let statement = batch.run_and_prepare(name, sql).await?;
         if let Some((_, former)) = self.statements.push(key, statement.clone()) {
             self.discarded.push(former);
@@ -211,6 +225,7 @@ async fn fixed(
 pub(crate) struct Manager {
     target: Arc<Target>,
     pooler: Pooler,
+    sealer: Sealer,
 }
 
 impl managed::Manager for Manager {
@@ -218,9 +233,7 @@ impl managed::Manager for Manager {
     type Error = Error;
 
     async fn create(&self) -> Result<Connection> {
-        Connection::open(&self.target, self.pooler)
-            .await
-            .map_err(|source| cannot_connect(&self.target).because(source))
+        Connection::open(self).await.map_err(|source| cannot_connect(&self.target).because(source))
     }
 
     async fn recycle(
@@ -276,13 +289,19 @@ fn hosts(config: &tokio_postgres::Config) -> String {
 
 impl Pool {
     /// `name` is the setting's name, for messages about a malformed one.
-    pub(crate) fn new(url: &str, name: &str, limits: PoolLimits, pooler: Pooler) -> Result<Pool> {
+    pub(crate) fn new(
+        url: &str,
+        name: &str,
+        limits: PoolLimits,
+        pooler: Pooler,
+        sealer: &Sealer,
+    ) -> Result<Pool> {
         let mut target = tls::target(url, name)?;
         target.config.connect_timeout(Duration::from_secs(5));
         if target.config.get_application_name().is_none() {
             target.config.application_name("freehold");
         }
-        let manager = Manager { target: Arc::new(target), pooler };
+        let manager = Manager { target: Arc::new(target), pooler, sealer: sealer.clone() };
         let pool = managed::Pool::builder(manager)
             .max_size(limits.connections_max)
             .runtime(deadpool::Runtime::Tokio1)

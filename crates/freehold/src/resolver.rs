@@ -53,6 +53,7 @@ struct Ear {
     /// Rises with every notification. What was loaded while it rose is not kept.
     generation: AtomicU64,
     baseline: watch::Sender<u64>,
+    keys: watch::Sender<u64>,
 }
 
 impl Ear {
@@ -74,6 +75,7 @@ impl Resolver {
                 heard_at_ms: AtomicU64::new(0),
                 generation: AtomicU64::new(0),
                 baseline: watch::Sender::new(0),
+                keys: watch::Sender::new(0),
             }),
         }
     }
@@ -151,6 +153,11 @@ impl Resolver {
         self.ear.baseline.subscribe()
     }
 
+    /// Hears of a new key to seal contexts with.
+    pub(crate) fn key_changes(&self) -> watch::Receiver<u64> {
+        self.ear.keys.subscribe()
+    }
+
     /// Listens until the task is dropped; reconnects by itself.
     pub(crate) async fn listen(self, target: Arc<Target>) {
         let mut pause = Duration::from_millis(100);
@@ -218,6 +225,7 @@ impl Resolver {
                 self.roles.invalidate(&(TenantId::from(*tenant), IdentityId::from(*identity)));
             }
             (Some("baseline"), []) => self.ear.baseline.send_modify(|n| *n += 1),
+            (Some("seal_key"), []) => self.ear.keys.send_modify(|n| *n += 1),
             _ => self.forget_all(),
         }
     }
@@ -227,6 +235,7 @@ impl Resolver {
         self.tenants.invalidate_all();
         self.roles.invalidate_all();
         self.ear.baseline.send_modify(|n| *n += 1);
+        self.ear.keys.send_modify(|n| *n += 1);
     }
 }
 

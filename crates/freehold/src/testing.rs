@@ -24,19 +24,21 @@
 //! # }
 //! ```
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::actor::{Actor, Role};
-use crate::context::{OperatorContext, TenantContext};
+use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::control::tenants::{NewOwner, NewTenant};
 use crate::error::{Error, ErrorKind, Result};
-use crate::init::{self, Passwords};
+use crate::ids::TenantId;
+use crate::init::{self, InitOptions, Passwords};
 use crate::migrator::{Baseline, MigrateOptions};
 use crate::pool;
+use crate::seal::{self, SealMode, Sealer, Seat};
 use crate::tenant::Tenant;
 use crate::tls;
 use crate::{Freehold, Options};
@@ -101,6 +103,33 @@ impl TestDatabase {
         let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", &url));
         let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
         format!("{scheme}://{role}:{PASSWORD}@{host}")
+    }
+
+    /// How contexts are taken for true from now on; servers that are connected must do so anew.
+    ///
+    /// # Errors
+    /// As for [`init()`](crate::init()).
+    pub async fn change_seal(&self, mode: SealMode) -> Result<()> {
+        // Roles are the server's: two that prepare databases of it at once would meet.
+        let admin = connect(&self.admin_url).await?;
+        admin.execute("SELECT pg_advisory_lock($1)", &[&TEMPLATE_LOCK]).await?;
+        let options = InitOptions { seal: Some(mode), ..InitOptions::default() };
+        init::init(&self.superuser_url(), &options).await.map(drop)
+    }
+
+    /// A sealed context for any session of the next seconds: what `freehold.enter` is given, for
+    /// tests that go around the library.
+    ///
+    /// # Errors
+    /// Whatever keeps the owner role from reading the key.
+    pub async fn sealed_context(&self, tenant: TenantId, actor: Actor) -> Result<String> {
+        let owner = tls::target(&self.owner_url(), "the test server's URL")?;
+        let key = seal::read_key(&owner).await?;
+        let client = pool::connect(&owner).await?;
+        let now = client.query_one("SELECT date_part('epoch', clock_timestamp())", &[]).await?;
+        let seat = Seat { pid: 0, clock: (now.get(0), Instant::now()) };
+        let claim = Claim::from(&TenantContext::new(tenant, actor));
+        Ok(Sealer::new(Some(&key)).seal(&claim, seat))
     }
 
     /// Both connections, with the default limits.
@@ -176,7 +205,9 @@ async fn ensure_template(admin: &Client, admin_url: &str, baseline: &Baseline) -
     admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}_new WITH (FORCE)")).await?;
     admin.batch_execute(&format!("CREATE DATABASE {name}_new")).await?;
     let fresh = TestDatabase { admin_url: admin_url.to_owned(), name: format!("{name}_new") };
-    init::init(&fresh.superuser_url(), &passwords_of_new_roles(admin).await?).await?;
+    let options =
+        InitOptions { passwords: passwords_of_new_roles(admin).await?, ..InitOptions::default() };
+    init::init(&fresh.superuser_url(), &options).await?;
     let freehold = fresh.freehold().await.map_err(|error| {
         Error::new(
             ErrorKind::Setup,

@@ -168,11 +168,12 @@ impl OwnerTx {
     /// another tenant's rows raise even for the owner.
     pub(crate) async fn enter_schema(&mut self, tenant: TenantId) -> Result<()> {
         let claim = Claim::from(&TenantContext::new(tenant, Actor::SYSTEM));
+        let sealed = self.0.0.seal(&claim);
         let path = format!("{}, public, pg_temp", tenant.schema());
         self.0
             .query(
-                "SELECT set_config('freehold.context', $1, true), set_config('search_path', $2, true)",
-                &[&claim.as_str(), &path],
+                "SELECT freehold.admit($1), set_config('search_path', $2, true)",
+                &[&sealed, &path],
             )
             .await?;
         Ok(())

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use freehold::control::sessions::SignIn;
 use freehold::control::tenants::{NewOwner, NewTenant};
 use freehold::{
-    Baseline, ErrorKind, Freehold, MigrateOptions, OperatorContext, Options, Passwords,
+    Baseline, ErrorKind, Freehold, InitOptions, MigrateOptions, OperatorContext, Options, Passwords,
 };
 use tokio_postgres::NoTls;
 
@@ -101,7 +101,8 @@ async fn prepare(server: &EmbeddedPostgres, folder: &Path) -> Result<Freehold, F
     // Nobody needs to know these, so every start has new ones.
     let passwords =
         Passwords { app: Some(random_password()), owner: Some(random_password()), analytics: None };
-    freehold::init(&admin_url, &passwords).await?;
+    let options = InitOptions { passwords: passwords.clone(), ..InitOptions::default() };
+    freehold::init(&admin_url, &options).await?;
     let url_for = |role, password: &Option<String>| {
         with_user(&admin_url, role, password.as_deref().unwrap_or_default())
     };

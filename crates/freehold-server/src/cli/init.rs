@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use freehold::{Baseline, Freehold, MigrateOptions, Options, Passwords};
+use freehold::{Baseline, Freehold, InitOptions, MigrateOptions, Options, Passwords, SealMode};
 
 use super::Failure;
 use super::output::Output;
@@ -41,6 +41,11 @@ pub(super) struct InitArgs {
     )]
     analytics_password: Option<String>,
 
+    /// How contexts are sealed: best (a superuser's init makes it possible), portable, or plain,
+    /// which an SQL injection gets around. If not given: as before, or the best that is possible
+    #[arg(long, value_name = "MODE")]
+    seal: Option<SealSetting>,
+
     /// A folder of migrations to make the baseline of, as `freehold migrate up` does
     #[arg(long, value_name = "FOLDER")]
     baseline: Option<PathBuf>,
@@ -50,6 +55,23 @@ pub(super) struct InitArgs {
     json: bool,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum SealSetting {
+    Best,
+    Portable,
+    Plain,
+}
+
+impl From<SealSetting> for SealMode {
+    fn from(setting: SealSetting) -> SealMode {
+        match setting {
+            SealSetting::Best => SealMode::Best,
+            SealSetting::Portable => SealMode::Portable,
+            SealSetting::Plain => SealMode::Plain,
+        }
+    }
+}
+
 pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
     // What is given is set; roles that are new and have none given get one that is shown once.
     let given = Passwords {
@@ -57,7 +79,9 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
         owner: args.owner_password,
         analytics: args.analytics_password,
     };
-    let report = freehold::init(&args.database_url, &given).await?;
+    let seal = args.seal.map(SealMode::from);
+    let options = InitOptions { passwords: given.clone(), seal };
+    let report = freehold::init(&args.database_url, &options).await?;
     let is_new = |role: &str| report.roles_created.iter().any(|created| created == role);
     let made_up =
         |role, given: &Option<String>| (is_new(role) && given.is_none()).then(random_password);
@@ -67,7 +91,8 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
         analytics: None,
     };
     if made.app.is_some() || made.owner.is_some() {
-        freehold::init(&args.database_url, &made).await?;
+        let options = InitOptions { passwords: made.clone(), seal };
+        freehold::init(&args.database_url, &options).await?;
     }
     let url_for = |role: &str, given: &Option<String>, made: &Option<String>| {
         let password = made.clone().or_else(|| given.clone());
@@ -106,6 +131,11 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
     if !report.roles_created.is_empty() {
         Output::text(&format!("Roles made: {}.", report.roles_created.join(", ")));
     }
+    Output::text(match report.seal {
+        SealMode::Best => "Contexts are sealed, and verified once a transaction (best).",
+        SealMode::Portable => "Contexts are sealed, and verified once a query (portable).",
+        SealMode::Plain => "Contexts are not sealed (plain).",
+    });
     for warning in &report.warnings {
         eprintln!("warning: {warning}");
     }

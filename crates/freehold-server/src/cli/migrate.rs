@@ -35,7 +35,7 @@ pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
     match command {
         MigrateCommand::Up { common, baseline, lock_timeout_ms } => {
             let baseline = Baseline::read(&baseline)?;
-            let freehold = Freehold::connect(&common.database.options()).await?;
+            let freehold = Freehold::connect(&common.database.options()?).await?;
             let options = MigrateOptions {
                 parallel: common.database.max_owner_connection_pool.into(),
                 lock_timeout: Duration::from_millis(lock_timeout_ms),
@@ -63,7 +63,7 @@ pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
             Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         MigrateCommand::Status { common } => {
-            let freehold = Freehold::connect(&common.database.options()).await?;
+            let freehold = Freehold::connect(&common.database.options()?).await?;
             let status = freehold.migrate_status().await?;
             if common.json {
                 Output::json(&status);

@@ -3,6 +3,7 @@
 mod config;
 mod dev;
 mod init;
+mod key;
 mod migrate;
 mod operator;
 mod output;
@@ -46,6 +47,9 @@ enum Command {
     /// People who run the platform
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
+    /// The keys that contexts are sealed with
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Bring the template and every tenant to the newest migration
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
@@ -83,6 +87,7 @@ pub fn main() -> ExitCode {
             Command::Config(_) => config::run(),
             Command::Tenant(command) => tenant::run(command).await,
             Command::Operator(command) => operator::run(command).await,
+            Command::Key(command) => key::run(command).await,
             Command::Migrate(command) => migrate::run(command).await,
             Command::Openapi => {
                 Output::text(&crate::http::openapi_json());

@@ -28,7 +28,7 @@ pub(super) enum OperatorCommand {
 
 pub(super) async fn run(command: OperatorCommand) -> Result<ExitCode, Failure> {
     let OperatorCommand::Create { common, email, password } = command;
-    let freehold = Freehold::connect(&common.database.options()).await?;
+    let freehold = Freehold::connect(&common.database.options()?).await?;
     let context = OperatorContext::system("freehold operator create");
     let id = freehold.create_operator(&context, &email, password).await?;
     if common.json {

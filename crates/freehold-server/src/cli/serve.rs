@@ -16,7 +16,7 @@ use crate::telemetry;
 pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
     telemetry::init_logs(&settings.log)?;
     let sign_in = settings.sign_in.options()?;
-    let freehold = Freehold::connect(&settings.database.options()).await?;
+    let freehold = Freehold::connect(&settings.database.options()?).await?;
     let sign_in = SignIn::new(freehold.clone(), sign_in);
     let state = AppState::new(freehold, sign_in, &settings.http, settings.sign_in.signup).await?;
     let listener = bind(settings.http.listen).await?;

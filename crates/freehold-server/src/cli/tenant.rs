@@ -67,7 +67,7 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
     match command {
         TenantCommand::Create { common, slug, name, owner, password } => {
             let context = OperatorContext::system("freehold tenant create");
-            let freehold = Freehold::connect(&common.database.options()).await?;
+            let freehold = Freehold::connect(&common.database.options()?).await?;
             let owner = owner.map(|email| NewOwner { email, name: String::new(), password });
             let name = name.unwrap_or_else(|| slug.clone());
             let new = NewTenant { slug, name, owner, idempotency: None };
@@ -76,24 +76,24 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
         }
         TenantCommand::List { common, after, limit } => {
             let context = OperatorContext::system("freehold tenant list");
-            let freehold = Freehold::connect(&common.database.options()).await?;
+            let freehold = Freehold::connect(&common.database.options()?).await?;
             let tenants = freehold.list_tenants(&context, after.as_deref(), Some(limit)).await?;
             print_list(&common, &tenants);
         }
         TenantCommand::Show { common, slug } => {
             let context = OperatorContext::system("freehold tenant show");
-            let freehold = Freehold::connect(&common.database.options()).await?;
+            let freehold = Freehold::connect(&common.database.options()?).await?;
             print(&common, &freehold.get_tenant_by_slug(&context, &slug).await?);
         }
         TenantCommand::Suspend { common, slug } => {
             let context = OperatorContext::system("freehold tenant suspend");
-            let freehold = Freehold::connect(&common.database.options()).await?;
+            let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = freehold.get_tenant_by_slug(&context, &slug).await?.id;
             print(&common, &freehold.suspend_tenant(&context, id).await?);
         }
         TenantCommand::Resume { common, slug } => {
             let context = OperatorContext::system("freehold tenant resume");
-            let freehold = Freehold::connect(&common.database.options()).await?;
+            let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = freehold.get_tenant_by_slug(&context, &slug).await?.id;
             print(&common, &freehold.resume_tenant(&context, id).await?);
         }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::process::{Env, Folder, Ran, Running, freehold, http};
 use crate::support::{SECRET, admin_url, connect, eventually, project, shop, slow_shop, text};
 
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 17] = [
     &[],
     &["dev"],
     &["init"],
@@ -28,6 +28,9 @@ const COMMANDS: [&[&str]; 14] = [
     &["tenant", "suspend"],
     &["tenant", "resume"],
     &["operator", "create"],
+    &["key", "show"],
+    &["key", "list"],
+    &["key", "rotate"],
     &["migrate", "up"],
     &["migrate", "status"],
 ];
@@ -41,6 +44,7 @@ const SECRETS: Env = &[
     ("FREEHOLD_APP_PASSWORD", "hush-6"),
     ("FREEHOLD_OWNER_PASSWORD", "hush-7"),
     ("FREEHOLD_ANALYTICS_PASSWORD", "hush-8"),
+    ("CONTEXT_KEY", "hush-9"),
 ];
 
 fn tells_no_secret(ran: &Ran) {
@@ -393,8 +397,26 @@ async fn a_fresh_server_is_prepared_by_init_and_run_by_the_commands() {
     let line =
         ran.stdout().lines().find_map(|line| line.strip_prefix("DATABASE_URL=").map(str::to_owned));
     let url = line.unwrap();
-    let listed = freehold(&["tenant", "list", "--json"], &[("DATABASE_URL", &url)]).ended(0).json();
-    assert_eq!(listed[0]["slug"], "acme", "the URL that was printed works");
+    // Contexts are sealed: without the key, a server says what it lacks.
+    let ran = freehold(&["tenant", "list"], &[("DATABASE_URL", &url)]).ended(1);
+    assert!(ran.stderr().contains("set CONTEXT_KEY"), "{}", ran.stderr());
+    let there_owner = there(&owner, "/shop");
+    let both = [("DATABASE_URL", url.as_str()), ("DATABASE_OWNER_URL", there_owner.as_str())];
+    let shown = freehold(&["key", "show", "--json"], &both).ended(0).json();
+    let key = shown["context_key"].as_str().unwrap();
+    let given = [("DATABASE_URL", url.as_str()), ("CONTEXT_KEY", key)];
+    let listed = freehold(&["tenant", "list", "--json"], &given).ended(0).json();
+    assert_eq!(listed[0]["slug"], "acme", "the URL and the key that were printed work");
+    let ran = freehold(&["tenant", "list"], &[("DATABASE_URL", &url), ("CONTEXT_KEY", "1:hush")]);
+    let ran = ran.ended(1);
+    assert!(ran.stderr().contains("64 hex digits"), "{}", ran.stderr());
+    tells_no_secret(&ran);
+    let rotated = freehold(&["key", "rotate", "--retire-after-secs", "0", "--json"], &both);
+    assert_eq!(rotated.ended(0).json()["id"], "2");
+    let ran = freehold(&["tenant", "list"], &given).ended(1);
+    assert!(ran.stderr().contains("context was refused"), "{}", ran.stderr());
+    let keys = freehold(&["key", "list", "--json"], &both).ended(0).json();
+    assert_eq!(keys.as_array().unwrap().len(), 2);
     let ran = freehold(&["tenant", "list"], &[("DATABASE_URL", &there(&app, "/shop"))]).ended(1);
     assert!(ran.stderr().contains("cannot connect"), "{}", ran.stderr());
     server.stop().await.unwrap();

@@ -5,5 +5,6 @@ pub(crate) mod idempotency;
 pub(crate) mod identities;
 pub(crate) mod invitations;
 pub(crate) mod memberships;
+pub(crate) mod seal_keys;
 pub(crate) mod sessions;
 pub(crate) mod tenants;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::context::Claim;
-use crate::error::{Error, ErrorKind, Result, is_lost_statement, is_stale_plan};
+use crate::error::{Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan};
 use crate::params::Params;
 use crate::pool::{Checkout, Fixed};
 use crate::wire::{self, Answer, Batch, Row, Statement, TransactionStatus, WireError};
@@ -55,12 +55,21 @@ struct Entry {
 }
 
 impl Entry {
-    fn put(&self, batch: &mut Batch<'_>, fixed: &Fixed) -> Result<(), WireError> {
+    /// A sealed context is good for seconds, so it is made when it is sent.
+    fn seal(&self, connection: &Checkout) -> (String, Fixed) {
+        (connection.seal(&self.claim), connection.fixed.clone())
+    }
+
+    fn put(
+        &self,
+        batch: &mut Batch<'_>,
+        (sealed, fixed): &(String, Fixed),
+    ) -> Result<(), WireError> {
         let door = match self.door {
             Door::Tenant => &fixed.enter,
             Door::Catalog => &fixed.enter_catalog,
         };
-        batch.quiet(door, &[&self.claim.as_str()])
+        batch.quiet(door, &[sealed])
     }
 }
 
@@ -119,17 +128,18 @@ impl Transaction {
     ) -> Result<Answer, WireError> {
         let Transaction { connection, entry, stage, .. } = self;
         let connection = held(connection);
-        let fixed = connection.fixed.clone();
+        let sealed = entry.seal(connection);
+        let fixed = &sealed.1;
         let mut batch = connection.batch()?;
         match (*stage, ending) {
             (Stage::Fresh, Ending::Open) => {
                 batch.quiet(&fixed.begin, &[])?;
-                entry.put(&mut batch, &fixed)?;
+                entry.put(&mut batch, &sealed)?;
                 batch.query(statement, params)?;
             }
             // Without a BEGIN, the batch itself is the transaction.
             (Stage::Fresh, Ending::Commit) => {
-                entry.put(&mut batch, &fixed)?;
+                entry.put(&mut batch, &sealed)?;
                 batch.query(statement, params)?;
             }
             (_, Ending::Open) => batch.query(statement, params)?,
@@ -152,10 +162,12 @@ impl Transaction {
         if let Some(statement) = connection.find_statement(&key) {
             return Ok(statement);
         }
-        let first = *stage == Stage::Fresh;
-        let prepared = connection
-            .prepare(key, sql, |batch, fixed| if first { entry.put(batch, fixed) } else { Ok(()) })
-            .await;
+        let sealed = (*stage == Stage::Fresh).then(|| entry.seal(connection));
+        let enter = |batch: &mut Batch<'_>| match &sealed {
+            Some(sealed) => entry.put(batch, sealed),
+            None => Ok(()),
+        };
+        let prepared = connection.prepare(key, sql, enter).await;
         prepared.map_err(|error| {
             self.stage = Stage::Failed;
             Error::from(error)
@@ -204,6 +216,11 @@ impl Transaction {
         Ok(())
     }
 
+    /// A context of another tenant, for this transaction to change to.
+    pub(super) fn seal(&mut self, claim: &Claim) -> String {
+        held(&mut self.connection).seal(claim)
+    }
+
     /// Lends the bare connection, for statements that cannot be prepared.
     pub(super) async fn ddl<T>(
         &mut self,
@@ -224,8 +241,9 @@ impl Transaction {
     /// it is none, or if more came before it in the transaction: only the caller can repeat that.
     async fn renew_if_stale(&mut self, error: Error, sql: &str, first: bool) -> Result<()> {
         let Some(db) = error.database() else { return Err(error) };
-        if is_lost_statement(db) {
-            // Somebody took statements away; which of them are left cannot be told.
+        // Somebody took statements away, and which of them are left cannot be told; or the
+        // database's clock was set, and what this connection knows of it is wrong.
+        if is_lost_statement(db) || is_expired_seal(db) {
             held(&mut self.connection).wire.condemn();
             return Err(error);
         }

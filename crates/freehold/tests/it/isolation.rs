@@ -2,11 +2,11 @@
 //! any SQL as the application's role. Refused means an error with SQLSTATE 42501, never an
 //! empty answer.
 //!
-//! The context is plain for now, so an attacker who sets it by hand is not tried here.
+//! An attacker who makes up a context is tried in `sealing`.
 
 use freehold::{ErrorKind, TenantContext};
 
-use crate::support::{claim, enter, house, house_of_one, notes_and, outcome, sqlstate};
+use crate::support::{claim, house, house_of_one, notes_and, outcome, sqlstate};
 
 const REFUSED: &str = "42501";
 
@@ -70,7 +70,7 @@ async fn an_attacker_in_a_tenants_transaction_reaches_no_other_tenant() {
     let house = house().await;
     let (acme, globex) = house.acme_and_globex().await;
     let attacker = house.attacker().await;
-    enter(&attacker, acme.tenant(), "owner").await;
+    house.enter(&attacker, acme.tenant(), "owner").await;
     let mut sentences = intrusions(&globex);
     let theirs = globex.tenant().schema();
     sentences.push(format!("CREATE TEMP TABLE t AS SELECT * FROM {theirs}.notes"));
@@ -92,19 +92,18 @@ async fn without_a_context_or_with_a_wrong_one_every_query_is_refused() {
     let (acme, globex) = house.acme_and_globex().await;
     let attacker = house.attacker().await;
     let theirs = acme.tenant();
-    let upper =
-        claim(theirs, "member").replace(&theirs.to_string(), &theirs.to_string().to_uppercase());
+    let claimed = claim(theirs, "member");
     let contexts = [
         None,
         Some(String::new()),
         Some("garbage".to_owned()),
-        Some("tenant:".to_owned()),
-        Some(format!("tenant:{theirs}")),
-        Some(format!("tenant:{theirs}x:member")),
-        Some(format!(" tenant:{theirs}:")),
-        Some(upper),
+        Some("tenant_".to_owned()),
+        Some(claimed.to_uppercase()),
+        Some(format!(" {claimed}")),
+        Some(format!("{:094}{claimed}", 0)),
         Some(claim(globex.tenant(), "owner")),
-        Some(format!("operator:{theirs}:a reason")),
+        Some(house.sealed(globex.tenant(), "owner").await),
+        Some(format!("operator_{}", theirs.as_uuid().simple())),
     ];
     for context in contexts {
         attacker.batch_execute("BEGIN").await.unwrap();
@@ -129,16 +128,18 @@ async fn a_malformed_context_does_not_pass_the_door() {
     let acme = house.tenant("acme").await.tenant();
     let attacker = house.attacker().await;
     attacker.batch_execute("BEGIN").await.unwrap();
+    let sealed = house.sealed(acme, "member").await;
     for context in [
         "",
-        "tenant:",
+        "tenant_",
         "garbage",
-        &format!("tenant:{acme}"),
-        &claim(acme, "operator"),
-        &claim(acme, "Member"),
-        &claim(acme, ""),
-        &format!("{} ", claim(acme, "member")),
-        &claim(acme, "member").replacen("tenant:", "TENANT:", 1),
+        &claim(acme, "member"),
+        &format!("{:094}{}", 0, claim(acme, "member")),
+        &format!("{sealed} "),
+        &sealed.replace("_member", "_operator"),
+        &sealed.replace("_member", "_Member"),
+        &sealed.replace("_member", "_"),
+        &sealed.replace("tenant_", "TENANT_"),
     ] {
         let sql = format!("SELECT freehold.enter('{context}')");
         assert_eq!(outcome(&attacker, &sql).await, REFUSED, "{context}");
@@ -154,7 +155,7 @@ async fn the_context_is_gone_with_its_transaction() {
     let (acme, _) = house.acme_and_globex().await;
     let attacker = house.attacker().await;
     for ending in ["COMMIT", "ROLLBACK"] {
-        enter(&attacker, acme.tenant(), "member").await;
+        house.enter(&attacker, acme.tenant(), "member").await;
         attacker.query_one("SELECT body FROM notes", &[]).await.unwrap();
         attacker.batch_execute(ending).await.unwrap();
         let row = attacker
@@ -180,7 +181,7 @@ async fn the_role_that_connects_has_no_rights_of_its_own() {
     let house = house().await;
     let (acme, _) = house.acme_and_globex().await;
     let attacker = house.attacker().await;
-    enter(&attacker, acme.tenant(), "owner").await;
+    house.enter(&attacker, acme.tenant(), "owner").await;
     attacker.batch_execute("RESET ROLE").await.unwrap();
     let notes = format!("{}.notes", acme.tenant().schema());
     for sql in [
@@ -213,12 +214,13 @@ async fn one_prepared_statement_serves_two_tenants_in_turn() {
     let (acme, globex) = house.acme_and_globex().await;
     for reset in [false, true] {
         let attacker = house.attacker().await;
-        enter(&attacker, acme.tenant(), "member").await;
+        house.enter(&attacker, acme.tenant(), "member").await;
         let statement = attacker.prepare("SELECT body FROM notes WHERE id = $1").await.unwrap();
         attacker.batch_execute("COMMIT").await.unwrap();
         for turn in 0..20 {
             let (tenant, body) = if turn % 2 == 0 { (&acme, "acme") } else { (&globex, "globex") };
-            enter(&attacker, tenant.tenant(), if turn % 3 == 0 { "viewer" } else { "member" })
+            house
+                .enter(&attacker, tenant.tenant(), if turn % 3 == 0 { "viewer" } else { "member" })
                 .await;
             let rows = attacker.query(&statement, &[&1_i64]).await.unwrap();
             assert_eq!(rows.len(), 1);
@@ -236,13 +238,13 @@ async fn a_plan_that_names_its_tenant_is_refused_under_another() {
     let house = house().await;
     let (acme, globex) = house.acme_and_globex().await;
     let attacker = house.attacker().await;
-    enter(&attacker, acme.tenant(), "member").await;
+    house.enter(&attacker, acme.tenant(), "member").await;
     let sql = format!("SELECT body FROM {}.notes", acme.tenant().schema());
     let statement = attacker.prepare(&sql).await.unwrap();
     attacker.batch_execute("COMMIT").await.unwrap();
     for turn in 0..20 {
         let own = turn % 2 == 0;
-        enter(&attacker, if own { acme.tenant() } else { globex.tenant() }, "member").await;
+        house.enter(&attacker, if own { acme.tenant() } else { globex.tenant() }, "member").await;
         let outcome = attacker.query(&statement, &[]).await;
         if own {
             assert_eq!(outcome.unwrap().len(), 1);
@@ -273,7 +275,7 @@ async fn a_tenant_sees_its_own_part_of_the_catalog_alone() {
     let house = house().await;
     let (acme, globex) = house.acme_and_globex().await;
     let attacker = house.attacker().await;
-    enter(&attacker, acme.tenant(), "owner").await;
+    house.enter(&attacker, acme.tenant(), "owner").await;
     attacker.batch_execute("RESET ROLE").await.unwrap();
     for (sql, seen) in [
         ("SELECT count(*) FROM freehold.tenant", 1),

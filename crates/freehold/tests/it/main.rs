@@ -8,5 +8,6 @@ mod layers;
 mod migrations;
 mod privileges;
 mod roles;
+mod sealing;
 mod support;
 mod transactions;

@@ -1,7 +1,7 @@
 //! What PostgreSQL offers beside tables: nothing of it may lead from one tenant to another, or
 //! out of the database.
 
-use crate::support::{enter, house, notes_and, outcome};
+use crate::support::{house, notes_and, outcome};
 
 const REFUSED: &str = "42501";
 
@@ -94,7 +94,7 @@ async fn nothing_that_leads_out_of_a_tenant_is_permitted() {
     ];
     let allowed_elsewhere = ["CREATE DATABASE mine"];
     for role in ["viewer", "member", "admin", "owner", "bare"] {
-        enter(&attacker, acme.tenant(), if role == "bare" { "owner" } else { role }).await;
+        house.enter(&attacker, acme.tenant(), if role == "bare" { "owner" } else { role }).await;
         if role == "bare" {
             attacker.batch_execute("RESET ROLE").await.unwrap();
         }
@@ -125,7 +125,7 @@ async fn turning_row_security_off_is_an_error_and_not_a_way_around() {
     let house = house().await;
     let (acme, globex) = house.acme_and_globex().await;
     let attacker = house.attacker().await;
-    enter(&attacker, acme.tenant(), "owner").await;
+    house.enter(&attacker, acme.tenant(), "owner").await;
     for schema in [acme.tenant().schema(), globex.tenant().schema()] {
         let sql = format!("SET LOCAL row_security = off; SELECT * FROM {schema}.notes");
         assert_eq!(outcome(&attacker, &sql).await, REFUSED);
@@ -139,7 +139,7 @@ async fn the_sequence_behind_another_tenants_identity_column_is_closed() {
     let house = house().await;
     let (acme, globex) = house.acme_and_globex().await;
     let attacker = house.attacker().await;
-    enter(&attacker, acme.tenant(), "owner").await;
+    house.enter(&attacker, acme.tenant(), "owner").await;
     let sequence = format!("{}.notes_id_seq", globex.tenant().schema());
     for sql in [
         format!("SELECT nextval('{sequence}')"),

@@ -4,7 +4,7 @@
 use freehold::testing::create_tenant;
 use freehold::{Actor, ErrorKind, IdentityId, Role, TenantContext};
 
-use crate::support::{House, claim, connect, house, notes_and, outcome, sqlstate};
+use crate::support::{House, connect, house, notes_and, outcome, sqlstate};
 
 const REFUSED: &str = "42501";
 
@@ -140,8 +140,8 @@ async fn the_owner_role_in_one_tenants_context_does_not_touch_another() {
     let house = house().await;
     let (acme, globex) = house.acme_and_globex().await;
     let owner = connect(&house.database.owner_url()).await;
-    let set = format!("SET LOCAL freehold.context = '{}'", claim(acme.tenant(), "member"));
-    owner.batch_execute(&format!("BEGIN; {set}")).await.unwrap();
+    let sealed = house.sealed(acme.tenant(), "member").await;
+    owner.batch_execute(&format!("BEGIN; SELECT freehold.admit('{sealed}')")).await.unwrap();
     let theirs = globex.tenant().schema();
     for sql in [
         format!("SELECT * FROM {theirs}.notes"),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use freehold::testing::{TestDatabase, create_tenant};
 use freehold::tokio_postgres::{self, Client, NoTls};
 use freehold::{
-    Baseline, Error, Freehold, MigrateOptions, MigrateReport, Migration, OperatorContext,
-    PoolLimits, TenantContext, TenantId,
+    Actor, Baseline, Error, Freehold, IdentityId, MigrateOptions, MigrateReport, Migration,
+    OperatorContext, PoolLimits, Role, SealMode, TenantContext, TenantId,
 };
 
 /// A server that is only for tests; `./dev test` starts one and sets this.
@@ -51,6 +51,15 @@ pub(crate) async fn house() -> House {
 pub(crate) async fn house_with(baseline: &Baseline) -> House {
     let database = TestDatabase::create(&admin_url(), baseline).await.unwrap();
     let freehold = database.freehold().await.unwrap();
+    House { freehold, database }
+}
+
+/// The notes baseline, with contexts taken for true in one way or another.
+pub(crate) async fn house_sealed(mode: SealMode) -> House {
+    let database = TestDatabase::create(&admin_url(), &notes_baseline()).await.unwrap();
+    database.change_seal(mode).await.unwrap();
+    let freehold = database.freehold().await.unwrap();
+    assert_eq!(freehold.seal_mode(), mode);
     House { freehold, database }
 }
 
@@ -103,6 +112,19 @@ impl House {
         connect(&self.database.app_url()).await
     }
 
+    /// A context as a server seals it, for an attacker to begin with.
+    pub(crate) async fn sealed(&self, tenant: TenantId, role: &str) -> String {
+        let id = IdentityId::from(uuid::Uuid::from_u128(7));
+        let actor = Actor { id, role: Role::parse_in_tenant(role).unwrap() };
+        self.database.sealed_context(tenant, actor).await.unwrap()
+    }
+
+    /// Begins a transaction in a tenant's context on a bare connection.
+    pub(crate) async fn enter(&self, client: &Client, tenant: TenantId, role: &str) {
+        let sealed = self.sealed(tenant, role).await;
+        client.batch_execute(&format!("BEGIN; SELECT freehold.enter('{sealed}')")).await.unwrap();
+    }
+
     pub(crate) async fn bodies(&self, tenant: &TenantContext) -> Vec<String> {
         let rows =
             self.freehold.query(tenant, "SELECT body FROM notes ORDER BY id", &[]).await.unwrap();
@@ -116,15 +138,10 @@ pub(crate) async fn connect(url: &str) -> Client {
     client
 }
 
-/// What `freehold.enter` is given, spelled out by hand.
+/// What the database is to believe, spelled out by hand.
 pub(crate) fn claim(tenant: TenantId, role: &str) -> String {
-    format!("tenant:{tenant}:{}:{role}", uuid::Uuid::from_u128(7))
-}
-
-/// Begins a transaction in a tenant's context on a bare connection.
-pub(crate) async fn enter(client: &Client, tenant: TenantId, role: &str) {
-    let claim = claim(tenant, role);
-    client.batch_execute(&format!("BEGIN; SELECT freehold.enter('{claim}')")).await.unwrap();
+    let actor = uuid::Uuid::from_u128(7);
+    format!("tenant_{}_{}_{role}", tenant.as_uuid().simple(), actor.simple())
 }
 
 /// The SQLSTATE that some SQL ends with, in a transaction that is rolled back.

@@ -99,16 +99,12 @@ async fn every_wrong_guess_takes_as_long() {
             times.push(began.elapsed());
         }
     }
-    let medians: Vec<Duration> = times
-        .iter_mut()
-        .map(|times| {
-            times.sort();
-            times[TRIES / 2]
-        })
-        .collect();
-    let (least, most) = (medians.iter().min().unwrap(), medians.iter().max().unwrap());
-    let named: Vec<_> = guesses.iter().map(|guess| guess.0).zip(&medians).collect();
-    assert!(most.as_secs_f64() / least.as_secs_f64() < 1.5, "medians differ: {named:?}");
+    // The quickest of each: what a busy machine adds comes to all of them sooner or later.
+    let quickest: Vec<Duration> =
+        times.iter().filter_map(|times| times.iter().min().copied()).collect();
+    let (least, most) = (quickest.iter().min().unwrap(), quickest.iter().max().unwrap());
+    let named: Vec<_> = guesses.iter().map(|guess| guess.0).zip(&quickest).collect();
+    assert!(most.as_secs_f64() / least.as_secs_f64() < 1.5, "they differ: {named:?}");
     assert!(*least > Duration::from_millis(3), "no password was hashed: {named:?}");
 }
 

@@ -1,0 +1,74 @@
+//! `freehold key show|list|rotate`: the keys that contexts are sealed with.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+use freehold::control::keys::SealKey;
+use freehold::{ContextKey, Freehold, OperatorContext};
+
+use super::output::Output;
+use super::{Common, Failure};
+
+#[derive(Subcommand)]
+pub(super) enum KeyCommand {
+    /// Print the key that seals now, for the setting CONTEXT_KEY of servers without owner connection
+    Show {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List the keys, without their secrets
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Make a new key and print it; the older ones retire after a while
+    Rotate {
+        #[command(flatten)]
+        common: Common,
+        /// Seconds that servers with an older CONTEXT_KEY may go on
+        #[arg(long, default_value_t = 3600)]
+        retire_after_secs: u64,
+    },
+}
+
+pub(super) async fn run(command: KeyCommand) -> Result<ExitCode, Failure> {
+    match command {
+        KeyCommand::Show { common } => {
+            let context = OperatorContext::system("freehold key show");
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            print(&common, &freehold.show_context_key(&context).await?);
+        }
+        KeyCommand::List { common } => {
+            let context = OperatorContext::system("freehold key list");
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            print_list(&common, &freehold.list_context_keys(&context).await?);
+        }
+        KeyCommand::Rotate { common, retire_after_secs } => {
+            let context = OperatorContext::system("freehold key rotate");
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let grace = Duration::from_secs(retire_after_secs);
+            print(&common, &freehold.rotate_context_key(&context, grace).await?);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(common: &Common, key: &ContextKey) {
+    if common.json {
+        return Output::json(&serde_json::json!({"id": key.id(), "context_key": key.reveal()}));
+    }
+    Output::text(&format!("CONTEXT_KEY={}", key.reveal()));
+}
+
+fn print_list(common: &Common, keys: &[SealKey]) {
+    if common.json {
+        return Output::json(&keys);
+    }
+    let mut rows = vec![["KEY", "MADE", "RETIRES"].map(str::to_owned).to_vec()];
+    rows.extend(keys.iter().map(|key| {
+        let retires = key.retires_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
+        vec![key.id.clone(), key.created_at.to_string(), retires]
+    }));
+    Output::table(&rows);
+}

@@ -1,0 +1,17 @@
+-- Plain: the context is believed as it comes. Tenants are kept apart from mistakes, but not from
+-- somebody who can run SQL of their own as the app role: a SELECT can set any context.
+
+CREATE OR REPLACE FUNCTION freehold.seal_mode() RETURNS text
+LANGUAGE sql IMMUTABLE AS $$ SELECT 'plain' $$;
+
+CREATE OR REPLACE FUNCTION freehold.context() RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT pg_catalog.current_setting('freehold.context', true)
+$$;
+
+CREATE OR REPLACE FUNCTION freehold.admit(context text) RETURNS text
+LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN pg_catalog.set_config('freehold.context', pg_catalog.substr(context, 95), true);
+END
+$$;

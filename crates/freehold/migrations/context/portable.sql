@@ -1,0 +1,18 @@
+-- Portable: sealed, and verified once for each query that meets a protected table. Needs no
+-- superuser, ever.
+
+CREATE OR REPLACE FUNCTION freehold.seal_mode() RETURNS text
+LANGUAGE sql IMMUTABLE AS $$ SELECT 'portable' $$;
+
+CREATE OR REPLACE FUNCTION freehold.context() RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT CASE WHEN pg_catalog.current_setting('freehold.context', true) OPERATOR(pg_catalog.<>) ''
+    THEN freehold.unseal(pg_catalog.current_setting('freehold.context', true)) ELSE '' END
+$$;
+
+CREATE OR REPLACE FUNCTION freehold.admit(context text) RETURNS text
+LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN pg_catalog.substr(pg_catalog.set_config('freehold.context', context, true), 95);
+END
+$$;

@@ -1,0 +1,66 @@
+//! The keys that contexts are sealed with: shown, and changed without downtime.
+
+use std::time::Duration;
+
+use crate::Freehold;
+use crate::catalog::seal_keys;
+use crate::context::OperatorContext;
+use crate::error::{Error, ErrorKind, Result};
+use crate::seal::ContextKey;
+use crate::tx::OwnerTx;
+
+pub use crate::catalog::seal_keys::SealKey;
+
+impl Freehold {
+    /// The key that contexts are sealed with now, for a server that has no owner connection.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setup`] without an owner connection, or if there is no key.
+    pub async fn show_context_key(&self, context: &OperatorContext) -> Result<ContextKey> {
+        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+        let key = seal_keys::find_newest(tx.catalog()).await?;
+        tx.commit().await?;
+        key.ok_or_else(|| {
+            Error::new(ErrorKind::Setup, "the catalog has no context key: run `freehold init`")
+        })
+    }
+
+    /// The keys of the catalog without their secrets, newest first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setup`] without an owner connection.
+    pub async fn list_context_keys(&self, context: &OperatorContext) -> Result<Vec<SealKey>> {
+        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+        let keys = seal_keys::list(tx.catalog()).await?;
+        tx.commit().await?;
+        Ok(keys)
+    }
+
+    /// Makes a new key. Servers with an owner connection seal with it at once; the others have
+    /// until the older keys retire to be given it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setup`] without an owner connection.
+    pub async fn rotate_context_key(
+        &self,
+        context: &OperatorContext,
+        retire_after: Duration,
+    ) -> Result<ContextKey> {
+        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+        let id = seal_keys::next_id(tx.catalog()).await?;
+        let id = u32::try_from(id).map_err(|source| {
+            Error::new(ErrorKind::Internal, "there are too many keys").because(source)
+        })?;
+        let key = ContextKey::generate(id)?;
+        seal_keys::insert(tx.catalog(), &key).await?;
+        seal_keys::retire_before(tx.catalog(), &key, retire_after.as_secs_f64()).await?;
+        tx.commit().await?;
+        tracing::info!(
+            key = key.id(),
+            retire_after_secs = retire_after.as_secs(),
+            reason = context.reason(),
+            "context key rotated"
+        );
+        Ok(key)
+    }
+}

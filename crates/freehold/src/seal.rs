@@ -1,0 +1,277 @@
+//! Sealing: a server proves to the database that a context is its own. The database's half is in
+//! `migrations/context/`, which also says how a sealed context is laid out.
+//!
+//! Where a seal is made for one backend and ends within seconds, what somebody reads of it later,
+//! in a log or a dump, opens nothing.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use tokio::sync::watch;
+
+use crate::context::Claim;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pool;
+use crate::tls::Target;
+
+/// How long a sealed context is good for, in the database's time.
+const LIFETIME_SECS: u64 = 5;
+/// SHA-256's block: what HMAC pads its key to.
+const BLOCK_BYTES: usize = 64;
+const KEY_BYTES: usize = 32;
+const INNER_PAD: u8 = 0x36;
+const OUTER_PAD: u8 = 0x5c;
+
+/// How the database takes a context for true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SealMode {
+    /// As it comes: SQL that somebody injects can set another.
+    Plain,
+    /// Sealed, and verified once for each query. Needs no superuser.
+    Portable,
+    /// Sealed, and verified once for each transaction. A superuser must have allowed it.
+    Best,
+}
+
+impl SealMode {
+    /// The mode in lower case, as `freehold.seal_mode()` says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SealMode::Plain => "plain",
+            SealMode::Portable => "portable",
+            SealMode::Best => "best",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<SealMode> {
+        [SealMode::Plain, SealMode::Portable, SealMode::Best]
+            .into_iter()
+            .find(|mode| mode.as_str() == text)
+            .ok_or_else(|| {
+                Error::new(ErrorKind::Setup, format!("the catalog's seal mode {text} is not known"))
+            })
+    }
+}
+
+/// The key that contexts are sealed with: `<id>:<64 hex digits>`, as `freehold key show` prints it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ContextKey {
+    /// Ten digits.
+    id: String,
+    secret: [u8; KEY_BYTES],
+}
+
+/// Never shown: it opens every tenant to whoever can run SQL.
+impl fmt::Debug for ContextKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ContextKey({}:…)", self.id())
+    }
+}
+
+impl ContextKey {
+    /// Reads a key as `freehold key show` prints it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setup`], in words that hold nothing of it.
+    pub fn parse(text: &str) -> Result<ContextKey> {
+        let malformed = || {
+            Error::new(
+                ErrorKind::Setup,
+                "the context key must read as `freehold key show` prints it: a number, a colon and 64 hex digits",
+            )
+        };
+        let (id, hex) = text.trim().split_once(':').ok_or_else(malformed)?;
+        let id: u32 = id.parse().map_err(|_| malformed())?;
+        if hex.len() != 2 * KEY_BYTES || !hex.is_ascii() {
+            return Err(malformed());
+        }
+        let mut secret = [0; KEY_BYTES];
+        for (at, byte) in secret.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).map_err(|_| malformed())?;
+        }
+        Ok(ContextKey { id: format!("{id:010}"), secret })
+    }
+
+    pub(crate) fn generate(id: u32) -> Result<ContextKey> {
+        let mut secret = [0; KEY_BYTES];
+        getrandom::fill(&mut secret).map_err(|source| {
+            Error::new(ErrorKind::Internal, "no random numbers can be had").because(source)
+        })?;
+        Ok(ContextKey { id: format!("{id:010}"), secret })
+    }
+
+    /// From what the database keeps.
+    pub(crate) fn from_pads(id: String, inner_pad: &[u8]) -> Result<ContextKey> {
+        let secret = inner_pad
+            .get(..KEY_BYTES)
+            .and_then(|bytes| <[u8; KEY_BYTES]>::try_from(bytes).ok())
+            .ok_or_else(|| Error::new(ErrorKind::Setup, "a key of the catalog is malformed"))?;
+        Ok(ContextKey { id, secret: secret.map(|byte| byte ^ INNER_PAD) })
+    }
+
+    /// The key's number.
+    pub fn id(&self) -> &str {
+        self.id.trim_start_matches('0')
+    }
+
+    /// The id as the database keeps it, and the key combined with HMAC's inner and outer pad.
+    pub(crate) fn pads(&self) -> (&str, Vec<u8>, Vec<u8>) {
+        let padded = |pad: u8| {
+            let mut bytes = vec![pad; BLOCK_BYTES];
+            for (byte, secret) in bytes.iter_mut().zip(self.secret) {
+                *byte ^= secret;
+            }
+            bytes
+        };
+        (&self.id, padded(INNER_PAD), padded(OUTER_PAD))
+    }
+
+    /// The whole key, as [`parse`](Self::parse) reads it.
+    pub fn reveal(&self) -> String {
+        let hex: String = self.secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{}:{hex}", self.id())
+    }
+}
+
+/// What a sealed context is bound to.
+#[derive(Clone, Copy)]
+pub(crate) struct Seat {
+    /// The backend; 0 where a pooler hides which it is.
+    pub(crate) pid: i32,
+    /// The database's clock when the connection was made, in seconds since 1970, and ours.
+    pub(crate) clock: (f64, Instant),
+}
+
+impl Seat {
+    fn expires_at(&self) -> u64 {
+        let (database, ours) = self.clock;
+        (database + ours.elapsed().as_secs_f64()) as u64 + LIFETIME_SECS
+    }
+}
+
+/// Seals contexts for every connection of a [`Freehold`](crate::Freehold).
+#[derive(Clone)]
+pub(crate) struct Sealer(Arc<RwLock<Option<Key>>>);
+
+/// A key, and HMAC once it has taken it in.
+struct Key {
+    id: String,
+    hmac: Hmac<Sha256>,
+}
+
+impl Sealer {
+    pub(crate) fn new(key: Option<&ContextKey>) -> Sealer {
+        Sealer(Arc::new(RwLock::new(key.map(Key::new))))
+    }
+
+    fn change(&self, key: &ContextKey) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Key::new(key));
+    }
+
+    /// Without a key, for a database in plain mode, the places of the seal are noughts.
+    pub(crate) fn seal(&self, claim: &Claim, seat: Seat) -> String {
+        let key = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(key) = key.as_ref() else { return format!("{:094}{}", 0, claim.as_str()) };
+        let message =
+            format!("{}{:010}{:010}{}", key.id, seat.expires_at(), seat.pid, claim.as_str());
+        let mut hmac = key.hmac.clone();
+        hmac.update(message.as_bytes());
+        let mut sealed = String::with_capacity(64 + message.len());
+        for byte in hmac.finalize().into_bytes() {
+            for digit in [byte >> 4, byte & 15] {
+                sealed.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+            }
+        }
+        sealed.push_str(&message);
+        sealed
+    }
+}
+
+impl Key {
+    fn new(key: &ContextKey) -> Key {
+        let hmac = Hmac::new_from_slice(&key.secret).expect("HMAC takes a key of any length");
+        Key { id: key.id.clone(), hmac }
+    }
+}
+
+/// The newest key of the catalog, read by the owner role, who alone can.
+pub(crate) async fn read_key(owner: &Target) -> Result<ContextKey> {
+    let client = pool::connect(owner).await?;
+    let row = client
+        .query_opt(
+            "SELECT id, inner_pad FROM freehold.seal_key
+             WHERE retires_at IS NULL OR retires_at > now() ORDER BY id DESC LIMIT 1",
+            &[],
+        )
+        .await?;
+    let row = row.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Setup,
+            "the catalog has no key to seal contexts with: run `freehold init`",
+        )
+    })?;
+    ContextKey::from_pads(row.get(0), row.get(1))
+}
+
+/// Takes up a new key whenever the catalog gets one. Ends with the task.
+pub(crate) async fn follow_keys(
+    sealer: Sealer,
+    owner: Arc<Target>,
+    mut changes: watch::Receiver<u64>,
+) {
+    while changes.changed().await.is_ok() {
+        loop {
+            match read_key(&owner).await {
+                Ok(key) => break sealer.change(&key),
+                Err(error) => {
+                    tracing::warn!(%error, "the key that seals contexts cannot be read; trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actor::Actor;
+    use crate::context::TenantContext;
+    use crate::ids::TenantId;
+
+    fn claim() -> Claim {
+        Claim::from(&TenantContext::new(TenantId::TEMPLATE, Actor::SYSTEM))
+    }
+
+    fn seat() -> Seat {
+        Seat { pid: 77, clock: (1_000_000_000.5, Instant::now()) }
+    }
+
+    #[test]
+    fn a_sealed_context_has_its_parts_where_the_database_looks_for_them() {
+        let key = ContextKey::parse(&format!("3:{}", "0a".repeat(32))).unwrap();
+        let sealed = Sealer::new(Some(&key)).seal(&claim(), seat());
+        assert_eq!(&sealed[64..94], "000000000310000000050000000077");
+        assert_eq!(&sealed[94..101], "tenant_");
+        assert!(sealed[..64].bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let plain = Sealer::new(None).seal(&claim(), seat());
+        assert_eq!((&plain[..94], &plain[94..]), ("0".repeat(94).as_str(), &sealed[94..]));
+    }
+
+    #[test]
+    fn a_key_is_read_as_it_is_shown_and_shown_to_no_log() {
+        let key = ContextKey::generate(12).unwrap();
+        assert!(ContextKey::parse(&key.reveal()).unwrap() == key);
+        let (id, inner, outer) = key.pads();
+        assert_eq!((id, inner.len(), outer.len()), ("0000000012", 64, 64));
+        assert!(ContextKey::from_pads(id.to_owned(), &inner).unwrap() == key);
+        assert_eq!(format!("{key:?}"), "ContextKey(12:…)");
+        for text in ["", "1", "1:", "1:00", "x:00", &format!("1:{}", "g".repeat(64))] {
+            assert!(ContextKey::parse(text).is_err(), "{text}");
+        }
+    }
+}

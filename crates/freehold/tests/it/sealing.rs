@@ -1,0 +1,336 @@
+//! The sealed context: what a server has not sealed is not believed, whatever SQL says. In every
+//! mode, and in plain mode to see that the attack is one.
+
+use std::time::Duration;
+
+use freehold::tokio_postgres::Client;
+use freehold::{OperatorContext, SealMode, TenantContext};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use crate::support::{House, claim, house_sealed, outcome, wait_until};
+
+const REFUSED: &str = "42501";
+const SEALED: [SealMode; 2] = [SealMode::Best, SealMode::Portable];
+
+/// All that a seal is made of, for an attacker who has some of it.
+struct Forgery {
+    key_id: String,
+    secret: Vec<u8>,
+    expires_in_secs: i64,
+    pid: i32,
+    claim: String,
+}
+
+impl Forgery {
+    /// What the server would make for this session.
+    async fn genuine(house: &House, attacker: &Client, tenant: &TenantContext) -> Forgery {
+        let superuser = house.superuser().await;
+        let sql = "SELECT id, inner_pad FROM freehold.seal_key ORDER BY id DESC LIMIT 1";
+        let row = superuser.query_one(sql, &[]).await.unwrap();
+        let pad: Vec<u8> = row.get(1);
+        let pid = attacker.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        Forgery {
+            key_id: row.get(0),
+            secret: pad[..32].iter().map(|byte| byte ^ 0x36).collect(),
+            expires_in_secs: 5,
+            pid,
+            claim: claim(tenant.tenant(), "member"),
+        }
+    }
+
+    async fn seal(&self, attacker: &Client) -> String {
+        let sql = "SELECT date_part('epoch', clock_timestamp())::int8";
+        let now: i64 = attacker.query_one(sql, &[]).await.unwrap().get(0);
+        let expires = now + self.expires_in_secs;
+        let message = format!("{}{expires:010}{:010}{}", self.key_id, self.pid, self.claim);
+        let mut hmac = Hmac::<Sha256>::new_from_slice(&self.secret).unwrap();
+        hmac.update(message.as_bytes());
+        let seal: String =
+            hmac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        seal + &message
+    }
+}
+
+/// What comes of entering with a context and reading the tenant's notes by their full name.
+async fn enter_and_read(attacker: &Client, context: &str, tenant: &TenantContext) -> String {
+    attacker.batch_execute("BEGIN").await.unwrap();
+    let notes = format!("{}.notes", tenant.tenant().schema());
+    let sql = format!("SELECT freehold.enter('{context}'); SELECT * FROM {notes}");
+    let outcome = outcome(attacker, &sql).await;
+    attacker.batch_execute("ROLLBACK").await.unwrap();
+    outcome
+}
+
+#[tokio::test]
+async fn a_context_is_believed_only_as_it_was_sealed() {
+    for mode in SEALED {
+        let house = house_sealed(mode).await;
+        let (acme, globex) = house.acme_and_globex().await;
+        let attacker = house.attacker().await;
+        let genuine = || Forgery::genuine(&house, &attacker, &acme);
+        let sealed = genuine().await.seal(&attacker).await;
+        assert_eq!(enter_and_read(&attacker, &sealed, &acme).await, "permitted", "{mode:?}");
+        let for_any_session = Forgery { pid: 0, ..genuine().await }.seal(&attacker).await;
+        assert_eq!(enter_and_read(&attacker, &for_any_session, &acme).await, "permitted");
+
+        let changed =
+            sealed.replace(&claim(acme.tenant(), "member"), &claim(globex.tenant(), "member"));
+        let raised = sealed.replace("_member", "_owner");
+        let forgeries = [
+            ("no seal", format!("{:094}{}", 0, claim(acme.tenant(), "member"))),
+            ("the bare claim", claim(acme.tenant(), "member")),
+            ("another claim under a good seal", changed),
+            ("another role under a good seal", raised),
+            ("the seal in upper case", format!("{}{}", sealed[..64].to_uppercase(), &sealed[64..])),
+            ("half a seal", sealed[32..].to_owned()),
+            ("something behind it", format!("{sealed}x")),
+            (
+                "another key",
+                Forgery { secret: vec![7; 32], ..genuine().await }.seal(&attacker).await,
+            ),
+            (
+                "a key that is not there",
+                Forgery { key_id: "0000000099".into(), ..genuine().await }.seal(&attacker).await,
+            ),
+            (
+                "a malformed key id",
+                Forgery { key_id: "' OR 1=1 -".replace('\'', "x"), ..genuine().await }
+                    .seal(&attacker)
+                    .await,
+            ),
+            ("expired", Forgery { expires_in_secs: -1, ..genuine().await }.seal(&attacker).await),
+            (
+                "good for ever",
+                Forgery { expires_in_secs: 60, ..genuine().await }.seal(&attacker).await,
+            ),
+            ("another session", Forgery { pid: 1, ..genuine().await }.seal(&attacker).await),
+        ];
+        for (what, context) in forgeries {
+            for tenant in [&acme, &globex] {
+                let outcome = enter_and_read(&attacker, &context, tenant).await;
+                assert_eq!(outcome, REFUSED, "{mode:?}: {what}");
+            }
+        }
+        assert_eq!(
+            enter_and_read(&attacker, &sealed, &globex).await,
+            REFUSED,
+            "a good seal of acme's"
+        );
+    }
+}
+
+/// Statements that set another tenant's context on the way, by every name it could be kept under.
+fn context_changes(to: &TenantContext) -> Vec<String> {
+    let claim = claim(to.tenant(), "owner");
+    let unsealed = format!("{:094}{claim}", 0);
+    let mut statements = Vec::new();
+    for value in [claim, unsealed] {
+        for setting in ["freehold.context", "backtrace_functions"] {
+            statements.push(format!("SET LOCAL {setting} = '{value}'"));
+            statements.push(format!("SET {setting} = '{value}'"));
+            statements.push(format!("SELECT set_config('{setting}', '{value}', true)"));
+            statements.push(format!("SELECT set_config('{setting}', '{value}', false)"));
+        }
+        statements.push(format!("SELECT freehold.admit('{value}')"));
+        statements.push(format!("SELECT freehold.enter('{value}')"));
+        statements.push(format!("SELECT freehold.enter_catalog('{value}')"));
+        statements.push(format!("SELECT query_to_xml('SELECT set_config(''freehold.context'', ''{value}'', true)', true, true, '')"));
+    }
+    statements.extend(
+        [
+            "RESET ALL",
+            "RESET freehold.context",
+            "RESET backtrace_functions",
+            "RESET ROLE",
+            "SET LOCAL backtrace_functions TO DEFAULT",
+            "SET LOCAL freehold.context TO DEFAULT",
+            "SAVEPOINT s; RELEASE s",
+            "SET LOCAL search_path = pg_catalog",
+        ]
+        .map(str::to_owned),
+    );
+    statements
+}
+
+/// Whether somebody in acme's transaction gets to see or to change globex's rows, after some SQL.
+async fn reaches(
+    attacker: &Client,
+    house: &House,
+    acme: &TenantContext,
+    globex: &TenantContext,
+    sql: &str,
+) -> bool {
+    let notes = format!("{}.notes", globex.tenant().schema());
+    let mut reached = false;
+    for attempt in [
+        format!("SELECT count(*) FROM {notes}"),
+        format!("INSERT INTO {notes} (body) VALUES ('intruder')"),
+        format!("SET LOCAL ROLE freehold_admin; UPDATE {notes} SET body = 'intruder'"),
+    ] {
+        house.enter(attacker, acme.tenant(), "owner").await;
+        // It may be refused, and the transaction goes on behind a savepoint.
+        let _ = attacker.batch_execute("SAVEPOINT s").await;
+        if attacker.batch_execute(sql).await.is_err() {
+            attacker.batch_execute("ROLLBACK TO SAVEPOINT s").await.unwrap();
+        }
+        reached |= attacker.batch_execute(&attempt).await.is_ok();
+        attacker.batch_execute("ROLLBACK").await.unwrap();
+    }
+    reached
+}
+
+#[tokio::test]
+async fn no_setting_of_ones_own_leads_to_another_tenant() {
+    for mode in [SealMode::Best, SealMode::Portable, SealMode::Plain] {
+        let house = house_sealed(mode).await;
+        let (acme, globex) = house.acme_and_globex().await;
+        let attacker = house.attacker().await;
+        let mut reached = Vec::new();
+        for sql in context_changes(&globex) {
+            if reaches(&attacker, &house, &acme, &globex, &sql).await {
+                reached.push(sql);
+            }
+        }
+        // What nobody seals falls to the first SET: that is what plain means.
+        assert_eq!(reached.is_empty(), mode != SealMode::Plain, "{mode:?}: {reached:#?}");
+        let bodies = house.bodies(&globex).await;
+        assert_eq!(bodies, ["globex"], "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_statement_cannot_change_the_context_under_itself() {
+    for mode in SEALED {
+        let house = house_sealed(mode).await;
+        let (acme, globex) = house.acme_and_globex().await;
+        let (own, theirs) = (acme.tenant().schema(), globex.tenant().schema());
+        let claim = claim(globex.tenant(), "owner");
+        for setting in ["freehold.context", "backtrace_functions"] {
+            for sql in [
+                format!(
+                    "SELECT * FROM {theirs}.notes WHERE set_config('{setting}', '{claim}', true) IS NOT NULL"
+                ),
+                format!(
+                    "SELECT * FROM (SELECT set_config('{setting}', '{claim}', true) OFFSET 0) s, {theirs}.notes"
+                ),
+                format!(
+                    "WITH s AS MATERIALIZED (SELECT set_config('{setting}', '{claim}', true)) SELECT * FROM s, {theirs}.notes"
+                ),
+                format!(
+                    "SELECT n.* FROM {own}.notes o, LATERAL (SELECT * FROM {theirs}.notes WHERE set_config('{setting}', '{claim}', true) <> o.body) n"
+                ),
+                format!(
+                    "INSERT INTO {theirs}.notes (body) SELECT set_config('{setting}', '{claim}', true)"
+                ),
+                format!(
+                    "UPDATE {theirs}.notes SET body = set_config('{setting}', '{claim}', true)"
+                ),
+            ] {
+                let refused = house.freehold.query(&acme, &sql, &[]).await.unwrap_err();
+                let code = refused.database().map(|db| db.code().code().to_owned());
+                assert_eq!(code.as_deref(), Some(REFUSED), "{mode:?}: {sql}: {refused}");
+            }
+        }
+        assert_eq!(house.bodies(&globex).await, ["globex"]);
+    }
+}
+
+#[tokio::test]
+async fn nobody_but_the_owner_reads_a_key_and_nothing_shows_one() {
+    for mode in SEALED {
+        let house = house_sealed(mode).await;
+        let (acme, _) = house.acme_and_globex().await;
+        let attacker = house.attacker().await;
+        house.superuser().await.batch_execute("ANALYZE freehold.seal_key").await.unwrap();
+        for role in ["viewer", "owner"] {
+            house.enter(&attacker, acme.tenant(), role).await;
+            for sql in [
+                "SELECT * FROM freehold.seal_key",
+                "SELECT count(*) FROM freehold.seal_key",
+                "UPDATE freehold.seal_key SET retires_at = now()",
+                "COPY freehold.seal_key TO STDOUT",
+                "INSERT INTO freehold.seal_key VALUES ('0000000009', decode(repeat('00', 64), 'hex'), decode(repeat('00', 64), 'hex'))",
+            ] {
+                assert_eq!(outcome(&attacker, sql).await, REFUSED, "{mode:?}: {sql}");
+            }
+            attacker.batch_execute("ROLLBACK").await.unwrap();
+        }
+        let superuser = house.superuser().await;
+        let row = superuser
+            .query_one(
+                "SELECT (SELECT count(*) FROM pg_stats WHERE tablename = 'seal_key' AND attname LIKE '%pad'),
+                        (SELECT count(*) FROM pg_stat_activity WHERE usename = 'freehold_app' AND query ~ '[0-9a-f]{64}')",
+                &[],
+            )
+            .await
+            .unwrap();
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (0, 0), "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn keys_change_under_running_servers_and_retire() {
+    for mode in SEALED {
+        let house = house_sealed(mode).await;
+        let (acme, _) = house.acme_and_globex().await;
+        let attacker = house.attacker().await;
+        let old = Forgery::genuine(&house, &attacker, &acme).await;
+        let operator = OperatorContext::system("a test");
+        let hour = Duration::from_secs(3600);
+        let new = house.freehold.rotate_context_key(&operator, hour).await.unwrap();
+        assert_eq!(new.id(), "2");
+        assert_eq!(house.bodies(&acme).await, ["acme"], "with whichever key");
+        let sealed = old.seal(&attacker).await;
+        assert_eq!(enter_and_read(&attacker, &sealed, &acme).await, "permitted", "in its grace");
+
+        house.freehold.rotate_context_key(&operator, Duration::ZERO).await.unwrap();
+        let sealed = old.seal(&attacker).await;
+        assert_eq!(enter_and_read(&attacker, &sealed, &acme).await, REFUSED, "{mode:?}: retired");
+        wait_until("the server seals with the new key", Duration::from_secs(5), async || {
+            house.freehold.query(&acme, "SELECT body FROM notes", &[]).await.is_ok()
+        })
+        .await;
+        let keys = house.freehold.list_context_keys(&operator).await.unwrap();
+        assert_eq!(keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>(), ["3", "2", "1"]);
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_may_last_longer_than_its_seal() {
+    let (best, portable) =
+        (house_sealed(SealMode::Best).await, house_sealed(SealMode::Portable).await);
+    let last = async |house: &House| {
+        let (acme, _) = house.acme_and_globex().await;
+        let mut tx = house.freehold.begin(&acme).await.unwrap();
+        tx.query("SELECT pg_sleep(6.5)", &[]).await.unwrap();
+        assert_eq!(tx.query("SELECT body FROM notes", &[]).await.unwrap().len(), 1);
+        tx.commit().await.unwrap();
+    };
+    tokio::join!(last(&best), last(&portable));
+}
+
+#[tokio::test]
+async fn a_parallel_plan_meets_the_same_context() {
+    for mode in SEALED {
+        let house = house_sealed(mode).await;
+        let (acme, globex) = house.acme_and_globex().await;
+        house.script(&acme, "INSERT INTO notes (body) SELECT 'note ' || n FROM generate_series(1, 20000) n; ANALYZE notes").await;
+        let attacker = house.attacker().await;
+        house.enter(&attacker, acme.tenant(), "member").await;
+        attacker
+            .batch_execute(
+                "SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0;
+                 SET LOCAL min_parallel_table_scan_size = 0; SET LOCAL parallel_leader_participation = off",
+            )
+            .await
+            .unwrap();
+        let explain = "EXPLAIN (ANALYZE, FORMAT JSON) SELECT count(body) FROM notes";
+        let plan: serde_json::Value = attacker.query_one(explain, &[]).await.unwrap().get(0);
+        assert!(plan.to_string().contains("\"Workers Launched\":"), "{mode:?}: {plan}");
+        let count = attacker.query_one("SELECT count(*) FROM notes", &[]).await.unwrap();
+        assert_eq!(count.get::<_, i64>(0), 20_001);
+        let theirs = format!("SELECT count(*) FROM {}.notes", globex.tenant().schema());
+        assert_eq!(outcome(&attacker, &theirs).await, REFUSED, "{mode:?}");
+    }
+}
