@@ -49,6 +49,16 @@ pub struct DatabaseSettings {
     #[arg(long, env = "FREEHOLD_POOLER", value_name = "FREEHOLD_POOLER", default_value = "detect")]
     pub pooler: PoolerSetting,
 
+    /// PostgreSQL itself, as the role freehold_app, where DATABASE_URL leads to a pooler: changes are
+    /// listened for there
+    #[arg(
+        long,
+        env = "DATABASE_LISTEN_URL",
+        value_name = "DATABASE_LISTEN_URL",
+        hide_env_values = true
+    )]
+    pub database_listen_url: Option<String>,
+
     /// The key that contexts are sealed with, as `freehold key show` prints it; without one it is
     /// read through DATABASE_OWNER_URL
     #[arg(long, env = "CONTEXT_KEY", value_name = "CONTEXT_KEY", hide_env_values = true)]
@@ -83,6 +93,7 @@ impl DatabaseSettings {
                 PoolerSetting::Session => Pooler::Session,
                 PoolerSetting::Transaction => Pooler::Transaction,
             },
+            listen_url: set(&self.database_listen_url),
             context_key: set(&self.context_key).map(|key| ContextKey::parse(&key)).transpose()?,
         })
     }

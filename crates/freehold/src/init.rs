@@ -72,8 +72,8 @@ pub struct InitReport {
 }
 
 /// Functions of PostgreSQL that anybody may call, through which tenants could meet or harm each
-/// other: large objects carry no row-level security, and the signals reach sessions of the same
-/// role, which all tenants share.
+/// other: large objects carry no row-level security, the signals reach sessions of the same role,
+/// which all tenants share, and so do the statements that a session has prepared.
 const DANGEROUS: &[&str] = &[
     "lo_creat",
     "lo_create",
@@ -95,6 +95,8 @@ const DANGEROUS: &[&str] = &[
     "lo_export",
     "pg_terminate_backend",
     "pg_cancel_backend",
+    // Lists the statements of a session, by whose names one could be replaced.
+    "pg_prepared_statement",
 ];
 
 /// Prepares the database that `admin_url` leads to, as a superuser or as a role with CREATEROLE
@@ -296,7 +298,8 @@ async fn harden(client: &Client) -> Result<Vec<String>> {
         .query_one(
             "SELECT has_function_privilege('freehold_app', 'pg_catalog.lo_from_bytea(oid, bytea)', 'EXECUTE'),
                     has_function_privilege('freehold_app', 'pg_catalog.pg_terminate_backend(int, bigint)', 'EXECUTE'),
-                    has_language_privilege('freehold_app', 'plpgsql', 'USAGE')",
+                    has_language_privilege('freehold_app', 'plpgsql', 'USAGE'),
+                    has_function_privilege('freehold_app', 'pg_catalog.pg_prepared_statement()', 'EXECUTE')",
             &[],
         )
         .await?;
@@ -304,6 +307,7 @@ async fn harden(client: &Client) -> Result<Vec<String>> {
         "large objects are open to the app role: injected SQL could leave data there for another tenant",
         "pg_terminate_backend is open to the app role: injected SQL could end other tenants' sessions",
         "DO blocks are open to the app role",
+        "the names of prepared statements are open to the app role: injected SQL could put one of its own in their place",
     ]
     .into_iter()
     .enumerate()

@@ -143,6 +143,7 @@ mod params;
 mod passwords;
 mod policy;
 mod pool;
+mod pooler;
 mod provisioner;
 mod resolver;
 mod seal;
@@ -174,7 +175,8 @@ pub use crate::migrator::{
     Baseline, MigrateFailure, MigrateOptions, MigrateReport, MigrateStatus, Migration,
 };
 pub use crate::params::{Params, TextParam};
-pub use crate::pool::{PoolLimits, PoolStatus, Pooler};
+pub use crate::pool::{PoolLimits, PoolStatus};
+pub use crate::pooler::Pooler;
 pub use crate::seal::{ContextKey, SealMode};
 pub use crate::tenant::{Tenant, TenantStatus, Transition};
 pub use crate::tx::TenantTx;
@@ -199,6 +201,9 @@ pub struct Options {
     pub owner_pool: PoolLimits,
     /// What lies between this server and PostgreSQL.
     pub pooler: Pooler,
+    /// Where to LISTEN for changes if `app_url` leads to a pooler: PostgreSQL itself, as the same
+    /// role. Without it nothing is heard there, and what is cached is good for half a second.
+    pub listen_url: Option<String>,
     /// What contexts are sealed with. Without it the key is read through `owner_url`, and a new
     /// one is taken up as soon as there is one.
     pub context_key: Option<ContextKey>,
@@ -213,6 +218,7 @@ impl Options {
             app_pool: PoolLimits::default(),
             owner_pool: PoolLimits { connections_max: 4, ..PoolLimits::default() },
             pooler: Pooler::default(),
+            listen_url: None,
             context_key: None,
         }
     }
@@ -271,7 +277,11 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::Setup`] with a sentence that says what to do; [`ErrorKind::Unavailable`].
     pub async fn connect(options: &Options) -> Result<Freehold> {
-        let mode = init::check(&tls::target(&options.app_url, "DATABASE_URL")?).await?;
+        let app_target = tls::target(&options.app_url, "DATABASE_URL")?;
+        let mode = init::check(&app_target).await?;
+        if !options.pooler.is_direct(&app_target).await? {
+            pooler::require_apart(&app_target).await?;
+        }
         let owner_target = match &options.owner_url {
             Some(url) => Some(Arc::new(tls::target(url, "DATABASE_OWNER_URL")?)),
             None => None,
@@ -284,7 +294,12 @@ impl Freehold {
             None => None,
         };
         let resolver = Resolver::new(app.clone());
-        let mut tasks = vec![tokio::spawn(resolver.clone().listen(app.target()))];
+        let listen = match &options.listen_url {
+            Some(url) => Arc::new(tls::target(url, "DATABASE_LISTEN_URL")?),
+            None => app.target(),
+        };
+        let listen = resolver.clone().listen(listen, options.pooler);
+        let mut tasks = vec![tokio::spawn(listen)];
         if let (Some(target), None) = (owner_target, &options.context_key) {
             let follow = seal::follow_keys(sealer, target, resolver.key_changes());
             tasks.push(tokio::spawn(follow));

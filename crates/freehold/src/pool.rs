@@ -14,6 +14,7 @@ use tokio_postgres::types::Type;
 
 use crate::context::Claim;
 use crate::error::{Error, ErrorKind, Result};
+use crate::pooler::{Look, Pooler};
 use crate::seal::{Sealer, Seat};
 use crate::tls::{self, Target};
 use crate::wire::{self, Batch, Canceller, Statement, WireError};
@@ -52,18 +53,6 @@ pub struct PoolStatus {
     pub idle: usize,
     /// Callers that wait for a connection.
     pub waiting: usize,
-}
-
-/// What lies between this server and PostgreSQL.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pooler {
-    /// Found out at each connection: a pooler makes up the process id that it tells a client.
-    #[default]
-    Detect,
-    /// Nothing, or a pooler in session mode.
-    Session,
-    /// A pooler that may give every transaction another session: PgBouncer in transaction mode.
-    Transaction,
 }
 
 #[derive(Clone)]
@@ -128,16 +117,7 @@ impl Connection {
     async fn open(manager: &Manager) -> Result<Connection, WireError> {
         let Manager { target, pooler, sealer } = manager;
         let mut wire = wire::connect(target).await?;
-        let (pid, now): (i32, f64) = {
-            let look = "SELECT pg_backend_pid(), date_part('epoch', clock_timestamp())";
-            let rows = wire.query_once(look, &[]).await?;
-            rows.first().map_or((0, 0.0), |row| (row.get(0), row.get(1)))
-        };
-        let direct = match pooler {
-            Pooler::Session => true,
-            Pooler::Transaction => false,
-            Pooler::Detect => pid == wire.backend_pid(),
-        };
+        let Look { pid, now, direct } = pooler.look(&mut wire).await?;
         let seat = Seat { pid: if direct { pid } else { 0 }, clock: (now, Instant::now()) };
         let cancel = wire.canceller(target);
         let mut naming =

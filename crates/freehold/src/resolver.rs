@@ -20,6 +20,7 @@ use crate::context::{OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{IdentityId, Slug, TenantId};
 use crate::pool::Pool;
+use crate::pooler::Pooler;
 use crate::tenant::Tenant;
 use crate::tls::Target;
 use crate::tx::CatalogTx;
@@ -28,6 +29,8 @@ use crate::tx::CatalogTx;
 const ENTRIES_MAX: u64 = 100_000;
 /// What may be believed without a listener.
 const DEAF_MAX: Duration = Duration::from_millis(500);
+/// How often everything is read anew where nothing can be heard.
+const DEAF_POLL: Duration = Duration::from_secs(2);
 /// How often the listener proves that it can hear.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 
@@ -159,10 +162,13 @@ impl Resolver {
     }
 
     /// Listens until the task is dropped; reconnects by itself.
-    pub(crate) async fn listen(self, target: Arc<Target>) {
+    pub(crate) async fn listen(self, target: Arc<Target>, pooler: Pooler) {
         let mut pause = Duration::from_millis(100);
         loop {
             let started = Instant::now();
+            if pooler.is_direct(&target).await.is_ok_and(|direct| !direct) {
+                return self.look_often().await;
+            }
             if let Err(error) = self.listen_once(&target).await {
                 tracing::warn!(%error, "lost the connection that listens for changes; reconnecting");
             }
@@ -172,6 +178,18 @@ impl Resolver {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Behind a pooler whose sessions are nobody's, a LISTEN would be somebody else's.
+    async fn look_often(&self) {
+        tracing::info!(
+            "DATABASE_URL leads to a pooler, where changes cannot be listened for; \
+             DATABASE_LISTEN_URL, to PostgreSQL itself, would spare a query each half second"
+        );
+        loop {
+            tokio::time::sleep(DEAF_POLL).await;
+            self.forget_all();
         }
     }
 

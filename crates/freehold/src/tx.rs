@@ -8,6 +8,7 @@
 //! panics, the statement runs on in the server — the connection goes back to the pool clean, or
 //! not at all. That is `transaction`'s work; here is who gets one, and what they may do with it.
 
+use self::session::refuse_session_statement;
 use self::transaction::{Door, Transaction};
 use crate::actor::Actor;
 use crate::context::{Claim, OperatorContext, TenantContext};
@@ -17,6 +18,7 @@ use crate::params::Params;
 use crate::pool::Pool;
 use crate::wire::{self, Row};
 
+mod session;
 mod transaction;
 
 /// A transaction in one tenant's schema.
@@ -77,12 +79,13 @@ impl TenantTx {
     /// [`ErrorKind::Forbidden`] if the actor's role may not; [`ErrorKind::Violation`] for another
     /// tenant's table; [`ErrorKind::Timeout`], [`ErrorKind::Retryable`], [`ErrorKind::Unavailable`].
     pub async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
+        refuse_session_statement(sql)?;
         self.0.query(sql, params).await
     }
 
     /// [`query`](Self::query) for at most one row.
     pub async fn query_opt(&mut self, sql: &str, params: Params<'_>) -> Result<Option<Row>> {
-        at_most_one(self.0.query(sql, params).await?)
+        at_most_one(self.query(sql, params).await?)
     }
 
     /// [`query`](Self::query) for exactly one row; none is [`ErrorKind::NotFound`].
@@ -92,11 +95,13 @@ impl TenantTx {
 
     /// Runs a statement and returns how many rows it touched.
     pub async fn execute(&mut self, sql: &str, params: Params<'_>) -> Result<u64> {
+        refuse_session_statement(sql)?;
         self.0.execute(sql, params).await
     }
 
     /// Runs the transaction's last statement and commits, in one flush.
     pub async fn query_and_commit(mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
+        refuse_session_statement(sql)?;
         self.0.query_and_commit(sql, params).await
     }
 

@@ -12,6 +12,8 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         "wire",
         &["pool", "tx", "context", "catalog", "control", "resolver", "provisioner", "migrator"],
     ),
+    ("pooler", &["pool", "tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
+    ("seal", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
     ("pool", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
     ("tx", &["catalog", "control", "resolver", "provisioner", "migrator"]),
     ("policy", &["tx", "pool", "catalog", "control", "resolver", "provisioner", "migrator"]),

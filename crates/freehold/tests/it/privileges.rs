@@ -50,6 +50,7 @@ async fn nothing_that_leads_out_of_a_tenant_is_permitted() {
         "DO $$ BEGIN NULL; END $$",
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity",
         "SELECT pg_cancel_backend(pid) FROM pg_stat_activity",
+        "SELECT * FROM pg_prepared_statements",
         "SELECT pg_reload_conf()",
         "SELECT pg_rotate_logfile()",
         "SELECT pg_switch_wal()",

@@ -218,3 +218,69 @@ async fn a_transaction_that_ends_itself_reaches_nothing_afterwards() {
         tx.query(&read, &[]).await.unwrap_err();
     }
 }
+
+#[tokio::test]
+async fn what_another_tenant_will_run_cannot_be_replaced() {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    assert_eq!(house.bodies(&globex).await, ["globex"], "prepared on the only connection");
+    for sql in [
+        "SELECT name FROM pg_prepared_statements",
+        "PREPARE p AS SELECT 1",
+        "DEALLOCATE ALL",
+        "/* */ ; deallocate prepare all",
+        "DISCARD ALL",
+        "SET search_path = pg_catalog",
+        "SELECT query_to_xml('DEALLOCATE ALL', true, true, '')",
+        "SELECT query_to_xml('PREPARE p AS SELECT 1', true, true, '')",
+    ] {
+        house.freehold.query(&acme, sql, &[]).await.unwrap_err();
+    }
+    assert_eq!(house.bodies(&globex).await, ["globex"]);
+}
+
+/// A setting of the session that PostgreSQL reports: the connection is not given to anybody else.
+#[tokio::test]
+async fn a_setting_left_on_the_session_is_not_met_by_the_next_tenant() {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let pid = async |tenant| -> i32 {
+        let rows = house.freehold.query(tenant, "SELECT pg_backend_pid()", &[]).await.unwrap();
+        rows[0].get(0)
+    };
+    let before = pid(&acme).await;
+    assert_eq!(pid(&globex).await, before, "the only connection serves both");
+    let local = "SELECT set_config('TimeZone', 'Asia/Tokyo', true)";
+    house.freehold.query(&acme, local, &[]).await.unwrap();
+    assert_eq!(pid(&globex).await, before, "what was local is gone, and the connection stays");
+    let session = "SELECT set_config('TimeZone', 'Asia/Tokyo', false)";
+    house.freehold.query(&acme, session, &[]).await.unwrap();
+    let rows = house.freehold.query(&globex, "SELECT current_setting('TimeZone')", &[]).await;
+    assert_ne!(rows.unwrap()[0].get::<_, &str>(0), "Asia/Tokyo");
+    assert_ne!(pid(&globex).await, before, "a connection that was left changed is closed");
+}
+
+#[tokio::test]
+async fn types_of_a_baseline_are_known_by_their_kind() {
+    let later = "CREATE TYPE mood AS ENUM ('glad', 'sad');
+                 CREATE DOMAIN score AS int CHECK (VALUE > 0);
+                 CREATE TYPE pair AS (mood mood, score score);
+                 CREATE TABLE feelings (mood mood, moods mood[], score score, pair pair, span int4range)";
+    let house = crate::support::house_with(&crate::support::notes_and(&[later])).await;
+    let acme = house.tenant("acme").await;
+    let insert =
+        "INSERT INTO feelings VALUES ('glad', '{sad,glad}', 7, ('sad', 3), '[1,5)') RETURNING *";
+    for _ in 0..2 {
+        let rows = house.freehold.query(&acme, insert, &[]).await.unwrap();
+        let kinds: Vec<String> =
+            rows[0].columns().iter().map(|column| format!("{:?}", column.type_().kind())).collect();
+        assert!(kinds[0].starts_with("Enum([\"glad\", \"sad\"])"), "{kinds:?}");
+        assert!(kinds[1].starts_with("Array(") && kinds[1].contains("Enum"), "{kinds:?}");
+        assert_eq!(kinds[2], "Simple", "a domain's values come as its base type's");
+        assert!(kinds[3].starts_with("Composite("), "{kinds:?}");
+        assert_eq!(rows[0].columns()[4].type_().name(), "int4range");
+        assert_eq!(rows[0].get::<_, i32>("score"), 7);
+        assert!(rows[0].try_get::<_, i32>("nothing").is_err());
+        assert!(rows[0].try_get::<_, i64>("score").is_err());
+    }
+}
