@@ -144,6 +144,7 @@ mod passwords;
 mod policy;
 mod pool;
 mod provisioner;
+mod recorder;
 mod resolver;
 mod tenant;
 #[cfg(feature = "testing")]
@@ -151,6 +152,7 @@ pub mod testing;
 mod tls;
 pub mod tokens;
 mod tx;
+mod violations;
 
 use std::sync::Arc;
 
@@ -159,8 +161,10 @@ use tokio_postgres::Row;
 
 use crate::passwords::PasswordHasher;
 use crate::pool::Pool;
+use crate::recorder::Recorder;
 use crate::resolver::Resolver;
 use crate::tx::CatalogTx;
+use crate::violations::Violations;
 
 pub use crate::actor::{Action, Actor, Role, permits, require};
 pub use crate::context::{OperatorContext, TenantContext};
@@ -175,6 +179,7 @@ pub use crate::params::{Params, TextParam};
 pub use crate::pool::{PoolLimits, PoolStatus};
 pub use crate::tenant::{Tenant, TenantStatus, Transition};
 pub use crate::tx::TenantTx;
+pub use crate::violations::with_request_id;
 /// The time of this API, as rows and answers hold it.
 pub use jiff;
 /// The driver whose rows and parameters are used here.
@@ -222,12 +227,19 @@ struct Inner {
     owner: Option<Pool>,
     resolver: Resolver,
     hasher: PasswordHasher,
+    violations: Violations,
     listener: tokio::task::JoinHandle<()>,
+    recorder: tokio::task::JoinHandle<()>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.listener.abort();
+        self.recorder.abort();
+        let lost = self.violations.give_up();
+        if lost > 0 {
+            tracing::warn!(lost, "violations were not written down");
+        }
     }
 }
 
@@ -246,8 +258,11 @@ impl Freehold {
         };
         let resolver = Resolver::new(app.clone());
         let listener = tokio::spawn(resolver.clone().listen(app.target()));
+        let violations = Violations::default();
+        let recorder = tokio::spawn(Recorder::new(app.clone(), violations.clone()).run());
         let hasher = PasswordHasher::per_core();
-        Ok(Freehold(Arc::new(Inner { app, owner, resolver, hasher, listener })))
+        let inner = Inner { app, owner, resolver, hasher, violations, listener, recorder };
+        Ok(Freehold(Arc::new(inner)))
     }
 
     /// Leave to work in a tenant, for a person: the tenant is active and they are a member.
@@ -382,6 +397,14 @@ impl Freehold {
 
     pub(crate) fn resolver(&self) -> &Resolver {
         &self.0.resolver
+    }
+
+    pub(crate) fn violations(&self) -> &Violations {
+        &self.0.violations
+    }
+
+    pub(crate) fn recorder(&self) -> Recorder {
+        Recorder::new(self.0.app.clone(), self.0.violations.clone())
     }
 
     pub(crate) fn hasher(&self) -> &PasswordHasher {

@@ -8,6 +8,7 @@ mod operator;
 mod output;
 mod serve;
 mod tenant;
+mod violations;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,9 @@ enum Command {
     /// People who run the platform
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
+    /// What was refused because somebody reached for what is not theirs
+    #[command(subcommand)]
+    Violations(violations::ViolationsCommand),
     /// Bring the template and every tenant to the newest migration
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
@@ -83,6 +87,7 @@ pub fn main() -> ExitCode {
             Command::Config(_) => config::run(),
             Command::Tenant(command) => tenant::run(command).await,
             Command::Operator(command) => operator::run(command).await,
+            Command::Violations(command) => violations::run(command).await,
             Command::Migrate(command) => migrate::run(command).await,
             Command::Openapi => {
                 Output::text(&crate::http::openapi_json());

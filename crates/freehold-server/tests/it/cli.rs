@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::process::{Env, Folder, Ran, Running, freehold, http};
 use crate::support::{SECRET, admin_url, connect, eventually, project, shop, slow_shop, text};
 
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 16] = [
     &[],
     &["dev"],
     &["init"],
@@ -28,6 +28,8 @@ const COMMANDS: [&[&str]; 14] = [
     &["tenant", "suspend"],
     &["tenant", "resume"],
     &["operator", "create"],
+    &["violations"],
+    &["violations", "list"],
     &["migrate", "up"],
     &["migrate", "status"],
 ];
@@ -251,6 +253,52 @@ async fn a_server_that_is_told_to_stop_finishes_what_is_under_way() {
     assert_eq!(ended.code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     assert!(http(port, "GET", "/livez", "", &Value::Null).is_err(), "it still listens");
+}
+
+/// The log has it at once, the catalog before the process has ended, and the command shows it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_told_to_stop_writes_down_the_violations_it_saw() {
+    let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();
+    let fleet = database.freehold().await.unwrap();
+    let (acme, context) = testing::create_tenant(&fleet, "acme").await.unwrap();
+    testing::create_tenant(&fleet, "globex").await.unwrap();
+    let mut server = Server::start(&database);
+    let owner = context.actor().id.as_uuid();
+    let token = token(owner, Some(acme.id.as_uuid()), "owner");
+    let (status, _) = http(server.port, "GET", "/v1/tenants", &token, &Value::Null).unwrap();
+    assert_eq!(status, 403);
+    let line = server.running.wait_for("\"message\":\"violation\"", Duration::from_secs(5));
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&line["level"], &line["kind"]), (&json!("WARN"), &json!("wrong_scope")));
+    assert_eq!((&line["tenant"], &line["actor"]), (&json!(acme.id), &json!(owner)));
+    let (status, _) =
+        http(server.port, "GET", "/v1/me", &format!("{token}x"), &Value::Null).unwrap();
+    assert_eq!(status, 401);
+    server.running.stop();
+
+    let (app, owner_url) = (database.app_url(), database.owner_url());
+    let env = env_of(&app, &owner_url);
+    let list = |arguments: &[&str]| {
+        let arguments: Vec<_> = ["violations", "list"].iter().chain(arguments).copied().collect();
+        freehold(&arguments, &env)
+    };
+    let all = list(&["--json"]).ended(0).json();
+    let kinds: Vec<_> = all.as_array().unwrap().iter().map(|event| text(&event["kind"])).collect();
+    assert_eq!(kinds, ["forged_token", "wrong_scope"], "the newest comes first");
+    assert_eq!(all[1]["request_id"], line["request"]);
+    let own = list(&["--tenant", "acme", "--json"]).ended(0).json();
+    assert_eq!(own, json!([all[1]]));
+    assert_eq!(list(&["--tenant", "globex", "--json"]).ended(0).json(), json!([]));
+    assert_eq!(list(&["--kind", "forged_token", "--json"]).ended(0).json(), json!([all[0]]));
+    assert_eq!(list(&["--limit", "1", "--json"]).ended(0).json(), json!([all[0]]));
+    let after = text(&all[0]["id"]);
+    assert_eq!(list(&["--after", &after, "--json"]).ended(0).json(), json!([all[1]]));
+    let shown = list(&[]).ended(0).stdout();
+    assert!(shown.starts_with("OCCURRED") && shown.lines().count() == 3, "{shown}");
+    assert!(shown.contains(&acme.id.to_string()), "{shown}");
+    let ran = list(&["--tenant", "nobody"]).ended(1);
+    assert!(ran.stderr().contains("there is no such tenant"), "{}", ran.stderr());
+    list(&["--kind", "other"]).ended(2);
 }
 
 /// What the catalog and the schemas must agree on, whenever nothing is under way.

@@ -7,3 +7,4 @@ pub(crate) mod invitations;
 pub(crate) mod memberships;
 pub(crate) mod sessions;
 pub(crate) mod tenants;
+pub(crate) mod violations;

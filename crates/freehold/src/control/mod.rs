@@ -5,6 +5,7 @@ pub mod joining;
 pub mod members;
 pub mod sessions;
 pub mod tenants;
+pub mod violations;
 
 use crate::error::{Error, ErrorKind};
 use crate::passwords::PasswordError;

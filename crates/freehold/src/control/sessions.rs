@@ -23,6 +23,7 @@ use crate::tokens::{
     Subject,
 };
 use crate::tx::CatalogTx;
+use crate::violations::{Violation, ViolationKind};
 
 /// More tenants than this are not listed to a person at sign-in.
 const MEMBERSHIPS_MAX: i64 = 1000;
@@ -308,6 +309,12 @@ impl SignIn {
     pub async fn authenticate(&self, access_token: &str) -> Result<Caller> {
         let claims =
             self.options.tokens.verify(access_token, SystemTime::now()).map_err(|source| {
+                // Whom a forged token claims to be is not read, let alone written down: it says
+                // what its maker likes.
+                if source.is_forgery() {
+                    let forged = Violation::new(ViolationKind::ForgedToken);
+                    self.freehold.record_violation(forged.because(source.to_string()));
+                }
                 Error::new(ErrorKind::Unauthenticated, "the access token is not valid")
                     .because(source)
             })?;

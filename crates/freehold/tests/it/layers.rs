@@ -9,12 +9,17 @@ const PURE: &[&str] = &["actor", "context", "ids", "tenant"];
 /// What each layer must not import, of the library.
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("pool", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
-    ("tx", &["catalog", "control", "resolver", "provisioner", "migrator"]),
+    ("tx", &["catalog", "control", "resolver", "recorder", "provisioner", "migrator"]),
     ("policy", &["tx", "pool", "catalog", "control", "resolver", "provisioner", "migrator"]),
     (
         "catalog",
         &["control", "resolver", "provisioner", "pool", "actor::permits", "actor::require"],
     ),
+    (
+        "violations",
+        &["tx", "pool", "catalog", "control", "resolver", "recorder", "provisioner", "migrator"],
+    ),
+    ("recorder", &["control", "resolver", "provisioner", "migrator"]),
     ("resolver", &["control", "provisioner", "migrator"]),
     ("migrator", &["control", "provisioner", "resolver"]),
     ("provisioner", &["control", "resolver"]),

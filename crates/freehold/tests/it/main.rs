@@ -10,3 +10,4 @@ mod privileges;
 mod roles;
 mod support;
 mod transactions;
+mod violations;
