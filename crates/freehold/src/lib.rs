@@ -159,6 +159,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_postgres::Row;
 
+use crate::control::turns::SlugTurns;
 use crate::passwords::PasswordHasher;
 use crate::pool::Pool;
 use crate::recorder::Recorder;
@@ -227,15 +228,17 @@ struct Inner {
     owner: Option<Pool>,
     resolver: Resolver,
     hasher: PasswordHasher,
+    turns: SlugTurns,
     violations: Violations,
+    recorder: Recorder,
     listener: tokio::task::JoinHandle<()>,
-    recorder: tokio::task::JoinHandle<()>,
+    writer: tokio::task::JoinHandle<()>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.listener.abort();
-        self.recorder.abort();
+        self.writer.abort();
         let lost = self.violations.give_up();
         if lost > 0 {
             tracing::warn!(lost, "violations were not written down");
@@ -259,9 +262,12 @@ impl Freehold {
         let resolver = Resolver::new(app.clone());
         let listener = tokio::spawn(resolver.clone().listen(app.target()));
         let violations = Violations::default();
-        let recorder = tokio::spawn(Recorder::new(app.clone(), violations.clone()).run());
+        let recorder = Recorder::new(app.clone(), violations.clone());
+        let writer = tokio::spawn(recorder.clone().run());
         let hasher = PasswordHasher::per_core();
-        let inner = Inner { app, owner, resolver, hasher, violations, listener, recorder };
+        let turns = SlugTurns::new();
+        let inner =
+            Inner { app, owner, resolver, hasher, turns, violations, recorder, listener, writer };
         Ok(Freehold(Arc::new(inner)))
     }
 
@@ -395,16 +401,16 @@ impl Freehold {
         }
     }
 
-    pub(crate) fn resolver(&self) -> &Resolver {
-        &self.0.resolver
+    pub(crate) fn turns(&self) -> &SlugTurns {
+        &self.0.turns
     }
 
     pub(crate) fn violations(&self) -> &Violations {
         &self.0.violations
     }
 
-    pub(crate) fn recorder(&self) -> Recorder {
-        Recorder::new(self.0.app.clone(), self.0.violations.clone())
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.0.recorder
     }
 
     pub(crate) fn hasher(&self) -> &PasswordHasher {

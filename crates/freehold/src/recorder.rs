@@ -3,8 +3,10 @@
 //! At most a hundred rows at a time and ten times a second, so that a flood of them is not a
 //! flood in the database too. While the database is away they wait in their queue.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::catalog::violations;
@@ -27,11 +29,13 @@ const FLUSH_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Recorder {
     pool: Pool,
     violations: Violations,
+    /// One batch at a time, so that a flush beside the task takes no second connection.
+    writing: Arc<Mutex<()>>,
 }
 
 impl Recorder {
     pub(crate) fn new(pool: Pool, violations: Violations) -> Recorder {
-        Recorder { pool, violations }
+        Recorder { pool, violations, writing: Arc::default() }
     }
 
     /// Writes until the task is dropped.
@@ -72,6 +76,7 @@ impl Recorder {
 
     /// Writes one batch and returns how many rows it had.
     async fn write(&self, early: bool) -> Result<usize> {
+        let _writing = self.writing.lock().await;
         let rows = self.violations.batch(ROWS_MAX, early);
         if rows.is_empty() {
             return Ok(0);

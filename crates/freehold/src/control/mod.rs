@@ -5,6 +5,7 @@ pub mod joining;
 pub mod members;
 pub mod sessions;
 pub mod tenants;
+pub(crate) mod turns;
 pub mod violations;
 
 use crate::error::{Error, ErrorKind};

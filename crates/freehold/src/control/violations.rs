@@ -49,10 +49,9 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::Forbidden`](crate::ErrorKind::Forbidden).
     pub fn require_write(&self, context: &TenantContext, action: Action) -> Result<()> {
-        require(context.role(), action).map_err(|error| {
+        require(context.role(), action).inspect_err(|error| {
             let refused = Violation::new(ViolationKind::WriteRefused).by(context);
             self.record_violation(refused.because(format!("{}: {action:?}", error.message())));
-            error
         })
     }
 
