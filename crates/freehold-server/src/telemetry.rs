@@ -57,7 +57,11 @@ fn describe() {
     );
     describe_counter!(
         "freehold_isolation_violations_total",
-        "Queries that the database refused for their tenant context"
+        "Attempts at what is not the caller's, all of them refused, by kind"
+    );
+    describe_counter!(
+        "freehold_violations_dropped_total",
+        "Violations that were counted and logged but could not be kept in the catalog"
     );
     describe_gauge!("freehold_pool_connections_max", "The most connections a pool may have");
     describe_gauge!("freehold_pool_connections", "Connections of a pool");

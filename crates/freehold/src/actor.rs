@@ -96,17 +96,20 @@ pub enum Action {
     ListTenants,
     /// Create, suspend and resume tenants.
     ManageTenants,
+    /// See what was refused, to whichever tenant.
+    ListViolations,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 6] = [
+    pub const ALL: [Action; 7] = [
         Action::ReadData,
         Action::WriteData,
         Action::ListMembers,
         Action::ManageMembers,
         Action::ListTenants,
         Action::ManageTenants,
+        Action::ListViolations,
     ];
 }
 
@@ -118,7 +121,9 @@ pub fn permits(role: Role, action: Action) -> bool {
         }
         Action::WriteData => matches!(role, Role::Member | Role::Admin | Role::Owner),
         Action::ManageMembers => matches!(role, Role::Admin | Role::Owner),
-        Action::ListTenants | Action::ManageTenants => matches!(role, Role::Operator),
+        Action::ListTenants | Action::ManageTenants | Action::ListViolations => {
+            matches!(role, Role::Operator)
+        }
     }
 }
 
@@ -153,7 +158,8 @@ mod tests {
              ListMembers: viewer member admin owner\n\
              ManageMembers: admin owner\n\
              ListTenants: operator\n\
-             ManageTenants: operator\n"
+             ManageTenants: operator\n\
+             ListViolations: operator\n"
         );
     }
 

@@ -62,6 +62,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use crate::TenantContext;
 use crate::control::sessions::{Caller, SignIn};
 use crate::error::{Error, ErrorKind};
+use crate::violations::{Violation, ViolationKind};
 
 /// The context of a request in a tenant.
 ///
@@ -80,10 +81,12 @@ where
         let sign_in = Arc::<SignIn>::from_ref(state);
         match sign_in.authenticate(bearer(&parts.headers)?).await? {
             Caller::Tenant(context, _) => Ok(Tenant(context)),
-            Caller::Operator(..) => Err(Error::new(
-                ErrorKind::Forbidden,
-                "this takes a tenant's token, and an operator's was sent",
-            )),
+            Caller::Operator(operator, _) => {
+                let refused = "this takes a tenant's token, and an operator's was sent";
+                let scope = Violation::new(ViolationKind::WrongScope).by_operator(&operator);
+                sign_in.freehold().record_violation(scope.because(refused));
+                Err(Error::new(ErrorKind::Forbidden, refused))
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::tls::{self, Target};
 const CATALOG: &[(i32, &str, &str)] = &[
     (1, "catalog", include_str!("../migrations/0001_catalog.sql")),
     (2, "seal", include_str!("../migrations/0002_seal.sql")),
+    (3, "violations", include_str!("../migrations/0003_violations.sql")),
 ];
 
 /// The functions that policies call, replaced at every `init`: first whom to believe, then the rest.

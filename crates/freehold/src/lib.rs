@@ -145,6 +145,7 @@ mod policy;
 mod pool;
 mod pooler;
 mod provisioner;
+mod recorder;
 mod resolver;
 mod seal;
 mod tenant;
@@ -153,17 +154,21 @@ pub mod testing;
 mod tls;
 pub mod tokens;
 mod tx;
+mod violations;
 mod wire;
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::control::turns::SlugTurns;
 use crate::passwords::PasswordHasher;
 use crate::pool::Pool;
+use crate::recorder::Recorder;
 use crate::resolver::Resolver;
 use crate::seal::Sealer;
 use crate::tx::CatalogTx;
+use crate::violations::Violations;
 
 pub use crate::actor::{Action, Actor, Role, permits, require};
 pub use crate::context::{OperatorContext, TenantContext};
@@ -180,6 +185,7 @@ pub use crate::pooler::Pooler;
 pub use crate::seal::{ContextKey, SealMode};
 pub use crate::tenant::{Tenant, TenantStatus, Transition};
 pub use crate::tx::TenantTx;
+pub use crate::violations::with_request_id;
 pub use crate::wire::{Column, DbError, Row, RowIndex};
 /// The time of this API, as rows and answers hold it.
 pub use jiff;
@@ -239,8 +245,11 @@ struct Inner {
     owner: Option<Pool>,
     resolver: Resolver,
     hasher: PasswordHasher,
+    turns: SlugTurns,
+    violations: Violations,
+    recorder: Recorder,
     mode: SealMode,
-    /// What goes on beside requests: listening for changes, following keys.
+    /// What goes on beside requests: listening for changes, following keys, recording violations.
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -248,6 +257,10 @@ impl Drop for Inner {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
+        }
+        let lost = self.violations.give_up();
+        if lost > 0 {
+            tracing::warn!(lost, "violations were not written down");
         }
     }
 }
@@ -299,13 +312,18 @@ impl Freehold {
             None => app.target(),
         };
         let listen = resolver.clone().listen(listen, options.pooler);
-        let mut tasks = vec![tokio::spawn(listen)];
+        let violations = Violations::default();
+        let recorder = Recorder::new(app.clone(), violations.clone());
+        let mut tasks = vec![tokio::spawn(listen), tokio::spawn(recorder.clone().run())];
         if let (Some(target), None) = (owner_target, &options.context_key) {
             let follow = seal::follow_keys(sealer, target, resolver.key_changes());
             tasks.push(tokio::spawn(follow));
         }
         let hasher = PasswordHasher::per_core();
-        Ok(Freehold(Arc::new(Inner { app, owner, resolver, hasher, mode, tasks })))
+        let turns = SlugTurns::new();
+        let inner =
+            Inner { app, owner, resolver, hasher, turns, violations, recorder, mode, tasks };
+        Ok(Freehold(Arc::new(inner)))
     }
 
     /// Leave to work in a tenant, for a person: the tenant is active and they are a member.
@@ -443,8 +461,16 @@ impl Freehold {
         }
     }
 
-    pub(crate) fn resolver(&self) -> &Resolver {
-        &self.0.resolver
+    pub(crate) fn turns(&self) -> &SlugTurns {
+        &self.0.turns
+    }
+
+    pub(crate) fn violations(&self) -> &Violations {
+        &self.0.violations
+    }
+
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.0.recorder
     }
 
     pub(crate) fn hasher(&self) -> &PasswordHasher {

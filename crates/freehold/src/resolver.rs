@@ -15,10 +15,10 @@ use tokio_postgres::AsyncMessage;
 use uuid::Uuid;
 
 use crate::actor::{Actor, Role};
-use crate::catalog::{memberships, tenants};
+use crate::catalog::memberships;
 use crate::context::{OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{IdentityId, Slug, TenantId};
+use crate::ids::{IdentityId, TenantId};
 use crate::pool::Pool;
 use crate::pooler::Pooler;
 use crate::tenant::Tenant;
@@ -109,14 +109,6 @@ impl Resolver {
         };
         tenant.status.require_active()?;
         Ok(TenantContext::new(tenant.id, actor))
-    }
-
-    pub(crate) async fn find_by_slug(&self, slug: &Slug) -> Result<Option<Tenant>> {
-        let mut tx =
-            CatalogTx::new(&self.pool, &OperatorContext::system("find a tenant by slug")).await?;
-        let tenant = tenants::find_by_slug(&mut tx, slug).await?;
-        tx.commit().await?;
-        Ok(tenant)
     }
 
     fn cached(&self, tenant: TenantId) -> Option<Tenant> {

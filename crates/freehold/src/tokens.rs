@@ -14,7 +14,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -201,6 +200,9 @@ pub enum TokenError {
     /// It does not have the form of a token, or a claim has not the form of its kind.
     #[error("the token is not well-formed")]
     Malformed,
+    /// Its header says more than ours do, or says it otherwise: `jku`, `crit`, a list of algorithms.
+    #[error("the token's header is not one of ours")]
+    ForeignHeader,
     /// Its header asks for another algorithm than HS256.
     #[error("the token's algorithm is not {ALGORITHM}")]
     WrongAlgorithm,
@@ -234,6 +236,29 @@ pub enum TokenError {
     /// `nbf` or `iat` lies ahead, by more than the clocks may differ.
     #[error("the token is not valid yet")]
     NotYetValid,
+}
+
+impl TokenError {
+    /// Whether somebody made the token up or changed it. Text that is no token at all, and a token
+    /// that is out of its time, come from mistakes more often.
+    pub fn is_forgery(self) -> bool {
+        match self {
+            Self::ForeignHeader
+            | Self::WrongAlgorithm
+            | Self::WrongType
+            | Self::UnknownKey
+            | Self::BadSignature
+            | Self::WrongIssuer
+            | Self::WrongAudience
+            | Self::WrongRole
+            | Self::LivesTooLong => true,
+            Self::TooLong
+            | Self::Malformed
+            | Self::MissingClaim(_)
+            | Self::Expired
+            | Self::NotYetValid => false,
+        }
+    }
 }
 
 /// Issues access tokens and verifies them.
@@ -305,7 +330,9 @@ impl AccessTokens {
         let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = message.split_once('.').ok_or(TokenError::Malformed)?;
 
-        let header: Header = read_part(header)?;
+        let header: Header = serde_json::from_slice(&object(header)?).map_err(|error| {
+            if error.is_data() { TokenError::ForeignHeader } else { TokenError::Malformed }
+        })?;
         if header.alg.as_deref() != Some(ALGORITHM) {
             return Err(TokenError::WrongAlgorithm);
         }
@@ -319,7 +346,9 @@ impl AccessTokens {
             return Err(TokenError::BadSignature);
         }
 
-        let claims = read_part::<RawClaims>(claims)?.complete()?;
+        let claims: RawClaims =
+            serde_json::from_slice(&object(claims)?).map_err(|_| TokenError::Malformed)?;
+        let claims = claims.complete()?;
         self.check(&claims, unix_seconds(now))?;
         Ok(claims)
     }
@@ -402,13 +431,11 @@ fn not_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uuid>, 
     Uuid::deserialize(deserializer).map(Some)
 }
 
-fn read_part<T: DeserializeOwned>(part: &str) -> Result<T, TokenError> {
+/// The JSON object of a part.
+fn object(part: &str) -> Result<Vec<u8>, TokenError> {
     let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)?;
     // serde would read an array as the fields in order.
-    if !json.starts_with(b"{") {
-        return Err(TokenError::Malformed);
-    }
-    serde_json::from_slice(&json).map_err(|_| TokenError::Malformed)
+    if json.starts_with(b"{") { Ok(json) } else { Err(TokenError::Malformed) }
 }
 
 fn role_fits(role: &str, tenant: Option<Uuid>) -> bool {

@@ -9,6 +9,7 @@ mod operator;
 mod output;
 mod serve;
 mod tenant;
+mod violations;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,9 @@ enum Command {
     /// The keys that contexts are sealed with
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// What was refused because somebody reached for what is not theirs
+    #[command(subcommand)]
+    Violations(violations::ViolationsCommand),
     /// Bring the template and every tenant to the newest migration
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
@@ -88,6 +92,7 @@ pub fn main() -> ExitCode {
             Command::Tenant(command) => tenant::run(command).await,
             Command::Operator(command) => operator::run(command).await,
             Command::Key(command) => key::run(command).await,
+            Command::Violations(command) => violations::run(command).await,
             Command::Migrate(command) => migrate::run(command).await,
             Command::Openapi => {
                 Output::text(&crate::http::openapi_json());

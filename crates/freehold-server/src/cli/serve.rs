@@ -59,6 +59,9 @@ pub(crate) async fn serve(
             tokio::time::sleep(grace).await;
         } => tracing::warn!("some requests did not finish in time"),
     }
+    if let Err(error) = freehold.flush_violations().await {
+        tracing::warn!(%error, "the last violations could not be written down");
+    }
     freehold.close();
     Ok(())
 }

@@ -7,10 +7,12 @@ use std::sync::{Arc, OnceLock};
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use freehold::control::sessions::Caller;
+use freehold::control::violations::{Violation, ViolationKind};
 use freehold::tokens::AccessClaims;
 use freehold::{OperatorContext, TenantContext, TenantId};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
+use uuid::Uuid;
 
 use super::error::Problem;
 use super::state::AppState;
@@ -49,7 +51,7 @@ impl FromRequestParts<AppState> for AnyCaller {
         {
             let _ = slot.0.set(context.tenant());
         }
-        check_named_tenant(&parts.headers, &caller)?;
+        check_named_tenant(&parts.headers, &caller, state)?;
         Ok(AnyCaller(caller))
     }
 }
@@ -60,8 +62,9 @@ impl FromRequestParts<AppState> for TenantCaller {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         match AnyCaller::from_request_parts(parts, state).await?.0 {
             Caller::Tenant(context, _) => Ok(TenantCaller(context)),
-            Caller::Operator(..) => Err(forbidden(
-                "wrong_scope",
+            caller @ Caller::Operator(..) => Err(wrong_scope(
+                state,
+                &caller,
                 "this takes a tenant's token, and an operator's was sent",
             )),
         }
@@ -74,32 +77,52 @@ impl FromRequestParts<AppState> for OperatorCaller {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         match AnyCaller::from_request_parts(parts, state).await?.0 {
             Caller::Operator(context, _) => Ok(OperatorCaller(context)),
-            Caller::Tenant(..) => Err(forbidden(
-                "wrong_scope",
+            caller @ Caller::Tenant(..) => Err(wrong_scope(
+                state,
+                &caller,
                 "this takes an operator's token, and a tenant's was sent",
             )),
         }
     }
 }
 
-fn check_named_tenant(headers: &HeaderMap, caller: &Caller) -> Result<(), Problem> {
-    let mut names = headers.get_all(TENANT_HEADER).iter();
-    let Some(name) = names.next() else { return Ok(()) };
+fn check_named_tenant(
+    headers: &HeaderMap,
+    caller: &Caller,
+    state: &AppState,
+) -> Result<(), Problem> {
+    let names: Vec<_> = headers.get_all(TENANT_HEADER).iter().collect();
     let own = match caller {
-        Caller::Tenant(context, _) => Some(context.tenant().to_string()),
+        Caller::Tenant(context, _) => Some(context.tenant()),
         Caller::Operator(..) => None,
     };
-    if names.next().is_none() && own.is_some_and(|own| name.as_bytes() == own.as_bytes()) {
-        return Ok(());
+    match (names.as_slice(), own) {
+        ([], _) => return Ok(()),
+        ([name], Some(own)) if name.as_bytes() == own.to_string().as_bytes() => return Ok(()),
+        _ => {}
     }
-    Err(forbidden(
+    let named = names.iter().filter_map(|name| name.to_str().ok()?.parse().ok());
+    let claimed = named.map(|id: Uuid| TenantId::from(id)).find(|named| Some(*named) != own);
+    let violation = violation(ViolationKind::TokenTenantMismatch, caller).towards(claimed);
+    state.freehold().record_violation(violation);
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
         "tenant_mismatch",
         "the header X-Tenant-Id and the token do not name the same tenant",
     ))
 }
 
-fn forbidden(code: &str, detail: &str) -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, code, detail)
+fn wrong_scope(state: &AppState, caller: &Caller, detail: &str) -> Problem {
+    let violation = violation(ViolationKind::WrongScope, caller).because(detail);
+    state.freehold().record_violation(violation);
+    Problem::new(StatusCode::FORBIDDEN, "wrong_scope", detail)
+}
+
+fn violation(kind: ViolationKind, caller: &Caller) -> Violation {
+    match caller {
+        Caller::Tenant(context, _) => Violation::new(kind).by(context),
+        Caller::Operator(context, _) => Violation::new(kind).by_operator(context),
+    }
 }
 
 /// The address that sign-in attempts are counted by.

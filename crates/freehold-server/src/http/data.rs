@@ -5,6 +5,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
+use freehold::control::violations::Violation;
 use freehold::{Action, ErrorKind, Params, Row, TenantContext, TextParam, require};
 use http::{HeaderMap, Method};
 
@@ -85,8 +86,11 @@ async fn run(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let reads = matches!(method, Method::GET | Method::HEAD);
-    require(context.role(), if reads { Action::ReadData } else { Action::WriteData })?;
+    if matches!(method, Method::GET | Method::HEAD) {
+        require(context.role(), Action::ReadData)?;
+    } else {
+        state.freehold().require_write(&context, Action::WriteData)?;
+    }
     let body = body.map_err(unread)?;
     let model = state.model();
     let request = DataRequest {
@@ -99,7 +103,12 @@ async fn run(
     let plan = plan(&model, &context.tenant().schema(), &request, state.data_limits())?;
     let answer = match execute(&state, &context, &plan).await {
         Ok(answer) => answer?,
-        Err(error) => return Err(refusal(&plan, &model, error)),
+        Err(error) => {
+            if let Some(violation) = Violation::behind(&error, &plan.sql) {
+                state.freehold().record_violation(violation.by(&context));
+            }
+            return Err(refusal(&plan, &model, error));
+        }
     };
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = answer.status;

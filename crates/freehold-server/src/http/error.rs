@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use freehold::ErrorKind;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
@@ -67,10 +66,7 @@ impl From<freehold::Error> for Problem {
     fn from(error: freehold::Error) -> Problem {
         let kind = error.kind();
         let status = freehold::axum::status(kind);
-        if kind == ErrorKind::Violation {
-            metrics::counter!("freehold_isolation_violations_total").increment(1);
-            tracing::error!(%error, "a tenant context was refused by the database");
-        } else if status.is_server_error() {
+        if status.is_server_error() {
             tracing::error!(%error, code = kind.code(), "request failed");
         }
         let mut problem = Problem::new(status, kind.code(), freehold::axum::detail(&error));

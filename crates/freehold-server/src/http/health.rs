@@ -87,5 +87,11 @@ pub(super) async fn metrics(
         gauge("freehold_pool_idle", status.idle);
         gauge("freehold_pool_waiting", status.waiting);
     }
+    let violations = state.freehold().violation_counts();
+    for (kind, count) in violations.by_kind {
+        metrics::counter!("freehold_isolation_violations_total", "kind" => kind.as_str())
+            .absolute(count);
+    }
+    metrics::counter!("freehold_violations_dropped_total").absolute(violations.dropped);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics().render())
 }

@@ -34,7 +34,8 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
 
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let work = next.run(request).instrument(span.clone());
+    let mut response = freehold::with_request_id(id.to_str().unwrap_or_default(), work).await;
 
     let status = response.status();
     let elapsed = started.elapsed();

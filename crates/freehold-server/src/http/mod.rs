@@ -16,6 +16,7 @@ mod sessions;
 mod signup;
 mod state;
 mod tenants;
+mod violations;
 
 pub use openapi::openapi_json;
 pub use router::router;

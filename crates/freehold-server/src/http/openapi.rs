@@ -16,6 +16,7 @@ use utoipa::{Modify, OpenApi};
         (name = "members", description = "Who belongs to the tenant"),
         (name = "data", description = "The tenant's own tables, in PostgREST's URL dialect"),
         (name = "tenants", description = "The fleet; for operators"),
+        (name = "violations", description = "What was refused, to whichever tenant; for operators"),
         (name = "operations", description = "Probes, metrics, this document"),
     )
 )]

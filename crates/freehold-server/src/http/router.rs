@@ -11,6 +11,7 @@ use super::openapi::Document;
 use super::state::AppState;
 use super::{
     data, error, health, invitations, me, members, middleware, openapi, sessions, signup, tenants,
+    violations,
 };
 
 /// The whole service.
@@ -54,6 +55,7 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(tenants::get))
         .routes(routes!(tenants::suspend))
         .routes(routes!(tenants::resume))
+        .routes(routes!(violations::list))
 }
 
 fn probes() -> OpenApiRouter<AppState> {

@@ -1,21 +1,18 @@
-//! The command line: what it says, what it refuses, how it ends, and that `serve` may be killed.
+//! The command line: what it says, what it refuses, and how it ends.
 
-use std::collections::BTreeSet;
-use std::net::TcpListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use freehold::testing::{self, PASSWORD, TestDatabase};
-use freehold::tokens::{AccessTokens, Keyring, Subject};
 use freehold_server::dev::postgres::{EmbeddedPostgres, Options};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use crate::process::{Env, Folder, Ran, Running, freehold, http};
-use crate::support::{SECRET, admin_url, connect, eventually, project, shop, slow_shop, text};
+use crate::process::{Env, Folder, Ran, Server, env_of, freehold, http, token, with};
+use crate::support::{admin_url, connect, eventually, project, shop, slow_shop, text};
 
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: &[&[&str]] = &[
     &[],
     &["dev"],
     &["init"],
@@ -31,6 +28,8 @@ const COMMANDS: [&[&str]; 17] = [
     &["key", "show"],
     &["key", "list"],
     &["key", "rotate"],
+    &["violations"],
+    &["violations", "list"],
     &["migrate", "up"],
     &["migrate", "status"],
 ];
@@ -126,25 +125,6 @@ fn the_openapi_document_is_printed_as_it_is_checked_in() {
 
 // ── Serve ─────────────────────────────────────────────────────────────────────────────────────
 
-fn env_of<'a>(app: &'a str, owner: &'a str) -> Vec<(&'a str, &'a str)> {
-    vec![
-        ("DATABASE_URL", app),
-        ("DATABASE_OWNER_URL", owner),
-        ("JWT_SECRET", SECRET),
-        ("LISTEN", "127.0.0.1:0"),
-    ]
-}
-
-fn with<'a>(
-    mut env: Vec<(&'a str, &'a str)>,
-    name: &'a str,
-    value: &'a str,
-) -> Vec<(&'a str, &'a str)> {
-    env.retain(|(known, _)| *known != name);
-    env.push((name, value));
-    env
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serve_refuses_with_a_sentence_that_says_what_to_do() {
     let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();
@@ -206,31 +186,6 @@ async fn serve_refuses_with_a_sentence_that_says_what_to_do() {
     }
 }
 
-/// A `freehold serve` over a database.
-struct Server {
-    running: Running,
-    port: u16,
-}
-
-impl Server {
-    fn start(database: &TestDatabase) -> Server {
-        let (app, owner) = (database.app_url(), database.owner_url());
-        let env = with(env_of(&app, &owner), "LOG_FORMAT", "json");
-        let mut running = Running::start(&["serve"], &env);
-        let line = running.wait_for("\"message\":\"serving\"", Duration::from_secs(20));
-        let line: Value = serde_json::from_str(&line).unwrap();
-        let port = text(&line["address"]).rsplit_once(':').unwrap().1.parse().unwrap();
-        Server { running, port }
-    }
-}
-
-fn token(identity: Uuid, tenant: Option<Uuid>, role: &str) -> String {
-    let keyring = Keyring::new(SECRET, &[] as &[&str]).unwrap();
-    let tokens = AccessTokens::new(keyring, "freehold", "freehold");
-    let subject = Subject { identity, session: Uuid::new_v4(), tenant, role: role.to_owned() };
-    tokens.issue(&subject, Duration::from_secs(600), SystemTime::now()).unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_told_to_stop_finishes_what_is_under_way() {
     let database = TestDatabase::create(&admin_url(), &slow_shop(1.0)).await.unwrap();
@@ -257,100 +212,88 @@ async fn a_server_that_is_told_to_stop_finishes_what_is_under_way() {
     assert!(http(port, "GET", "/livez", "", &Value::Null).is_err(), "it still listens");
 }
 
-/// What the catalog and the schemas must agree on, whenever nothing is under way.
-async fn nothing_is_half_done(sql: &tokio_postgres::Client) {
-    let column = async |query: &str| -> BTreeSet<String> {
-        sql.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
-    };
-    let schemas =
-        column("SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'tenant\\_%'").await;
-    let tenants =
-        column("SELECT 'tenant_' || replace(id::text, '-', '') FROM freehold.tenant").await;
-    assert_eq!(schemas, tenants, "a schema without a tenant, or a tenant without a schema");
-    let half = column(
-        "SELECT slug FROM freehold.tenant t WHERE version <> 3
-         OR (SELECT count(*) FROM freehold.ledger l WHERE l.tenant_id = t.id) <> 3
-         OR (SELECT count(*) FROM freehold.membership m WHERE m.tenant_id = t.id) <> 1
-         OR (SELECT count(*) FROM pg_class c WHERE c.relnamespace = ('tenant_' || replace(t.id::text, '-', ''))::regnamespace
-               AND c.relkind = 'r' AND c.relrowsecurity AND c.relforcerowsecurity) <> 5",
-    )
-    .await;
-    assert_eq!(half, BTreeSet::new(), "half a tenant");
-    let homeless = column(
-        "SELECT email FROM freehold.identity i WHERE NOT is_operator
-         AND NOT EXISTS (SELECT FROM freehold.membership m WHERE m.identity_id = i.id)",
-    )
-    .await;
-    assert_eq!(homeless, BTreeSet::new(), "an owner without a tenant");
+/// What the parser takes of a head is bounded before a handler, or a test in this process, sees it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_beyond_the_limits_is_refused_at_once_and_others_are_served() {
+    let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();
+    let mut server = Server::start(&database);
+    let many: String = (0..500).map(|n| format!("x-{n}: y\r\n")).collect();
+    let large = format!("x-large: {}\r\n", "y".repeat(2 << 20));
+    let both = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
+    for (what, line, headers) in [
+        ("500 headers", "GET /v1/me", many.as_str()),
+        ("a header of 2 MiB", "GET /v1/me", &large),
+        ("an address of 1 MiB", &format!("GET /v1/me?{}", "x".repeat(1 << 20)), ""),
+        ("two lengths", "POST /v1/auth/login", "Content-Length: 5\r\nContent-Length: 6\r\n"),
+        ("a length that is none", "POST /v1/auth/login", "Content-Length: -1\r\n"),
+        ("a length and chunks", "POST /v1/auth/login", both),
+        ("a header with a NUL", "GET /v1/me", "x: a\0b\r\n"),
+        ("a header without a name", "GET /v1/me", ": y\r\n"),
+        ("a folded header", "GET /v1/me", "x: y\r\n z\r\n"),
+    ] {
+        let began = Instant::now();
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let head =
+            format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n0\r\n\r\n");
+        // The answer may come, and the connection end, before all of it is sent.
+        let _ = stream.write_all(head.as_bytes());
+        let mut answer = [0; 12];
+        let told = stream.read_exact(&mut answer).map(|()| String::from_utf8_lossy(&answer));
+        if let Ok(told) = told {
+            assert!(told.starts_with("HTTP/1.1 4"), "{what}: {told}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(5), "{what}: {:?}", began.elapsed());
+        let (status, _) = http(server.port, "GET", "/livez", "", &Value::Null).unwrap();
+        assert_eq!(status, 200, "after {what}");
+    }
+    server.running.stop();
 }
 
+/// The log has it at once, the catalog before the process has ended, and the command shows it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_killed_amid_many_creations_leaves_whole_tenants_or_none() {
-    const WISHES: usize = 24;
+async fn a_server_that_is_told_to_stop_writes_down_the_violations_it_saw() {
     let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();
-    let sql = connect(&database.superuser_url()).await;
-    let operator = Uuid::new_v4();
-    sql.execute(
-        "INSERT INTO freehold.identity (id, email, is_operator) VALUES ($1, 'op@x.example', true)",
-        &[&operator],
-    )
-    .await
-    .unwrap();
-    let token = token(operator, None, "operator");
-    let create = |port: u16, n: usize| {
-        let slug = format!("shop{n}");
-        let owner = json!({"email": format!("owner@{slug}.example"), "password": PASSWORD});
-        let body = json!({"slug": slug, "name": slug, "owner": owner});
-        http(port, "POST", "/v1/tenants", &token, &body).map(|(status, _)| status)
-    };
-    for round in 0..3 {
-        let mut server = Server::start(&database);
-        let made = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            let wishes: Vec<_> = (0..WISHES)
-                .map(|n| {
-                    let (create, made, port) = (&create, &made, server.port);
-                    scope.spawn(move || {
-                        let status = create(port, round * WISHES + n);
-                        made.fetch_add(1, Ordering::SeqCst);
-                        status
-                    })
-                })
-                .collect();
-            // In the thick of it: some are made, most are not.
-            let began = Instant::now();
-            while made.load(Ordering::SeqCst) < 3 + round
-                && began.elapsed() < Duration::from_secs(20)
-            {
-                thread::sleep(Duration::from_millis(1));
-            }
-            server.running.kill();
-            let statuses: Vec<_> =
-                wishes.into_iter().map(|wish| wish.join().unwrap().ok()).collect();
-            let cut_short = statuses.iter().filter(|status| status.is_none()).count();
-            assert!(cut_short > 0, "it was killed too late: {statuses:?}");
-        });
-        // Its backends notice that nobody is there.
-        eventually("the backends end", Duration::from_secs(10), async || {
-            let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename LIKE 'freehold%'";
-            sql.query_one(left, &[]).await.unwrap().get::<_, i64>(0) == 0
-        })
-        .await;
-        nothing_is_half_done(&sql).await;
-    }
-    // Started again, it makes those that were cut short, and knows those that were made.
+    let fleet = database.freehold().await.unwrap();
+    let (acme, context) = testing::create_tenant(&fleet, "acme").await.unwrap();
+    testing::create_tenant(&fleet, "globex").await.unwrap();
     let mut server = Server::start(&database);
-    for n in 0..WISHES {
-        let status = create(server.port, n).unwrap();
-        assert!([201, 409].contains(&status), "{status}");
-    }
-    let slugs: Vec<_> = (0..WISHES).map(|n| format!("shop{n}")).collect();
-    let row = sql
-        .query_one("SELECT count(*) FROM freehold.tenant WHERE slug = ANY ($1)", &[&slugs])
-        .await;
-    assert_eq!(row.unwrap().get::<_, i64>(0), WISHES as i64);
-    nothing_is_half_done(&sql).await;
+    let owner = context.actor().id.as_uuid();
+    let token = token(owner, Some(acme.id.as_uuid()), "owner");
+    let (status, _) = http(server.port, "GET", "/v1/tenants", &token, &Value::Null).unwrap();
+    assert_eq!(status, 403);
+    let line = server.running.wait_for("\"message\":\"violation\"", Duration::from_secs(5));
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&line["level"], &line["kind"]), (&json!("WARN"), &json!("wrong_scope")));
+    assert_eq!((&line["tenant"], &line["actor"]), (&json!(acme.id), &json!(owner)));
+    let (status, _) =
+        http(server.port, "GET", "/v1/me", &format!("{token}x"), &Value::Null).unwrap();
+    assert_eq!(status, 401);
     server.running.stop();
+
+    let (app, owner_url) = (database.app_url(), database.owner_url());
+    let env = env_of(&app, &owner_url);
+    let list = |arguments: &[&str]| {
+        let arguments: Vec<_> = ["violations", "list"].iter().chain(arguments).copied().collect();
+        freehold(&arguments, &env)
+    };
+    let all = list(&["--json"]).ended(0).json();
+    let kinds: Vec<_> = all.as_array().unwrap().iter().map(|event| text(&event["kind"])).collect();
+    assert_eq!(kinds, ["forged_token", "wrong_scope"], "the newest comes first");
+    assert_eq!(all[1]["request_id"], line["request"]);
+    let own = list(&["--tenant", "acme", "--json"]).ended(0).json();
+    assert_eq!(own, json!([all[1]]));
+    assert_eq!(list(&["--tenant", "globex", "--json"]).ended(0).json(), json!([]));
+    assert_eq!(list(&["--kind", "forged_token", "--json"]).ended(0).json(), json!([all[0]]));
+    assert_eq!(list(&["--limit", "1", "--json"]).ended(0).json(), json!([all[0]]));
+    let after = text(&all[0]["id"]);
+    assert_eq!(list(&["--after", &after, "--json"]).ended(0).json(), json!([all[1]]));
+    let shown = list(&[]).ended(0).stdout();
+    assert!(shown.starts_with("OCCURRED") && shown.lines().count() == 3, "{shown}");
+    assert!(shown.contains(&acme.id.to_string()), "{shown}");
+    let ran = list(&["--tenant", "nobody"]).ended(1);
+    assert!(ran.stderr().contains("there is no such tenant"), "{}", ran.stderr());
+    list(&["--kind", "other"]).ended(2);
 }
 
 // ── A database from nothing ───────────────────────────────────────────────────────────────────

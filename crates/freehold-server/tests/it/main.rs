@@ -6,6 +6,7 @@
 mod cli;
 mod dev;
 mod http;
+mod killed;
 mod postgrest;
 mod process;
 mod support;

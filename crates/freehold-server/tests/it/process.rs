@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use freehold::testing::TestDatabase;
+use freehold::tokens::{AccessTokens, Keyring, Subject};
 use serde_json::Value;
 use uuid::Uuid;
+
+use crate::support::{SECRET, text};
 
 /// The environment that a program starts with, and nothing else of ours.
 pub(crate) type Env<'a> = &'a [(&'a str, &'a str)];
@@ -177,15 +181,29 @@ pub(crate) fn http(
     token: &str,
     body: &Value,
 ) -> io::Result<(u16, Value)> {
+    let bearer = format!("Bearer {token}");
+    let authorization = [("Authorization", bearer.as_str())];
+    let headers = if token.is_empty() { &[] } else { &authorization[..] };
+    http_with(port, method, path, headers, body)
+}
+
+/// [`http`] with headers of the caller's choice.
+pub(crate) fn http_with(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &Value,
+) -> io::Result<(u16, Value)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let body = if body.is_null() { String::new() } else { body.to_string() };
-    let authorization =
-        if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+    let headers: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{authorization}\
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{headers}\
          Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
     )?;
     let mut answer = Vec::new();
@@ -226,4 +244,48 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+pub(crate) fn env_of<'a>(app: &'a str, owner: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
+        ("DATABASE_URL", app),
+        ("DATABASE_OWNER_URL", owner),
+        ("JWT_SECRET", SECRET),
+        ("LISTEN", "127.0.0.1:0"),
+    ]
+}
+
+pub(crate) fn with<'a>(
+    mut env: Vec<(&'a str, &'a str)>,
+    name: &'a str,
+    value: &'a str,
+) -> Vec<(&'a str, &'a str)> {
+    env.retain(|(known, _)| *known != name);
+    env.push((name, value));
+    env
+}
+
+/// A `freehold serve` over a database.
+pub(crate) struct Server {
+    pub(crate) running: Running,
+    pub(crate) port: u16,
+}
+
+impl Server {
+    pub(crate) fn start(database: &TestDatabase) -> Server {
+        let (app, owner) = (database.app_url(), database.owner_url());
+        let env = with(env_of(&app, &owner), "LOG_FORMAT", "json");
+        let mut running = Running::start(&["serve"], &env);
+        let line = running.wait_for("\"message\":\"serving\"", Duration::from_secs(20));
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let port = text(&line["address"]).rsplit_once(':').unwrap().1.parse().unwrap();
+        Server { running, port }
+    }
+}
+
+pub(crate) fn token(identity: Uuid, tenant: Option<Uuid>, role: &str) -> String {
+    let keyring = Keyring::new(SECRET, &[] as &[&str]).unwrap();
+    let tokens = AccessTokens::new(keyring, "freehold", "freehold");
+    let subject = Subject { identity, session: Uuid::new_v4(), tenant, role: role.to_owned() };
+    tokens.issue(&subject, Duration::from_secs(600), SystemTime::now()).unwrap()
 }

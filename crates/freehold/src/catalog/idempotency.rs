@@ -50,3 +50,14 @@ pub(crate) async fn claim(
     }
     Ok(row.get::<_, Option<uuid::Uuid>>(1).map(TenantId::from))
 }
+
+/// Whether a request with the key has succeeded before.
+pub(crate) async fn is_known(tx: &mut CatalogTx, key: &IdempotencyKey) -> Result<bool> {
+    let row = tx
+        .query_opt(
+            "SELECT 1 FROM idempotency WHERE scope = $1 AND key = $2",
+            &[&key.scope, &key.key],
+        )
+        .await?;
+    Ok(row.is_some())
+}

@@ -41,23 +41,43 @@ pub(crate) async fn find_with_tenant(
     Ok(Some((tenants::from_row(row)?, role.map(Role::parse_in_tenant).transpose()?)))
 }
 
-/// The tenants of a person, in the order of slugs.
+/// The tenants of a person in the order of slugs, or only the one with a slug.
 pub(crate) async fn list_tenants(
     tx: &mut CatalogTx,
     identity: IdentityId,
+    slug: Option<&str>,
     limit: i64,
 ) -> Result<Vec<(Tenant, Role)>> {
     let rows = tx
         .query(
             "SELECT t.id, t.slug, t.name, t.status, t.version, t.created_at, m.role
              FROM membership m JOIN tenant t ON t.id = m.tenant_id
-             WHERE m.identity_id = $1 ORDER BY t.slug LIMIT $2",
-            &[&identity.as_uuid(), &limit],
+             WHERE m.identity_id = $1 AND ($2::text IS NULL OR t.slug = $2)
+             ORDER BY t.slug LIMIT $3",
+            &[&identity.as_uuid(), &slug, &limit],
         )
         .await?;
     rows.iter()
         .map(|row| Ok((tenants::from_row(row)?, Role::parse_in_tenant(row.get("role"))?)))
         .collect()
+}
+
+/// One of a person's tenants.
+pub(crate) async fn find_tenant(
+    tx: &mut CatalogTx,
+    identity: IdentityId,
+    tenant: TenantId,
+) -> Result<Option<(Tenant, Role)>> {
+    let row = tx
+        .query_opt(
+            "SELECT t.id, t.slug, t.name, t.status, t.version, t.created_at, m.role
+             FROM membership m JOIN tenant t ON t.id = m.tenant_id
+             WHERE m.identity_id = $1 AND m.tenant_id = $2",
+            &[&identity.as_uuid(), &tenant.as_uuid()],
+        )
+        .await?;
+    row.map(|row| Ok((tenants::from_row(&row)?, Role::parse_in_tenant(row.get("role"))?)))
+        .transpose()
 }
 
 /// Pages in the order of e-mails, beginning after one.

@@ -8,3 +8,4 @@ pub(crate) mod memberships;
 pub(crate) mod seal_keys;
 pub(crate) mod sessions;
 pub(crate) mod tenants;
+pub(crate) mod violations;

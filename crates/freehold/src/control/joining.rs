@@ -40,16 +40,29 @@ impl SignIn {
         let name = check_name("name", &new.name)?;
         let email: Email = new.email.parse()?;
         check_rules(&new.password)?;
+        let mut turn = self.freehold().turns().take(&slug).await;
+        // Which names are taken may be asked as often as passwords may be tried, but in a crowd
+        // after one name nobody learns more than the first.
+        let counted = !turn.is_known_as_taken();
+        if counted {
+            self.limit(email.as_str(), client)?;
+        }
+        let context = OperatorContext::system("sign up");
+        let free = self.freehold().require_free(&context, &slug, new.idempotency.as_ref()).await;
+        if free.as_ref().is_err_and(|error| error.kind() == ErrorKind::SlugTaken) {
+            turn.found_taken();
+        }
+        free?;
+        if !counted {
+            self.limit(email.as_str(), client)?;
+        }
         let (known, exists) = {
             let mut tx = self.catalog("sign up").await?;
             let exists = identities::find_credential(&mut tx, email.as_str()).await?.is_some();
             tx.commit().await?;
             if exists {
-                (self.check_password(email.as_str(), new.password.clone(), client).await?.0, true)
+                (self.verify_password(email.as_str(), new.password.clone(), None).await?.0, true)
             } else {
-                self.limiter
-                    .check(email.as_str(), client)
-                    .map_err(|wait| Error::rate_limited(wait.seconds()))?;
                 (None, false)
             }
         };
@@ -64,7 +77,11 @@ impl SignIn {
             (None, false) => self.freehold().prepare_owner(email, "", new.password).await?,
         };
         let order = Order { slug, name, owner: Some(owner), idempotency: new.idempotency };
-        self.freehold().provision(&OperatorContext::system("sign up"), order).await
+        let made = self.freehold().provision(&context, order).await;
+        if made.as_ref().map_or_else(|error| error.kind() == ErrorKind::SlugTaken, |_| true) {
+            turn.found_taken();
+        }
+        made
     }
 
     /// Turns an invitation into a membership. Somebody new sets the password they give; somebody
@@ -91,7 +108,7 @@ impl SignIn {
         let exists = identities::find_credential(&mut peek, &email).await?.is_some();
         drop(peek);
         let owner = if exists {
-            let credential = self.check_password(&email, password, client).await?.0;
+            let credential = self.check_password(&email, password, None, client).await?.0;
             Owner::Known(credential.ok_or_else(wrong_credentials)?.identity)
         } else {
             self.freehold().prepare_owner(email.parse()?, name, password).await?

@@ -47,14 +47,14 @@ impl Freehold {
         member: IdentityId,
         role: Role,
     ) -> Result<()> {
-        require(context.role(), Action::ManageMembers)?;
+        self.require_write(context, Action::ManageMembers)?;
         let mut tx = self.catalog_of(context).await?;
         let owners = memberships::lock_owners(&mut tx, context.tenant()).await?;
         let current = memberships::lock(&mut tx, context.tenant(), member)
             .await?
             .ok_or_else(no_such_member)?;
         if !context.role().may_grant(current) || !context.role().may_grant(role) {
-            return Err(above_own_role());
+            return Err(self.refused_write(context, above_own_role()));
         }
         if current == Role::Owner && role != Role::Owner && owners == 1 {
             return Err(last_owner());
@@ -73,7 +73,7 @@ impl Freehold {
     pub async fn remove_member(&self, context: &TenantContext, member: IdentityId) -> Result<()> {
         let leaves = member == context.actor().id;
         if !leaves {
-            require(context.role(), Action::ManageMembers)?;
+            self.require_write(context, Action::ManageMembers)?;
         }
         let mut tx = self.catalog_of(context).await?;
         let owners = memberships::lock_owners(&mut tx, context.tenant()).await?;
@@ -81,7 +81,7 @@ impl Freehold {
             .await?
             .ok_or_else(no_such_member)?;
         if !leaves && !context.role().may_grant(current) {
-            return Err(above_own_role());
+            return Err(self.refused_write(context, above_own_role()));
         }
         if current == Role::Owner && owners == 1 {
             return Err(last_owner());
@@ -104,9 +104,9 @@ impl Freehold {
         email: &str,
         role: Role,
     ) -> Result<(Invitation, OpaqueToken)> {
-        require(context.role(), Action::ManageMembers)?;
+        self.require_write(context, Action::ManageMembers)?;
         if !context.role().may_grant(role) {
-            return Err(above_own_role());
+            return Err(self.refused_write(context, above_own_role()));
         }
         let email: Email = email.parse()?;
         let token = OpaqueToken::generate(OpaqueKind::Invitation);
@@ -151,13 +151,13 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] if it offers a role above the actor's own.
     pub async fn revoke_invitation(&self, context: &TenantContext, id: Uuid) -> Result<()> {
-        require(context.role(), Action::ManageMembers)?;
+        self.require_write(context, Action::ManageMembers)?;
         let mut tx = self.catalog_of(context).await?;
         let role = invitations::lock(&mut tx, context.tenant(), id)
             .await?
             .ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such invitation"))?;
         if !context.role().may_grant(role) {
-            return Err(above_own_role());
+            return Err(self.refused_write(context, above_own_role()));
         }
         invitations::delete(&mut tx, context.tenant(), id).await?;
         tx.commit().await

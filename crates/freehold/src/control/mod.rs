@@ -6,6 +6,8 @@ pub mod keys;
 pub mod members;
 pub mod sessions;
 pub mod tenants;
+pub(crate) mod turns;
+pub mod violations;
 
 use crate::error::{Error, ErrorKind};
 use crate::passwords::PasswordError;

@@ -23,6 +23,7 @@ use crate::tokens::{
     Subject,
 };
 use crate::tx::CatalogTx;
+use crate::violations::{Violation, ViolationKind};
 
 /// More tenants than this are not listed to a person at sign-in.
 const MEMBERSHIPS_MAX: i64 = 1000;
@@ -165,14 +166,11 @@ impl SignIn {
         tenant: Option<&str>,
         client: IpAddr,
     ) -> Result<Tokens> {
-        let (credential, tenants) = self.check_password(email, password, client).await?;
+        let (credential, tenants) = self.check_password(email, password, tenant, client).await?;
         let credential = credential.ok_or_else(wrong_credentials)?;
         let identity = credential.identity;
         let place = match tenant {
-            Some(slug) => {
-                let found = tenants.into_iter().find(|(tenant, _)| tenant.slug.as_str() == slug);
-                Some(found.ok_or_else(wrong_credentials)?)
-            }
+            Some(_) => Some(tenants.into_iter().next().ok_or_else(wrong_credentials)?),
             None if identity.is_operator => None,
             None => Some(only_one(tenants)?),
         };
@@ -192,22 +190,42 @@ impl SignIn {
         self.tokens(&session, place.as_ref(), Some(refresh))
     }
 
-    /// The person whose password this is, if it is, and their tenants. Takes the same time
-    /// whether or not there is such a person.
+    /// Counts an attempt at a password.
+    pub(super) fn limit(&self, email: &str, client: IpAddr) -> Result<()> {
+        self.limiter.check(email, client).map_err(|wait| Error::rate_limited(wait.seconds()))
+    }
+
+    /// [`verify_password`](Self::verify_password), after the attempt was counted.
     pub(super) async fn check_password(
         &self,
         email: &str,
         password: String,
+        tenant: Option<&str>,
         client: IpAddr,
     ) -> Result<(Option<Credential>, Vec<(Tenant, Role)>)> {
-        self.limiter.check(email, client).map_err(|wait| Error::rate_limited(wait.seconds()))?;
+        self.limit(email, client)?;
+        self.verify_password(email, password, tenant).await
+    }
+
+    /// The person whose password this is, if it is, and their tenants, or the one of them that is
+    /// named. Takes the same time whether or not there is such a person, or such a tenant.
+    pub(super) async fn verify_password(
+        &self,
+        email: &str,
+        password: String,
+        tenant: Option<&str>,
+    ) -> Result<(Option<Credential>, Vec<(Tenant, Role)>)> {
         // A malformed address belongs to nobody, and takes as long to say so.
         let email =
             email.parse::<Email>().map_or_else(|_| String::new(), |e| e.as_str().to_owned());
+        // Nor does a malformed slug.
+        let tenant =
+            tenant.map(|slug| slug.parse::<Slug>().map_or_else(|_| String::new(), String::from));
         let mut tx = self.catalog("sign in").await?;
         let mut credential = identities::find_credential(&mut tx, &email).await?;
         let id = credential.as_ref().map_or(IdentityId::SYSTEM, |c| c.identity.id);
-        let tenants = memberships::list_tenants(&mut tx, id, MEMBERSHIPS_MAX).await?;
+        let tenants =
+            memberships::list_tenants(&mut tx, id, tenant.as_deref(), MEMBERSHIPS_MAX).await?;
         tx.commit().await?;
         let stored = credential.as_mut().and_then(|c| c.password_hash.take());
         let outdated = stored.as_deref().is_some_and(needs_rehash);
@@ -255,7 +273,7 @@ impl SignIn {
                 None
             }
             Some(tenant) => Some(
-                find_place(&mut tx, session.identity, |t| t.id == tenant)
+                memberships::find_tenant(&mut tx, session.identity, tenant)
                     .await?
                     .ok_or_else(signed_out)?,
             ),
@@ -290,9 +308,14 @@ impl SignIn {
         if !sessions::is_live(&mut tx, claims.sid, identity).await? {
             return Err(signed_out());
         }
-        let place = find_place(&mut tx, identity, |t| t.slug.as_str() == slug)
-            .await?
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such tenant"))?;
+        let named = match slug.parse::<Slug>() {
+            Ok(slug) => {
+                memberships::list_tenants(&mut tx, identity, Some(slug.as_str()), 1).await?
+            }
+            Err(_) => Vec::new(),
+        };
+        let none = || Error::new(ErrorKind::NotFound, "there is no such tenant");
+        let place = named.into_iter().next().ok_or_else(none)?;
         place.0.status.require_active()?;
         let session = Session { id: claims.sid, identity, tenant: Some(place.0.id) };
         sessions::set_tenant(&mut tx, session.id, session.tenant).await?;
@@ -301,13 +324,20 @@ impl SignIn {
     }
 
     /// Verifies an access token and the guard behind it: the tenant is active, the person is a
-    /// member still, and has the role of this moment, whatever the token says.
+    /// member still, and has the role of this moment, whatever the token says. An operator still is
+    /// one.
     ///
     /// # Errors
     /// [`ErrorKind::Unauthenticated`], [`ErrorKind::TenantSuspended`].
     pub async fn authenticate(&self, access_token: &str) -> Result<Caller> {
         let claims =
             self.options.tokens.verify(access_token, SystemTime::now()).map_err(|source| {
+                // Whom a forged token claims to be is not read, let alone written down: it says
+                // what its maker likes.
+                if source.is_forgery() {
+                    let forged = Violation::new(ViolationKind::ForgedToken);
+                    self.freehold.record_violation(forged.because(source.to_string()));
+                }
                 Error::new(ErrorKind::Unauthenticated, "the access token is not valid")
                     .because(source)
             })?;
@@ -324,7 +354,19 @@ impl SignIn {
                 })?;
                 Ok(Caller::Tenant(context, claims))
             }
-            None => Ok(Caller::Operator(OperatorContext::of(identity, "operator API"), claims)),
+            None => {
+                // Operators ask seldom, so nothing is cached: who is none any more is none at once.
+                let mut tx = self.catalog("verify an operator").await?;
+                let person = identities::find(&mut tx, identity).await?;
+                tx.commit().await?;
+                if !person.is_some_and(|person| person.is_operator) {
+                    return Err(Error::new(
+                        ErrorKind::Unauthenticated,
+                        "the access token is not valid",
+                    ));
+                }
+                Ok(Caller::Operator(OperatorContext::of(identity, "operator API"), claims))
+            }
         }
     }
 
@@ -337,15 +379,18 @@ impl SignIn {
         let id = IdentityId::from(claims.sub);
         let mut tx = self.catalog("who am I").await?;
         let identity = identities::find(&mut tx, id).await?.ok_or_else(signed_out)?;
-        let tenants = memberships::list_tenants(&mut tx, id, MEMBERSHIPS_MAX).await?;
+        let tenants = memberships::list_tenants(&mut tx, id, None, MEMBERSHIPS_MAX).await?;
+        let current = match claims.tid {
+            Some(tenant) => memberships::find_tenant(&mut tx, id, tenant.into()).await?,
+            None => None,
+        };
         tx.commit().await?;
-        let current = tenants.iter().find(|(tenant, _)| Some(tenant.id.as_uuid()) == claims.tid);
         Ok(Me {
             id,
             email: identity.email,
             name: identity.name,
             role,
-            tenant: current.map(|(tenant, _)| tenant.into()),
+            tenant: current.map(|(tenant, _)| TenantBrief::from(&tenant)),
             tenants: tenants
                 .iter()
                 .map(|(t, role)| MyTenant { tenant: t.into(), role: *role })
@@ -392,15 +437,6 @@ async fn new_refresh_token(tx: &mut CatalogTx, session: Uuid) -> Result<OpaqueTo
     let token = OpaqueToken::generate(OpaqueKind::Refresh);
     sessions::insert_token(tx, session, &token.hash()).await?;
     Ok(token)
-}
-
-async fn find_place(
-    tx: &mut CatalogTx,
-    identity: IdentityId,
-    is_wanted: impl Fn(&Tenant) -> bool,
-) -> Result<Option<(Tenant, Role)>> {
-    let tenants = memberships::list_tenants(tx, identity, MEMBERSHIPS_MAX).await?;
-    Ok(tenants.into_iter().find(|(tenant, _)| is_wanted(tenant)))
 }
 
 /// The tenant to sign in to where none was named.

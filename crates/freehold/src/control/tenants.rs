@@ -2,7 +2,7 @@
 
 use crate::Freehold;
 use crate::catalog::identities::Identity;
-use crate::catalog::{identities, tenants};
+use crate::catalog::{idempotency, identities, tenants};
 use crate::context::OperatorContext;
 use crate::control::clamp_page;
 use crate::error::{Error, ErrorKind, Result};
@@ -57,6 +57,8 @@ impl Freehold {
     ) -> Result<Provisioned> {
         let slug: Slug = new.slug.parse()?;
         let name = check_name("name", &new.name)?;
+        let _turn = self.turns().take(&slug).await;
+        self.require_free(context, &slug, new.idempotency.as_ref()).await?;
         let owner = match new.owner {
             Some(owner) => Some(self.find_or_prepare_owner(context, owner).await?),
             None => None,
@@ -105,18 +107,30 @@ impl Freehold {
         Ok(Owner::New { identity, password_hash })
     }
 
+    /// Refuses a slug that is taken before a password is hashed or a connection is held that can
+    /// DDL. A request that may be the repetition of one that succeeded is let through.
+    pub(crate) async fn require_free(
+        &self,
+        context: &OperatorContext,
+        slug: &Slug,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<()> {
+        let mut tx = self.catalog(context).await?;
+        let taken = tenants::find_by_slug(&mut tx, slug).await?.is_some();
+        let repeats = match key {
+            Some(key) if taken => idempotency::is_known(&mut tx, key).await?,
+            _ => false,
+        };
+        tx.commit().await?;
+        if taken && !repeats { Err(tenants::slug_taken(slug)) } else { Ok(()) }
+    }
+
     pub(crate) async fn provision(
         &self,
         context: &OperatorContext,
         order: Order,
     ) -> Result<Provisioned> {
-        let owner_pool = self.owner_pool()?;
-        // Of many who race for a slug that is taken, few should queue for a connection that can DDL.
-        if order.idempotency.is_none() && self.resolver().find_by_slug(&order.slug).await?.is_some()
-        {
-            return Err(tenants::slug_taken(&order.slug));
-        }
-        let provisioned = provisioner::provision(owner_pool, context, order).await?;
+        let provisioned = provisioner::provision(self.owner_pool()?, context, order).await?;
         if !provisioned.repeated {
             tracing::info!(tenant = %provisioned.tenant.id, slug = %provisioned.tenant.slug,
                 reason = context.reason(), "tenant created");

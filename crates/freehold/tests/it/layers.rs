@@ -15,12 +15,17 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("pooler", &["pool", "tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
     ("seal", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
     ("pool", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
-    ("tx", &["catalog", "control", "resolver", "provisioner", "migrator"]),
+    ("tx", &["catalog", "control", "resolver", "recorder", "provisioner", "migrator"]),
     ("policy", &["tx", "pool", "catalog", "control", "resolver", "provisioner", "migrator"]),
     (
         "catalog",
         &["control", "resolver", "provisioner", "pool", "actor::permits", "actor::require"],
     ),
+    (
+        "violations",
+        &["tx", "pool", "catalog", "control", "resolver", "recorder", "provisioner", "migrator"],
+    ),
+    ("recorder", &["control", "resolver", "provisioner", "migrator"]),
     ("resolver", &["control", "provisioner", "migrator"]),
     ("migrator", &["control", "provisioner", "resolver"]),
     ("provisioner", &["control", "resolver"]),

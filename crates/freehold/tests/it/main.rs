@@ -11,3 +11,4 @@ mod roles;
 mod sealing;
 mod support;
 mod transactions;
+mod violations;

@@ -452,10 +452,73 @@ async fn a_member_who_was_removed_is_refused_on_every_server_within_a_second() {
     let member = one.person(&acme, "member", Role::Member).await;
     both_answer(&one, &two, &member.token, 200, Value::Null).await;
     let path = format!("/v1/members/{}", member.id);
+    let before = one.log_in(&member.email).await;
     one.delete(&path).by(&acme.owner).send().await.expect(204);
     both_answer(&one, &two, &member.token, 401, json!("unauthenticated")).await;
+    let refresh = json!({"refresh_token": before["refresh_token"]});
+    two.post("/v1/auth/refresh", refresh).send().await.refused(401, "unauthenticated");
     let session = json!({"email": member.email, "password": freehold::testing::PASSWORD});
     two.post("/v1/auth/login", session).send().await.refused(403, "forbidden");
+}
+
+/// However it went: what a token named is gone from the catalog.
+#[tokio::test]
+async fn a_tenant_that_is_gone_is_refused_on_every_server_within_a_second() {
+    let (one, two) = two_servers().await;
+    let (acme, globex) = one.two_tenants().await;
+    let session = one.log_in(&acme.owner.email).await;
+    both_answer(&one, &two, &acme.owner.token, 200, Value::Null).await;
+    let gone = "DELETE FROM freehold.tenant WHERE slug = 'acme'";
+    one.sql().await.batch_execute(gone).await.unwrap();
+    both_answer(&one, &two, &acme.owner.token, 401, json!("unauthenticated")).await;
+    for service in [&one, &two] {
+        let body = json!({"refresh_token": session["refresh_token"]});
+        service.post("/v1/auth/refresh", body).send().await.refused(401, "unauthenticated");
+        let body = json!({"email": acme.owner.email, "password": freehold::testing::PASSWORD});
+        service.post("/v1/auth/login", body).send().await.refused(403, "forbidden");
+        service.get("/v1/data/orders").by(&globex.owner).send().await.expect(200);
+    }
+}
+
+/// A server that cannot hear of a change believes nothing for long.
+#[tokio::test]
+async fn a_suspension_that_a_server_cannot_hear_of_is_heeded_within_a_second() {
+    let (one, two) = two_servers().await;
+    let acme = one.tenant("acme").await;
+    both_answer(&one, &two, &acme.owner.token, 200, Value::Null).await;
+    let sql = one.sql().await;
+    let deafen = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND query = 'LISTEN freehold'";
+    let rows = sql.query(deafen, &[]).await.unwrap();
+    assert!(!rows.is_empty(), "nobody listened");
+    let context = OperatorContext::system("a test");
+    one.freehold.suspend_tenant(&context, acme.tenant.id).await.unwrap();
+    both_answer(&one, &two, &acme.owner.token, 403, json!("tenant_suspended")).await;
+    // A connection that is being made when the database is dropped would hold that up.
+    eventually("both listen again", Duration::from_secs(10), async || {
+        let rows = sql.query(&deafen.replace("pg_terminate_backend(pid)", "pid"), &[]).await;
+        rows.unwrap().len() >= 2
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operator_who_is_none_any_more_is_refused_at_once() {
+    let (one, two) = two_servers().await;
+    one.tenant("acme").await;
+    let operator = one.operator().await;
+    let list = async |service: &Service| service.get("/v1/tenants").by(&operator).send().await;
+    for service in [&one, &two] {
+        list(service).await.expect(200);
+    }
+    let demote = "UPDATE freehold.identity SET is_operator = false WHERE email LIKE 'operator@%'";
+    one.sql().await.batch_execute(demote).await.unwrap();
+    for service in [&one, &two] {
+        list(service).await.refused(401, "unauthenticated");
+    }
+    // Nor is a person one whom the service never knew, however well the token is signed.
+    let stranger = one.token(Uuid::new_v4(), None, Role::Operator);
+    one.get("/v1/tenants").bearer(&stranger).send().await.refused(401, "unauthenticated");
 }
 
 #[tokio::test]

@@ -13,3 +13,4 @@ mod router;
 mod sessions;
 mod signup;
 mod tenants;
+mod violations;

@@ -232,6 +232,60 @@ async fn a_session_moves_between_ones_own_tenants_only() {
     switch(&at_acme, "acme").send().await.refused(401, "unauthenticated");
 }
 
+/// More tenants than are listed to a person: each of them is still theirs.
+#[tokio::test]
+async fn who_belongs_to_more_tenants_than_are_listed_works_in_each() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    // The one that is asked for sorts behind the thousand and more.
+    service.tenant("zenith").await;
+    let sql = service.sql().await;
+    sql.batch_execute(
+        "INSERT INTO freehold.tenant (id, slug, name) SELECT gen_random_uuid(), 'many-' || n, 'Many' FROM generate_series(1, 1100) n",
+    )
+    .await
+    .unwrap();
+    sql.execute(
+        "INSERT INTO freehold.membership (tenant_id, identity_id, role) SELECT id, $1, 'member' FROM freehold.tenant WHERE slug <> 'acme'",
+        &[&acme.owner.id],
+    )
+    .await
+    .unwrap();
+    let body = json!({"email": acme.owner.email, "password": PASSWORD});
+    log_in(&service, body.clone()).await.refused(409, "tenant_required");
+    let mut named = body;
+    named["tenant"] = json!("zenith");
+    let tokens = log_in(&service, named).await.expect(200).json();
+    assert_eq!(tokens["tenant"]["slug"], "zenith");
+    let fresh = refresh(&service, &tokens["refresh_token"]).await.expect(200).json();
+    assert_eq!(fresh["tenant"]["slug"], "zenith");
+    let me = service.get("/v1/me").bearer(fresh["access_token"].as_str().unwrap());
+    let me = me.send().await.expect(200).json();
+    assert_eq!(me["tenant"]["slug"], "zenith");
+    assert_eq!(me["tenants"].as_array().unwrap().len(), 1000);
+    for slug in ["acme", "zenith"] {
+        let token = fresh["access_token"].as_str().unwrap();
+        let call = service.post("/v1/auth/switch", json!({"tenant": slug})).bearer(token);
+        assert_eq!(call.send().await.expect(200).json()["tenant"]["slug"], slug);
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_no_slug_is_one_that_there_is_not() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let token = service.sign_in(&acme.owner.email).await;
+    let wrong = json!({"email": acme.owner.email, "password": "not the password"});
+    let expected = log_in(&service, wrong).await.refused(401, "unauthenticated");
+    for slug in ["", "ACME", "acme ", "acme\u{0}", "acme' OR true --", "аcme", &"a".repeat(10_000)]
+    {
+        let body = json!({"email": acme.owner.email, "password": PASSWORD, "tenant": slug});
+        assert_eq!(log_in(&service, body).await.bytes(), expected.bytes(), "{slug:?}");
+        let call = service.post("/v1/auth/switch", json!({"tenant": slug})).bearer(&token);
+        call.send().await.refused(404, "not_found");
+    }
+}
+
 #[tokio::test]
 async fn an_operator_signs_in_outside_of_any_tenant() {
     let service = Service::start(Setup::default()).await;

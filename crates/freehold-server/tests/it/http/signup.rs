@@ -1,6 +1,9 @@
 //! A person makes a tenant of their own, if the service lets people do so.
 
+use std::collections::BTreeMap;
+
 use freehold::testing::PASSWORD;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Service, Setup, text};
@@ -116,6 +119,63 @@ async fn sign_ups_of_one_client_are_limited() {
             assert!(!answer.header("retry-after").is_empty());
         }
     }
+}
+
+/// From one address, within the limits that a server has unless it is told otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_thousand_who_sign_up_for_one_slug_one_gets_it() {
+    let service = Service::start(Setup { per_email: 10, per_client: 60, ..Setup::default() }).await;
+    for (slug, different) in [("initech", true), ("initrode", false)] {
+        let before = service.catalog_counts().await;
+        let answers = join_all((0..1000).map(|n| {
+            let email = if different { format!("p{n}@x.example") } else { "p@x.example".into() };
+            sign_up(&service, wish(slug, &email))
+        }));
+        let mut tally = BTreeMap::new();
+        for answer in answers.await {
+            *tally.entry(answer.status).or_insert(0) += 1;
+            if answer.status != 201 {
+                answer.refused(409, "slug_taken");
+            }
+        }
+        assert_eq!(tally, BTreeMap::from([(201, 1), (409, 999)]), "{slug}");
+        let made = service.catalog_counts().await;
+        let made: Vec<_> = made.iter().zip(before).map(|(now, before)| now - before).collect();
+        assert_eq!(made, [1, 1, 1, 0, 0], "tenant, person, membership, and nothing else");
+    }
+}
+
+#[tokio::test]
+async fn which_slugs_are_taken_cannot_be_asked_without_limit() {
+    let service = Service::start(Setup { per_client: 3, ..Setup::default() }).await;
+    for slug in ["acme", "globex", "initech", "initrode"] {
+        service.tenant(slug).await;
+    }
+    let ask = async |n: usize, slug: &str| {
+        sign_up(&service, wish(slug, &format!("p{n}@x.example"))).await
+    };
+    for (n, slug) in ["acme", "globex", "initech"].into_iter().enumerate() {
+        ask(n, slug).await.refused(409, "slug_taken");
+    }
+    ask(3, "initrode").await.refused(429, "rate_limited");
+    // Who was told a moment ago learns nothing by asking again.
+    ask(4, "acme").await.refused(409, "slug_taken");
+}
+
+#[tokio::test]
+async fn a_slug_whose_first_asker_fails_goes_to_the_next() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let mut stranger = wish("initech", &acme.owner.email);
+    stranger["password"] = json!("not the password");
+    let answers = join_all((0..6).map(|n| match n {
+        0..3 => sign_up(&service, stranger.clone()),
+        _ => sign_up(&service, wish("initech", &format!("p{n}@x.example"))),
+    }));
+    let mut statuses: Vec<_> = answers.await.iter().map(|answer| answer.status).collect();
+    statuses.sort_unstable();
+    // Whether the strangers hear of their password or of the slug depends on who came first.
+    assert_eq!(statuses, [201, 409, 409, 409, 409, 409]);
 }
 
 #[tokio::test]

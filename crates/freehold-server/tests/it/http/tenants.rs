@@ -68,6 +68,27 @@ async fn of_a_thousand_who_ask_for_one_slug_one_gets_it() {
     assert_eq!((schemas.len(), &schemas), (1, &tenants), "a loser left something behind");
 }
 
+/// With an owner too, whose password is costly to hash, and under different keys.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_thousand_who_bring_an_owner_and_a_key_one_gets_the_slug() {
+    let office = Office::open().await;
+    let answers = join_all((0..1000).map(|n| {
+        let owner = json!({"email": format!("owner{n}@acme.example"), "password": PASSWORD});
+        let body = json!({"slug": "acme", "name": "Acme", "owner": owner});
+        let call = office.service.post("/v1/tenants", body).by(&office.operator);
+        call.header("idempotency-key", &format!("key {n}")).send()
+    }));
+    let answers = answers.await;
+    assert_eq!(tally(&answers), BTreeMap::from([(201, 1), (409, 999)]));
+    for answer in answers.into_iter().filter(|answer| answer.status == 409) {
+        answer.refused(409, "slug_taken");
+    }
+    let (schemas, tenants) = office.schemas_and_tenants().await;
+    assert_eq!((schemas.len(), &schemas), (1, &tenants), "a loser left something behind");
+    // One tenant, the operator and its owner, one membership, no invitation, one key.
+    assert_eq!(office.service.catalog_counts().await, [1, 2, 1, 0, 1]);
+}
+
 #[tokio::test]
 async fn a_request_that_is_sent_again_gets_the_first_answer() {
     let office = Office::open().await;
@@ -86,7 +107,11 @@ async fn a_request_that_is_sent_again_gets_the_first_answer() {
     // Another key is another request, and another operator's key another key.
     office.create(body.clone(), Some("key 2")).await.refused(409, "slug_taken");
     let globex = json!({"slug": "globex", "name": "Globex"});
-    let other = office.service.token(Uuid::new_v4(), None, freehold::Role::Operator);
+    let context = freehold::OperatorContext::system("a test");
+    let other =
+        office.service.freehold.create_operator(&context, "op@x.example", Some(PASSWORD.into()));
+    let other = other.await.unwrap().as_uuid();
+    let other = office.service.token(other, None, freehold::Role::Operator);
     let call = office.service.post("/v1/tenants", globex).bearer(&other);
     let made = call.header("idempotency-key", "key 1").send().await.expect(201).json();
     assert_ne!(made["id"], first["id"]);
