@@ -46,9 +46,9 @@ pub struct InitReport {
 }
 
 /// Functions of PostgreSQL that anybody may call, through which tenants could meet or harm each
-/// other: large objects carry no row-level security, and the signals reach sessions of the same
-/// role, which all tenants share.
-const DANGEROUS: &[&str] = &[
+/// other: large objects carry no row-level security, the signals reach sessions of the same role,
+/// which all tenants share, and a session's prepared statements show what others asked over it.
+pub(crate) const DANGEROUS: &[&str] = &[
     "lo_creat",
     "lo_create",
     "lo_from_bytea",
@@ -69,6 +69,7 @@ const DANGEROUS: &[&str] = &[
     "lo_export",
     "pg_terminate_backend",
     "pg_cancel_backend",
+    "pg_prepared_statement",
 ];
 
 /// Prepares the database that `admin_url` leads to, as a superuser or as a role with CREATEROLE

@@ -134,6 +134,7 @@ pub mod axum;
 mod catalog;
 mod context;
 pub mod control;
+pub mod doctor;
 mod error;
 mod ids;
 mod init;

@@ -2,6 +2,7 @@
 
 mod config;
 mod dev;
+mod doctor;
 mod init;
 mod migrate;
 mod operator;
@@ -49,6 +50,8 @@ enum Command {
     /// Bring the template and every tenant to the newest migration
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
+    /// Compare the real database with what must hold, over the whole fleet
+    Doctor(doctor::DoctorArgs),
     /// Print the OpenAPI document
     Openapi,
 }
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
             Command::Tenant(command) => tenant::run(command).await,
             Command::Operator(command) => operator::run(command).await,
             Command::Migrate(command) => migrate::run(command).await,
+            Command::Doctor(args) => doctor::run(args).await,
             Command::Openapi => {
                 Output::text(&crate::http::openapi_json());
                 Ok(ExitCode::SUCCESS)
