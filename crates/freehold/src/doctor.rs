@@ -25,10 +25,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::Options;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool;
 use crate::tls::{self, Target};
-use crate::Options;
 
 use self::check::{Probe, Sight};
 use self::examination::Examination;
@@ -174,10 +174,7 @@ pub async fn examine(options: &Options, doctor: &DoctorOptions) -> Result<Doctor
     let mut repairs = Vec::new();
     if doctor.fix {
         let owner = owner.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::Setup,
-                "repairs need the owner role: give DATABASE_OWNER_URL too",
-            )
+            Error::new(ErrorKind::Setup, "repairs need the owner role: give DATABASE_OWNER_URL too")
         })?;
         repairs = repair(owner, doctor).await?;
     }
@@ -217,6 +214,18 @@ async fn repair(owner: &Target, doctor: &DoctorOptions) -> Result<Vec<Repair>> {
     examination.repair().await
 }
 
+/// The lines of the file that the catalog is compared with, from a database that was just prepared.
+#[cfg(feature = "testing")]
+pub(crate) async fn describe_catalog(database: &Target) -> Result<String> {
+    let client = pool::connect(database).await?;
+    let rows = client.simple_query(&catalog::describe()).await?;
+    let line = |message: &tokio_postgres::SimpleQueryMessage| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(|line| format!("{line}\n")),
+        _ => None,
+    };
+    Ok(rows.iter().filter_map(line).collect())
+}
+
 /// The critical findings that the app role can see by itself, as sentences: what a readiness probe
 /// asks.
 pub(crate) async fn list_critical(app: &Target) -> Result<Vec<String>> {
@@ -231,7 +240,8 @@ pub(crate) async fn list_critical(app: &Target) -> Result<Vec<String>> {
         examination.ask(probe).await?;
     }
     let report = examination.end();
-    let unknown = report.not_checked.iter().map(|missing| format!("{}: {}", missing.code, missing.reason));
+    let unknown =
+        report.not_checked.iter().map(|missing| format!("{}: {}", missing.code, missing.reason));
     let found = report.findings.iter().filter(|f| f.check.severity == Severity::Critical);
     let found = found.flat_map(|finding| {
         finding.examples.iter().map(|example| {

@@ -363,6 +363,16 @@ impl Freehold {
         policy::list_unprotected(&client, limit).await
     }
 
+    /// What [`doctor`] finds critical, as far as the app role can see it, a sentence each: the
+    /// other half of a readiness probe. It reads the whole fleet's entries in PostgreSQL's catalog,
+    /// which takes seconds for a large one, so ask now and then.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`]; [`ErrorKind::Setup`] if the catalog does not fit this build.
+    pub async fn list_critical(&self) -> Result<Vec<String>> {
+        doctor::list_critical(&self.0.app.target()).await
+    }
+
     /// The connections as `freehold_app`, at this moment.
     pub fn pool_status(&self) -> PoolStatus {
         self.0.app.status()

@@ -89,8 +89,7 @@ pub(super) async fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
         Output::text(&describe(&report));
     }
     let bad = report.count(Severity::Critical) > 0
-        || args.strict
-            && (report.count(Severity::Warning) > 0 || !report.not_checked.is_empty());
+        || args.strict && (report.count(Severity::Warning) > 0 || !report.not_checked.is_empty());
     Ok(if bad { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
 }
 
@@ -115,7 +114,11 @@ fn describe(report: &DoctorReport) -> String {
             None => "repaired".to_owned(),
             Some(error) => format!("not repaired, {error}"),
         };
-        let _ = writeln!(text, "{} {}: {outcome}\n      {}", repair.code, repair.object, repair.statement);
+        let _ = writeln!(
+            text,
+            "{} {}: {outcome}\n      {}",
+            repair.code, repair.object, repair.statement
+        );
     }
     for severity in [Severity::Critical, Severity::Warning, Severity::Info] {
         let findings = report.findings.iter().filter(|f| f.check.severity == severity);
@@ -129,7 +132,11 @@ fn describe(report: &DoctorReport) -> String {
     if !report.not_checked.is_empty() {
         let _ = writeln!(text, "\nNOT CHECKED");
         for missing in &report.not_checked {
-            let _ = writeln!(text, "{} {}\n      because {}", missing.code, missing.title, missing.reason);
+            let _ = writeln!(
+                text,
+                "{} {}\n      because {}",
+                missing.code, missing.title, missing.reason
+            );
         }
     }
     let _ = write!(

@@ -11,7 +11,7 @@ pub(super) const EXPECTED: &str = include_str!("catalog.txt");
 
 /// The same lines from the real database. The owner's own rights are left out: which there are
 /// depends on the version of PostgreSQL.
-const ACTUAL: &str = "
+pub(super) const ACTUAL: &str = "
 actual(kind, name, definition) AS MATERIALIZED (
   SELECT 'table', c.relname::text, CASE WHEN c.relrowsecurity THEN 'enabled' ELSE 'disabled' END
     || CASE WHEN c.relforcerowsecurity THEN ', forced' ELSE ', not forced' END
@@ -19,7 +19,8 @@ actual(kind, name, definition) AS MATERIALIZED (
   UNION ALL
   SELECT 'policy', c.relname || '.' || p.polname, CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END
     || ' ' || p.polcmd::text || ' to ' || (SELECT string_agg(CASE r WHEN 0 THEN 'public' ELSE r::regrole::text END, ' ' ORDER BY 1) FROM unnest(p.polroles) r)
-    || ' using ' || coalesce(pg_get_expr(p.polqual, p.polrelid), '-') || ' check ' || coalesce(pg_get_expr(p.polwithcheck, p.polrelid), '-')
+    || ' using ' || coalesce(regexp_replace(pg_get_expr(p.polqual, p.polrelid), '\\s+', ' ', 'g'), '-')
+    || ' check ' || coalesce(regexp_replace(pg_get_expr(p.polwithcheck, p.polrelid), '\\s+', ' ', 'g'), '-')
   FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relnamespace = 'freehold'::regnamespace
   UNION ALL
   SELECT 'function', p.oid::regprocedure::text, 'returns ' || format_type(p.prorettype, NULL)
@@ -41,7 +42,21 @@ actual(kind, name, definition) AS MATERIALIZED (
   ) o(name, acl, owner), LATERAL aclexplode(o.acl) a
   WHERE a.grantee <> o.owner
   GROUP BY o.name
-), line AS MATERIALIZED (
+)";
+
+/// The question whose answer is `catalog.txt`.
+#[cfg(feature = "testing")]
+pub(super) fn describe() -> String {
+    format!(
+        "SET LOCAL search_path = pg_catalog, pg_temp;
+         WITH {ACTUAL}
+         SELECT kind || E'\\t' || name || E'\\t' || definition FROM actual
+         ORDER BY kind COLLATE \"C\", name COLLATE \"C\""
+    )
+}
+
+const DIFFERENCE: &str = "
+{actual_catalog}, line AS MATERIALIZED (
   SELECT string_to_array(line, E'\\t') AS part FROM string_to_table({expected_catalog}, E'\\n') line WHERE line <> ''
 ), expected(kind, name, definition) AS MATERIALIZED (
   SELECT part[1], part[2], part[3] FROM line
@@ -53,7 +68,7 @@ actual(kind, name, definition) AS MATERIALIZED (
 
 pub(super) const PROBES: &[Probe] = &[Probe {
     sight: Sight::Anyone,
-    with: ACTUAL,
+    with: DIFFERENCE,
     sql: "
 SELECT CASE kind WHEN 'table' THEN 'FH106' WHEN 'policy' THEN 'FH107' WHEN 'function' THEN 'FH108' ELSE 'FH109' END AS code,
   CASE WHEN kind = 'rights' AND name LIKE 'schema %' OR kind IN ('function', 'rights') AND name LIKE 'freehold.%' THEN name ELSE 'freehold.' || name END AS object,

@@ -9,9 +9,9 @@
 //! schema to schema; these are left out. So two checks that differ in nothing but which label of
 //! an enum, or which function of the tenant's own, they name count as the same.
 
+use super::Example;
 use super::check::{Check, Severity, Sight};
 use super::examination::{Examination, scope};
-use super::Example;
 use crate::error::Result;
 
 /// Differences named of one schema.
@@ -58,58 +58,67 @@ const OBJECTS: &str = r#"
   FROM pg_class c JOIN scope s ON s.oid = c.relnamespace
 ), label AS MATERIALIZED (
   SELECT oid, CASE WHEN oid < 16384 THEN oid::text ELSE typname::text END AS type FROM pg_type
-), tree(text) AS MATERIALIZED (
+), stored(text) AS (
   SELECT adbin::text FROM pg_attrdef d JOIN rel ON rel.oid = d.adrelid
-  UNION SELECT conbin::text FROM pg_constraint k JOIN scope s ON s.oid = k.connamespace WHERE conbin IS NOT NULL
-  UNION SELECT indexprs::text FROM pg_index i JOIN rel ON rel.oid = i.indexrelid WHERE indexprs IS NOT NULL
-  UNION SELECT indpred::text FROM pg_index i JOIN rel ON rel.oid = i.indexrelid WHERE indpred IS NOT NULL
-  UNION SELECT tgqual::text FROM pg_trigger t JOIN rel ON rel.oid = t.tgrelid WHERE tgqual IS NOT NULL
-  UNION SELECT polqual::text FROM pg_policy p JOIN rel ON rel.oid = p.polrelid WHERE polqual IS NOT NULL AND polname <> 'tenant_isolation'
-  UNION SELECT polwithcheck::text FROM pg_policy p JOIN rel ON rel.oid = p.polrelid WHERE polwithcheck IS NOT NULL AND polname <> 'tenant_isolation'
-  UNION SELECT relpartbound::text FROM rel WHERE relpartbound IS NOT NULL
-  UNION SELECT partexprs::text FROM pg_partitioned_table p JOIN rel ON rel.oid = p.partrelid WHERE partexprs IS NOT NULL
-  UNION SELECT prosqlbody::text FROM pg_proc p JOIN scope s ON s.oid = p.pronamespace WHERE prosqlbody IS NOT NULL
-  UNION SELECT proargdefaults::text FROM pg_proc p JOIN scope s ON s.oid = p.pronamespace WHERE proargdefaults IS NOT NULL
-  UNION SELECT ev_action::text || ev_qual::text FROM pg_rewrite r JOIN rel ON rel.oid = r.ev_class
+  UNION ALL SELECT conbin::text FROM pg_constraint k JOIN scope s ON s.oid = k.connamespace WHERE conbin IS NOT NULL
+  UNION ALL SELECT indexprs::text FROM pg_index i JOIN rel ON rel.oid = i.indexrelid WHERE indexprs IS NOT NULL
+  UNION ALL SELECT indpred::text FROM pg_index i JOIN rel ON rel.oid = i.indexrelid WHERE indpred IS NOT NULL
+  UNION ALL SELECT tgqual::text FROM pg_trigger t JOIN rel ON rel.oid = t.tgrelid WHERE tgqual IS NOT NULL
+  UNION ALL SELECT polqual::text FROM pg_policy p JOIN rel ON rel.oid = p.polrelid WHERE polqual IS NOT NULL AND polname <> 'tenant_isolation'
+  UNION ALL SELECT polwithcheck::text FROM pg_policy p JOIN rel ON rel.oid = p.polrelid WHERE polwithcheck IS NOT NULL AND polname <> 'tenant_isolation'
+  UNION ALL SELECT relpartbound::text FROM rel WHERE relpartbound IS NOT NULL
+  UNION ALL SELECT partexprs::text FROM pg_partitioned_table p JOIN rel ON rel.oid = p.partrelid WHERE partexprs IS NOT NULL
+  UNION ALL SELECT prosqlbody::text FROM pg_proc p JOIN scope s ON s.oid = p.pronamespace WHERE prosqlbody IS NOT NULL
+  UNION ALL SELECT proargdefaults::text FROM pg_proc p JOIN scope s ON s.oid = p.pronamespace WHERE proargdefaults IS NOT NULL
+  UNION ALL SELECT ev_action::text FROM pg_rewrite r JOIN rel ON rel.oid = r.ev_class
+  UNION ALL SELECT ev_qual::text FROM pg_rewrite r JOIN rel ON rel.oid = r.ev_class WHERE ev_qual::text <> '<>'
+-- Most are the same text in every tenant. The numbers of objects go first, which is quick and
+-- leaves few; then positions in the source, and constants that are numbers of objects.
+), tree AS MATERIALIZED (
+  SELECT hashtextextended(text, 0) AS text, regexp_replace(min(text COLLATE "C"), ' \d{5,}', '', 'g') AS short
+  FROM stored GROUP BY hashtextextended(text, 0)
+), short AS MATERIALIZED (
+  SELECT short, hashtextextended(regexp_replace(short, ':consttype(?: 2205)? :consttypmod[^\[{}]*\[[^\]]*\]| :(?:stmt_)?(?:location|len)(?: -?\d+)?', '', 'g'), 0) AS form,
+    short ~ ':consttype(?: 2205)? :consttypmod' AS names_object
+  FROM (SELECT DISTINCT short FROM tree) t
 ), form AS MATERIALIZED (
-  SELECT text, hashtextextended(regexp_replace(text,
-    ':consttype (?:2205|\d{5,}) [^\[{}]*\[[^\]]*\]| :(?:stmt_)?(?:location|len) -?\d+| \d{5,}', '', 'g'), 0) AS form
-  FROM tree
+  SELECT t.text, s.form, s.names_object FROM tree t JOIN short s USING (short)
 ), view AS MATERIALIZED (
-  SELECT c.oid, c.relname, c.nspname, f.form
-  FROM rel c JOIN pg_rewrite r ON r.ev_class = c.oid AND r.rulename = '_RETURN' JOIN form f ON f.text = r.ev_action::text || r.ev_qual::text
+  SELECT c.oid, c.relname, f.form
+  FROM rel c JOIN pg_rewrite r ON r.ev_class = c.oid AND r.rulename = '_RETURN' JOIN form f ON f.text = hashtextextended(r.ev_action::text, 0)
 ), printed AS MATERIALIZED (
-  SELECT DISTINCT ON (relname, form) relname, form, replace(pg_get_viewdef(oid), nspname, '@') AS query FROM view ORDER BY relname, form, oid
+  SELECT s.relname, s.form, replace(pg_get_viewdef(s.oid), rel.nspname, '@') AS query
+  FROM (SELECT relname, form, min(oid::int8)::oid AS oid FROM view GROUP BY relname, form) s JOIN rel ON rel.oid = s.oid
 ), object AS (
   SELECT c.relnamespace AS schema, 'shape' AS aspect, 'column' AS kind, c.relname::text AS part, a.attname::text AS name,
     hashtextextended(concat_ws('|', l.type, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, a.attcollation, a.attislocal, a.attoptions::text,
-      CASE WHEN a.attgenerated = '' AND d.adbin::text ~ ':consttype (?:2205|\d{5,})' THEN replace(pg_get_expr(d.adbin, 0), c.nspname, '@') ELSE f.form::text END), 0) AS hash
+      CASE WHEN a.attgenerated = '' AND f.names_object THEN replace(pg_get_expr(d.adbin, 0), c.nspname, '@') ELSE f.form::text END), 0) AS hash
   FROM rel c JOIN pg_attribute a ON a.attrelid = c.oid JOIN label l ON l.oid = a.atttypid
-  LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum LEFT JOIN form f ON f.text = d.adbin::text
+  LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum LEFT JOIN form f ON f.text = hashtextextended(d.adbin::text, 0)
   WHERE c.relkind IN ('r', 'p', 'c', 'f') AND a.attnum > 0 AND NOT a.attisdropped
   UNION ALL
   SELECT c.relnamespace, 'shape', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' ELSE 'table' END, '', c.relname::text,
     hashtextextended(concat_ws('|', c.relkind, c.relpersistence, c.reloptions::text, c.relispartition, c.relam, c.relreplident, f.form, p.partstrat, p.partattrs::text, g.form,
       q.seqtypid, q.seqstart, q.seqincrement, q.seqmax, q.seqmin, q.seqcache, q.seqcycle,
       (SELECT string_agg(b.relname, ',' ORDER BY i.inhseqno) FROM pg_inherits i JOIN pg_class b ON b.oid = i.inhparent WHERE i.inhrelid = c.oid)), 0)
-  FROM rel c LEFT JOIN form f ON f.text = c.relpartbound::text LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
-  LEFT JOIN form g ON g.text = p.partexprs::text LEFT JOIN pg_sequence q ON q.seqrelid = c.oid
+  FROM rel c LEFT JOIN form f ON f.text = hashtextextended(c.relpartbound::text, 0) LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
+  LEFT JOIN form g ON g.text = hashtextextended(p.partexprs::text, 0) LEFT JOIN pg_sequence q ON q.seqrelid = c.oid
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
   UNION ALL
   SELECT k.connamespace, 'shape', 'constraint', coalesce(c.relname::text, t.typname::text), k.conname::text,
     hashtextextended(concat_ws('|', k.contype, k.condeferrable, k.condeferred, k.convalidated, k.conkey::text, k.confkey::text, r.relname, k.confupdtype, k.confdeltype, k.confmatchtype, f.form), 0)
   FROM pg_constraint k JOIN scope s ON s.oid = k.connamespace LEFT JOIN pg_class c ON c.oid = k.conrelid LEFT JOIN pg_type t ON t.oid = k.contypid
-  LEFT JOIN pg_class r ON r.oid = k.confrelid LEFT JOIN form f ON f.text = k.conbin::text
+  LEFT JOIN pg_class r ON r.oid = k.confrelid LEFT JOIN form f ON f.text = hashtextextended(k.conbin::text, 0)
   UNION ALL
   SELECT c.relnamespace, 'shape', 'index', b.relname::text, c.relname::text,
     hashtextextended(concat_ws('|', i.indisunique, i.indisprimary, i.indnullsnotdistinct, i.indisvalid, i.indisreplident, i.indkey::text, i.indoption::text, i.indcollation::text, i.indnkeyatts,
       c.relam, c.reloptions::text, f.form, g.form), 0)
   FROM pg_index i JOIN rel c ON c.oid = i.indexrelid JOIN pg_class b ON b.oid = i.indrelid
-  LEFT JOIN form f ON f.text = i.indexprs::text LEFT JOIN form g ON g.text = i.indpred::text
+  LEFT JOIN form f ON f.text = hashtextextended(i.indexprs::text, 0) LEFT JOIN form g ON g.text = hashtextextended(i.indpred::text, 0)
   UNION ALL
   SELECT c.relnamespace, 'shape', 'trigger', c.relname::text, CASE WHEN t.tgisinternal THEN 'of a constraint, disabled' ELSE t.tgname::text END,
     hashtextextended(CASE WHEN t.tgisinternal THEN '' ELSE concat_ws('|', p.proname, t.tgtype, t.tgenabled, t.tgattr::text, encode(t.tgargs, 'hex'), t.tgdeferrable, t.tginitdeferred, t.tgoldtable, t.tgnewtable, f.form) END, 0)
-  FROM pg_trigger t JOIN rel c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid LEFT JOIN form f ON f.text = t.tgqual::text
+  FROM pg_trigger t JOIN rel c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid LEFT JOIN form f ON f.text = hashtextextended(t.tgqual::text, 0)
   WHERE NOT t.tgisinternal OR t.tgenabled <> 'O'
   UNION ALL
   SELECT p.pronamespace, 'shape', 'function', '', format('%s(%s)', p.proname, a.types),
@@ -117,7 +126,7 @@ const OBJECTS: &str = r#"
       replace(p.prosrc, s.nspname, '@'), f.form, g.form), 0)
   FROM pg_proc p JOIN scope s ON s.oid = p.pronamespace JOIN label r ON r.oid = p.prorettype
   CROSS JOIN LATERAL (SELECT string_agg(CASE WHEN y.oid < 16384 THEN format_type(y.oid, NULL) ELSE y.typname END, ', ' ORDER BY x.place) AS types FROM unnest(p.proargtypes) WITH ORDINALITY x(type, place) JOIN pg_type y ON y.oid = x.type) a
-  LEFT JOIN form f ON f.text = p.prosqlbody::text LEFT JOIN form g ON g.text = p.proargdefaults::text
+  LEFT JOIN form f ON f.text = hashtextextended(p.prosqlbody::text, 0) LEFT JOIN form g ON g.text = hashtextextended(p.proargdefaults::text, 0)
   UNION ALL
   SELECT t.typnamespace, 'shape', 'type', '', t.typname::text,
     hashtextextended(concat_ws('|', t.typtype, l.type, t.typnotnull, t.typdefault, t.typtypmod,
@@ -130,7 +139,7 @@ const OBJECTS: &str = r#"
   UNION ALL
   SELECT c.relnamespace, 'shape', 'rule', c.relname::text, r.rulename::text,
     hashtextextended(concat_ws('|', r.ev_type, r.ev_enabled, r.is_instead, f.form), 0)
-  FROM pg_rewrite r JOIN rel c ON c.oid = r.ev_class LEFT JOIN form f ON f.text = r.ev_action::text || r.ev_qual::text
+  FROM pg_rewrite r JOIN rel c ON c.oid = r.ev_class LEFT JOIN form f ON f.text = hashtextextended(r.ev_action::text, 0)
   WHERE r.rulename <> '_RETURN'
   UNION ALL
   SELECT c.relnamespace, 'rights', 'rights on', '', c.relname::text, hashtextextended((SELECT string_agg(i::text, ' ' ORDER BY i::text) FROM unnest(c.relacl) i), 0)
@@ -144,7 +153,7 @@ const OBJECTS: &str = r#"
   UNION ALL
   SELECT c.relnamespace, 'policies', 'policy', c.relname::text, p.polname::text,
     hashtextextended(concat_ws('|', p.polpermissive, p.polcmd, p.polroles::text, f.form, '/', g.form), 0)
-  FROM pg_policy p JOIN rel c ON c.oid = p.polrelid LEFT JOIN form f ON f.text = p.polqual::text LEFT JOIN form g ON g.text = p.polwithcheck::text
+  FROM pg_policy p JOIN rel c ON c.oid = p.polrelid LEFT JOIN form f ON f.text = hashtextextended(p.polqual::text, 0) LEFT JOIN form g ON g.text = hashtextextended(p.polwithcheck::text, 0)
   WHERE p.polname <> 'tenant_isolation'
 )"#;
 
@@ -214,7 +223,8 @@ async fn compare(examination: &mut Examination<'_>) -> Result<()> {
     schemas.sort_unstable();
     schemas.dedup();
     let list: Vec<String> = schemas.iter().map(|schema| format!("'{schema}'")).collect();
-    let named_max = if examination.examples_max() > SCHEMAS_MAX { usize::MAX >> 1 } else { NAMED_MAX };
+    let named_max =
+        if examination.examples_max() > SCHEMAS_MAX { usize::MAX >> 1 } else { NAMED_MAX };
     let named = format!("{scope}{OBJECTS}{NAMED}")
         .replace("{schemas}", &format!("WHERE nspname IN ({})", list.join(", ")))
         .replace("{named_max}", &named_max.to_string());

@@ -21,10 +21,8 @@ constant AS MATERIALIZED (
   FROM fleet f
 ), isolation AS MATERIALIZED (
   SELECT p.oid, p.polrelid, p.polpermissive, p.polcmd, p.polroles, c.relname, f.nspname, f.tenant,
-    CASE WHEN strpos(p.polqual::text, f.signed) > 0 THEN replace(p.polqual::text, f.signed, '@')
-         ELSE replace(p.polqual::text, f.bytes, '@') END AS using_form,
-    CASE WHEN strpos(p.polwithcheck::text, f.signed) > 0 THEN replace(p.polwithcheck::text, f.signed, '@')
-         ELSE replace(p.polwithcheck::text, f.bytes, '@') END AS check_form
+    md5(replace(p.polqual::text, CASE WHEN strpos(p.polqual::text, f.signed) > 0 THEN f.signed ELSE f.bytes END, '@')) AS using_form,
+    md5(replace(p.polwithcheck::text, CASE WHEN strpos(p.polwithcheck::text, f.signed) > 0 THEN f.signed ELSE f.bytes END, '@')) AS check_form
   FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN constant f ON f.oid = c.relnamespace
   WHERE p.polname = 'tenant_isolation'
 ), sample AS (

@@ -86,9 +86,8 @@ async fn try_out(examination: &mut Examination<'_>, app: &Target) -> Result<()> 
             if version < (1, 21) || statements_max == Some(0) {
                 let statements = statements_max.map_or("unknown".to_owned(), |max| max.to_string());
                 let (major, minor) = version;
-                let detail = format!(
-                    "PgBouncer {major}.{minor}, max_prepared_statements is {statements}"
-                );
+                let detail =
+                    format!("PgBouncer {major}.{minor}, max_prepared_statements is {statements}");
                 examination.add(&CHECKS[2], found(&detail), None, 1);
             }
         }

@@ -38,14 +38,16 @@ house AS MATERIALIZED (
         sql: "
 SELECT 'FH301' AS code, o.object, 'it belongs to ' || o.owner::regrole::text AS detail, NULL::text AS fix
 FROM (
-  SELECT format('schema %I', n.nspname) AS object, n.nspowner AS owner FROM pg_namespace n JOIN house h ON h.oid = n.oid
+  SELECT format('schema %I', n.nspname) AS object, n.nspowner AS owner, n.oid FROM pg_namespace n JOIN house h ON h.oid = n.oid
   UNION ALL
-  SELECT format('%I.%I', h.nspname, c.relname), c.relowner FROM pg_class c JOIN house h ON h.oid = c.relnamespace WHERE c.relkind NOT IN ('i', 'I', 'c')
+  SELECT format('%I.%I', h.nspname, c.relname), c.relowner, c.oid FROM pg_class c JOIN house h ON h.oid = c.relnamespace WHERE c.relkind NOT IN ('i', 'I', 'c')
   UNION ALL
-  SELECT format('%I.%I()', h.nspname, p.proname), p.proowner FROM pg_proc p JOIN house h ON h.oid = p.pronamespace
+  SELECT format('%I.%I()', h.nspname, p.proname), p.proowner, p.oid FROM pg_proc p JOIN house h ON h.oid = p.pronamespace
   UNION ALL
-  SELECT format('type %I.%I', h.nspname, t.typname), t.typowner FROM pg_type t JOIN house h ON h.oid = t.typnamespace WHERE t.typtype IN ('e', 'd', 'r')
-) o WHERE o.owner <> 'freehold_owner'::regrole",
+  SELECT format('type %I.%I', h.nspname, t.typname), t.typowner, t.oid FROM pg_type t JOIN house h ON h.oid = t.typnamespace WHERE t.typtype IN ('e', 'd', 'r')
+) o WHERE o.owner <> 'freehold_owner'::regrole
+  -- An extension's own belong to whoever made it; that it is here is another finding.
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = o.oid AND d.deptype = 'e')",
         checks: &[Check {
             code: "FH301",
             severity: Severity::Critical,
@@ -117,16 +119,7 @@ CROSS JOIN LATERAL (
     ('freehold_app', 'freehold_viewer', 'freehold_member', 'freehold_admin', 'freehold_analytics'))) g
 WHERE (n.nspname IN ('public', 'freehold') OR n.oid IN (SELECT oid FROM fleet)) AND g.role IS NOT NULL
 UNION ALL
-SELECT 'FH306', format('schema %I', f.nspname), 'its rights are ' || coalesce(array_to_string(f.nspacl, ' '), 'the default')
-    || '; expected: USAGE for freehold_app, freehold_viewer and freehold_analytics',
-  format('GRANT USAGE ON SCHEMA %I TO freehold_app, freehold_viewer, freehold_analytics', f.nspname)
-FROM fleet f
-WHERE f.nspname <> 'freehold_template' AND (
-  SELECT string_agg(a.grantee::regrole::text || a.privilege_type, ' ' ORDER BY a.grantee::regrole::text, a.privilege_type)
-  FROM aclexplode(f.nspacl) a WHERE a.grantee NOT IN (0, f.nspowner)
-) IS DISTINCT FROM 'freehold_analyticsUSAGE freehold_appUSAGE freehold_viewerUSAGE'
-UNION ALL
-SELECT 'FH307', 'default privileges of ' || d.defaclrole::regrole::text || coalesce(format(' in schema %I', n.nspname), ''),
+SELECT 'FH307', 'default privileges of ' || d.defaclrole::regrole::text || coalesce(' in schema ' || quote_ident(n.nspname), ''),
   'new ' || CASE d.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions' WHEN 'T' THEN 'types' ELSE 'schemas' END
     || ' get the rights ' || array_to_string(d.defaclacl, ' '), NULL
 FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
@@ -142,14 +135,6 @@ WHERE (d.defaclrole = 'freehold_owner'::regrole OR d.defaclnamespace IN (SELECT 
                 fix_is_safe: false,
             },
             Check {
-                code: "FH306",
-                severity: Severity::Warning,
-                title: "The rights on a tenant's schema are not those of a provisioned one",
-                meaning: "Roles of the application need USAGE to reach the tenant, and no other role does.",
-                remedy: "Grant the three roles USAGE, and revoke what else there is. The repair only grants.",
-                fix_is_safe: true,
-            },
-            Check {
                 code: "FH307",
                 severity: Severity::Warning,
                 title: "Default privileges give away what is made later",
@@ -158,5 +143,26 @@ WHERE (d.defaclrole = 'freehold_owner'::regrole OR d.defaclnamespace IN (SELECT 
                 fix_is_safe: false,
             },
         ],
+    },
+    Probe {
+        sight: Sight::Owner,
+        with: "",
+        sql: "
+SELECT 'FH306' AS code, format('schema %I', f.nspname) AS object, 'its rights are ' || coalesce(array_to_string(f.nspacl, ' '), 'the default')
+    || '; expected: USAGE for freehold_app, freehold_viewer and freehold_analytics' AS detail,
+  format('GRANT USAGE ON SCHEMA %I TO freehold_app, freehold_viewer, freehold_analytics', f.nspname) AS fix
+FROM fleet f JOIN freehold.tenant t ON t.id = f.tenant
+WHERE (
+  SELECT string_agg(a.grantee::regrole::text || a.privilege_type, ' ' ORDER BY a.grantee::regrole::text, a.privilege_type)
+  FROM aclexplode(f.nspacl) a WHERE a.grantee NOT IN (0, f.nspowner)
+) IS DISTINCT FROM 'freehold_analyticsUSAGE freehold_appUSAGE freehold_viewerUSAGE'",
+        checks: &[Check {
+            code: "FH306",
+            severity: Severity::Warning,
+            title: "The rights on a tenant's schema are not those of a provisioned one",
+            meaning: "Roles of the application need USAGE to reach the tenant, and no other role does.",
+            remedy: "Grant the three roles USAGE, and revoke what else there is. The repair only grants.",
+            fix_is_safe: true,
+        }],
     },
 ];

@@ -37,32 +37,34 @@ WHERE a.oid <> b.oid AND (a.oid IN (SELECT oid FROM fleet) OR b.oid IN (SELECT o
     },
     Probe {
         sight: Sight::Anyone,
-        // Dependencies that PostgreSQL itself keeps between the parts of one object are passed over.
+        // From the referred side, which is the smaller: what refers to anything of the fleet, and
+        // where that stands. Dependencies between the parts of one object are passed over.
         with: "
-edge AS MATERIALIZED (
-  SELECT d.classid, d.objid, d.refclassid, d.refobjid FROM pg_depend d
+there AS MATERIALIZED (
+  SELECT o.class, o.oid, o.schema FROM (
+    SELECT 'pg_class'::regclass AS class, oid, relnamespace AS schema FROM pg_class WHERE oid >= 16384 AND relkind NOT IN ('i', 'I', 't')
+    UNION ALL SELECT 'pg_proc'::regclass, oid, pronamespace FROM pg_proc WHERE oid >= 16384
+    UNION ALL SELECT 'pg_type'::regclass, oid, typnamespace FROM pg_type WHERE oid >= 16384
+  ) o JOIN fleet f ON f.oid = o.schema
+), edge AS MATERIALIZED (
+  SELECT DISTINCT d.classid, d.objid, t.schema FROM pg_depend d JOIN there t ON t.class = d.refclassid AND t.oid = d.refobjid
   WHERE d.deptype = 'n' AND d.objid >= 16384 AND d.refobjid >= 16384
-    AND d.classid IN ('pg_rewrite'::regclass, 'pg_attrdef'::regclass, 'pg_trigger'::regclass, 'pg_policy'::regclass, 'pg_constraint'::regclass, 'pg_proc'::regclass, 'pg_class'::regclass)
-    AND d.refclassid IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_type'::regclass)
-), here AS MATERIALIZED (
-  SELECT 'pg_class'::regclass AS classid, c.oid, c.relnamespace AS schema, c.oid AS relation FROM pg_class c WHERE c.oid >= 16384
-  UNION ALL SELECT 'pg_rewrite'::regclass, r.oid, c.relnamespace, c.oid FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class WHERE r.oid >= 16384
-  UNION ALL SELECT 'pg_attrdef'::regclass, a.oid, c.relnamespace, c.oid FROM pg_attrdef a JOIN pg_class c ON c.oid = a.adrelid
-  UNION ALL SELECT 'pg_trigger'::regclass, t.oid, c.relnamespace, c.oid FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal
-  UNION ALL SELECT 'pg_policy'::regclass, p.oid, c.relnamespace, c.oid FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
-  UNION ALL SELECT 'pg_constraint'::regclass, k.oid, k.connamespace, k.conrelid FROM pg_constraint k WHERE k.contype <> 'f'
-  UNION ALL SELECT 'pg_proc'::regclass, p.oid, p.pronamespace, 0 FROM pg_proc p WHERE p.oid >= 16384
-), there AS MATERIALIZED (
-  SELECT 'pg_class'::regclass AS classid, oid, relnamespace AS schema FROM pg_class WHERE oid >= 16384
-  UNION ALL SELECT 'pg_proc'::regclass, oid, pronamespace FROM pg_proc WHERE oid >= 16384
-  UNION ALL SELECT 'pg_type'::regclass, oid, typnamespace FROM pg_type WHERE oid >= 16384
+), source AS (
+  SELECT e.classid, e.objid, e.schema AS there, coalesce(c.relnamespace, k.connamespace, p.pronamespace) AS here, coalesce(c.relname, p.proname) AS name
+  FROM edge e
+  LEFT JOIN pg_rewrite r ON e.classid = 'pg_rewrite'::regclass AND r.oid = e.objid
+  LEFT JOIN pg_attrdef a ON e.classid = 'pg_attrdef'::regclass AND a.oid = e.objid
+  LEFT JOIN pg_trigger t ON e.classid = 'pg_trigger'::regclass AND t.oid = e.objid
+  LEFT JOIN pg_policy y ON e.classid = 'pg_policy'::regclass AND y.oid = e.objid
+  LEFT JOIN pg_constraint k ON e.classid = 'pg_constraint'::regclass AND k.oid = e.objid AND k.contype <> 'f'
+  LEFT JOIN pg_proc p ON e.classid = 'pg_proc'::regclass AND p.oid = e.objid
+  LEFT JOIN pg_class c ON c.oid = CASE e.classid WHEN 'pg_class'::regclass THEN e.objid ELSE coalesce(r.ev_class, a.adrelid, t.tgrelid, y.polrelid, k.conrelid) END
 )",
         sql: "
-SELECT 'FH413' AS code, format('%I.%s', a.nspname, CASE WHEN h.classid = 'pg_proc'::regclass THEN h.oid::regproc::text ELSE (SELECT quote_ident(relname) FROM pg_class WHERE oid = h.relation) END) AS object,
-  format('%s of it refers to the schema %I', pg_describe_object(e.classid, e.objid, 0), b.nspname) AS detail, NULL::text AS fix
-FROM edge e JOIN here h ON h.classid = e.classid AND h.oid = e.objid JOIN there t ON t.classid = e.refclassid AND t.oid = e.refobjid
-JOIN fleet b ON b.oid = t.schema JOIN pg_namespace a ON a.oid = h.schema
-WHERE h.schema <> t.schema
+SELECT 'FH413' AS code, format('%I.%I', a.nspname, s.name) AS object,
+  format('%s refers to the schema %I', pg_describe_object(s.classid, s.objid, 0), b.nspname) AS detail, NULL::text AS fix
+FROM source s JOIN pg_namespace a ON a.oid = s.here JOIN pg_namespace b ON b.oid = s.there
+WHERE s.here <> s.there
 UNION ALL
 SELECT 'FH414', p.oid::regprocedure::text, 'its text names the schema of another tenant, or the template', NULL
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace

@@ -220,6 +220,8 @@ mod tests {
         assert!(!names(160_000).contains(&"CVE-2023-39418"));
         assert_eq!(names(170_009), ["CVE-2026-6473"]);
         assert_eq!(names(180_003), ["CVE-2026-6473"]);
-        assert!(names(180_004).is_empty() && names(150_018).is_empty() && names(190_000).is_empty());
+        assert!(
+            names(180_004).is_empty() && names(150_018).is_empty() && names(190_000).is_empty()
+        );
     }
 }
