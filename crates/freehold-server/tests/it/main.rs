@@ -5,6 +5,7 @@
 
 mod cli;
 mod dev;
+mod doctor;
 mod http;
 mod postgrest;
 mod process;

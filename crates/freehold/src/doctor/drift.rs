@@ -6,8 +6,8 @@
 //!
 //! Definitions are compared as PostgreSQL stores them, not as it prints them: to print them would
 //! open every table of the fleet. Stored expressions hold the numbers of objects, which differ from
-//! schema to schema; these are left out. So two checks that differ in nothing but which label of
-//! an enum, or which function of the tenant's own, they name count as the same.
+//! schema to schema; these are left out, but for labels of enums. So two expressions that differ in
+//! nothing but which function of the tenant's own they call count as the same.
 
 use super::Example;
 use super::check::{Check, Severity, Sight};
@@ -78,11 +78,19 @@ const OBJECTS: &str = r#"
   SELECT hashtextextended(text, 0) AS text, regexp_replace(min(text COLLATE "C"), ' \d{5,}', '', 'g') AS short
   FROM stored GROUP BY hashtextextended(text, 0)
 ), short AS MATERIALIZED (
-  SELECT short, hashtextextended(regexp_replace(short, ':consttype(?: 2205)? :consttypmod[^\[{}]*\[[^\]]*\]| :(?:stmt_)?(?:location|len)(?: -?\d+)?', '', 'g'), 0) AS form,
-    short ~ ':consttype(?: 2205)? :consttypmod' AS names_object
-  FROM (SELECT DISTINCT short FROM tree) t
+  SELECT short, short ~ ':consttype(?: 2205)? :consttypmod' AS names_object FROM (SELECT DISTINCT short FROM tree) t
+-- A constant of an enum, or of regclass, is stored as the number of its label or relation.
+), called AS (
+  SELECT s.short, string_agg(coalesce(e.enumlabel::text, c.relname::text, '?'), ',' ORDER BY m.place) AS names
+  FROM short s CROSS JOIN LATERAL regexp_matches(s.short,
+    ':consttype(?: 2205)? :consttypmod -1 :constcollid 0 :constlen 4 :constbyval true [^\[{}]*\[ (-?\d+) (-?\d+) (-?\d+) (-?\d+) ', 'g') WITH ORDINALITY m(byte, place)
+  CROSS JOIN LATERAL (SELECT sum(((b::int8 + 256) % 256) << (8 * (place::int - 1)))::int8 AS number FROM unnest(m.byte) WITH ORDINALITY x(b, place)) n
+  LEFT JOIN pg_enum e ON e.oid = n.number::oid LEFT JOIN pg_class c ON c.oid = n.number::oid
+  WHERE s.names_object GROUP BY s.short
 ), form AS MATERIALIZED (
-  SELECT t.text, s.form, s.names_object FROM tree t JOIN short s USING (short)
+  SELECT t.text, hashtextextended(regexp_replace(s.short,
+    ':consttype(?: 2205)? :consttypmod[^\[{}]*\[[^\]]*\]| :(?:stmt_)?(?:location|len)(?: -?\d+)?', '', 'g') || coalesce(c.names, ''), 0) AS form
+  FROM short s LEFT JOIN called c ON c.short = s.short JOIN tree t ON t.short = s.short
 ), view AS MATERIALIZED (
   SELECT c.oid, c.relname, f.form
   FROM rel c JOIN pg_rewrite r ON r.ev_class = c.oid AND r.rulename = '_RETURN' JOIN form f ON f.text = hashtextextended(r.ev_action::text, 0)
@@ -91,8 +99,7 @@ const OBJECTS: &str = r#"
   FROM (SELECT relname, form, min(oid::int8)::oid AS oid FROM view GROUP BY relname, form) s JOIN rel ON rel.oid = s.oid
 ), object AS (
   SELECT c.relnamespace AS schema, 'shape' AS aspect, 'column' AS kind, c.relname::text AS part, a.attname::text AS name,
-    hashtextextended(concat_ws('|', l.type, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, a.attcollation, a.attislocal, a.attoptions::text,
-      CASE WHEN a.attgenerated = '' AND f.names_object THEN replace(pg_get_expr(d.adbin, 0), c.nspname, '@') ELSE f.form::text END), 0) AS hash
+    hashtextextended(concat_ws('|', l.type, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, a.attcollation, a.attislocal, a.attoptions::text, f.form), 0) AS hash
   FROM rel c JOIN pg_attribute a ON a.attrelid = c.oid JOIN label l ON l.oid = a.atttypid
   LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum LEFT JOIN form f ON f.text = hashtextextended(d.adbin::text, 0)
   WHERE c.relkind IN ('r', 'p', 'c', 'f') AND a.attnum > 0 AND NOT a.attisdropped

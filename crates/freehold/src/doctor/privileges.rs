@@ -150,7 +150,9 @@ WHERE (d.defaclrole = 'freehold_owner'::regrole OR d.defaclnamespace IN (SELECT 
         sql: "
 SELECT 'FH306' AS code, format('schema %I', f.nspname) AS object, 'its rights are ' || coalesce(array_to_string(f.nspacl, ' '), 'the default')
     || '; expected: USAGE for freehold_app, freehold_viewer and freehold_analytics' AS detail,
-  format('GRANT USAGE ON SCHEMA %I TO freehold_app, freehold_viewer, freehold_analytics', f.nspname) AS fix
+  CASE WHEN (SELECT count(*) FROM aclexplode(f.nspacl) a WHERE a.privilege_type = 'USAGE'
+      AND a.grantee::regrole::text IN ('freehold_app', 'freehold_viewer', 'freehold_analytics')) < 3
+    THEN format('GRANT USAGE ON SCHEMA %I TO freehold_app, freehold_viewer, freehold_analytics', f.nspname) END AS fix
 FROM fleet f JOIN freehold.tenant t ON t.id = f.tenant
 WHERE (
   SELECT string_agg(a.grantee::regrole::text || a.privilege_type, ' ' ORDER BY a.grantee::regrole::text, a.privilege_type)

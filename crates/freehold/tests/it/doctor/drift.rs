@@ -28,7 +28,7 @@ CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);";
 const CHANGES: &[(&str, &str)] = &[
     ("ALTER TABLE people ADD COLUMN age int", "column people.age is not in the template"),
     ("ALTER TABLE people DROP COLUMN no", "column people.no is missing"),
-    ("ALTER TABLE people ALTER COLUMN boss TYPE numeric", "column people.boss differs"),
+    ("ALTER TABLE people ALTER COLUMN boss TYPE int", "column people.boss differs"),
     ("ALTER TABLE people ALTER COLUMN name DROP NOT NULL", "column people.name differs"),
     ("ALTER TABLE people ALTER COLUMN mood SET DEFAULT 'bad'", "column people.mood differs"),
     ("ALTER TABLE people ALTER COLUMN no SET DEFAULT 7", "column people.no differs"),
