@@ -190,14 +190,21 @@ async fn look(
     doctor: &DoctorOptions,
 ) -> Result<DoctorReport> {
     let sight = if owner.is_some() { Sight::Owner } else { Sight::Anyone };
-    let client = pool::connect(owner.unwrap_or(app)).await?;
-    let mut examination = Examination::begin(client, sight, doctor).await?;
-    for probe in probes() {
-        examination.ask(probe).await?;
-    }
-    server::look(&mut examination).await?;
-    drift::look(&mut examination).await?;
-    pooler::look(&mut examination, app).await;
+    let target = owner.unwrap_or(app);
+    let mut examination = Examination::begin(pool::connect(target).await?, sight, doctor).await?;
+    // Comparing with the template takes about as long as all the rest, so it gets a connection of
+    // its own.
+    let mut comparison = Examination::begin(pool::connect(target).await?, sight, doctor).await?;
+    let ask = async {
+        for probe in probes() {
+            examination.ask(probe).await?;
+        }
+        server::look(&mut examination);
+        pooler::look(&mut examination, app).await;
+        Ok::<_, Error>(())
+    };
+    tokio::try_join!(ask, drift::look(&mut comparison))?;
+    examination.take_over(comparison);
     Ok(examination.end())
 }
 

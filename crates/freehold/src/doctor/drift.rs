@@ -87,10 +87,15 @@ const OBJECTS: &str = r#"
   CROSS JOIN LATERAL (SELECT sum(((b::int8 + 256) % 256) << (8 * (place::int - 1)))::int8 AS number FROM unnest(m.byte) WITH ORDINALITY x(b, place)) n
   LEFT JOIN pg_enum e ON e.oid = n.number::oid LEFT JOIN pg_class c ON c.oid = n.number::oid
   WHERE s.names_object GROUP BY s.short
+), masked AS MATERIALIZED (
+  SELECT s.short, coalesce(c.names, '') AS names,
+    CASE WHEN s.names_object THEN regexp_replace(s.short, '(:consttype(?: 2205)? :consttypmod[^\[{}]*)\[[^\]]*\]', '\1', 'g') ELSE s.short END AS masked
+  FROM short s LEFT JOIN called c ON c.short = s.short
+), placeless AS MATERIALIZED (
+  SELECT masked, regexp_replace(masked, ' :(?:stmt_)?(?:location|len)(?: -?\d+)?', '', 'g') AS rest FROM (SELECT DISTINCT masked FROM masked) m
 ), form AS MATERIALIZED (
-  SELECT t.text, hashtextextended(regexp_replace(s.short,
-    ':consttype(?: 2205)? :consttypmod[^\[{}]*\[[^\]]*\]| :(?:stmt_)?(?:location|len)(?: -?\d+)?', '', 'g') || coalesce(c.names, ''), 0) AS form
-  FROM short s LEFT JOIN called c ON c.short = s.short JOIN tree t ON t.short = s.short
+  SELECT t.text, hashtextextended(p.rest || m.names, 0) AS form
+  FROM masked m JOIN placeless p ON p.masked = m.masked JOIN tree t ON t.short = m.short
 ), view AS MATERIALIZED (
   SELECT c.oid, c.relname, f.form
   FROM rel c JOIN pg_rewrite r ON r.ev_class = c.oid AND r.rulename = '_RETURN' JOIN form f ON f.text = hashtextextended(r.ev_action::text, 0)

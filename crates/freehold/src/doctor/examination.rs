@@ -192,6 +192,13 @@ impl<'a> Examination<'a> {
         }
     }
 
+    /// Adds what another examination of the same database found by other checks.
+    pub(super) fn take_over(&mut self, other: Examination<'_>) {
+        self.found.extend(other.found);
+        self.not_checked.extend(other.not_checked);
+        self.not_checked.sort_by_key(|missing| missing.code);
+    }
+
     /// Runs what repairs the findings of safe checks, each statement a transaction of its own.
     pub(super) async fn repair(self) -> Result<Vec<Repair>> {
         let mut repairs = Vec::new();

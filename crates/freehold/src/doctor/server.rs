@@ -3,7 +3,6 @@
 use super::Example;
 use super::check::{Check, Probe, Severity, Sight};
 use super::examination::Examination;
-use crate::error::Result;
 
 /// A fault of PostgreSQL, and the minor releases that mend it.
 struct Fault {
@@ -177,7 +176,7 @@ WHERE name = 'log_parameter_max_length_on_error' AND value <> '0'",
 }];
 
 /// What the server's version lacks.
-pub(super) async fn look(examination: &mut Examination<'_>) -> Result<()> {
+pub(super) fn look(examination: &mut Examination<'_>) {
     let (major, minor) = version(examination.server_version_num());
     let lacking: Vec<&Fault> = FAULTS.iter().filter(|fault| lacks(fault, major, minor)).collect();
     for (check, is_isolation) in CHECKS.iter().zip([true, false]) {
@@ -191,7 +190,6 @@ pub(super) async fn look(examination: &mut Examination<'_>) -> Result<()> {
             examination.add(check, example, None, lacking.len() as u64);
         }
     }
-    Ok(())
 }
 
 /// Major and minor version of `server_version_num`: 150018 is 15.18.
