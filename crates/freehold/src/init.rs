@@ -74,8 +74,9 @@ pub struct InitReport {
 
 /// Functions of PostgreSQL that anybody may call, through which tenants could meet or harm each
 /// other: large objects carry no row-level security, the signals reach sessions of the same role,
-/// which all tenants share, and so do the statements that a session has prepared.
-const DANGEROUS: &[&str] = &[
+/// which all tenants share, and a session's prepared statements show what others asked over it and
+/// under which name one could be replaced.
+pub(crate) const DANGEROUS: &[&str] = &[
     "lo_creat",
     "lo_create",
     "lo_from_bytea",
@@ -96,7 +97,6 @@ const DANGEROUS: &[&str] = &[
     "lo_export",
     "pg_terminate_backend",
     "pg_cancel_backend",
-    // Lists the statements of a session, by whose names one could be replaced.
     "pg_prepared_statement",
 ];
 

@@ -134,6 +134,7 @@ pub mod axum;
 mod catalog;
 mod context;
 pub mod control;
+pub mod doctor;
 mod error;
 mod ids;
 mod init;
@@ -441,6 +442,16 @@ impl Freehold {
     pub async fn list_unprotected_tables(&self, limit: i64) -> Result<Vec<String>> {
         let client = pool::connect(&self.0.app.target()).await?;
         policy::list_unprotected(&client, limit).await
+    }
+
+    /// What [`doctor`] finds critical, as far as the app role can see it, a sentence each: the
+    /// other half of a readiness probe. It reads the whole fleet's entries in PostgreSQL's catalog,
+    /// which takes seconds for a large one, so ask now and then.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`]; [`ErrorKind::Setup`] if the catalog does not fit this build.
+    pub async fn list_critical(&self) -> Result<Vec<String>> {
+        doctor::list_critical(&self.0.app.target()).await
     }
 
     /// The connections as `freehold_app`, at this moment.

@@ -33,6 +33,7 @@ use uuid::Uuid;
 use crate::actor::{Actor, Role};
 use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::control::tenants::{NewOwner, NewTenant};
+use crate::doctor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::init::{self, InitOptions, Passwords};
@@ -135,6 +136,12 @@ impl TestDatabase {
     /// Both connections, with the default limits.
     pub fn options(&self) -> Options {
         Options::new(self.app_url()).owner_url(self.owner_url())
+    }
+
+    /// What the catalog is made of, as the doctor compares it: a line for each table, policy,
+    /// function and right.
+    pub async fn describe_catalog(&self) -> Result<String> {
+        doctor::describe_catalog(&tls::target(&self.owner_url(), "the test server's URL")?).await
     }
 
     /// Connects with [`options`](Self::options).

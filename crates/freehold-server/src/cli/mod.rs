@@ -2,6 +2,7 @@
 
 mod config;
 mod dev;
+mod doctor;
 mod init;
 mod key;
 mod migrate;
@@ -57,6 +58,8 @@ enum Command {
     /// Bring the template and every tenant to the newest migration
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
+    /// Compare the real database with what must hold, over the whole fleet
+    Doctor(doctor::DoctorArgs),
     /// Print the OpenAPI document
     Openapi,
 }
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
             Command::Key(command) => key::run(command).await,
             Command::Violations(command) => violations::run(command).await,
             Command::Migrate(command) => migrate::run(command).await,
+            Command::Doctor(args) => doctor::run(args).await,
             Command::Openapi => {
                 Output::text(&crate::http::openapi_json());
                 Ok(ExitCode::SUCCESS)

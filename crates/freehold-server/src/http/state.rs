@@ -8,7 +8,7 @@ use freehold::{Freehold, OperatorContext, Result};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 
-use super::health::Unprotected;
+use super::health::Findings;
 use crate::config::HttpSettings;
 use crate::data::{MODEL_SQL, Model};
 
@@ -24,7 +24,7 @@ struct Inner {
     places: Arc<Semaphore>,
     model: Arc<RwLock<Arc<Model>>>,
     metrics: PrometheusHandle,
-    unprotected: Unprotected,
+    findings: Findings,
     /// Reads the model anew when the baseline changes.
     refresher: tokio::task::JoinHandle<()>,
 }
@@ -71,7 +71,7 @@ impl AppState {
             places: Arc::new(Semaphore::new(settings.max_concurrent_requests as usize)),
             model,
             metrics: crate::telemetry::init_metrics(),
-            unprotected: Unprotected::default(),
+            findings: Findings::default(),
             refresher,
         })))
     }
@@ -104,8 +104,8 @@ impl AppState {
         Arc::clone(&self.0.model.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn unprotected(&self) -> &Unprotected {
-        &self.0.unprotected
+    pub(super) fn findings(&self) -> &Findings {
+        &self.0.findings
     }
 
     pub(super) fn metrics(&self) -> &PrometheusHandle {

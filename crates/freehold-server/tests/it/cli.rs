@@ -32,6 +32,7 @@ const COMMANDS: &[&[&str]] = &[
     &["violations", "list"],
     &["migrate", "up"],
     &["migrate", "status"],
+    &["doctor"],
 ];
 
 const SECRETS: Env = &[

@@ -5,6 +5,7 @@
 
 mod cli;
 mod dev;
+mod doctor;
 mod http;
 mod killed;
 mod postgrest;

@@ -58,6 +58,29 @@ async fn a_server_whose_role_came_to_own_a_tenants_table_is_not_ready() {
     assert_eq!(readiness(&service).await, 200);
 }
 
+/// Whatever the doctor finds critical, and the app role can see.
+#[tokio::test]
+async fn a_server_is_not_ready_while_tenants_are_not_kept_apart_and_tells_nobody_where() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    assert_eq!(readiness(&service).await, 200);
+    let schema = acme.tenant.id.schema();
+    let sql = service.sql().await;
+    let open = format!("ALTER POLICY tenant_isolation ON {schema}.orders USING (true)");
+    sql.batch_execute(&open).await.unwrap();
+    let late = Duration::from_secs(30);
+    eventually("not ready", late, async || readiness(&service).await == 503).await;
+    let answer = service.get("/readyz").send().await.refused(503, "not_ready");
+    let text = answer.text();
+    assert!(text.contains("freehold doctor") && !text.contains(&schema), "{text}");
+    let closed = format!(
+        "ALTER POLICY tenant_isolation ON {schema}.orders USING ((SELECT freehold.require_tenant('{}')))",
+        acme.tenant.id
+    );
+    sql.batch_execute(&closed).await.unwrap();
+    eventually("ready again", late, async || readiness(&service).await == 200).await;
+}
+
 #[tokio::test]
 async fn a_server_is_not_ready_beside_a_catalog_of_another_version() {
     let service = Service::start(Setup::default()).await;

@@ -1,0 +1,261 @@
+//! Compares the real database with what must hold, over the whole fleet.
+//!
+//! Every check is a question in SQL to the catalogs of PostgreSQL, asked once for the fleet and
+//! never once a tenant; only what is wrong comes back, and of that a few examples and a count. So
+//! an examination takes seconds for twenty thousand tenants.
+//!
+//! It connects by itself, beside any pool: it must be able to speak of an installation in which
+//! [`Freehold::connect`](crate::Freehold::connect) refuses to work.
+
+mod catalog;
+mod check;
+mod drift;
+mod examination;
+mod extensions;
+mod leftovers;
+mod policies;
+mod pooler;
+mod privileges;
+mod references;
+mod relations;
+mod roles;
+mod server;
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::Options;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pool;
+use crate::tls::{self, Target};
+
+use self::check::{Probe, Sight};
+use self::examination::Examination;
+
+pub use self::check::{Check, Severity};
+
+/// Examples kept of one finding, unless asked otherwise.
+const EXAMPLES_DEFAULT: usize = 5;
+/// Repairs of one check in one run; a second run takes up what is left.
+const REPAIRS_MAX: usize = 100_000;
+
+/// How an examination goes about it.
+#[derive(Clone, Debug)]
+pub struct DoctorOptions {
+    /// Only these checks, by their codes; empty means all.
+    pub only: Vec<String>,
+    /// Repairs what can be repaired safely, then examines again.
+    pub fix: bool,
+    /// Examples kept of one finding.
+    pub examples_max: usize,
+}
+
+impl Default for DoctorOptions {
+    fn default() -> Self {
+        DoctorOptions { only: Vec::new(), fix: false, examples_max: EXAMPLES_DEFAULT }
+    }
+}
+
+/// What an examination found.
+#[derive(Clone, Debug, Serialize)]
+pub struct DoctorReport {
+    /// The server's version, as it says it.
+    pub server_version: String,
+    /// Schemas of tenants that were looked at.
+    pub tenants: u64,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// The worst first; empty is good.
+    pub findings: Vec<Finding>,
+    /// Checks that could not be made, each with the reason: what is not known is not well.
+    pub not_checked: Vec<NotChecked>,
+    /// What was repaired, or could not be, in order.
+    pub repairs: Vec<Repair>,
+}
+
+impl DoctorReport {
+    /// How many findings there are of a severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.check.severity == severity).count()
+    }
+}
+
+/// One check that found something.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// The check.
+    #[serde(flatten)]
+    pub check: Check,
+    /// How many objects it found.
+    pub count: u64,
+    /// Some of them, in the order of their names.
+    pub examples: Vec<Example>,
+}
+
+/// An object that is not as it must be.
+#[derive(Clone, Debug, Serialize)]
+pub struct Example {
+    /// Its name: `schema.table`, a role, a setting.
+    pub object: String,
+    /// What is the matter with it.
+    pub detail: String,
+}
+
+/// A check that was not made.
+#[derive(Clone, Debug, Serialize)]
+pub struct NotChecked {
+    /// The check.
+    pub code: &'static str,
+    /// What it would have looked for.
+    pub title: &'static str,
+    /// Why it could not.
+    pub reason: String,
+}
+
+/// One statement that was run to repair something.
+#[derive(Clone, Debug, Serialize)]
+pub struct Repair {
+    /// The check that found it.
+    pub code: &'static str,
+    /// What was repaired.
+    pub object: String,
+    /// By what.
+    pub statement: String,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+}
+
+/// Every group of checks, in the order of their codes.
+const GROUPS: &[&[Probe]] = &[
+    policies::PROBES,
+    catalog::PROBES,
+    relations::PROBES,
+    privileges::PROBES,
+    roles::PROBES,
+    extensions::PROBES,
+    references::PROBES,
+    server::PROBES,
+    leftovers::PROBES,
+];
+
+fn probes() -> impl Iterator<Item = &'static Probe> {
+    GROUPS.iter().copied().flatten()
+}
+
+/// Every check there is, in the order of their codes.
+pub fn checks() -> Vec<Check> {
+    let asked = probes().flat_map(|probe| probe.checks);
+    let mut checks: Vec<Check> =
+        asked.chain(server::CHECKS).chain(pooler::CHECKS).chain(drift::CHECKS).copied().collect();
+    checks.sort_by_key(|check| check.code);
+    checks
+}
+
+/// Examines the database that `options` lead to: as the owner role if its URL is there, for what
+/// only the owner sees, and as the app role.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] for a code in [`DoctorOptions::only`] that there is not;
+/// [`ErrorKind::Unavailable`] if nothing can be reached; [`ErrorKind::Setup`] if the database was
+/// never prepared, or if it shall be repaired and there is no owner connection.
+pub async fn examine(options: &Options, doctor: &DoctorOptions) -> Result<DoctorReport> {
+    let known = checks();
+    if let Some(code) = doctor.only.iter().find(|code| !known.iter().any(|c| c.code == **code)) {
+        let message = format!("there is no check {code}; `freehold doctor --list` shows all");
+        return Err(Error::new(ErrorKind::InvalidInput, message).field("only"));
+    }
+    let started = Instant::now();
+    let app = tls::target(&options.app_url, "DATABASE_URL")?;
+    let owner = match &options.owner_url {
+        Some(url) => Some(tls::target(url, "DATABASE_OWNER_URL")?),
+        None => None,
+    };
+    let mut repairs = Vec::new();
+    if doctor.fix {
+        let owner = owner.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Setup, "repairs need the owner role: give DATABASE_OWNER_URL too")
+        })?;
+        repairs = repair(owner, doctor).await?;
+    }
+    let mut report = look(&app, owner.as_ref(), doctor).await?;
+    report.repairs = repairs;
+    report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(report)
+}
+
+async fn look(
+    app: &Target,
+    owner: Option<&Target>,
+    doctor: &DoctorOptions,
+) -> Result<DoctorReport> {
+    let sight = if owner.is_some() { Sight::Owner } else { Sight::Anyone };
+    let target = owner.unwrap_or(app);
+    let mut examination = Examination::begin(pool::connect(target).await?, sight, doctor).await?;
+    // Comparing with the template takes about as long as all the rest, so it gets a connection of
+    // its own.
+    let mut comparison = Examination::begin(pool::connect(target).await?, sight, doctor).await?;
+    let ask = async {
+        for probe in probes() {
+            examination.ask(probe).await?;
+        }
+        server::look(&mut examination);
+        pooler::look(&mut examination, app).await;
+        Ok::<_, Error>(())
+    };
+    tokio::try_join!(ask, drift::look(&mut comparison))?;
+    examination.take_over(comparison);
+    Ok(examination.end())
+}
+
+/// Runs the statement that each finding of a safe check came with. One that fails is reported and
+/// in nobody's way.
+async fn repair(owner: &Target, doctor: &DoctorOptions) -> Result<Vec<Repair>> {
+    let thorough = DoctorOptions { examples_max: REPAIRS_MAX, ..doctor.clone() };
+    let mut examination =
+        Examination::begin(pool::connect(owner).await?, Sight::Owner, &thorough).await?;
+    for probe in probes().filter(|probe| probe.checks.iter().any(|check| check.fix_is_safe)) {
+        examination.ask(probe).await?;
+    }
+    drift::look(&mut examination).await?;
+    examination.repair().await
+}
+
+/// The lines of the file that the catalog is compared with, from a database that was just prepared.
+#[cfg(feature = "testing")]
+pub(crate) async fn describe_catalog(database: &Target) -> Result<String> {
+    let client = pool::connect(database).await?;
+    let rows = client.simple_query(&catalog::describe()).await?;
+    let line = |message: &tokio_postgres::SimpleQueryMessage| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(|line| format!("{line}\n")),
+        _ => None,
+    };
+    Ok(rows.iter().filter_map(line).collect())
+}
+
+/// The critical findings that the app role can see by itself, as sentences: what a readiness probe
+/// asks.
+pub(crate) async fn list_critical(app: &Target) -> Result<Vec<String>> {
+    let client = pool::connect(app).await?;
+    let doctor = DoctorOptions { examples_max: 1, ..DoctorOptions::default() };
+    let mut examination = Examination::begin(client, Sight::Anyone, &doctor).await?;
+    let is_critical = |probe: &&Probe| {
+        probe.sight == Sight::Anyone
+            && probe.checks.iter().any(|check| check.severity == Severity::Critical)
+    };
+    for probe in probes().filter(is_critical) {
+        examination.ask(probe).await?;
+    }
+    let report = examination.end();
+    let unknown =
+        report.not_checked.iter().map(|missing| format!("{}: {}", missing.code, missing.reason));
+    let found = report.findings.iter().filter(|f| f.check.severity == Severity::Critical);
+    let found = found.flat_map(|finding| {
+        finding.examples.iter().map(|example| {
+            let (code, more) = (finding.check.code, finding.count - 1);
+            let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+            format!("{code}: {}: {}{more}", example.object, example.detail)
+        })
+    });
+    Ok(found.chain(unknown).collect())
+}

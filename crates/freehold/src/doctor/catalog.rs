@@ -1,0 +1,118 @@
+//! FH106 to FH109: the catalog's own tables, policies, functions and rights are those that this
+//! build's migrations make, one line each in `catalog.txt`.
+//!
+//! The file is written by a test from a database that was just prepared, so it follows the
+//! migrations; a test also fails if it does not.
+
+use super::check::{Check, Probe, Severity, Sight};
+
+/// What a prepared database has: `kind name: definition` a line.
+pub(super) const EXPECTED: &str = include_str!("catalog.txt");
+
+/// The same lines from the real database. The owner's own rights are left out: which there are
+/// depends on the version of PostgreSQL.
+pub(super) const ACTUAL: &str = "
+actual(kind, name, definition) AS MATERIALIZED (
+  SELECT 'table', c.relname::text, CASE WHEN c.relrowsecurity THEN 'enabled' ELSE 'disabled' END
+    || CASE WHEN c.relforcerowsecurity THEN ', forced' ELSE ', not forced' END
+  FROM pg_class c WHERE c.relnamespace = 'freehold'::regnamespace AND c.relkind IN ('r', 'p')
+  UNION ALL
+  SELECT 'policy', c.relname || '.' || p.polname, CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END
+    || ' ' || p.polcmd::text || ' to ' || (SELECT string_agg(CASE r WHEN 0 THEN 'public' ELSE r::regrole::text END, ' ' ORDER BY 1) FROM unnest(p.polroles) r)
+    || ' using ' || coalesce(regexp_replace(pg_get_expr(p.polqual, p.polrelid), '\\s+', ' ', 'g'), '-')
+    || ' check ' || coalesce(regexp_replace(pg_get_expr(p.polwithcheck, p.polrelid), '\\s+', ' ', 'g'), '-')
+  FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relnamespace = 'freehold'::regnamespace
+  UNION ALL
+  SELECT 'function', p.oid::regprocedure::text, 'returns ' || format_type(p.prorettype, NULL)
+    || ' ' || l.lanname || ' ' || p.provolatile::text || p.proparallel::text || CASE WHEN p.prosecdef THEN ' definer' ELSE '' END
+    || ' owner ' || p.proowner::regrole::text || coalesce(' set ' || array_to_string(p.proconfig, ' '), '') || ' ' || md5(p.prosrc)
+  FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'freehold'::regnamespace
+  UNION ALL
+  SELECT 'rights', o.name, string_agg(CASE a.grantee WHEN 0 THEN 'public' ELSE a.grantee::regrole::text END || ' ' || a.privilege_type
+      || CASE WHEN a.is_grantable THEN ' grantable' ELSE '' END, ', ' ORDER BY CASE a.grantee WHEN 0 THEN 'public' ELSE a.grantee::regrole::text END COLLATE \"C\", a.privilege_type COLLATE \"C\")
+  FROM (
+    SELECT 'schema freehold', nspacl, nspowner FROM pg_namespace WHERE nspname = 'freehold'
+    UNION ALL
+    SELECT c.relname::text, c.relacl, c.relowner FROM pg_class c WHERE c.relnamespace = 'freehold'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+    UNION ALL
+    SELECT c.relname || '.' || a.attname, a.attacl, c.relowner FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    WHERE c.relnamespace = 'freehold'::regnamespace AND a.attacl IS NOT NULL
+    UNION ALL
+    SELECT p.oid::regprocedure::text, coalesce(p.proacl, acldefault('f', p.proowner)), p.proowner FROM pg_proc p WHERE p.pronamespace = 'freehold'::regnamespace
+  ) o(name, acl, owner), LATERAL aclexplode(o.acl) a
+  WHERE a.grantee <> o.owner
+  GROUP BY o.name
+)";
+
+/// The question whose answer is `catalog.txt`.
+#[cfg(feature = "testing")]
+pub(super) fn describe() -> String {
+    format!(
+        "SET LOCAL search_path = pg_catalog, pg_temp;
+         WITH {ACTUAL}
+         SELECT kind || E'\\t' || name || E'\\t' || definition FROM actual
+         ORDER BY kind COLLATE \"C\", name COLLATE \"C\""
+    )
+}
+
+const DIFFERENCE: &str = "
+{actual_catalog}, line AS MATERIALIZED (
+  SELECT string_to_array(line, E'\\t') AS part FROM string_to_table({expected_catalog}, E'\\n') line WHERE line <> ''
+), expected(kind, name, definition) AS MATERIALIZED (
+  SELECT part[1], part[2], part[3] FROM line
+), difference AS MATERIALIZED (
+  SELECT kind, name, e.definition AS expected, a.definition AS actual
+  FROM expected e FULL JOIN actual a USING (kind, name)
+  WHERE e.definition IS DISTINCT FROM a.definition
+)";
+
+pub(super) const PROBES: &[Probe] = &[Probe {
+    sight: Sight::Anyone,
+    with: DIFFERENCE,
+    sql: "
+SELECT CASE kind WHEN 'table' THEN 'FH106' WHEN 'policy' THEN 'FH107' WHEN 'function' THEN 'FH108' ELSE 'FH109' END AS code,
+  CASE WHEN kind = 'rights' AND name LIKE 'schema %' OR kind IN ('function', 'rights') AND name LIKE 'freehold.%' THEN name ELSE 'freehold.' || name END AS object,
+  CASE WHEN actual IS NULL AND kind = 'rights' THEN 'nobody has rights to it; expected: ' || expected
+       WHEN actual IS NULL THEN 'it is missing'
+       WHEN expected IS NULL AND kind = 'rights' THEN 'nobody but the owner should have rights to it, and there are: ' || actual
+       WHEN expected IS NULL THEN 'this build knows of none: ' || actual
+       WHEN kind = 'function' THEN 'it is not the function that this build makes: ' || actual || '; expected: ' || expected
+       ELSE 'it is ' || actual || '; expected: ' || expected END AS detail,
+  CASE WHEN kind = 'table' AND expected = 'enabled, forced' AND actual IS NOT NULL
+       THEN format('ALTER TABLE freehold.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name) END AS fix
+FROM difference",
+    checks: &[
+        Check {
+            code: "FH106",
+            severity: Severity::Critical,
+            title: "A table of the catalog without the row-level security it was made with",
+            meaning: "Row-level security of a catalog table is off, or a table is missing or unknown. The catalog holds people, sessions and tenants of the whole fleet.",
+            remedy: "ALTER TABLE … ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY. Move a table of your own out of the schema freehold.",
+            fix_is_safe: true,
+        },
+        Check {
+            code: "FH107",
+            severity: Severity::Critical,
+            title: "A policy of the catalog is not the one that Freehold makes",
+            meaning: "A policy on a catalog table is missing, different or unknown: a tenant's context may see rows of others, or the app role works without a context.",
+            remedy: "Restore the policy as the catalog's migrations make it (crates/freehold/migrations).",
+            fix_is_safe: false,
+        },
+        Check {
+            code: "FH108",
+            severity: Severity::Critical,
+            title: "A function of the catalog is not the one that Freehold makes",
+            meaning: "Policies rest on the functions in the schema freehold. One has another body, owner, volatility or configuration, or should not be there.",
+            remedy: "Restore the function as the catalog's migrations make it (crates/freehold/migrations), and find out who replaced it.",
+            fix_is_safe: false,
+        },
+        Check {
+            code: "FH109",
+            severity: Severity::Warning,
+            title: "Rights on the catalog differ from those that Freehold gives",
+            meaning: "A role has more or fewer rights on a catalog table or function than this build needs. Row-level security still binds it.",
+            remedy: "Grant or revoke what the finding names.",
+            fix_is_safe: false,
+        },
+    ],
+}];

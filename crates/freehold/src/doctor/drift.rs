@@ -1,0 +1,269 @@
+//! FH71x: a tenant's schema is what the template is, as far as both are at the same version.
+//!
+//! In two steps. First every object of every schema becomes a hash, and every schema the XOR of
+//! its hashes, which is compared with the template's: one row a schema that differs comes back.
+//! Then the objects of the first of those are compared one by one, to name them.
+//!
+//! Definitions are compared as PostgreSQL stores them, not as it prints them: to print them would
+//! open every table of the fleet. Stored expressions hold the numbers of objects, which differ from
+//! schema to schema; these are left out, but for labels of enums. So two expressions that differ in
+//! nothing but which function of the tenant's own they call count as the same.
+
+use super::Example;
+use super::check::{Check, Severity, Sight};
+use super::examination::{Examination, scope};
+use crate::error::Result;
+
+/// Differences named of one schema.
+const NAMED_MAX: usize = 3;
+/// Schemas whose differences are named in one run, at most.
+const SCHEMAS_MAX: usize = 1000;
+
+pub(super) const CHECKS: &[Check] = &[
+    Check {
+        code: "FH711",
+        severity: Severity::Warning,
+        title: "A tenant's schema is not what the template is",
+        meaning: "Tables, columns, constraints, indexes, triggers, functions, types or views differ, although the tenant is at the template's version: the next migration may fail for it, and its data obeys other rules.",
+        remedy: "Bring the objects in line by hand, or put the change into a migration for everybody.",
+        fix_is_safe: false,
+    },
+    Check {
+        code: "FH712",
+        severity: Severity::Warning,
+        title: "Rights in a tenant's schema differ from the template's",
+        meaning: "A role has more or fewer rights on a table, column, sequence or function of this tenant than in the others.",
+        remedy: "Grant or revoke as the template has it.",
+        fix_is_safe: false,
+    },
+    Check {
+        code: "FH713",
+        severity: Severity::Warning,
+        title: "Policies in a tenant's schema differ from the template's",
+        meaning: "A policy beside tenant_isolation is missing, different or unknown in the template. Tenants are still apart; inside this one, people may see more or less than in others. A permissive policy widens.",
+        remedy: "Drop the policy, or put it into a migration. The repair makes a missing policy of Freehold's again and leaves the rest.",
+        fix_is_safe: true,
+    },
+];
+
+/// One aspect each of an object: rows of `schema`, `aspect`, `kind`, `part`, `name` and `hash`.
+/// `{schemas}` says which tenants.
+const OBJECTS: &str = r#"
+, scope AS MATERIALIZED (
+  SELECT oid, nspname FROM current_tenant {schemas}
+  UNION ALL
+  SELECT oid, nspname FROM fleet WHERE nspname = 'freehold_template'
+), rel AS MATERIALIZED (
+  SELECT c.oid, c.relname, c.relkind, c.relnamespace, s.nspname, c.relpersistence, c.relispartition, c.relpartbound, c.reloptions, c.relam, c.relacl, c.relreplident
+  FROM pg_class c JOIN scope s ON s.oid = c.relnamespace
+), label AS MATERIALIZED (
+  SELECT oid, CASE WHEN oid < 16384 THEN oid::text ELSE typname::text END AS type FROM pg_type
+), stored(text) AS (
+  SELECT adbin::text FROM pg_attrdef d JOIN rel ON rel.oid = d.adrelid
+  UNION ALL SELECT conbin::text FROM pg_constraint k JOIN scope s ON s.oid = k.connamespace WHERE conbin IS NOT NULL
+  UNION ALL SELECT indexprs::text FROM pg_index i JOIN rel ON rel.oid = i.indexrelid WHERE indexprs IS NOT NULL
+  UNION ALL SELECT indpred::text FROM pg_index i JOIN rel ON rel.oid = i.indexrelid WHERE indpred IS NOT NULL
+  UNION ALL SELECT tgqual::text FROM pg_trigger t JOIN rel ON rel.oid = t.tgrelid WHERE tgqual IS NOT NULL
+  UNION ALL SELECT polqual::text FROM pg_policy p JOIN rel ON rel.oid = p.polrelid WHERE polqual IS NOT NULL AND polname <> 'tenant_isolation'
+  UNION ALL SELECT polwithcheck::text FROM pg_policy p JOIN rel ON rel.oid = p.polrelid WHERE polwithcheck IS NOT NULL AND polname <> 'tenant_isolation'
+  UNION ALL SELECT relpartbound::text FROM rel WHERE relpartbound IS NOT NULL
+  UNION ALL SELECT partexprs::text FROM pg_partitioned_table p JOIN rel ON rel.oid = p.partrelid WHERE partexprs IS NOT NULL
+  UNION ALL SELECT prosqlbody::text FROM pg_proc p JOIN scope s ON s.oid = p.pronamespace WHERE prosqlbody IS NOT NULL
+  UNION ALL SELECT proargdefaults::text FROM pg_proc p JOIN scope s ON s.oid = p.pronamespace WHERE proargdefaults IS NOT NULL
+  UNION ALL SELECT ev_action::text FROM pg_rewrite r JOIN rel ON rel.oid = r.ev_class
+  UNION ALL SELECT ev_qual::text FROM pg_rewrite r JOIN rel ON rel.oid = r.ev_class WHERE ev_qual::text <> '<>'
+-- Most are the same text in every tenant. The numbers of objects go first, which is quick and
+-- leaves few; then positions in the source, and constants that are numbers of objects.
+), tree AS MATERIALIZED (
+  SELECT hashtextextended(text, 0) AS text, regexp_replace(min(text COLLATE "C"), ' \d{5,}', '', 'g') AS short
+  FROM stored GROUP BY hashtextextended(text, 0)
+), short AS MATERIALIZED (
+  SELECT short, short ~ ':consttype(?: 2205)? :consttypmod' AS names_object FROM (SELECT DISTINCT short FROM tree) t
+-- A constant of an enum, or of regclass, is stored as the number of its label or relation.
+), called AS (
+  SELECT s.short, string_agg(coalesce(e.enumlabel::text, c.relname::text, '?'), ',' ORDER BY m.place) AS names
+  FROM short s CROSS JOIN LATERAL regexp_matches(s.short,
+    ':consttype(?: 2205)? :consttypmod -1 :constcollid 0 :constlen 4 :constbyval true [^\[{}]*\[ (-?\d+) (-?\d+) (-?\d+) (-?\d+) ', 'g') WITH ORDINALITY m(byte, place)
+  CROSS JOIN LATERAL (SELECT sum(((b::int8 + 256) % 256) << (8 * (place::int - 1)))::int8 AS number FROM unnest(m.byte) WITH ORDINALITY x(b, place)) n
+  LEFT JOIN pg_enum e ON e.oid = n.number::oid LEFT JOIN pg_class c ON c.oid = n.number::oid
+  WHERE s.names_object GROUP BY s.short
+), masked AS MATERIALIZED (
+  SELECT s.short, coalesce(c.names, '') AS names,
+    CASE WHEN s.names_object THEN regexp_replace(s.short, '(:consttype(?: 2205)? :consttypmod[^\[{}]*)\[[^\]]*\]', '\1', 'g') ELSE s.short END AS masked
+  FROM short s LEFT JOIN called c ON c.short = s.short
+), placeless AS MATERIALIZED (
+  SELECT masked, regexp_replace(masked, ' :(?:stmt_)?(?:location|len)(?: -?\d+)?', '', 'g') AS rest FROM (SELECT DISTINCT masked FROM masked) m
+), form AS MATERIALIZED (
+  SELECT t.text, hashtextextended(p.rest || m.names, 0) AS form
+  FROM masked m JOIN placeless p ON p.masked = m.masked JOIN tree t ON t.short = m.short
+), view AS MATERIALIZED (
+  SELECT c.oid, c.relname, f.form
+  FROM rel c JOIN pg_rewrite r ON r.ev_class = c.oid AND r.rulename = '_RETURN' JOIN form f ON f.text = hashtextextended(r.ev_action::text, 0)
+), printed AS MATERIALIZED (
+  SELECT s.relname, s.form, replace(pg_get_viewdef(s.oid), rel.nspname, '@') AS query
+  FROM (SELECT relname, form, min(oid::int8)::oid AS oid FROM view GROUP BY relname, form) s JOIN rel ON rel.oid = s.oid
+), object AS (
+  SELECT c.relnamespace AS schema, 'shape' AS aspect, 'column' AS kind, c.relname::text AS part, a.attname::text AS name,
+    hashtextextended(concat_ws('|', l.type, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, a.attcollation, a.attislocal, a.attoptions::text, f.form), 0) AS hash
+  FROM rel c JOIN pg_attribute a ON a.attrelid = c.oid JOIN label l ON l.oid = a.atttypid
+  LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum LEFT JOIN form f ON f.text = hashtextextended(d.adbin::text, 0)
+  WHERE c.relkind IN ('r', 'p', 'c', 'f') AND a.attnum > 0 AND NOT a.attisdropped
+  UNION ALL
+  SELECT c.relnamespace, 'shape', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' ELSE 'table' END, '', c.relname::text,
+    hashtextextended(concat_ws('|', c.relkind, c.relpersistence, c.reloptions::text, c.relispartition, c.relam, c.relreplident, f.form, p.partstrat, p.partattrs::text, g.form,
+      q.seqtypid, q.seqstart, q.seqincrement, q.seqmax, q.seqmin, q.seqcache, q.seqcycle,
+      (SELECT string_agg(b.relname, ',' ORDER BY i.inhseqno) FROM pg_inherits i JOIN pg_class b ON b.oid = i.inhparent WHERE i.inhrelid = c.oid)), 0)
+  FROM rel c LEFT JOIN form f ON f.text = hashtextextended(c.relpartbound::text, 0) LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
+  LEFT JOIN form g ON g.text = hashtextextended(p.partexprs::text, 0) LEFT JOIN pg_sequence q ON q.seqrelid = c.oid
+  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
+  UNION ALL
+  SELECT k.connamespace, 'shape', 'constraint', coalesce(c.relname::text, t.typname::text), k.conname::text,
+    hashtextextended(concat_ws('|', k.contype, k.condeferrable, k.condeferred, k.convalidated, k.conkey::text, k.confkey::text, r.relname, k.confupdtype, k.confdeltype, k.confmatchtype, f.form), 0)
+  FROM pg_constraint k JOIN scope s ON s.oid = k.connamespace LEFT JOIN pg_class c ON c.oid = k.conrelid LEFT JOIN pg_type t ON t.oid = k.contypid
+  LEFT JOIN pg_class r ON r.oid = k.confrelid LEFT JOIN form f ON f.text = hashtextextended(k.conbin::text, 0)
+  UNION ALL
+  SELECT c.relnamespace, 'shape', 'index', b.relname::text, c.relname::text,
+    hashtextextended(concat_ws('|', i.indisunique, i.indisprimary, i.indnullsnotdistinct, i.indisvalid, i.indisreplident, i.indkey::text, i.indoption::text, i.indcollation::text, i.indnkeyatts,
+      c.relam, c.reloptions::text, f.form, g.form), 0)
+  FROM pg_index i JOIN rel c ON c.oid = i.indexrelid JOIN pg_class b ON b.oid = i.indrelid
+  LEFT JOIN form f ON f.text = hashtextextended(i.indexprs::text, 0) LEFT JOIN form g ON g.text = hashtextextended(i.indpred::text, 0)
+  UNION ALL
+  SELECT c.relnamespace, 'shape', 'trigger', c.relname::text, CASE WHEN t.tgisinternal THEN 'of a constraint, disabled' ELSE t.tgname::text END,
+    hashtextextended(CASE WHEN t.tgisinternal THEN '' ELSE concat_ws('|', p.proname, t.tgtype, t.tgenabled, t.tgattr::text, encode(t.tgargs, 'hex'), t.tgdeferrable, t.tginitdeferred, t.tgoldtable, t.tgnewtable, f.form) END, 0)
+  FROM pg_trigger t JOIN rel c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid LEFT JOIN form f ON f.text = hashtextextended(t.tgqual::text, 0)
+  WHERE NOT t.tgisinternal OR t.tgenabled <> 'O'
+  UNION ALL
+  SELECT p.pronamespace, 'shape', 'function', '', format('%s(%s)', p.proname, a.types),
+    hashtextextended(concat_ws('|', p.prokind, p.prolang, p.provolatile, p.proparallel, p.proisstrict, p.prosecdef, p.proleakproof, p.proretset, r.type, p.proconfig::text, p.proargnames::text, p.proargmodes::text,
+      replace(p.prosrc, s.nspname, '@'), f.form, g.form), 0)
+  FROM pg_proc p JOIN scope s ON s.oid = p.pronamespace JOIN label r ON r.oid = p.prorettype
+  CROSS JOIN LATERAL (SELECT string_agg(CASE WHEN y.oid < 16384 THEN format_type(y.oid, NULL) ELSE y.typname END, ', ' ORDER BY x.place) AS types FROM unnest(p.proargtypes) WITH ORDINALITY x(type, place) JOIN pg_type y ON y.oid = x.type) a
+  LEFT JOIN form f ON f.text = hashtextextended(p.prosqlbody::text, 0) LEFT JOIN form g ON g.text = hashtextextended(p.proargdefaults::text, 0)
+  UNION ALL
+  SELECT t.typnamespace, 'shape', 'type', '', t.typname::text,
+    hashtextextended(concat_ws('|', t.typtype, l.type, t.typnotnull, t.typdefault, t.typtypmod,
+      (SELECT string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid)), 0)
+  FROM pg_type t JOIN scope s ON s.oid = t.typnamespace LEFT JOIN label l ON l.oid = t.typbasetype
+  WHERE t.typtype IN ('e', 'd', 'r')
+  UNION ALL
+  SELECT c.relnamespace, 'shape', 'query of', '', v.relname::text, hashtextextended(p.query, 0)
+  FROM view v JOIN rel c ON c.oid = v.oid JOIN printed p ON p.relname = v.relname AND p.form = v.form
+  UNION ALL
+  SELECT c.relnamespace, 'shape', 'rule', c.relname::text, r.rulename::text,
+    hashtextextended(concat_ws('|', r.ev_type, r.ev_enabled, r.is_instead, f.form), 0)
+  FROM pg_rewrite r JOIN rel c ON c.oid = r.ev_class LEFT JOIN form f ON f.text = hashtextextended(r.ev_action::text, 0)
+  WHERE r.rulename <> '_RETURN'
+  UNION ALL
+  SELECT c.relnamespace, 'rights', 'rights on', '', c.relname::text, hashtextextended((SELECT string_agg(i::text, ' ' ORDER BY i::text) FROM unnest(c.relacl) i), 0)
+  FROM rel c WHERE c.relacl IS NOT NULL
+  UNION ALL
+  SELECT c.relnamespace, 'rights', 'rights on column', c.relname::text, a.attname::text, hashtextextended((SELECT string_agg(i::text, ' ' ORDER BY i::text) FROM unnest(a.attacl) i), 0)
+  FROM pg_attribute a JOIN rel c ON c.oid = a.attrelid WHERE a.attacl IS NOT NULL
+  UNION ALL
+  SELECT p.pronamespace, 'rights', 'rights on function', '', p.proname::text, hashtextextended((SELECT string_agg(i::text, ' ' ORDER BY i::text) FROM unnest(p.proacl) i), p.pronargs)
+  FROM pg_proc p JOIN scope s ON s.oid = p.pronamespace WHERE p.proacl IS NOT NULL
+  UNION ALL
+  SELECT c.relnamespace, 'policies', 'policy', c.relname::text, p.polname::text,
+    hashtextextended(concat_ws('|', p.polpermissive, p.polcmd, p.polroles::text, f.form, '/', g.form), 0)
+  FROM pg_policy p JOIN rel c ON c.oid = p.polrelid LEFT JOIN form f ON f.text = hashtextextended(p.polqual::text, 0) LEFT JOIN form g ON g.text = hashtextextended(p.polwithcheck::text, 0)
+  WHERE p.polname <> 'tenant_isolation'
+)"#;
+
+/// The schemas whose XOR is not the template's, of each aspect the first so many, and how many.
+const DIFFERING: &str = "
+, print AS MATERIALIZED (
+  SELECT schema, aspect, bit_xor(hash) AS hash, count(*) AS objects FROM object GROUP BY schema, aspect
+), template AS (
+  SELECT a.aspect, coalesce(p.hash, 0) AS hash, coalesce(p.objects, 0) AS objects
+  FROM unnest(ARRAY['shape', 'rights', 'policies']) a(aspect)
+  LEFT JOIN print p ON p.aspect = a.aspect AND p.schema = (SELECT oid FROM scope WHERE nspname = 'freehold_template')
+), differing AS (
+  SELECT t.aspect, s.nspname FROM template t CROSS JOIN scope s
+  LEFT JOIN print p ON p.schema = s.oid AND p.aspect = t.aspect
+  WHERE coalesce(p.hash, 0) <> t.hash OR coalesce(p.objects, 0) <> t.objects
+)
+SELECT aspect, nspname, total FROM (
+  SELECT *, count(*) OVER (PARTITION BY aspect) AS total, row_number() OVER (PARTITION BY aspect ORDER BY nspname) AS place FROM differing
+) placed WHERE place <= {examples_max} ORDER BY aspect, place";
+
+/// The first differences of each schema in `{schemas}`, with what makes a policy of ours again.
+const NAMED: &str = "
+, pair AS MATERIALIZED (
+  SELECT s.nspname, o.aspect, o.kind, o.part, o.name,
+    bit_xor(o.hash) FILTER (WHERE o.schema = s.oid) AS here, bit_xor(o.hash) FILTER (WHERE o.schema <> s.oid) AS there
+  FROM object o JOIN scope s ON s.nspname <> 'freehold_template' AND (s.oid = o.schema OR o.schema = (SELECT oid FROM scope WHERE nspname = 'freehold_template'))
+  GROUP BY s.nspname, o.aspect, o.kind, o.part, o.name
+)
+SELECT aspect, nspname,
+  kind || ' ' || CASE WHEN part = '' THEN '' ELSE part || '.' END || name
+    || CASE WHEN here IS NULL THEN ' is missing' WHEN there IS NULL THEN ' is not in the template' ELSE ' differs' END,
+  CASE WHEN aspect = 'policies' AND here IS NULL THEN CASE name
+    WHEN 'owner_access' THEN format('CREATE POLICY owner_access ON %I.%I TO freehold_owner USING (true) WITH CHECK (true)', nspname, part)
+    WHEN 'analytics_read' THEN format('CREATE POLICY analytics_read ON %I.%I FOR SELECT TO freehold_analytics USING (true)', nspname, part)
+    WHEN 'tenant_access' THEN format('CREATE POLICY tenant_access ON %I.%I TO freehold_viewer USING (true) WITH CHECK (true)', nspname, part)
+  END END, differences
+FROM (
+  SELECT *, row_number() OVER (PARTITION BY nspname, aspect ORDER BY kind, part, name) AS place, count(*) OVER (PARTITION BY nspname, aspect) AS differences
+  FROM pair WHERE here IS DISTINCT FROM there
+) named WHERE place <= {named_max} ORDER BY nspname, aspect, place";
+
+pub(super) async fn look(examination: &mut Examination<'_>) -> Result<()> {
+    if !examination.wants(CHECKS) {
+        return Ok(());
+    }
+    if examination.sight() == Sight::Anyone {
+        examination.skip(CHECKS, "only the owner role knows which tenants are at the template's version, and DATABASE_OWNER_URL is not set");
+        return Ok(());
+    }
+    if let Err(error) = compare(examination).await {
+        examination.skip(CHECKS, &error.to_string());
+    }
+    Ok(())
+}
+
+async fn compare(examination: &mut Examination<'_>) -> Result<()> {
+    let examples_max = examination.examples_max().min(SCHEMAS_MAX).to_string();
+    let scope = scope(Sight::Owner);
+    let differing = format!("{scope}{OBJECTS}{DIFFERING}")
+        .replace("{schemas}", "")
+        .replace("{examples_max}", &examples_max);
+    let rows = examination.rows(&differing).await?;
+    let mut schemas: Vec<&str> = rows.iter().filter_map(|row| row.get(1)).collect();
+    if schemas.is_empty() {
+        return Ok(());
+    }
+    schemas.sort_unstable();
+    schemas.dedup();
+    let list: Vec<String> = schemas.iter().map(|schema| format!("'{schema}'")).collect();
+    let named_max =
+        if examination.examples_max() > SCHEMAS_MAX { usize::MAX >> 1 } else { NAMED_MAX };
+    let named = format!("{scope}{OBJECTS}{NAMED}")
+        .replace("{schemas}", &format!("WHERE nspname IN ({})", list.join(", ")))
+        .replace("{named_max}", &named_max.to_string());
+    let differences = examination.rows(&named).await?;
+    for row in &rows {
+        let text = |index| row.get(index).unwrap_or_default();
+        let (aspect, schema, total) = (text(0), text(1), text(2).parse().unwrap_or_default());
+        let Some(check) = check_of(aspect) else { continue };
+        for named in &differences {
+            let text = |index| named.get(index).unwrap_or_default();
+            if (text(0), text(1)) != (aspect, schema) {
+                continue;
+            }
+            let object = format!("schema {schema}");
+            let detail = text(2).to_owned();
+            let fix = named.get(3).map(str::to_owned);
+            examination.add(check, Example { object, detail }, fix, total);
+        }
+    }
+    Ok(())
+}
+
+fn check_of(aspect: &str) -> Option<&'static Check> {
+    let code = match aspect {
+        "shape" => "FH711",
+        "rights" => "FH712",
+        _ => "FH713",
+    };
+    CHECKS.iter().find(|check| check.code == code)
+}

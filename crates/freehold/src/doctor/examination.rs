@@ -1,0 +1,281 @@
+//! One examination: a connection of its own, what was asked over it, and what came back.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
+
+use super::check::{Check, Probe, Sight};
+use super::{DoctorOptions, DoctorReport, Example, Finding, NotChecked, Repair, catalog, policies};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::TEMPLATE_SCHEMA;
+use crate::init::{self, CATALOG_VERSION};
+
+/// For one question: over twenty thousand tenants the longest takes some seconds.
+const QUESTION_SECS_MAX: u32 = 120;
+
+/// The schemas of the template and of every tenant, told by their names alone, so that the app
+/// role can ask as well.
+const FLEET: &str = "fleet AS MATERIALIZED (
+  SELECT n.oid, n.nspname, n.nspowner, n.nspacl,
+    CASE WHEN n.nspname = '{template}' THEN '00000000-0000-0000-0000-000000000000' ELSE substr(n.nspname, 8) END::uuid AS tenant
+  FROM pg_namespace n WHERE n.nspname = '{template}' OR n.nspname ~ '^tenant_[0-9a-f]{32}$'
+)";
+
+/// The tenants that are at the baseline, as the template is: only these can be compared with it.
+const CURRENT: &str = ", current_tenant AS MATERIALIZED (
+  SELECT f.oid, f.nspname, f.tenant FROM fleet f JOIN freehold.tenant t ON t.id = f.tenant
+  WHERE t.version = (SELECT coalesce(max(version), 0) FROM freehold.baseline)
+)";
+
+/// A finding as it comes back, with the statement that repairs it.
+struct Found {
+    examples: Vec<Example>,
+    fixes: Vec<Option<String>>,
+    count: u64,
+}
+
+pub(super) struct Examination<'a> {
+    client: Client,
+    sight: Sight,
+    doctor: &'a DoctorOptions,
+    server_version: String,
+    /// As `server_version_num`: 150018 is 15.18.
+    server_version_num: i32,
+    tenants: u64,
+    found: BTreeMap<&'static str, (Check, Found)>,
+    not_checked: Vec<NotChecked>,
+}
+
+impl<'a> Examination<'a> {
+    pub(super) async fn begin(
+        client: Client,
+        sight: Sight,
+        doctor: &'a DoctorOptions,
+    ) -> Result<Self> {
+        let mut examination = Examination {
+            client,
+            sight,
+            doctor,
+            server_version: String::new(),
+            server_version_num: 0,
+            tenants: 0,
+            found: BTreeMap::new(),
+            not_checked: Vec::new(),
+        };
+        let about = "SELECT current_setting('server_version'), current_setting('server_version_num'),
+            (SELECT count(*) FROM fleet WHERE nspname <> 'freehold_template'),
+            to_regclass('freehold.catalog_migration') IS NOT NULL AND to_regrole('freehold_app') IS NOT NULL,
+            session_user";
+        let rows = examination.rows(&format!("WITH {} {about}", fleet())).await?;
+        let row = rows.first().ok_or_else(|| unreadable("the server's version"))?;
+        let text = |index| row.get(index).unwrap_or_default();
+        if text(3) != "t" {
+            return Err(setup(
+                "the catalog is missing in this database: run `freehold init` first",
+            ));
+        }
+        if sight == Sight::Owner && text(4) != "freehold_owner" {
+            return Err(setup(
+                "DATABASE_OWNER_URL must connect as freehold_owner, which `freehold init` makes",
+            ));
+        }
+        examination.server_version = text(0).to_owned();
+        examination.server_version_num = text(1).parse().unwrap_or_default();
+        examination.tenants = text(2).parse().unwrap_or_default();
+        let version =
+            examination.rows("SELECT max(version) FROM freehold.catalog_migration").await?;
+        let version = version.first().and_then(|row| row.get(0)).unwrap_or("0").to_owned();
+        if version != CATALOG_VERSION.to_string() {
+            return Err(setup(format!(
+                "the catalog is at version {version} and this build knows {CATALOG_VERSION}: run `freehold init` with this build, or use the build that fits"
+            )));
+        }
+        Ok(examination)
+    }
+
+    pub(super) fn sight(&self) -> Sight {
+        self.sight
+    }
+
+    pub(super) fn server_version_num(&self) -> i32 {
+        self.server_version_num
+    }
+
+    pub(super) fn examples_max(&self) -> usize {
+        self.doctor.examples_max
+    }
+
+    /// Whether any of these checks is wanted.
+    pub(super) fn wants(&self, checks: &[Check]) -> bool {
+        let only = &self.doctor.only;
+        only.is_empty() || checks.iter().any(|check| only.iter().any(|code| code == check.code))
+    }
+
+    /// Rows of a question. Sent as one simple query: it is a transaction of its own, whose settings
+    /// end with it, and it works behind a pooler.
+    pub(super) async fn rows(&self, sql: &str) -> Result<Vec<SimpleQueryRow>> {
+        let sql = format!(
+            "SET LOCAL transaction_read_only = on;
+             -- Off, it would refuse the owner the catalog instead of showing it.
+             SET LOCAL row_security = on;
+             SET LOCAL search_path = pg_catalog, pg_temp;
+             SET LOCAL statement_timeout = '{QUESTION_SECS_MAX}s';
+             -- These questions scan; compiling them takes longer than it saves.
+             SET LOCAL jit = off;
+             -- Nobody analyses system tables; hash joins suffer least from wrong estimates.
+             SET LOCAL enable_mergejoin = off;
+             SET LOCAL work_mem = '64MB';
+             {sql}"
+        );
+        let messages = self.client.simple_query(&sql).await?;
+        let rows = messages.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        Ok(rows.collect())
+    }
+
+    /// Asks, and keeps what is wrong. A question that the role may not ask is noted; so is one that
+    /// fails, for the others still tell something.
+    pub(super) async fn ask(&mut self, probe: &'static Probe) -> Result<()> {
+        if !self.wants(probe.checks) {
+            return Ok(());
+        }
+        if probe.sight == Sight::Owner && self.sight == Sight::Anyone {
+            self.skip(
+                probe.checks,
+                "only the owner role sees it, and DATABASE_OWNER_URL is not set",
+            );
+            return Ok(());
+        }
+        let sql = complete(probe, self.sight, self.doctor.examples_max);
+        let rows = match self.rows(&sql).await {
+            Ok(rows) => rows,
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+            Err(error) => {
+                self.skip(probe.checks, &error.to_string());
+                return Ok(());
+            }
+        };
+        for row in rows {
+            let text = |index| row.get(index).unwrap_or_default();
+            let Some(check) = probe.checks.iter().find(|check| check.code == text(0)) else {
+                return Err(unreadable(text(0)));
+            };
+            let example = Example { object: text(1).to_owned(), detail: text(2).to_owned() };
+            let count = text(4).parse().unwrap_or_default();
+            self.add(check, example, row.get(3).map(str::to_owned), count);
+        }
+        Ok(())
+    }
+
+    /// Keeps one object that a check found; `count` is of all that it found.
+    pub(super) fn add(&mut self, check: &Check, example: Example, fix: Option<String>, count: u64) {
+        let only = &self.doctor.only;
+        if !only.is_empty() && !only.iter().any(|code| code == check.code) {
+            return;
+        }
+        let nothing = || (*check, Found { examples: Vec::new(), fixes: Vec::new(), count: 0 });
+        let (_, found) = self.found.entry(check.code).or_insert_with(nothing);
+        found.examples.push(example);
+        found.fixes.push(fix);
+        found.count = found.count.max(count);
+    }
+
+    /// Notes that checks could not be made.
+    pub(super) fn skip(&mut self, checks: &[Check], reason: &str) {
+        for check in checks {
+            if self.wants(std::slice::from_ref(check)) {
+                let reason = reason.to_owned();
+                self.not_checked.push(NotChecked { code: check.code, title: check.title, reason });
+            }
+        }
+    }
+
+    /// Adds what another examination of the same database found by other checks.
+    pub(super) fn take_over(&mut self, other: Examination<'_>) {
+        self.found.extend(other.found);
+        self.not_checked.extend(other.not_checked);
+        self.not_checked.sort_by_key(|missing| missing.code);
+    }
+
+    /// Runs what repairs the findings of safe checks, each statement a transaction of its own.
+    pub(super) async fn repair(self) -> Result<Vec<Repair>> {
+        let mut repairs = Vec::new();
+        for (code, (check, found)) in self.found {
+            if !check.fix_is_safe {
+                continue;
+            }
+            for (example, fix) in found.examples.into_iter().zip(found.fixes) {
+                let Some(statement) = fix else { continue };
+                let outcome = self
+                    .client
+                    .batch_execute(&format!("SET LOCAL lock_timeout = '5s'; {statement}"))
+                    .await;
+                let error = outcome.err().map(|error| Error::from(error).to_string());
+                repairs.push(Repair { code, object: example.object, statement, error });
+            }
+        }
+        Ok(repairs)
+    }
+
+    pub(super) fn end(self) -> DoctorReport {
+        let mut findings: Vec<Finding> = self
+            .found
+            .into_values()
+            .map(|(check, found)| Finding { check, count: found.count, examples: found.examples })
+            .collect();
+        findings.sort_by_key(|finding| (finding.check.severity, finding.check.code));
+        DoctorReport {
+            server_version: self.server_version,
+            tenants: self.tenants,
+            duration_ms: 0,
+            findings,
+            not_checked: self.not_checked,
+            repairs: Vec::new(),
+        }
+    }
+}
+
+fn fleet() -> String {
+    FLEET.replace("{template}", TEMPLATE_SCHEMA)
+}
+
+/// The beginning of every question: the fleet, and for the owner the tenants at the baseline.
+pub(super) fn scope(sight: Sight) -> String {
+    let current = if sight == Sight::Owner { CURRENT } else { "" };
+    format!("WITH {}{current}", fleet())
+}
+
+/// A question with its beginning, its limit, and a count of all that it found.
+fn complete(probe: &Probe, sight: Sight, examples_max: usize) -> String {
+    let comma = if probe.with.is_empty() { "" } else { "," };
+    let sql = format!(
+        "{scope}{comma}{with}, finding AS MATERIALIZED ({sql})
+         SELECT code, object, detail, fix, total FROM (
+           SELECT *, count(*) OVER (PARTITION BY code) AS total,
+             row_number() OVER (PARTITION BY code ORDER BY object, detail) AS place
+           FROM finding
+         ) placed WHERE place <= {examples_max} ORDER BY code, place",
+        scope = scope(sight),
+        with = probe.with,
+        sql = probe.sql,
+    );
+    sql.replace("{actual_catalog}", catalog::ACTUAL)
+        .replace("{isolation}", &literal(policies::ISOLATION))
+        .replace("{expected_catalog}", &literal(catalog::EXPECTED))
+        .replace("{dangerous_functions}", &literal(&init::DANGEROUS.join(" ")))
+}
+
+/// A text of this program as a literal of SQL.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn setup(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Setup, message)
+}
+
+fn unreadable(what: &str) -> Error {
+    Error::new(ErrorKind::Internal, format!("the database's answer cannot be read: {what}"))
+}

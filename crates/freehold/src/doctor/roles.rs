@@ -1,0 +1,143 @@
+//! FH31x and FH32x: what the roles are and may become, and what PostgreSQL gives to everybody.
+
+use super::check::{Check, Probe, Severity, Sight};
+
+/// The roles of the application, with every role that each may become.
+const BECOMES: &str = "
+ours(role) AS (
+  SELECT unnest(ARRAY['freehold_app', 'freehold_viewer', 'freehold_member', 'freehold_admin', 'freehold_analytics'])
+), becomes AS MATERIALIZED (
+  SELECT o.role, r.rolname::text AS other, r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolcreatedb, r.rolreplication,
+    r.oid AS other_oid
+  FROM ours o JOIN pg_roles me ON me.rolname = o.role
+  JOIN pg_roles r ON r.oid = me.oid OR (NOT me.rolsuper AND pg_has_role(me.oid, r.oid, 'MEMBER'))
+)";
+
+pub(super) const PROBES: &[Probe] = &[
+    Probe {
+        sight: Sight::Anyone,
+        with: BECOMES,
+        sql: "
+SELECT 'FH311' AS code, b.role AS object, CASE WHEN b.role = b.other THEN 'it is ' ELSE 'it may become ' || b.other || ', ' END || concat_ws(', ',
+    CASE WHEN b.rolsuper THEN 'a superuser' END, CASE WHEN b.rolbypassrls THEN 'a role with BYPASSRLS' END,
+    CASE WHEN b.rolcreaterole THEN 'a role with CREATEROLE' END, CASE WHEN b.rolreplication THEN 'a role with REPLICATION' END,
+    CASE WHEN b.other = 'freehold_owner' THEN 'the owner of the tenants'' tables' END,
+    CASE WHEN b.other ~ '^pg_(read_all_data|write_all_data|read_server_files|write_server_files|execute_server_program|maintain|checkpoint|signal_backend|read_all_stats|monitor)$'
+      THEN 'a predefined role with rights on the whole server' END) AS detail, NULL::text AS fix
+FROM becomes b
+WHERE b.rolsuper OR b.rolbypassrls OR b.rolcreaterole OR b.rolreplication OR b.other = 'freehold_owner'
+  OR b.other ~ '^pg_(read_all_data|write_all_data|read_server_files|write_server_files|execute_server_program|maintain|checkpoint|signal_backend|read_all_stats|monitor)$'
+UNION ALL
+SELECT 'FH312', b.role, 'it may become ' || b.other, NULL
+FROM becomes b
+WHERE b.other <> b.role AND b.other <> 'freehold_owner' AND b.other !~ '^pg_' AND NOT (CASE b.role
+    WHEN 'freehold_app' THEN b.other IN ('freehold_viewer', 'freehold_member', 'freehold_admin')
+    WHEN 'freehold_admin' THEN b.other IN ('freehold_viewer', 'freehold_member')
+    WHEN 'freehold_member' THEN b.other = 'freehold_viewer'
+    ELSE false END)
+  AND NOT EXISTS (SELECT FROM becomes s WHERE s.role = b.role AND s.other = b.role AND s.rolsuper)
+UNION ALL
+SELECT 'FH313', r.rolname::text, CASE WHEN r.rolname = 'freehold_app' THEN 'it inherits the rights of the tenant roles: it should be NOINHERIT'
+    ELSE 'it may log in: it should be NOLOGIN' END, NULL
+FROM pg_roles r
+WHERE r.rolname = 'freehold_app' AND r.rolinherit
+   OR r.rolname IN ('freehold_viewer', 'freehold_member', 'freehold_admin') AND r.rolcanlogin
+UNION ALL
+SELECT 'FH314', m.rolname::text, 'it may become freehold_owner', NULL
+FROM pg_roles m
+WHERE pg_has_role(m.oid, 'freehold_owner', 'MEMBER') AND NOT m.rolsuper AND m.rolname <> 'freehold_owner'
+  AND m.rolname NOT IN (SELECT role FROM ours)
+UNION ALL
+SELECT 'FH315', 'freehold_app', 'it lacks ' || e.setting, NULL
+FROM unnest(ARRAY['statement_timeout', 'idle_in_transaction_session_timeout', 'search_path']) e(setting)
+WHERE NOT EXISTS (
+  SELECT FROM pg_db_role_setting s, unnest(s.setconfig) c
+  WHERE s.setrole = 'freehold_app'::regrole AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+    AND starts_with(c, e.setting || '='))",
+        checks: &[
+            Check {
+                code: "FH311",
+                severity: Severity::Critical,
+                title: "A role of the application is above row-level security, or may become one that is",
+                meaning: "A superuser, a role with BYPASSRLS, and the owner of the tables can read every tenant or turn the policies off; CREATEROLE, REPLICATION and some predefined roles lead there.",
+                remedy: "ALTER ROLE … NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOREPLICATION; REVOKE the membership.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH312",
+                severity: Severity::Warning,
+                title: "A role of the application is a member of a role it does not need",
+                meaning: "Whatever that role may do, injected SQL may do too.",
+                remedy: "REVOKE that role FROM it.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH313",
+                severity: Severity::Warning,
+                title: "A role has an attribute that Freehold does not give it",
+                meaning: "The app role has a tenant role's rights only inside a tenant's transaction, and nobody logs in as a tenant role.",
+                remedy: "ALTER ROLE freehold_app NOINHERIT; ALTER ROLE freehold_viewer NOLOGIN, and so on.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH314",
+                severity: Severity::Info,
+                title: "Another role may become the owner role",
+                meaning: "Whoever is a member of freehold_owner can change the policies. The role that ran `freehold init` without being a superuser is one.",
+                remedy: "Keep the list short, and its passwords as safe as a superuser's.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH315",
+                severity: Severity::Warning,
+                title: "The app role lacks a setting that bounds it",
+                meaning: "Statements and idle transactions of the app role end by themselves, and outside of a transaction its search path finds nothing.",
+                remedy: "Run `freehold init` again; it sets them.",
+                fix_is_safe: false,
+            },
+        ],
+    },
+    Probe {
+        sight: Sight::Anyone,
+        with: "",
+        sql: "
+SELECT 'FH321' AS code, 'database ' || current_database() AS object, r.role || ' has ' || p.privilege AS detail, NULL::text AS fix
+FROM unnest(ARRAY['freehold_app', 'freehold_analytics']) r(role), unnest(ARRAY['CREATE', 'TEMPORARY']) p(privilege)
+WHERE has_database_privilege(r.role, current_database(), p.privilege)
+UNION ALL
+SELECT 'FH322', p.oid::regprocedure::text, 'freehold_app may call it', NULL
+FROM pg_proc p
+WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY (string_to_array({dangerous_functions}, ' '))
+  AND has_function_privilege('freehold_app', p.oid, 'EXECUTE')
+UNION ALL
+SELECT 'FH323', 'language ' || l.lanname, 'freehold_app may run DO blocks in it', NULL
+FROM pg_language l
+WHERE l.laninline <> 0 AND l.lanpltrusted AND has_language_privilege('freehold_app', l.oid, 'USAGE')",
+        checks: &[
+            Check {
+                code: "FH321",
+                severity: Severity::Warning,
+                title: "The application may make temporary tables or schemas",
+                meaning: "A temporary table lives as long as the pooled connection and can stand in for a real one; what it holds meets the next tenant.",
+                remedy: "Run `freehold init` again as the database's owner: it revokes CREATE and TEMPORARY from PUBLIC.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH322",
+                severity: Severity::Warning,
+                title: "The app role may call functions through which tenants could meet or harm each other",
+                meaning: "Large objects carry no row-level security, signals reach the sessions of all tenants, and the list of prepared statements shows the text of others' queries.",
+                remedy: "Run `freehold init` as a superuser, which revokes them from PUBLIC. On a managed server that may be impossible.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH323",
+                severity: Severity::Warning,
+                title: "The app role may run DO blocks",
+                meaning: "Injected SQL becomes a program with loops and exceptions.",
+                remedy: "Run `freehold init` as a superuser, which revokes the language from PUBLIC.",
+                fix_is_safe: false,
+            },
+        ],
+    },
+];
