@@ -301,7 +301,9 @@ impl Freehold {
             None => None,
         };
         let sealer = Sealer::new(find_key(options, mode, owner_target.as_deref()).await?.as_ref());
-        let pool = |url, name, limits| Pool::new(url, name, limits, options.pooler, &sealer);
+        let violations = Violations::default();
+        let pool =
+            |url, name, limits| Pool::new(url, name, limits, options.pooler, &sealer, &violations);
         let app = pool(&options.app_url, "DATABASE_URL", options.app_pool)?;
         let owner = match &options.owner_url {
             Some(url) => Some(pool(url, "DATABASE_OWNER_URL", options.owner_pool)?),
@@ -313,7 +315,6 @@ impl Freehold {
             None => app.target(),
         };
         let listen = resolver.clone().listen(listen, options.pooler);
-        let violations = Violations::default();
         let recorder = Recorder::new(app.clone(), violations.clone());
         let mut tasks = vec![tokio::spawn(listen), tokio::spawn(recorder.clone().run())];
         if let (Some(target), None) = (owner_target, &options.context_key) {

@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pooler::{Look, Pooler};
 use crate::seal::{Sealer, Seat};
 use crate::tls::{self, Target};
+use crate::violations::Violations;
 use crate::wire::{self, Batch, Canceller, Statement, WireError};
 
 /// Prepared statements kept per connection. One holds 20 to 70 kB in the backend, so a full
@@ -115,7 +116,7 @@ impl Naming {
 
 impl Connection {
     async fn open(manager: &Manager) -> Result<Connection, WireError> {
-        let Manager { target, pooler, sealer } = manager;
+        let Manager { target, pooler, sealer, .. } = manager;
         let mut wire = wire::connect(target).await?;
         let Look { pid, now, direct } = pooler.look(&mut wire).await?;
         let seat = Seat { pid: if direct { pid } else { 0 }, clock: (now, Instant::now()) };
@@ -206,6 +207,7 @@ pub(crate) struct Manager {
     target: Arc<Target>,
     pooler: Pooler,
     sealer: Sealer,
+    violations: Violations,
 }
 
 impl managed::Manager for Manager {
@@ -275,13 +277,19 @@ impl Pool {
         limits: PoolLimits,
         pooler: Pooler,
         sealer: &Sealer,
+        violations: &Violations,
     ) -> Result<Pool> {
         let mut target = tls::target(url, name)?;
         target.config.connect_timeout(Duration::from_secs(5));
         if target.config.get_application_name().is_none() {
             target.config.application_name("freehold");
         }
-        let manager = Manager { target: Arc::new(target), pooler, sealer: sealer.clone() };
+        let manager = Manager {
+            target: Arc::new(target),
+            pooler,
+            sealer: sealer.clone(),
+            violations: violations.clone(),
+        };
         let pool = managed::Pool::builder(manager)
             .max_size(limits.connections_max)
             .runtime(deadpool::Runtime::Tokio1)
@@ -318,6 +326,11 @@ impl Pool {
             idle: status.available,
             waiting: status.waiting,
         }
+    }
+
+    /// Where a transaction leaves word of what was refused.
+    pub(crate) fn violations(&self) -> Violations {
+        self.0.manager().violations.clone()
     }
 
     pub(crate) fn target(&self) -> Arc<Target> {

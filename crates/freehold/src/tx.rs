@@ -9,7 +9,7 @@
 //! not at all. That is `transaction`'s work; here is who gets one, and what they may do with it.
 
 use self::session::refuse_session_statement;
-use self::transaction::{Door, Transaction};
+use self::transaction::{Door, Party, Transaction};
 use crate::actor::Actor;
 use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result};
@@ -64,10 +64,9 @@ pub(crate) struct CatalogTx(Transaction);
 
 impl TenantTx {
     pub(crate) async fn new(pool: &Pool, context: &TenantContext) -> Result<Self> {
-        let connection = pool.checkout().await?;
         let scope =
             format!("{} {}\n", context.tenant().as_uuid().simple(), context.role().as_str());
-        Ok(TenantTx(Transaction::new(connection, Door::Tenant, context.into(), scope)))
+        Ok(TenantTx(Transaction::new(pool, Door::Tenant, Party::Tenant(*context), scope).await?))
     }
 
     /// Runs a statement and returns its rows. Table names without a schema are the tenant's.
@@ -119,17 +118,17 @@ impl TenantTx {
 
 impl CatalogTx {
     pub(crate) async fn new(pool: &Pool, context: &OperatorContext) -> Result<Self> {
-        Self::with_claim(pool, context.into()).await
+        Self::of(pool, Party::Operator(*context)).await
     }
 
     /// Sees the catalog rows of the context's tenant, and no others.
     pub(crate) async fn for_tenant(pool: &Pool, context: &TenantContext) -> Result<Self> {
-        Self::with_claim(pool, context.into()).await
+        Self::of(pool, Party::Tenant(*context)).await
     }
 
-    async fn with_claim(pool: &Pool, claim: Claim) -> Result<Self> {
-        let connection = pool.checkout().await?;
-        Ok(CatalogTx(Transaction::new(connection, Door::Catalog, claim, "catalog\n".to_owned())))
+    async fn of(pool: &Pool, party: Party) -> Result<Self> {
+        let scope = "catalog\n".to_owned();
+        Ok(CatalogTx(Transaction::new(pool, Door::Catalog, party, scope).await?))
     }
 
     pub(crate) async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {

@@ -5,7 +5,6 @@ use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
-use freehold::control::violations::Violation;
 use freehold::{Action, ErrorKind, Params, Row, TenantContext, TextParam, require};
 use http::{HeaderMap, Method};
 
@@ -103,12 +102,7 @@ async fn run(
     let plan = plan(&model, &context.tenant().schema(), &request, state.data_limits())?;
     let answer = match execute(&state, &context, &plan).await {
         Ok(answer) => answer?,
-        Err(error) => {
-            if let Some(violation) = Violation::behind(&error, &plan.sql) {
-                state.freehold().record_violation(violation.by(&context));
-            }
-            return Err(refusal(&plan, &model, error));
-        }
+        Err(error) => return Err(refusal(&plan, &model, error)),
     };
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = answer.status;

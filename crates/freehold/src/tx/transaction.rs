@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
-use crate::context::Claim;
+use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan};
 use crate::params::Params;
-use crate::pool::{Checkout, Fixed};
+use crate::pool::{Checkout, Fixed, Pool};
+use crate::violations::{Violation, Violations};
 use crate::wire::{self, Answer, Batch, Row, Statement, TransactionStatus, WireError};
 
 /// How long the server may take to give a dropped transaction's connection back before it is
@@ -21,6 +22,22 @@ const TIDY_MAX: Duration = Duration::from_secs(5);
 pub(super) enum Door {
     Tenant,
     Catalog,
+}
+
+/// Whose transaction it is.
+#[derive(Clone, Copy)]
+pub(super) enum Party {
+    Tenant(TenantContext),
+    Operator(OperatorContext),
+}
+
+impl Party {
+    fn claim(&self) -> Claim {
+        match self {
+            Party::Tenant(context) => context.into(),
+            Party::Operator(context) => context.into(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,11 +63,13 @@ pub(super) struct Transaction {
     /// What a prepared statement belongs to besides its text.
     scope: String,
     stage: Stage,
+    violations: Violations,
 }
 
 /// How the transaction begins.
 struct Entry {
     door: Door,
+    party: Party,
     claim: Claim,
 }
 
@@ -74,9 +93,11 @@ impl Entry {
 }
 
 impl Transaction {
-    pub(super) fn new(connection: Checkout, door: Door, claim: Claim, scope: String) -> Self {
-        let entry = Entry { door, claim };
-        Transaction { connection: Some(connection), entry, scope, stage: Stage::Fresh }
+    pub(super) async fn new(pool: &Pool, door: Door, party: Party, scope: String) -> Result<Self> {
+        let connection = Some(pool.checkout().await?);
+        let entry = Entry { door, party, claim: party.claim() };
+        let violations = pool.violations();
+        Ok(Transaction { connection, entry, scope, stage: Stage::Fresh, violations })
     }
 
     pub(super) async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
@@ -98,6 +119,24 @@ impl Transaction {
     }
 
     async fn run(&mut self, sql: &str, params: Params<'_>, ending: Ending) -> Result<Answer> {
+        let outcome = self.run_renewed(sql, params, ending).await;
+        if let Err(error) = &outcome
+            && let Some(violation) = Violation::behind(error, sql)
+        {
+            self.violations.record(match &self.entry.party {
+                Party::Tenant(context) => violation.by(context),
+                Party::Operator(context) => violation.by_operator(context),
+            });
+        }
+        outcome
+    }
+
+    async fn run_renewed(
+        &mut self,
+        sql: &str,
+        params: Params<'_>,
+        ending: Ending,
+    ) -> Result<Answer> {
         let first = self.stage == Stage::Fresh;
         match self.run_once(sql, params, ending).await {
             Err(error) => {

@@ -27,10 +27,8 @@ pub(super) fn excerpt(sql: &str) -> (String, bool) {
             continue;
         }
         // Read on to the end all the same: the word that writes may come late.
-        if chars < CHARS_MAX {
-            out.extend(text.chars().take(CHARS_MAX - chars));
-            chars += text.chars().count();
-        }
+        out.extend(text.chars().take(CHARS_MAX.saturating_sub(chars)));
+        chars += text.chars().count();
     }
     let shown = out.trim_end().len();
     out.truncate(shown);
