@@ -11,8 +11,10 @@ use crate::pool::{self, Pool};
 use crate::tls;
 
 /// The catalog's own migrations, oldest first.
-const CATALOG: &[(i32, &str, &str)] =
-    &[(1, "catalog", include_str!("../migrations/0001_catalog.sql"))];
+const CATALOG: &[(i32, &str, &str)] = &[
+    (1, "catalog", include_str!("../migrations/0001_catalog.sql")),
+    (10, "analytics", include_str!("../migrations/0010_analytics.sql")),
+];
 
 /// The catalog version that this build works with.
 pub const CATALOG_VERSION: i32 = CATALOG[CATALOG.len() - 1].0;

@@ -129,6 +129,7 @@
 #![warn(missing_docs)]
 
 mod actor;
+mod analytics;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod catalog;
@@ -137,6 +138,7 @@ pub mod control;
 mod error;
 mod ids;
 mod init;
+mod lease;
 mod limiter;
 mod migrator;
 mod params;
@@ -157,12 +159,15 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_postgres::Row;
 
+use crate::analytics::Connections;
 use crate::passwords::PasswordHasher;
 use crate::pool::Pool;
 use crate::resolver::Resolver;
 use crate::tx::CatalogTx;
 
 pub use crate::actor::{Action, Actor, Role, permits, require};
+pub use crate::analytics::definition::{AnalyticsDefinition, AnalyticsFolder, Watermark};
+pub use crate::analytics::run::{AnalyticsFailure, AnalyticsOptions, AnalyticsRun};
 pub use crate::context::{OperatorContext, TenantContext};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::ids::{Email, IdentityId, Slug, TEMPLATE_SCHEMA, TenantId};
@@ -189,6 +194,10 @@ pub struct Options {
     pub app_url: String,
     /// Connects as `freehold_owner`. Without it, this server creates and migrates nothing.
     pub owner_url: Option<String>,
+    /// Connects as `freehold_analytics`, directly. Without it, this server collects no analytics.
+    pub analytics_url: Option<String>,
+    /// Where analytics reads tenants if not there: a replica of the same database.
+    pub analytics_read_url: Option<String>,
     /// Limits of the connections as `freehold_app`.
     pub app_pool: PoolLimits,
     /// Limits of the connections as `freehold_owner`.
@@ -201,6 +210,8 @@ impl Options {
         Options {
             app_url: app_url.into(),
             owner_url: None,
+            analytics_url: None,
+            analytics_read_url: None,
             app_pool: PoolLimits::default(),
             owner_pool: PoolLimits { connections_max: 4, ..PoolLimits::default() },
         }
@@ -209,6 +220,12 @@ impl Options {
     /// Connects as `freehold_owner` too, to create and migrate tenants.
     pub fn owner_url(mut self, url: impl Into<String>) -> Options {
         self.owner_url = Some(url.into());
+        self
+    }
+
+    /// Connects as `freehold_analytics` too, to collect analytics across tenants.
+    pub fn analytics_url(mut self, url: impl Into<String>) -> Options {
+        self.analytics_url = Some(url.into());
         self
     }
 }
@@ -220,6 +237,7 @@ pub struct Freehold(Arc<Inner>);
 struct Inner {
     app: Pool,
     owner: Option<Pool>,
+    analytics: Option<Connections>,
     resolver: Resolver,
     hasher: PasswordHasher,
     listener: tokio::task::JoinHandle<()>,
@@ -244,10 +262,14 @@ impl Freehold {
             Some(url) => Some(Pool::new(url, "DATABASE_OWNER_URL", options.owner_pool)?),
             None => None,
         };
+        let analytics = match &options.analytics_url {
+            Some(url) => Some(Connections::new(url, options.analytics_read_url.as_deref())?),
+            None => None,
+        };
         let resolver = Resolver::new(app.clone());
         let listener = tokio::spawn(resolver.clone().listen(app.target()));
         let hasher = PasswordHasher::per_core();
-        Ok(Freehold(Arc::new(Inner { app, owner, resolver, hasher, listener })))
+        Ok(Freehold(Arc::new(Inner { app, owner, analytics, resolver, hasher, listener })))
     }
 
     /// Leave to work in a tenant, for a person: the tenant is active and they are a member.
@@ -393,6 +415,15 @@ impl Freehold {
             Error::new(
                 ErrorKind::Setup,
                 "this server has no owner connection (DATABASE_OWNER_URL), so it cannot create or migrate tenants",
+            )
+        })
+    }
+
+    pub(crate) fn analytics_connections(&self) -> Result<&Connections> {
+        self.0.analytics.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Setup,
+                "this server has no analytics connection (DATABASE_ANALYTICS_URL), so it cannot collect",
             )
         })
     }

@@ -103,9 +103,9 @@ impl TestDatabase {
         format!("{scheme}://{role}:{PASSWORD}@{host}")
     }
 
-    /// Both connections, with the default limits.
+    /// All three connections, with the default limits.
     pub fn options(&self) -> Options {
-        Options::new(self.app_url()).owner_url(self.owner_url())
+        Options::new(self.app_url()).owner_url(self.owner_url()).analytics_url(self.analytics_url())
     }
 
     /// Connects with [`options`](Self::options).

@@ -1,5 +1,6 @@
 //! The command line: parsed here, a file per command, one place that prints.
 
+mod analytics;
 mod config;
 mod dev;
 mod init;
@@ -49,6 +50,9 @@ enum Command {
     /// Bring the template and every tenant to the newest migration
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
+    /// Figures across tenants: apply definitions, run them, show what they give
+    #[command(subcommand)]
+    Analytics(analytics::AnalyticsCommand),
     /// Print the OpenAPI document
     Openapi,
 }
@@ -84,6 +88,7 @@ pub fn main() -> ExitCode {
             Command::Tenant(command) => tenant::run(command).await,
             Command::Operator(command) => operator::run(command).await,
             Command::Migrate(command) => migrate::run(command).await,
+            Command::Analytics(command) => analytics::run(command).await,
             Command::Openapi => {
                 Output::text(&crate::http::openapi_json());
                 Ok(ExitCode::SUCCESS)

@@ -8,8 +8,11 @@ const PURE: &[&str] = &["actor", "context", "ids", "tenant"];
 
 /// What each layer must not import, of the library.
 const FORBIDDEN: &[(&str, &[&str])] = &[
-    ("pool", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
-    ("tx", &["catalog", "control", "resolver", "provisioner", "migrator"]),
+    ("pool", &["tx", "catalog", "control", "resolver", "provisioner", "migrator", "analytics"]),
+    ("tx", &["catalog", "control", "resolver", "provisioner", "migrator", "analytics"]),
+    ("lease", &["tx", "catalog", "control", "resolver", "provisioner", "migrator", "analytics"]),
+    // Its connections are of a role of its own; requests' are not its to use.
+    ("analytics", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
     ("policy", &["tx", "pool", "catalog", "control", "resolver", "provisioner", "migrator"]),
     (
         "catalog",
