@@ -301,7 +301,7 @@ impl Rows {
 const SUCCEED_SQL: &str = "
 INSERT INTO freehold.analytics_collection AS c
   (name, tenant_id, collected_at, full_at, inserted, updated, deleted, files)
-SELECT $1, t.id, $2, CASE WHEN u.is_full THEN $2 END, u.inserted, u.updated, u.deleted, u.files
+SELECT $1::text, t.id, $2::timestamptz, CASE WHEN u.is_full THEN $2::timestamptz END, u.inserted, u.updated, u.deleted, u.files
 FROM unnest($3::uuid[], $4::bool[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
   AS u (id, is_full, inserted, updated, deleted, files)
 JOIN freehold.tenant t ON t.id = u.id
@@ -312,7 +312,7 @@ RETURNING tenant_id";
 
 const FAIL_SQL: &str = "
 INSERT INTO freehold.analytics_collection AS c (name, tenant_id, error, failed_at)
-SELECT $1, t.id, u.error, clock_timestamp()
+SELECT $1::text, t.id, u.error, clock_timestamp()
 FROM unnest($2::uuid[], $3::text[]) AS u (id, error) JOIN freehold.tenant t ON t.id = u.id
 ON CONFLICT (name, tenant_id) DO UPDATE SET error = excluded.error, failed_at = excluded.failed_at";
 

@@ -346,12 +346,14 @@ impl Run {
     /// one with the other never meets a pair that does not belong together.
     async fn publish_one(&self, client: &mut Client, place: usize) -> Result<i32> {
         let name = &self.names[place];
+        // Its own alone: two that publish at a time would wait for each other's.
+        let fence = Fence { names: std::slice::from_ref(name), ..self.fence() };
         let tx = client
             .build_transaction()
             .isolation_level(IsolationLevel::RepeatableRead)
             .start()
             .await?;
-        self.fence().hold(&tx).await?;
+        fence.hold(&tx).await?;
         let withheld: i32 =
             tx.query_one("SELECT freehold.refresh_analytics($1)", &[name]).await?.get(0);
         tx.execute(PUBLISH_SQL, &[name, &self.as_of, &withheld]).await?;
@@ -426,10 +428,10 @@ impl From<Outcome> for Ended {
 const PUBLISH_SQL: &str = "
 INSERT INTO freehold.analytics_publication AS p
   (name, published_at, as_of, oldest_as_of, tenants, fresh, failed, missing, withheld)
-SELECT $1, clock_timestamp(), $2, min(c.collected_at), count(*),
+SELECT $1::text, clock_timestamp(), $2::timestamptz, min(c.collected_at), count(*),
        count(*) FILTER (WHERE c.error IS NULL AND c.collected_at >= $2),
        count(*) FILTER (WHERE c.error IS NOT NULL),
-       count(*) FILTER (WHERE c.collected_at IS NULL), $3
+       count(*) FILTER (WHERE c.collected_at IS NULL), $3::int
 FROM freehold.tenant t LEFT JOIN freehold.analytics_collection c ON c.tenant_id = t.id AND c.name = $1
 WHERE t.status = 'active'
 ON CONFLICT (name) DO UPDATE SET published_at = excluded.published_at, as_of = excluded.as_of,
@@ -448,7 +450,7 @@ async fn begin_sql(
     client
         .execute(
             "INSERT INTO freehold.analytics_run AS r (name, token, as_of, started_at)
-             SELECT name, $2, $3, clock_timestamp() FROM unnest($1::text[]) AS n (name)
+             SELECT name, $2::uuid, $3::timestamptz, clock_timestamp() FROM unnest($1::text[]) AS n (name)
              ON CONFLICT (name) DO UPDATE SET token = excluded.token, as_of = excluded.as_of,
                started_at = excluded.started_at, finished_at = NULL, error = NULL",
             &[&names, &token, &as_of],

@@ -71,6 +71,11 @@ impl House {
         self.freehold.query(tenant, sql, &[&day, &cents]).await.unwrap();
     }
 
+    /// Changes a tenant's rows so that PostgreSQL counts the changes at once, not within a minute.
+    pub(super) async fn change(&self, tenant: &TenantContext, sql: &str) {
+        self.script(tenant, &format!("{sql}; SELECT pg_stat_force_next_flush()")).await;
+    }
+
     pub(super) async fn run(&self, changed_only: bool) -> Result<Vec<AnalyticsRun>, Error> {
         let options = AnalyticsOptions {
             changed_only,
