@@ -93,7 +93,7 @@ fn report(run: &AnalyticsRun) {
         collected = run.collected,
         unchanged = run.unchanged,
         failed = run.failed,
-        ms = run.duration_ms,
+        ms = run.collect_ms + run.publish_ms,
         "analytics published"
     );
     for failure in &run.failures {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::process::{Env, Folder, Ran, Running, freehold, http};
 use crate::support::{SECRET, admin_url, connect, eventually, project, shop, slow_shop, text};
 
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 19] = [
     &[],
     &["dev"],
     &["init"],
@@ -30,11 +30,18 @@ const COMMANDS: [&[&str]; 14] = [
     &["operator", "create"],
     &["migrate", "up"],
     &["migrate", "status"],
+    &["analytics"],
+    &["analytics", "apply"],
+    &["analytics", "list"],
+    &["analytics", "run"],
+    &["analytics", "show"],
 ];
 
 const SECRETS: Env = &[
     ("DATABASE_URL", "postgres://freehold_app:hush-1@127.0.0.1:1/x"),
     ("DATABASE_OWNER_URL", "postgres://freehold_owner:hush-2@127.0.0.1:1/x"),
+    ("DATABASE_ANALYTICS_URL", "postgres://freehold_analytics:hush-9@127.0.0.1:1/x"),
+    ("DATABASE_ANALYTICS_READ_URL", "postgres://freehold_analytics:hush-10@127.0.0.1:1/x"),
     ("JWT_SECRET", "hush-3 and thirty-two bytes and more"),
     ("JWT_SECRETS_RETIRED", "hush-4 and thirty-two bytes and more"),
     ("FREEHOLD_PASSWORD", "hush-5"),
@@ -104,6 +111,9 @@ fn config_shows_every_setting_with_its_source_and_hides_secrets() {
     };
     assert_eq!(line("DATABASE_URL"), "(hidden) environment");
     assert_eq!(line("DATABASE_OWNER_URL"), "(hidden) environment");
+    assert_eq!(line("DATABASE_ANALYTICS_URL"), "(hidden) environment");
+    assert_eq!(line("DATABASE_ANALYTICS_READ_URL"), "(hidden) environment");
+    assert_eq!(line("WORKER"), "true default");
     assert_eq!(line("JWT_SECRET"), "(hidden) environment");
     assert_eq!(line("JWT_SECRETS_RETIRED"), "(hidden) environment");
     assert_eq!(line("LISTEN"), "127.0.0.1:9999 environment");

@@ -9,3 +9,4 @@ mod http;
 mod postgrest;
 mod process;
 mod support;
+mod worker;

@@ -72,8 +72,10 @@ pub struct AnalyticsRun {
     pub failures: Vec<AnalyticsFailure>,
     /// Groups of fewer tenants than the definition's minimum, which nobody is shown.
     pub withheld: i32,
-    /// Of the whole run, all its definitions together.
-    pub duration_ms: u64,
+    /// How long all definitions of the run together took to collect.
+    pub collect_ms: u64,
+    /// And to publish.
+    pub publish_ms: u64,
 }
 
 /// A tenant that could not be read.
@@ -270,8 +272,9 @@ impl Run {
         .await?;
         let outcomes = self.collect(&mut lanes, progress).await?;
         self.confirm_unchanged(&mut lanes[0].writer).await?;
+        let collected = self.started.elapsed();
         let withheld = self.publish(&mut lanes).await?;
-        Ok(self.report(&outcomes, &withheld))
+        Ok(self.report(&outcomes, &withheld, collected))
     }
 
     /// Every lane takes the next batch as soon as it is done with one.
@@ -366,17 +369,18 @@ impl Run {
         Ok(withheld)
     }
 
-    fn report(&self, ended: &[Ended], withheld: &[i32]) -> Vec<AnalyticsRun> {
+    fn report(&self, ended: &[Ended], withheld: &[i32], collected: Duration) -> Vec<AnalyticsRun> {
         let slugs: HashMap<TenantId, &str> =
             self.tenants.iter().map(|(id, slug)| (*id, slug.as_str())).collect();
-        let duration_ms = self.started.elapsed().as_millis() as u64;
+        let published = self.started.elapsed().saturating_sub(collected);
         let mut runs: Vec<AnalyticsRun> = (0..self.names.len())
             .map(|place| AnalyticsRun {
                 name: self.names[place].clone(),
                 tenants: self.tenants.len(),
                 unchanged: self.unchanged[place].len(),
                 withheld: withheld[place],
-                duration_ms,
+                collect_ms: collected.as_millis() as u64,
+                publish_ms: published.as_millis() as u64,
                 ..AnalyticsRun::default()
             })
             .collect();
