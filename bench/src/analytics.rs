@@ -163,7 +163,7 @@ impl Load {
                 tokio::spawn(async move {
                     // A prime that shares no factor with a fleet: everybody's turn comes.
                     let member = &fleet.tenants[number * 7919 % fleet.tenants.len()];
-                    let sql = if number % WRITE_EVERY == 0 { ORDER } else { PAGE };
+                    let sql = if number.is_multiple_of(WRITE_EVERY) { ORDER } else { PAGE };
                     let outcome = fleet.freehold.query(&member.context, sql, &[]).await;
                     let took = outcome.map(|_| due.elapsed()).map_err(Into::into);
                     answered.lock().await.push(took);

@@ -219,7 +219,7 @@ async fn show(
             }
         }
         (None, None) => {
-            Output::text("\nNothing is published yet: `freehold analytics run` does it.")
+            Output::text("\nNothing is published yet: `freehold analytics run` does it.");
         }
     }
     for tenant in stale {
