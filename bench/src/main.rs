@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the server's address comes from ./dev")]
 
+mod analytics;
 mod client;
 mod context;
 mod fixtures;
@@ -44,6 +45,10 @@ struct Arguments {
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
 
+    /// Tenants, where a benchmark lets one choose
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(10..=20_000))]
+    tenants: u32,
+
     /// List the benchmarks
     #[arg(long)]
     list: bool,
@@ -63,6 +68,8 @@ enum Bench {
     Seal,
     /// Creating tenants, one after the other and in parallel
     Onboarding,
+    /// Collecting and publishing the demo's analytics beside live load, against a view over all schemas
+    Analytics,
     /// One ADD COLUMN over 500 tenants, against bare DDL
     Migrate,
 }
@@ -103,6 +110,10 @@ fn run(arguments: &Arguments) -> Result<Report> {
             Bench::Seal => ("seal", seal::run(url, seconds.unwrap_or(90), only).await?),
             Bench::Onboarding => {
                 ("onboarding", onboarding::run(url, seconds.unwrap_or(20), only).await?)
+            }
+            Bench::Analytics => {
+                let tenants = arguments.tenants as usize;
+                ("analytics", analytics::run(url, seconds.unwrap_or(60), tenants).await?)
             }
             Bench::Migrate => ("migrate", migrate::run(url, seconds.unwrap_or(20)).await?),
         };

@@ -16,7 +16,7 @@ pub(crate) struct Report {
 /// What one case came to. Its latencies, in milliseconds, are cases of their own in the JSON.
 pub(crate) struct Row {
     pub(crate) case: String,
-    /// Per second.
+    /// In `unit`; mostly something per second.
     pub(crate) rate: f64,
     pub(crate) unit: &'static str,
     pub(crate) latency: Option<Latency>,
@@ -79,13 +79,18 @@ impl Report {
         );
         let width = self.rows.iter().map(|row| row.case.len()).max().unwrap_or(0);
         let unit = self.rows.first().map_or("", |row| row.unit);
+        let mixed = self.rows.iter().any(|row| row.unit != unit);
+        let heading = if mixed { "value" } else { unit };
         let _ = writeln!(
             text,
-            "{:width$}  {unit:>14}  {:>8}  {:>8}  ratio",
+            "{:width$}  {heading:>14}  {:>8}  {:>8}  ratio",
             "case", "p50 ms", "p99 ms"
         );
         for row in &self.rows {
-            let _ = write!(text, "{:width$}  {:>14.1}", row.case, row.rate);
+            let _ = match mixed {
+                true => write!(text, "{:width$}  {:>9.2} {:<4}", row.case, row.rate, row.unit),
+                false => write!(text, "{:width$}  {:>14.1}", row.case, row.rate),
+            };
             let _ = match row.latency {
                 Some(latency) => write!(text, "  {:>8.3}  {:>8.3}", latency.p50_ms, latency.p99_ms),
                 None => write!(text, "  {:>8}  {:>8}", "", ""),

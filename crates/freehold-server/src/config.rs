@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use freehold::control::sessions::SignInOptions;
 use freehold::tokens::{AccessTokens, Keyring};
-use freehold::{ContextKey, Options, PoolLimits, Pooler, Rate, SignInLimits};
+use freehold::{AnalyticsOptions, ContextKey, Options, PoolLimits, Pooler, Rate, SignInLimits};
 
 /// Where the database is.
 #[derive(Args, Clone)]
@@ -29,6 +29,25 @@ pub struct DatabaseSettings {
         hide_env_values = true
     )]
     pub database_owner_url: Option<String>,
+
+    /// PostgreSQL, as the role freehold_analytics, with no pooler in between; without it, no analytics are
+    /// collected
+    #[arg(
+        long,
+        env = "DATABASE_ANALYTICS_URL",
+        value_name = "DATABASE_ANALYTICS_URL",
+        hide_env_values = true
+    )]
+    pub database_analytics_url: Option<String>,
+
+    /// Where analytics reads tenants, if not there: a replica, as the role freehold_analytics
+    #[arg(
+        long,
+        env = "DATABASE_ANALYTICS_READ_URL",
+        value_name = "DATABASE_ANALYTICS_READ_URL",
+        hide_env_values = true
+    )]
+    pub database_analytics_read_url: Option<String>,
 
     /// The most connections of the app role
     #[arg(long, env, value_name = "MAX_CONNECTION_POOL", default_value_t = 16,
@@ -86,6 +105,8 @@ impl DatabaseSettings {
             app_url: self.database_url.clone(),
             // Set to nothing is not set: compose files and shells do that.
             owner_url: set(&self.database_owner_url),
+            analytics_url: set(&self.database_analytics_url),
+            analytics_read_url: set(&self.database_analytics_read_url),
             app_pool: limits(self.max_connection_pool),
             owner_pool: limits(self.max_owner_connection_pool),
             pooler: match self.pooler {
@@ -112,7 +133,47 @@ pub struct ServeSettings {
     pub http: HttpSettings,
 
     #[command(flatten)]
+    pub worker: WorkerSettings,
+
+    #[command(flatten)]
     pub log: LogSettings,
+}
+
+/// Scheduled work.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Scheduled work")]
+pub struct WorkerSettings {
+    /// Whether this server may do scheduled work; of all that may, one does
+    #[arg(long, env, value_name = "WORKER", default_value_t = true, action = clap::ArgAction::Set)]
+    pub worker: bool,
+
+    #[command(flatten)]
+    pub analytics: AnalyticsSettings,
+}
+
+/// How tenants are collected.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Scheduled work")]
+pub struct AnalyticsSettings {
+    /// Connections that read tenants at a time for analytics; as many write what they read
+    #[arg(long, env, value_name = "ANALYTICS_CONNECTIONS", default_value_t = 2,
+          value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub analytics_connections: u16,
+
+    /// Milliseconds that the SELECT of a definition may take in one tenant
+    #[arg(long, env, value_name = "ANALYTICS_TENANT_TIMEOUT_MS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub analytics_tenant_timeout_ms: u64,
+}
+
+impl AnalyticsSettings {
+    pub fn options(&self) -> AnalyticsOptions {
+        AnalyticsOptions {
+            connections: self.analytics_connections.into(),
+            tenant_timeout: Duration::from_millis(self.analytics_tenant_timeout_ms),
+            changed_only: false,
+        }
+    }
 }
 
 #[derive(Args, Clone)]

@@ -7,3 +7,4 @@ mod data;
 pub mod dev;
 pub mod http;
 mod telemetry;
+mod worker;

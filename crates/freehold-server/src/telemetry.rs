@@ -63,6 +63,25 @@ fn describe() {
         "freehold_violations_dropped_total",
         "Violations that were counted and logged but could not be kept in the catalog"
     );
+    describe_gauge!("freehold_worker_leads", "1 on the server that does scheduled work, else 0");
+    describe_gauge!(
+        "freehold_analytics_age_seconds",
+        Unit::Seconds,
+        "Age of published analytics, by name"
+    );
+    describe_gauge!(
+        "freehold_analytics_oldest_age_seconds",
+        Unit::Seconds,
+        "Age of the oldest tenant's figures in published analytics, by name"
+    );
+    describe_gauge!(
+        "freehold_analytics_coverage_ratio",
+        "Share of active tenants that are fresh in published analytics, by name"
+    );
+    describe_counter!(
+        "freehold_analytics_runs_total",
+        "Scheduled runs of analytics on this server, by outcome: published, failed"
+    );
     describe_gauge!("freehold_pool_connections_max", "The most connections a pool may have");
     describe_gauge!("freehold_pool_connections", "Connections of a pool");
     describe_gauge!("freehold_pool_idle", "Connections of a pool that nobody uses");

@@ -16,6 +16,7 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (1, "catalog", include_str!("../migrations/0001_catalog.sql")),
     (2, "seal", include_str!("../migrations/0002_seal.sql")),
     (3, "violations", include_str!("../migrations/0003_violations.sql")),
+    (10, "analytics", include_str!("../migrations/0010_analytics.sql")),
 ];
 
 /// The functions that policies call, replaced at every `init`: first whom to believe, then the rest.

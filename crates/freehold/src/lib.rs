@@ -129,6 +129,7 @@
 #![warn(missing_docs)]
 
 mod actor;
+mod analytics;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod catalog;
@@ -138,6 +139,7 @@ pub mod doctor;
 mod error;
 mod ids;
 mod init;
+mod lease;
 mod limiter;
 mod migrator;
 mod params;
@@ -162,6 +164,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::analytics::Connections;
 use crate::control::turns::SlugTurns;
 use crate::passwords::PasswordHasher;
 use crate::pool::Pool;
@@ -172,6 +175,8 @@ use crate::tx::CatalogTx;
 use crate::violations::Violations;
 
 pub use crate::actor::{Action, Actor, Role, permits, require};
+pub use crate::analytics::definition::{AnalyticsDefinition, AnalyticsFolder, Watermark};
+pub use crate::analytics::run::{AnalyticsFailure, AnalyticsOptions, AnalyticsRun};
 pub use crate::context::{OperatorContext, TenantContext};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::ids::{Email, IdentityId, Slug, TEMPLATE_SCHEMA, TenantId};
@@ -202,6 +207,10 @@ pub struct Options {
     pub app_url: String,
     /// Connects as `freehold_owner`. Without it, this server creates and migrates nothing.
     pub owner_url: Option<String>,
+    /// Connects as `freehold_analytics`, directly. Without it, this server collects no analytics.
+    pub analytics_url: Option<String>,
+    /// Where analytics reads tenants if not there: a replica of the same database.
+    pub analytics_read_url: Option<String>,
     /// Limits of the connections as `freehold_app`.
     pub app_pool: PoolLimits,
     /// Limits of the connections as `freehold_owner`.
@@ -222,6 +231,8 @@ impl Options {
         Options {
             app_url: app_url.into(),
             owner_url: None,
+            analytics_url: None,
+            analytics_read_url: None,
             app_pool: PoolLimits::default(),
             owner_pool: PoolLimits { connections_max: 4, ..PoolLimits::default() },
             pooler: Pooler::default(),
@@ -235,6 +246,12 @@ impl Options {
         self.owner_url = Some(url.into());
         self
     }
+
+    /// Connects as `freehold_analytics` too, to collect analytics across tenants.
+    pub fn analytics_url(mut self, url: impl Into<String>) -> Options {
+        self.analytics_url = Some(url.into());
+        self
+    }
 }
 
 /// The fleet and its database. Cheap to clone; the connections close when the last clone is gone.
@@ -244,6 +261,7 @@ pub struct Freehold(Arc<Inner>);
 struct Inner {
     app: Pool,
     owner: Option<Pool>,
+    analytics: Option<Connections>,
     resolver: Resolver,
     hasher: PasswordHasher,
     turns: SlugTurns,
@@ -309,6 +327,10 @@ impl Freehold {
             Some(url) => Some(pool(url, "DATABASE_OWNER_URL", options.owner_pool)?),
             None => None,
         };
+        let analytics = match &options.analytics_url {
+            Some(url) => Some(Connections::new(url, options.analytics_read_url.as_deref())?),
+            None => None,
+        };
         let resolver = Resolver::new(app.clone());
         let listen = match &options.listen_url {
             Some(url) => Arc::new(tls::target(url, "DATABASE_LISTEN_URL")?),
@@ -323,8 +345,18 @@ impl Freehold {
         }
         let hasher = PasswordHasher::per_core();
         let turns = SlugTurns::new();
-        let inner =
-            Inner { app, owner, resolver, hasher, turns, violations, recorder, mode, tasks };
+        let inner = Inner {
+            app,
+            owner,
+            analytics,
+            resolver,
+            hasher,
+            turns,
+            violations,
+            recorder,
+            mode,
+            tasks,
+        };
         Ok(Freehold(Arc::new(inner)))
     }
 
@@ -494,6 +526,15 @@ impl Freehold {
             Error::new(
                 ErrorKind::Setup,
                 "this server has no owner connection (DATABASE_OWNER_URL), so it cannot create or migrate tenants",
+            )
+        })
+    }
+
+    pub(crate) fn analytics_connections(&self) -> Result<&Connections> {
+        self.0.analytics.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Setup,
+                "this server has no analytics connection (DATABASE_ANALYTICS_URL), so it cannot collect",
             )
         })
     }

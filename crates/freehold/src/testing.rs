@@ -133,9 +133,9 @@ impl TestDatabase {
         Ok(Sealer::new(Some(&key)).seal(&claim, seat))
     }
 
-    /// Both connections, with the default limits.
+    /// All three connections, with the default limits.
     pub fn options(&self) -> Options {
-        Options::new(self.app_url()).owner_url(self.owner_url())
+        Options::new(self.app_url()).owner_url(self.owner_url()).analytics_url(self.analytics_url())
     }
 
     /// What the catalog is made of, as the doctor compares it: a line for each table, policy,

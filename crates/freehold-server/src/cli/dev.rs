@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use freehold::control::sessions::SignIn;
 use freehold::control::tenants::{NewOwner, NewTenant};
 use freehold::{
-    Baseline, ErrorKind, Freehold, InitOptions, MigrateOptions, OperatorContext, Options, Passwords,
+    AnalyticsFolder, AnalyticsOptions, Baseline, ErrorKind, Freehold, InitOptions, MigrateOptions,
+    OperatorContext, Options, Passwords,
 };
 use tokio_postgres::NoTls;
 
@@ -14,10 +15,11 @@ use super::init::{random_password, with_user};
 use super::output::Output;
 use super::serve::{bind, serve};
 use super::{Failure, migrate};
-use crate::config::{DevSettings, HttpSettings, SignInSettings};
+use crate::config::{DevSettings, HttpSettings, SignInSettings, WorkerSettings};
 use crate::dev::postgres::{self, EmbeddedPostgres};
 use crate::http::AppState;
 use crate::telemetry;
+use crate::worker::Worker;
 
 const DATABASE: &str = "freehold";
 const PASSWORD: &str = "freehold-demo";
@@ -82,7 +84,9 @@ async fn serve_demo(server: &EmbeddedPostgres, settings: &DevSettings) -> Result
     let sign_in: SignInSettings = defaults(&["--jwt-secret", &secret])?;
     let http: HttpSettings = defaults(&[])?;
     let sign_in = SignIn::new(freehold.clone(), sign_in.options()?);
-    let state = AppState::new(freehold, sign_in, &http, true).await?;
+    let state = AppState::new(freehold.clone(), sign_in, &http, true).await?;
+    let worker: WorkerSettings = defaults(&[])?;
+    let _worker = Worker::start(freehold, &worker);
     welcome(settings.port, server);
     serve(listener, state, &http).await
 }
@@ -99,15 +103,19 @@ async fn prepare(server: &EmbeddedPostgres, folder: &Path) -> Result<Freehold, F
     ensure_database(server).await?;
     let admin_url = server.superuser_url(DATABASE);
     // Nobody needs to know these, so every start has new ones.
-    let passwords =
-        Passwords { app: Some(random_password()), owner: Some(random_password()), analytics: None };
+    let passwords = Passwords {
+        app: Some(random_password()),
+        owner: Some(random_password()),
+        analytics: Some(random_password()),
+    };
     let options = InitOptions { passwords: passwords.clone(), ..InitOptions::default() };
     freehold::init(&admin_url, &options).await?;
     let url_for = |role, password: &Option<String>| {
         with_user(&admin_url, role, password.as_deref().unwrap_or_default())
     };
     let options = Options::new(url_for("freehold_app", &passwords.app))
-        .owner_url(url_for("freehold_owner", &passwords.owner));
+        .owner_url(url_for("freehold_owner", &passwords.owner))
+        .analytics_url(url_for("freehold_analytics", &passwords.analytics));
     let freehold = Freehold::connect(&options).await?;
 
     let baseline = Baseline::read(folder)
@@ -131,7 +139,24 @@ async fn prepare(server: &EmbeddedPostgres, folder: &Path) -> Result<Freehold, F
         progress(&format!("{} could not be migrated: {}", failure.tenant, failure.error));
     }
     ensure_people(&freehold, folder).await?;
+    ensure_analytics(&freehold, folder).await?;
     Ok(freehold)
+}
+
+/// The definitions that lie beside the baseline, and their first figures; from then on the
+/// worker keeps them fresh.
+async fn ensure_analytics(freehold: &Freehold, baseline: &Path) -> Result<(), Failure> {
+    let folder = baseline.parent().map(|parent| parent.join("analytics"));
+    let Some(folder) = folder.filter(|folder| folder.is_dir()) else { return Ok(()) };
+    let context = OperatorContext::system("freehold dev");
+    let applied = freehold.apply_analytics(&context, &AnalyticsFolder::read(folder)?).await?;
+    let fresh: Vec<String> = applied.added.into_iter().chain(applied.rebuilt).collect();
+    if !fresh.is_empty() {
+        let options = AnalyticsOptions::default();
+        freehold.run_analytics(&context, Some(&fresh), options, &|_, _| {}).await?;
+        progress(&format!("Collected the analytics {}.", fresh.join(", ")));
+    }
+    Ok(())
 }
 
 async fn ensure_database(server: &EmbeddedPostgres) -> Result<(), Failure> {

@@ -32,7 +32,7 @@ pub(super) struct InitArgs {
     )]
     owner_password: Option<String>,
 
-    /// The password to give to freehold_analytics; without one it cannot log in
+    /// The password to give to freehold_analytics; made up if there is none yet
     #[arg(
         long,
         env = "FREEHOLD_ANALYTICS_PASSWORD",
@@ -88,9 +88,9 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
     let made = Passwords {
         app: made_up("freehold_app", &given.app),
         owner: made_up("freehold_owner", &given.owner),
-        analytics: None,
+        analytics: made_up("freehold_analytics", &given.analytics),
     };
-    if made.app.is_some() || made.owner.is_some() {
+    if made.app.is_some() || made.owner.is_some() || made.analytics.is_some() {
         let options = InitOptions { passwords: made.clone(), seal };
         freehold::init(&args.database_url, &options).await?;
     }
@@ -100,6 +100,7 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
     };
     let app_url = url_for("freehold_app", &given.app, &made.app);
     let owner_url = url_for("freehold_owner", &given.owner, &made.owner);
+    let analytics_url = url_for("freehold_analytics", &given.analytics, &made.analytics);
 
     if let Some(folder) = &args.baseline {
         let known =
@@ -114,7 +115,8 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
         freehold.migrate(&baseline, MigrateOptions::default(), &|_, _| {}).await?;
     }
     if args.json {
-        let urls = serde_json::json!({"report": report, "database_url": app_url, "database_owner_url": owner_url});
+        let urls = serde_json::json!({"report": report, "database_url": app_url,
+            "database_owner_url": owner_url, "database_analytics_url": analytics_url});
         Output::json(&urls);
         return Ok(ExitCode::SUCCESS);
     }
@@ -141,6 +143,7 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
     }
     Output::text("\nThe server's settings (passwords that were made up are shown only now):");
     Output::text(&format!("DATABASE_URL={app_url}\nDATABASE_OWNER_URL={owner_url}"));
+    Output::text(&format!("DATABASE_ANALYTICS_URL={analytics_url}"));
     Ok(ExitCode::SUCCESS)
 }
 

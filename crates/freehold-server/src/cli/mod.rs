@@ -1,5 +1,6 @@
 //! The command line: parsed here, a file per command, one place that prints.
 
+mod analytics;
 mod config;
 mod dev;
 mod doctor;
@@ -60,6 +61,9 @@ enum Command {
     Migrate(migrate::MigrateCommand),
     /// Compare the real database with what must hold, over the whole fleet
     Doctor(doctor::DoctorArgs),
+    /// Figures across tenants: apply definitions, run them, show what they give
+    #[command(subcommand)]
+    Analytics(analytics::AnalyticsCommand),
     /// Print the OpenAPI document
     Openapi,
 }
@@ -98,6 +102,7 @@ pub fn main() -> ExitCode {
             Command::Violations(command) => violations::run(command).await,
             Command::Migrate(command) => migrate::run(command).await,
             Command::Doctor(args) => doctor::run(args).await,
+            Command::Analytics(command) => analytics::run(command).await,
             Command::Openapi => {
                 Output::text(&crate::http::openapi_json());
                 Ok(ExitCode::SUCCESS)

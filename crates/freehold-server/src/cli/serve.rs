@@ -12,14 +12,17 @@ use super::Failure;
 use crate::config::{HttpSettings, ServeSettings};
 use crate::http::{self, AppState};
 use crate::telemetry;
+use crate::worker::Worker;
 
 pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
     telemetry::init_logs(&settings.log)?;
     let sign_in = settings.sign_in.options()?;
     let freehold = Freehold::connect(&settings.database.options()?).await?;
     let sign_in = SignIn::new(freehold.clone(), sign_in);
-    let state = AppState::new(freehold, sign_in, &settings.http, settings.sign_in.signup).await?;
+    let state =
+        AppState::new(freehold.clone(), sign_in, &settings.http, settings.sign_in.signup).await?;
     let listener = bind(settings.http.listen).await?;
+    let _worker = Worker::start(freehold, &settings.worker);
     tracing::info!(address = %listener.local_addr()?, "serving");
     serve(listener, state, &settings.http).await
 }

@@ -1,6 +1,7 @@
 //! The HTTP service. A handler reads its request, calls one function of `control` or `data`, and
 //! answers; it writes no SQL and opens no transaction.
 
+mod analytics;
 mod auth;
 mod data;
 mod error;

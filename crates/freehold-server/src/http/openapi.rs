@@ -15,6 +15,7 @@ use utoipa::{Modify, OpenApi};
         (name = "sign-in", description = "Sessions and their tokens"),
         (name = "members", description = "Who belongs to the tenant"),
         (name = "data", description = "The tenant's own tables, in PostgREST's URL dialect"),
+        (name = "analytics", description = "Figures across tenants; for members, their own"),
         (name = "tenants", description = "The fleet; for operators"),
         (name = "violations", description = "What was refused, to whichever tenant; for operators"),
         (name = "operations", description = "Probes, metrics, this document"),

@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use super::openapi::Document;
 use super::state::AppState;
 use super::{
-    data, error, health, invitations, me, members, middleware, openapi, sessions, signup, tenants,
-    violations,
+    analytics, data, error, health, invitations, me, members, middleware, openapi, sessions,
+    signup, tenants, violations,
 };
 
 /// The whole service.
@@ -50,6 +50,9 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(invitations::revoke))
         // A tenant's data
         .routes(routes!(data::read, data::insert, data::update, data::delete))
+        // Figures: a tenant's own, or of the fleet
+        .routes(routes!(analytics::list))
+        .routes(routes!(analytics::get))
         // The platform
         .routes(routes!(tenants::list, tenants::create))
         .routes(routes!(tenants::get))

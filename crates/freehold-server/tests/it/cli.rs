@@ -33,11 +33,18 @@ const COMMANDS: &[&[&str]] = &[
     &["migrate", "up"],
     &["migrate", "status"],
     &["doctor"],
+    &["analytics"],
+    &["analytics", "apply"],
+    &["analytics", "list"],
+    &["analytics", "run"],
+    &["analytics", "show"],
 ];
 
 const SECRETS: Env = &[
     ("DATABASE_URL", "postgres://freehold_app:hush-1@127.0.0.1:1/x"),
     ("DATABASE_OWNER_URL", "postgres://freehold_owner:hush-2@127.0.0.1:1/x"),
+    ("DATABASE_ANALYTICS_URL", "postgres://freehold_analytics:hush-9@127.0.0.1:1/x"),
+    ("DATABASE_ANALYTICS_READ_URL", "postgres://freehold_analytics:hush-10@127.0.0.1:1/x"),
     ("JWT_SECRET", "hush-3 and thirty-two bytes and more"),
     ("JWT_SECRETS_RETIRED", "hush-4 and thirty-two bytes and more"),
     ("FREEHOLD_PASSWORD", "hush-5"),
@@ -108,6 +115,9 @@ fn config_shows_every_setting_with_its_source_and_hides_secrets() {
     };
     assert_eq!(line("DATABASE_URL"), "(hidden) environment");
     assert_eq!(line("DATABASE_OWNER_URL"), "(hidden) environment");
+    assert_eq!(line("DATABASE_ANALYTICS_URL"), "(hidden) environment");
+    assert_eq!(line("DATABASE_ANALYTICS_READ_URL"), "(hidden) environment");
+    assert_eq!(line("WORKER"), "true default");
     assert_eq!(line("JWT_SECRET"), "(hidden) environment");
     assert_eq!(line("JWT_SECRETS_RETIRED"), "(hidden) environment");
     assert_eq!(line("LISTEN"), "127.0.0.1:9999 environment");

@@ -73,7 +73,18 @@ fn one_command_makes_two_tenants_with_data_of_their_own_and_starts_again_quickly
         orders.push(rows);
     }
     assert!(orders[0].iter().all(|order| !orders[1].contains(order)), "orders are shared");
-    dev.sign_in("operator@freehold.example");
+    let token = dev.sign_in("operator@freehold.example");
+    // The demo's analytics have figures from the start.
+    let (_, list) = dev.ask("GET", "/v1/analytics", &token, Value::Null);
+    let list = list["items"].as_array().unwrap().clone();
+    assert_eq!(list.len(), 4);
+    for definition in list {
+        assert_eq!(definition["coverage"]["complete"], true, "{definition}");
+        let path = format!("/v1/analytics/{}?limit=200", text(&definition["name"]));
+        let (status, figures) = dev.ask("GET", &path, &token, Value::Null);
+        assert_eq!((status, &figures["coverage"]["tenants"]), (200, &json!(2)), "{figures}");
+        assert!(figures["items"].as_array().is_some_and(|rows| rows.len() > 3), "{figures}");
+    }
 
     // The folder serves one program at a time, and says so at once.
     let port = free_port().to_string();

@@ -11,3 +11,4 @@ mod killed;
 mod postgrest;
 mod process;
 mod support;
+mod worker;

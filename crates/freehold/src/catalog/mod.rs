@@ -1,5 +1,6 @@
 //! The catalog's SQL, a file per noun. Rows in, rows out: what is permitted is decided above.
 
+pub(crate) mod analytics;
 pub(crate) mod baseline;
 pub(crate) mod idempotency;
 pub(crate) mod identities;

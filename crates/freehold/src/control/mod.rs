@@ -1,6 +1,7 @@
 //! The operations of the control plane: one function each, called by API, command line and
 //! worker alike. Here it is decided who may do what; below is only SQL.
 
+pub mod analytics;
 pub mod joining;
 pub mod keys;
 pub mod members;

@@ -14,8 +14,11 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ),
     ("pooler", &["pool", "tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
     ("seal", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
-    ("pool", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
-    ("tx", &["catalog", "control", "resolver", "recorder", "provisioner", "migrator"]),
+    ("pool", &["tx", "catalog", "control", "resolver", "provisioner", "migrator", "analytics"]),
+    ("tx", &["catalog", "control", "resolver", "recorder", "provisioner", "migrator", "analytics"]),
+    ("lease", &["tx", "catalog", "control", "resolver", "provisioner", "migrator", "analytics"]),
+    // Its connections are of a role of its own; requests' are not its to use.
+    ("analytics", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
     ("policy", &["tx", "pool", "catalog", "control", "resolver", "provisioner", "migrator"]),
     (
         "catalog",

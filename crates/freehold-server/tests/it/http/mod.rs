@@ -1,5 +1,6 @@
 //! The HTTP service, asked in this process. The files mirror `src/http/`.
 
+mod analytics;
 mod auth;
 mod data;
 mod health;

@@ -161,6 +161,10 @@ pub(super) fn sample(method: &str, path: &str, of: &Objects, caller: &Person) ->
             (row("products", of.product), Some(json!({"stock": 77})), By::Member)
         }
         ("DELETE", "/v1/data/{table}") => (row("orders", of.order), None, By::Member),
+        ("GET", "/v1/analytics") => (path.to_owned(), None, By::Member),
+        ("GET", "/v1/analytics/{name}") => {
+            (format!("/v1/analytics/orders_per_day?tenant={}", of.tenant), None, By::Member)
+        }
         ("GET", "/v1/tenants") => (format!("{path}?after={}", of.slug), None, By::Operator),
         ("POST", "/v1/tenants") => {
             let slug = format!("t{}", Uuid::new_v4().simple());

@@ -1,0 +1,140 @@
+//! Scheduled work. Every server has a worker, and one of all does the work: the one whose
+//! connection holds the leader's lock. What it does takes no input and may be done twice.
+
+use std::time::Duration;
+
+use freehold::control::analytics::AnalyticsStatus;
+use freehold::jiff::Timestamp;
+use freehold::{AnalyticsOptions, AnalyticsRun, Error, ErrorKind, Freehold, OperatorContext};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use crate::config::WorkerSettings;
+
+/// How often the leader looks what is due.
+const TICK: Duration = Duration::from_secs(1);
+/// After a connection was lost, before the next is tried.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often a server reads what it tells Prometheus; the age it tells grows in between.
+const READ_EVERY: u32 = 5;
+
+/// Works until it is dropped.
+pub(crate) struct Worker(Vec<JoinHandle<()>>);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+impl Worker {
+    pub(crate) fn start(freehold: Freehold, settings: &WorkerSettings) -> Worker {
+        let mut tasks = vec![tokio::spawn(observe(freehold.clone()))];
+        if settings.worker {
+            let options = settings.analytics.options();
+            tasks.push(tokio::spawn(work(freehold, options)));
+        }
+        Worker(tasks)
+    }
+}
+
+async fn work(freehold: Freehold, options: AnalyticsOptions) {
+    let leads = metrics::gauge!("freehold_worker_leads");
+    loop {
+        leads.set(0);
+        let outcome = freehold
+            .lead(async {
+                leads.set(1);
+                tracing::info!("this server does the scheduled work");
+                keep_schedule(&freehold, options).await
+            })
+            .await;
+        leads.set(0);
+        match outcome {
+            Err(error) if error.kind() == ErrorKind::Setup => {
+                tracing::info!(why = error.message(), "no scheduled work on this server");
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "this server does not lead any more"),
+            Ok(never) => match never {},
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Runs what is due, for ever. A failure is the run's; the next tick tries again.
+async fn keep_schedule(
+    freehold: &Freehold,
+    options: AnalyticsOptions,
+) -> Result<std::convert::Infallible, Error> {
+    let context = OperatorContext::system("scheduled analytics");
+    let options = AnalyticsOptions { changed_only: true, ..options };
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match freehold.run_due_analytics(&context, options).await {
+            Ok(runs) => runs.iter().for_each(report),
+            Err(error) => {
+                metrics::counter!("freehold_analytics_runs_total", "outcome" => "failed")
+                    .increment(1);
+                tracing::warn!(%error, "analytics could not be run; what was published stays");
+            }
+        }
+    }
+}
+
+fn report(run: &AnalyticsRun) {
+    metrics::counter!("freehold_analytics_runs_total", "outcome" => "published").increment(1);
+    tracing::info!(
+        name = run.name,
+        collected = run.collected,
+        unchanged = run.unchanged,
+        failed = run.failed,
+        ms = run.collect_ms + run.publish_ms,
+        "analytics published"
+    );
+    for failure in &run.failures {
+        tracing::warn!(
+            name = run.name,
+            tenant = failure.tenant,
+            error = failure.error,
+            "a tenant could not be collected; its figures are as old as they were"
+        );
+    }
+}
+
+/// Tells Prometheus of age and coverage, on every server: whoever leads may change.
+async fn observe(freehold: Freehold) {
+    let context = OperatorContext::system("metrics of analytics");
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut known = Vec::new();
+    let mut tick = 0;
+    loop {
+        ticks.tick().await;
+        if tick % READ_EVERY == 0
+            && let Ok(list) = freehold.list_analytics(&context).await
+        {
+            known = list;
+        }
+        tick = tick.wrapping_add(1);
+        let now = Timestamp::now();
+        known.iter().for_each(|status| tell(status, now));
+    }
+}
+
+fn tell(status: &AnalyticsStatus, now: Timestamp) {
+    let Some(published) = &status.publication else { return };
+    let name = status.outline.name.clone();
+    let age = |of: Timestamp| now.duration_since(of).as_secs_f64().max(0.0);
+    metrics::gauge!("freehold_analytics_age_seconds", "name" => name.clone())
+        .set(age(published.as_of));
+    if let Some(oldest) = published.oldest_as_of {
+        metrics::gauge!("freehold_analytics_oldest_age_seconds", "name" => name.clone())
+            .set(age(oldest));
+    }
+    metrics::gauge!("freehold_analytics_coverage_ratio", "name" => name).set(published.coverage());
+}

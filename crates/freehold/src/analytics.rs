@@ -1,0 +1,51 @@
+//! Analytics across tenants: each tenant's figures are collected into a rollup, a table shared by
+//! all, and what is published is a materialized view over the rollup.
+//!
+//! A view over every tenant's schema would hold a lock for each of their tables and cannot be
+//! planned for a large fleet; a rollup is one table however many tenants there are. Collecting
+//! reads a tenant in a transaction of its own, as a role that can write no tenant's data.
+//!
+//! - `definition`: a file of SQL and its header. Pure.
+//! - `rollup`: what a definition comes to against the template, and the SQL made of it.
+//! - `activity`: which tenants changed since they were collected.
+//! - `collector`: reads tenants and writes rollups.
+//! - `run`: a whole run: who is read, in which order it is published, and who may do so.
+
+pub(crate) mod activity;
+pub(crate) mod collector;
+pub(crate) mod definition;
+pub(crate) mod rollup;
+pub(crate) mod run;
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::tls::{self, Target};
+
+/// Where analytics connects to: connections of its own, so that requests never wait for it.
+#[derive(Clone)]
+pub(crate) struct Connections {
+    /// The primary: rollups are written here.
+    pub(crate) primary: Arc<Target>,
+    /// Where tenants are read, if not there: a replica.
+    pub(crate) reader: Option<Arc<Target>>,
+}
+
+impl Connections {
+    pub(crate) fn new(url: &str, read_url: Option<&str>) -> Result<Connections> {
+        let reader = match read_url {
+            Some(url) => Some(Arc::new(target(url, "DATABASE_ANALYTICS_READ_URL")?)),
+            None => None,
+        };
+        Ok(Connections { primary: Arc::new(target(url, "DATABASE_ANALYTICS_URL")?), reader })
+    }
+}
+
+fn target(url: &str, name: &str) -> Result<Target> {
+    let mut target = tls::target(url, name)?;
+    target.config.connect_timeout(std::time::Duration::from_secs(5));
+    if target.config.get_application_name().is_none() {
+        target.config.application_name("freehold analytics");
+    }
+    Ok(target)
+}

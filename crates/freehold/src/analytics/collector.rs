@@ -1,0 +1,373 @@
+//! Reads tenants and writes rollups. A lane has a connection to read with and one to write with;
+//! a few lanes share the tenants.
+//!
+//! A tenant is read by one message, which PostgreSQL takes as a transaction of its own, and several
+//! messages are on their way at a time. So a tenant's locks are held no longer than its own
+//! statements take, and its failure touches nobody else. Writing takes many tenants together.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, SimpleQueryMessage, Statement, Transaction};
+use uuid::Uuid;
+
+use crate::analytics::Connections;
+use crate::analytics::activity::{Counts, Work};
+use crate::analytics::rollup::{ROWS_MAX, Rollup};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::TenantId;
+use crate::pool;
+
+/// Tenants whose messages are on their way at a time, in one lane.
+const PIPELINED: usize = 8;
+/// A tenant whose tables somebody holds is tried again at the next run.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Values travel as text: both ends must mean the same by it, and a day must not depend on where
+/// the server stands.
+const SAME_TEXT: &str = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1;";
+
+/// A tenant to be read, and for which definitions, by their place.
+pub(crate) struct Job {
+    pub(crate) tenant: TenantId,
+    pub(crate) parts: Vec<Part>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    pub(crate) place: usize,
+    pub(crate) work: Work,
+    pub(crate) counts: Option<Counts>,
+}
+
+/// What became of one part.
+pub(crate) struct Outcome {
+    pub(crate) tenant: TenantId,
+    pub(crate) part: Part,
+    pub(crate) rows: Result<Rows, String>,
+}
+
+/// Rows as PostgreSQL prints them.
+#[derive(Default)]
+pub(crate) struct Rows(Vec<Vec<Option<String>>>);
+
+/// What a run writes under.
+#[derive(Clone, Copy)]
+pub(crate) struct Fence<'a> {
+    pub(crate) token: Uuid,
+    pub(crate) names: &'a [String],
+    pub(crate) as_of: Timestamp,
+}
+
+impl Fence<'_> {
+    /// Fails if a later run has taken over. Until the transaction ends, none can.
+    pub(crate) async fn hold(&self, tx: &Transaction<'_>) -> Result<()> {
+        let rows = tx
+            .query(
+                "SELECT FROM freehold.analytics_run WHERE token = $1 AND name = ANY($2) FOR SHARE",
+                &[&self.token, &self.names],
+            )
+            .await?;
+        if rows.len() == self.names.len() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            "a later run has taken over, or the definitions were changed meanwhile; nothing more was written",
+        ))
+    }
+}
+
+pub(crate) struct Lane {
+    reader: Client,
+    pub(crate) writer: Client,
+    statements: Statements,
+    tenant_timeout: Duration,
+}
+
+struct Statements {
+    /// By place.
+    write: Vec<Statement>,
+    succeed: Statement,
+    fail: Statement,
+}
+
+impl Lane {
+    pub(crate) async fn open(
+        connections: &Connections,
+        rollups: &[Rollup],
+        tenant_timeout: Duration,
+    ) -> Result<Lane> {
+        let target = connections.reader.as_ref().unwrap_or(&connections.primary);
+        let reader = pool::connect(target).await?;
+        // These are connections of analytics alone and go through no pooler, so they may be set.
+        reader
+            .batch_execute(&format!(
+                "{SAME_TEXT} SET default_transaction_read_only = on; SET statement_timeout = {};
+                 SET lock_timeout = {}; SET max_parallel_workers_per_gather = 0; SET jit = off",
+                tenant_timeout.as_millis(),
+                LOCK_TIMEOUT.as_millis(),
+            ))
+            .await?;
+        let writer = pool::connect(&connections.primary).await?;
+        // How many rows an array holds the planner cannot know; only a nested loop over two
+        // would be a bad guess.
+        writer
+            .batch_execute(&format!(
+                "{SAME_TEXT} SET search_path = pg_catalog, pg_temp; SET statement_timeout = '120s';
+                 SET lock_timeout = '10s'; SET enable_nestloop = off; SET jit = off"
+            ))
+            .await?;
+        let mut write = Vec::new();
+        for rollup in rollups {
+            write.push(writer.prepare(&rollup.write_sql()).await?);
+        }
+        let statements = Statements {
+            write,
+            succeed: writer.prepare(SUCCEED_SQL).await?,
+            fail: writer.prepare(FAIL_SQL).await?,
+        };
+        Ok(Lane { reader, writer, statements, tenant_timeout })
+    }
+
+    /// Reads some tenants. An error means that nobody can be read any more; a tenant's own
+    /// failure is an outcome.
+    pub(crate) async fn read(&self, rollups: &[Rollup], jobs: &[Job]) -> Result<Vec<Outcome>> {
+        let reads: Vec<_> = jobs.iter().map(|job| self.read_tenant(rollups, job)).collect();
+        let outcomes: Vec<_> = stream::iter(reads).buffered(PIPELINED).try_collect().await?;
+        Ok(outcomes.into_iter().flatten().collect())
+    }
+
+    async fn read_tenant(&self, rollups: &[Rollup], job: &Job) -> Result<Vec<Outcome>> {
+        if let Ok(outcomes) = self.read_parts(rollups, job.tenant, &job.parts).await? {
+            return Ok(outcomes);
+        }
+        // One of them failed, and took those after it along: now each by itself.
+        let mut outcomes = Vec::new();
+        for part in &job.parts {
+            match self.read_parts(rollups, job.tenant, &[*part]).await? {
+                Ok(mut one) => outcomes.append(&mut one),
+                Err(why) => {
+                    outcomes.push(Outcome { tenant: job.tenant, part: *part, rows: Err(why) });
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn read_parts(
+        &self,
+        rollups: &[Rollup],
+        tenant: TenantId,
+        parts: &[Part],
+    ) -> Result<Result<Vec<Outcome>, String>> {
+        let mut message = format!("SET LOCAL search_path = {}, public, pg_temp", tenant.schema());
+        for part in parts {
+            let since = match part.work {
+                Work::Since(since) => Some(since),
+                Work::All | Work::Nothing => None,
+            };
+            message.push_str(";\n");
+            message.push_str(&rollups[part.place].read_sql(since));
+        }
+        let answers = match self.reader.simple_query(&message).await {
+            Ok(answers) => answers,
+            Err(error) => return self.tenants_own(error).map(Err),
+        };
+        let mut sets = vec![Rows::default()];
+        for answer in answers {
+            match answer {
+                SimpleQueryMessage::Row(row) => {
+                    let cells = (0..row.len()).map(|n| row.get(n).map(str::to_owned)).collect();
+                    sets.last_mut().expect("there is one from the start").0.push(cells);
+                }
+                SimpleQueryMessage::CommandComplete(_) => sets.push(Rows::default()),
+                _ => {}
+            }
+        }
+        // The first is that of SET.
+        let outcomes = parts.iter().zip(sets.into_iter().skip(1)).map(|(part, rows)| Outcome {
+            tenant,
+            part: *part,
+            rows: rows.check(&rollups[part.place]),
+        });
+        Ok(Ok(outcomes.collect()))
+    }
+
+    /// What to say of a tenant that could not be read; an error if it is not the tenant's.
+    fn tenants_own(&self, error: tokio_postgres::Error) -> Result<String> {
+        let Some(db) = error.as_db_error() else { return Err(error.into()) };
+        let code = db.code();
+        if ["08", "53", "57P"].iter().any(|class| code.code().starts_with(class)) {
+            return Err(error.into());
+        }
+        Ok(match code {
+            code if *code == SqlState::QUERY_CANCELED => {
+                format!("reading it took longer than {} ms", self.tenant_timeout.as_millis())
+            }
+            code if *code == SqlState::LOCK_NOT_AVAILABLE => {
+                "one of its tables is locked, by a migration perhaps".to_owned()
+            }
+            code => format!("{} ({})", db.message(), code.code()),
+        })
+    }
+
+    /// Writes what was read, tenants together; if that fails for what a tenant's rows hold, each
+    /// by itself. Gives back how each tenant's part ended.
+    pub(crate) async fn write(
+        &mut self,
+        fence: Fence<'_>,
+        outcomes: Vec<Outcome>,
+    ) -> Result<Vec<Outcome>> {
+        match self.write_together(fence, &outcomes).await {
+            Err(error) if outcomes.len() > 1 && is_of_rows(&error) => {}
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(outcomes),
+        }
+        let mut written = Vec::new();
+        for outcome in outcomes {
+            let mut one = [outcome];
+            if let Err(error) = self.write_together(fence, &one).await {
+                if !is_of_rows(&error) {
+                    return Err(error);
+                }
+                one[0].rows = Err(error.to_string());
+                self.write_together(fence, &one).await?;
+            }
+            written.extend(one);
+        }
+        Ok(written)
+    }
+
+    async fn write_together(&mut self, fence: Fence<'_>, outcomes: &[Outcome]) -> Result<()> {
+        let mut by_place: BTreeMap<usize, Vec<&Outcome>> = BTreeMap::new();
+        for outcome in outcomes {
+            by_place.entry(outcome.part.place).or_default().push(outcome);
+        }
+        let tx = self.writer.transaction().await?;
+        fence.hold(&tx).await?;
+        for (place, outcomes) in by_place {
+            let name = &fence.names[place];
+            let succeeded: Vec<_> = outcomes
+                .iter()
+                .filter_map(|o| Some((o.tenant, o.part, o.rows.as_ref().ok()?)))
+                .collect();
+            let failed: Vec<_> =
+                outcomes.iter().filter_map(|o| Some((o.tenant, o.rows.as_ref().err()?))).collect();
+            // First how far each tenant is: whoever deletes one waits for that row, and finds
+            // what is written here when it goes on.
+            let there =
+                succeed(&tx, &self.statements.succeed, name, fence.as_of, &succeeded).await?;
+            if !failed.is_empty() {
+                let (tenants, errors): (Vec<_>, Vec<_>) =
+                    failed.iter().map(|(tenant, error)| (tenant.as_uuid(), error.as_str())).unzip();
+                tx.execute(&self.statements.fail, &[name, &tenants, &errors]).await?;
+            }
+            write_rows(&tx, &self.statements.write[place], &succeeded, &there).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+impl Rows {
+    /// A row for each place of the grain, and no more of them than may be.
+    fn check(self, rollup: &Rollup) -> Result<Rows, String> {
+        if self.0.len() > ROWS_MAX {
+            return Err(format!("it has more than {ROWS_MAX} rows"));
+        }
+        let mut known = HashSet::with_capacity(self.0.len());
+        for row in &self.0 {
+            let key = row.get(..rollup.grain.len()).unwrap_or_default();
+            if let Some(null) = key.iter().position(Option::is_none) {
+                return Err(format!(
+                    "{} is NULL in a row; the grain must be known",
+                    rollup.grain[null].name
+                ));
+            }
+            if !known.insert(key) {
+                let grain: Vec<_> = key.iter().flatten().map(String::as_str).collect();
+                return Err(format!("two rows are for {}; GROUP BY the grain", grain.join(", ")));
+            }
+        }
+        Ok(self)
+    }
+}
+
+const SUCCEED_SQL: &str = "
+INSERT INTO freehold.analytics_collection AS c
+  (name, tenant_id, collected_at, full_at, inserted, updated, deleted, files)
+SELECT $1::text, t.id, $2::timestamptz, CASE WHEN u.is_full THEN $2::timestamptz END, u.inserted, u.updated, u.deleted, u.files
+FROM unnest($3::uuid[], $4::bool[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
+  AS u (id, is_full, inserted, updated, deleted, files)
+JOIN freehold.tenant t ON t.id = u.id
+ON CONFLICT (name, tenant_id) DO UPDATE SET collected_at = excluded.collected_at,
+  full_at = coalesce(excluded.full_at, c.full_at), inserted = excluded.inserted, updated = excluded.updated,
+  deleted = excluded.deleted, files = excluded.files, error = NULL, failed_at = NULL
+RETURNING tenant_id";
+
+const FAIL_SQL: &str = "
+INSERT INTO freehold.analytics_collection AS c (name, tenant_id, error, failed_at)
+SELECT $1::text, t.id, u.error, clock_timestamp()
+FROM unnest($2::uuid[], $3::text[]) AS u (id, error) JOIN freehold.tenant t ON t.id = u.id
+ON CONFLICT (name, tenant_id) DO UPDATE SET error = excluded.error, failed_at = excluded.failed_at";
+
+/// Notes how far tenants are. Gives back those that still are there.
+async fn succeed(
+    tx: &Transaction<'_>,
+    statement: &Statement,
+    name: &String,
+    as_of: Timestamp,
+    parts: &[(TenantId, Part, &Rows)],
+) -> Result<HashSet<Uuid>> {
+    let tenants: Vec<Uuid> = parts.iter().map(|(tenant, ..)| tenant.as_uuid()).collect();
+    let full: Vec<bool> = parts.iter().map(|(_, part, _)| part.work == Work::All).collect();
+    let counts = |of: fn(Counts) -> i64| -> Vec<Option<i64>> {
+        parts.iter().map(|(_, part, _)| part.counts.map(of)).collect()
+    };
+    let (inserted, updated) = (counts(|c| c.inserted), counts(|c| c.updated));
+    let (deleted, files) = (counts(|c| c.deleted), counts(|c| c.files));
+    let rows = tx
+        .query(statement, &[name, &as_of, &tenants, &full, &inserted, &updated, &deleted, &files])
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn write_rows(
+    tx: &Transaction<'_>,
+    statement: &Statement,
+    parts: &[(TenantId, Part, &Rows)],
+    there: &HashSet<Uuid>,
+) -> Result<()> {
+    let whole: Vec<Uuid> = parts
+        .iter()
+        .filter(|(_, part, _)| part.work == Work::All)
+        .map(|(tenant, ..)| tenant.as_uuid())
+        .collect();
+    let columns = statement.params().len() - 2;
+    let mut tenants: Vec<Uuid> = Vec::new();
+    let mut cells: Vec<Vec<Option<&str>>> = vec![Vec::new(); columns];
+    for (tenant, _, rows) in parts.iter().filter(|(tenant, ..)| there.contains(&tenant.as_uuid())) {
+        for row in &rows.0 {
+            tenants.push(tenant.as_uuid());
+            for (column, cell) in cells.iter_mut().zip(row) {
+                column.push(cell.as_deref());
+            }
+        }
+    }
+    let mut params: Vec<&(dyn ToSql + Sync)> = vec![&whole, &tenants];
+    params.extend(cells.iter().map(|column| column as &(dyn ToSql + Sync)));
+    tx.execute(statement, &params).await?;
+    Ok(())
+}
+
+/// Whether an error comes of what rows hold: a value that the rollup's type cannot take, say.
+fn is_of_rows(error: &Error) -> bool {
+    error.database().is_some_and(|db| {
+        ["21", "22", "23"].iter().any(|class| db.code().code().starts_with(class))
+    })
+}

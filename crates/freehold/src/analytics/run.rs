@@ -1,0 +1,519 @@
+//! A run: takes the locks, finds out who is to be read, has them read and written, and publishes.
+//!
+//! What is published was collected to its end: a run that breaks off publishes nothing, and the
+//! figures of before stay. What could not be collected of some tenants is told beside the figures,
+//! by the transaction that publishes them.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::slice::Chunks;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use tokio_postgres::{Client, IsolationLevel};
+use uuid::Uuid;
+
+use crate::analytics::Connections;
+use crate::analytics::activity::{self, Collected, Counts, Work};
+use crate::analytics::collector::{Fence, Job, Lane, Outcome, Part};
+use crate::analytics::rollup::Rollup;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::TenantId;
+use crate::lease::Lease;
+use crate::pool;
+
+/// The class of the locks that a run takes, one for each definition.
+const RUN_LOCKS: i32 = 72_374_652;
+/// Tenants that are written together.
+const BATCH: usize = 64;
+/// How long a replica may take to reach what the primary had counted.
+const CATCH_UP_MAX: Duration = Duration::from_secs(5);
+/// The most failures that a report names; the catalog has them all.
+const FAILURES_MAX: usize = 100;
+
+/// How a run goes about it.
+#[derive(Clone, Copy, Debug)]
+pub struct AnalyticsOptions {
+    /// Tenants are read by so many connections at a time, and written by as many.
+    pub connections: usize,
+    /// How long one SELECT may take in one tenant.
+    pub tenant_timeout: Duration,
+    /// Reads only what changed since the last run. Without it, everybody is read whole.
+    pub changed_only: bool,
+}
+
+impl Default for AnalyticsOptions {
+    fn default() -> Self {
+        AnalyticsOptions {
+            connections: 2,
+            tenant_timeout: Duration::from_secs(10),
+            changed_only: false,
+        }
+    }
+}
+
+/// What a run did for one definition.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct AnalyticsRun {
+    /// The definition's name.
+    pub name: String,
+    /// Active tenants at the run's begin.
+    pub tenants: usize,
+    /// Tenants that were read.
+    pub collected: usize,
+    /// Tenants that had not changed.
+    pub unchanged: usize,
+    /// Tenants that could not be read; their figures are as old as they were.
+    pub failed: usize,
+    /// Some of them, and why.
+    pub failures: Vec<AnalyticsFailure>,
+    /// Groups of fewer tenants than the definition's minimum, which nobody is shown.
+    pub withheld: i32,
+    /// How long all definitions of the run together took to collect.
+    pub collect_ms: u64,
+    /// And to publish.
+    pub publish_ms: u64,
+}
+
+/// A tenant that could not be read.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct AnalyticsFailure {
+    /// Its slug.
+    pub tenant: String,
+    /// Why, for operators.
+    pub error: String,
+}
+
+/// Runs definitions: those named, or all. One that somebody else is running is passed over if
+/// `pass_over_busy`, else it is an error.
+pub(crate) async fn run(
+    connections: &Connections,
+    names: Option<&[String]>,
+    options: AnalyticsOptions,
+    pass_over_busy: bool,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Vec<AnalyticsRun>> {
+    let connections = &answering(connections).await;
+    let client = pool::connect(&connections.primary).await?;
+    let mut rollups = load(&client, names).await?;
+    let lease = Lease::connect(&connections.primary).await?;
+    let mut ours = Vec::new();
+    for rollup in rollups.drain(..) {
+        if lease.try_take(RUN_LOCKS, rollup.name()).await? {
+            ours.push(rollup);
+        } else if !pass_over_busy {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "{} is being run by somebody else; try again when that is done",
+                    rollup.name()
+                ),
+            ));
+        }
+    }
+    if ours.is_empty() {
+        return Ok(Vec::new());
+    }
+    lease
+        .hold_while(async {
+            let run = Run::begin(connections, client, ours, options).await?;
+            let outcome = run.go(connections, options, progress).await;
+            if let Err(error) = &outcome {
+                run.note_failure(error).await;
+            }
+            outcome
+        })
+        .await
+}
+
+/// Without the replica if that does not answer: then the primary is read for this run.
+async fn answering(connections: &Connections) -> Connections {
+    let mut answering = connections.clone();
+    if let Some(replica) = &connections.reader
+        && let Err(error) = pool::connect(replica).await
+    {
+        tracing::warn!(%error, "analytics reads the primary: its replica does not answer");
+        answering.reader = None;
+    }
+    answering
+}
+
+async fn load(client: &Client, names: Option<&[String]>) -> Result<Vec<Rollup>> {
+    let rows = client
+        .query(
+            "SELECT rollup FROM freehold.analytics WHERE $1::text[] IS NULL OR name = ANY($1) ORDER BY name",
+            &[&names],
+        )
+        .await?;
+    if let Some(names) = names
+        && rows.len() < names.len()
+    {
+        return Err(Error::new(ErrorKind::NotFound, "there are no such analytics"));
+    }
+    rows.iter().map(|row| Rollup::from_json(row.get(0))).collect()
+}
+
+/// What the lanes share: the tenants that are left, and how many are done.
+struct Batches<'a> {
+    left: Mutex<Chunks<'a, Job>>,
+    done: AtomicUsize,
+    total: usize,
+    progress: &'a (dyn Fn(usize, usize) + Sync),
+}
+
+impl<'a> Batches<'a> {
+    fn next(&self) -> Option<&'a [Job]> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).next()
+    }
+
+    fn finish(&self, count: usize) {
+        let before = self.done.fetch_add(count, Ordering::Relaxed);
+        (self.progress)(before + count, self.total);
+    }
+}
+
+struct Run {
+    client: Client,
+    rollups: Vec<Rollup>,
+    names: Vec<String>,
+    token: Uuid,
+    as_of: Timestamp,
+    counted_since: Option<String>,
+    tenants: Vec<(TenantId, String)>,
+    jobs: Vec<Job>,
+    /// By place: tenants that are as they were.
+    unchanged: Vec<Vec<Uuid>>,
+    started: Instant,
+}
+
+impl Run {
+    /// Takes over from whoever ran these before, and finds out what is to be done.
+    async fn begin(
+        connections: &Connections,
+        client: Client,
+        rollups: Vec<Rollup>,
+        options: AnalyticsOptions,
+    ) -> Result<Run> {
+        let started = Instant::now();
+        let names: Vec<String> = rollups.iter().map(|r| r.name().to_owned()).collect();
+        let token = Uuid::new_v4();
+        let primary_now: Timestamp = client.query_one("SELECT now()", &[]).await?.get(0);
+        // The counts come before the reading: what they contain can be read, and what they do
+        // not contain yet makes them differ at the next run.
+        let counted_since = activity::counted_since(&client).await?;
+        let counts = match &counted_since {
+            Some(_) => activity::count(&client, &rollups).await?,
+            None => HashMap::new(),
+        };
+        let (as_of, counts) = match catch_up(connections, &client).await? {
+            Reader::UpToDate => (primary_now, counts),
+            Reader::Behind(as_of) => (as_of.min(primary_now), HashMap::new()),
+        };
+        let collected = begin_sql(&client, &names, token, as_of, counted_since.as_deref()).await?;
+        let tenants: Vec<(TenantId, String)> = client
+            .query("SELECT id, slug FROM freehold.tenant WHERE status = 'active' ORDER BY id", &[])
+            .await?
+            .iter()
+            .map(|row| (TenantId::from(row.get::<_, Uuid>(0)), row.get(1)))
+            .collect();
+        let mut unchanged = vec![Vec::new(); rollups.len()];
+        let mut jobs = Vec::new();
+        for (tenant, _) in &tenants {
+            let id = tenant.as_uuid();
+            let mut parts = Vec::new();
+            for (place, rollup) in rollups.iter().enumerate() {
+                let counts: Option<Counts> = counts.get(&(place, id)).copied();
+                let before = collected.get(&(place, id)).copied().unwrap_or_default();
+                let work = if options.changed_only {
+                    activity::work(rollup, &before, counts, as_of)
+                } else {
+                    Work::All
+                };
+                match work {
+                    Work::Nothing => unchanged[place].push(id),
+                    work => parts.push(Part { place, work, counts }),
+                }
+            }
+            if !parts.is_empty() {
+                jobs.push(Job { tenant: *tenant, parts });
+            }
+        }
+        Ok(Run {
+            client,
+            rollups,
+            names,
+            token,
+            as_of,
+            counted_since,
+            tenants,
+            jobs,
+            unchanged,
+            started,
+        })
+    }
+
+    fn fence(&self) -> Fence<'_> {
+        Fence { token: self.token, names: &self.names, as_of: self.as_of }
+    }
+
+    async fn go(
+        &self,
+        connections: &Connections,
+        options: AnalyticsOptions,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Vec<AnalyticsRun>> {
+        let mut lanes = try_join_all(
+            (0..options.connections.max(1))
+                .map(|_| Lane::open(connections, &self.rollups, options.tenant_timeout)),
+        )
+        .await?;
+        let outcomes = self.collect(&mut lanes, progress).await?;
+        self.confirm_unchanged(&mut lanes[0].writer).await?;
+        let collected = self.started.elapsed();
+        let withheld = self.publish(&mut lanes).await?;
+        Ok(self.report(&outcomes, &withheld, collected))
+    }
+
+    /// Every lane takes the next batch as soon as it is done with one.
+    async fn collect(
+        &self,
+        lanes: &mut [Lane],
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Vec<Ended>> {
+        let batches = Batches {
+            left: Mutex::new(self.jobs.chunks(BATCH)),
+            done: AtomicUsize::new(0),
+            total: self.jobs.len(),
+            progress,
+        };
+        progress(0, batches.total);
+        let lanes: Vec<_> = lanes.iter_mut().map(|lane| self.collect_by(lane, &batches)).collect();
+        Ok(try_join_all(lanes).await?.into_iter().flatten().collect())
+    }
+
+    async fn collect_by(&self, lane: &mut Lane, batches: &Batches<'_>) -> Result<Vec<Ended>> {
+        let mut ended = Vec::new();
+        while let Some(jobs) = batches.next() {
+            let read = lane.read(&self.rollups, jobs).await?;
+            let written = lane.write(self.fence(), read).await?;
+            ended.extend(written.into_iter().map(Ended::from));
+            batches.finish(jobs.len());
+        }
+        Ok(ended)
+    }
+
+    /// Whoever is as they were is as fresh as whoever was read.
+    async fn confirm_unchanged(&self, client: &mut Client) -> Result<()> {
+        let tx = client.transaction().await?;
+        self.fence().hold(&tx).await?;
+        for (name, tenants) in self.names.iter().zip(&self.unchanged) {
+            tx.execute(
+                "UPDATE freehold.analytics_collection SET collected_at = $3 WHERE name = $1 AND tenant_id = ANY($2)",
+                &[name, tenants, &self.as_of],
+            )
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Publishes each definition; gives back how many groups are withheld, by place.
+    async fn publish(&self, lanes: &mut [Lane]) -> Result<Vec<i32>> {
+        let places = Mutex::new(0..self.names.len());
+        let lanes: Vec<_> =
+            lanes.iter_mut().map(|lane| self.publish_by(&mut lane.writer, &places)).collect();
+        let mut withheld = vec![0; self.names.len()];
+        for (place, count) in try_join_all(lanes).await?.into_iter().flatten() {
+            withheld[place] = count;
+        }
+        Ok(withheld)
+    }
+
+    async fn publish_by(
+        &self,
+        client: &mut Client,
+        places: &Mutex<Range<usize>>,
+    ) -> Result<Vec<(usize, i32)>> {
+        let mut published = Vec::new();
+        loop {
+            let next = places.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(place) = next else { return Ok(published) };
+            published.push((place, self.publish_one(client, place).await?));
+        }
+    }
+
+    /// Figures and what they are made of, from one snapshot and by one COMMIT: whoever reads the
+    /// one with the other never meets a pair that does not belong together.
+    async fn publish_one(&self, client: &mut Client, place: usize) -> Result<i32> {
+        let name = &self.names[place];
+        // Its own alone: two that publish at a time would wait for each other's.
+        let fence = Fence { names: std::slice::from_ref(name), ..self.fence() };
+        let tx = client
+            .build_transaction()
+            .isolation_level(IsolationLevel::RepeatableRead)
+            .start()
+            .await?;
+        fence.hold(&tx).await?;
+        let withheld: i32 =
+            tx.query_one("SELECT freehold.refresh_analytics($1)", &[name]).await?.get(0);
+        tx.execute(PUBLISH_SQL, &[name, &self.as_of, &withheld]).await?;
+        tx.execute(
+            "UPDATE freehold.analytics_run SET finished_at = clock_timestamp(), counted_since = $2 WHERE name = $1",
+            &[name, &self.counted_since],
+        )
+        .await?;
+        tx.commit().await?;
+        Ok(withheld)
+    }
+
+    fn report(&self, ended: &[Ended], withheld: &[i32], collected: Duration) -> Vec<AnalyticsRun> {
+        let slugs: HashMap<TenantId, &str> =
+            self.tenants.iter().map(|(id, slug)| (*id, slug.as_str())).collect();
+        let published = self.started.elapsed().saturating_sub(collected);
+        let mut runs: Vec<AnalyticsRun> = (0..self.names.len())
+            .map(|place| AnalyticsRun {
+                name: self.names[place].clone(),
+                tenants: self.tenants.len(),
+                unchanged: self.unchanged[place].len(),
+                withheld: withheld[place],
+                collect_ms: collected.as_millis() as u64,
+                publish_ms: published.as_millis() as u64,
+                ..AnalyticsRun::default()
+            })
+            .collect();
+        for Ended { tenant, place, error } in ended {
+            let run = &mut runs[*place];
+            let Some(error) = error else {
+                run.collected += 1;
+                continue;
+            };
+            run.failed += 1;
+            if run.failures.len() < FAILURES_MAX {
+                let tenant = slugs.get(tenant).copied().unwrap_or_default().to_owned();
+                run.failures.push(AnalyticsFailure { tenant, error: error.clone() });
+            }
+        }
+        runs
+    }
+
+    /// So that people see why, and the schedule does not try again at once. If this fails too, it
+    /// does.
+    async fn note_failure(&self, error: &Error) {
+        let noted = self
+            .client
+            .execute(
+                "UPDATE freehold.analytics_run SET finished_at = clock_timestamp(), error = $2
+                 WHERE token = $1 AND finished_at IS NULL",
+                &[&self.token, &error.to_string()],
+            )
+            .await;
+        if let Err(error) = noted {
+            tracing::debug!(%error, "the failure of a run could not be noted");
+        }
+    }
+}
+
+/// How a part ended, without its rows.
+struct Ended {
+    tenant: TenantId,
+    place: usize,
+    error: Option<String>,
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Ended {
+        Ended { tenant: outcome.tenant, place: outcome.part.place, error: outcome.rows.err() }
+    }
+}
+
+const PUBLISH_SQL: &str = "
+INSERT INTO freehold.analytics_publication AS p
+  (name, published_at, as_of, oldest_as_of, tenants, fresh, failed, missing, withheld)
+SELECT $1::text, clock_timestamp(), $2::timestamptz, min(c.collected_at), count(*),
+       count(*) FILTER (WHERE c.error IS NULL AND c.collected_at >= $2),
+       count(*) FILTER (WHERE c.error IS NOT NULL),
+       count(*) FILTER (WHERE c.collected_at IS NULL), $3::int
+FROM freehold.tenant t LEFT JOIN freehold.analytics_collection c ON c.tenant_id = t.id AND c.name = $1
+WHERE t.status = 'active'
+ON CONFLICT (name) DO UPDATE SET published_at = excluded.published_at, as_of = excluded.as_of,
+  oldest_as_of = excluded.oldest_as_of, tenants = excluded.tenants, fresh = excluded.fresh,
+  failed = excluded.failed, missing = excluded.missing, withheld = excluded.withheld";
+
+/// Puts our token where the former run's was, which waits for what that has under way, and reads
+/// how far each tenant is. Counts of another time than these are left out.
+async fn begin_sql(
+    client: &Client,
+    names: &[String],
+    token: Uuid,
+    as_of: Timestamp,
+    counted_since: Option<&str>,
+) -> Result<HashMap<(usize, Uuid), Collected>> {
+    client
+        .execute(
+            "INSERT INTO freehold.analytics_run AS r (name, token, as_of, started_at)
+             SELECT name, $2::uuid, $3::timestamptz, clock_timestamp() FROM unnest($1::text[]) AS n (name)
+             ON CONFLICT (name) DO UPDATE SET token = excluded.token, as_of = excluded.as_of,
+               started_at = excluded.started_at, finished_at = NULL, error = NULL",
+            &[&names, &token, &as_of],
+        )
+        .await?;
+    let rows = client
+        .query(
+            "SELECT array_position($1::text[], c.name) - 1, c.tenant_id, c.collected_at, c.full_at,
+                    CASE WHEN r.counted_since = $2 THEN c.inserted END, c.updated, c.deleted, c.files,
+                    c.error IS NOT NULL
+             FROM freehold.analytics_collection c JOIN freehold.analytics_run r USING (name)
+             WHERE c.name = ANY($1)",
+            &[&names, &counted_since],
+        )
+        .await?;
+    let collected = rows.iter().map(|row| {
+        let counts = row.get::<_, Option<i64>>(4).map(|inserted| Counts {
+            inserted,
+            updated: row.get(5),
+            deleted: row.get(6),
+            files: row.get(7),
+        });
+        let collected =
+            Collected { at: row.get(2), full_at: row.get(3), counts, failed: row.get(8) };
+        ((row.get::<_, i32>(0) as usize, row.get(1)), collected)
+    });
+    Ok(collected.collect())
+}
+
+enum Reader {
+    /// It has all that was counted.
+    UpToDate,
+    /// It has what was committed until then.
+    Behind(Timestamp),
+}
+
+/// A replica that reads tenants must have what the primary had counted, or a change that was
+/// counted already and not yet read would never be noticed again.
+async fn catch_up(connections: &Connections, primary: &Client) -> Result<Reader> {
+    let Some(target) = &connections.reader else { return Ok(Reader::UpToDate) };
+    let replica = pool::connect(target).await?;
+    let reached: String =
+        primary.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?.get(0);
+    let started = Instant::now();
+    loop {
+        let row = replica
+            .query_one(
+                "SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= $1::text::pg_lsn,
+                        coalesce(pg_last_xact_replay_timestamp(), to_timestamp(0))",
+                &[&reached],
+            )
+            .await?;
+        if row.get(0) {
+            return Ok(Reader::UpToDate);
+        }
+        if started.elapsed() > CATCH_UP_MAX {
+            tracing::warn!("analytics reads a replica that is behind its primary");
+            return Ok(Reader::Behind(row.get(1)));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

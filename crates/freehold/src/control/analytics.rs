@@ -1,0 +1,393 @@
+//! Analytics: apply definitions, run them, list and read what they give.
+
+use std::future::Future;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::Freehold;
+use crate::actor::{Action, require};
+use crate::analytics::definition::AnalyticsFolder;
+use crate::analytics::rollup::{self, Rollup};
+use crate::analytics::run::{self, AnalyticsOptions, AnalyticsRun};
+use crate::catalog::analytics::{self, Of};
+use crate::context::{OperatorContext, TenantContext};
+use crate::control::clamp_page;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::TenantId;
+use crate::lease::Lease;
+use crate::tx::OwnerTx;
+
+pub use crate::catalog::analytics::AnalyticsPublication;
+
+/// The class of the lock that one of all servers holds.
+const LEADER_LOCK: i32 = 72_374_653;
+/// How often a server that does not lead asks whether it may.
+const SUCCESSION: Duration = Duration::from_secs(1);
+
+/// What changed when definitions were applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct AnalyticsApplied {
+    /// New ones.
+    pub added: Vec<String>,
+    /// Others than before; their figures are collected anew, and none are published until then.
+    pub rebuilt: Vec<String>,
+    /// Only the schedule or the words are others.
+    pub kept: Vec<String>,
+    /// Not in the folder any more; their figures are gone.
+    pub removed: Vec<String>,
+}
+
+/// A definition, as operators see it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct AnalyticsStatus {
+    /// What it is.
+    #[serde(flatten)]
+    pub outline: AnalyticsOutline,
+    /// How often it is collected and published.
+    pub schedule_secs: u64,
+    /// What is made of fewer tenants than this is not shown across tenants.
+    pub minimum_group: i32,
+    /// What is published, if anything is yet.
+    pub publication: Option<AnalyticsPublication>,
+    /// Why the last run failed as a whole, if it did.
+    pub error: Option<String>,
+}
+
+/// A definition, as everybody sees it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct AnalyticsOutline {
+    /// As in addresses.
+    pub name: String,
+    /// A line for people.
+    pub about: String,
+    /// The columns that a row is about.
+    pub grain: Vec<String>,
+    /// Its figures.
+    pub measures: Vec<String>,
+}
+
+/// A definition, as a tenant's members see it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct OwnAnalytics {
+    /// What it is.
+    #[serde(flatten)]
+    pub outline: AnalyticsOutline,
+    /// Of when the tenant's figures are, if there are any.
+    pub as_of: Option<Timestamp>,
+}
+
+/// A tenant that could not be collected.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct StaleTenant {
+    /// Its slug.
+    pub tenant: String,
+    /// Why.
+    pub error: String,
+    /// When that was.
+    pub failed_at: Timestamp,
+    /// Of when its figures are, if it has any.
+    pub as_of: Option<Timestamp>,
+}
+
+/// Which rows are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct AnalyticsQuery {
+    /// [`AnalyticsPage::next`] of the page before.
+    pub after: Option<String>,
+    /// 50 if not given, [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
+    pub limit: Option<i64>,
+    /// From the least place in the grain to the greatest, instead of the newest first.
+    pub oldest_first: bool,
+}
+
+/// Across which tenants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnalyticsScope {
+    /// Totals over all tenants, as published.
+    Fleet,
+    /// The rows of each tenant, as collected.
+    EveryTenant,
+    /// The rows of one.
+    Tenant(TenantId),
+}
+
+/// Figures.
+#[derive(Clone, Debug)]
+pub struct AnalyticsPage {
+    /// What they are of.
+    pub outline: AnalyticsOutline,
+    /// A JSON array of objects.
+    pub rows: String,
+    /// What to ask for after, if there may be more.
+    pub next: Option<String>,
+    /// For operators: what the published figures are made of, if any are.
+    pub publication: Option<AnalyticsPublication>,
+    /// For one tenant: of when its rows are.
+    pub as_of: Option<Timestamp>,
+}
+
+impl From<&Rollup> for AnalyticsOutline {
+    fn from(rollup: &Rollup) -> Self {
+        AnalyticsOutline {
+            name: rollup.definition.name.clone(),
+            about: rollup.definition.about.clone(),
+            grain: rollup.definition.grain.clone(),
+            measures: rollup.measures.iter().map(|c| c.name.clone()).collect(),
+        }
+    }
+}
+
+impl Freehold {
+    /// Makes the catalog's definitions those of a folder: adds, rebuilds what differs, removes
+    /// what is not there. All of it, or nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setup`] with what is wrong in which definition; [`ErrorKind::Retryable`] if a
+    /// run is writing one that changes.
+    pub async fn apply_analytics(
+        &self,
+        context: &OperatorContext,
+        folder: &AnalyticsFolder,
+    ) -> Result<AnalyticsApplied> {
+        let rollups = self.describe_analytics(context, folder).await?;
+        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+        let known = analytics::lock_all(tx.catalog()).await?;
+        let mut applied = AnalyticsApplied::default();
+        for old in &known {
+            if !rollups.iter().any(|new| new.name() == old.name) {
+                drop_rollup(&mut tx, &old.name).await?;
+                applied.removed.push(old.name.clone());
+            }
+        }
+        for new in &rollups {
+            let name = new.name().to_owned();
+            match known.iter().find(|old| old.name == name) {
+                Some(old)
+                    if old.checksum == new.definition.checksum()
+                        && old.rollup.same_figures(new) =>
+                {
+                    continue;
+                }
+                Some(old) if old.rollup.same_figures(new) => applied.kept.push(name),
+                Some(_) => {
+                    drop_rollup(&mut tx, &name).await?;
+                    create_rollup(&mut tx, new).await?;
+                    applied.rebuilt.push(name);
+                }
+                None => {
+                    create_rollup(&mut tx, new).await?;
+                    applied.added.push(name);
+                }
+            }
+            analytics::insert(tx.catalog(), new).await?;
+        }
+        tx.commit().await?;
+        tracing::info!(added = ?applied.added, rebuilt = ?applied.rebuilt, removed = ?applied.removed,
+            reason = context.reason(), "analytics applied");
+        Ok(applied)
+    }
+
+    /// What each comes to in the template, in a transaction that leaves nothing.
+    async fn describe_analytics(
+        &self,
+        context: &OperatorContext,
+        folder: &AnalyticsFolder,
+    ) -> Result<Vec<Rollup>> {
+        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+        tx.enter_schema(TenantId::TEMPLATE).await?;
+        tx.ddl(async |client| {
+            let mut rollups = Vec::new();
+            for definition in folder.definitions() {
+                rollups.push(rollup::describe(client, definition).await?);
+            }
+            Ok(rollups)
+        })
+        .await
+    }
+
+    /// Runs the definitions named, or all of them: collects and publishes. `progress` hears how
+    /// many tenants of how many are done.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a name that is none; [`ErrorKind::Conflict`] if somebody else is
+    /// running one of them; [`ErrorKind::Setup`] without an analytics connection. A tenant that
+    /// could not be read is no error: it is in the report.
+    pub async fn run_analytics(
+        &self,
+        _context: &OperatorContext,
+        names: Option<&[String]>,
+        options: AnalyticsOptions,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Vec<AnalyticsRun>> {
+        run::run(self.analytics_connections()?, names, options, false, progress).await
+    }
+
+    /// Runs what its schedule asks for now, but what somebody else is running.
+    ///
+    /// # Errors
+    /// As for [`run_analytics`](Self::run_analytics).
+    pub async fn run_due_analytics(
+        &self,
+        context: &OperatorContext,
+        options: AnalyticsOptions,
+    ) -> Result<Vec<AnalyticsRun>> {
+        let mut tx = self.catalog(context).await?;
+        let due = analytics::list_due(&mut tx).await?;
+        tx.commit().await?;
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
+        match run::run(self.analytics_connections()?, Some(&due), options, true, &|_, _| {}).await {
+            // Removed between the two.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            ran => ran,
+        }
+    }
+
+    /// Waits until this server leads all that share the database, then does some work for as long
+    /// as it does, and drops that where it stands if the connection is lost that the lock is on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if that connection cannot be made or is lost;
+    /// [`ErrorKind::Setup`] without an analytics connection. What `work` ends with.
+    pub async fn lead<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let lease = Lease::connect(&self.analytics_connections()?.primary).await?;
+        while !lease.try_take(LEADER_LOCK, "freehold").await? {
+            tokio::time::sleep(SUCCESSION).await;
+        }
+        lease.hold_while(work).await
+    }
+
+    /// Every definition and what is published of it, in the order of names.
+    pub async fn list_analytics(&self, context: &OperatorContext) -> Result<Vec<AnalyticsStatus>> {
+        let mut tx = self.catalog(context).await?;
+        let list = analytics::list(&mut tx).await?;
+        tx.commit().await?;
+        let statuses = list.into_iter().map(|(rollup, error, publication)| AnalyticsStatus {
+            outline: AnalyticsOutline::from(&rollup),
+            schedule_secs: rollup.definition.schedule.as_secs(),
+            minimum_group: rollup.definition.minimum_group,
+            publication,
+            error,
+        });
+        Ok(statuses.collect())
+    }
+
+    /// Every definition, and of when the tenant's own figures are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] for a role that may not read data.
+    pub async fn list_own_analytics(&self, context: &TenantContext) -> Result<Vec<OwnAnalytics>> {
+        require(context.role(), Action::ReadData)?;
+        let mut tx = self.catalog_of(context).await?;
+        let list = analytics::list_of_tenant(&mut tx, context.tenant().as_uuid()).await?;
+        tx.commit().await?;
+        let own = list.into_iter().map(|(rollup, as_of)| OwnAnalytics {
+            outline: AnalyticsOutline::from(&rollup),
+            as_of,
+        });
+        Ok(own.collect())
+    }
+
+    /// Figures across tenants, or of tenants one by one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a name that is none; [`ErrorKind::InvalidInput`] for an `after`
+    /// that no page gave.
+    pub async fn read_analytics(
+        &self,
+        context: &OperatorContext,
+        name: &str,
+        scope: AnalyticsScope,
+        query: &AnalyticsQuery,
+    ) -> Result<AnalyticsPage> {
+        let of = match scope {
+            AnalyticsScope::Fleet => Of::Fleet,
+            AnalyticsScope::EveryTenant => Of::EveryTenant,
+            AnalyticsScope::Tenant(tenant) => Of::Tenant(tenant.as_uuid()),
+        };
+        let mut tx = self.catalog(context).await?;
+        let page = read(&mut tx, name, of, query).await?;
+        tx.commit().await?;
+        Ok(page)
+    }
+
+    /// The tenant's own figures.
+    ///
+    /// # Errors
+    /// As for [`read_analytics`](Self::read_analytics); [`ErrorKind::Forbidden`] for a role that
+    /// may not read data.
+    pub async fn read_own_analytics(
+        &self,
+        context: &TenantContext,
+        name: &str,
+        query: &AnalyticsQuery,
+    ) -> Result<AnalyticsPage> {
+        require(context.role(), Action::ReadData)?;
+        let mut tx = self.catalog_of(context).await?;
+        let page = read(&mut tx, name, Of::Tenant(context.tenant().as_uuid()), query).await?;
+        tx.commit().await?;
+        Ok(page)
+    }
+
+    /// Tenants that could not be collected, those that failed last first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a name that is none.
+    pub async fn list_stale_tenants(
+        &self,
+        context: &OperatorContext,
+        name: &str,
+        limit: Option<i64>,
+    ) -> Result<Vec<StaleTenant>> {
+        let mut tx = self.catalog(context).await?;
+        analytics::find(&mut tx, name).await?.ok_or_else(no_such_analytics)?;
+        let list = analytics::list_failures(&mut tx, name, clamp_page(limit)).await?;
+        tx.commit().await?;
+        let stale = list.into_iter().map(|(tenant, error, failed_at, as_of)| StaleTenant {
+            tenant,
+            error,
+            failed_at,
+            as_of,
+        });
+        Ok(stale.collect())
+    }
+}
+
+async fn read(
+    tx: &mut crate::tx::CatalogTx,
+    name: &str,
+    of: Of,
+    query: &AnalyticsQuery,
+) -> Result<AnalyticsPage> {
+    let rollup = analytics::find(tx, name).await?.ok_or_else(no_such_analytics)?;
+    let after = query.after.as_deref();
+    let limit = clamp_page(query.limit);
+    let page = analytics::read(tx, &rollup, of, !query.oldest_first, after, limit).await?;
+    Ok(AnalyticsPage {
+        outline: AnalyticsOutline::from(&rollup),
+        rows: page.rows,
+        next: page.next,
+        publication: page.publication,
+        as_of: page.collected_at,
+    })
+}
+
+async fn drop_rollup(tx: &mut OwnerTx, name: &str) -> Result<()> {
+    analytics::delete(tx.catalog(), name).await?;
+    tx.ddl(async |client| Ok(client.batch_execute(&Rollup::drop_sql(name)).await?)).await
+}
+
+async fn create_rollup(tx: &mut OwnerTx, rollup: &Rollup) -> Result<()> {
+    tx.ddl(async |client| {
+        client.batch_execute(&rollup.create_sql()).await.map_err(|source| {
+            Error::new(ErrorKind::Setup, format!("{}: {source}", rollup.name())).because(source)
+        })
+    })
+    .await
+}
+
+fn no_such_analytics() -> Error {
+    Error::new(ErrorKind::NotFound, "there are no such analytics")
+}
