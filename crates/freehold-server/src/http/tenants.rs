@@ -64,8 +64,7 @@ pub(super) struct OwnerRequest {
     #[serde(default)]
     #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
-    /// Needed if the person is new here.
-    #[schema(min_length = 8, max_length = 1024, pattern = r"\S")]
+    /// Needed if the person is new here, and then of 8 characters at least.
     password: Option<String>,
 }
 

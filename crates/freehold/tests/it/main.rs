@@ -7,6 +7,7 @@ mod isolation;
 mod layers;
 mod migrations;
 mod privileges;
+mod properties;
 mod roles;
 mod support;
 mod transactions;
