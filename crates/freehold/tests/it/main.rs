@@ -6,6 +6,7 @@ mod abandonment;
 mod isolation;
 mod layers;
 mod migrations;
+mod mutants;
 mod privileges;
 mod properties;
 mod roles;
