@@ -63,6 +63,15 @@ served_by() {
   in_database debug outside "$python" "dev.d/$script" "$target/debug/freehold" "$@"
 }
 
+# Faults of the code, in a copy of it under target/mutants. The first run builds all of it there.
+mutants() {
+  need_cargo
+  need cc postgres
+  say 'building'
+  cargo build -p freehold-server -p freehold-mutants --locked
+  FREEHOLD_PG_BIN=$pg_bin "$target/debug/freehold-mutants" --freehold "$target/debug/freehold" "$@"
+}
+
 lint_sql() {
   local status=0
   [ $# -eq 0 ] || usage_error 'lint-sql takes no arguments'

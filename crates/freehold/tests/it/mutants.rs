@@ -11,7 +11,7 @@ use freehold::{Freehold, Options, TenantId};
 
 use crate::support::{House, connect, enter, house, operator, outcome};
 use Attack::{Allowed, Refused};
-use Seen::{ByDoctor, ByReadiness, ByStart};
+use Seen::{Doctor, Readiness, Start};
 
 struct Fault {
     name: &'static str,
@@ -32,15 +32,15 @@ enum Attack {
     Refused,
 }
 
-/// The first guard that sees the fault.
+/// The first guard that sees the fault: at a server's start, by its readiness, or neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
     /// A server refuses to start, and one that runs is not ready.
-    ByStart,
+    Start,
     /// A server that runs is not ready.
-    ByReadiness,
+    Readiness,
     /// Neither of those: it takes a comparison with all that must hold.
-    ByDoctor,
+    Doctor,
 }
 
 const fn fault(
@@ -62,90 +62,90 @@ const READ_MEMBERS: &str =
 #[rustfmt::skip]
 const FAULTS: &[Fault] = &[
     // Policies of a tenant's tables
-    fault("policy dropped", "DROP POLICY tenant_isolation ON {a}.notes", READ, Allowed, ByReadiness),
-    fault("policy renamed", "ALTER POLICY tenant_isolation ON {a}.notes RENAME TO isolation", READ, Refused, ByReadiness),
-    fault("row-level security disabled", "ALTER TABLE {a}.notes DISABLE ROW LEVEL SECURITY", READ, Allowed, ByReadiness),
-    fault("row-level security not forced", "ALTER TABLE {a}.notes NO FORCE ROW LEVEL SECURITY", READ, Refused, ByReadiness),
+    fault("policy dropped", "DROP POLICY tenant_isolation ON {a}.notes", READ, Allowed, Readiness),
+    fault("policy renamed", "ALTER POLICY tenant_isolation ON {a}.notes RENAME TO isolation", READ, Refused, Readiness),
+    fault("row-level security disabled", "ALTER TABLE {a}.notes DISABLE ROW LEVEL SECURITY", READ, Allowed, Readiness),
+    fault("row-level security not forced", "ALTER TABLE {a}.notes NO FORCE ROW LEVEL SECURITY", READ, Refused, Readiness),
     fault("policy permissive", "DROP POLICY tenant_isolation ON {a}.notes;
-        CREATE POLICY tenant_isolation ON {a}.notes USING ((SELECT freehold.require_tenant('{aid}')))", READ, Allowed, ByReadiness),
+        CREATE POLICY tenant_isolation ON {a}.notes USING ((SELECT freehold.require_tenant('{aid}')))", READ, Allowed, Readiness),
     fault("policy for reading alone", "DROP POLICY tenant_isolation ON {a}.notes;
         CREATE POLICY tenant_isolation ON {a}.notes AS RESTRICTIVE FOR SELECT USING ((SELECT freehold.require_tenant('{aid}')))",
-        WRITE, Allowed, ByReadiness),
+        WRITE, Allowed, Readiness),
     fault("policy with another tenant's id", "ALTER POLICY tenant_isolation ON {a}.notes
-        USING ((SELECT freehold.require_tenant('{gid}'))) WITH CHECK ((SELECT freehold.require_tenant('{gid}')))", READ, Allowed, ByDoctor),
-    fault("policy that is always true", "ALTER POLICY tenant_isolation ON {a}.notes USING (true) WITH CHECK (true)", READ, Allowed, ByDoctor),
-    fault("policy that checks no new row", "ALTER POLICY tenant_isolation ON {a}.notes WITH CHECK (true)", WRITE, Allowed, ByDoctor),
-    fault("policy for one role", "ALTER POLICY tenant_isolation ON {a}.notes TO freehold_analytics", READ, Allowed, ByDoctor),
-    fault("another policy that opens", "CREATE POLICY open ON {a}.notes USING (true) WITH CHECK (true)", READ, Refused, ByDoctor),
-    fault("owner that is not ours", "ALTER TABLE {a}.notes OWNER TO postgres", READ, Refused, ByDoctor),
+        USING ((SELECT freehold.require_tenant('{gid}'))) WITH CHECK ((SELECT freehold.require_tenant('{gid}')))", READ, Allowed, Doctor),
+    fault("policy that is always true", "ALTER POLICY tenant_isolation ON {a}.notes USING (true) WITH CHECK (true)", READ, Allowed, Doctor),
+    fault("policy that checks no new row", "ALTER POLICY tenant_isolation ON {a}.notes WITH CHECK (true)", WRITE, Allowed, Doctor),
+    fault("policy for one role", "ALTER POLICY tenant_isolation ON {a}.notes TO freehold_analytics", READ, Allowed, Doctor),
+    fault("another policy that opens", "CREATE POLICY open ON {a}.notes USING (true) WITH CHECK (true)", READ, Refused, Doctor),
+    fault("owner that is not ours", "ALTER TABLE {a}.notes OWNER TO postgres", READ, Refused, Doctor),
     // Relations that no policy protects
     fault("table without a policy", "CREATE TABLE {a}.bare (id int); GRANT SELECT ON {a}.bare TO freehold_viewer",
-        "SELECT * FROM {a}.bare", Allowed, ByReadiness),
+        "SELECT * FROM {a}.bare", Allowed, Readiness),
     fault("partition without a policy", "CREATE TABLE {a}.events (at date) PARTITION BY RANGE (at);
         ALTER TABLE {a}.events ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
         CREATE POLICY tenant_isolation ON {a}.events AS RESTRICTIVE USING ((SELECT freehold.require_tenant('{aid}')));
         CREATE TABLE {a}.events_all PARTITION OF {a}.events DEFAULT; GRANT SELECT ON {a}.events, {a}.events_all TO freehold_viewer",
-        "SELECT * FROM {a}.events_all", Allowed, ByReadiness),
+        "SELECT * FROM {a}.events_all", Allowed, Readiness),
     fault("inheriting table without a policy", "CREATE TABLE {a}.child () INHERITS ({a}.notes); GRANT SELECT ON {a}.child TO freehold_viewer",
-        "SELECT * FROM {a}.child", Allowed, ByReadiness),
+        "SELECT * FROM {a}.child", Allowed, Readiness),
     fault("view of a superuser's", "CREATE VIEW {a}.loud AS SELECT * FROM {a}.notes; GRANT SELECT ON {a}.loud TO freehold_viewer",
-        "SELECT * FROM {a}.loud", Allowed, ByDoctor),
+        "SELECT * FROM {a}.loud", Allowed, Doctor),
     fault("view of the owner's", "SET LOCAL ROLE freehold_owner; CREATE VIEW {a}.loud AS SELECT * FROM {a}.notes;
-        GRANT SELECT ON {a}.loud TO freehold_viewer", "SELECT * FROM {a}.loud", Refused, ByDoctor),
+        GRANT SELECT ON {a}.loud TO freehold_viewer", "SELECT * FROM {a}.loud", Refused, Doctor),
     fault("materialized view granted", "CREATE MATERIALIZED VIEW {a}.loud AS SELECT * FROM {a}.notes; GRANT SELECT ON {a}.loud TO freehold_viewer",
-        "SELECT * FROM {a}.loud", Allowed, ByDoctor),
+        "SELECT * FROM {a}.loud", Allowed, Doctor),
     // Functions
     fault("function of a superuser's", "CREATE FUNCTION {a}.loud() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER AS 'SELECT body FROM {a}.notes'",
-        "SELECT {a}.loud()", Allowed, ByDoctor),
+        "SELECT {a}.loud()", Allowed, Doctor),
     fault("function of the owner's", "SET LOCAL ROLE freehold_owner;
         CREATE FUNCTION {a}.loud() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER AS 'SELECT body FROM {a}.notes'",
-        "SELECT {a}.loud()", Refused, ByDoctor),
+        "SELECT {a}.loud()", Refused, Doctor),
     fault("policy's function that says yes", "CREATE OR REPLACE FUNCTION freehold.require_tenant(tenant uuid) RETURNS boolean
-        LANGUAGE sql STABLE AS 'SELECT true'", READ, Allowed, ByDoctor),
+        LANGUAGE sql STABLE AS 'SELECT true'", READ, Allowed, Doctor),
     fault("policy's exceptions for everybody", "CREATE OR REPLACE FUNCTION freehold.pass_or_refuse(context text) RETURNS boolean
-        LANGUAGE sql STABLE AS 'SELECT true'", READ, Allowed, ByDoctor),
+        LANGUAGE sql STABLE AS 'SELECT true'", READ, Allowed, Doctor),
     fault("migrations run by anybody", "GRANT EXECUTE ON FUNCTION freehold.run_migration(text) TO PUBLIC",
-        "SELECT freehold.run_migration('SELECT 1')", Allowed, ByDoctor),
+        "SELECT freehold.run_migration('SELECT 1')", Allowed, Doctor),
     // Rights
-    fault("TRUNCATE granted", "GRANT TRUNCATE ON {a}.tags TO freehold_member", "TRUNCATE {a}.tags", Allowed, ByDoctor),
-    fault("REFERENCES granted", "GRANT REFERENCES ON {a}.notes TO freehold_viewer", READ, Refused, ByDoctor),
-    fault("table granted to PUBLIC", "GRANT ALL ON {a}.notes TO PUBLIC", "RESET ROLE; SELECT 1 / count(*) FROM {a}.notes", Refused, ByDoctor),
-    fault("table granted to the app role", "GRANT SELECT ON {a}.notes TO freehold_app", "RESET ROLE; SELECT 1 / count(*) FROM {a}.notes", Refused, ByDoctor),
-    fault("sequence granted", "GRANT USAGE ON SEQUENCE {a}.notes_id_seq TO freehold_member", "SELECT nextval('{a}.notes_id_seq')", Allowed, ByDoctor),
-    fault("CREATE in a tenant's schema", "GRANT CREATE ON SCHEMA {a} TO freehold_viewer", "CREATE TABLE {a}.mine (id int)", Allowed, ByDoctor),
-    fault("CREATE in public", "GRANT CREATE ON SCHEMA public TO PUBLIC", "CREATE TABLE public.mine (id int)", Allowed, ByDoctor),
+    fault("TRUNCATE granted", "GRANT TRUNCATE ON {a}.tags TO freehold_member", "TRUNCATE {a}.tags", Allowed, Doctor),
+    fault("REFERENCES granted", "GRANT REFERENCES ON {a}.notes TO freehold_viewer", READ, Refused, Doctor),
+    fault("table granted to PUBLIC", "GRANT ALL ON {a}.notes TO PUBLIC", "RESET ROLE; SELECT 1 / count(*) FROM {a}.notes", Refused, Doctor),
+    fault("table granted to the app role", "GRANT SELECT ON {a}.notes TO freehold_app", "RESET ROLE; SELECT 1 / count(*) FROM {a}.notes", Refused, Doctor),
+    fault("sequence granted", "GRANT USAGE ON SEQUENCE {a}.notes_id_seq TO freehold_member", "SELECT nextval('{a}.notes_id_seq')", Allowed, Doctor),
+    fault("CREATE in a tenant's schema", "GRANT CREATE ON SCHEMA {a} TO freehold_viewer", "CREATE TABLE {a}.mine (id int)", Allowed, Doctor),
+    fault("CREATE in public", "GRANT CREATE ON SCHEMA public TO PUBLIC", "CREATE TABLE public.mine (id int)", Allowed, Doctor),
     fault("TEMPORARY granted", "DO $$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO PUBLIC', current_database()); END $$",
-        "CREATE TEMP TABLE notes (id int)", Allowed, ByDoctor),
-    fault("large objects granted", "GRANT EXECUTE ON FUNCTION lo_from_bytea(oid, bytea) TO PUBLIC", "SELECT lo_from_bytea(0, 'a drop box')", Allowed, ByDoctor),
+        "CREATE TEMP TABLE notes (id int)", Allowed, Doctor),
+    fault("large objects granted", "GRANT EXECUTE ON FUNCTION lo_from_bytea(oid, bytea) TO PUBLIC", "SELECT lo_from_bytea(0, 'a drop box')", Allowed, Doctor),
     fault("signals granted", "GRANT EXECUTE ON FUNCTION pg_terminate_backend(int, bigint) TO PUBLIC",
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE false", Allowed, ByDoctor),
-    fault("DO blocks granted", "GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC", "DO $$ BEGIN NULL; END $$", Allowed, ByDoctor),
-    fault("statistics granted", "GRANT SELECT ON pg_catalog.pg_statistic TO PUBLIC", "SELECT stavalues1 FROM pg_statistic", Allowed, ByDoctor),
-    fault("analytics may write", "GRANT INSERT, UPDATE, DELETE ON {a}.notes TO freehold_analytics", READ, Refused, ByDoctor),
-    fault("rights by default", "ALTER DEFAULT PRIVILEGES FOR ROLE freehold_owner GRANT ALL ON TABLES TO PUBLIC", READ, Refused, ByDoctor),
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE false", Allowed, Doctor),
+    fault("DO blocks granted", "GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC", "DO $$ BEGIN NULL; END $$", Allowed, Doctor),
+    fault("statistics granted", "GRANT SELECT ON pg_catalog.pg_statistic TO PUBLIC", "SELECT stavalues1 FROM pg_statistic", Allowed, Doctor),
+    fault("analytics may write", "GRANT INSERT, UPDATE, DELETE ON {a}.notes TO freehold_analytics", READ, Refused, Doctor),
+    fault("rights by default", "ALTER DEFAULT PRIVILEGES FOR ROLE freehold_owner GRANT ALL ON TABLES TO PUBLIC", READ, Refused, Doctor),
     // Owners
     fault("app role owns a table", "ALTER TABLE {a}.notes OWNER TO freehold_app",
-        "RESET ROLE; ALTER TABLE {a}.notes DISABLE ROW LEVEL SECURITY", Allowed, ByStart),
-    fault("app role owns a schema", "ALTER SCHEMA {a} OWNER TO freehold_app", "RESET ROLE; CREATE TABLE {a}.mine (id int)", Allowed, ByStart),
+        "RESET ROLE; ALTER TABLE {a}.notes DISABLE ROW LEVEL SECURITY", Allowed, Start),
+    fault("app role owns a schema", "ALTER SCHEMA {a} OWNER TO freehold_app", "RESET ROLE; CREATE TABLE {a}.mine (id int)", Allowed, Start),
     fault("app role owns the catalog", "ALTER TABLE freehold.membership OWNER TO freehold_app",
-        "RESET ROLE; ALTER TABLE freehold.membership DISABLE ROW LEVEL SECURITY", Allowed, ByStart),
+        "RESET ROLE; ALTER TABLE freehold.membership DISABLE ROW LEVEL SECURITY", Allowed, Start),
     fault("app role owns the database", "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO freehold_app', current_database()); END $$",
-        "RESET ROLE; CREATE SCHEMA mine", Allowed, ByStart),
+        "RESET ROLE; CREATE SCHEMA mine", Allowed, Start),
     fault("a tenant's role owns a table", "ALTER TABLE {a}.notes OWNER TO freehold_viewer",
-        "ALTER TABLE {a}.notes DISABLE ROW LEVEL SECURITY", Allowed, ByStart),
+        "ALTER TABLE {a}.notes DISABLE ROW LEVEL SECURITY", Allowed, Start),
     // The catalog
-    fault("catalog's security disabled", "ALTER TABLE freehold.membership DISABLE ROW LEVEL SECURITY", READ_MEMBERS, Allowed, ByDoctor),
-    fault("catalog's security not forced", "ALTER TABLE freehold.membership NO FORCE ROW LEVEL SECURITY", READ_MEMBERS, Refused, ByDoctor),
-    fault("catalog's policy dropped", "DROP POLICY tenant_scope ON freehold.membership", READ_MEMBERS, Allowed, ByDoctor),
+    fault("catalog's security disabled", "ALTER TABLE freehold.membership DISABLE ROW LEVEL SECURITY", READ_MEMBERS, Allowed, Doctor),
+    fault("catalog's security not forced", "ALTER TABLE freehold.membership NO FORCE ROW LEVEL SECURITY", READ_MEMBERS, Refused, Doctor),
+    fault("catalog's policy dropped", "DROP POLICY tenant_scope ON freehold.membership", READ_MEMBERS, Allowed, Doctor),
     fault("catalog granted to tenants' roles", "GRANT SELECT ON freehold.credential TO freehold_viewer",
-        "SELECT 1 / count(*) FROM freehold.credential", Refused, ByDoctor),
-    fault("servers are told nothing", "ALTER TABLE freehold.tenant DISABLE TRIGGER notify", READ, Refused, ByDoctor),
+        "SELECT 1 / count(*) FROM freehold.credential", Refused, Doctor),
+    fault("servers are told nothing", "ALTER TABLE freehold.tenant DISABLE TRIGGER notify", READ, Refused, Doctor),
     // Between schemas
     fault("foreign key across tenants", "INSERT INTO {a}.notes (id, body) VALUES (77, 'is it there?');
         ALTER TABLE {g}.tags DROP CONSTRAINT tags_note_id_fkey, ADD FOREIGN KEY (note_id) REFERENCES {a}.notes",
-        "INSERT INTO {g}.tags VALUES (77, 'yes')", Allowed, ByDoctor),
-    fault("schema without a tenant", "CREATE SCHEMA tenant_00000000000000000000000000000001", READ, Refused, ByDoctor),
-    fault("tenant without a schema", "DROP SCHEMA {a} CASCADE", READ, Refused, ByDoctor),
+        "INSERT INTO {g}.tags VALUES (77, 'yes')", Allowed, Doctor),
+    fault("schema without a tenant", "CREATE SCHEMA tenant_00000000000000000000000000000001", READ, Refused, Doctor),
+    fault("tenant without a schema", "DROP SCHEMA {a} CASCADE", READ, Refused, Doctor),
 ];
 
 /// Faults planted at a time: each has a database of its own.
@@ -163,7 +163,8 @@ fn each_fault_of_the_database_is_caught() {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 let runtime = runtime.unwrap();
                 while let Some(fault) = FAULTS.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    wrong.lock().unwrap().extend(runtime.block_on(plant(fault)));
+                    let found = runtime.block_on(plant(fault));
+                    wrong.lock().unwrap().extend(found);
                 }
             });
         }
@@ -190,7 +191,7 @@ async fn plant(fault: &Fault) -> Option<String> {
     let seen = first_to_see(&house).await;
     let after = attempt(&attacker, globex, &sql).await;
     let right = (before, after, seen) == (Refused, fault.comes_to, fault.seen);
-    (!right).then(|| format!("{}: {before:?}, then {after:?}, seen {seen:?}", fault.name))
+    (!right).then(|| format!("{}: {before:?}, then {after:?}, seen by {seen:?}", fault.name))
 }
 
 /// A tenant with one note and one member.
@@ -222,11 +223,11 @@ async fn first_to_see(house: &House) -> Seen {
     let checked = house.freehold.check().await;
     if started.is_err() {
         assert!(checked.is_err(), "a server that runs must not be ready where none would start");
-        return ByStart;
+        return Start;
     }
     match house.freehold.list_unprotected_tables(1).await.unwrap().is_empty() {
-        true => ByDoctor,
-        false => ByReadiness,
+        true => Doctor,
+        false => Readiness,
     }
 }
 
