@@ -10,7 +10,7 @@ mod list;
 mod report;
 mod run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -62,14 +62,13 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let freehold = arguments.freehold.ok_or("--freehold is needed")?.canonicalize()?;
-    let report = try_all(&chosen, Copy::make(&arguments.folder)?, &freehold)?;
-    std::fs::write(arguments.folder.join("report.md"), report.markdown())?;
-    std::fs::write(arguments.folder.join("report.json"), report.json()?)?;
+    let report = try_all(&chosen, &arguments.folder, &freehold)?;
     print!("{}", if arguments.json { report.json()? } else { report.markdown() });
     Ok(if report.all_caught() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn try_all(chosen: &[&Mutant], copy: Copy, freehold: &std::path::Path) -> Result<Report> {
+fn try_all(chosen: &[&Mutant], folder: &Path, freehold: &Path) -> Result<Report> {
+    let copy = Copy::make(folder)?;
     let runner = Runner::new(&copy, freehold)?;
     eprintln!("» the tests as they are, without any fault");
     // Otherwise a test that fails always would seem to catch everything.
@@ -83,11 +82,14 @@ fn try_all(chosen: &[&Mutant], copy: Copy, freehold: &std::path::Path) -> Result
     for (at, mutant) in chosen.iter().enumerate() {
         let began = Instant::now();
         copy.plant(mutant)?;
-        let outcome = runner.run(&mutant.suite())?;
+        let outcome = runner.run(&mutant.suite());
         copy.mend(mutant)?;
+        // One that could not be judged must not cost the verdicts of the others.
+        let outcome = outcome.unwrap_or_else(|error| Outcome::Unclear(error.to_string()));
         let verdict = Verdict::of(mutant, &outcome, began.elapsed());
         eprintln!("» {}/{} {verdict}", at + 1, chosen.len());
         report.add(verdict);
+        report.write(folder)?;
     }
     Ok(report)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -31,8 +32,8 @@ pub(crate) struct Verdict {
 enum Fate {
     Caught,
     Survived,
-    /// No program, so nothing was tried: the list must be put right.
-    Unbuildable,
+    /// Nothing was tried, or nothing is known: the list must be put right.
+    Unclear,
 }
 
 impl Verdict {
@@ -41,7 +42,9 @@ impl Verdict {
             Outcome::Passed => (Fate::Survived, Vec::new()),
             Outcome::Failed(tests) => (Fate::Caught, tests.clone()),
             Outcome::Hung => (Fate::Caught, vec!["the tests did not end".to_owned()]),
-            Outcome::Unbuildable(why) => (Fate::Unbuildable, vec![why.clone()]),
+            Outcome::Unbuildable(_) | Outcome::Unclear(_) => {
+                (Fate::Unclear, vec![outcome.to_string()])
+            }
         };
         Verdict {
             name: mutant.name,
@@ -58,7 +61,7 @@ impl Verdict {
         match self.result {
             Fate::Caught => self.expected.is_none(),
             Fate::Survived => self.expected.is_some(),
-            Fate::Unbuildable => false,
+            Fate::Unclear => false,
         }
     }
 }
@@ -74,7 +77,7 @@ impl fmt::Display for Fate {
         f.write_str(match self {
             Fate::Caught => "caught",
             Fate::Survived => "**survived**",
-            Fate::Unbuildable => "**does not build**",
+            Fate::Unclear => "**unclear**",
         })
     }
 }
@@ -94,14 +97,20 @@ impl Report {
         self.0.iter().filter(|verdict| verdict.result == fate).count()
     }
 
+    /// After each, so that a run that is stopped has said what it found.
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        std::fs::write(folder.join("report.md"), self.markdown())?;
+        Ok(std::fs::write(folder.join("report.json"), self.json()?)?)
+    }
+
     pub(crate) fn markdown(&self) -> String {
         let mut text = format!(
-            "# Mutants\n\n{} planted, {} caught, {} survived, {} did not build.\n\n\
+            "# Mutants\n\n{} planted, {} caught, {} survived, {} unclear.\n\n\
              | Mutant | What it breaks | Result | By |\n|---|---|---|---|\n",
             self.0.len(),
             self.count(Fate::Caught),
             self.count(Fate::Survived),
-            self.count(Fate::Unbuildable)
+            self.count(Fate::Unclear)
         );
         for verdict in &self.0 {
             let by: Vec<String> = verdict.by.iter().map(|by| format!("`{by}`")).collect();
@@ -121,7 +130,7 @@ impl Report {
             "planted": self.0.len(),
             "caught": self.count(Fate::Caught),
             "survived": self.count(Fate::Survived),
-            "unbuildable": self.count(Fate::Unbuildable),
+            "unclear": self.count(Fate::Unclear),
             "mutants": self.0,
         });
         Ok(format!("{report:#}\n"))

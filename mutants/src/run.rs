@@ -34,6 +34,8 @@ pub(crate) enum Outcome {
     /// They did not end in time.
     Hung,
     Unbuildable(String),
+    /// It is not known whether the tests ran.
+    Unclear(String),
 }
 
 impl fmt::Display for Outcome {
@@ -43,6 +45,7 @@ impl fmt::Display for Outcome {
             Outcome::Failed(tests) => write!(f, "failed: {}", tests.join(", ")),
             Outcome::Hung => f.write_str("did not end in time"),
             Outcome::Unbuildable(why) => write!(f, "does not build: {why}"),
+            Outcome::Unclear(why) => f.write_str(why),
         }
     }
 }

@@ -56,7 +56,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "crates/freehold-server/src/data/query.rs",
         from: "        None => {
             let known: Vec<&str> = CASTS.iter().map(|(known, _)| *known).collect();",
-        to: "        None if name.starts_with(\"zz\") => Ok(Box::leak(name.to_owned().into_boxed_str())),
+        to: "        None if name.starts_with(\"zz\") => Ok(&*Box::leak(name.to_owned().into_boxed_str())),
         None => {
             let known: Vec<&str> = CASTS.iter().map(|(known, _)| *known).collect();",
         tests: ServerUnit(&[STATEMENT]),

@@ -101,7 +101,7 @@ const OPERATORS: &[&str] = &[
 const CASTS: &[&str] =
     &["text", "int", "jsonb", "uuid", "timestamptz", "numeric", "zzhostile", "text[]"];
 const KEYS: &[&str] = &["city", "0", "-1", "a b", "'", "\"q\"", "zzhostile"];
-const ALIASES: &[&str] = &["a", "A b", "été", "x-y", "zzalias", "\"zz\"\"quoted\"", "sku", "$1"];
+const ALIASES: &[&str] = &["a", "A b", "été", "x-y", "zzalias", "\"zz\\\"; --\"", "sku", "$1"];
 const HEADERS: &[(&str, &str)] = &[
     ("prefer", "return=representation"),
     ("prefer", "return=headers-only"),
