@@ -113,7 +113,8 @@ impl Report {
             self.count(Fate::Unclear)
         );
         for verdict in &self.0 {
-            let by: Vec<String> = verdict.by.iter().map(|by| format!("`{by}`")).collect();
+            let quoted = |by: &String| format!("`{}`", by.replace(['`', '|'], "'"));
+            let by: Vec<String> = verdict.by.iter().map(quoted).collect();
             let by =
                 verdict.expected.map_or_else(|| by.join(", "), |why| format!("harmless: {why}"));
             let _ = writeln!(

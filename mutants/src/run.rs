@@ -17,6 +17,7 @@ const BUILD_MAX: Duration = Duration::from_secs(30 * 60);
 /// Tests that hang have noticed something, too.
 const TESTS_MAX: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(50);
+const MESSAGE_CHARS_MAX: usize = 160;
 
 pub(crate) struct Runner {
     freehold: PathBuf,
@@ -116,7 +117,8 @@ impl Runner {
         };
         let (passed, failed) = (of(" ... ok"), of(" ... FAILED"));
         if !failed.is_empty() {
-            return Ok(Outcome::Failed(failed));
+            let with_message = |test| format!("{test}: {}", message_of(&log, &test));
+            return Ok(Outcome::Failed(failed.into_iter().map(with_message).collect()));
         }
         // The output of a test may stand within its line, so a count is what is sure.
         let ran = log.lines().any(|line| {
@@ -140,6 +142,14 @@ impl Runner {
         let error = log.lines().find(|line| line.starts_with("error"));
         Ok(error.unwrap_or("cargo does not say why").to_owned())
     }
+}
+
+/// What a test that failed said first: a reader judges whether it failed for the right reason.
+fn message_of(log: &str, test: &str) -> String {
+    let panicked = format!("thread '{test}'");
+    let mut lines = log.lines().skip_while(|line| !line.starts_with(&panicked));
+    let message = lines.nth(1).unwrap_or("it does not say why");
+    message.chars().take(MESSAGE_CHARS_MAX).collect()
 }
 
 fn cargo_test(suite: &Suite) -> Vec<String> {

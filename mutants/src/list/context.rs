@@ -185,7 +185,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: TRANSACTION,
         from: "                let _ = connection.client.batch_execute(\"ROLLBACK\").now_or_never();",
         to: "                let _ = connection;",
-        tests: Library(&["abandonment::a_dropped_request_leaves_no_open_transaction"]),
+        tests: Library(&[
+            "abandonment::a_transaction_dropped_between_its_statements_is_rolled_back",
+        ]),
         survives_because: None,
     },
     Mutant {
