@@ -117,7 +117,7 @@ impl Runner {
         };
         let (passed, failed) = (of(" ... ok"), of(" ... FAILED"));
         if !failed.is_empty() {
-            let with_message = |test| format!("{test}: {}", message_of(&log, &test));
+            let with_message = |test: String| format!("{test}: {}", message_of(&log, &test));
             return Ok(Outcome::Failed(failed.into_iter().map(with_message).collect()));
         }
         // The output of a test may stand within its line, so a count is what is sure.
