@@ -1,6 +1,8 @@
 //! `/v1/data/{table}`: hands the request to `data`, which plans it, and the plan to the database,
 //! in the tenant's context.
 
+mod parameters;
+
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, RawQuery, State};
@@ -8,6 +10,7 @@ use axum::response::Response;
 use freehold::{Action, ErrorKind, Params, Row, TenantContext, TextParam, require};
 use http::{HeaderMap, Method};
 
+use self::parameters::{RowBody, RowOrRowsBody, RowsBody};
 use super::auth::TenantCaller;
 use super::error::Problem;
 use super::json::unread;
@@ -15,9 +18,13 @@ use super::state::AppState;
 use crate::data::{AnswerRow, DataRequest, DatabaseError, Plan, answer, from_database, plan};
 
 /// Read rows: `select`, filters, `order`, `limit`, `offset`, as PostgREST has them.
-#[utoipa::path(get, path = "/v1/data/{table}", tag = "data", params(("table" = String, Path)),
-    responses((status = 200, description = "The rows, as a JSON array"), (status = 206, description = "A part of the rows"),
-              (status = 400, body = Problem), (status = 404, body = Problem)))]
+#[utoipa::path(get, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Read),
+    responses((status = 200, description = "The rows, or the one row that was asked for", content((RowsBody = "application/json"),
+                   (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json"))),
+              (status = 206, description = "A part of the rows, of which Content-Range tells", content((RowsBody = "application/json"),
+                   (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json"))),
+              (status = 404, response = Problem), (status = 406, response = Problem), (status = 414, response = Problem),
+              (status = 416, response = Problem)))]
 pub(super) async fn read(
     state: State<AppState>,
     caller: TenantCaller,
@@ -30,9 +37,10 @@ pub(super) async fn read(
 }
 
 /// Insert one row or many, or upsert with `Prefer: resolution=merge-duplicates`.
-#[utoipa::path(post, path = "/v1/data/{table}", tag = "data", params(("table" = String, Path)), request_body = serde_json::Value,
+#[utoipa::path(post, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Insert), request_body = RowOrRowsBody,
     responses((status = 201, description = "Inserted; with `Prefer: return=representation`, the rows"),
-              (status = 400, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+              (status = 404, response = Problem), (status = 406, response = Problem), (status = 409, response = Problem),
+              (status = 414, response = Problem), (status = 415, response = Problem)))]
 pub(super) async fn insert(
     state: State<AppState>,
     caller: TenantCaller,
@@ -46,9 +54,12 @@ pub(super) async fn insert(
 }
 
 /// Update the rows that the filters choose.
-#[utoipa::path(patch, path = "/v1/data/{table}", tag = "data", params(("table" = String, Path)), request_body = serde_json::Value,
-    responses((status = 200, description = "The rows, if asked for"), (status = 204, description = "Updated"),
-              (status = 400, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+#[utoipa::path(patch, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Change), request_body = RowBody,
+    responses((status = 200, description = "The rows, if asked for", content((RowsBody = "application/json"),
+                   (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json"))),
+              (status = 204, description = "Updated"),
+              (status = 404, response = Problem), (status = 406, response = Problem), (status = 409, response = Problem),
+              (status = 414, response = Problem), (status = 415, response = Problem)))]
 pub(super) async fn update(
     state: State<AppState>,
     caller: TenantCaller,
@@ -62,9 +73,12 @@ pub(super) async fn update(
 }
 
 /// Delete the rows that the filters choose.
-#[utoipa::path(delete, path = "/v1/data/{table}", tag = "data", params(("table" = String, Path)),
-    responses((status = 200, description = "The rows, if asked for"), (status = 204, description = "Deleted"),
-              (status = 400, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+#[utoipa::path(delete, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Change),
+    responses((status = 200, description = "The rows, if asked for", content((RowsBody = "application/json"),
+                   (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json"))),
+              (status = 204, description = "Deleted"),
+              (status = 404, response = Problem), (status = 406, response = Problem), (status = 409, response = Problem),
+              (status = 414, response = Problem)))]
 pub(super) async fn delete(
     state: State<AppState>,
     caller: TenantCaller,

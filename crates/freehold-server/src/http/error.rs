@@ -5,10 +5,11 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{ToResponse, ToSchema};
 
 /// What a caller reads when something went wrong.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema, ToResponse)]
+#[response(description = "What went wrong", content_type = "application/problem+json")]
 pub(super) struct Problem {
     /// The status code again, for those who only see the body.
     status: u16,

@@ -29,7 +29,7 @@ pub(super) async fn livez() -> &'static str {
 /// The service can do its work: the database answers, the catalog is at the version this build
 /// needs, row-level security binds the app role, and the doctor finds nothing critical.
 #[utoipa::path(get, path = "/readyz", tag = "operations", security(()),
-    responses((status = 200, body = str), (status = 503, body = Problem)))]
+    responses((status = 200, body = str), (status = 503, response = Problem)))]
 pub(super) async fn readyz(State(state): State<AppState>) -> Result<&'static str, Problem> {
     let unready = |detail: &str| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail).retry_after(1)

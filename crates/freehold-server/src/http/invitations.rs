@@ -47,15 +47,17 @@ pub(super) struct InvitationPage {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InviteRequest {
+    #[schema(format = Email, max_length = 254)]
     email: String,
-    /// viewer, member, admin, owner; not above one's own
+    /// Not above one's own.
+    #[schema(pattern = "^(viewer|member|admin|owner)$")]
     role: String,
 }
 
 /// Invite somebody. Inviting the same e-mail again replaces the former invitation.
 #[utoipa::path(post, path = "/v1/invitations", tag = "members", request_body = InviteRequest,
-    responses((status = 201, body = InvitationBody), (status = 400, body = Problem), (status = 403, body = Problem),
-              (status = 409, body = Problem)))]
+    responses((status = 201, body = InvitationBody), (status = 400, response = Problem), (status = 403, response = Problem),
+              (status = 409, response = Problem)))]
 pub(super) async fn invite(
     State(state): State<AppState>,
     TenantCaller(context): TenantCaller,
@@ -71,15 +73,17 @@ pub(super) async fn invite(
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitQuery {
-    /// How many at most, up to 200.
+    /// How many at most; a page has 1 to 200.
+    #[param(default = 50, nullable = false, required = false)]
     limit: Option<i64>,
 }
 
 /// List the invitations that wait.
 #[utoipa::path(get, path = "/v1/invitations", tag = "members", params(LimitQuery),
-    responses((status = 200, body = InvitationPage), (status = 403, body = Problem)))]
+    responses((status = 200, body = InvitationPage), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
     TenantCaller(context): TenantCaller,
@@ -93,7 +97,7 @@ pub(super) async fn list(
 
 /// Take an invitation back.
 #[utoipa::path(delete, path = "/v1/invitations/{id}", tag = "members", params(("id" = Uuid, Path)),
-    responses((status = 204), (status = 403, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn revoke(
     State(state): State<AppState>,
     TenantCaller(context): TenantCaller,
@@ -111,15 +115,17 @@ pub(super) async fn revoke(
 pub(super) struct AcceptRequest {
     token: String,
     /// A new one, or that of the identity with the invitation's e-mail.
+    #[schema(min_length = 8, max_length = 1024, pattern = r"\S")]
     password: String,
     /// The name of somebody new.
     #[serde(default)]
+    #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
 }
 
 /// Accept an invitation; then sign in.
 #[utoipa::path(post, path = "/v1/invitations/accept", tag = "sign-in", security(()), request_body = AcceptRequest,
-    responses((status = 200, body = TenantBriefBody), (status = 401, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = TenantBriefBody), (status = 401, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn accept(
     State(state): State<AppState>,
     ClientIp(client): ClientIp,

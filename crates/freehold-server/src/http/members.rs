@@ -44,7 +44,7 @@ pub(super) struct MemberPage {
 
 /// List the members in the order of their e-mails.
 #[utoipa::path(get, path = "/v1/members", tag = "members", params(PageQuery),
-    responses((status = 200, body = MemberPage), (status = 401, body = Problem)))]
+    responses((status = 200, body = MemberPage), (status = 401, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
     TenantCaller(context): TenantCaller,
@@ -58,14 +58,14 @@ pub(super) async fn list(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChangeRoleRequest {
-    /// viewer, member, admin, owner
+    #[schema(pattern = "^(viewer|member|admin|owner)$")]
     role: String,
 }
 
 /// Give a member another role. The last owner keeps theirs.
 #[utoipa::path(patch, path = "/v1/members/{id}", tag = "members", params(("id" = Uuid, Path)),
     request_body = ChangeRoleRequest,
-    responses((status = 204), (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem), (status = 409, response = Problem)))]
 pub(super) async fn change_role(
     State(state): State<AppState>,
     TenantCaller(context): TenantCaller,
@@ -79,7 +79,7 @@ pub(super) async fn change_role(
 
 /// End a membership, somebody else's or one's own. The last owner stays.
 #[utoipa::path(delete, path = "/v1/members/{id}", tag = "members", params(("id" = Uuid, Path)),
-    responses((status = 204), (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem), (status = 409, response = Problem)))]
 pub(super) async fn remove(
     State(state): State<AppState>,
     TenantCaller(context): TenantCaller,

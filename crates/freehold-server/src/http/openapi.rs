@@ -1,14 +1,19 @@
 //! The OpenAPI document: made from the routes, served at `/openapi.json`, checked in.
 
+use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName};
+use utoipa::openapi::Ref;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
+
+use super::error::Problem;
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Freehold", version = "1",
          description = "A multi-tenant backend: sign-in, tenants, and a REST API over your own tables. \
                         Errors are application/problem+json with a stable `code`."),
+    components(responses(Problem)),
     modifiers(&BearerToken),
     security(("bearer" = [])),
     tags(
@@ -30,6 +35,42 @@ impl Modify for BearerToken {
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    }
+}
+
+/// What any operation of a kind may answer besides its own answers, so that none forgets it: a
+/// refused token or body, and a service that is busy.
+pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let methods = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.patch,
+            &mut item.head,
+        ];
+        for operation in methods.into_iter().flatten() {
+            // `security(())` stands where nobody need sign in.
+            let guarded = operation.security.is_none();
+            let takes_body = operation.request_body.is_some();
+            let takes_input = takes_body || operation.parameters.is_some();
+            for (status, applies) in [
+                (StatusCode::BAD_REQUEST, takes_input),
+                (StatusCode::UNAUTHORIZED, guarded),
+                (StatusCode::FORBIDDEN, guarded),
+                (StatusCode::PAYLOAD_TOO_LARGE, takes_body),
+                (StatusCode::INTERNAL_SERVER_ERROR, true),
+                (StatusCode::SERVICE_UNAVAILABLE, true),
+                (StatusCode::GATEWAY_TIMEOUT, true),
+            ] {
+                if applies {
+                    let known = &mut operation.responses.responses;
+                    let problem = || Ref::from_response_name("Problem").into();
+                    known.entry(status.as_str().to_owned()).or_insert_with(problem);
+                }
+            }
+        }
     }
 }
 

@@ -71,5 +71,8 @@ fn probes() -> OpenApiRouter<AppState> {
 
 /// The document of the routes above; a route cannot be served without being in it.
 pub(super) fn document() -> utoipa::openapi::OpenApi {
-    api().merge(probes()).into_openapi()
+    let mut document = api().into_openapi();
+    openapi::complete(&mut document);
+    document.merge(probes().into_openapi());
+    document
 }

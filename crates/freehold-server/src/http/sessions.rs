@@ -65,8 +65,8 @@ impl From<Tokens> for TokensBody {
 
 /// Sign in by e-mail and password.
 #[utoipa::path(post, path = "/v1/auth/login", tag = "sign-in", security(()), request_body = LogInRequest,
-    responses((status = 200, body = TokensBody), (status = 401, body = Problem), (status = 403, body = Problem),
-              (status = 409, body = Problem), (status = 429, body = Problem)))]
+    responses((status = 200, body = TokensBody), (status = 401, response = Problem), (status = 403, response = Problem),
+              (status = 409, response = Problem), (status = 429, response = Problem)))]
 pub(super) async fn log_in(
     State(state): State<AppState>,
     ClientIp(client): ClientIp,
@@ -85,7 +85,7 @@ pub(super) struct RefreshRequest {
 
 /// Exchange a refresh token for new tokens. A token that comes twice ends the session.
 #[utoipa::path(post, path = "/v1/auth/refresh", tag = "sign-in", security(()), request_body = RefreshRequest,
-    responses((status = 200, body = TokensBody), (status = 401, body = Problem), (status = 403, body = Problem)))]
+    responses((status = 200, body = TokensBody), (status = 401, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn refresh(
     State(state): State<AppState>,
     body: Body<RefreshRequest>,
@@ -113,7 +113,7 @@ pub(super) struct SwitchRequest {
 
 /// Move the session to another of one's tenants.
 #[utoipa::path(post, path = "/v1/auth/switch", tag = "sign-in", request_body = SwitchRequest,
-    responses((status = 200, body = TokensBody), (status = 401, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = TokensBody), (status = 401, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn switch_tenant(
     State(state): State<AppState>,
     caller: AnyCaller,

@@ -44,7 +44,14 @@ impl From<Tenant> for TenantBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateTenantRequest {
     /// 3 to 63 of a-z, 0-9 and hyphens, beginning with a letter.
+    #[schema(min_length = 3, max_length = 63, pattern = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
     slug: String,
+    /// 1 to 200 characters, none of them a control character.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     name: String,
     owner: Option<OwnerRequest>,
 }
@@ -52,18 +59,20 @@ pub(super) struct CreateTenantRequest {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OwnerRequest {
+    #[schema(format = Email, max_length = 254)]
     email: String,
     #[serde(default)]
+    #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
-    /// Needed if the person is new here.
+    /// Needed if the person is new here, and then of 8 characters at least.
     password: Option<String>,
 }
 
 /// Create a tenant: schema, baseline, policies and first owner, or nothing.
 #[utoipa::path(post, path = "/v1/tenants", tag = "tenants", request_body = CreateTenantRequest,
-    params(("Idempotency-Key" = Option<String>, Header, description = "With the same key and body, the first answer is given again")),
-    responses((status = 201, body = TenantBody), (status = 400, body = Problem), (status = 403, body = Problem),
-              (status = 409, body = Problem)))]
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "With the same key and body, the first answer is given again")),
+    responses((status = 201, body = TenantBody), (status = 400, response = Problem), (status = 403, response = Problem),
+              (status = 409, response = Problem)))]
 pub(super) async fn create(
     State(state): State<AppState>,
     OperatorCaller(operator): OperatorCaller,
@@ -101,11 +110,14 @@ pub(super) fn idempotency_key(
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageQuery {
     /// Begin after this one: the last of the page before.
+    #[param(nullable = false, required = false)]
     pub(super) after: Option<String>,
-    /// How many at most, up to 200.
+    /// How many at most; a page has 1 to 200.
+    #[param(default = 50, nullable = false, required = false)]
     pub(super) limit: Option<i64>,
 }
 
@@ -117,7 +129,7 @@ pub(super) struct TenantPage {
 
 /// List tenants in the order of their slugs.
 #[utoipa::path(get, path = "/v1/tenants", tag = "tenants", params(PageQuery),
-    responses((status = 200, body = TenantPage), (status = 403, body = Problem)))]
+    responses((status = 200, body = TenantPage), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
     OperatorCaller(operator): OperatorCaller,
@@ -131,7 +143,7 @@ pub(super) async fn list(
 
 /// One tenant.
 #[utoipa::path(get, path = "/v1/tenants/{id}", tag = "tenants", params(("id" = Uuid, Path)),
-    responses((status = 200, body = TenantBody), (status = 403, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = TenantBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn get(
     State(state): State<AppState>,
     OperatorCaller(operator): OperatorCaller,
@@ -143,7 +155,7 @@ pub(super) async fn get(
 
 /// Refuse the tenant's requests from now on, on every server; its data stays.
 #[utoipa::path(post, path = "/v1/tenants/{id}/suspend", tag = "tenants", params(("id" = Uuid, Path)),
-    responses((status = 200, body = TenantBody), (status = 403, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = TenantBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn suspend(
     State(state): State<AppState>,
     OperatorCaller(operator): OperatorCaller,
@@ -155,7 +167,7 @@ pub(super) async fn suspend(
 
 /// Serve a suspended tenant again.
 #[utoipa::path(post, path = "/v1/tenants/{id}/resume", tag = "tenants", params(("id" = Uuid, Path)),
-    responses((status = 200, body = TenantBody), (status = 403, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = TenantBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn resume(
     State(state): State<AppState>,
     OperatorCaller(operator): OperatorCaller,

@@ -19,7 +19,7 @@ use freehold::{
 use freehold_server::config::HttpSettings;
 use freehold_server::http::{AppState, router};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -409,6 +409,11 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) fn header(mut self, name: &str, value: &str) -> Call {
+        self.request = self.request.header(name, value);
+        self
+    }
+
+    pub(crate) fn header_value(mut self, name: &str, value: HeaderValue) -> Call {
         self.request = self.request.header(name, value);
         self
     }

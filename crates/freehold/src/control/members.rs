@@ -9,7 +9,7 @@ use crate::Freehold;
 use crate::actor::{Action, Role, require};
 use crate::catalog::{invitations, memberships};
 use crate::context::TenantContext;
-use crate::control::clamp_page;
+use crate::control::{check_after, clamp_page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Email, IdentityId};
 use crate::tokens::{OpaqueKind, OpaqueToken};
@@ -29,6 +29,7 @@ impl Freehold {
         limit: Option<i64>,
     ) -> Result<Vec<Member>> {
         require(context.role(), Action::ListMembers)?;
+        let after = check_after(after)?;
         let mut tx = self.catalog_of(context).await?;
         let members =
             memberships::list(&mut tx, context.tenant(), after, clamp_page(limit)).await?;

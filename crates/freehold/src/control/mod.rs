@@ -10,7 +10,7 @@ pub mod tenants;
 pub(crate) mod turns;
 pub mod violations;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::passwords::PasswordError;
 use crate::tokens::KeyError;
 
@@ -19,6 +19,17 @@ pub const PAGE_MAX: i64 = 200;
 
 fn clamp_page(limit: Option<i64>) -> i64 {
     limit.unwrap_or(50).clamp(1, PAGE_MAX)
+}
+
+/// What a page begins after: any text. PostgreSQL takes no NUL in a text, and to say so is not
+/// to be left to it: that would be a fault of ours.
+fn check_after(after: Option<&str>) -> Result<Option<&str>> {
+    match after {
+        Some(text) if text.contains('\0') => {
+            Err(Error::new(ErrorKind::InvalidInput, "after must not hold a NUL").field("after"))
+        }
+        after => Ok(after),
+    }
 }
 
 impl From<PasswordError> for Error {

@@ -4,7 +4,7 @@ use crate::Freehold;
 use crate::catalog::identities::Identity;
 use crate::catalog::{idempotency, identities, tenants};
 use crate::context::OperatorContext;
-use crate::control::clamp_page;
+use crate::control::{check_after, clamp_page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Email, IdentityId, Slug, TenantId};
 use crate::provisioner::{self, Order, Owner};
@@ -203,6 +203,7 @@ impl Freehold {
         after: Option<&str>,
         limit: Option<i64>,
     ) -> Result<Vec<Tenant>> {
+        let after = check_after(after)?;
         let mut tx = self.catalog(context).await?;
         let list = tenants::list(&mut tx, after, clamp_page(limit)).await?;
         tx.commit().await?;

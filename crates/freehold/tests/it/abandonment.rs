@@ -265,3 +265,21 @@ async fn a_caller_that_waits_too_long_for_a_connection_is_told_so() {
     drop(held);
     house.freehold.query(&globex, "SELECT 1", &[]).await.unwrap();
 }
+
+/// An early return: nothing is under way, so the connection goes back to the pool at once.
+#[tokio::test]
+async fn a_transaction_dropped_between_its_statements_is_rolled_back() {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    for _ in 0..3 {
+        let mut tx = house.freehold.begin(&acme).await.unwrap();
+        tx.execute("INSERT INTO notes (body) VALUES ('lost')", &[]).await.unwrap();
+        drop(tx);
+        // Who comes next commits its own work alone.
+        let mut next = house.freehold.begin(&globex).await.unwrap();
+        next.execute("INSERT INTO notes (body) VALUES ('kept')", &[]).await.unwrap();
+        next.commit().await.unwrap();
+    }
+    assert_eq!(house.bodies(&acme).await, ["acme"]);
+    assert_eq!(house.bodies(&globex).await, ["globex", "kept", "kept", "kept"]);
+}

@@ -4,7 +4,7 @@
 //!
 //! An attacker who makes up a context is tried in `sealing`.
 
-use freehold::{ErrorKind, TenantContext};
+use freehold::{ErrorKind, Role, TenantContext};
 
 use crate::support::{claim, house, house_of_one, notes_and, outcome, sqlstate};
 
@@ -335,4 +335,19 @@ async fn the_isolation_check_runs_once_and_does_not_spoil_estimates() {
             "{condition}: {guarded} for {bare}"
         );
     }
+}
+
+/// The library's own work for a tenant, such as to invite somebody, must not be an operator's.
+#[tokio::test]
+async fn the_librarys_own_catalog_work_for_a_tenant_is_bound_to_it() {
+    let house = house().await;
+    let acme = house.tenant("acme").await;
+    let trap = "CREATE FUNCTION freehold.trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                  IF freehold.tenant() IS NULL THEN RAISE 'an operator''s context'; END IF;
+                  RETURN NEW;
+                END $$;
+                CREATE TRIGGER trap BEFORE INSERT OR UPDATE ON freehold.invitation
+                  FOR EACH ROW EXECUTE FUNCTION freehold.trap()";
+    house.superuser().await.batch_execute(trap).await.unwrap();
+    house.freehold.invite_member(&acme, "new@acme.example", Role::Viewer).await.unwrap();
 }

@@ -249,3 +249,37 @@ async fn a_new_tenant_gets_the_whole_baseline_and_its_ledger() {
         .unwrap();
     assert_eq!(ledger.len(), 2);
 }
+
+#[tokio::test]
+async fn a_migration_reaches_no_other_tenants_rows() {
+    let house = house().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let all = "DO $$ DECLARE s text; BEGIN
+                 FOR s IN SELECT nspname FROM pg_namespace WHERE nspname ~ '^tenant_' LOOP
+                   EXECUTE format('UPDATE %I.notes SET body = upper(body)', s);
+                 END LOOP;
+               END $$";
+    let refused = house.migrate(&notes_and(&[all])).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Migration);
+    assert!(refused.to_string().contains("tenant context refused"), "{refused}");
+    assert_eq!(house.bodies(&acme).await, ["acme"]);
+    assert_eq!(house.bodies(&globex).await, ["globex"]);
+}
+
+#[tokio::test]
+async fn a_view_of_a_migration_reads_with_the_rights_of_who_asks() {
+    let house = house().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let baseline = notes_and(&["CREATE VIEW loud AS SELECT upper(body) AS body FROM notes"]);
+    let report = house.migrate(&baseline).await.unwrap();
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    let view = format!("{}.loud", acme.tenant().schema());
+    let read = format!("SELECT body FROM {view}");
+    let rows = house.freehold.query(&acme, &read, &[]).await.unwrap();
+    assert_eq!(rows[0].get::<_, &str>(0), "ACME");
+    let refused = house.freehold.query(&globex, &read, &[]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Violation);
+    let options = "SELECT reloptions FROM pg_class WHERE oid = $1::text::regclass";
+    let row = house.superuser().await.query_one(options, &[&view]).await.unwrap();
+    assert_eq!(row.get::<_, Vec<String>>(0), ["security_invoker=true"]);
+}

@@ -166,3 +166,42 @@ async fn a_sequence_that_a_default_asks_gives_numbers_and_is_not_set() {
     }
     house.freehold.query(&acme, "SELECT setval('invoices_no_seq', 1)", &[]).await.unwrap_err();
 }
+
+/// If somebody grants TEMPORARY after all, a temporary table must not be taken for the tenant's.
+#[tokio::test]
+async fn temporary_tables_are_searched_last() {
+    let house = house().await;
+    let (acme, _) = house.acme_and_globex().await;
+    let grant = "DO $$ BEGIN
+                   EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO PUBLIC', current_database());
+                 END $$";
+    house.superuser().await.batch_execute(grant).await.unwrap();
+    let attacker = house.attacker().await;
+    house.enter(&attacker, acme.tenant(), "owner").await;
+    let plant = "CREATE TEMP TABLE notes AS SELECT 1 AS id, 'planted' AS body";
+    attacker.batch_execute(plant).await.unwrap();
+    let row = attacker.query_one("SELECT body FROM notes", &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "acme");
+}
+
+/// It acts with the owner's rights, and still for the tenant of who calls it.
+#[tokio::test]
+async fn a_function_of_the_owners_is_bound_to_its_callers_tenant() {
+    let house = house().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let theirs = acme.tenant().schema();
+    let function = format!(
+        "CREATE FUNCTION peek() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER
+         AS 'SELECT body FROM {theirs}.notes'"
+    );
+    house.script(&acme, &function).await;
+    let attacker = house.attacker().await;
+    let peek = format!("SELECT {theirs}.peek()");
+    for (tenant, expected) in [(&acme, "permitted"), (&globex, REFUSED)] {
+        house.enter(&attacker, tenant.tenant(), "owner").await;
+        assert_eq!(outcome(&attacker, &peek).await, expected);
+        attacker.batch_execute("ROLLBACK").await.unwrap();
+    }
+    attacker.batch_execute("BEGIN").await.unwrap();
+    assert_eq!(outcome(&attacker, &peek).await, REFUSED, "without any context");
+}

@@ -1,10 +1,12 @@
 //! Who may do what inside a tenant and beside it: viewer, member, admin and owner, the owner
 //! role of the database, and analytics.
 
-use freehold::testing::create_tenant;
-use freehold::{Actor, ErrorKind, IdentityId, Role, TenantContext};
+use std::time::Duration;
 
-use crate::support::{House, connect, house, notes_and, outcome, sqlstate};
+use freehold::testing::create_tenant;
+use freehold::{Actor, Error, ErrorKind, IdentityId, Role, TenantContext};
+
+use crate::support::{House, connect, house, notes_and, operator, outcome, sqlstate, wait_until};
 
 const REFUSED: &str = "42501";
 
@@ -222,4 +224,20 @@ async fn a_person_acts_in_the_role_of_their_membership() {
     let stranger = IdentityId::from(uuid::Uuid::from_u128(1));
     let refused = house.freehold.tenant_context(tenant.id, stranger).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn nobody_acts_in_a_suspended_tenant() {
+    let house = house().await;
+    let (tenant, owner) = create_tenant(&house.freehold, "acme").await.unwrap();
+    house.freehold.suspend_tenant(&operator(), tenant.id).await.unwrap();
+    wait_until("suspended", Duration::from_secs(5), async || {
+        let member = house.freehold.tenant_context(tenant.id, owner.actor().id).await;
+        let system = house.freehold.tenant_context_as(tenant.id, owner.actor()).await;
+        let refused = |context: Result<_, Error>| {
+            context.is_err_and(|error| error.kind() == ErrorKind::TenantSuspended)
+        };
+        refused(member) && refused(system)
+    })
+    .await;
 }

@@ -4,6 +4,7 @@
 mod answers;
 mod properties;
 mod refusals;
+mod requests;
 mod statements;
 mod translation;
 

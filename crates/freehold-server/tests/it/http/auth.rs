@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use uuid::Uuid;
 
 use super::operations::{self, By, Objects, sample};
-use crate::support::{Answer, Place, SECRET, Service, Setup, eventually};
+use crate::support::{Answer, Place, SECRET, Service, Setup, admin_url, connect, eventually};
 
 const RETIRED: &str = "a former secret whose tokens are still good";
 const DROPPED: &str = "a former secret that was dropped at once";
@@ -542,4 +542,29 @@ async fn a_changed_role_counts_on_every_server_within_a_second() {
         }
         assert!(began.elapsed() < Duration::from_secs(1), "{role}: {:?}", began.elapsed());
     }
+}
+
+/// What a server knows it knows from notifications. One that hears none must ask.
+#[tokio::test]
+async fn a_server_that_cannot_listen_hears_of_a_suspension_all_the_same() {
+    let service = service().await;
+    let acme = service.tenant("acme").await;
+    let token = &acme.owner.token;
+    assert_eq!(status_of(&service, token).await.0, 200);
+    let sql = service.sql().await;
+    let database = service.database().superuser_url();
+    let (_, database) = database.rsplit_once('/').unwrap();
+    // Connections that are open stay so; the listener's is ended and finds no way back.
+    let close = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false");
+    connect(&admin_url()).await.batch_execute(&close).await.unwrap();
+    let listeners = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
+                     WHERE datname = current_database() AND usename = 'freehold_app'
+                       AND query IN ('', 'LISTEN freehold')";
+    let ended: i64 = sql.query_one(listeners, &[]).await.unwrap().get(0);
+    assert!(ended > 0, "no listener was found");
+    sql.batch_execute("UPDATE freehold.tenant SET status = 'suspended'").await.unwrap();
+    eventually("the suspension is known", Duration::from_secs(5), async || {
+        status_of(&service, token).await.0 == 403
+    })
+    .await;
 }

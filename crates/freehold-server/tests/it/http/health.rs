@@ -130,3 +130,14 @@ async fn metrics_count_by_route_and_show_the_pools_and_name_no_tenant() {
     assert!(!text.contains("/no/such/route") && !text.contains("/v1/data/orders"), "{text}");
     assert!(!text.contains(&acme.tenant.id.to_string()));
 }
+
+#[tokio::test]
+async fn a_server_beside_a_table_without_protection_is_not_ready() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let table = format!("{}.customers", acme.tenant.id.schema());
+    let sql = format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY");
+    service.sql().await.batch_execute(&sql).await.unwrap();
+    let answer = service.get("/readyz").send().await.refused(503, "not_ready");
+    assert!(!answer.text().contains("customers"), "a probe tells no names");
+}

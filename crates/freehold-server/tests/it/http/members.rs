@@ -188,3 +188,15 @@ async fn what_is_no_members_id_names_nobody() {
         }
     }
 }
+
+/// PostgreSQL takes no NUL in a text, and what it refuses would be a fault of ours.
+#[tokio::test]
+async fn a_page_that_begins_after_a_nul_is_refused() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let operator = service.operator().await;
+    for (list, by) in [("/v1/members", &acme.owner), ("/v1/tenants", &operator)] {
+        let refused = service.get(&format!("{list}?after=a%00b")).by(by).send().await;
+        assert_eq!(refused.refused(400, "invalid_input").json()["field"], "after");
+    }
+}

@@ -173,3 +173,15 @@ async fn deep_values_are_refused_before_or_by_the_database_but_never_as_our_faul
     }
     service.get("/v1/data/products").by(&acme.owner).send().await.expect(200);
 }
+
+#[tokio::test]
+async fn what_fails_inside_is_not_told() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let rename = "ALTER TABLE freehold.invitation RENAME TO elsewhere";
+    service.sql().await.batch_execute(rename).await.unwrap();
+    let answer = service.get("/v1/invitations").by(&acme.owner).send_unchecked().await;
+    let answer = answer.expect(500);
+    assert_eq!(answer.json()["detail"], "something failed on our side");
+    assert!(!answer.text().contains("invitation"), "{}", answer.text());
+}

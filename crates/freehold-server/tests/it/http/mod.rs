@@ -10,6 +10,7 @@ mod members;
 mod middleware;
 mod openapi;
 mod operations;
+mod properties;
 mod router;
 mod sessions;
 mod signup;

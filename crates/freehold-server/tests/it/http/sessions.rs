@@ -385,3 +385,46 @@ async fn tokens_are_kept_as_hashes_only() {
     let counts: [i64; 3] = [row.get(0), row.get(1), row.get(2)];
     assert_eq!(counts, [0, 1, 0]);
 }
+
+#[tokio::test]
+async fn a_session_ends_at_its_end_however_often_it_was_refreshed() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let tokens = service.log_in(&acme.owner.email).await;
+    let tokens = refresh(&service, &tokens["refresh_token"]).await.expect(200).json();
+    let end = "UPDATE freehold.session SET expires_at = now()";
+    service.sql().await.batch_execute(end).await.unwrap();
+    refresh(&service, &tokens["refresh_token"]).await.refused(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn who_belongs_to_a_suspended_tenant_neither_signs_in_nor_refreshes_nor_moves_there() {
+    let (service, acme, globex) = person_of_two().await;
+    let email = &acme.owner.email;
+    let body = |slug: &str| json!({"email": email, "password": PASSWORD, "tenant": slug});
+    let there = log_in(&service, body("globex")).await.expect(200).json();
+    let here = log_in(&service, body("acme")).await.expect(200).json();
+    let operator = service.operator().await;
+    let suspend = format!("/v1/tenants/{}/suspend", globex.tenant.id);
+    service.call("POST", &suspend).by(&operator).send().await.expect(200);
+    log_in(&service, body("globex")).await.refused(403, "tenant_suspended");
+    refresh(&service, &there["refresh_token"]).await.refused(403, "tenant_suspended");
+    let switch = service.post("/v1/auth/switch", json!({"tenant": "globex"}));
+    switch.bearer(&text(&here["access_token"])).send().await.refused(403, "tenant_suspended");
+    // The token that was presented in vain is good again when the tenant is.
+    let resume = suspend.replace("suspend", "resume");
+    service.call("POST", &resume).by(&operator).send().await.expect(200);
+    refresh(&service, &there["refresh_token"]).await.expect(200);
+}
+
+#[tokio::test]
+async fn who_is_no_operator_any_more_refreshes_no_operators_session() {
+    let service = Service::start(Setup::default()).await;
+    service.tenant("acme").await;
+    let operator = service.operator().await;
+    let tokens = service.log_in(&operator.email).await;
+    assert_eq!(tokens["role"], "operator");
+    let demote = "UPDATE freehold.identity SET is_operator = false";
+    service.sql().await.batch_execute(demote).await.unwrap();
+    refresh(&service, &tokens["refresh_token"]).await.refused(401, "unauthenticated");
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use freehold::Role;
 use freehold::testing::PASSWORD;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -323,4 +324,18 @@ async fn a_creation_that_is_given_up_leaves_nothing() {
     );
     let half: i64 = office.service.sql().await.query_one(row, &[]).await.unwrap().get(0);
     assert_eq!(half, baseline, "a tenant is half made");
+}
+
+#[tokio::test]
+async fn a_key_is_its_callers_own() {
+    let office = Office::open().await;
+    office.create(json!({"slug": "aaa", "name": "A"}), Some("one key")).await.expect(201);
+    let other = Uuid::new_v4();
+    let insert = "INSERT INTO freehold.identity (id, email, is_operator)
+                  VALUES ($1, 'other@freehold.example', true)";
+    office.service.sql().await.execute(insert, &[&other]).await.unwrap();
+    let token = office.service.token(other, None, Role::Operator);
+    let post = office.service.post("/v1/tenants", json!({"slug": "bbb", "name": "B"}));
+    let made = post.bearer(&token).header("idempotency-key", "one key").send().await.expect(201);
+    assert_eq!(made.json()["slug"], "bbb");
 }

@@ -6,7 +6,7 @@ use freehold::{ErrorKind, TenantContext};
 use serde_json::json;
 
 use super::{CHANGES, TOTALS, shop};
-use crate::support::{House, claim, connect, enter, operator, outcome};
+use crate::support::{House, claim, connect, operator, outcome};
 
 async fn two_tenants() -> (House, TenantContext, TenantContext) {
     let house = shop(&[TOTALS, CHANGES]).await;
@@ -41,7 +41,7 @@ async fn a_tenants_members_read_their_own_rows_and_no_totals() {
 async fn sql_in_a_tenants_context_gets_its_own_rollup_rows_and_nothing_published() {
     let (house, acme, globex) = two_tenants().await;
     let attacker = house.attacker().await;
-    enter(&attacker, acme.tenant(), "owner").await;
+    house.enter(&attacker, acme.tenant(), "owner").await;
     for role in ["SET LOCAL ROLE freehold_admin", "RESET ROLE"] {
         attacker.batch_execute(role).await.unwrap();
         let refused = [

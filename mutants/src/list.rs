@@ -1,0 +1,121 @@
+//! The mutants: each a small change of one file, and the tests that must catch it. Data, a file per
+//! part of the house.
+
+mod context;
+mod data;
+mod database;
+mod http;
+mod lifecycle;
+mod sign_in;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::Result;
+
+pub(crate) struct Mutant {
+    pub(crate) name: &'static str,
+    /// What no longer holds.
+    pub(crate) breaks: &'static str,
+    pub(crate) file: &'static str,
+    /// Stands in the file exactly once.
+    from: &'static str,
+    to: &'static str,
+    tests: Tests,
+    /// For one that no test can catch: what else keeps it from doing harm.
+    pub(crate) survives_because: Option<&'static str>,
+}
+
+/// Some tests of one binary.
+#[derive(Clone, Copy)]
+enum Tests {
+    Library(&'static [&'static str]),
+    LibraryUnit(&'static [&'static str]),
+    Server(&'static [&'static str]),
+    ServerUnit(&'static [&'static str]),
+}
+
+/// Tests to run together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Suite {
+    pub(crate) package: &'static str,
+    pub(crate) target: &'static str,
+    pub(crate) tests: BTreeSet<&'static str>,
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.package, self.target)
+    }
+}
+
+impl Mutant {
+    pub(crate) fn suite(&self) -> Suite {
+        let (package, target, tests) = match self.tests {
+            Tests::Library(tests) => ("freehold", "it", tests),
+            Tests::LibraryUnit(tests) => ("freehold", "lib", tests),
+            Tests::Server(tests) => ("freehold-server", "it", tests),
+            Tests::ServerUnit(tests) => ("freehold-server", "lib", tests),
+        };
+        Suite { package, target, tests: tests.iter().copied().collect() }
+    }
+
+    /// The file's text with the fault in it.
+    pub(crate) fn planted_in(&self, text: &str) -> Result<String> {
+        match text.matches(self.from).count() {
+            1 => Ok(text.replacen(self.from, self.to, 1)),
+            n => Err(format!("{}: its text stands {n} times in {}", self.name, self.file).into()),
+        }
+    }
+}
+
+pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
+    [
+        context::MUTANTS,
+        database::MUTANTS,
+        sign_in::MUTANTS,
+        lifecycle::MUTANTS,
+        data::MUTANTS,
+        http::MUTANTS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// All the tests that these mutants name, by binary.
+pub(crate) fn suites(mutants: &[&Mutant]) -> Vec<Suite> {
+    let mut suites: BTreeMap<(&str, &str), Suite> = BTreeMap::new();
+    for suite in mutants.iter().map(|mutant| mutant.suite()) {
+        suites
+            .entry((suite.package, suite.target))
+            .and_modify(|known| known.tests.extend(&suite.tests))
+            .or_insert(suite);
+    }
+    suites.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project() -> std::path::PathBuf {
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    }
+
+    #[test]
+    fn every_mutant_can_be_planted() {
+        for mutant in all() {
+            let text = std::fs::read_to_string(project().join(mutant.file)).unwrap();
+            let planted = mutant.planted_in(&text).unwrap();
+            assert_ne!(planted, text, "{} changes nothing", mutant.name);
+        }
+    }
+
+    #[test]
+    fn there_are_forty_at_least_and_each_has_a_name_of_its_own_and_a_test() {
+        let names: BTreeSet<&str> = all().map(|mutant| mutant.name).collect();
+        assert_eq!(names.len(), all().count());
+        assert!(names.len() >= 40, "{}", names.len());
+        assert!(all().all(|mutant| !mutant.suite().tests.is_empty()));
+    }
+}

@@ -1,0 +1,138 @@
+//! The HTTP service: who may call what, what may be cached, what is bounded.
+
+use super::Mutant;
+use super::Tests::Server;
+
+const AUTH: &str = "crates/freehold-server/src/http/auth.rs";
+const MIDDLEWARE: &str = "crates/freehold-server/src/http/middleware.rs";
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "tenants-are-operators",
+        breaks: "a tenant's token opens the operators' endpoints",
+        file: AUTH,
+        from: "            Caller::Tenant(..) => Err(forbidden(
+                \"wrong_scope\",
+                \"this takes an operator's token, and a tenant's was sent\",
+            )),",
+        to: "            Caller::Tenant(context, _) => {
+                Ok(OperatorCaller(OperatorContext::of(context.actor().id, \"\")))
+            }",
+        tests: Server(&["http::auth::tenants_and_operators_have_no_say_in_each_others_affairs"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "named-tenant-unchecked",
+        breaks: "a request that names another tenant than its token is served",
+        file: AUTH,
+        from: "        check_named_tenant(&parts.headers, &caller)?;",
+        to: "        let _ = check_named_tenant(&parts.headers, &caller);",
+        tests: Server(&["http::auth::a_token_of_one_tenant_opens_no_other_that_the_request_names"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "forwarded-always-trusted",
+        breaks: "a client chooses the address that its guesses are counted by",
+        file: AUTH,
+        from: "        let trusted = state.limits().trust_forwarded_for.then(forwarded).flatten();",
+        to: "        let trusted = Some(state).and_then(|_| forwarded());",
+        tests: Server(&[
+            "http::sessions::guesses_of_one_client_are_limited_whatever_header_it_sends",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "data-without-a-right",
+        breaks: "the data API does not ask whether a role may write",
+        file: "crates/freehold-server/src/http/data.rs",
+        from: "    require(context.role(), if reads { Action::ReadData } else { Action::WriteData })?;",
+        to: "    let _ = (reads, require, Action::ReadData, Action::WriteData);",
+        tests: Server(&["http::data::a_viewer_reads_and_writes_nothing"]),
+        survives_because: Some(
+            "the database's role may not write either; the check saves the way there",
+        ),
+    },
+    Mutant {
+        name: "answers-are-cached",
+        breaks: "a proxy may keep one tenant's answer for another",
+        file: MIDDLEWARE,
+        from: "HeaderValue::from_static(\"private, no-store\")",
+        to: "HeaderValue::from_static(\"public, max-age=60\")",
+        tests: Server(&["http::router::what_one_tenant_cached_is_not_served_to_the_other"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "bodies-without-bound",
+        breaks: "a body may have any size",
+        file: "crates/freehold-server/src/http/router.rs",
+        from: "        .layer(DefaultBodyLimit::max(body_bytes_max))",
+        to: "        .layer(DefaultBodyLimit::max(body_bytes_max.max(1 << 30)))",
+        tests: Server(&["http::json::a_body_over_the_limit_is_refused_on_every_endpoint"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "requests-without-bound",
+        breaks: "a request may take any time",
+        file: MIDDLEWARE,
+        from: "    match tokio::time::timeout(state.limits().time_max, next.run(request)).await {",
+        to: "    match tokio::time::timeout(state.limits().time_max * 1000, next.run(request)).await {",
+        tests: Server(&[
+            "http::middleware::a_request_that_takes_too_long_is_stopped_and_so_is_its_query",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "places-without-bound",
+        breaks: "one caller's requests take every place",
+        file: MIDDLEWARE,
+        from: "    let Ok(_place) = state.places().try_acquire() else {",
+        to: "    let Ok(_place) = state.places().try_acquire_many(0) else {",
+        tests: Server(&[
+            "http::middleware::more_requests_than_fit_are_told_to_come_back_and_probes_still_answer",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "unknown-fields-taken",
+        breaks: "a body's fields that nobody knows are passed over",
+        file: "crates/freehold-server/src/http/tenants.rs",
+        from: "#[serde(deny_unknown_fields)]
+pub(super) struct CreateTenantRequest {",
+        to: "pub(super) struct CreateTenantRequest {",
+        tests: Server(&[
+            "http::json::a_field_that_may_not_be_set_is_refused_as_unknown_on_every_endpoint",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "ready-whatever-the-role",
+        breaks: "a server is ready whose role row-level security does not bind",
+        file: "crates/freehold-server/src/http/health.rs",
+        from: "        state.freehold().check().await?;\n",
+        to: "",
+        tests: Server(&[
+            "http::health::a_server_whose_role_came_to_own_a_tenants_table_is_not_ready",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "ready-whatever-is-unprotected",
+        breaks: "a server is ready beside a table without row-level security",
+        file: "crates/freehold-server/src/http/health.rs",
+        from: "        Ok(Ok(unprotected)) if unprotected.is_empty() => Ok(\"ready\\n\"),",
+        to: "        Ok(Ok(unprotected)) if unprotected.len() < 1000 => Ok(\"ready\\n\"),",
+        tests: Server(&["http::health::a_server_beside_a_table_without_protection_is_not_ready"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "sign-up-though-closed",
+        breaks: "anybody makes tenants where the operator forbade it",
+        file: "crates/freehold-server/src/http/signup.rs",
+        from: "    if !state.signup_open() {",
+        to: "    if !state.signup_open() && headers.is_empty() {",
+        tests: Server(&[
+            "http::signup::a_service_that_takes_no_sign_ups_says_so_and_makes_nothing",
+        ]),
+        survives_because: None,
+    },
+];

@@ -1,0 +1,95 @@
+//! `freehold-mutants`: plants faults that would let tenants meet, one at a time, in a copy of the
+//! project, and runs the tests that must catch each. One that they miss has survived, and stands in
+//! the report as such. `./dev mutants` runs it.
+//!
+//! Faults of the database rather than of the code are in the library's `tests/it/mutants.rs`, which
+//! is part of every test run.
+
+mod copy;
+mod list;
+mod report;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+
+use crate::copy::Copy;
+use crate::list::Mutant;
+use crate::report::{Report, Verdict};
+use crate::run::{Outcome, Runner};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Result<T, E = Failure> = std::result::Result<T, E>;
+
+#[derive(Parser)]
+#[command(about = "Plants faults in a copy of the project and runs the tests that must catch them")]
+struct Arguments {
+    /// Only the mutants whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+
+    /// Print the report as JSON rather than as Markdown
+    #[arg(long)]
+    json: bool,
+
+    /// Name the mutants and what each breaks, and run none
+    #[arg(long)]
+    list: bool,
+
+    /// The `freehold` that starts a throwaway PostgreSQL for each run
+    #[arg(long, value_name = "FILE", required_unless_present = "list")]
+    freehold: Option<PathBuf>,
+
+    /// Where the copy, its build and the reports are kept
+    #[arg(long, value_name = "FOLDER", default_value = "target/mutants")]
+    folder: PathBuf,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let chosen: Vec<&Mutant> =
+        list::all().filter(|mutant| mutant.name.contains(&arguments.only)).collect();
+    if chosen.is_empty() {
+        return Err(format!("no mutant has {} in its name; see --list", arguments.only).into());
+    }
+    if arguments.list {
+        for mutant in chosen {
+            println!("{:<44} {}", mutant.name, mutant.breaks);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let freehold = arguments.freehold.ok_or("--freehold is needed")?.canonicalize()?;
+    let report = try_all(&chosen, &arguments.folder, &freehold)?;
+    print!("{}", if arguments.json { report.json()? } else { report.markdown() });
+    Ok(if report.all_caught() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn try_all(chosen: &[&Mutant], folder: &Path, freehold: &Path) -> Result<Report> {
+    let copy = Copy::make(folder)?;
+    let runner = Runner::new(&copy, freehold)?;
+    eprintln!("» the tests as they are, without any fault");
+    // Otherwise a test that fails always would seem to catch everything.
+    for suite in list::suites(chosen) {
+        match runner.run(&suite)? {
+            Outcome::Passed => {}
+            outcome => return Err(format!("without a fault: {suite}: {outcome}").into()),
+        }
+    }
+    let mut report = Report::default();
+    for (at, mutant) in chosen.iter().enumerate() {
+        let began = Instant::now();
+        copy.plant(mutant)?;
+        let outcome = runner.run(&mutant.suite());
+        copy.mend(mutant)?;
+        // One that could not be judged must not cost the verdicts of the others.
+        let outcome = outcome.unwrap_or_else(|error| Outcome::Unclear(error.to_string()));
+        let verdict = Verdict::of(mutant, &outcome, began.elapsed());
+        eprintln!("» {}/{} {verdict}", at + 1, chosen.len());
+        report.add(verdict);
+        report.write(folder)?;
+    }
+    Ok(report)
+}
