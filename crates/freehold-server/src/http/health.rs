@@ -50,7 +50,9 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<&'static str
             tracing::warn!(%error, "not ready");
             Err(unready(error.message()))
         }
-        Err(_) => Err(unready("the database does not answer")),
+        Err(_) => Err(unready(
+            "the database does not answer, or the first examination of the fleet is still under way",
+        )),
     }
 }
 
