@@ -6,4 +6,5 @@ pub mod config;
 mod data;
 pub mod dev;
 pub mod http;
+pub mod prove;
 mod telemetry;

@@ -166,7 +166,7 @@ pub use crate::actor::{Action, Actor, Role, permits, require};
 pub use crate::context::{OperatorContext, TenantContext};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::ids::{Email, IdentityId, Slug, TEMPLATE_SCHEMA, TenantId};
-pub use crate::init::{CATALOG_VERSION, InitReport, Passwords, init};
+pub use crate::init::{CATALOG_VERSION, InitReport, Passwords, connect_bare, init};
 pub use crate::limiter::{Rate, SignInLimits};
 pub use crate::migrator::{
     Baseline, MigrateFailure, MigrateOptions, MigrateReport, MigrateStatus, Migration,

@@ -6,6 +6,8 @@ mod init;
 mod migrate;
 mod operator;
 mod output;
+mod prove;
+mod scratch;
 mod serve;
 mod tenant;
 
@@ -49,6 +51,8 @@ enum Command {
     /// Bring the template and every tenant to the newest migration
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
+    /// Try to find one tenant's data in another's answers, by millions of hostile operations
+    Prove(Box<prove::ProveArgs>),
     /// Print the OpenAPI document
     Openapi,
 }
@@ -84,6 +88,7 @@ pub fn main() -> ExitCode {
             Command::Tenant(command) => tenant::run(command).await,
             Command::Operator(command) => operator::run(command).await,
             Command::Migrate(command) => migrate::run(command).await,
+            Command::Prove(args) => prove::run(*args).await,
             Command::Openapi => {
                 Output::text(&crate::http::openapi_json());
                 Ok(ExitCode::SUCCESS)
