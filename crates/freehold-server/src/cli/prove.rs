@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
 use super::output::Output;
@@ -78,6 +79,8 @@ pub(super) struct ProveArgs {
 }
 
 pub(super) async fn run(args: ProveArgs) -> Result<ExitCode, Failure> {
+    // From here on Ctrl-C ends the run and not the program, which has to tidy up.
+    let interrupts = Interrupts::listen()?;
     let settings = Settings {
         operations: args.operations,
         seconds: args.seconds,
@@ -89,7 +92,8 @@ pub(super) async fn run(args: ProveArgs) -> Result<ExitCode, Failure> {
     eprintln!("Seed {}.", settings.seed);
     let (app, owner) = (args.app_password.clone(), args.owner_password.clone());
     let scratch = Scratch::create(&args.database_url, app, owner, &prove::baseline()).await?;
-    let outcome = prove_on(scratch.system.clone(), scratch.name(), &args, settings).await;
+    let outcome =
+        prove_on(scratch.system.clone(), scratch.name(), &args, settings, interrupts).await;
     scratch.remove().await?;
     let report = outcome?;
     for file in &args.report {
@@ -107,6 +111,7 @@ async fn prove_on(
     database: &str,
     args: &ProveArgs,
     settings: Settings,
+    interrupts: Interrupts,
 ) -> Result<Report, Failure> {
     let pooler = match args.pgbouncer {
         true => Some(PgBouncer::start(&system).await?),
@@ -123,18 +128,35 @@ async fn prove_on(
         bar.set_position(progress.operations);
         bar.set_message(format!("{} dropped, {} leaks", progress.cancellations, progress.leaks));
     };
-    let interrupted = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    let report = prove::run(ground, settings, interrupted, &progress).await;
+    let report = prove::run(ground, settings, interrupts.first(), &progress).await;
     bar.finish_and_clear();
     let mut report = report?;
     if let Some(pooler) = &pooler {
         report.add_version("pgbouncer", pooler.version());
     }
     Ok(report)
+}
+
+/// Signals to stop, from the moment that this is made.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn listen() -> Result<Interrupts, Failure> {
+        Ok(Interrupts {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn first(mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 fn made_up_seed() -> u64 {

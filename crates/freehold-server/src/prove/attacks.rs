@@ -5,9 +5,9 @@ use freehold::{Error, ErrorKind, Freehold, Params, Role, TenantContext};
 
 use super::gate::Expect;
 use super::ground::{CANARIES, identity};
-use super::mint::{self, FORGERIES};
+use super::mint::{self, FORGERIES, NO_MEMBER};
 use super::wire::{self, Answer};
-use super::worker::{Ask, Worker};
+use super::worker::{Ask, End, Worker};
 
 /// The number of a row that no tenant has.
 const NOBODYS: u64 = 999_999_999;
@@ -52,7 +52,11 @@ const VIEWERS_WRITES: [&str; 3] = [
 
 impl Worker {
     pub(super) async fn http_forged_token(&mut self, ask: &Ask) {
-        let which = self.dice.below(FORGERIES.len());
+        // Most often the one that only the catalog can refuse.
+        let which = match self.dice.percent(30) {
+            true => NO_MEMBER,
+            false => self.dice.below(FORGERIES.len()),
+        };
         let other = self.other(ask);
         let other = self.run.ground.residents[other].id;
         let resident = self.resident(ask);
@@ -120,7 +124,9 @@ impl Worker {
             shapes.push(answer.shape());
         }
         let words = format!("{}\nand for an id of nobody's\n{}", shapes[0], shapes[1]);
-        self.attempted(ask, WHAT, shapes[0] == shapes[1], &words);
+        // A difference tells that there is such a row.
+        let end = if shapes[0] == shapes[1] { End::Refused } else { End::Served };
+        self.attempted(ask, WHAT, end, &words);
     }
 
     pub(super) async fn http_viewer_writes(&mut self, ask: &Ask) {
@@ -183,7 +189,12 @@ impl Worker {
         }
         let body = String::from_utf8_lossy(answer.body());
         let words = format!("{how}: status {}: {body}", answer.status);
-        self.attempted(ask, what, caught(answer), &words);
+        let end = match (caught(answer), answer.is_success()) {
+            (true, _) => End::Refused,
+            (false, false) => End::RefusedOtherwise,
+            (false, true) => End::Served,
+        };
+        self.attempted(ask, what, end, &words);
     }
 
     pub(super) async fn library_viewer_writes(&mut self, ask: &Ask) {
@@ -233,14 +244,16 @@ impl Worker {
                     }
                 }
                 self.look_through(ask, texts.as_bytes());
-                self.attempted(ask, what, false, &format!("{sql}: {texts}"));
+                self.attempted(ask, what, End::Served, &format!("{sql}: {texts}"));
             }
             Err(error) => {
                 // The caller may read this; the statement, which names the other, it wrote itself.
                 self.look_through(ask, error.message().as_bytes());
                 if !self.is_beside_the_point(ask, error.kind().code()) {
                     let words = format!("{sql}: {error}");
-                    self.attempted(ask, what, error.kind() == kind, &words);
+                    let as_it_must = error.kind() == kind;
+                    let end = if as_it_must { End::Refused } else { End::RefusedOtherwise };
+                    self.attempted(ask, what, end, &words);
                 }
             }
         }

@@ -17,6 +17,9 @@ use super::{Failure, Run};
 /// What was abandoned is rolled back by then.
 const REST_MAX: Duration = Duration::from_secs(40);
 
+const LEDGERS: &str = "the audit of ledgers";
+const BATCHES: &str = "the audit of batches";
+
 /// What the audit read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Audit {
@@ -34,7 +37,8 @@ pub struct Audit {
 pub(super) async fn read_everything(run: &Run, books: &[Book]) -> Result<Audit, Failure> {
     let observer = &run.ground.observer;
     if !comes_to_rest(observer).await? {
-        run.findings.fault("a transaction of the application is still open at the end".to_owned());
+        let words = "a transaction of the application is still open at the end";
+        run.findings.fault("the audit of sessions", words);
     }
     let mut audit = Audit::default();
     for resident in &run.ground.residents {
@@ -100,7 +104,8 @@ async fn read_table(
                 Some((owner, _)) => format!("has something of tenant {owner}"),
                 None => "does not name its owner".to_owned(),
             };
-            run.findings.leak(format!("the audit: a row of {table} {whose}: {text}"));
+            let words = format!("a row of {table} {whose}: {text}");
+            run.findings.leak("the audit of rows", &words);
         }
     }
     Ok(())
@@ -111,8 +116,8 @@ async fn count_canaries(run: &Run, resident: &Resident) -> Result<(), Failure> {
     let count: i64 = run.ground.observer.query_one(&sql, &[]).await?.get(0);
     if count != CANARIES as i64 {
         let number = resident.number;
-        let words = format!("the audit: tenant {number} has {count} canaries of {CANARIES}");
-        run.findings.leak(words);
+        let words = format!("tenant {number} has {count} canaries of {CANARIES}");
+        run.findings.leak("the audit of canaries", &words);
     }
     Ok(())
 }
@@ -131,19 +136,18 @@ async fn compare_ledgers(run: &Run, resident: &Resident, books: &[Book]) -> Resu
         if found != *known {
             let (number, worker) = (resident.number, book.worker);
             let words = format!(
-                "the audit: worker {worker} wrote {known:?} for tenant {number}, and there is {found:?}"
+                "worker {worker} wrote {known:?} for tenant {number}, and there is {found:?}"
             );
-            match found.iter().all(|(no, revision)| known.get(no) == Some(revision)) {
-                true => run.findings.fault(words),
-                false => run.findings.leak(words),
+            match book.ledgers[resident.number].wrote(&found) {
+                true => run.findings.fault(LEDGERS, &words),
+                false => run.findings.leak(LEDGERS, &words),
             }
         }
     }
     for (worker, rows) in found {
         let number = resident.number;
-        run.findings.leak(format!(
-            "the audit: nobody wrote {rows:?} as worker {worker} for tenant {number}"
-        ));
+        let words = format!("nobody wrote {rows:?} as worker {worker} for tenant {number}");
+        run.findings.leak(LEDGERS, &words);
     }
     Ok(())
 }
@@ -161,22 +165,25 @@ async fn compare_batches(run: &Run, resident: &Resident, books: &[Book]) -> Resu
     for book in books {
         let batches = (0..).zip(&book.batches).filter(|(_, b)| b.tenant == resident.number);
         for (number, batch) in batches {
-            let name = format!("the audit: batch {number} of worker {}", book.worker);
+            let name = format!("batch {number} of worker {}", book.worker);
             match found.remove(&(book.worker, number)) {
                 Some(PARTS) => {}
                 None if !batch.acknowledged => {}
-                None => run.findings.fault(format!("{name} was confirmed and is not there")),
+                None => {
+                    run.findings.fault(BATCHES, &format!("{name} was confirmed and is not there"));
+                }
                 Some(parts) => {
-                    run.findings.fault(format!("{name} has {parts} parts of {PARTS}"));
+                    run.findings.fault(BATCHES, &format!("{name} has {parts} parts of {PARTS}"));
                 }
             }
         }
     }
     for ((worker, batch), _) in found {
         let number = resident.number;
-        run.findings.leak(format!(
-            "the audit: batch {batch} of worker {worker} is in the tables of tenant {number}, who never sent it"
-        ));
+        let words = format!(
+            "batch {batch} of worker {worker} is in the tables of tenant {number}, who never sent it"
+        );
+        run.findings.leak(BATCHES, &words);
     }
     Ok(())
 }

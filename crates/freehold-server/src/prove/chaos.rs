@@ -19,6 +19,8 @@ const MIGRATIONS: i32 = 3;
 const TRIES_MAX: usize = 40;
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
+const DISTURBANCE: &str = "a disturbance";
+
 /// What was done to the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Disturbances {
@@ -61,7 +63,8 @@ impl Chaos {
             match task.await {
                 Ok(some) => all.add(some),
                 Err(error) => {
-                    self.run.findings.fault(format!("a disturbance came to a bad end: {error}"));
+                    let words = format!("came to a bad end: {error}");
+                    self.run.findings.fault(DISTURBANCE, &words);
                 }
             }
         }
@@ -176,7 +179,7 @@ async fn change_role(run: &Run, resident: &Resident, role: Role) -> bool {
             Err(_) => tokio::time::sleep(TRY_AGAIN).await,
         }
     }
-    run.findings.fault("a member's role could not be changed".to_owned());
+    run.findings.fault(DISTURBANCE, "a member's role could not be changed");
     false
 }
 
@@ -220,6 +223,6 @@ where
         }
         tokio::time::sleep(TRY_AGAIN).await;
     }
-    run.findings.fault(format!("cannot {what}: {last}"));
+    run.findings.fault(DISTURBANCE, &format!("cannot {what}: {last}"));
     false
 }

@@ -97,7 +97,7 @@ impl Worker {
     }
 
     pub(super) async fn library_dropped(&mut self, ask: &Ask) {
-        let polls = self.dice.between(1, 12);
+        let polls = self.dice.between(1, 8);
         self.drop_somewhere(ask, Patience::Polls(polls)).await;
     }
 

@@ -29,6 +29,12 @@ impl Ledger {
         &self.rows
     }
 
+    /// Whether these rows can be this worker's: each has a revision that it gave out. Such rows
+    /// that it does not expect tell of a lost write, any others of somebody else's.
+    pub(super) fn wrote(&self, found: &Rows) -> bool {
+        found.values().all(|revision| (1..=self.newest).contains(revision))
+    }
+
     /// A revision that no row of this worker ever had.
     pub(super) fn next_revision(&mut self) -> i32 {
         self.newest += 1;
@@ -91,5 +97,6 @@ mod tests {
             assert_eq!(ledger.clone().settle(&after, half), Settled::Wrong);
         }
         assert_eq!(ledger.without(|no| no == 2).len(), 2);
+        assert!(ledger.wrote(&Rows::from([(7, 2)])) && !ledger.wrote(&Rows::from([(1, 3)])));
     }
 }

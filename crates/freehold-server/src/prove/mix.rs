@@ -101,6 +101,15 @@ impl Kind {
         MIX[self.index()].3
     }
 
+    /// Its name with its way, in findings.
+    pub(super) fn label(self) -> String {
+        let way = match self.way() {
+            Way::Http => "HTTP",
+            Way::Library => "library",
+        };
+        format!("{way}: {}", self.name())
+    }
+
     pub(super) fn all() -> impl Iterator<Item = Kind> {
         MIX.iter().map(|(kind, ..)| *kind)
     }

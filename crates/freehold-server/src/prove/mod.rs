@@ -159,7 +159,7 @@ pub async fn run(
                 tally.add(counts);
                 books.push(book);
             }
-            Err(error) => run.findings.fault(format!("a worker came to a bad end: {error}")),
+            Err(error) => run.findings.fault("a worker", &format!("came to a bad end: {error}")),
         }
     }
     let disturbances = chaos.stop().await;

@@ -37,11 +37,10 @@ impl PgBouncer {
     /// # Errors
     /// If there is no `pgbouncer`, or it does not come up.
     pub async fn start(system: &System) -> Result<PgBouncer, Failure> {
-        let program = find().ok_or(
+        let (program, version) = find().await.ok_or(
             "there is no pgbouncer here: install it (Debian: apt-get install pgbouncer), or name \
              one that runs with --pooler-url",
         )?;
-        let version = version(&program).await?;
         let app: Config = system.app_url.parse()?;
         let folder =
             std::env::temp_dir().join(format!("freehold-prove-{}", Uuid::new_v4().simple()));
@@ -54,7 +53,7 @@ impl PgBouncer {
         for (name, text) in written {
             write_for(&folder.join(name), &text, account.as_ref())?;
         }
-        let mut command = Command::new(&program);
+        let mut command = Command::new(program);
         if let Some(account) = &account {
             chown(&folder, Some(account.uid), Some(account.gid))?;
             command.arg("-u").arg(&account.name);
@@ -104,18 +103,16 @@ impl Drop for PgBouncer {
     }
 }
 
-/// Debian puts it where only root's path leads.
-fn find() -> Option<PathBuf> {
-    ["/usr/sbin", "/usr/bin", "/usr/local/bin", "/usr/local/sbin", "/opt/homebrew/bin"]
-        .iter()
-        .map(|folder| Path::new(folder).join("pgbouncer"))
-        .find(|program| program.exists())
-}
-
-async fn version(program: &Path) -> Result<String, Failure> {
-    let output = Command::new(program).arg("--version").output().await?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(text.lines().next().unwrap_or("PgBouncer").to_owned())
+/// In the path, or where only root's path leads, as on Debian; and what it says it is.
+async fn find() -> Option<(&'static str, String)> {
+    for program in ["pgbouncer", "/usr/sbin/pgbouncer", "/usr/local/sbin/pgbouncer"] {
+        if let Ok(output) = Command::new(program).arg("--version").output().await {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let version = text.lines().next().unwrap_or("PgBouncer");
+            return Some((program, version.to_owned()));
+        }
+    }
+    None
 }
 
 struct Account {

@@ -127,13 +127,16 @@ impl Worker {
     }
 
     /// What there is in a worker's part of the ledger must be what it knows of.
-    pub(super) fn check_ledger(&self, ask: &Ask, found: Rows) {
-        let known = self.ledgers[ask.tenant].rows();
-        if found == *known {
+    fn check_ledger(&self, ask: &Ask, found: Rows) {
+        self.compare(ask, &found, self.ledgers[ask.tenant].rows());
+    }
+
+    pub(super) fn compare(&self, ask: &Ask, found: &Rows, known: &Rows) {
+        if found == known {
             return;
         }
         let words = format!("the ledger holds {found:?}, and was written {known:?}");
-        match found.iter().all(|(no, revision)| known.get(no) == Some(revision)) {
+        match self.ledgers[ask.tenant].wrote(found) {
             true => self.fault(ask, &format!("a write was lost: {words}")),
             false => self.leak(ask, &format!("a write of somebody else is there: {words}")),
         }

@@ -6,8 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::mix::{KINDS, Kind};
 
-/// So many findings are told in words; all are counted.
-const TOLD_MAX: usize = 20;
+/// So many findings of a kind, and of all kinds, are told in words; all are counted.
+const TOLD_OF_A_KIND_MAX: usize = 4;
+const TOLD_MAX: usize = 40;
 const WORDS_MAX: usize = 600;
 
 /// One kind's share.
@@ -101,33 +102,35 @@ pub(super) struct Findings {
 #[derive(Debug, Default)]
 struct Found {
     count: AtomicU64,
-    told: Mutex<Vec<String>>,
+    told: Mutex<Vec<(String, String)>>,
 }
 
 impl Found {
-    fn note(&self, words: String) {
+    fn note(&self, kind: &str, words: &str) {
         self.count.fetch_add(1, Ordering::Relaxed);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() < TOLD_MAX {
-            told.push(words.chars().take(WORDS_MAX).collect());
+        let of_this_kind = told.iter().filter(|(other, _)| other == kind).count();
+        if of_this_kind < TOLD_OF_A_KIND_MAX && told.len() < TOLD_MAX {
+            told.push((kind.to_owned(), words.chars().take(WORDS_MAX).collect()));
         }
     }
 
     fn take(&self) -> (u64, Vec<String>) {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        (self.count.load(Ordering::Relaxed), told)
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = told.iter().map(|(kind, words)| format!("{kind}: {words}")).collect();
+        (self.count.load(Ordering::Relaxed), words)
     }
 }
 
 impl Findings {
     /// Something of one tenant was seen, changed or made by another.
-    pub(super) fn leak(&self, words: String) {
-        self.leaks.note(words);
+    pub(super) fn leak(&self, kind: &str, words: &str) {
+        self.leaks.note(kind, words);
     }
 
     /// Anything else that is not as it must be.
-    pub(super) fn fault(&self, words: String) {
-        self.faults.note(words);
+    pub(super) fn fault(&self, kind: &str, words: &str) {
+        self.faults.note(kind, words);
     }
 
     pub(super) fn leaks_so_far(&self) -> u64 {

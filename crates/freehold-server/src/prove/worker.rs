@@ -11,7 +11,7 @@ use super::gate::{Expect, Look};
 use super::ground::{Resident, identity};
 use super::ledger::Ledger;
 use super::mint::bearer;
-use super::mix::{Kind, Way};
+use super::mix::Kind;
 use super::tally::Tally;
 use super::wire::{self, Answer, Wire};
 
@@ -220,11 +220,11 @@ impl Worker {
 
     /// Something of another tenant was seen, changed or made.
     pub(super) fn leak(&self, ask: &Ask, words: &str) {
-        self.run.findings.leak(format!("{}: {words}", ask.label()));
+        self.run.findings.leak(&ask.kind.label(), &format!("{}: {words}", ask.label()));
     }
 
     pub(super) fn fault(&self, ask: &Ask, words: &str) {
-        self.run.findings.fault(format!("{}: {words}", ask.label()));
+        self.run.findings.fault(&ask.kind.label(), &format!("{}: {words}", ask.label()));
     }
 
     /// The operation succeeded, and its answer was checked.
@@ -236,12 +236,17 @@ impl Worker {
         }
     }
 
-    /// An attempt that is not the tenant's own to make was answered: refused, or not.
-    pub(super) fn attempted(&mut self, ask: &Ask, what: &'static str, caught: bool, words: &str) {
+    /// An attempt that is not the tenant's own to make was answered. `words` say how it was made
+    /// and what came.
+    pub(super) fn attempted(&mut self, ask: &Ask, what: &'static str, end: End, words: &str) {
         self.tally.share(ask.kind).checked += 1;
-        self.tally.attempt(what, caught);
-        if !caught {
-            self.leak(ask, &format!("{what}: not refused: {words}"));
+        self.tally.attempt(what, end == End::Refused);
+        match end {
+            End::Refused => {}
+            End::RefusedOtherwise => {
+                self.fault(ask, &format!("{what}: refused, but not as it must be: {words}"));
+            }
+            End::Served => self.leak(ask, &format!("{what}: not refused: {words}")),
         }
     }
 
@@ -289,6 +294,15 @@ impl Worker {
     }
 }
 
+/// How an attempt at what must be refused ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Refused,
+    /// By another rule than the one that was tried.
+    RefusedOtherwise,
+    Served,
+}
+
 impl Ask {
     /// By somebody who may write.
     fn writing(self) -> Ask {
@@ -303,11 +317,6 @@ impl Ask {
     }
 
     fn label(&self) -> String {
-        let way = match self.kind.way() {
-            Way::Http => "HTTP",
-            Way::Library => "library",
-        };
-        let (number, name, tenant) = (self.number, self.kind.name(), self.tenant);
-        format!("operation {number} ({way}: {name}) of tenant {tenant} as {}", self.role.as_str())
+        format!("operation {} of tenant {} as {}", self.number, self.tenant, self.role.as_str())
     }
 }

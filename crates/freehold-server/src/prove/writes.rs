@@ -76,7 +76,11 @@ impl Worker {
         let seen = self.run.ground.watch.look(ask.tenant, answer.body()).own_marks;
         if seen != touched {
             let body = String::from_utf8_lossy(answer.body());
-            self.leak(ask, &format!("{touched} rows were to be touched, {seen} were: {body}"));
+            let words = format!("{touched} rows were to be touched, {seen} were: {body}");
+            match seen < touched {
+                true => self.fault(ask, &words),
+                false => self.leak(ask, &words),
+            }
         }
     }
 
@@ -91,10 +95,7 @@ impl Worker {
         match work {
             Ok(found) => {
                 self.served(ask);
-                if found != after {
-                    let words = format!("a transaction wrote {after:?} and read {found:?}");
-                    self.leak(ask, &words);
-                }
+                self.compare(ask, &found, &after);
                 if keep {
                     self.ledgers[ask.tenant].commit(after);
                 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::process::{Env, Folder, Ran, Running, freehold, http};
 use crate::support::{SECRET, admin_url, connect, eventually, project, shop, slow_shop, text};
 
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 15] = [
     &[],
     &["dev"],
     &["init"],
@@ -30,6 +30,7 @@ const COMMANDS: [&[&str]; 14] = [
     &["operator", "create"],
     &["migrate", "up"],
     &["migrate", "status"],
+    &["prove"],
 ];
 
 const SECRETS: Env = &[

@@ -8,4 +8,5 @@ mod dev;
 mod http;
 mod postgrest;
 mod process;
+mod prove;
 mod support;
