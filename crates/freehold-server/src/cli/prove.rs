@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -90,6 +91,7 @@ pub(super) async fn run(args: ProveArgs) -> Result<ExitCode, Failure> {
         disturb_ms: args.disturb_ms,
     };
     eprintln!("Seed {}.", settings.seed);
+    count_panics();
     let (app, owner) = (args.app_password.clone(), args.owner_password.clone());
     let scratch = Scratch::create(&args.database_url, app, owner, &prove::baseline()).await?;
     let outcome =
@@ -131,6 +133,7 @@ async fn prove_on(
     let report = prove::run(ground, settings, interrupts.first(), &progress).await;
     bar.finish_and_clear();
     let mut report = report?;
+    report.add_panics(PANICS.load(Ordering::Relaxed));
     if let Some(pooler) = &pooler {
         report.add_version("pgbouncer", pooler.version());
     }
@@ -157,6 +160,18 @@ impl Interrupts {
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// A panic in a task that nobody waits for, say one that tidies up a connection, ends that task
+/// alone and would go unseen.
+fn count_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        tell(panic);
+    }));
 }
 
 fn made_up_seed() -> u64 {

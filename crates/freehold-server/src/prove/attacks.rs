@@ -6,6 +6,7 @@ use freehold::{Error, ErrorKind, Freehold, Params, Role, TenantContext};
 use super::gate::Expect;
 use super::ground::{CANARIES, identity};
 use super::mint::{self, FORGERIES, NO_MEMBER};
+use super::reads::Row;
 use super::wire::{self, Answer};
 use super::worker::{Ask, End, Worker};
 
@@ -269,7 +270,7 @@ async fn second_statement(
     context: &TenantContext,
     sql: &str,
     params: Params<'_>,
-) -> Result<Vec<freehold::tokio_postgres::Row>, Error> {
+) -> Result<Vec<Row>, Error> {
     let mut tx = handle.begin(context).await?;
     tx.query("SELECT count(*) FROM canaries", &[]).await?;
     let rows = tx.query(sql, params).await?;

@@ -257,7 +257,8 @@ impl Worker {
     }
 }
 
-type Row = freehold::tokio_postgres::Row;
+/// What the library's statements yield.
+pub(super) type Row = freehold::tokio_postgres::Row;
 type RowError = freehold::tokio_postgres::Error;
 
 fn text(row: &Row, column: usize) -> Result<&str, RowError> {

@@ -187,6 +187,16 @@ impl Report {
         }
     }
 
+    /// Panics of the program during the run, which no sound system has.
+    pub fn add_panics(&mut self, panics: u64) {
+        if panics > 0 {
+            self.passed = false;
+            self.unexpected += panics;
+            self.unexpected_told
+                .push(format!("{panics} panics in the program; standard error has them"));
+        }
+    }
+
     /// Names another part of the system that was tried.
     pub fn add_version(&mut self, name: &str, version: &str) {
         self.versions.insert(name.to_owned(), version.to_owned());
