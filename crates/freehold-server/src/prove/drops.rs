@@ -63,7 +63,7 @@ impl Worker {
             0 => self.dice.below(request.len()),
             _ => request.len(),
         };
-        let patience = Duration::from_micros(self.dice.below(3000) as u64);
+        let patience = Duration::from_micros(self.dice.below(2000) as u64);
         let service = self.dice.below(self.wires.len());
         match self.wires[service].abandon(&request, bytes, patience).await {
             Ok(None) => self.cancelled(ask),
