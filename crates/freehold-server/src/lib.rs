@@ -6,5 +6,6 @@ pub mod config;
 mod data;
 pub mod dev;
 pub mod http;
+pub mod prove;
 mod telemetry;
 mod worker;

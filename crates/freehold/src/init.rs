@@ -116,6 +116,15 @@ pub async fn init(admin_url: &str, options: &InitOptions) -> Result<InitReport> 
     Ok(report)
 }
 
+/// A connection as whoever `url` names, in no tenant's context: for those who prepare a database
+/// or look at what is really in it. Policies bind it as they bind its role.
+///
+/// # Errors
+/// [`ErrorKind::Setup`] if it is no connection string, [`ErrorKind::Unavailable`].
+pub async fn connect_bare(url: &str) -> Result<Client> {
+    pool::connect(&tls::target(url, "the database's URL")?).await
+}
+
 async fn prepare(client: &Client, options: &InitOptions) -> Result<InitReport> {
     let roles_created = ensure_roles(client, &options.passwords).await?;
     ensure_database_grants(client).await?;

@@ -180,7 +180,7 @@ pub use crate::analytics::run::{AnalyticsFailure, AnalyticsOptions, AnalyticsRun
 pub use crate::context::{OperatorContext, TenantContext};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::ids::{Email, IdentityId, Slug, TEMPLATE_SCHEMA, TenantId};
-pub use crate::init::{CATALOG_VERSION, InitOptions, InitReport, Passwords, init};
+pub use crate::init::{CATALOG_VERSION, InitOptions, InitReport, Passwords, connect_bare, init};
 pub use crate::limiter::{Rate, SignInLimits};
 pub use crate::migrator::{
     Baseline, MigrateFailure, MigrateOptions, MigrateReport, MigrateStatus, Migration,

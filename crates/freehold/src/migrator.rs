@@ -229,9 +229,11 @@ pub(crate) async fn bring_fleet(
     while !behind.is_empty() {
         let total = behind.len();
         let migrations = &migrations;
-        let mut outcomes = stream::iter(&behind)
+        // Owned, so that the whole is Send: a service may migrate in a task of its own.
+        let mut outcomes = stream::iter(std::mem::take(&mut behind))
             .map(|tenant| async move {
-                (tenant, bring_tenant(owner, tenant, migrations, options).await)
+                let outcome = bring_tenant(owner, &tenant, migrations, options).await;
+                (tenant, outcome)
             })
             .buffer_unordered(options.parallel.max(1));
         let mut done = 0;

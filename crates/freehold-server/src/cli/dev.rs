@@ -63,6 +63,9 @@ fn progress(message: &str) {
 /// Runs a command with the database, and takes over its exit code.
 async fn run_command(server: &EmbeddedPostgres, command: &[String]) -> Result<ExitCode, Failure> {
     let (program, arguments) = command.split_first().ok_or("no command was given after `--`")?;
+    // Ctrl-C reaches the command as well; it may have something to say yet, and needs the database
+    // for it. Caught, the signal does not end this program.
+    let _caught = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let status = tokio::process::Command::new(program)
         .args(arguments)
         .env("DATABASE_URL", server.superuser_url("postgres"))

@@ -9,6 +9,8 @@ mod key;
 mod migrate;
 mod operator;
 mod output;
+mod prove;
+mod scratch;
 mod serve;
 mod tenant;
 mod violations;
@@ -64,6 +66,8 @@ enum Command {
     /// Figures across tenants: apply definitions, run them, show what they give
     #[command(subcommand)]
     Analytics(analytics::AnalyticsCommand),
+    /// Try to find one tenant's data in another's answers, by millions of hostile operations
+    Prove(Box<prove::ProveArgs>),
     /// Print the OpenAPI document
     Openapi,
 }
@@ -103,6 +107,7 @@ pub fn main() -> ExitCode {
             Command::Migrate(command) => migrate::run(command).await,
             Command::Doctor(args) => doctor::run(args).await,
             Command::Analytics(command) => analytics::run(command).await,
+            Command::Prove(args) => prove::run(*args).await,
             Command::Openapi => {
                 Output::text(&crate::http::openapi_json());
                 Ok(ExitCode::SUCCESS)

@@ -38,6 +38,7 @@ const COMMANDS: &[&[&str]] = &[
     &["analytics", "list"],
     &["analytics", "run"],
     &["analytics", "show"],
+    &["prove"],
 ];
 
 const SECRETS: Env = &[

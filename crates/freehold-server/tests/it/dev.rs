@@ -132,6 +132,8 @@ fn a_command_runs_beside_a_database_alone_and_its_exit_code_counts() {
     let ran = run("echo \"$DATABASE_URL\"").ended(0);
     assert!(ran.stdout().starts_with("postgres://postgres:"), "{}", ran.stdout());
     run("exit 7").ended(7);
+    // Ctrl-C is the command's own affair.
+    run("kill -INT $PPID; exit 6").ended(6);
     let ran = freehold(&["dev", "--database-only", "--dir", folder.text()], &[]).ended(2);
     assert!(ran.stderr().contains("<COMMAND>"), "{}", ran.stderr());
 }

@@ -10,5 +10,6 @@ mod http;
 mod killed;
 mod postgrest;
 mod process;
+mod prove;
 mod support;
 mod worker;

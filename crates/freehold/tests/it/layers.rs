@@ -138,3 +138,22 @@ fn the_data_api_is_pure() {
         }
     }
 }
+
+/// The proof stands on the service as its clients do; nothing stands on the proof but its command.
+#[test]
+fn nothing_but_its_command_imports_the_proof() {
+    let root = src("freehold-server");
+    for (folder, forbidden) in [
+        ("http", "crate::prove"),
+        ("data", "crate::prove"),
+        ("dev", "crate::prove"),
+        ("prove", "crate::cli"),
+        ("prove", "crate::data"),
+    ] {
+        let files = sources(&root.join(folder));
+        assert!(!files.is_empty(), "{folder} is gone");
+        for file in files {
+            assert!(!code(&file).contains(forbidden), "{} imports {forbidden}", file.display());
+        }
+    }
+}

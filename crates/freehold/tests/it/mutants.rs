@@ -185,11 +185,11 @@ async fn plant(fault: &Fault) -> Option<String> {
     };
     let attacker = house.attacker().await;
     let sql = of(fault.attack);
-    let before = attempt(&attacker, globex, &sql).await;
+    let before = attempt(&house, &attacker, globex, &sql).await;
     let superuser = house.superuser().await;
     superuser.batch_execute(&format!("BEGIN; {}; COMMIT", of(fault.plant))).await.unwrap();
     let seen = first_to_see(&house).await;
-    let after = attempt(&attacker, globex, &sql).await;
+    let after = attempt(&house, &attacker, globex, &sql).await;
     let right = (before, after, seen) == (Refused, fault.comes_to, fault.seen);
     (!right).then(|| format!("{}: {before:?}, then {after:?}, seen by {seen:?}", fault.name))
 }
@@ -210,8 +210,8 @@ async fn tenant(house: &House, slug: &str) -> TenantId {
 }
 
 /// In a transaction of the tenant's owner, which is rolled back.
-async fn attempt(attacker: &Client, tenant: TenantId, sql: &str) -> Attack {
-    enter(attacker, tenant, "owner").await;
+async fn attempt(house: &House, attacker: &Client, tenant: TenantId, sql: &str) -> Attack {
+    house.enter(attacker, tenant, "owner").await;
     let outcome = outcome(attacker, sql).await;
     attacker.batch_execute("ROLLBACK").await.unwrap();
     if outcome == "permitted" { Allowed } else { Refused }

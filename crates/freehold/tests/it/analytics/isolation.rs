@@ -6,7 +6,7 @@ use freehold::{ErrorKind, TenantContext};
 use serde_json::json;
 
 use super::{CHANGES, TOTALS, shop};
-use crate::support::{House, claim, connect, operator, outcome};
+use crate::support::{House, connect, operator, outcome};
 
 async fn two_tenants() -> (House, TenantContext, TenantContext) {
     let house = shop(&[TOTALS, CHANGES]).await;
@@ -180,11 +180,8 @@ async fn a_tenant_context_is_no_key_for_the_collector_either() {
     let (house, acme, globex) = two_tenants().await;
     // Whoever could make the analytics role claim a tenant still would not see another's rollup.
     let analytics = connect(&house.database.analytics_url()).await;
-    let claim = claim(acme.tenant(), "owner");
-    analytics
-        .batch_execute(&format!("BEGIN; SET LOCAL freehold.context = '{claim}'"))
-        .await
-        .unwrap();
+    let sealed = house.sealed(acme.tenant(), "owner").await;
+    analytics.batch_execute(&format!("BEGIN; SELECT freehold.admit('{sealed}')")).await.unwrap();
     let theirs = format!(
         "SELECT count(*) FROM freehold_analytics.rollup_totals WHERE tenant_id = '{}'",
         globex.tenant()

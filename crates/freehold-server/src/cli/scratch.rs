@@ -1,0 +1,130 @@
+//! A database of a proof's own on somebody's server, gone afterwards.
+
+use freehold::tokio_postgres::Client;
+use freehold::{Baseline, Freehold, InitOptions, MigrateOptions, Options, Passwords};
+use uuid::Uuid;
+
+use super::Failure;
+use super::init::{random_password, with_user};
+use crate::prove::System;
+
+/// The database's name begins with it.
+const PREFIX: &str = "freehold_prove_";
+
+/// A prepared database; [`remove`](Scratch::remove) drops it.
+pub(super) struct Scratch {
+    admin: Client,
+    name: String,
+    roles_made: Vec<String>,
+    pub(super) system: System,
+}
+
+impl Scratch {
+    /// Makes one on the server of `admin_url`, as its superuser. Roles belong to the whole server:
+    /// where they are there already, they keep their passwords, which are then needed.
+    pub(super) async fn create(
+        admin_url: &str,
+        app_password: Option<String>,
+        owner_password: Option<String>,
+        baseline: &Baseline,
+    ) -> Result<Scratch, Failure> {
+        let admin = freehold::connect_bare(admin_url).await?;
+        let name = format!("{PREFIX}{}", Uuid::new_v4().simple());
+        admin.batch_execute(&format!("CREATE DATABASE {name}")).await?;
+        let system = System {
+            superuser_url: with_database(admin_url, &name),
+            app_url: String::new(),
+            owner_url: String::new(),
+            pooler_url: None,
+        };
+        let mut scratch = Scratch { admin, name, roles_made: Vec::new(), system };
+        match scratch.prepare(app_password, owner_password, baseline).await {
+            Ok(()) => Ok(scratch),
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = scratch.remove().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn prepare(
+        &mut self,
+        app_password: Option<String>,
+        owner_password: Option<String>,
+        baseline: &Baseline,
+    ) -> Result<(), Failure> {
+        let url = self.system.superuser_url.clone();
+        self.roles_made = freehold::init(&url, &InitOptions::default()).await?.roles_created;
+        let password_of = |role: &str, given: Option<String>| {
+            if self.roles_made.iter().any(|made| made == role) {
+                return Ok(given.unwrap_or_else(random_password));
+            }
+            given.ok_or_else(|| {
+                format!(
+                    "the server has the role {role} already, whose password is not changed here: \
+                     give --app-password and --owner-password"
+                )
+            })
+        };
+        let app = password_of("freehold_app", app_password)?;
+        let owner = password_of("freehold_owner", owner_password)?;
+        if !self.roles_made.is_empty() {
+            let passwords = Passwords {
+                app: Some(app.clone()),
+                owner: Some(owner.clone()),
+                ..Passwords::default()
+            };
+            let options = InitOptions { passwords, ..InitOptions::default() };
+            freehold::init(&url, &options).await?;
+        }
+        self.system.app_url = with_user(&url, "freehold_app", &app);
+        self.system.owner_url = with_user(&url, "freehold_owner", &owner);
+        let options = Options::new(&self.system.app_url).owner_url(&self.system.owner_url);
+        let freehold = Freehold::connect(&options).await?;
+        freehold.migrate(baseline, MigrateOptions::default(), &|_, _| {}).await?;
+        freehold.close();
+        Ok(())
+    }
+
+    /// The database's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Drops the database, and the roles that were made for it.
+    pub(super) async fn remove(self) -> Result<(), Failure> {
+        let name = &self.name;
+        self.admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
+        for role in self.roles_made.iter().rev() {
+            self.admin.batch_execute(&format!("DROP ROLE {role}")).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The same server, another database.
+fn with_database(url: &str, database: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return format!("{url} dbname={database}");
+    };
+    let (rest, query) = rest.find('?').map_or((rest, ""), |at| rest.split_at(at));
+    let authority = rest.split('/').next().unwrap_or(rest);
+    format!("{scheme}://{authority}/{database}{query}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_database;
+
+    #[test]
+    fn a_url_keeps_all_but_its_database() {
+        for (url, expected) in [
+            ("postgres://a:b@h:1/d?sslmode=require", "postgres://a:b@h:1/n?sslmode=require"),
+            ("postgresql://h", "postgresql://h/n"),
+            ("host=h dbname=d", "host=h dbname=d dbname=n"),
+        ] {
+            assert_eq!(with_database(url, "n"), expected);
+        }
+    }
+}
