@@ -5,6 +5,7 @@
 mod abandonment;
 mod analytics;
 mod doctor;
+mod documents;
 mod isolation;
 mod layers;
 mod migrations;
