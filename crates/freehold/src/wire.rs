@@ -10,6 +10,7 @@
 //! that the next user, or the pool, knows what to skip. What may be sent when is decided in `tx`;
 //! this module knows neither tenants nor transactions.
 
+mod batch;
 mod connect;
 mod error;
 mod row;
@@ -36,6 +37,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use crate::params::Params;
 use crate::tls::Target;
 
+pub(crate) use self::batch::Batch;
+use self::batch::{Step, StepAnswer};
 pub(crate) use self::connect::connect;
 pub use self::error::DbError;
 pub(crate) use self::error::WireError;
@@ -154,8 +157,7 @@ impl Connection {
     }
 
     pub(crate) fn batch(&mut self) -> Batch<'_> {
-        let sent = self.outbox.len();
-        Batch { connection: self, steps: Vec::new(), begins_at: sent }
+        Batch::new(self)
     }
 
     /// Runs statements that take no parameters and whose rows nobody reads, as one simple query.
@@ -370,142 +372,6 @@ impl Drop for Connection {
             frontend::terminate(&mut self.outbox);
             let mut context = Context::from_waker(noop_waker_ref());
             let _ = self.poll_transfer(&mut context);
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Step {
-    /// Its rows are of no interest.
-    Quiet,
-    Rows,
-    Prepare,
-}
-
-/// What the server sent for a step, as it came.
-#[derive(Default)]
-struct StepAnswer {
-    rows: Vec<postgres_protocol::message::backend::DataRowBody>,
-    affected: u64,
-    parameters: Vec<Oid>,
-    fields: Option<Vec<(String, Oid)>>,
-}
-
-/// Messages that end with one Sync. Outside of a transaction block they are a transaction.
-///
-/// Nothing is sent before [`run`](Batch::run); dropped before that, nothing of it ever is.
-pub(crate) struct Batch<'c> {
-    connection: &'c mut Connection,
-    steps: Vec<(Step, Option<Statement>)>,
-    /// How long the outbox was before.
-    begins_at: usize,
-}
-
-impl Batch<'_> {
-    /// Runs a statement whose rows are of no interest.
-    pub(crate) fn quiet(&mut self, statement: &Statement, params: Params<'_>) -> Result<()> {
-        self.put(statement, params, false)?;
-        self.steps.push((Step::Quiet, None));
-        Ok(())
-    }
-
-    /// Runs a statement and keeps its rows.
-    pub(crate) fn query(&mut self, statement: &Statement, params: Params<'_>) -> Result<()> {
-        // What an unnamed statement returns may have changed since it was described.
-        self.put(statement, params, statement.is_unnamed())?;
-        self.steps.push((Step::Rows, Some(statement.clone())));
-        Ok(())
-    }
-
-    /// Runs a statement whose columns cannot have changed since they were described.
-    fn query_as_described(&mut self, statement: &Statement, params: Params<'_>) -> Result<()> {
-        self.put(statement, params, false)?;
-        self.steps.push((Step::Rows, Some(statement.clone())));
-        Ok(())
-    }
-
-    fn put(&mut self, statement: &Statement, params: Params<'_>, describe: bool) -> Result<()> {
-        let outbox = &mut self.connection.outbox;
-        let before = outbox.len();
-        let put = statement.put(params, describe, outbox);
-        if put.is_err() {
-            outbox.truncate(before);
-        }
-        put
-    }
-
-    /// Forgets a statement of the session.
-    pub(crate) fn close(&mut self, statement: &Statement) -> Result<()> {
-        if statement.is_unnamed() {
-            return Ok(());
-        }
-        frontend::close(b'S', statement.name(), &mut self.connection.outbox)
-            .map_err(WireError::Unsendable)
-    }
-
-    /// Has the server read a statement, under what the batch's earlier steps have set.
-    fn prepare(&mut self, name: &str, sql: &str) -> Result<()> {
-        let outbox = &mut self.connection.outbox;
-        let before = outbox.len();
-        let put = frontend::parse(name, sql, [], outbox)
-            .and_then(|()| frontend::describe(b'S', name, outbox))
-            .map_err(WireError::Unsendable);
-        if put.is_err() {
-            outbox.truncate(before);
-        }
-        self.steps.push((Step::Prepare, None));
-        put
-    }
-
-    /// Sends the batch and reads the answers of its [`query`](Self::query) steps, in their order.
-    ///
-    /// # Errors
-    /// The first step that failed; the steps after it were not run.
-    pub(crate) async fn run(mut self) -> Result<Vec<Answer>> {
-        let steps = std::mem::take(&mut self.steps);
-        let answers = self.send(&steps).await?;
-        let connection = &mut *self.connection;
-        let mut kept = Vec::new();
-        for ((step, statement), answer) in steps.into_iter().zip(answers) {
-            let (Step::Rows, Some(statement)) = (step, statement) else { continue };
-            let columns = match answer.fields {
-                Some(fields) if !statement.describes(&fields) => connection.columns(fields).await?,
-                _ => statement.columns(),
-            };
-            let rows = answer.rows.into_iter().map(|body| Row::new(Arc::clone(&columns), body));
-            kept.push(Answer { rows: rows.collect::<Result<_>>()?, affected: answer.affected });
-        }
-        Ok(kept)
-    }
-
-    /// Prepares a statement as the batch's last step. An empty name leaves nothing on the server.
-    pub(crate) async fn run_and_prepare(mut self, name: String, sql: &str) -> Result<Statement> {
-        self.prepare(&name, sql)?;
-        let steps = std::mem::take(&mut self.steps);
-        let described = self.send(&steps).await?.pop().unwrap_or_default();
-        let connection = &mut *self.connection;
-        let mut parameters = Vec::with_capacity(described.parameters.len());
-        for oid in described.parameters {
-            parameters.push(connection.type_of(oid).await?);
-        }
-        let columns = connection.columns(described.fields.unwrap_or_default()).await?;
-        Ok(Statement::new(name, sql, parameters, columns))
-    }
-
-    async fn send(&mut self, steps: &[(Step, Option<Statement>)]) -> Result<Vec<StepAnswer>> {
-        frontend::sync(&mut self.connection.outbox);
-        self.connection.unanswered += 1;
-        // From here on it is the connection's to send, whatever becomes of this future.
-        self.begins_at = usize::MAX;
-        let kinds: Vec<Step> = steps.iter().map(|(step, _)| *step).collect();
-        self.connection.read_answers(&kinds).await
-    }
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        if self.begins_at != usize::MAX {
-            self.connection.outbox.truncate(self.begins_at);
         }
     }
 }
