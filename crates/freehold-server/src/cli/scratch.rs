@@ -97,7 +97,8 @@ impl Scratch {
         let name = &self.name;
         self.admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
         for role in self.roles_made.iter().rev() {
-            self.admin.batch_execute(&format!("DROP ROLE {role}")).await?;
+            // What the server as a whole has granted to it goes first: a setting, say.
+            self.admin.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await?;
         }
         Ok(())
     }
