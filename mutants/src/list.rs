@@ -1,6 +1,7 @@
 //! The mutants: each a small change of one file, and the tests that must catch it. Data, a file per
 //! part of the house.
 
+mod connections;
 mod context;
 mod data;
 mod database;
@@ -72,6 +73,7 @@ impl Mutant {
 pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
     [
         context::MUTANTS,
+        connections::MUTANTS,
         database::MUTANTS,
         sign_in::MUTANTS,
         lifecycle::MUTANTS,
