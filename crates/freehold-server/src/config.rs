@@ -323,6 +323,11 @@ pub struct DevSettings {
     #[arg(long, requires = "command")]
     pub database_only: bool,
 
+    /// With --database-only: start a PgBouncer in transaction mode too, for this user and password;
+    /// FREEHOLD_TEST_POOLER tells the command where it listens
+    #[arg(long, value_name = "USER:PASSWORD", requires = "database_only")]
+    pub pgbouncer: Option<String>,
+
     /// The folder of initdb and postgres, if they are not where they usually are
     #[arg(long, env = "FREEHOLD_PG_BIN", value_name = "FREEHOLD_PG_BIN")]
     pub postgres_bin: Option<PathBuf>,

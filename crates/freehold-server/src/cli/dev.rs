@@ -16,6 +16,7 @@ use super::output::Output;
 use super::serve::{bind, serve};
 use super::{Failure, migrate};
 use crate::config::{DevSettings, HttpSettings, SignInSettings, WorkerSettings};
+use crate::dev::pgbouncer::PgBouncer;
 use crate::dev::postgres::{self, EmbeddedPostgres};
 use crate::http::AppState;
 use crate::telemetry;
@@ -48,7 +49,7 @@ pub(super) async fn run(settings: DevSettings) -> Result<ExitCode, Failure> {
     };
     let server = EmbeddedPostgres::start(options, progress).await?;
     let outcome = if settings.database_only {
-        run_command(&server, &settings.command).await
+        run_command(&server, &settings).await
     } else {
         serve_demo(&server, &settings).await.map(|()| ExitCode::SUCCESS)
     };
@@ -61,14 +62,27 @@ fn progress(message: &str) {
 }
 
 /// Runs a command with the database, and takes over its exit code.
-async fn run_command(server: &EmbeddedPostgres, command: &[String]) -> Result<ExitCode, Failure> {
-    let (program, arguments) = command.split_first().ok_or("no command was given after `--`")?;
+async fn run_command(
+    server: &EmbeddedPostgres,
+    settings: &DevSettings,
+) -> Result<ExitCode, Failure> {
+    let (program, arguments) =
+        settings.command.split_first().ok_or("no command was given after `--`")?;
+    let pooler = match &settings.pgbouncer {
+        Some(user) => {
+            let (user, password) = user.split_once(':').ok_or("--pgbouncer takes USER:PASSWORD")?;
+            let url = with_user(&server.superuser_url("postgres"), user, password);
+            Some(PgBouncer::start(&url).await?)
+        }
+        None => None,
+    };
     // Ctrl-C reaches the command as well; it may have something to say yet, and needs the database
     // for it. Caught, the signal does not end this program.
     let _caught = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let status = tokio::process::Command::new(program)
         .args(arguments)
         .env("DATABASE_URL", server.superuser_url("postgres"))
+        .envs(pooler.as_ref().map(|pooler| ("FREEHOLD_TEST_POOLER", pooler.address())))
         .status()
         .await
         .map_err(|error| format!("{program} cannot be run: {error}"))?;

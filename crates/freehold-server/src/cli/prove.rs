@@ -10,7 +10,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::Failure;
 use super::output::Output;
 use super::scratch::Scratch;
-use crate::prove::{self, Ground, PgBouncer, Progress, Report, Settings, System};
+use crate::dev::pgbouncer::PgBouncer;
+use crate::prove::{self, Ground, Progress, Report, Settings, System};
 
 #[derive(clap::Args)]
 pub(super) struct ProveArgs {
@@ -116,7 +117,7 @@ async fn prove_on(
     interrupts: Interrupts,
 ) -> Result<Report, Failure> {
     let pooler = match args.pgbouncer {
-        true => Some(PgBouncer::start(&system).await?),
+        true => Some(PgBouncer::start(&system.app_url).await?),
         false => None,
     };
     system.pooler_url = match (&pooler, &args.pooler_url) {

@@ -1,3 +1,4 @@
-//! The private PostgreSQL of `freehold dev` and of the tests.
+//! The private PostgreSQL of `freehold dev` and of the tests, and a PgBouncer before it.
 
+pub mod pgbouncer;
 pub mod postgres;

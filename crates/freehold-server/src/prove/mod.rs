@@ -20,7 +20,6 @@ mod ledger;
 mod markdown;
 mod mint;
 mod mix;
-mod pgbouncer;
 mod reads;
 mod report;
 mod tally;
@@ -35,7 +34,6 @@ use std::time::{Duration, Instant};
 
 pub use canary::Mark;
 pub use ground::{Ground, Resident, System, baseline};
-pub use pgbouncer::PgBouncer;
 pub use report::{Ended, Report};
 
 use tally::{Findings, Tally};

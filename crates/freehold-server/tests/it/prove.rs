@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use freehold::testing::TestDatabase;
+use freehold_server::dev::pgbouncer::PgBouncer;
 use freehold_server::dev::postgres::{EmbeddedPostgres, Options};
-use freehold_server::prove::{self, Ended, Ground, PgBouncer, Progress, Report, Settings, System};
+use freehold_server::prove::{self, Ended, Ground, Progress, Report, Settings, System};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -440,7 +441,7 @@ async fn an_interrupted_command_reports_what_it_did_and_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_the_proofs_pgbouncer_share_sessions() {
     let site = Site::new().await;
-    let pooler = PgBouncer::start(&site.system).await.unwrap();
+    let pooler = PgBouncer::start(&site.system.app_url).await.unwrap();
     assert!(pooler.version().starts_with("PgBouncer 1."), "{}", pooler.version());
     let clients = [connect(pooler.url()).await, connect(pooler.url()).await];
     let session = async |client: &Client| {
@@ -451,4 +452,18 @@ async fn clients_of_the_proofs_pgbouncer_share_sessions() {
         })
     };
     assert_eq!(session(&clients[0]).await, session(&clients[1]).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_proof_by_a_pooler_in_transaction_mode_finds_nothing() {
+    let mut site = Site::new().await;
+    let pooler = PgBouncer::start(&site.system.app_url).await.unwrap();
+    site.system.pooler_url = Some(pooler.url().to_owned());
+    let settings = Settings { operations: 2500, tenants: 4, disturb_ms: 150, ..short() };
+    let ground = Ground::prepare(&site.system, &settings).await.unwrap();
+    let report = run(ground, settings).await;
+    assert!(report.passed, "{}", report.markdown());
+    assert_eq!((report.leaks, report.unexpected), (0, 0));
+    assert_eq!(report.violations_provoked, report.violations_caught);
+    assert!(report.cancellations > 20, "{}", report.markdown());
 }

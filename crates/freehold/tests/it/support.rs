@@ -10,7 +10,7 @@ use freehold::testing::{TestDatabase, create_tenant};
 use freehold::tokio_postgres::{self, Client, NoTls};
 use freehold::{
     Actor, Baseline, Error, Freehold, IdentityId, MigrateOptions, MigrateReport, Migration,
-    OperatorContext, PoolLimits, Role, SealMode, TenantContext, TenantId,
+    OperatorContext, Options, PoolLimits, Role, SealMode, TenantContext, TenantId,
 };
 
 /// A server that is only for tests; `./dev test` starts one and sets this.
@@ -50,15 +50,33 @@ pub(crate) async fn house() -> House {
 
 pub(crate) async fn house_with(baseline: &Baseline) -> House {
     let database = TestDatabase::create(&admin_url(), baseline).await.unwrap();
-    let freehold = database.freehold().await.unwrap();
+    let freehold = Freehold::connect(&options(&database)).await.unwrap();
     House { freehold, database }
+}
+
+/// How the application connects: by a pooler, in the run of these tests where there is one. What
+/// goes around the library goes around the pooler too.
+pub(crate) fn options(database: &TestDatabase) -> Options {
+    let mut options = database.options();
+    if let Some(address) = pooler() {
+        let (user, rest) = options.app_url.split_once('@').unwrap();
+        let (_, path) = rest.split_once('/').unwrap();
+        let pooled = format!("{user}@{address}/{path}");
+        options.listen_url = Some(std::mem::replace(&mut options.app_url, pooled));
+    }
+    options
+}
+
+/// The pooler of this run, if it is one: `./dev test` runs the tests of isolation both ways.
+pub(crate) fn pooler() -> Option<String> {
+    std::env::var("FREEHOLD_TEST_POOLER").ok()
 }
 
 /// The notes baseline, with contexts taken for true in one way or another.
 pub(crate) async fn house_sealed(mode: SealMode) -> House {
     let database = TestDatabase::create(&admin_url(), &notes_baseline()).await.unwrap();
     database.change_seal(mode).await.unwrap();
-    let freehold = database.freehold().await.unwrap();
+    let freehold = Freehold::connect(&options(&database)).await.unwrap();
     assert_eq!(freehold.seal_mode(), mode);
     House { freehold, database }
 }
@@ -67,7 +85,7 @@ pub(crate) async fn house_sealed(mode: SealMode) -> House {
 /// the one before.
 pub(crate) async fn house_of_one() -> House {
     let database = TestDatabase::create(&admin_url(), &notes_baseline()).await.unwrap();
-    let mut options = database.options();
+    let mut options = options(&database);
     options.app_pool = PoolLimits { connections_max: 1, wait_max: Duration::from_secs(3) };
     let freehold = Freehold::connect(&options).await.unwrap();
     House { freehold, database }

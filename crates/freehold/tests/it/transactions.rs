@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use freehold::ErrorKind;
 
-use crate::support::{House, house, house_of_one, notes_and, wait_until};
+use crate::support::{House, house, house_of_one, notes_and, pooler, wait_until};
 
 #[tokio::test]
 async fn a_tenant_reads_what_it_wrote_and_no_other_tenant_does() {
@@ -257,7 +257,10 @@ async fn a_setting_left_on_the_session_is_not_met_by_the_next_tenant() {
     house.freehold.query(&acme, session, &[]).await.unwrap();
     let rows = house.freehold.query(&globex, "SELECT current_setting('TimeZone')", &[]).await;
     assert_ne!(rows.unwrap()[0].get::<_, &str>(0), "Asia/Tokyo");
-    assert_ne!(pid(&globex).await, before, "a connection that was left changed is closed");
+    // A pooler has its own ways of giving a session to the next client.
+    if pooler().is_none() {
+        assert_ne!(pid(&globex).await, before, "a connection that was left changed is closed");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! A PgBouncer of the proof's own in front of its database: transaction mode, and so few
-//! connections to the server that tenants meet on each of them all the time.
+//! A PgBouncer of one's own in front of a server, for the proof and for tests: transaction mode, and
+//! so few connections to the server that tenants meet on each of them all the time.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,7 +15,7 @@ use freehold::tokio_postgres::config::Host;
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
-use super::{Failure, System};
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Connections to the server, for all clients together.
 const SERVER_CONNECTIONS: usize = 4;
@@ -32,18 +32,19 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one in front of a system, on a free port of 127.0.0.1.
+    /// Starts one in front of the server that `app_url` leads to, for its user and any database, on
+    /// a free port of 127.0.0.1.
     ///
     /// # Errors
     /// If there is no `pgbouncer`, or it does not come up.
-    pub async fn start(system: &System) -> Result<PgBouncer, Failure> {
+    pub async fn start(app_url: &str) -> Result<PgBouncer, Failure> {
         let (program, version) = find().await.ok_or(
             "there is no pgbouncer here: install it (Debian: apt-get install pgbouncer), or name \
              one that runs with --pooler-url",
         )?;
-        let app: Config = system.app_url.parse()?;
+        let app: Config = app_url.parse()?;
         let folder =
-            std::env::temp_dir().join(format!("freehold-prove-{}", Uuid::new_v4().simple()));
+            std::env::temp_dir().join(format!("freehold-pgbouncer-{}", Uuid::new_v4().simple()));
         fs::create_dir(&folder)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
@@ -66,7 +67,7 @@ impl PgBouncer {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()?;
-        let url = by_port(&system.app_url, port);
+        let url = by_port(app_url, port);
         let mut pooler = PgBouncer { child, folder, url, version };
         pooler.wait_until_up(port).await?;
         Ok(pooler)
@@ -85,9 +86,15 @@ impl PgBouncer {
         Ok(())
     }
 
-    /// `freehold_app`, by this pooler.
+    /// The same user and database, by this pooler.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where it listens: host and port.
+    pub(crate) fn address(&self) -> String {
+        let authority = self.url.split('@').nth(1).unwrap_or_default();
+        authority.split('/').next().unwrap_or_default().to_owned()
     }
 
     /// As it names itself.
@@ -164,10 +171,7 @@ fn settings(app: &Config, port: u16, folder: &Path) -> Result<String, Failure> {
         None => "127.0.0.1".to_owned(),
     };
     let server_port = app.get_ports().first().copied().unwrap_or(5432);
-    let database = app.get_dbname().ok_or("the URL names no database")?;
-    let mut text = format!(
-        "[databases]\n{database} = host={host} port={server_port} dbname={database}\n\n[pgbouncer]\n"
-    );
+    let mut text = format!("[databases]\n* = host={host} port={server_port}\n\n[pgbouncer]\n");
     let users = folder.join("users.txt");
     for (name, value) in [
         ("listen_addr", "127.0.0.1".to_owned()),
@@ -177,7 +181,7 @@ fn settings(app: &Config, port: u16, folder: &Path) -> Result<String, Failure> {
         ("auth_file", users.display().to_string()),
         ("pool_mode", "transaction".to_owned()),
         ("default_pool_size", SERVER_CONNECTIONS.to_string()),
-        ("max_client_conn", "500".to_owned()),
+        ("max_client_conn", "1000".to_owned()),
         ("server_tls_sslmode", "prefer".to_owned()),
         ("ignore_startup_parameters", "extra_float_digits".to_owned()),
         ("log_connections", "0".to_owned()),
