@@ -33,7 +33,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         to: "format!(\"{}\\n\", context.tenant().as_uuid().simple())",
         tests: Library(&["roles::a_viewer_reads_and_does_not_write"]),
         survives_because: Some(
-            "PostgreSQL checks rights whenever a statement is executed, and plans anew for another role \\
+            "PostgreSQL checks rights whenever a statement is executed, and plans anew for another role \
              where row-level security is in play; the key is for speed",
         ),
     },
@@ -148,7 +148,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: TRANSACTION,
         from: "            self.violations.record(match",
         to: "            drop(match",
-        tests: Library(&["violations::they_appear_by_themselves_and_repetitions_raise_the_count"]),
+        tests: Library(&["violations::what_the_database_refuses_is_recorded_by_itself"]),
         survives_because: None,
     },
     Mutant {
@@ -166,8 +166,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "busy-connections-go-back",
         breaks: "a connection whose answer is outstanding goes back to the pool as it is",
         file: TRANSACTION,
-        from: "                Ok(runtime) => drop(runtime.spawn(tidy(connection))),",
-        to: "                Ok(_) => drop(connection),",
+        from: "Ok(runtime) => drop(runtime.spawn(tidy(connection))),",
+        to: "Ok(_) => drop(connection),",
         tests: Library(&["abandonment::a_dropped_request_leaves_no_open_transaction"]),
         survives_because: None,
     },
