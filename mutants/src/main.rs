@@ -27,9 +27,9 @@ type Result<T, E = Failure> = std::result::Result<T, E>;
 #[derive(Parser)]
 #[command(about = "Plants faults in a copy of the project and runs the tests that must catch them")]
 struct Arguments {
-    /// Only the mutants whose name contains this
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    only: String,
+    /// Only the mutants whose name contains one of these, separated by commas
+    #[arg(long, value_name = "TEXTS", value_delimiter = ',', default_value = "")]
+    only: Vec<String>,
 
     /// Print the report as JSON rather than as Markdown
     #[arg(long)]
@@ -50,10 +50,11 @@ struct Arguments {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let chosen: Vec<&Mutant> =
-        list::all().filter(|mutant| mutant.name.contains(&arguments.only)).collect();
+    let wanted = |mutant: &&Mutant| arguments.only.iter().any(|text| mutant.name.contains(text));
+    let chosen: Vec<&Mutant> = list::all().filter(wanted).collect();
     if chosen.is_empty() {
-        return Err(format!("no mutant has {} in its name; see --list", arguments.only).into());
+        let only = arguments.only.join(" or ");
+        return Err(format!("no mutant has {only} in its name; see --list").into());
     }
     if arguments.list {
         for mutant in chosen {

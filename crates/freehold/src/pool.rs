@@ -341,3 +341,19 @@ impl Pool {
         self.0.close();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_connections_name_their_statements_alike() {
+        let (mut one, mut other) = (Naming::secret().unwrap(), Naming::secret().unwrap());
+        let names = [one.next(), one.next(), other.next(), other.next()];
+        let secrets: Vec<&str> = names.iter().map(|name| name.split('_').next().unwrap()).collect();
+        assert!(secrets.iter().all(|secret| secret.len() == 32), "{names:?}");
+        assert_ne!(names[0], names[1]);
+        assert_ne!(secrets[0], secrets[2]);
+        assert_eq!(Naming::Unnamed.next(), "");
+    }
+}

@@ -11,8 +11,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "tenants-are-operators",
         breaks: "a tenant's token opens the operators' endpoints",
         file: AUTH,
-        from: "            Caller::Tenant(..) => Err(forbidden(
-                \"wrong_scope\",
+        from: "            caller @ Caller::Tenant(..) => Err(wrong_scope(
+                state,
+                &caller,
                 \"this takes an operator's token, and a tenant's was sent\",
             )),",
         to: "            Caller::Tenant(context, _) => {
@@ -25,8 +26,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "named-tenant-unchecked",
         breaks: "a request that names another tenant than its token is served",
         file: AUTH,
-        from: "        check_named_tenant(&parts.headers, &caller)?;",
-        to: "        let _ = check_named_tenant(&parts.headers, &caller);",
+        from: "        check_named_tenant(&parts.headers, &caller, state)?;",
+        to: "        let _ = check_named_tenant(&parts.headers, &caller, state);",
         tests: Server(&["http::auth::a_token_of_one_tenant_opens_no_other_that_the_request_names"]),
         survives_because: None,
     },
@@ -45,8 +46,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "data-without-a-right",
         breaks: "the data API does not ask whether a role may write",
         file: "crates/freehold-server/src/http/data.rs",
-        from: "    require(context.role(), if reads { Action::ReadData } else { Action::WriteData })?;",
-        to: "    let _ = (reads, require, Action::ReadData, Action::WriteData);",
+        from: "        state.freehold().require_write(&context, Action::WriteData)?;
+",
+        to: "        let _ = Action::WriteData;
+",
         tests: Server(&["http::data::a_viewer_reads_and_writes_nothing"]),
         survives_because: Some(
             "the database's role may not write either; the check saves the way there",
@@ -108,7 +111,8 @@ pub(super) struct CreateTenantRequest {",
         name: "ready-whatever-the-role",
         breaks: "a server is ready whose role row-level security does not bind",
         file: "crates/freehold-server/src/http/health.rs",
-        from: "        state.freehold().check().await?;\n",
+        from: "        state.freehold().check().await.map_err(Arc::new)?;
+",
         to: "",
         tests: Server(&[
             "http::health::a_server_whose_role_came_to_own_a_tenants_table_is_not_ready",
@@ -119,8 +123,8 @@ pub(super) struct CreateTenantRequest {",
         name: "ready-whatever-is-unprotected",
         breaks: "a server is ready beside a table without row-level security",
         file: "crates/freehold-server/src/http/health.rs",
-        from: "        Ok(Ok(unprotected)) if unprotected.is_empty() => Ok(\"ready\\n\"),",
-        to: "        Ok(Ok(unprotected)) if unprotected.len() < 1000 => Ok(\"ready\\n\"),",
+        from: "Ok(Ok(findings)) if findings.is_empty() => Ok(\"ready\\n\"),",
+        to: "Ok(Ok(findings)) if findings.len() < 1000 => Ok(\"ready\\n\"),",
         tests: Server(&["http::health::a_server_beside_a_table_without_protection_is_not_ready"]),
         survives_because: None,
     },

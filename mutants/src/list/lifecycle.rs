@@ -95,7 +95,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "anybody-changes-roles",
         breaks: "a viewer changes the roles of others",
         file: MEMBERS,
-        from: "        require(context.role(), Action::ManageMembers)?;
+        from: "        self.require_write(context, Action::ManageMembers)?;
         let mut tx = self.catalog_of(context).await?;
         let owners",
         to: "        let mut tx = self.catalog_of(context).await?;
@@ -108,7 +108,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "a viewer removes others",
         file: MEMBERS,
         from: "        if !leaves {
-            require(context.role(), Action::ManageMembers)?;
+            self.require_write(context, Action::ManageMembers)?;
         }",
         to: "",
         tests: Server(&["http::members::each_role_may_do_on_each_endpoint_what_was_reviewed"]),

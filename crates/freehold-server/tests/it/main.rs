@@ -8,6 +8,7 @@ mod dev;
 mod doctor;
 mod http;
 mod killed;
+mod pooler;
 mod postgrest;
 mod process;
 mod prove;

@@ -4,9 +4,9 @@
 //!
 //! An attacker who makes up a context is tried in `sealing`.
 
-use freehold::{ErrorKind, Role, TenantContext};
+use freehold::{ErrorKind, Role, SealMode, TenantContext, TenantId};
 
-use crate::support::{claim, house, house_of_one, notes_and, outcome, sqlstate};
+use crate::support::{claim, house, house_of_one, house_sealed, notes_and, outcome, sqlstate};
 
 const REFUSED: &str = "42501";
 
@@ -151,28 +151,51 @@ async fn a_malformed_context_does_not_pass_the_door() {
 
 #[tokio::test]
 async fn the_context_is_gone_with_its_transaction() {
+    for mode in [SealMode::Best, SealMode::Portable, SealMode::Plain] {
+        let house = house_sealed(mode).await;
+        let (acme, _) = house.acme_and_globex().await;
+        let attacker = house.attacker().await;
+        for ending in ["COMMIT", "ROLLBACK"] {
+            house.enter(&attacker, acme.tenant(), "member").await;
+            attacker.query_one("SELECT body FROM notes", &[]).await.unwrap();
+            attacker.batch_execute(ending).await.unwrap();
+            let row = attacker
+                .query_one(
+                    "SELECT coalesce(freehold.context(), ''), current_user::text, current_setting('search_path')",
+                    &[],
+                )
+                .await
+                .unwrap();
+            let left: (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
+            assert_eq!(left, ("", "freehold_app", "pg_temp"), "{mode:?}: after {ending}");
+
+            // What SET LOCAL leaves behind is '', not NULL: that must not pass for a context either.
+            attacker.batch_execute("BEGIN; SET LOCAL ROLE freehold_member").await.unwrap();
+            let sql = format!("SELECT * FROM {}.notes", acme.tenant().schema());
+            assert_eq!(outcome(&attacker, &sql).await, REFUSED, "{mode:?}: after {ending}");
+            attacker.batch_execute("ROLLBACK").await.unwrap();
+        }
+    }
+}
+
+/// Every digit of an id counts.
+#[tokio::test]
+async fn an_id_that_differs_in_one_digit_is_another_tenants() {
     let house = house().await;
     let (acme, _) = house.acme_and_globex().await;
     let attacker = house.attacker().await;
-    for ending in ["COMMIT", "ROLLBACK"] {
-        house.enter(&attacker, acme.tenant(), "member").await;
-        attacker.query_one("SELECT body FROM notes", &[]).await.unwrap();
-        attacker.batch_execute(ending).await.unwrap();
-        let row = attacker
-            .query_one(
-                "SELECT coalesce(current_setting('freehold.context', true), ''), current_user::text, current_setting('search_path')",
-                &[],
-            )
-            .await
-            .unwrap();
-        let left: (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
-        assert_eq!(left, ("", "freehold_app", "pg_temp"), "after {ending}");
-
-        // What SET LOCAL leaves behind is '', not NULL: that must not pass for a context either.
-        attacker.batch_execute("BEGIN; SET LOCAL ROLE freehold_member").await.unwrap();
-        let sql = format!("SELECT * FROM {}.notes", acme.tenant().schema());
-        assert_eq!(outcome(&attacker, &sql).await, REFUSED);
+    let sql = format!("SELECT * FROM {}.notes", acme.tenant().schema());
+    let read_as = async |id: u128| {
+        house.enter(&attacker, TenantId::from(uuid::Uuid::from_u128(id)), "member").await;
+        let read = outcome(&attacker, &sql).await;
         attacker.batch_execute("ROLLBACK").await.unwrap();
+        read
+    };
+    let own = acme.tenant().as_uuid().as_u128();
+    assert_eq!(read_as(own).await, "permitted");
+    for digit in 0..32 {
+        let other = own ^ (1 << (4 * digit));
+        assert_eq!(read_as(other).await, REFUSED, "digit {digit} from the right");
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use freehold::control::tenants::NewTenant;
+use freehold::doctor::{DoctorOptions, examine};
 use freehold::tokio_postgres::Client;
 use freehold::{Freehold, Options, TenantId};
 
@@ -32,15 +33,16 @@ enum Attack {
     Refused,
 }
 
-/// The first guard that sees the fault: at a server's start, by its readiness, or neither.
+/// The first guard that sees the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
     /// A server refuses to start, and one that runs is not ready.
     Start,
-    /// A server that runs is not ready.
+    /// A server that runs is not ready: to the doctor it is critical, and even the app role sees it.
     Readiness,
-    /// Neither of those: it takes a comparison with all that must hold.
+    /// The doctor.
     Doctor,
+    Nobody,
 }
 
 const fn fault(
@@ -102,7 +104,7 @@ const FAULTS: &[Fault] = &[
         "SELECT {a}.loud()", Refused, Doctor),
     fault("policy's function that says yes", "CREATE OR REPLACE FUNCTION freehold.require_tenant(tenant uuid) RETURNS boolean
         LANGUAGE sql STABLE AS 'SELECT true'", READ, Allowed, Doctor),
-    fault("policy's exceptions for everybody", "CREATE OR REPLACE FUNCTION freehold.pass_or_refuse(context text) RETURNS boolean
+    fault("policy's exceptions for everybody", "CREATE OR REPLACE FUNCTION freehold.pass_or_refuse(context text, tenant uuid) RETURNS boolean
         LANGUAGE sql STABLE AS 'SELECT true'", READ, Allowed, Doctor),
     fault("migrations run by anybody", "GRANT EXECUTE ON FUNCTION freehold.run_migration(text) TO PUBLIC",
         "SELECT freehold.run_migration('SELECT 1')", Allowed, Doctor),
@@ -185,6 +187,8 @@ async fn plant(fault: &Fault) -> Option<String> {
     };
     let attacker = house.attacker().await;
     let sql = of(fault.attack);
+    assert_eq!(house.freehold.list_critical().await.unwrap(), [""; 0]);
+    assert_eq!(first_to_see(&house).await, Seen::Nobody, "without a fault");
     let before = attempt(&house, &attacker, globex, &sql).await;
     let superuser = house.superuser().await;
     superuser.batch_execute(&format!("BEGIN; {}; COMMIT", of(fault.plant))).await.unwrap();
@@ -218,14 +222,16 @@ async fn attempt(house: &House, attacker: &Client, tenant: TenantId, sql: &str) 
 }
 
 async fn first_to_see(house: &House) -> Seen {
+    let report = examine(&house.database.options(), &DoctorOptions::default()).await.unwrap();
+    if report.findings.is_empty() {
+        return Seen::Nobody;
+    }
     // A new server, and the one that runs.
-    let started = house.database.freehold().await;
-    let checked = house.freehold.check().await;
-    if started.is_err() {
-        assert!(checked.is_err(), "a server that runs must not be ready where none would start");
+    if house.database.freehold().await.is_err() {
+        assert!(house.freehold.check().await.is_err(), "none would start, so none is ready");
         return Start;
     }
-    match house.freehold.list_unprotected_tables(1).await.unwrap().is_empty() {
+    match house.freehold.list_critical().await.unwrap().is_empty() {
         true => Doctor,
         false => Readiness,
     }

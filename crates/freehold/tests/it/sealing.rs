@@ -120,6 +120,20 @@ async fn a_context_is_believed_only_as_it_was_sealed() {
     }
 }
 
+/// In portable mode, where a transaction can read what it entered with.
+#[tokio::test]
+async fn a_server_seals_for_its_own_session_and_for_seconds() {
+    let house = house_sealed(SealMode::Portable).await;
+    let (acme, _) = house.acme_and_globex().await;
+    let read = "SELECT pg_backend_pid(), substr(sealed, 85, 10)::int4,
+                       substr(sealed, 75, 10)::float8 - date_part('epoch', now())
+                FROM current_setting('freehold.context') AS sealed";
+    let rows = house.freehold.query(&acme, read, &[]).await.unwrap();
+    assert_eq!(rows[0].get::<_, i32>(0), rows[0].get::<_, i32>(1), "another session's");
+    let seconds: f64 = rows[0].get(2);
+    assert!((0.0..=6.0).contains(&seconds), "good for {seconds} s");
+}
+
 /// Statements that set another tenant's context on the way, by every name it could be kept under.
 fn context_changes(to: &TenantContext) -> Vec<String> {
     let claim = claim(to.tenant(), "owner");

@@ -55,6 +55,26 @@ async fn a_violation_outlives_the_transaction_it_was_found_in() {
 }
 
 #[tokio::test]
+async fn what_the_database_refuses_is_recorded_by_itself() {
+    let house = house().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let theirs = format!("SELECT body FROM {}.notes", globex.tenant().schema());
+    house.freehold.query(&acme, &theirs, &[]).await.unwrap_err();
+    let mut tx = house.freehold.begin(&acme).await.unwrap();
+    tx.execute("SELECT 1", &[]).await.unwrap();
+    tx.query(&theirs, &[]).await.unwrap_err();
+    drop(tx);
+    house.freehold.flush_violations().await.unwrap();
+    let rows = all(&house.freehold).await;
+    assert_eq!(rows.iter().map(|row| row.count).sum::<i64>(), 2, "{rows:?}");
+    for row in rows {
+        assert_eq!(row.violation.kind, ViolationKind::ContextRefused);
+        assert_eq!(row.violation.tenant, Some(acme.tenant()));
+        assert_eq!(row.violation.target, Some(globex.tenant()));
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_violation_makes_none() {
     let house = house().await;
     let acme = house.tenant("acme").await;

@@ -1,0 +1,158 @@
+//! The library behind a PgBouncer: tenants share sessions there that are nobody's own.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use freehold::testing::{PASSWORD, TestDatabase, create_tenant};
+use freehold::{Actor, ErrorKind, Freehold, OperatorContext};
+
+use crate::process::{Folder, free_port};
+use crate::support::{admin_url, connect, eventually, shop};
+
+pub(crate) struct PgBouncer {
+    child: Child,
+    port: u16,
+    _folder: Folder,
+}
+
+impl PgBouncer {
+    /// In front of the test server, with one connection for all clients.
+    pub(crate) fn start(database: &TestDatabase, settings: &str) -> PgBouncer {
+        let folder = Folder::new();
+        let (port, url) = (free_port(), database.app_url());
+        let (server, name) = url.rsplit_once('@').unwrap().1.split_once('/').unwrap();
+        let (host, server_port) = server.rsplit_once(':').unwrap_or((server, "5432"));
+        let users = folder.path().join("users.txt");
+        let ini = format!(
+            "[databases]\n{name} = host={host} port={server_port}\n[pgbouncer]\n\
+             listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+             auth_type = plain\nauth_file = {}\ndefault_pool_size = 1\n{settings}\n",
+            users.display()
+        );
+        std::fs::write(&users, format!("\"freehold_app\" \"{PASSWORD}\"\n")).unwrap();
+        std::fs::write(folder.path().join("pgbouncer.ini"), ini).unwrap();
+        // A test's password; whoever PgBouncer runs as must read it.
+        std::fs::set_permissions(&users, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let known =
+            ["/usr/sbin/pgbouncer", "/usr/local/sbin/pgbouncer", "/opt/homebrew/bin/pgbouncer"];
+        let program = known.iter().find(|path| std::path::Path::new(path).exists());
+        let mut command = Command::new(program.unwrap_or(&"pgbouncer"));
+        if is_root(&folder) {
+            command.args(["-u", "nobody"]);
+        }
+        let child = command
+            .arg(folder.path().join("pgbouncer.ini"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("pgbouncer runs; ./dev test installs it");
+        let began = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(10), "pgbouncer does not come up");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        PgBouncer { child, port, _folder: folder }
+    }
+
+    pub(crate) fn url(&self, database: &TestDatabase) -> String {
+        let url = database.app_url();
+        let name = url.rsplit_once('/').unwrap().1;
+        format!("postgres://freehold_app:{PASSWORD}@127.0.0.1:{}/{name}", self.port)
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// PgBouncer does not run as root.
+fn is_root(folder: &Folder) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(folder.path()).unwrap().uid() == 0
+}
+
+async fn database() -> TestDatabase {
+    TestDatabase::create(&admin_url(), &shop()).await.unwrap()
+}
+
+/// A server whose requests go through the pooler.
+async fn behind(pooler: &PgBouncer, database: &TestDatabase) -> freehold::Result<Freehold> {
+    let mut options = database.options();
+    options.app_url = pooler.url(database);
+    Freehold::connect(&options).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clients_of_two_tenants_share_few_sessions_behind_a_pooler() {
+    let database = database().await;
+    let pooler = PgBouncer::start(&database, "pool_mode = transaction");
+    let freehold = behind(&pooler, &database).await.unwrap();
+    let (_, acme) = create_tenant(&freehold, "acme").await.unwrap();
+    let (_, globex) = create_tenant(&freehold, "globex").await.unwrap();
+    let work = |tenant: freehold::TenantContext| {
+        let freehold = freehold.clone();
+        async move {
+            let ask = "SELECT freehold.tenant(), count(*) FROM orders WHERE true = $1";
+            for _ in 0..10 {
+                let rows = freehold.query(&tenant, ask, &[&true]).await?;
+                assert_eq!(rows[0].get::<_, uuid::Uuid>(0), tenant.tenant().as_uuid());
+                let mut tx = freehold.begin(&tenant).await?;
+                tx.execute("SELECT 1", &[]).await?;
+                let row = tx.query_one(ask, &[&true]).await?;
+                assert_eq!(row.get::<_, uuid::Uuid>(0), tenant.tenant().as_uuid());
+                tx.commit().await?;
+            }
+            Ok::<(), freehold::Error>(())
+        }
+    };
+    let clients: Vec<_> =
+        (0..8).map(|n| tokio::spawn(work(if n % 2 == 0 { acme } else { globex }))).collect();
+    for client in clients {
+        client.await.unwrap().unwrap();
+    }
+    // Whatever was left on the session would be met by the next client of the pooler.
+    let bare = connect(&pooler.url(&database)).await;
+    let rows = bare.simple_query("SELECT current_user, current_setting('search_path')").await;
+    let row = rows.unwrap().into_iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let row = row.unwrap();
+    assert_eq!((row.get(0), row.get(1)), (Some("freehold_app"), Some("pg_temp")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_breaks_transactions_apart_is_not_served_behind() {
+    let database = database().await;
+    let pooler = PgBouncer::start(&database, "pool_mode = statement");
+    assert!(behind(&pooler, &database).await.is_err(), "it is served behind");
+}
+
+/// Nothing can be listened for there, so what is known must not be believed for long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspension_is_heard_of_behind_a_pooler() {
+    let database = database().await;
+    let pooler = PgBouncer::start(&database, "pool_mode = transaction");
+    let (direct, behind) =
+        (database.freehold().await.unwrap(), behind(&pooler, &database).await.unwrap());
+    let (acme, _) = create_tenant(&direct, "acme").await.unwrap();
+    // Long enough for a listener to think that it hears.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        behind.tenant_context_as(acme.id, Actor::SYSTEM).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    direct.suspend_tenant(&OperatorContext::system("a test"), acme.id).await.unwrap();
+    eventually("the suspension is known", Duration::from_secs(5), async || {
+        match behind.tenant_context_as(acme.id, Actor::SYSTEM).await {
+            Ok(_) => false,
+            Err(error) => error.kind() == ErrorKind::TenantSuspended,
+        }
+    })
+    .await;
+}

@@ -1,0 +1,261 @@
+//! Transactions, and the connections that tenants share one after another.
+
+use super::Mutant;
+use super::Tests::{Library, LibraryUnit, Server};
+
+const TX: &str = "crates/freehold/src/tx.rs";
+const TRANSACTION: &str = "crates/freehold/src/tx/transaction.rs";
+const WIRE: &str = "crates/freehold/src/wire.rs";
+const POOL: &str = "crates/freehold/src/pool.rs";
+const POOLER: &str = "crates/freehold/src/pooler.rs";
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "statements-of-all-tenants-are-one",
+        breaks: "a statement that was prepared for one tenant is executed for another",
+        file: TX,
+        from: "format!(\"{} {}\\n\", context.tenant().as_uuid().simple(), context.role().as_str())",
+        to: "format!(\"{}\\n\", context.role().as_str())",
+        tests: Library(&[
+            "isolation::one_text_through_the_library_serves_two_tenants_in_turn",
+            "transactions::tenants_at_different_migrations_are_served_side_by_side",
+        ]),
+        survives_because: Some(
+            "PostgreSQL plans a statement anew when the search path has changed, and one that cannot \
+             be planned anew is prepared again; the key is for speed",
+        ),
+    },
+    Mutant {
+        name: "statements-of-all-roles-are-one",
+        breaks: "a statement that was prepared for one role is executed for another",
+        file: TX,
+        from: "format!(\"{} {}\\n\", context.tenant().as_uuid().simple(), context.role().as_str())",
+        to: "format!(\"{}\\n\", context.tenant().as_uuid().simple())",
+        tests: Library(&["roles::a_viewer_reads_and_does_not_write"]),
+        survives_because: Some(
+            "PostgreSQL checks rights whenever a statement is executed, and plans anew for another role \
+             where row-level security is in play; the key is for speed",
+        ),
+    },
+    Mutant {
+        name: "catalog-of-a-tenant-is-an-operators",
+        breaks: "a tenant's own affairs are handled with an operator's context",
+        file: TX,
+        from: "Self::of(pool, Party::Tenant(*context)).await",
+        to: "let _ = context;
+        Self::of(pool, Party::Operator(OperatorContext::system(\"\"))).await",
+        tests: Library(&["isolation::the_librarys_own_catalog_work_for_a_tenant_is_bound_to_it"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "owner-enters-no-context",
+        breaks: "a migration runs without its tenant's context",
+        file: TX,
+        from: "SELECT freehold.admit($1), set_config('search_path', $2, true)",
+        to: "SELECT set_config('backtrace_functions', left($1, 0), true), set_config('search_path', $2, true)",
+        tests: Library(&["migrations::a_migration_reaches_no_other_tenants_rows"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "sessions-can-be-changed",
+        breaks: "a tenant's last statement may be about the session",
+        file: TX,
+        from: "        refuse_session_statement(sql)?;
+        self.0.query_and_commit(",
+        to: "        self.0.query_and_commit(",
+        tests: Library(&["transactions::what_another_tenant_will_run_cannot_be_replaced"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "session-statements-pass",
+        breaks: "statements about the session are known and let through",
+        file: "crates/freehold/src/tx/session.rs",
+        from: "    if refused {
+",
+        to: "    if refused && sql.is_empty() {
+",
+        tests: LibraryUnit(&[
+            "tx::session::tests::what_outlives_a_transaction_is_refused_however_it_is_written",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "statements-have-names-to-guess",
+        breaks: "SQL that is injected can put a statement of its own in another's place",
+        file: POOL,
+        from: "format!(\"{prefix}_{next}\")",
+        to: "format!(\"{}_{next}\", prefix.len())",
+        tests: LibraryUnit(&["pool::tests::no_two_connections_name_their_statements_alike"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "single-statements-miss-the-door",
+        breaks: "a statement that is first and last runs without its context",
+        file: TRANSACTION,
+        from: "(Stage::Fresh, Ending::Commit) => {
+                entry.put(&mut batch, &sealed)?;
+",
+        to: "(Stage::Fresh, Ending::Commit) => {
+",
+        tests: Library(&["transactions::a_tenant_reads_what_it_wrote_and_no_other_tenant_does"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "commit-comes-before-the-query",
+        breaks: "a last statement runs after its COMMIT, without a context",
+        file: TRANSACTION,
+        from: "(_, Ending::Commit) => {
+                batch.query(statement, params)?;
+                batch.quiet(&fixed.commit, &[])?;",
+        to: "(_, Ending::Commit) => {
+                batch.quiet(&fixed.commit, &[])?;
+                batch.query(statement, params)?;",
+        tests: Library(&[
+            "transactions::an_error_in_the_last_statement_commits_nothing_of_those_before",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "refused-parameters-commit",
+        breaks: "a last statement that cannot be sent commits what came before it",
+        file: TRANSACTION,
+        from: "(_, Ending::Commit) => {
+                batch.query(statement, params)?;
+                batch.quiet(&fixed.commit, &[])?;",
+        to: "(_, Ending::Commit) => {
+                let put = batch.query(statement, params);
+                batch.quiet(&fixed.commit, &[])?;
+                if let Err(refused) = put {
+                    batch.run().await?;
+                    return Err(refused);
+                }",
+        tests: Library(&["transactions::a_parameter_of_the_wrong_type_commits_nothing"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "failed-transactions-commit",
+        breaks: "a transaction of which a statement failed says that it was committed",
+        file: TRANSACTION,
+        from: "                self.rollback().await?;
+                Err(aborted())",
+        to: "                self.rollback().await",
+        tests: Library(&["transactions::an_error_inside_a_transaction_commits_nothing"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "violations-are-not-recorded",
+        breaks: "what PostgreSQL refuses leaves no word",
+        file: TRANSACTION,
+        from: "            self.violations.record(match",
+        to: "            drop(match",
+        tests: Library(&["violations::what_the_database_refuses_is_recorded_by_itself"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "dropped-is-not-rolled-back",
+        breaks: "a dropped transaction stays open on its connection",
+        file: TRANSACTION,
+        from: "(false, _) => wire.roll_back_unattended(),",
+        to: "(false, _) => true,",
+        tests: Library(&[
+            "abandonment::a_transaction_dropped_between_its_statements_is_rolled_back",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "busy-connections-go-back",
+        breaks: "a connection whose answer is outstanding goes back to the pool as it is",
+        file: TRANSACTION,
+        from: "Ok(runtime) => drop(runtime.spawn(tidy(connection))),",
+        to: "Ok(_) => drop(connection),",
+        tests: Library(&["abandonment::a_dropped_request_leaves_no_open_transaction"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "abandoned-queries-run-on",
+        breaks: "what a dropped request asked is not cancelled",
+        file: TRANSACTION,
+        from: "        cancel.cancel().await?;
+",
+        to: "",
+        tests: Library(&[
+            "abandonment::a_long_statement_that_is_dropped_is_cancelled_in_the_server",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "answers-of-others-are-read",
+        breaks: "the answer to what was abandoned is taken for the next one's",
+        file: WIRE,
+        from: "        while self.unanswered > 1 {
+            self.skip_batch().await?;
+        }
+",
+        to: "",
+        tests: Library(&[
+            "abandonment::a_transaction_dropped_between_its_statements_is_rolled_back",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "unsent-batches-stay",
+        breaks: "what was not sent of a refused statement is sent with the next one",
+        file: WIRE,
+        from: "            self.connection.outbox.truncate(self.begins_at);
+",
+        to: "",
+        tests: Library(&["transactions::a_parameter_of_the_wrong_type_commits_nothing"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "changed-sessions-are-lent",
+        breaks: "a session that one tenant has changed serves the next",
+        file: WIRE,
+        from: "        self.settings.changed.is_empty()
+",
+        to: "        true
+",
+        tests: Library(&[
+            "transactions::a_setting_left_on_the_session_is_not_met_by_the_next_tenant",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "dead-connections-are-lent",
+        breaks: "a connection that was lost is given to the next",
+        file: POOL,
+        from: "if !connection.wire.is_reusable() {",
+        to: "if connection.wire.is_busy() && !connection.wire.is_reusable() {",
+        tests: Library(&[
+            "transactions::a_connection_lost_before_commit_is_unavailable_and_replaced",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "poolers-are-not-seen",
+        breaks: "a pooler in transaction mode is taken for PostgreSQL itself",
+        file: POOLER,
+        from: "Pooler::Detect => pid == wire.backend_pid(),",
+        to: "Pooler::Detect => pid == pid,",
+        tests: Server(&["pooler::many_clients_of_two_tenants_share_few_sessions_behind_a_pooler"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "every-pooler-will-do",
+        breaks: "a pooler that breaks transactions apart is served behind",
+        file: POOLER,
+        from: "        Ok(outcome) => outcome,",
+        to: "        Ok(_) => Ok(()),",
+        tests: Server(&["pooler::a_pooler_that_breaks_transactions_apart_is_not_served_behind"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "listeners-behind-poolers-are-believed",
+        breaks: "a server behind a pooler waits for word that goes to others",
+        file: "crates/freehold/src/resolver.rs",
+        from: "if pooler.is_direct(&target).await.is_ok_and(|direct| !direct) {",
+        to: "if pooler.is_direct(&target).await.is_err() {",
+        tests: Server(&["pooler::a_suspension_is_heard_of_behind_a_pooler"]),
+        survives_because: None,
+    },
+];
