@@ -6,6 +6,7 @@ use super::Tests::{Library, LibraryUnit, Server};
 const TX: &str = "crates/freehold/src/tx.rs";
 const TRANSACTION: &str = "crates/freehold/src/tx/transaction.rs";
 const WIRE: &str = "crates/freehold/src/wire.rs";
+const BATCH: &str = "crates/freehold/src/wire/batch.rs";
 const POOL: &str = "crates/freehold/src/pool.rs";
 const POOLER: &str = "crates/freehold/src/pooler.rs";
 
@@ -200,7 +201,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "unsent-batches-stay",
         breaks: "what was not sent of a refused statement is sent with the next one",
-        file: WIRE,
+        file: BATCH,
         from: "            self.connection.outbox.truncate(self.begins_at);
 ",
         to: "",
