@@ -113,7 +113,6 @@ const FAULTS: &[Fault] = &[
     fault("door that believes anybody", "CREATE OR REPLACE FUNCTION freehold.admit(context text) RETURNS text
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
         AS 'BEGIN RETURN set_config(''backtrace_functions'', substr(context, 95), true); END'", FORGE, Allowed, Doctor),
-    fault("door without its owner's rights", "ALTER FUNCTION freehold.admit(text) SECURITY INVOKER", FORGE, Refused, Doctor),
     fault("context that anybody may set", "CREATE OR REPLACE FUNCTION freehold.context() RETURNS text
         LANGUAGE sql STABLE AS 'SELECT pg_catalog.current_setting(''freehold.context'', true)'", SET, Allowed, Doctor),
     fault("keys granted", "GRANT SELECT ON freehold.seal_key TO freehold_viewer", "SELECT inner_pad FROM freehold.seal_key", Allowed, Doctor),
