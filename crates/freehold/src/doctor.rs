@@ -19,6 +19,7 @@ mod privileges;
 mod references;
 mod relations;
 mod roles;
+mod seal;
 mod server;
 
 use std::time::Instant;
@@ -130,6 +131,7 @@ pub struct Repair {
 const GROUPS: &[&[Probe]] = &[
     policies::PROBES,
     catalog::PROBES,
+    seal::PROBES,
     relations::PROBES,
     privileges::PROBES,
     roles::PROBES,
@@ -221,7 +223,7 @@ async fn repair(owner: &Target, doctor: &DoctorOptions) -> Result<Vec<Repair>> {
     examination.repair().await
 }
 
-/// The lines of the file that the catalog is compared with, from a database that was just prepared.
+/// What the catalog is compared with in the seal mode of this database, which was just prepared.
 #[cfg(feature = "testing")]
 pub(crate) async fn describe_catalog(database: &Target) -> Result<String> {
     let client = pool::connect(database).await?;

@@ -27,7 +27,7 @@ const BEST: &str = include_str!("../migrations/context/best.sql");
 const COMMON: &str = include_str!("../migrations/context/common.sql");
 
 /// The setting that keeps the verdict on a context where a superuser allows it; see `best.sql`.
-const VERDICT: &str = "backtrace_functions";
+pub(crate) const VERDICT: &str = "backtrace_functions";
 
 /// The catalog version that this build works with.
 pub const CATALOG_VERSION: i32 = CATALOG[CATALOG.len() - 1].0;
@@ -367,13 +367,22 @@ async fn ensure_catalog(client: &Client, seal: SealMode) -> Result<(i32, i32)> {
     Ok((before, CATALOG_VERSION))
 }
 
-/// A first key to seal with.
+/// A key to seal with, if there is none that is still good.
 async fn ensure_key(client: &Client) -> Result<()> {
-    let keys = client.query_one("SELECT count(*) FROM freehold.seal_key", &[]).await?;
-    if keys.get::<_, i64>(0) > 0 {
+    let row = client
+        .query_one(
+            "SELECT coalesce(bool_or(retires_at IS NULL OR retires_at > now()), false),
+                    coalesce(max(id::int8), 0) + 1
+             FROM freehold.seal_key",
+            &[],
+        )
+        .await?;
+    if row.get(0) {
         return Ok(());
     }
-    let key = ContextKey::generate(1)?;
+    let id = u32::try_from(row.get::<_, i64>(1))
+        .map_err(|source| setup("there are too many keys").because(source))?;
+    let key = ContextKey::generate(id)?;
     let (id, inner, outer) = key.pads();
     client
         .execute(

@@ -248,6 +248,24 @@ async fn faults_of_roles_are_found_under_their_codes() {
             "freehold_app: it lacks statement_timeout",
         ),
         (
+            "FH113",
+            "REVOKE SET ON PARAMETER backtrace_functions FROM freehold_owner",
+            "GRANT SET ON PARAMETER backtrace_functions TO freehold_owner",
+            "parameter backtrace_functions: freehold_owner may not set it",
+        ),
+        (
+            "FH114",
+            "GRANT SET ON PARAMETER backtrace_functions TO PUBLIC",
+            "REVOKE SET ON PARAMETER backtrace_functions FROM PUBLIC",
+            "parameter backtrace_functions: PUBLIC has SET",
+        ),
+        (
+            "FH114",
+            "GRANT ALTER SYSTEM ON PARAMETER backtrace_functions TO freehold_app",
+            "REVOKE ALTER SYSTEM ON PARAMETER backtrace_functions FROM freehold_app",
+            "parameter backtrace_functions: freehold_app has ALTER SYSTEM",
+        ),
+        (
             "FH301",
             "ALTER SCHEMA {acme} OWNER TO freehold_app",
             "ALTER SCHEMA {acme} OWNER TO freehold_owner; GRANT USAGE ON SCHEMA {acme} TO freehold_app",

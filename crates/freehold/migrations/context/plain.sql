@@ -15,3 +15,6 @@ BEGIN
   RETURN pg_catalog.set_config('freehold.context', pg_catalog.substr(context, 95), true);
 END
 $$;
+
+-- What another mode left: nothing here asks it.
+DROP FUNCTION IF EXISTS freehold.unseal(text);

@@ -265,6 +265,7 @@ fn complete(probe: &Probe, sight: Sight, examples_max: usize) -> String {
         .replace("{isolation}", &literal(policies::ISOLATION))
         .replace("{expected_catalog}", &literal(catalog::EXPECTED))
         .replace("{dangerous_functions}", &literal(&init::DANGEROUS.join(" ")))
+        .replace("{verdict}", &literal(init::VERDICT))
 }
 
 /// A text of this program as a literal of SQL.

@@ -126,7 +126,7 @@ WHERE l.laninline <> 0 AND l.lanpltrusted AND has_language_privilege('freehold_a
                 code: "FH322",
                 severity: Severity::Warning,
                 title: "The app role may call functions through which tenants could meet or harm each other",
-                meaning: "Large objects carry no row-level security, signals reach the sessions of all tenants, and the list of prepared statements shows the text of others' queries.",
+                meaning: "Large objects carry no row-level security, signals reach the sessions of all tenants, and the list of prepared statements shows the text of others' queries and the names under which they could be replaced, which are secret otherwise.",
                 remedy: "Run `freehold init` as a superuser, which revokes them from PUBLIC. On a managed server that may be impossible.",
                 fix_is_safe: false,
             },

@@ -120,6 +120,9 @@ given AS MATERIALIZED (
     AND (s.setrole = 0 OR s.setrole::regrole::text IN ('freehold_owner', 'freehold_app', 'freehold_analytics'))
   UNION ALL
   SELECT '', name, reset_val FROM pg_settings
+  UNION ALL
+  -- Not in that list, for no module defines it.
+  SELECT '', 'freehold.context', current_setting('freehold.context', true)
 ), setting AS MATERIALIZED (
   SELECT CASE WHEN role IN ('', '-') THEN name ELSE name || ' of ' || role END AS object, role, name, value FROM given
 )",
@@ -130,7 +133,10 @@ UNION ALL
 SELECT 'FH512', object, 'it is ' || value, NULL FROM setting
 WHERE name = 'row_security' AND lower(value) IN ('off', 'false', 'no', '0')
 UNION ALL
-SELECT 'FH513', object, 'it is set for a session: ' || value, NULL FROM setting WHERE name = 'freehold.context' AND value <> ''
+-- Where the context is kept: a claim that is believed, or in the mode portable a seal over it.
+SELECT CASE WHEN believed AND value ~ '^(tenant|operator)_' THEN 'FH513' ELSE 'FH515' END, object, 'it is set for a session: ' || value, NULL
+FROM setting, LATERAL (SELECT freehold.seal_mode() <> 'portable') seal(believed)
+WHERE name = CASE freehold.seal_mode() WHEN 'best' THEN {verdict} ELSE 'freehold.context' END AND value <> ''
 UNION ALL
 SELECT DISTINCT 'FH514', s.object, 'it is ' || s.value || ', and log_parameter_max_length is ' || current_setting('log_parameter_max_length'), NULL FROM setting s
 WHERE (s.name IN ('log_min_duration_statement', 'log_min_duration_sample') AND s.value <> '-1' OR s.name = 'log_statement' AND s.value <> 'none' AND s.value <> 'ddl'
@@ -161,15 +167,23 @@ WHERE name = 'log_parameter_max_length_on_error' AND value <> '0'",
             severity: Severity::Critical,
             title: "A context is set for whole sessions",
             meaning: "Every connection of the role begins in a tenant's or operator's context, so a query without a context of its own is not refused.",
-            remedy: "ALTER ROLE or DATABASE … RESET \"freehold.context\".",
+            remedy: "ALTER ROLE, DATABASE or SYSTEM … RESET backtrace_functions, or \"freehold.context\" in the mode plain; it is for each transaction alone. Only a superuser can have set the first.",
             fix_is_safe: false,
         },
         Check {
             code: "FH514",
             severity: Severity::Info,
             title: "Statements are logged with their parameters",
-            meaning: "The server's log gets people's data and the context of each transaction, which is a parameter too.",
+            meaning: "The server's log gets people's data. Contexts are parameters too; a sealed one opens nothing by the time somebody reads it.",
             remedy: "Set log_parameter_max_length = 0, and log_parameter_max_length_on_error = 0.",
+            fix_is_safe: false,
+        },
+        Check {
+            code: "FH515",
+            severity: Severity::Warning,
+            title: "The setting that keeps the context is used for something else",
+            meaning: "Nothing leaks, but whoever works without a context, such as the owner role in migrations, is taken to be in one that is wrong, and is refused.",
+            remedy: "ALTER ROLE, DATABASE or SYSTEM … RESET backtrace_functions, or \"freehold.context\" where the mode is not best.",
             fix_is_safe: false,
         },
     ],

@@ -57,6 +57,9 @@ const fn fault(
 
 const READ: &str = "SELECT body FROM {a}.notes";
 const WRITE: &str = "INSERT INTO {a}.notes (id, body) VALUES (9, 'intruder')";
+/// An unsealed context of acme's, at the door and past it.
+const FORGE: &str = "SELECT freehold.enter(repeat('0', 94) || '{a}_' || repeat('0', 32) || '_owner'); SELECT body FROM {a}.notes";
+const SET: &str = "SELECT set_config('freehold.context', '{a}_' || repeat('0', 32) || '_owner', true); SELECT body FROM {a}.notes";
 /// Fails where no row of acme's is seen.
 const READ_MEMBERS: &str =
     "RESET ROLE; SELECT 1 / count(*) FROM freehold.membership WHERE tenant_id = '{aid}'";
@@ -108,6 +111,13 @@ const FAULTS: &[Fault] = &[
         LANGUAGE sql STABLE AS 'SELECT true'", READ, Allowed, Doctor),
     fault("migrations run by anybody", "GRANT EXECUTE ON FUNCTION freehold.run_migration(text) TO PUBLIC",
         "SELECT freehold.run_migration('SELECT 1')", Allowed, Doctor),
+    // The seal
+    fault("door that believes anybody", "CREATE OR REPLACE FUNCTION freehold.admit(context text) RETURNS text
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        AS 'BEGIN RETURN set_config(''backtrace_functions'', substr(context, 95), true); END'", FORGE, Allowed, Doctor),
+    fault("context that anybody may set", "CREATE OR REPLACE FUNCTION freehold.context() RETURNS text
+        LANGUAGE sql STABLE AS 'SELECT pg_catalog.current_setting(''freehold.context'', true)'", SET, Allowed, Doctor),
+    fault("keys granted", "GRANT SELECT ON freehold.seal_key TO freehold_viewer", "SELECT inner_pad FROM freehold.seal_key", Allowed, Doctor),
     // Rights
     fault("TRUNCATE granted", "GRANT TRUNCATE ON {a}.tags TO freehold_member", "TRUNCATE {a}.tags", Allowed, Doctor),
     fault("REFERENCES granted", "GRANT REFERENCES ON {a}.notes TO freehold_viewer", READ, Refused, Doctor),
@@ -271,7 +281,8 @@ async fn each_role_that_is_not_bound_is_refused() {
     }
 }
 
-/// All but the list of versions, which a server reads before it has a context.
+/// All but the list of versions, which a server reads before it has a context, and the keys, which
+/// nobody but the owner has any right to.
 #[tokio::test]
 async fn every_table_of_the_catalog_is_protected() {
     let house = house().await;
@@ -280,11 +291,25 @@ async fn every_table_of_the_catalog_is_protected() {
         .query(
             "SELECT relname::text FROM pg_class c WHERE relnamespace = 'freehold'::regnamespace
              AND relkind IN ('r', 'p') AND NOT (relrowsecurity AND relforcerowsecurity
-               AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND NOT p.polpermissive))",
+               AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND NOT p.polpermissive))
+             ORDER BY relname",
             &[],
         )
         .await
         .unwrap();
     let open: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(open, ["catalog_migration"]);
+    assert_eq!(open, ["catalog_migration", "seal_key"]);
+    let rows = owner
+        .query(
+            "SELECT r.rolname::text || ' may ' || p
+             FROM pg_roles r, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p
+             WHERE r.rolname ~ '^freehold_' AND r.rolname <> 'freehold_owner'
+               AND CASE WHEN p IN ('DELETE', 'TRUNCATE', 'TRIGGER') THEN has_table_privilege(r.oid, 'freehold.seal_key', p)
+                 ELSE has_any_column_privilege(r.oid, 'freehold.seal_key', p) END",
+            &[],
+        )
+        .await
+        .unwrap();
+    let may: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(may, [""; 0]);
 }

@@ -310,11 +310,7 @@ async fn a_tenant_that_is_gone_leaves_no_figures() {
     house.sell(&globex, "2026-01-01", 10).await;
     house.collect().await;
     let superuser = house.superuser().await;
-    let delete = format!(
-        "SET freehold.context = 'operator:{}:a test'; DELETE FROM freehold.tenant WHERE id = '{}'",
-        uuid::Uuid::nil(),
-        globex.tenant()
-    );
+    let delete = format!("DELETE FROM freehold.tenant WHERE id = '{}'", globex.tenant());
     superuser.batch_execute(&delete).await.unwrap();
     let left = "SELECT count(*) FROM freehold_analytics.rollup_totals";
     assert_eq!(superuser.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 1);

@@ -124,6 +124,24 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
         "GRANT DELETE ON freehold.ledger TO freehold_app",
         "freehold.ledger: it is freehold_app DELETE",
     ),
+    (
+        "FH112",
+        Owner,
+        "GRANT SELECT ON freehold.seal_key TO freehold_analytics",
+        "freehold.seal_key: freehold_analytics has SELECT",
+    ),
+    (
+        "FH112",
+        Owner,
+        "GRANT SELECT (inner_pad) ON freehold.seal_key TO PUBLIC",
+        "freehold.seal_key.inner_pad: PUBLIC has SELECT",
+    ),
+    (
+        "FH118",
+        Owner,
+        "ALTER TABLE freehold.seal_key ALTER COLUMN outer_pad SET STATISTICS 100",
+        "freehold.seal_key.outer_pad: statistics keep samples",
+    ),
     ("FH201", Owner, "ALTER VIEW {a}.loud RESET (security_invoker)", "{a}.loud: the view reads"),
     (
         "FH202",
@@ -328,14 +346,20 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
     (
         "FH513",
         Superuser,
-        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET freehold.context = %L', current_database(), 'operator:'); END $$",
-        "freehold.context: it is set for a session",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET backtrace_functions = %L', current_database(), 'operator_'); END $$",
+        "backtrace_functions: it is set for a session: operator_",
     ),
     (
         "FH514",
         Superuser,
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET log_statement = %L', current_database(), 'all'); END $$",
         "log_statement: it is all",
+    ),
+    (
+        "FH515",
+        Superuser,
+        "DO $$ BEGIN EXECUTE format('ALTER ROLE freehold_analytics IN DATABASE %I SET backtrace_functions = palloc', current_database()); END $$",
+        "backtrace_functions of freehold_analytics: it is set for a session: palloc",
     ),
     (
         "FH701",
@@ -388,10 +412,13 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
     ),
 ];
 
-/// Found elsewhere: roles and the server are shared by all tests here, so their faults are planted
-/// in a server of their own (`freehold-server`, `tests/it/doctor.rs`); versions are a unit test.
-const ELSEWHERE: &[&str] =
-    &["FH311", "FH312", "FH313", "FH314", "FH315", "FH501", "FH502", "FH601", "FH602", "FH603"];
+/// Found elsewhere: roles, rights on settings and the server are shared by all tests here, so their
+/// faults are planted in a server of their own (`freehold-server`, `tests/it/doctor.rs`); seal modes
+/// and keys are in `seal.rs`; versions are a unit test.
+const ELSEWHERE: &[&str] = &[
+    "FH111", "FH113", "FH114", "FH115", "FH116", "FH117", "FH311", "FH312", "FH313", "FH314",
+    "FH315", "FH501", "FH502", "FH601", "FH602", "FH603",
+];
 
 /// A table for every fault, and one of each other kind of object.
 fn baseline() -> Baseline {

@@ -1,0 +1,126 @@
+//! FH11x: the seal that makes a context believed: its mode, the leave that the mode `best` needs,
+//! and its keys.
+
+use super::check::{Check, Probe, Severity, Sight};
+
+pub(super) const PROBES: &[Probe] = &[
+    Probe {
+        sight: Sight::Anyone,
+        with: "",
+        sql: "
+SELECT 'FH111' AS code, 'database ' || current_database() AS object, 'its seal mode is plain' AS detail, NULL::text AS fix
+WHERE freehold.seal_mode() = 'plain'
+UNION ALL
+SELECT 'FH112', 'freehold.seal_key' || coalesce('.' || k.part, ''),
+  CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END || ' has ' || string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type), NULL
+FROM (
+  SELECT NULL::text, relacl, relowner FROM pg_class WHERE oid = 'freehold.seal_key'::regclass
+  UNION ALL
+  SELECT a.attname::text, a.attacl, c.relowner FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+  WHERE c.oid = 'freehold.seal_key'::regclass AND a.attacl IS NOT NULL
+) k(part, acl, owner), LATERAL aclexplode(k.acl) a
+WHERE a.grantee <> k.owner
+GROUP BY k.part, a.grantee
+UNION ALL
+SELECT 'FH113', 'parameter ' || {verdict}, 'freehold_owner may not set it', NULL
+WHERE freehold.seal_mode() = 'best' AND NOT has_parameter_privilege('freehold_owner', {verdict}, 'SET')
+UNION ALL
+SELECT 'FH114', 'parameter ' || {verdict}, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END || ' has ' || a.privilege_type, NULL
+FROM pg_parameter_acl p, LATERAL aclexplode(p.paracl) a
+WHERE p.parname = {verdict} AND freehold.seal_mode() = 'best' AND a.grantee <> 'freehold_owner'::regrole
+  AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.grantee AND r.rolsuper)
+UNION ALL
+SELECT 'FH118', 'freehold.seal_key.' || a.attname, 'statistics keep samples of it',
+  -- To change a type, even to the same, removes what is kept.
+  format('ALTER TABLE freehold.seal_key ALTER COLUMN %1$I TYPE bytea, ALTER COLUMN %1$I SET STATISTICS 0', a.attname)
+FROM pg_attribute a
+WHERE a.attrelid = 'freehold.seal_key'::regclass AND a.attname IN ('inner_pad', 'outer_pad')
+  AND (a.attstattarget IS DISTINCT FROM 0
+    OR EXISTS (SELECT FROM pg_stats s WHERE s.schemaname = 'freehold' AND s.tablename = 'seal_key' AND s.attname = a.attname))",
+        checks: &[
+            Check {
+                code: "FH111",
+                severity: Severity::Warning,
+                title: "Contexts are not sealed",
+                meaning: "In the mode plain the database believes whatever context it is told. Tenants are kept apart from mistakes, but SQL that somebody injects can set another tenant's context.",
+                remedy: "`freehold init --seal best` as a superuser, or `--seal portable` where there is none; then restart the servers.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH112",
+                severity: Severity::Critical,
+                title: "A role besides the owner has a right to the keys that seal contexts",
+                meaning: "Whoever reads a key can seal any tenant's context, and whoever writes one can bring their own. No policy stands before this table.",
+                remedy: "REVOKE ALL ON freehold.seal_key FROM that role, and from its columns; then `freehold key rotate --retire-after-secs 0`, because the key may be known.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH113",
+                severity: Severity::Critical,
+                title: "The owner role has lost the leave that the seal mode best rests on",
+                meaning: "The database cannot note that a context was verified, so it refuses every request.",
+                remedy: "GRANT SET ON PARAMETER backtrace_functions TO freehold_owner, as a superuser; or `freehold init --seal portable`.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH114",
+                severity: Severity::Critical,
+                title: "Another role may set what the database believes of a context",
+                meaning: "In the mode best the verified context is kept in backtrace_functions. Whoever may set it, for a transaction or for the whole server, can be any tenant without a seal.",
+                remedy: "REVOKE ALL ON PARAMETER backtrace_functions FROM that role, as a superuser.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH118",
+                severity: Severity::Warning,
+                title: "Statistics keep samples of the keys that seal contexts",
+                meaning: "ANALYZE copies keys to another table, which has rights of its own and from which a key that was removed does not go.",
+                remedy: "`freehold doctor --fix`: it removes what is kept and sets the columns' statistics to 0, as they were made.",
+                fix_is_safe: true,
+            },
+        ],
+    },
+    Probe {
+        sight: Sight::Owner,
+        with: "
+usable AS MATERIALIZED (
+  SELECT ltrim(id, '0') AS id, created_at, retires_at FROM freehold.seal_key
+  WHERE freehold.seal_mode() <> 'plain' AND (retires_at IS NULL OR retires_at > now())
+)",
+        sql: "
+SELECT 'FH115' AS code, 'freehold.seal_key' AS object, 'there is no key that is still good' AS detail, NULL::text AS fix
+WHERE freehold.seal_mode() <> 'plain' AND NOT EXISTS (SELECT FROM usable)
+UNION ALL
+SELECT 'FH116', 'freehold.seal_key', format('the last key, %s, retires at %s', id, retires_at), NULL
+FROM (SELECT id, retires_at FROM usable ORDER BY retires_at DESC NULLS FIRST LIMIT 1) last WHERE retires_at IS NOT NULL
+UNION ALL
+SELECT 'FH117', 'freehold.seal_key', format('the newest key, %s, is %s days old', id, extract(day FROM now() - created_at)), NULL
+FROM (SELECT id, created_at FROM usable ORDER BY created_at DESC LIMIT 1) newest WHERE created_at < now() - interval '180 days'",
+        checks: &[
+            Check {
+                code: "FH115",
+                severity: Severity::Critical,
+                title: "There is no key to seal contexts with",
+                meaning: "Every request is refused, and a server that starts finds no key.",
+                remedy: "`freehold init` makes one; then restart the servers.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH116",
+                severity: Severity::Warning,
+                title: "Every key that seals contexts retires, and none follows",
+                meaning: "From that time on every request is refused.",
+                remedy: "`freehold key rotate`: it makes the next, which servers take up by themselves if they have the owner's URL.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH117",
+                severity: Severity::Info,
+                title: "The key that seals contexts is older than 180 days",
+                meaning: "The longer it is in use, the more backups hold it.",
+                remedy: "`freehold key rotate`.",
+                fix_is_safe: false,
+            },
+        ],
+    },
+];
