@@ -200,7 +200,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "unsent-batches-stay",
         breaks: "what was not sent of a refused statement is sent with the next one",
-        file: WIRE,
+        file: "crates/freehold/src/wire/batch.rs",
         from: "            self.connection.outbox.truncate(self.begins_at);
 ",
         to: "",
