@@ -106,15 +106,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         survives_because: None,
     },
     Mutant {
-        name: "seals-bind-half-the-message",
-        breaks: "the seal does not cover the claim",
-        file: VERIFY_SQL,
-        from: "pg_catalog.convert_to(pg_catalog.substr(context, 65), 'UTF8')",
-        to: "pg_catalog.convert_to(pg_catalog.substr(context, 65, 30), 'UTF8')",
-        tests: Library(&["sealing::a_context_is_believed_only_as_it_was_sealed", "sealing::keys_change_under_running_servers_and_retire"]),
-        survives_because: None,
-    },
-    Mutant {
         name: "servers-seal-for-any-session",
         breaks: "a server's contexts open their tenant in every session",
         file: "crates/freehold/src/pool.rs",
