@@ -54,7 +54,6 @@ async fn sql_in_a_tenants_context_gets_its_own_rollup_rows_and_nothing_published
             "COPY freehold_analytics.rollup_totals TO '/tmp/stolen'",
             "REFRESH MATERIALIZED VIEW freehold_analytics.fleet_totals",
             "SELECT freehold.refresh_analytics('totals')",
-            "SELECT freehold.forget_analytics()",
             "INSERT INTO freehold_analytics.rollup_totals VALUES (gen_random_uuid(), '2026-01-01', 1, 1, 1)",
             "UPDATE freehold_analytics.rollup_totals SET cents = 0",
             "DELETE FROM freehold_analytics.rollup_totals",
