@@ -77,12 +77,12 @@ const FAULTS: &[Fault] = &[
         CREATE POLICY tenant_isolation ON {a}.notes AS RESTRICTIVE FOR SELECT USING ((SELECT freehold.require_tenant('{aid}')))",
         WRITE, Allowed, Readiness),
     fault("policy with another tenant's id", "ALTER POLICY tenant_isolation ON {a}.notes
-        USING ((SELECT freehold.require_tenant('{gid}'))) WITH CHECK ((SELECT freehold.require_tenant('{gid}')))", READ, Allowed, Doctor),
-    fault("policy that is always true", "ALTER POLICY tenant_isolation ON {a}.notes USING (true) WITH CHECK (true)", READ, Allowed, Doctor),
-    fault("policy that checks no new row", "ALTER POLICY tenant_isolation ON {a}.notes WITH CHECK (true)", WRITE, Allowed, Doctor),
-    fault("policy for one role", "ALTER POLICY tenant_isolation ON {a}.notes TO freehold_analytics", READ, Allowed, Doctor),
+        USING ((SELECT freehold.require_tenant('{gid}'))) WITH CHECK ((SELECT freehold.require_tenant('{gid}')))", READ, Allowed, Readiness),
+    fault("policy that is always true", "ALTER POLICY tenant_isolation ON {a}.notes USING (true) WITH CHECK (true)", READ, Allowed, Readiness),
+    fault("policy that checks no new row", "ALTER POLICY tenant_isolation ON {a}.notes WITH CHECK (true)", WRITE, Allowed, Readiness),
+    fault("policy for one role", "ALTER POLICY tenant_isolation ON {a}.notes TO freehold_analytics", READ, Allowed, Readiness),
     fault("another policy that opens", "CREATE POLICY open ON {a}.notes USING (true) WITH CHECK (true)", READ, Refused, Doctor),
-    fault("owner that is not ours", "ALTER TABLE {a}.notes OWNER TO postgres", READ, Refused, Doctor),
+    fault("owner that is not ours", "ALTER TABLE {a}.notes OWNER TO postgres", READ, Refused, Readiness),
     // Relations that no policy protects
     fault("table without a policy", "CREATE TABLE {a}.bare (id int); GRANT SELECT ON {a}.bare TO freehold_viewer",
         "SELECT * FROM {a}.bare", Allowed, Readiness),
@@ -94,46 +94,47 @@ const FAULTS: &[Fault] = &[
     fault("inheriting table without a policy", "CREATE TABLE {a}.child () INHERITS ({a}.notes); GRANT SELECT ON {a}.child TO freehold_viewer",
         "SELECT * FROM {a}.child", Allowed, Readiness),
     fault("view of a superuser's", "CREATE VIEW {a}.loud AS SELECT * FROM {a}.notes; GRANT SELECT ON {a}.loud TO freehold_viewer",
-        "SELECT * FROM {a}.loud", Allowed, Doctor),
+        "SELECT * FROM {a}.loud", Allowed, Readiness),
     fault("view of the owner's", "SET LOCAL ROLE freehold_owner; CREATE VIEW {a}.loud AS SELECT * FROM {a}.notes;
-        GRANT SELECT ON {a}.loud TO freehold_viewer", "SELECT * FROM {a}.loud", Refused, Doctor),
+        GRANT SELECT ON {a}.loud TO freehold_viewer", "SELECT * FROM {a}.loud", Refused, Readiness),
     fault("materialized view granted", "CREATE MATERIALIZED VIEW {a}.loud AS SELECT * FROM {a}.notes; GRANT SELECT ON {a}.loud TO freehold_viewer",
-        "SELECT * FROM {a}.loud", Allowed, Doctor),
+        "SELECT * FROM {a}.loud", Allowed, Readiness),
     // Functions
     fault("function of a superuser's", "CREATE FUNCTION {a}.loud() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER AS 'SELECT body FROM {a}.notes'",
-        "SELECT {a}.loud()", Allowed, Doctor),
+        "SELECT {a}.loud()", Allowed, Readiness),
     fault("function of the owner's", "SET LOCAL ROLE freehold_owner;
         CREATE FUNCTION {a}.loud() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER AS 'SELECT body FROM {a}.notes'",
         "SELECT {a}.loud()", Refused, Doctor),
     fault("policy's function that says yes", "CREATE OR REPLACE FUNCTION freehold.require_tenant(tenant uuid) RETURNS boolean
-        LANGUAGE sql STABLE AS 'SELECT true'", READ, Allowed, Doctor),
+        LANGUAGE sql STABLE AS 'SELECT true'", READ, Allowed, Readiness),
     fault("policy's exceptions for everybody", "CREATE OR REPLACE FUNCTION freehold.pass_or_refuse(context text, tenant uuid) RETURNS boolean
-        LANGUAGE sql STABLE AS 'SELECT true'", READ, Allowed, Doctor),
+        LANGUAGE sql STABLE AS 'SELECT true'", READ, Allowed, Readiness),
     fault("migrations run by anybody", "GRANT EXECUTE ON FUNCTION freehold.run_migration(text) TO PUBLIC",
         "SELECT freehold.run_migration('SELECT 1')", Allowed, Doctor),
     // The seal
     fault("door that believes anybody", "CREATE OR REPLACE FUNCTION freehold.admit(context text) RETURNS text
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-        AS 'BEGIN RETURN set_config(''backtrace_functions'', substr(context, 95), true); END'", FORGE, Allowed, Doctor),
+        AS 'BEGIN RETURN set_config(''backtrace_functions'', substr(context, 95), true); END'", FORGE, Allowed, Readiness),
     fault("context that anybody may set", "CREATE OR REPLACE FUNCTION freehold.context() RETURNS text
-        LANGUAGE sql STABLE AS 'SELECT pg_catalog.current_setting(''freehold.context'', true)'", SET, Allowed, Doctor),
-    fault("keys granted", "GRANT SELECT ON freehold.seal_key TO freehold_viewer", "SELECT inner_pad FROM freehold.seal_key", Allowed, Doctor),
+        LANGUAGE sql STABLE AS 'SELECT pg_catalog.current_setting(''freehold.context'', true)'", SET, Allowed, Readiness),
+    fault("keys granted", "GRANT SELECT ON freehold.seal_key TO freehold_viewer", "SELECT inner_pad FROM freehold.seal_key", Allowed, Readiness),
     // Rights
     fault("TRUNCATE granted", "GRANT TRUNCATE ON {a}.tags TO freehold_member", "TRUNCATE {a}.tags", Allowed, Doctor),
     fault("REFERENCES granted", "GRANT REFERENCES ON {a}.notes TO freehold_viewer", READ, Refused, Doctor),
-    fault("table granted to PUBLIC", "GRANT ALL ON {a}.notes TO PUBLIC", "RESET ROLE; SELECT 1 / count(*) FROM {a}.notes", Refused, Doctor),
+    fault("table granted to PUBLIC", "GRANT ALL ON {a}.notes TO PUBLIC", "RESET ROLE; SELECT 1 / count(*) FROM {a}.notes", Refused, Readiness),
     fault("table granted to the app role", "GRANT SELECT ON {a}.notes TO freehold_app", "RESET ROLE; SELECT 1 / count(*) FROM {a}.notes", Refused, Doctor),
     fault("sequence granted", "GRANT USAGE ON SEQUENCE {a}.notes_id_seq TO freehold_member", "SELECT nextval('{a}.notes_id_seq')", Allowed, Doctor),
-    fault("CREATE in a tenant's schema", "GRANT CREATE ON SCHEMA {a} TO freehold_viewer", "CREATE TABLE {a}.mine (id int)", Allowed, Doctor),
-    fault("CREATE in public", "GRANT CREATE ON SCHEMA public TO PUBLIC", "CREATE TABLE public.mine (id int)", Allowed, Doctor),
+    fault("CREATE in a tenant's schema", "GRANT CREATE ON SCHEMA {a} TO freehold_viewer", "CREATE TABLE {a}.mine (id int)", Allowed, Readiness),
+    fault("CREATE in public", "GRANT CREATE ON SCHEMA public TO PUBLIC", "CREATE TABLE public.mine (id int)", Allowed, Readiness),
     fault("TEMPORARY granted", "DO $$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO PUBLIC', current_database()); END $$",
         "CREATE TEMP TABLE notes (id int)", Allowed, Doctor),
     fault("large objects granted", "GRANT EXECUTE ON FUNCTION lo_from_bytea(oid, bytea) TO PUBLIC", "SELECT lo_from_bytea(0, 'a drop box')", Allowed, Doctor),
     fault("signals granted", "GRANT EXECUTE ON FUNCTION pg_terminate_backend(int, bigint) TO PUBLIC",
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE false", Allowed, Doctor),
     fault("DO blocks granted", "GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC", "DO $$ BEGIN NULL; END $$", Allowed, Doctor),
-    fault("statistics granted", "GRANT SELECT ON pg_catalog.pg_statistic TO PUBLIC", "SELECT stavalues1 FROM pg_statistic", Allowed, Doctor),
-    fault("analytics may write", "GRANT INSERT, UPDATE, DELETE ON {a}.notes TO freehold_analytics", READ, Refused, Doctor),
+    // Survives: the doctor does not ask who may read PostgreSQL's own tables.
+    fault("statistics granted", "GRANT SELECT ON pg_catalog.pg_statistic TO PUBLIC", "SELECT stavalues1 FROM pg_statistic", Allowed, Nobody),
+    fault("analytics may write", "GRANT INSERT, UPDATE, DELETE ON {a}.notes TO freehold_analytics", READ, Refused, Readiness),
     fault("rights by default", "ALTER DEFAULT PRIVILEGES FOR ROLE freehold_owner GRANT ALL ON TABLES TO PUBLIC", READ, Refused, Doctor),
     // Owners
     fault("app role owns a table", "ALTER TABLE {a}.notes OWNER TO freehold_app",
@@ -146,17 +147,18 @@ const FAULTS: &[Fault] = &[
     fault("a tenant's role owns a table", "ALTER TABLE {a}.notes OWNER TO freehold_viewer",
         "ALTER TABLE {a}.notes DISABLE ROW LEVEL SECURITY", Allowed, Start),
     // The catalog
-    fault("catalog's security disabled", "ALTER TABLE freehold.membership DISABLE ROW LEVEL SECURITY", READ_MEMBERS, Allowed, Doctor),
-    fault("catalog's security not forced", "ALTER TABLE freehold.membership NO FORCE ROW LEVEL SECURITY", READ_MEMBERS, Refused, Doctor),
-    fault("catalog's policy dropped", "DROP POLICY tenant_scope ON freehold.membership", READ_MEMBERS, Allowed, Doctor),
+    fault("catalog's security disabled", "ALTER TABLE freehold.membership DISABLE ROW LEVEL SECURITY", READ_MEMBERS, Allowed, Readiness),
+    fault("catalog's security not forced", "ALTER TABLE freehold.membership NO FORCE ROW LEVEL SECURITY", READ_MEMBERS, Refused, Readiness),
+    fault("catalog's policy dropped", "DROP POLICY tenant_scope ON freehold.membership", READ_MEMBERS, Allowed, Readiness),
     fault("catalog granted to tenants' roles", "GRANT SELECT ON freehold.credential TO freehold_viewer",
         "SELECT 1 / count(*) FROM freehold.credential", Refused, Doctor),
-    fault("servers are told nothing", "ALTER TABLE freehold.tenant DISABLE TRIGGER notify", READ, Refused, Doctor),
+    // Survives: the doctor does not look at the catalog's triggers.
+    fault("servers are told nothing", "ALTER TABLE freehold.tenant DISABLE TRIGGER notify", READ, Refused, Nobody),
     // Between schemas
     fault("foreign key across tenants", "INSERT INTO {a}.notes (id, body) VALUES (77, 'is it there?');
         ALTER TABLE {g}.tags DROP CONSTRAINT tags_note_id_fkey, ADD FOREIGN KEY (note_id) REFERENCES {a}.notes",
-        "INSERT INTO {g}.tags VALUES (77, 'yes')", Allowed, Doctor),
-    fault("schema without a tenant", "CREATE SCHEMA tenant_00000000000000000000000000000001", READ, Refused, Doctor),
+        "INSERT INTO {g}.tags VALUES (77, 'yes')", Allowed, Readiness),
+    fault("schema without a tenant", "CREATE SCHEMA tenant_00000000000000000000000000000001", READ, Refused, Readiness),
     fault("tenant without a schema", "DROP SCHEMA {a} CASCADE", READ, Refused, Doctor),
 ];
 
