@@ -12,7 +12,7 @@ use freehold::{Freehold, Options, TenantId};
 
 use crate::support::{House, connect, house, operator, outcome};
 use Attack::{Allowed, Refused};
-use Seen::{Doctor, Readiness, Start};
+use Seen::{Doctor, Nobody, Readiness, Start};
 
 struct Fault {
     name: &'static str,
