@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use freehold::{Freehold, Options, PoolLimits, TenantContext};
+use freehold::{Freehold, Options, PoolLimits, SealMode, TenantContext};
 use futures_util::future::try_join_all;
 use tokio_postgres::{Client, Statement};
 
@@ -87,6 +87,8 @@ struct Query {
 pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec<Row>> {
     let tenants_max = TENANTS.into_iter().max().unwrap_or(1);
     let fleet = Fleet::with_orders(admin_url, tenants_max).await?;
+    // The usual idiom cannot seal, so nobody does here; `seal` says what a seal adds.
+    fleet.database.change_seal(SealMode::Plain).await?;
     let mut cases = Vec::new();
     for connections in CONNECTIONS {
         eprintln!("warming up {connections} connections of each kind");
@@ -118,9 +120,9 @@ impl Stage {
                 qualified: page_of_orders(&format!("{schema}.orders")),
                 search_path: format!("{schema}, public, pg_temp"),
                 claim: format!(
-                    "tenant:{}:{}:{}",
-                    context.tenant(),
-                    context.actor().id,
+                    "tenant_{}_{}_{}",
+                    context.tenant().as_uuid().simple(),
+                    context.actor().id.as_uuid().simple(),
                     context.role().as_str()
                 ),
             });
