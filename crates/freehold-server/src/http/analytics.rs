@@ -139,7 +139,7 @@ impl From<OwnAnalytics> for DefinitionBody {
 /// List the definitions in the order of their names: for operators with what is published, for
 /// members with the age of their own figures.
 #[utoipa::path(get, path = "/v1/analytics", tag = "analytics",
-    responses((status = 200, body = DefinitionPage), (status = 401, body = Problem)))]
+    responses((status = 200, body = DefinitionPage), (status = 401, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
     AnyCaller(caller): AnyCaller,
@@ -159,17 +159,23 @@ pub(super) async fn list(
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FiguresQuery {
     /// `next` of the page before.
+    #[param(nullable = false, required = false)]
     after: Option<String>,
-    /// How many rows at most, up to 200.
+    /// How many rows at most; a page has 1 to 200.
+    #[param(default = 50, nullable = false, required = false)]
     limit: Option<i64>,
     /// `desc`, the newest first, unless `asc` is asked for.
+    #[param(inline, nullable = false, required = false)]
     order: Option<Order>,
     /// For operators: `tenant`, to get the rows of each instead of totals.
+    #[param(inline, nullable = false, required = false)]
     by: Option<By>,
     /// The rows of one tenant, by its id; for members, their own.
+    #[param(nullable = false, required = false)]
     tenant: Option<String>,
 }
 
@@ -191,8 +197,8 @@ pub(super) enum By {
     responses((status = 200, body = FiguresBody, headers(
                  ("X-Analytics-As-Of" = String, description = "As `as_of`"),
                  ("X-Analytics-Coverage" = String, description = "Fresh tenants of all active ones, such as 499/500; for operators"))),
-              (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem),
-              (status = 404, body = Problem)))]
+              (status = 400, response = Problem), (status = 401, response = Problem), (status = 403, response = Problem),
+              (status = 404, response = Problem)))]
 pub(super) async fn get(
     State(state): State<AppState>,
     AnyCaller(caller): AnyCaller,

@@ -114,7 +114,7 @@ pub(super) fn idempotency_key(
 #[serde(deny_unknown_fields)]
 pub(super) struct PageQuery {
     /// Begin after this one: the last of the page before.
-    #[param(nullable = false, required = false)]
+    #[param(pattern = r"^[^\x00]*$", nullable = false, required = false)]
     pub(super) after: Option<String>,
     /// How many at most; a page has 1 to 200.
     #[param(default = 50, nullable = false, required = false)]

@@ -13,15 +13,23 @@ use super::error::Problem;
 use super::state::AppState;
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ViolationQuery {
     /// Only those that this tenant made, and those that were directed at it.
+    #[param(nullable = false, required = false)]
     tenant: Option<Uuid>,
-    /// context_refused, token_tenant_mismatch, wrong_scope, write_refused, forged_token
+    #[param(
+        pattern = "^(context_refused|token_tenant_mismatch|wrong_scope|write_refused|forged_token)$",
+        nullable = false,
+        required = false
+    )]
     kind: Option<String>,
     /// Begin after this one: the last of the page before.
+    #[param(nullable = false, required = false)]
     after: Option<Uuid>,
-    /// How many at most, up to 200.
+    /// How many at most; a page has 1 to 200.
+    #[param(default = 50, nullable = false, required = false)]
     limit: Option<i64>,
 }
 
@@ -82,7 +90,7 @@ pub(super) struct ViolationPage {
 
 /// List violations from the newest to the oldest. One appears a moment after it happened.
 #[utoipa::path(get, path = "/v1/violations", tag = "violations", params(ViolationQuery),
-    responses((status = 200, body = ViolationPage), (status = 400, body = Problem), (status = 403, body = Problem)))]
+    responses((status = 200, body = ViolationPage), (status = 400, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
     OperatorCaller(operator): OperatorCaller,
