@@ -15,9 +15,11 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 BASELINE = PROJECT / "demo" / "migrations"
+ANALYTICS = PROJECT / "demo" / "analytics"
 TENANTS = ("acme", "globex")
 OPERATOR = "operator@freehold.example"
 PASSWORD = "freehold-outside"
@@ -25,7 +27,7 @@ READY_SECS = 30
 STOP_SECS = 20
 
 CUSTOMERS = [
-    {"full_name": name, "email": f"{name.split()[0].lower()}@example.com", "city": city, "country_code": code}
+    {"id": str(uuid.uuid4()), "full_name": name, "email": f"{name.split()[0].lower()}@example.com", "city": city, "country_code": code}
     for name, city, code in [("Ada Lind", "Berlin", "DE"), ("Bo Chen", "Boston", "US"), ("Cy Moreau", "Lyon", "FR")]
 ]
 PRODUCTS = [
@@ -78,6 +80,8 @@ def serve(binary):
             token = service.sign_in(f"owner@{slug}.example")
             service.insert("customers", CUSTOMERS, token)
             service.insert("products", PRODUCTS, token)
+            service.insert("orders", [{"customer_id": row["id"]} for row in CUSTOMERS], token)
+        run(binary, "analytics", "run", env=environment)
         yield service
         if server.poll() is not None:
             raise SystemExit(f"the server ended by itself with code {server.returncode}; see {log}")
@@ -95,20 +99,23 @@ def prepare(binary):
     admin = os.environ["DATABASE_URL"]
     # Settings of the caller's own are none of this service's.
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    passwords = {role: secrets.token_hex(16) for role in ("app", "owner")}
+    passwords = {role: secrets.token_hex(16) for role in ("app", "owner", "analytics")}
     run(binary, "init", "--baseline", str(BASELINE), env=environment | {
         "DATABASE_URL": admin,
         "FREEHOLD_APP_PASSWORD": passwords["app"],
         "FREEHOLD_OWNER_PASSWORD": passwords["owner"],
+        "FREEHOLD_ANALYTICS_PASSWORD": passwords["analytics"],
     })
     environment |= {
         "DATABASE_URL": as_role(admin, "freehold_app", passwords["app"]),
         "DATABASE_OWNER_URL": as_role(admin, "freehold_owner", passwords["owner"]),
+        "DATABASE_ANALYTICS_URL": as_role(admin, "freehold_analytics", passwords["analytics"]),
         "FREEHOLD_PASSWORD": PASSWORD,
     }
     for slug in TENANTS:
         run(binary, "tenant", "create", slug, "--owner", f"owner@{slug}.example", env=environment)
     run(binary, "operator", "create", OPERATOR, env=environment)
+    run(binary, "analytics", "apply", "--folder", str(ANALYTICS), env=environment)
     return environment | {
         "JWT_SECRET": secrets.token_hex(32),
         # A tool that guesses all the time is to meet the service, not its limiter.
