@@ -149,6 +149,9 @@ async fn whole(fleet: &Fleet, tokens: AccessTokens) -> Result<Router> {
         max_concurrent_requests: 2048,
         max_page_rows: 1000,
         trust_forwarded_for: false,
+        outage_secs: 1,
+        startup_secs: 10,
+        drain_secs: 0,
         shutdown_secs: 10,
     };
     Ok(router(AppState::new(fleet.freehold.clone(), sign_in, &settings, false).await?))

@@ -276,7 +276,24 @@ pub struct HttpSettings {
     #[arg(long, env, value_name = "TRUST_FORWARDED_FOR", default_value_t = false, action = clap::ArgAction::Set)]
     pub trust_forwarded_for: bool,
 
-    /// Seconds that requests under way may take to finish at shutdown
+    /// Seconds that the database may be away before this server says it is not ready; each server adds
+    /// up to as many of its own accord, so that not all say so at once
+    #[arg(long, env, value_name = "OUTAGE_SECS", default_value_t = 5,
+          value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub outage_secs: u64,
+
+    /// Seconds that the database is waited for at the start
+    #[arg(long, env, value_name = "STARTUP_SECS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub startup_secs: u64,
+
+    /// Seconds after SIGTERM in which this server says it is not ready and serves on, so that a
+    /// balancer notices and sends requests elsewhere; SIGINT ends it without
+    #[arg(long, env, value_name = "DRAIN_SECS", default_value_t = 5,
+          value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub drain_secs: u64,
+
+    /// Seconds that requests under way may then take to finish
     #[arg(long, env, value_name = "SHUTDOWN_SECS", default_value_t = 10,
           value_parser = clap::value_parser!(u64).range(0..=600))]
     pub shutdown_secs: u64,

@@ -194,6 +194,7 @@ async fn look(
     let sight = if owner.is_some() { Sight::Owner } else { Sight::Anyone };
     let target = owner.unwrap_or(app);
     let mut examination = Examination::begin(pool::connect(target).await?, sight, doctor).await?;
+    examination.require_catalog()?;
     // Comparing with the template takes about as long as all the rest, so it gets a connection of
     // its own.
     let mut comparison = Examination::begin(pool::connect(target).await?, sight, doctor).await?;
@@ -216,6 +217,7 @@ async fn repair(owner: &Target, doctor: &DoctorOptions) -> Result<Vec<Repair>> {
     let thorough = DoctorOptions { examples_max: REPAIRS_MAX, ..doctor.clone() };
     let mut examination =
         Examination::begin(pool::connect(owner).await?, Sight::Owner, &thorough).await?;
+    examination.require_catalog()?;
     for probe in probes().filter(|probe| probe.checks.iter().any(|check| check.fix_is_safe)) {
         examination.ask(probe).await?;
     }
@@ -245,7 +247,9 @@ pub(crate) async fn list_critical(app: &Target) -> Result<Vec<String>> {
         probe.sight == Sight::Anyone
             && probe.checks.iter().any(|check| check.severity == Severity::Critical)
     };
-    for probe in probes().filter(is_critical) {
+    // Beside a newer catalog that serves this build, only that build knows what must be in it.
+    let fits = examination.catalog_fits();
+    for probe in probes().filter(is_critical).filter(|probe| fits || !catalog::is_asked_by(probe)) {
         examination.ask(probe).await?;
     }
     let report = examination.end();

@@ -17,7 +17,12 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (2, "seal", include_str!("../migrations/0002_seal.sql")),
     (3, "violations", include_str!("../migrations/0003_violations.sql")),
     (10, "analytics", include_str!("../migrations/0010_analytics.sql")),
+    (60, "upgrades", include_str!("../migrations/0060_upgrades.sql")),
 ];
+
+/// The oldest catalog version whose servers can go on beside this catalog, while they are replaced
+/// one after another. A migration that they could not live with raises it to its own version.
+const SERVES_FROM: i32 = 60;
 
 /// The functions that policies call, replaced at every `init`: first whom to believe, then the rest.
 const VERIFY: &str = include_str!("../migrations/context/verify.sql");
@@ -362,6 +367,12 @@ async fn ensure_catalog(client: &Client, seal: SealMode) -> Result<(i32, i32)> {
             )
             .await?;
     }
+    client
+        .execute(
+            "UPDATE freehold.catalog_migration SET serves_from = $2 WHERE version = $1",
+            &[&CATALOG_VERSION, &SERVES_FROM],
+        )
+        .await?;
     ensure_key(client).await?;
     client.batch_execute("RESET ROLE").await?;
     Ok((before, CATALOG_VERSION))
@@ -409,6 +420,12 @@ fn refuse_newer(version: i32) -> Result<()> {
     Ok(())
 }
 
+/// Whether a newer catalog says that servers of this build may go on beside it.
+async fn serves_us(client: &Client, version: i32) -> Result<bool> {
+    let serves = "SELECT coalesce(serves_from <= $2, false) FROM freehold.catalog_migration WHERE version = $1";
+    Ok(client.query_one(serves, &[&version, &CATALOG_VERSION]).await?.get(0))
+}
+
 /// What the catalog is made by: two builds with the same text make the same catalog.
 #[cfg(feature = "testing")]
 pub(crate) fn catalog_text() -> String {
@@ -429,11 +446,13 @@ pub(crate) async fn check(target: &Target) -> Result<SealMode> {
         return Err(setup("the catalog is missing in this database: run `freehold init` first"));
     }
     let version = find_version(&client).await?;
-    refuse_newer(version)?;
     if version < CATALOG_VERSION {
         return Err(setup(format!(
             "the catalog is at version {version} and this build needs {CATALOG_VERSION}: run `freehold init`"
         )));
+    }
+    if version > CATALOG_VERSION && !serves_us(&client, version).await? {
+        refuse_newer(version)?;
     }
     find_seal_mode(&client).await?.ok_or_else(|| {
         setup("the catalog does not say how contexts are sealed: run `freehold init`")

@@ -465,6 +465,15 @@ impl Freehold {
         init::check(&self.0.app.target()).await.map(drop)
     }
 
+    /// Takes a connection of the pool and asks the database for a sign of life over it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PoolExhausted`] if none came free in time; [`ErrorKind::Unavailable`].
+    pub async fn ping(&self) -> Result<()> {
+        let tx = self.catalog(&OperatorContext::system("a sign of life")).await?;
+        tx.query_and_commit("SELECT 1", &[]).await.map(drop)
+    }
+
     /// How the database takes a context for true, as it was when this server connected.
     pub fn seal_mode(&self) -> SealMode {
         self.0.mode

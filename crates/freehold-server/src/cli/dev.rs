@@ -99,13 +99,14 @@ async fn serve_demo(server: &EmbeddedPostgres, settings: &DevSettings) -> Result
     let freehold = prepare(server, &settings.baseline).await?;
     let secret = keep_secret(&settings.dir.join("jwt-secret"))?;
     let sign_in: SignInSettings = defaults(&["--jwt-secret", &secret])?;
-    let http: HttpSettings = defaults(&[])?;
+    // Nobody balances this one.
+    let http: HttpSettings = defaults(&["--drain-secs", "0"])?;
     let sign_in = SignIn::new(freehold.clone(), sign_in.options()?);
     let state = AppState::new(freehold.clone(), sign_in, &http, true).await?;
     let worker: WorkerSettings = defaults(&[])?;
-    let _worker = Worker::start(freehold, &worker);
+    let worker = Worker::start(freehold, &worker);
     welcome(settings.port, server);
-    serve(listener, state, &http).await
+    serve(listener, state, worker, &http).await
 }
 
 /// Settings as they are when nobody sets any; `freehold dev` is not configured by the environment.

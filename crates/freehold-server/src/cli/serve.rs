@@ -1,12 +1,14 @@
 //! `freehold serve`: the API, until it is told to stop.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
-use freehold::Freehold;
 use freehold::control::sessions::SignIn;
+use freehold::{ErrorKind, Freehold, Options};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
 use crate::config::{HttpSettings, ServeSettings};
@@ -14,17 +16,49 @@ use crate::http::{self, AppState};
 use crate::telemetry;
 use crate::worker::Worker;
 
+/// Between two attempts to reach the database at the start.
+const CONNECT_PAUSE: Duration = Duration::from_secs(1);
+
 pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
     telemetry::init_logs(&settings.log)?;
     let sign_in = settings.sign_in.options()?;
-    let freehold = Freehold::connect(&settings.database.options()?).await?;
+    let patience = Duration::from_secs(settings.http.startup_secs);
+    let freehold = connect(&settings.database.options()?, patience).await?;
     let sign_in = SignIn::new(freehold.clone(), sign_in);
     let state =
         AppState::new(freehold.clone(), sign_in, &settings.http, settings.sign_in.signup).await?;
     let listener = bind(settings.http.listen).await?;
-    let _worker = Worker::start(freehold, &settings.worker);
+    let worker = Worker::start(freehold, &settings.worker);
     tracing::info!(address = %listener.local_addr()?, "serving");
-    serve(listener, state, &settings.http).await
+    serve(listener, state, worker, &settings.http).await
+}
+
+/// Connects, and waits for a database that is not there yet. Whatever else is wrong with it is told
+/// at once.
+async fn connect(options: &Options, patience: Duration) -> Result<Freehold, freehold::Error> {
+    let began = Instant::now();
+    loop {
+        match Freehold::connect(options).await {
+            Err(error) if may_pass(&error) && began.elapsed() < patience => {
+                tracing::warn!(%error, "waiting for the database");
+                tokio::time::sleep(CONNECT_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The database cannot be reached, and not because it knows no such user or database.
+fn may_pass(error: &freehold::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let refusal = cause.downcast_ref::<tokio_postgres::Error>().and_then(|error| error.code());
+        if refusal.is_some_and(|code| ["28", "3D"].contains(&&code.code()[..2])) {
+            return false;
+        }
+        source = cause.source();
+    }
+    error.kind() == ErrorKind::Unavailable
 }
 
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
@@ -36,44 +70,85 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     })
 }
 
-/// Serves until SIGINT or SIGTERM; then lets requests under way finish, for so long.
+/// Serves until SIGINT or SIGTERM. Then, in this order: it says that it is not ready, hands over the
+/// lead, and serves on until balancers have noticed; takes no connections any more, and lets requests
+/// under way finish; writes down what is still to be written. Another signal cuts a step short.
 pub(crate) async fn serve(
     listener: TcpListener,
     state: AppState,
+    worker: Worker,
     settings: &HttpSettings,
 ) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
     let listener = listener.tap_io(|stream| {
         // An answer is one write; waiting for more would only delay it.
         let _ = stream.set_nodelay(true);
     });
-    let freehold = state.freehold().clone();
-    let service = http::router(state).into_make_service_with_connect_info::<SocketAddr>();
-    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let service = http::router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let (close, closed) = tokio::sync::oneshot::channel::<()>();
     let server = axum::serve(listener, service).with_graceful_shutdown(async move {
-        shutdown_signal().await;
-        let _ = stop.send(());
+        let _ = closed.await;
     });
-    let grace = Duration::from_secs(settings.shutdown_secs);
+    let mut server = pin!(server.into_future());
+
+    let stop = tokio::select! {
+        outcome = &mut server => return Ok(outcome?),
+        stop = signals.next() => stop,
+    };
+    state.drain();
+    drop(worker);
+    let drain = Duration::from_secs(if stop == Stop::Drain { settings.drain_secs } else { 0 });
+    tracing::info!(secs = drain.as_secs(), "stopping: not ready any more, serving on for a while");
     tokio::select! {
-        outcome = async { server.await } => outcome?,
-        () = async {
-            let _ = stopped.await;
-            tracing::info!(grace_secs = grace.as_secs(), "stopping; requests under way may finish");
-            tokio::time::sleep(grace).await;
-        } => tracing::warn!("some requests did not finish in time"),
+        outcome = &mut server => return Ok(outcome?),
+        () = tokio::time::sleep(drain) => {}
+        _ = signals.next() => {}
     }
+    let grace = Duration::from_secs(settings.shutdown_secs);
+    tracing::info!(
+        secs = grace.as_secs(),
+        "no connections any more; requests under way may finish"
+    );
+    let _ = close.send(());
+    tokio::select! {
+        outcome = &mut server => outcome?,
+        () = tokio::time::sleep(grace) => tracing::warn!("some requests did not finish in time"),
+        _ = signals.next() => tracing::warn!("told to stop again; some requests may not have finished"),
+    }
+    let freehold = state.freehold();
     if let Err(error) = freehold.flush_violations().await {
         tracing::warn!(%error, "the last violations could not be written down");
     }
     freehold.close();
+    tracing::info!("stopped");
     Ok(())
 }
 
-async fn shutdown_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).expect("signals can be awaited");
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// By a person at a terminal, who waits for it.
+    Now,
+    /// By whoever runs services.
+    Drain,
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals, Failure> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.interrupt.recv() => Stop::Now,
+            _ = self.terminate.recv() => Stop::Drain,
+        }
     }
 }

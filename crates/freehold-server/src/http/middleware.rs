@@ -7,7 +7,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -22,7 +22,11 @@ const REQUEST_ID_BYTES_MAX: usize = 64;
 const DETAIL_BYTES_MAX: usize = 2048;
 
 /// Gives the request an id, logs and counts it, and marks the answer as nobody's to cache.
-pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+pub(super) async fn observe(
+    State(state): State<AppState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
     let tenant = TenantOfRequest::default();
@@ -60,6 +64,9 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     headers.insert(REQUEST_ID, id);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-store"));
+    if state.readiness().is_draining() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

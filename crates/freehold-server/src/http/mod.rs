@@ -12,6 +12,7 @@ mod me;
 mod members;
 mod middleware;
 mod openapi;
+mod readiness;
 mod router;
 mod sessions;
 mod signup;

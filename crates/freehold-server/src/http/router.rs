@@ -29,7 +29,7 @@ pub fn router(state: AppState) -> Router {
         .merge(probes().split_for_parts().0)
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(from_fn(middleware::observe))
+        .layer(from_fn_with_state(state.clone(), middleware::observe))
         .with_state(state)
 }
 

@@ -8,7 +8,7 @@ use freehold::{Freehold, OperatorContext, Result};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 
-use super::health::Findings;
+use super::readiness::Readiness;
 use crate::config::HttpSettings;
 use crate::data::{MODEL_SQL, Model};
 
@@ -24,7 +24,7 @@ struct Inner {
     places: Arc<Semaphore>,
     model: Arc<RwLock<Arc<Model>>>,
     metrics: PrometheusHandle,
-    findings: Findings,
+    readiness: Readiness,
     /// Reads the model anew when the baseline changes.
     refresher: tokio::task::JoinHandle<()>,
 }
@@ -55,6 +55,10 @@ impl AppState {
         let changes = freehold.baseline_changes();
         let model = Arc::new(RwLock::new(Arc::new(read_model(&freehold).await?)));
         let refresher = tokio::spawn(keep_fresh(freehold.clone(), changes, Arc::clone(&model)));
+        // First: whatever it counts is lost before.
+        let metrics = crate::telemetry::init_metrics();
+        let patience = Duration::from_secs(settings.outage_secs);
+        let readiness = Readiness::watch(freehold.clone(), patience);
         Ok(AppState(Arc::new(Inner {
             freehold,
             sign_in,
@@ -70,8 +74,8 @@ impl AppState {
             },
             places: Arc::new(Semaphore::new(settings.max_concurrent_requests as usize)),
             model,
-            metrics: crate::telemetry::init_metrics(),
-            findings: Findings::default(),
+            metrics,
+            readiness,
             refresher,
         })))
     }
@@ -104,8 +108,14 @@ impl AppState {
         Arc::clone(&self.0.model.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn findings(&self) -> &Findings {
-        &self.0.findings
+    pub(super) fn readiness(&self) -> &Readiness {
+        &self.0.readiness
+    }
+
+    /// Not ready from now on, and every answer asks the client to connect anew, which leads it to
+    /// another server.
+    pub fn drain(&self) {
+        self.0.readiness.drain();
     }
 
     pub(super) fn metrics(&self) -> &PrometheusHandle {

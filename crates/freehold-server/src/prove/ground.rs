@@ -244,6 +244,9 @@ async fn serve(freehold: Freehold, mint: &Mint) -> Result<Service, Failure> {
         max_concurrent_requests: 2048,
         max_page_rows: 1000,
         trust_forwarded_for: false,
+        outage_secs: 1,
+        startup_secs: 10,
+        drain_secs: 0,
         shutdown_secs: 1,
     };
     let sign_in = SignIn::new(freehold.clone(), sign_in);

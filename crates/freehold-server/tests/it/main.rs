@@ -12,5 +12,6 @@ mod pooler;
 mod postgrest;
 mod process;
 mod prove;
+mod stopping;
 mod support;
 mod worker;

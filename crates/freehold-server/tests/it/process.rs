@@ -252,6 +252,8 @@ pub(crate) fn env_of<'a>(app: &'a str, owner: &'a str) -> Vec<(&'a str, &'a str)
         ("DATABASE_OWNER_URL", owner),
         ("JWT_SECRET", SECRET),
         ("LISTEN", "127.0.0.1:0"),
+        ("STARTUP_SECS", "0"),
+        ("DRAIN_SECS", "0"),
     ]
 }
 
@@ -273,8 +275,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(database: &TestDatabase) -> Server {
+        Server::start_with(database, &[])
+    }
+
+    /// With settings of the test's choice.
+    pub(crate) fn start_with(database: &TestDatabase, settings: Env) -> Server {
         let (app, owner) = (database.app_url(), database.owner_url());
         let env = with(env_of(&app, &owner), "LOG_FORMAT", "json");
+        let env = settings.iter().fold(env, |env, (name, value)| with(env, name, value));
         let mut running = Running::start(&["serve"], &env);
         let line = running.wait_for("\"message\":\"serving\"", Duration::from_secs(20));
         let line: Value = serde_json::from_str(&line).unwrap();

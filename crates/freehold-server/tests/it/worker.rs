@@ -72,7 +72,9 @@ impl Fleet {
             ("JWT_SECRET", SECRET),
             ("LISTEN", "127.0.0.1:0"),
             ("LOG_FORMAT", "json"),
+            ("DRAIN_SECS", "0"),
         ];
+        env.retain(|(name, _)| more.iter().all(|(other, _)| name != other));
         env.extend(more);
         let mut running = Running::start(&["serve"], &env);
         let line = running.wait_for("\"message\":\"serving\"", Duration::from_secs(20));
@@ -110,6 +112,21 @@ async fn one_of_two_servers_does_the_work_and_when_it_is_killed_the_other_follow
     third.running.wait_for(LEADS, Duration::from_secs(15));
     fleet.order().await;
     fleet.published(3).await;
+}
+
+/// The next one need not wait for the former's end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_told_to_stop_hands_over_while_it_still_serves() {
+    let fleet = Fleet::new(ORDERS).await;
+    let mut first = fleet.serve(&[("DRAIN_SECS", "120")]);
+    first.running.wait_for(LEADS, SOON);
+    let mut second = fleet.serve(&[]);
+    first.running.signal("TERM");
+    second.running.wait_for(LEADS, SOON);
+    let (status, _) = http(first.port, "GET", "/livez", "", &Value::Null).unwrap();
+    assert_eq!(status, 200, "the former leader has ended");
+    first.running.signal("TERM");
+    assert_eq!(first.running.wait(SOON).code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

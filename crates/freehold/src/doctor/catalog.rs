@@ -72,6 +72,11 @@ const DIFFERENCE: &str = "
   WHERE e.definition IS DISTINCT FROM a.definition
 )";
 
+/// Whether a probe compares the catalog with this build's own.
+pub(super) fn is_asked_by(probe: &Probe) -> bool {
+    probe.checks.iter().any(|check| check.code == "FH106")
+}
+
 pub(super) const PROBES: &[Probe] = &[Probe {
     sight: Sight::Anyone,
     with: DIFFERENCE,

@@ -41,6 +41,7 @@ pub(super) struct Examination<'a> {
     server_version: String,
     /// As `server_version_num`: 150018 is 15.18.
     server_version_num: i32,
+    catalog_version: i32,
     tenants: u64,
     found: BTreeMap<&'static str, (Check, Found)>,
     not_checked: Vec<NotChecked>,
@@ -58,6 +59,7 @@ impl<'a> Examination<'a> {
             doctor,
             server_version: String::new(),
             server_version_num: 0,
+            catalog_version: 0,
             tenants: 0,
             found: BTreeMap::new(),
             not_checked: Vec::new(),
@@ -85,12 +87,24 @@ impl<'a> Examination<'a> {
         let version =
             examination.rows("SELECT max(version) FROM freehold.catalog_migration").await?;
         let version = version.first().and_then(|row| row.get(0)).unwrap_or("0").to_owned();
-        if version != CATALOG_VERSION.to_string() {
-            return Err(setup(format!(
-                "the catalog is at version {version} and this build knows {CATALOG_VERSION}: run `freehold init` with this build, or use the build that fits"
-            )));
-        }
+        examination.catalog_version = version.parse().unwrap_or_default();
         Ok(examination)
+    }
+
+    /// Whether the catalog is the one that this build makes.
+    pub(super) fn catalog_fits(&self) -> bool {
+        self.catalog_version == CATALOG_VERSION
+    }
+
+    /// Refuses to compare another catalog with what this build knows.
+    pub(super) fn require_catalog(&self) -> Result<()> {
+        if self.catalog_fits() {
+            return Ok(());
+        }
+        let version = self.catalog_version;
+        Err(setup(format!(
+            "the catalog is at version {version} and this build knows {CATALOG_VERSION}: run `freehold init` with this build, or use the build that fits"
+        )))
     }
 
     pub(super) fn sight(&self) -> Sight {

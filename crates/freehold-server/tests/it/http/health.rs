@@ -1,19 +1,54 @@
 //! Probes that mean something, and counts for those who watch.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::{Service, Setup, admin_url, connect, eventually};
+use freehold::CATALOG_VERSION;
 
-const SOON: Duration = Duration::from_secs(5);
+use crate::support::{Answer, Service, Setup, admin_url, connect, eventually, slow_shop};
+
+const SOON: Duration = Duration::from_secs(30);
 
 async fn readiness(service: &Service) -> u16 {
     service.get("/readyz").send().await.status
+}
+
+/// Waits for it, and returns what a probe is told.
+async fn becomes_not_ready(service: &Service) -> Answer {
+    eventually("not ready", SOON, async || readiness(service).await == 503).await;
+    service.get("/readyz").send().await.refused(503, "not_ready")
+}
+
+async fn becomes_ready(service: &Service) {
+    eventually("ready", SOON, async || readiness(service).await == 200).await;
+}
+
+/// Nobody can connect to the database, and whoever was connected is not any more.
+async fn close_database(service: &Service) {
+    let admin = connect(&admin_url()).await;
+    let database = name_of_database(service);
+    let sql = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false");
+    admin.batch_execute(&sql).await.unwrap();
+    let end = format!(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{database}'"
+    );
+    admin.batch_execute(&end).await.unwrap();
+}
+
+async fn open_database(service: &Service) {
+    let database = name_of_database(service);
+    let sql = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true");
+    connect(&admin_url()).await.batch_execute(&sql).await.unwrap();
+}
+
+fn name_of_database(service: &Service) -> String {
+    service.database().superuser_url().rsplit_once('/').unwrap().1.to_owned()
 }
 
 #[tokio::test]
 async fn a_server_that_works_is_alive_and_ready() {
     let service = Service::start(Setup::default()).await;
     assert_eq!(service.get("/livez").send().await.expect(200).text(), "ok\n");
+    becomes_ready(&service).await;
     assert_eq!(service.get("/readyz").send().await.expect(200).text(), "ready\n");
 }
 
@@ -21,27 +56,59 @@ async fn a_server_that_works_is_alive_and_ready() {
 async fn a_server_without_its_database_is_alive_and_not_ready_until_it_is_back() {
     let service = Service::start(Setup::default()).await;
     let acme = service.tenant("acme").await;
-    let database = service.database().superuser_url();
-    let (_, database) = database.rsplit_once('/').unwrap();
-    let admin = connect(&admin_url()).await;
-    let sql = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false");
-    admin.batch_execute(&sql).await.unwrap();
-    let end = format!(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{database}'"
-    );
-    admin.batch_execute(&end).await.unwrap();
+    becomes_ready(&service).await;
+    close_database(&service).await;
 
-    let answer = service.get("/readyz").send().await.refused(503, "not_ready");
+    let answer = becomes_not_ready(&service).await;
     assert_eq!(answer.header("retry-after"), "1");
     service.get("/livez").send().await.expect(200);
     let answer = service.get("/v1/data/orders").by(&acme.owner).send().await;
     let answer = answer.refused(503, "database_unavailable");
     assert!(!answer.header("retry-after").is_empty());
 
-    let sql = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true");
-    admin.batch_execute(&sql).await.unwrap();
-    eventually("ready again", SOON, async || readiness(&service).await == 200).await;
+    open_database(&service).await;
+    becomes_ready(&service).await;
     service.get("/v1/data/orders").by(&acme.owner).send().await.expect(200);
+}
+
+/// Of all servers that share a database, every one sees it blink.
+#[tokio::test]
+async fn a_blink_of_the_database_takes_no_server_out() {
+    let mut setup = Setup::default();
+    setup.http.outage_secs = 60;
+    let service = Service::start(setup).await;
+    let acme = service.tenant("acme").await;
+    becomes_ready(&service).await;
+    close_database(&service).await;
+    let began = Instant::now();
+    // Long enough for several looks.
+    while began.elapsed() < Duration::from_secs(4) {
+        assert_eq!(readiness(&service).await, 200, "after {:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    service.get("/v1/data/orders").by(&acme.owner).send().await.expect(503);
+    open_database(&service).await;
+    service.get("/v1/data/orders").by(&acme.owner).send().await.expect(200);
+}
+
+/// It waits behind the requests that hold the connections, and that is no reason to send more of
+/// them to the other servers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_connections_are_all_busy_stays_ready() {
+    let setup = Setup { connections: 1, baseline: slow_shop(6.0), ..Setup::default() };
+    let service = Service::start(setup).await;
+    let acme = service.tenant("acme").await;
+    becomes_ready(&service).await;
+    let nap = service.get("/v1/data/naps").by(&acme.owner).send();
+    let watch = async {
+        eventually("the nap began", SOON, async || service.naps_under_way().await == 1).await;
+        while service.naps_under_way().await == 1 {
+            assert_eq!(readiness(&service).await, 200);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let (nap, ()) = tokio::join!(nap, watch);
+    nap.expect(200);
 }
 
 #[tokio::test]
@@ -49,13 +116,14 @@ async fn a_server_whose_role_came_to_own_a_tenants_table_is_not_ready() {
     let service = Service::start(Setup::default()).await;
     let acme = service.tenant("acme").await;
     let sql = service.sql().await;
+    becomes_ready(&service).await;
     let table = format!("{}.customers", acme.tenant.id.schema());
     sql.batch_execute(&format!("ALTER TABLE {table} OWNER TO freehold_app")).await.unwrap();
-    let answer = service.get("/readyz").send().await.refused(503, "not_ready");
+    let answer = becomes_not_ready(&service).await;
     let detail = answer.json()["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("freehold_app is an owner of"), "{detail}");
     sql.batch_execute(&format!("ALTER TABLE {table} OWNER TO freehold_owner")).await.unwrap();
-    assert_eq!(readiness(&service).await, 200);
+    becomes_ready(&service).await;
 }
 
 /// Whatever the doctor finds critical, and the app role can see.
@@ -63,14 +131,12 @@ async fn a_server_whose_role_came_to_own_a_tenants_table_is_not_ready() {
 async fn a_server_is_not_ready_while_tenants_are_not_kept_apart_and_tells_nobody_where() {
     let service = Service::start(Setup::default()).await;
     let acme = service.tenant("acme").await;
-    assert_eq!(readiness(&service).await, 200);
+    becomes_ready(&service).await;
     let schema = acme.tenant.id.schema();
     let sql = service.sql().await;
     let open = format!("ALTER POLICY tenant_isolation ON {schema}.orders USING (true)");
     sql.batch_execute(&open).await.unwrap();
-    let late = Duration::from_secs(30);
-    eventually("not ready", late, async || readiness(&service).await == 503).await;
-    let answer = service.get("/readyz").send().await.refused(503, "not_ready");
+    let answer = becomes_not_ready(&service).await;
     let text = answer.text();
     assert!(text.contains("freehold doctor") && !text.contains(&schema), "{text}");
     let closed = format!(
@@ -78,7 +144,7 @@ async fn a_server_is_not_ready_while_tenants_are_not_kept_apart_and_tells_nobody
         acme.tenant.id
     );
     sql.batch_execute(&closed).await.unwrap();
-    eventually("ready again", late, async || readiness(&service).await == 200).await;
+    becomes_ready(&service).await;
 }
 
 #[tokio::test]
@@ -87,13 +153,38 @@ async fn a_server_is_not_ready_beside_a_catalog_of_another_version() {
     let sql = service.sql().await;
     let newer = "INSERT INTO freehold.catalog_migration (version, name) VALUES (999, 'newer')";
     sql.batch_execute(newer).await.unwrap();
-    let answer = service.get("/readyz").send().await.refused(503, "not_ready");
+    let answer = becomes_not_ready(&service).await;
     let detail = answer.json()["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("999") && detail.contains("newer build"), "{detail}");
     sql.batch_execute("DELETE FROM freehold.catalog_migration").await.unwrap();
-    let answer = service.get("/readyz").send().await.refused(503, "not_ready");
-    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
-    assert!(detail.contains("run `freehold init`"), "{detail}");
+    let told = async || service.get("/readyz").send().await.text();
+    eventually("it asks for init", SOON, async || told().await.contains("run `freehold init`"))
+        .await;
+}
+
+/// What the next release adds is unknown to this one, and no fault: both serve while one takes over.
+#[tokio::test]
+async fn a_server_stays_ready_beside_a_newer_catalog_that_serves_it() {
+    let service = Service::start(Setup::default()).await;
+    becomes_ready(&service).await;
+    let sql = service.sql().await;
+    let newer = format!(
+        "SET ROLE freehold_owner;
+         CREATE TABLE freehold.new_in_this_test (id int);
+         INSERT INTO freehold.catalog_migration (version, name, serves_from) VALUES (999, 'newer', {CATALOG_VERSION})"
+    );
+    sql.batch_execute(&newer).await.unwrap();
+    let began = Instant::now();
+    // The role and the version are looked at every two seconds, the catalog every five.
+    while began.elapsed() < Duration::from_secs(12) {
+        assert_eq!(readiness(&service).await, 200, "after {:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // One that starts now, because its machine was moved, must start too.
+    becomes_ready(&service.beside(Setup::default()).await).await;
+    // Without the leave of the newer release, the same is a fault.
+    sql.batch_execute("UPDATE freehold.catalog_migration SET serves_from = NULL").await.unwrap();
+    becomes_not_ready(&service).await;
 }
 
 #[tokio::test]
@@ -138,6 +229,6 @@ async fn a_server_beside_a_table_without_protection_is_not_ready() {
     let table = format!("{}.customers", acme.tenant.id.schema());
     let sql = format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY");
     service.sql().await.batch_execute(&sql).await.unwrap();
-    let answer = service.get("/readyz").send().await.refused(503, "not_ready");
+    let answer = becomes_not_ready(&service).await;
     assert!(!answer.text().contains("customers"), "a probe tells no names");
 }

@@ -1,0 +1,270 @@
+//! Whether this server can serve tenants. It looks all the time, in the background, so a probe costs
+//! nothing and a crowd of them no more.
+//!
+//! What is wrong with the protection of tenants takes a server out at once. A database that is away
+//! does not: every server sees the same, and if all went out in step at each blink, nobody would be
+//! served when it is back. So an outage must last a while, which is longer on some servers than on
+//! others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use freehold::{Error, ErrorKind, Freehold};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How often it looks, give or take a fifth.
+const EVERY: Duration = Duration::from_secs(1);
+/// Longer than this, and the database counts as away.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How often the role and the catalog's version are looked at, over a connection of their own.
+const SETUP_EVERY: Duration = Duration::from_secs(2);
+/// How old the findings of an examination may be.
+const FINDINGS_AGE_MIN: Duration = Duration::from_secs(5);
+/// The whole fleet is read for it, so a large one is examined less often: for this many times what
+/// the last examination took, its findings stand.
+const FINDINGS_AGE_FACTOR: u32 = 20;
+/// Nobody waits for it, but it must end.
+const EXAMINATION_MAX: Duration = Duration::from_secs(300);
+/// A pool without a free connection is busy, not broken. If none has come free for this long, though
+/// the database answers, something holds them all.
+const POOL_STUCK_MAX: Duration = Duration::from_secs(30);
+/// How long a probe waits for the first look.
+const FIRST_LOOK_MAX: Duration = Duration::from_secs(2);
+
+/// What a probe hears.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Ready,
+    /// With the reason, which names no tenant.
+    NotReady(Arc<str>),
+}
+
+pub(super) struct Readiness {
+    verdict: watch::Receiver<Option<Verdict>>,
+    draining: AtomicBool,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Readiness {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Readiness {
+    /// `patience` is how long the database may be away; each server adds up to as much again.
+    pub(super) fn watch(freehold: Freehold, patience: Duration) -> Readiness {
+        let (told, verdict) = watch::channel(None);
+        let watcher = Watcher {
+            freehold,
+            patience: drawn_out(patience),
+            away_since: None,
+            stuck_since: None,
+            setup: None,
+            findings: None,
+            examination: None,
+        };
+        let task = tokio::spawn(watcher.watch(told));
+        Readiness { verdict, draining: AtomicBool::new(false), task }
+    }
+
+    pub(super) async fn verdict(&self) -> Verdict {
+        if self.is_draining() {
+            return Verdict::NotReady("this server is stopping".into());
+        }
+        let mut verdict = self.verdict.clone();
+        let first = verdict.wait_for(Option::is_some);
+        let known = match tokio::time::timeout(FIRST_LOOK_MAX, first).await {
+            Ok(Ok(verdict)) => verdict.clone(),
+            _ => None,
+        };
+        known.unwrap_or_else(|| Verdict::NotReady("the first look is still under way".into()))
+    }
+
+    /// Not ready from now on: it is about to stop.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        metrics::gauge!("freehold_ready").set(0);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+struct Watcher {
+    freehold: Freehold,
+    patience: Duration,
+    away_since: Option<Instant>,
+    stuck_since: Option<Instant>,
+    /// When role and catalog were last looked at, and what is wrong with them.
+    setup: Option<(Instant, Result<(), Arc<str>>)>,
+    findings: Option<Examined>,
+    examination: Option<JoinHandle<Result<Examined, Error>>>,
+}
+
+/// What the doctor finds critical, as far as the app role can see it.
+struct Examined {
+    at: Instant,
+    took: Duration,
+    findings: Vec<String>,
+}
+
+impl Watcher {
+    async fn watch(mut self, told: watch::Sender<Option<Verdict>>) {
+        loop {
+            let verdict = self.look().await;
+            let is_ready = verdict == Verdict::Ready;
+            metrics::gauge!("freehold_ready").set(f64::from(u8::from(is_ready)));
+            let before = told.send_replace(Some(verdict.clone()));
+            match verdict {
+                now if before.as_ref() == Some(&now) => {}
+                Verdict::Ready => tracing::info!("ready"),
+                Verdict::NotReady(why) => tracing::warn!(%why, "not ready"),
+            }
+            if told.is_closed() {
+                return;
+            }
+            // The first examination is awaited closely: a start should be quick.
+            match self.examination.as_mut().filter(|_| self.findings.is_none()) {
+                Some(first) => {
+                    let _ = tokio::time::timeout(EVERY, async {
+                        while !first.is_finished() {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                    })
+                    .await;
+                }
+                None => tokio::time::sleep(EVERY.mul_f64(0.8 + 0.4 * chance())).await,
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Verdict {
+        self.keep_examining().await;
+        let pool_answers = answers(self.freehold.ping()).await;
+        let setup = self.look_at_setup(pool_answers).await;
+        let is_away = !pool_answers && setup.is_none();
+        let outlasts = |since: &mut Option<Instant>, holds: bool, max: Duration| {
+            *since = since.filter(|_| holds).or_else(|| holds.then(Instant::now));
+            since.is_some_and(|since| since.elapsed() >= max)
+        };
+        let is_gone = outlasts(&mut self.away_since, is_away, self.patience);
+        let is_stuck =
+            outlasts(&mut self.stuck_since, !pool_answers, POOL_STUCK_MAX.max(self.patience));
+        if let Some((_, Err(why))) = &self.setup {
+            return Verdict::NotReady(Arc::clone(why));
+        }
+        if is_gone {
+            return Verdict::NotReady("the database does not answer".into());
+        }
+        if is_stuck {
+            return Verdict::NotReady("no connection of the pool comes free".into());
+        }
+        match &self.findings {
+            None => Verdict::NotReady("the first examination of the fleet is still under way".into()),
+            Some(examined) if examined.findings.is_empty() => Verdict::Ready,
+            Some(_) => Verdict::NotReady(
+                "something critical is wrong with the protection of tenants; the log names it, and `freehold doctor` says what to do".into(),
+            ),
+        }
+    }
+
+    /// Whether the database could be asked about itself just now, or a moment ago: `None` if it
+    /// is away.
+    async fn look_at_setup(&mut self, pool_answers: bool) -> Option<()> {
+        let is_fresh = |(at, _): &(Instant, _)| at.elapsed() < SETUP_EVERY;
+        if pool_answers && self.setup.as_ref().is_some_and(is_fresh) {
+            return Some(());
+        }
+        let outcome = tokio::time::timeout(ANSWER_MAX, self.freehold.check()).await;
+        let outcome = match outcome {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if !is_passing(&error) => Err(error.message().into()),
+            // Nothing new is known of it.
+            Ok(Err(_)) | Err(_) => return None,
+        };
+        self.setup = Some((Instant::now(), outcome));
+        Some(())
+    }
+
+    /// An examination takes seconds for a large fleet, so it runs beside, and its findings stand
+    /// until there are new ones.
+    async fn keep_examining(&mut self) {
+        if let Some(done) = self.examination.take_if(|task| task.is_finished()) {
+            match done.await {
+                Ok(Ok(examined)) => {
+                    if !examined.findings.is_empty() {
+                        tracing::error!(findings = ?examined.findings, "tenants are not kept apart as they must be");
+                    }
+                    self.findings = Some(examined);
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "the fleet could not be examined"),
+                Err(error) => tracing::error!(%error, "the examination ended without findings"),
+            }
+        }
+        let is_due = self.findings.as_ref().is_none_or(|last| {
+            // What is wrong may have been repaired, so it is looked at again soon.
+            let factor = if last.findings.is_empty() { FINDINGS_AGE_FACTOR } else { 0 };
+            last.at.elapsed() > FINDINGS_AGE_MIN.max(last.took * factor)
+        });
+        if is_due && self.examination.is_none() {
+            self.examination = Some(tokio::spawn(examine(self.freehold.clone())));
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if let Some(examination) = &self.examination {
+            examination.abort();
+        }
+    }
+}
+
+async fn examine(freehold: Freehold) -> Result<Examined, Error> {
+    let began = Instant::now();
+    let late = || Error::new(ErrorKind::Timeout, "the examination took too long");
+    let examined = tokio::time::timeout(EXAMINATION_MAX, freehold.list_critical()).await;
+    let findings = examined.map_err(|_| late())??;
+    Ok(Examined { at: Instant::now(), took: began.elapsed(), findings })
+}
+
+async fn answers(question: impl Future<Output = freehold::Result<()>>) -> bool {
+    matches!(tokio::time::timeout(ANSWER_MAX, question).await, Ok(Ok(())))
+}
+
+/// An error that says nothing of how the database is set up: it may be gone in a moment.
+fn is_passing(error: &Error) -> bool {
+    error.kind() != ErrorKind::Setup
+}
+
+/// Up to twice as long, on each server differently.
+fn drawn_out(patience: Duration) -> Duration {
+    patience.mul_f64(1.0 + chance())
+}
+
+/// From 0 to 1; another one on each server, and each time.
+fn chance() -> f64 {
+    let mut bytes = [0; 4];
+    // Without random numbers nothing here is wrong, only in step.
+    let _ = getrandom::fill(&mut bytes);
+    f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_see_the_same_outage_do_not_all_go_out_at_once() {
+        let patience = Duration::from_secs(5);
+        let mut all: Vec<_> = (0..20).map(|_| drawn_out(patience)).collect();
+        all.sort();
+        assert!(all[0] >= patience && all[19] <= 2 * patience, "{all:?}");
+        // Twenty alike would be a miracle; that they spread over a second is all but certain.
+        assert!(all[19] - all[0] > Duration::from_secs(1), "{all:?}");
+    }
+}
