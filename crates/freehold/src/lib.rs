@@ -190,9 +190,9 @@ pub use crate::pool::{PoolLimits, PoolStatus};
 pub use crate::pooler::Pooler;
 pub use crate::seal::{ContextKey, SealMode};
 pub use crate::tenant::{Tenant, TenantStatus, Transition};
-pub use crate::tx::TenantTx;
+pub use crate::tx::{PipelineError, TenantTx};
 pub use crate::violations::with_request_id;
-pub use crate::wire::{Column, DbError, Row, RowIndex};
+pub use crate::wire::{Answer, Column, DbError, Row, RowIndex};
 /// The time of this API, as rows and answers hold it.
 pub use jiff;
 /// The driver whose rows and parameters are used here.
@@ -407,6 +407,36 @@ impl Freehold {
         params: Params<'_>,
     ) -> Result<Vec<Row>> {
         self.begin(context).await?.query_and_commit(sql, params).await
+    }
+
+    /// Statements as one transaction, in one round trip once they are prepared: all of them are
+    /// committed, or none. [`TenantTx::pipeline`] has an example.
+    ///
+    /// # Errors
+    /// As for [`begin`](Self::begin) and [`TenantTx::pipeline`].
+    pub async fn pipeline(
+        &self,
+        context: &TenantContext,
+        statements: &[(&str, Params<'_>)],
+    ) -> Result<Vec<Answer>, PipelineError> {
+        self.begin(context).await?.pipeline_and_commit(statements).await
+    }
+
+    /// Statements as transactions of their own, in one round trip once they are prepared: what
+    /// fails of them fails alone, and deferred constraints are each one's own to keep.
+    ///
+    /// They are run in their order, unless a migration or a long wait makes it necessary to send
+    /// some again: what must come after another belongs into one [`pipeline`](Self::pipeline).
+    ///
+    /// # Errors
+    /// As for [`begin`](Self::begin), if none was run; else each has its own. After a lost
+    /// connection the last ones are [`ErrorKind::Unavailable`], and may have been run.
+    pub async fn pipeline_each(
+        &self,
+        context: &TenantContext,
+        statements: &[(&str, Params<'_>)],
+    ) -> Result<Vec<Result<Answer>>> {
+        self.begin(context).await?.each(statements).await
     }
 
     /// Applies what is new in a folder of migrations to the template, then brings every tenant to

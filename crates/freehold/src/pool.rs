@@ -163,16 +163,47 @@ impl Connection {
         &mut self,
         key: String,
         sql: &str,
-        before: impl FnOnce(&mut Batch<'_>) -> Result<(), WireError>,
+        before: impl Fn(&mut Batch<'_>) -> Result<(), WireError>,
     ) -> Result<Statement, WireError> {
-        let name = self.naming.next();
+        let mut prepared = self.prepare_each(vec![(key, sql)], before).await?;
+        prepared.pop().expect("one was asked for")
+    }
+
+    /// Prepares statements in one flush, each in a section of its own, and keeps those that the
+    /// server took for their keys.
+    pub(crate) async fn prepare_each(
+        &mut self,
+        wanted: Vec<(String, &str)>,
+        before: impl Fn(&mut Batch<'_>) -> Result<(), WireError>,
+    ) -> Result<Vec<Result<Statement, WireError>>, WireError> {
+        // Until they are kept they are to be closed: whoever waits for them may be dropped.
+        let unwanted = self.discarded.len();
         let mut batch = self.wire.batch();
-        before(&mut batch)?;
-        let statement = batch.run_and_prepare(name, sql).await?;
-        if let Some((_, former)) = self.statements.push(key, statement.clone()) {
-            self.discarded.push(former);
+        let mut named = Vec::with_capacity(wanted.len());
+        for (at, (_, sql)) in wanted.iter().enumerate() {
+            if at > 0 {
+                batch.end_section();
+            }
+            let name = self.naming.next();
+            before(&mut batch)?;
+            batch.prepare(&name, sql)?;
+            self.discarded.push(Statement::named(name.clone()));
+            named.push((name, *sql));
         }
-        Ok(statement)
+        let prepared = batch.run_and_prepare_each(named).await;
+        let unkept = self.discarded.split_off(unwanted);
+        let mut outcomes = Vec::with_capacity(wanted.len());
+        for ((outcome, (key, _)), name) in prepared.into_iter().zip(wanted).zip(unkept) {
+            match &outcome {
+                Ok(statement) => {
+                    let former = self.statements.push(key, statement.clone());
+                    self.discarded.extend(former.map(|(_, former)| former));
+                }
+                Err(_) => self.discarded.push(name),
+            }
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
     }
 
     /// Forgets the statement of a key: a migration has made it stale.

@@ -9,6 +9,7 @@
 //! not at all. That is `transaction`'s work; here is who gets one, and what they may do with it.
 
 use self::session::refuse_session_statement;
+pub use self::transaction::pipeline::PipelineError;
 use self::transaction::{Door, Party, Transaction};
 use crate::actor::Actor;
 use crate::context::{Claim, OperatorContext, TenantContext};
@@ -16,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::params::Params;
 use crate::pool::Pool;
-use crate::wire::{self, Row};
+use crate::wire::{self, Answer, Row};
 
 mod session;
 mod transaction;
@@ -102,6 +103,78 @@ impl TenantTx {
     pub async fn query_and_commit(mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
         refuse_session_statement(sql)?;
         self.0.query_and_commit(sql, params).await
+    }
+
+    /// Runs statements in their order and in one flush: however many they are, their answers come
+    /// after one round trip. What was never prepared here takes one more, for all of it together,
+    /// and is prepared before the first is run.
+    ///
+    /// After an error only [`rollback`](Self::rollback) is left; what follows the statement that
+    /// failed was not run.
+    ///
+    /// ```
+    /// # use freehold::testing::{TestDatabase, create_tenant};
+    /// # use freehold::{Baseline, Migration};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> freehold::Result<()> {
+    /// # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+    /// # let notes = "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL UNIQUE)";
+    /// # let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
+    /// # let database = TestDatabase::create(&server, &baseline).await?;
+    /// # let freehold = database.freehold().await?;
+    /// # let (_, context) = create_tenant(&freehold, "acme").await?;
+    /// let insert = "INSERT INTO notes (body) VALUES ($1)";
+    /// let answers = freehold
+    ///     .pipeline(
+    ///         &context,
+    ///         &[
+    ///             (insert, &[&"buy milk"]),
+    ///             (insert, &[&"buy bread"]),
+    ///             ("SELECT count(*) FROM notes", &[]),
+    ///         ],
+    ///     )
+    ///     .await?;
+    /// assert_eq!(answers[1].affected, 1);
+    /// assert_eq!(answers[2].rows[0].get::<_, i64>(0), 2);
+    ///
+    /// let twice = [(insert, [&"buy eggs" as _].as_slice()), (insert, &[&"buy milk"])];
+    /// let refused = freehold.pipeline(&context, &twice).await.unwrap_err();
+    /// assert_eq!(refused.at(), Some(1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`query`](Self::query), with the place of the statement that failed;
+    /// [`ErrorKind::InvalidInput`] for more than 256 statements.
+    pub async fn pipeline(
+        &mut self,
+        statements: &[(&str, Params<'_>)],
+    ) -> Result<Vec<Answer>, PipelineError> {
+        refuse_session_statements(statements)?;
+        self.0.pipeline(statements).await
+    }
+
+    /// [`pipeline`](Self::pipeline) with the transaction's last statements, and COMMIT in the same
+    /// flush.
+    ///
+    /// # Errors
+    /// As for [`pipeline`](Self::pipeline); nothing was committed then.
+    pub async fn pipeline_and_commit(
+        mut self,
+        statements: &[(&str, Params<'_>)],
+    ) -> Result<Vec<Answer>, PipelineError> {
+        refuse_session_statements(statements)?;
+        self.0.pipeline_and_commit(statements).await
+    }
+
+    /// The statements as transactions of their own; nothing else may have been run before.
+    pub(crate) async fn each(
+        mut self,
+        statements: &[(&str, Params<'_>)],
+    ) -> Result<Vec<Result<Answer>>> {
+        refuse_session_statements(statements)?;
+        self.0.each(statements).await
     }
 
     /// Commits. An error means that nothing was committed, unless its kind is
@@ -195,6 +268,13 @@ impl OwnerTx {
     pub(crate) async fn commit(self) -> Result<()> {
         self.0.commit().await
     }
+}
+
+fn refuse_session_statements(statements: &[(&str, Params<'_>)]) -> Result<(), PipelineError> {
+    for (at, (sql, _)) in statements.iter().enumerate() {
+        refuse_session_statement(sql).map_err(PipelineError::of(at))?;
+    }
+    Ok(())
 }
 
 fn at_most_one(mut rows: Vec<Row>) -> Result<Option<Row>> {

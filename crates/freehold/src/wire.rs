@@ -37,7 +37,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use crate::params::Params;
 use crate::tls::Target;
 
-pub(crate) use self::batch::Batch;
+pub(crate) use self::batch::{Batch, Failure};
 use self::batch::{Step, StepAnswer};
 pub(crate) use self::connect::connect;
 pub use self::error::DbError;
@@ -91,11 +91,13 @@ struct Settings {
     changed: HashMap<String, String>,
 }
 
-/// What one step of a batch came to.
-#[derive(Default)]
-pub(crate) struct Answer {
-    pub(crate) rows: Vec<Row>,
-    pub(crate) affected: u64,
+/// What one statement of a batch came to.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// What it returned.
+    pub rows: Vec<Row>,
+    /// How many rows it touched.
+    pub affected: u64,
 }
 
 /// Asks the server to stop what a connection is doing.
@@ -209,10 +211,32 @@ impl Connection {
 
     /// The answers to the batch that was put into the outbox last.
     async fn read_answers(&mut self, steps: &[Step]) -> Result<Vec<StepAnswer>> {
-        while self.unanswered > 1 {
+        self.read_section(steps, 0).await.map_err(|failure| failure.error)
+    }
+
+    /// The answers to messages up to a Sync, of which `later` are of the same batch and come after.
+    async fn read_section(
+        &mut self,
+        steps: &[Step],
+        later: usize,
+    ) -> Result<Vec<StepAnswer>, Failure> {
+        let mut answers: Vec<StepAnswer> = Vec::with_capacity(steps.len());
+        let read = self.read_into(&mut answers, steps, later).await;
+        match read {
+            Ok(()) => Ok(answers),
+            Err(error) => Err(Failure { step: answers.len(), error }),
+        }
+    }
+
+    async fn read_into(
+        &mut self,
+        answers: &mut Vec<StepAnswer>,
+        steps: &[Step],
+        later: usize,
+    ) -> Result<()> {
+        while self.unanswered > 1 + later {
             self.skip_batch().await?;
         }
-        let mut answers: Vec<StepAnswer> = Vec::with_capacity(steps.len());
         let mut current = StepAnswer::default();
         let mut failure: Option<Box<DbError>> = None;
         loop {
@@ -260,7 +284,7 @@ impl Connection {
                 }
                 Message::ReadyForQuery(_) => {
                     return match failure {
-                        None => Ok(answers),
+                        None => Ok(()),
                         Some(error) => Err(WireError::Database(error)),
                     };
                 }

@@ -6,6 +6,7 @@ use super::Tests::{Library, LibraryUnit, Server};
 const TX: &str = "crates/freehold/src/tx.rs";
 const TRANSACTION: &str = "crates/freehold/src/tx/transaction.rs";
 const WIRE: &str = "crates/freehold/src/wire.rs";
+const PIPELINE: &str = "crates/freehold/src/tx/transaction/pipeline.rs";
 const BATCH: &str = "crates/freehold/src/wire/batch.rs";
 const POOL: &str = "crates/freehold/src/pool.rs";
 const POOLER: &str = "crates/freehold/src/pooler.rs";
@@ -134,6 +135,60 @@ pub(super) const MUTANTS: &[Mutant] = &[
         survives_because: None,
     },
     Mutant {
+        name: "pipelines-of-transactions-miss-the-door",
+        breaks: "a statement of a pipeline runs without its context, or in that of one before",
+        file: PIPELINE,
+        from: "                entry.put(&mut batch, &sealed)?;
+",
+        to: "",
+        tests: Library(&["pipelines::each_of_its_own_fails_alone"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "pipelines-of-transactions-are-one",
+        breaks: "one statement's error undoes what others of the pipeline did",
+        file: PIPELINE,
+        from: "            batch.end_section();
+",
+        to: "",
+        tests: Library(&["pipelines::each_of_its_own_fails_alone"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "waiting-seals-expire",
+        breaks: "what waits behind a slow statement of a pipeline is refused",
+        file: PIPELINE,
+        from: "if is_expired_seal(db) && turn > 0 {",
+        to: "if is_expired_seal(db) && turn > 1_000 {",
+        tests: Library(&["pipelines::what_waits_behind_a_slow_statement_is_sealed_again"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "statements-prepared-for-nobody-stay",
+        breaks: "who asks and goes away fills the server's memory with prepared statements",
+        file: POOL,
+        from: "self.discarded.push(Statement::named(name.clone()));",
+        to: "self.discarded.push(Statement::named(String::new()));",
+        tests: Library(&["abandonment::a_dropped_pipeline_leaves_no_statement_on_the_server"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "pipelines-are-cancelled-once",
+        breaks: "an abandoned pipeline runs on behind the statement that was cancelled",
+        file: TRANSACTION,
+        from: "                settled?;
+                break;
+            }
+        }",
+        to: "                settled?;
+                break;
+            }
+            wire.settle().await?;
+        }",
+        tests: Library(&["abandonment::a_dropped_pipeline_is_cancelled_statement_by_statement"]),
+        survives_because: None,
+    },
+    Mutant {
         name: "failed-transactions-commit",
         breaks: "a transaction of which a statement failed says that it was committed",
         file: TRANSACTION,
@@ -188,7 +243,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "answers-of-others-are-read",
         breaks: "the answer to what was abandoned is taken for the next one's",
         file: WIRE,
-        from: "        while self.unanswered > 1 {
+        from: "        while self.unanswered > 1 + later {
             self.skip_batch().await?;
         }
 ",

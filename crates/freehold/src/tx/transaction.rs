@@ -13,6 +13,8 @@ use crate::pool::{Checkout, Fixed, Pool};
 use crate::violations::{Violation, Violations};
 use crate::wire::{self, Answer, Batch, Row, Statement, TransactionStatus, WireError};
 
+pub(super) mod pipeline;
+
 /// How long the server may take to give a dropped transaction's connection back before it is
 /// asked to cancel, and then before the connection is given up.
 const TIDY_GRACE: Duration = Duration::from_millis(20);
@@ -120,15 +122,19 @@ impl Transaction {
 
     async fn run(&mut self, sql: &str, params: Params<'_>, ending: Ending) -> Result<Answer> {
         let outcome = self.run_renewed(sql, params, ending).await;
-        if let Err(error) = &outcome
-            && let Some(violation) = Violation::behind(error, sql)
-        {
+        if let Err(error) = &outcome {
+            self.record_violation(error, sql);
+        }
+        outcome
+    }
+
+    fn record_violation(&self, error: &Error, sql: &str) {
+        if let Some(violation) = Violation::behind(error, sql) {
             self.violations.record(match &self.entry.party {
                 Party::Tenant(context) => violation.by(context),
                 Party::Operator(context) => violation.by_operator(context),
             });
         }
-        outcome
     }
 
     async fn run_renewed(
@@ -348,8 +354,14 @@ async fn tidy(mut connection: Checkout) {
             }
             return Ok(());
         }
-        cancel.cancel().await?;
-        wire.settle().await?;
+        // A pipeline's next statement runs after one that was cancelled.
+        loop {
+            cancel.cancel().await?;
+            if let Ok(settled) = tokio::time::timeout(TIDY_GRACE, wire.settle()).await {
+                settled?;
+                break;
+            }
+        }
         // The signal may hit the first of these.
         let _ = wire.batch_execute("ROLLBACK").await;
         wire.batch_execute("ROLLBACK").await

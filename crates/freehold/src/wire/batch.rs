@@ -9,6 +9,13 @@ use postgres_protocol::message::frontend;
 use super::{Answer, Connection, Result, Row, Statement, WireError};
 use crate::params::Params;
 
+/// Which step of a batch failed, counted from 0; the number of all steps if it was at the end,
+/// where deferred constraints are checked.
+pub(crate) struct Failure {
+    pub(crate) step: usize,
+    pub(crate) error: WireError,
+}
+
 #[derive(Clone, Copy)]
 pub(super) enum Step {
     /// Its rows are of no interest.
@@ -26,12 +33,15 @@ pub(super) struct StepAnswer {
     pub(super) fields: Option<Vec<(String, Oid)>>,
 }
 
-/// Messages that end with one Sync. Outside of a transaction block they are a transaction.
+/// Messages that end with one Sync. Outside of a transaction block they are a transaction; a
+/// batch of several [sections](Batch::end_section) is as many, one after the other.
 ///
 /// Nothing is sent before [`run`](Batch::run); dropped before that, nothing of it ever is.
 pub(crate) struct Batch<'c> {
     connection: &'c mut Connection,
     steps: Vec<(Step, Option<Statement>)>,
+    /// Where each section ends among the steps, but for the last.
+    section_ends: Vec<usize>,
     /// How long the outbox was before.
     begins_at: usize,
 }
@@ -39,7 +49,7 @@ pub(crate) struct Batch<'c> {
 impl<'c> Batch<'c> {
     pub(super) fn new(connection: &'c mut Connection) -> Batch<'c> {
         let begins_at = connection.outbox.len();
-        Batch { connection, steps: Vec::new(), begins_at }
+        Batch { connection, steps: Vec::new(), section_ends: Vec::new(), begins_at }
     }
 
     /// Runs a statement whose rows are of no interest.
@@ -87,8 +97,15 @@ impl<'c> Batch<'c> {
             .map_err(WireError::Unsendable)
     }
 
+    /// Ends a section: what fails before this is skipped up to here, and what follows is run all
+    /// the same.
+    pub(crate) fn end_section(&mut self) {
+        frontend::sync(&mut self.connection.outbox);
+        self.section_ends.push(self.steps.len());
+    }
+
     /// Has the server read a statement, under what the batch's earlier steps have set.
-    fn prepare(&mut self, name: &str, sql: &str) -> Result<()> {
+    pub(crate) fn prepare(&mut self, name: &str, sql: &str) -> Result<()> {
         let outbox = &mut self.connection.outbox;
         let before = outbox.len();
         let put = frontend::parse(name, sql, [], outbox)
@@ -105,9 +122,45 @@ impl<'c> Batch<'c> {
     ///
     /// # Errors
     /// The first step that failed; the steps after it were not run.
-    pub(crate) async fn run(mut self) -> Result<Vec<Answer>> {
+    pub(crate) async fn run(self) -> Result<Vec<Answer>> {
+        self.run_as_one().await.map_err(|failure| failure.error)
+    }
+
+    /// As [`run`](Self::run), and says which step failed.
+    pub(crate) async fn run_as_one(mut self) -> Result<Vec<Answer>, Failure> {
         let steps = std::mem::take(&mut self.steps);
-        let answers = self.send(&steps).await?;
+        let mut sections = self.send(&steps).await;
+        let answers = sections.pop().unwrap_or_else(|| Ok(Vec::new()))?;
+        self.keep(steps, answers).await.map_err(|error| Failure { step: 0, error })
+    }
+
+    /// Sends a batch of sections, and reads what each came to. After a connection is lost there
+    /// are fewer outcomes than sections; the last says why.
+    pub(crate) async fn run_sections(mut self) -> Vec<Result<Vec<Answer>, Failure>> {
+        let mut steps = std::mem::take(&mut self.steps).into_iter();
+        let ends = self.section_ends.clone();
+        let answers = self.send(steps.as_slice()).await;
+        let mut begin = 0;
+        let mut outcomes = Vec::with_capacity(answers.len());
+        for (answers, end) in answers.into_iter().zip(ends.into_iter().chain([usize::MAX])) {
+            let steps = steps.by_ref().take(end - begin).collect();
+            begin = end;
+            outcomes.push(match answers {
+                Ok(answers) => {
+                    self.keep(steps, answers).await.map_err(|error| Failure { step: 0, error })
+                }
+                Err(failure) => Err(failure),
+            });
+        }
+        outcomes
+    }
+
+    /// The answers that somebody asked for.
+    async fn keep(
+        &mut self,
+        steps: Vec<(Step, Option<Statement>)>,
+        answers: Vec<StepAnswer>,
+    ) -> Result<Vec<Answer>> {
         let connection = &mut *self.connection;
         let mut kept = Vec::new();
         for ((step, statement), answer) in steps.into_iter().zip(answers) {
@@ -125,8 +178,36 @@ impl<'c> Batch<'c> {
     /// Prepares a statement as the batch's last step. An empty name leaves nothing on the server.
     pub(crate) async fn run_and_prepare(mut self, name: String, sql: &str) -> Result<Statement> {
         self.prepare(&name, sql)?;
+        let mut prepared = self.run_and_prepare_each(vec![(name, sql)]).await;
+        prepared.pop().unwrap_or_else(|| Err(WireError::lost()))
+    }
+
+    /// Sends a batch whose sections each end by [preparing](Self::prepare) one of these. As for
+    /// [`run_sections`](Self::run_sections), there may be fewer outcomes.
+    pub(crate) async fn run_and_prepare_each(
+        mut self,
+        prepared: Vec<(String, &str)>,
+    ) -> Vec<Result<Statement>> {
         let steps = std::mem::take(&mut self.steps);
-        let described = self.send(&steps).await?.pop().unwrap_or_default();
+        let answers = self.send(&steps).await;
+        let mut statements = Vec::with_capacity(prepared.len());
+        for ((name, sql), answers) in prepared.into_iter().zip(answers) {
+            statements.push(match answers {
+                Ok(mut answers) => {
+                    self.describe(name, sql, answers.pop().unwrap_or_default()).await
+                }
+                Err(failure) => Err(failure.error),
+            });
+        }
+        statements
+    }
+
+    async fn describe(
+        &mut self,
+        name: String,
+        sql: &str,
+        described: StepAnswer,
+    ) -> Result<Statement> {
         let connection = &mut *self.connection;
         let mut parameters = Vec::with_capacity(described.parameters.len());
         for oid in described.parameters {
@@ -136,13 +217,33 @@ impl<'c> Batch<'c> {
         Ok(Statement::new(name, sql, parameters, columns))
     }
 
-    async fn send(&mut self, steps: &[(Step, Option<Statement>)]) -> Result<Vec<StepAnswer>> {
-        frontend::sync(&mut self.connection.outbox);
-        self.connection.unanswered += 1;
+    /// What each section was answered, up to the one that the connection was lost at.
+    async fn send(
+        &mut self,
+        steps: &[(Step, Option<Statement>)],
+    ) -> Vec<Result<Vec<StepAnswer>, Failure>> {
+        let mut ends = std::mem::take(&mut self.section_ends);
+        if ends.last() != Some(&steps.len()) {
+            frontend::sync(&mut self.connection.outbox);
+            ends.push(steps.len());
+        }
+        self.connection.unanswered += ends.len();
         // From here on it is the connection's to send, whatever becomes of this future.
         self.begins_at = usize::MAX;
         let kinds: Vec<Step> = steps.iter().map(|(step, _)| *step).collect();
-        self.connection.read_answers(&kinds).await
+        let mut sections = Vec::with_capacity(ends.len());
+        let mut begin = 0;
+        for (at, end) in ends.iter().enumerate() {
+            let later = ends.len() - at - 1;
+            let answered = self.connection.read_section(&kinds[begin..*end], later).await;
+            begin = *end;
+            let lost = matches!(&answered, Err(failure) if !failure.error.is_refusal());
+            sections.push(answered);
+            if lost {
+                break;
+            }
+        }
+        sections
     }
 }
 

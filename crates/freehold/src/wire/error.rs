@@ -25,6 +25,30 @@ pub(crate) enum WireError {
     SignIn(String),
 }
 
+impl WireError {
+    /// The connection is gone, and more is not known.
+    pub(crate) fn lost() -> WireError {
+        WireError::Lost(io::ErrorKind::NotConnected.into())
+    }
+
+    /// The same error once more, for another statement that it concerns.
+    pub(crate) fn again(&self) -> WireError {
+        match self {
+            Self::Database(error) => Self::Database(error.clone()),
+            Self::Parameter(error) => Self::Parameter(error.to_string().into()),
+            Self::Lost(error) => Self::Lost(error.kind().into()),
+            Self::Unreadable(error) => Self::Unreadable(error.kind().into()),
+            Self::Unsendable(error) => Self::Unsendable(error.kind().into()),
+            Self::SignIn(why) => Self::SignIn(why.clone()),
+        }
+    }
+
+    /// Whether the server refused something, and the connection goes on.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Database(_))
+    }
+}
+
 impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

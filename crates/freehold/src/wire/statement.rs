@@ -42,6 +42,11 @@ impl Statement {
         Statement::new(String::new(), sql, parameters.to_vec(), Arc::new([]))
     }
 
+    /// A name alone, to be closed.
+    pub(crate) fn named(name: String) -> Statement {
+        Statement::new(name, "", Vec::new(), Arc::new([]))
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.0.name
     }

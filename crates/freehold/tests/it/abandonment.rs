@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use freehold::tokio_postgres::Client;
-use freehold::{ErrorKind, Freehold, Result, TenantContext};
+use freehold::{ErrorKind, Freehold, Params, Result, TenantContext};
 
-use crate::support::{House, drop_after_polls, house_of_one, wait_until};
+use crate::support::{House, drop_after_polls, house_of_one, pooler, wait_until};
 
 #[derive(Clone, Copy, Debug)]
 enum Ending {
@@ -120,6 +120,112 @@ async fn drop_at_every_await_point(ending: Ending, new_text: bool) {
         assert!(!matches!(ending, Ending::Rollback) || written == 0);
     }
     panic!("the transaction never came to its end");
+}
+
+/// The same as a pipeline: one transaction, or each statement its own.
+async fn write_pipelined(
+    freehold: Freehold,
+    tenant: TenantContext,
+    mark: String,
+    each: bool,
+    new_text: bool,
+) -> Result<()> {
+    let suffix = if new_text { format!(" -- {mark}") } else { String::new() };
+    let insert = format!("INSERT INTO notes (body) VALUES ($1){suffix}");
+    let read = format!("SELECT body FROM notes{suffix}");
+    let statements: [(&str, Params<'_>); 3] =
+        [(&insert, &[&mark]), (&read, &[]), (&insert, &[&mark])];
+    if each {
+        freehold
+            .pipeline_each(&tenant, &statements)
+            .await?
+            .into_iter()
+            .try_for_each(|one| one.map(drop))
+    } else {
+        let mut tx = freehold.begin(&tenant).await?;
+        tx.pipeline(&statements[1..2]).await?;
+        tx.pipeline_and_commit(&statements).await?;
+        Ok(())
+    }
+}
+
+async fn drop_pipelines_at_every_await_point(each: bool, new_text: bool) {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let superuser = house.superuser().await;
+    for polls in 1..200 {
+        let mark = format!("mark {polls}");
+        let work = write_pipelined(house.freehold.clone(), acme, mark.clone(), each, new_text);
+        let finished = drop_after_polls(polls, work).await;
+        expect_clean(&house, &superuser, &globex, polls % 2 == 0).await;
+        let written = count(&superuser, &acme, &mark).await;
+        if let Some(outcome) = finished {
+            outcome.unwrap();
+            assert_eq!(written, 2);
+            assert!(polls > 2, "{polls} polls are too few to have been interrupted anywhere");
+            return;
+        }
+        assert!(each || written == 0 || written == 2, "half committed after {polls} polls");
+    }
+    panic!("the pipeline never came to its end");
+}
+
+#[tokio::test]
+async fn a_pipeline_dropped_anywhere_commits_all_or_nothing() {
+    drop_pipelines_at_every_await_point(false, true).await;
+    drop_pipelines_at_every_await_point(false, false).await;
+}
+
+#[tokio::test]
+async fn a_pipeline_of_transactions_dropped_anywhere_leaves_none_open() {
+    drop_pipelines_at_every_await_point(true, true).await;
+    drop_pipelines_at_every_await_point(true, false).await;
+}
+
+/// What was prepared for nobody is closed again.
+#[tokio::test]
+async fn a_dropped_pipeline_leaves_no_statement_on_the_server() {
+    if pooler().is_some() {
+        return; // Nothing is prepared there.
+    }
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let prepared = async || -> i64 {
+        let mut tx = house.freehold.begin(&globex).await.unwrap();
+        let count = "SELECT count(*) FROM pg_prepared_statement()";
+        tx.query(count, &[]).await.unwrap();
+        tx.query_one(count, &[]).await.unwrap().get(0)
+    };
+    let grant = "GRANT EXECUTE ON FUNCTION pg_prepared_statement() TO PUBLIC";
+    house.superuser().await.batch_execute(grant).await.unwrap();
+    let before = prepared().await;
+    for round in 0..8 {
+        // Dropped when it has asked to have its statements prepared, and heard nothing yet.
+        let work =
+            write_pipelined(house.freehold.clone(), acme, format!("mark {round}"), true, true);
+        assert!(drop_after_polls(1, work).await.is_none());
+    }
+    assert_eq!(prepared().await, before);
+}
+
+#[tokio::test]
+async fn a_dropped_pipeline_is_cancelled_statement_by_statement() {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let superuser = house.superuser().await;
+    let sleeps: [(&str, Params<'_>); 6] = [("SELECT pg_sleep(20)", &[]); 6];
+    for each in [false, true] {
+        let work = async {
+            match each {
+                true => house.freehold.pipeline_each(&acme, &sleeps).await.map(drop),
+                false => Ok(house.freehold.pipeline(&acme, &sleeps).await.map(drop)?),
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_millis(300), work).await.is_err());
+        // Within the three seconds that a caller waits for the one connection.
+        house.freehold.query(&globex, "SELECT 1", &[]).await.unwrap();
+        expect_clean(&house, &superuser, &globex, true).await;
+    }
 }
 
 #[tokio::test]

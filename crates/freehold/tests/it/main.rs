@@ -10,6 +10,7 @@ mod isolation;
 mod layers;
 mod migrations;
 mod mutants;
+mod pipelines;
 mod privileges;
 mod properties;
 mod roles;

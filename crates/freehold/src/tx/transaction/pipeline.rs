@@ -1,0 +1,358 @@
+//! Many statements in one flush: as one transaction, or each as a transaction of its own.
+//!
+//! What was not prepared yet is prepared first, in one flush too. The server runs the statements in
+//! the order they are sent, and skips what follows one that fails: to the end of the transaction.
+
+use std::collections::HashMap;
+
+use super::{Ending, Stage, Transaction, held};
+use crate::error::{Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan};
+use crate::params::Params;
+use crate::wire::{Answer, Batch, Failure, Statement, WireError};
+
+/// Fewer than a connection keeps prepared, so that none of a pipeline's own makes room for another.
+pub(in crate::tx) const STATEMENTS_MAX: usize = 256;
+
+/// Statements with their parameters, in the order to be run.
+pub(in crate::tx) type Pieces<'a> = &'a [(&'a str, Params<'a>)];
+
+/// Why a pipeline failed, and at which of its statements.
+#[derive(Debug)]
+pub struct PipelineError {
+    at: Option<usize>,
+    error: Error,
+}
+
+impl PipelineError {
+    /// The place of the statement that failed, from 0. None if it was no statement's fault, or that
+    /// of the commit, at which deferred constraints are checked.
+    pub fn at(&self) -> Option<usize> {
+        self.at
+    }
+
+    /// What went wrong.
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// The same, without the place.
+    pub fn into_error(self) -> Error {
+        self.error
+    }
+
+    pub(in crate::tx) fn of(at: usize) -> impl FnOnce(Error) -> PipelineError {
+        move |error| PipelineError { at: Some(at), error }
+    }
+
+    fn of_none(error: impl Into<Error>) -> PipelineError {
+        PipelineError { at: None, error: error.into() }
+    }
+}
+
+impl std::fmt::Display for PipelineError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.at {
+            Some(at) => write!(f, "statement {at} of the pipeline: {}", self.error),
+            None => self.error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for PipelineError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl From<Error> for PipelineError {
+    fn from(error: Error) -> Self {
+        PipelineError { at: None, error }
+    }
+}
+
+impl From<PipelineError> for Error {
+    fn from(error: PipelineError) -> Self {
+        error.error
+    }
+}
+
+impl Transaction {
+    pub(in crate::tx) async fn pipeline(
+        &mut self,
+        pieces: Pieces<'_>,
+    ) -> Result<Vec<Answer>, PipelineError> {
+        self.pipeline_to(pieces, Ending::Open).await
+    }
+
+    pub(in crate::tx) async fn pipeline_and_commit(
+        &mut self,
+        pieces: Pieces<'_>,
+    ) -> Result<Vec<Answer>, PipelineError> {
+        self.pipeline_to(pieces, Ending::Commit).await
+    }
+
+    async fn pipeline_to(
+        &mut self,
+        pieces: Pieces<'_>,
+        ending: Ending,
+    ) -> Result<Vec<Answer>, PipelineError> {
+        require_few(pieces)?;
+        let outcome = match self.stage {
+            Stage::Fresh => match self.pipeline_once(pieces, ending).await {
+                Err(refused) => {
+                    self.begin_anew(refused, pieces).await?;
+                    self.pipeline_once(pieces, ending).await
+                }
+                done => done,
+            },
+            _ => self.pipeline_once(pieces, ending).await,
+        };
+        if let Err(PipelineError { at: Some(at), error }) = &outcome {
+            self.record_violation(error, pieces[*at].0);
+        }
+        outcome
+    }
+
+    /// After what a migration has made stale: any of the statements may be.
+    async fn begin_anew(
+        &mut self,
+        PipelineError { at, error }: PipelineError,
+        pieces: Pieces<'_>,
+    ) -> Result<(), PipelineError> {
+        let sql = at.map_or("", |at| pieces[at].0);
+        if let Err(error) = self.renew_if_stale(error, sql, true).await {
+            self.record_violation(&error, sql);
+            return Err(PipelineError { at, error });
+        }
+        for (sql, _) in pieces {
+            self.forget(sql);
+        }
+        Ok(())
+    }
+
+    async fn pipeline_once(
+        &mut self,
+        pieces: Pieces<'_>,
+        ending: Ending,
+    ) -> Result<Vec<Answer>, PipelineError> {
+        self.require_usable()?;
+        let mut statements = Vec::with_capacity(pieces.len());
+        for (at, prepared) in self.statements(pieces).await.into_iter().enumerate() {
+            statements.push(prepared.map_err(|error| {
+                self.stage = Stage::Failed;
+                PipelineError { at: Some(at), error: error.into() }
+            })?);
+        }
+        let outcome = self.send_all(&statements, pieces, ending).await;
+        self.stage = match &outcome {
+            Ok(_) if ending == Ending::Commit => Stage::Done,
+            Ok(_) => Stage::Open,
+            Err(_) => Stage::Failed,
+        };
+        outcome
+    }
+
+    async fn send_all(
+        &mut self,
+        statements: &[Statement],
+        pieces: Pieces<'_>,
+        ending: Ending,
+    ) -> Result<Vec<Answer>, PipelineError> {
+        let Transaction { connection, entry, stage, .. } = self;
+        let connection = held(connection);
+        let sealed = entry.seal(connection);
+        let fixed = &sealed.1;
+        let mut batch = connection.batch().map_err(PipelineError::of_none)?;
+        let mut before = 0;
+        if *stage == Stage::Fresh {
+            batch.quiet(&fixed.begin, &[]).map_err(PipelineError::of_none)?;
+            entry.put(&mut batch, &sealed).map_err(PipelineError::of_none)?;
+            before = 2;
+        }
+        for (at, (statement, (_, params))) in statements.iter().zip(pieces).enumerate() {
+            let put = batch.query(statement, params);
+            put.map_err(|error| PipelineError { at: Some(at), error: error.into() })?;
+        }
+        if ending == Ending::Commit {
+            batch.quiet(&fixed.commit, &[]).map_err(PipelineError::of_none)?;
+        }
+        batch.run_as_one().await.map_err(|Failure { step, error }| PipelineError {
+            at: step.checked_sub(before).filter(|at| *at < pieces.len()),
+            error: error.into(),
+        })
+    }
+
+    /// Runs each statement as a transaction of its own. They are sent in one flush, a door before
+    /// each, and what fails of them fails alone.
+    pub(in crate::tx) async fn each(&mut self, pieces: Pieces<'_>) -> Result<Vec<Result<Answer>>> {
+        require_few(pieces)?;
+        self.require_usable()?;
+        let mut outcomes: Vec<Option<Result<Answer>>> = Vec::new();
+        outcomes.resize_with(pieces.len(), || None);
+        let mut pending: Vec<usize> = (0..pieces.len()).collect();
+        let mut renewed = vec![false; pieces.len()];
+        while !pending.is_empty() {
+            let now: Vec<_> = pending.iter().map(|at| pieces[*at]).collect();
+            let answered = self.each_once(&now).await;
+            let mut again = Vec::new();
+            for (turn, (at, outcome)) in pending.into_iter().zip(answered).enumerate() {
+                let sql = pieces[at].0;
+                outcomes[at] = match outcome {
+                    Err(error) if self.deserves_another(&error, sql, turn, &mut renewed[at]) => {
+                        again.push(at);
+                        None
+                    }
+                    Err(error) => {
+                        let error = Error::from(error);
+                        self.record_violation(&error, sql);
+                        Some(Err(error))
+                    }
+                    Ok(answer) => Some(Ok(answer)),
+                };
+            }
+            pending = again;
+        }
+        Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(unknown()))).collect())
+    }
+
+    /// Whether a statement of [`each`](Self::each) was refused before it was run, for a reason that
+    /// is gone the next time.
+    fn deserves_another(
+        &mut self,
+        error: &WireError,
+        sql: &str,
+        turn: usize,
+        renewed: &mut bool,
+    ) -> bool {
+        let WireError::Database(db) = error else { return false };
+        // Its seal waited for those before it to end. The first did not wait.
+        if is_expired_seal(db) && turn > 0 {
+            return true;
+        }
+        if is_lost_statement(db) || is_expired_seal(db) {
+            held(&mut self.connection).wire.condemn();
+            return false;
+        }
+        if !is_stale_plan(db) {
+            return false;
+        }
+        self.forget(sql);
+        !std::mem::replace(renewed, true)
+    }
+
+    async fn each_once(&mut self, pieces: Pieces<'_>) -> Vec<Result<Answer, WireError>> {
+        let statements = self.statements(pieces).await;
+        let Transaction { connection, entry, .. } = self;
+        let connection = held(connection);
+        let sealed = entry.seal(connection);
+        let mut outcomes: Vec<Result<Answer, WireError>> = Vec::with_capacity(pieces.len());
+        let mut batch = match connection.batch() {
+            Ok(batch) => batch,
+            Err(error) => return vec![Err(error)],
+        };
+        for (statement, (_, params)) in statements.into_iter().zip(pieces) {
+            let put = statement.and_then(|statement| {
+                entry.put(&mut batch, &sealed)?;
+                batch.query(&statement, params)
+            });
+            // Even one that could not be put has sent its door, which does nothing.
+            batch.end_section();
+            outcomes.push(put.map(|()| Answer::default()));
+        }
+        let answered = batch.run_sections().await;
+        let known = answered.len();
+        for (outcome, answered) in outcomes.iter_mut().zip(answered) {
+            if outcome.is_ok() {
+                *outcome = answered
+                    .map(|mut answers| answers.pop().unwrap_or_default())
+                    .map_err(|failure| failure.error);
+            }
+        }
+        // Of the rest nothing is known.
+        outcomes.truncate(known);
+        outcomes
+    }
+
+    /// The prepared form of each statement. The same text is prepared once.
+    async fn statements(&mut self, pieces: Pieces<'_>) -> Vec<Result<Statement, WireError>> {
+        let mut known: HashMap<&str, Result<Statement, WireError>> = HashMap::new();
+        loop {
+            let wanted = self.unprepared(pieces, &mut known);
+            if wanted.is_empty() {
+                break;
+            }
+            let Transaction { connection, entry, stage, scope, .. } = self;
+            let connection = held(connection);
+            let sealed = (*stage == Stage::Fresh).then(|| entry.seal(connection));
+            let enter = |batch: &mut Batch<'_>| match &sealed {
+                Some(sealed) => entry.put(batch, sealed),
+                None => Ok(()),
+            };
+            let keyed = wanted.iter().map(|sql| (format!("{scope}{sql}"), *sql)).collect();
+            let prepared = match connection.prepare_each(keyed, enter).await {
+                Ok(prepared) => prepared,
+                Err(error) => {
+                    known.insert(wanted[0], Err(error));
+                    break;
+                }
+            };
+            let mut all = true;
+            for (turn, (sql, outcome)) in wanted.into_iter().zip(prepared).enumerate() {
+                match outcome {
+                    // Its seal waited for those before it.
+                    Err(WireError::Database(db)) if turn > 0 && is_expired_seal(&db) => all = false,
+                    outcome => drop(known.insert(sql, outcome)),
+                }
+            }
+            if all {
+                break;
+            }
+        }
+        let of = |(sql, _): &(&str, Params<'_>)| match known.get(sql) {
+            Some(Ok(statement)) => Ok(statement.clone()),
+            Some(Err(error)) => Err(error.again()),
+            None => Err(WireError::lost()),
+        };
+        pieces.iter().map(of).collect()
+    }
+
+    /// The texts that are neither known nor prepared yet.
+    fn unprepared<'s>(
+        &mut self,
+        pieces: &[(&'s str, Params<'_>)],
+        known: &mut HashMap<&'s str, Result<Statement, WireError>>,
+    ) -> Vec<&'s str> {
+        let mut wanted = Vec::new();
+        for (sql, _) in pieces {
+            if known.contains_key(sql) || wanted.contains(sql) {
+                continue;
+            }
+            let key = format!("{}{sql}", self.scope);
+            match held(&mut self.connection).find_statement(&key) {
+                Some(statement) => drop(known.insert(sql, Ok(statement))),
+                None => wanted.push(*sql),
+            }
+        }
+        wanted
+    }
+
+    fn forget(&mut self, sql: &str) {
+        let key = format!("{}{sql}", self.scope);
+        held(&mut self.connection).forget_statement(&key);
+    }
+}
+
+fn require_few(pieces: Pieces<'_>) -> Result<()> {
+    if pieces.len() <= STATEMENTS_MAX {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidInput,
+        format!("a pipeline takes {STATEMENTS_MAX} statements at most; this has {}", pieces.len()),
+    ))
+}
+
+/// The connection was lost before its answer.
+fn unknown() -> Error {
+    Error::from(WireError::lost())
+}
