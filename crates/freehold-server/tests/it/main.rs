@@ -12,6 +12,7 @@ mod pooler;
 mod postgrest;
 mod process;
 mod prove;
+mod rolling;
 mod stopping;
 mod support;
 mod worker;

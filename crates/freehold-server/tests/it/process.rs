@@ -20,7 +20,11 @@ use crate::support::{SECRET, text};
 pub(crate) type Env<'a> = &'a [(&'a str, &'a str)];
 
 fn freehold_command(arguments: &[&str], env: Env) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_freehold"));
+    command(env!("CARGO_BIN_EXE_freehold"), arguments, env)
+}
+
+fn command(program: &str, arguments: &[&str], env: Env) -> Command {
+    let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(env.iter().copied());
     for kept in ["PATH", "HOME", "FREEHOLD_PG_BIN"] {
         if let Some(value) = std::env::var_os(kept) {
@@ -83,7 +87,12 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(arguments: &[&str], env: Env) -> Running {
-        let mut child = freehold_command(arguments, env)
+        Running::spawn(freehold_command(arguments, env))
+    }
+
+    /// Any program.
+    pub(crate) fn spawn(mut command: Command) -> Running {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -280,11 +289,21 @@ impl Server {
 
     /// With settings of the test's choice.
     pub(crate) fn start_with(database: &TestDatabase, settings: Env) -> Server {
+        Server::start_program(None, database, settings)
+    }
+
+    /// Another build of it, from a file.
+    pub(crate) fn start_program(
+        program: Option<&str>,
+        database: &TestDatabase,
+        settings: Env,
+    ) -> Server {
         let (app, owner) = (database.app_url(), database.owner_url());
         let env = with(env_of(&app, &owner), "LOG_FORMAT", "json");
         let env = settings.iter().fold(env, |env, (name, value)| with(env, name, value));
-        let mut running = Running::start(&["serve"], &env);
-        let line = running.wait_for("\"message\":\"serving\"", Duration::from_secs(20));
+        let program = program.unwrap_or(env!("CARGO_BIN_EXE_freehold"));
+        let mut running = Running::spawn(command(program, &["serve"], &env));
+        let line = running.wait_for("\"message\":\"serving\"", Duration::from_secs(60));
         let line: Value = serde_json::from_str(&line).unwrap();
         let port = text(&line["address"]).rsplit_once(':').unwrap().1.parse().unwrap();
         Server { running, port }
