@@ -1,9 +1,17 @@
-//! Probes and metrics.
+//! Probes and metrics, and for operators the health of tenants.
 
-use axum::extract::State;
+use axum::Json;
+use axum::extract::{Query, State};
+use freehold::OperatorContext;
+use freehold::control::health::{SampleOf, TenantHealth};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName};
 
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::auth::OperatorCaller;
 use super::error::Problem;
 use super::readiness::Verdict;
 use super::state::AppState;
@@ -28,6 +36,86 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<&'static str
 
 fn not_ready(why: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", why).retry_after(1)
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SampleQuery {
+    /// Those that follow this slug, in order; empty begins with the first. Without it, some by chance.
+    #[param(pattern = r"^[^\x00]*$", nullable = false, required = false)]
+    after: Option<String>,
+    /// How many at most, 1 to 100.
+    #[param(default = 20, nullable = false, required = false)]
+    limit: Option<i64>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct TenantHealthBody {
+    id: Uuid,
+    slug: String,
+    /// active, suspended
+    status: &'static str,
+    healthy: bool,
+    /// Whether a transaction came into its schema; absent if it was not tried, because the tenant is
+    /// suspended or the time was over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reachable: Option<bool>,
+    /// The newest migration that the tenant has.
+    version: i32,
+    /// Whether that is the baseline's.
+    current: bool,
+    tables: i64,
+    /// Tables that row-level security does not protect.
+    unprotected: i64,
+    /// Milliseconds that its database took to answer.
+    answer_ms: f64,
+    /// What is wrong, for a person.
+    problems: Vec<String>,
+}
+
+impl From<TenantHealth> for TenantHealthBody {
+    fn from(health: TenantHealth) -> Self {
+        TenantHealthBody {
+            id: health.tenant.id.as_uuid(),
+            healthy: health.is_healthy(),
+            slug: health.tenant.slug.into(),
+            status: health.tenant.status.as_str(),
+            reachable: health.is_reachable,
+            version: health.tenant.version,
+            current: health.is_current,
+            tables: health.tables,
+            unprotected: health.unprotected,
+            answer_ms: health.answer.as_secs_f64() * 1e3,
+            problems: health.problems,
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct FleetSampleBody {
+    /// The newest migration of the baseline.
+    version: i32,
+    /// How many of the items are healthy.
+    healthy: usize,
+    items: Vec<TenantHealthBody>,
+}
+
+/// Look at some tenants: reachable, at which version, protected by their policies. It ends within
+/// some seconds; `freehold doctor` examines all, and more thoroughly.
+#[utoipa::path(get, path = "/v1/health/tenants", tag = "operations", params(SampleQuery),
+    responses((status = 200, body = FleetSampleBody), (status = 400, response = Problem), (status = 403, response = Problem)))]
+pub(super) async fn sample_tenants(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Query(query): Query<SampleQuery>,
+) -> Result<Json<FleetSampleBody>, Problem> {
+    let context = OperatorContext::of(operator.actor(), "GET /v1/health/tenants");
+    let of = query.after.as_deref().map_or(SampleOf::Chance, SampleOf::After);
+    let sample = state.freehold().sample_tenants(&context, of, query.limit).await?;
+    let items: Vec<_> = sample.tenants.into_iter().map(TenantHealthBody::from).collect();
+    let healthy = items.iter().filter(|item| item.healthy).count();
+    Ok(Json(FleetSampleBody { version: sample.version, healthy, items }))
 }
 
 /// Metrics in Prometheus's text format.

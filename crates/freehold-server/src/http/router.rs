@@ -59,6 +59,7 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(tenants::suspend))
         .routes(routes!(tenants::resume))
         .routes(routes!(violations::list))
+        .routes(routes!(health::sample_tenants))
 }
 
 fn probes() -> OpenApiRouter<AppState> {

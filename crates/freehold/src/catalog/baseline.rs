@@ -25,6 +25,13 @@ pub(crate) async fn list(tx: &mut CatalogTx) -> Result<Vec<Migration>> {
         .collect())
 }
 
+/// The newest migration's version; 0 without any.
+pub(crate) async fn newest(tx: &mut CatalogTx) -> Result<i32> {
+    let newest = "SELECT max(version) FROM freehold.baseline";
+    let row = tx.query_opt(newest, &[]).await?;
+    Ok(row.and_then(|row| row.get::<_, Option<i32>>(0)).unwrap_or(0))
+}
+
 /// Holds the baseline still until the transaction ends; provisioning in parallel goes on.
 pub(crate) async fn hold(tx: &mut CatalogTx) -> Result<()> {
     tx.execute("LOCK TABLE freehold.baseline IN SHARE MODE", &[]).await?;

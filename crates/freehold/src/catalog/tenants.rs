@@ -6,7 +6,7 @@ use crate::tenant::{Tenant, TenantStatus};
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 
-const COLUMNS: &str = "id, slug, name, status, version, created_at";
+pub(super) const COLUMNS: &str = "id, slug, name, status, version, created_at";
 
 pub(crate) fn from_row(row: &Row) -> Result<Tenant> {
     Ok(Tenant {

@@ -2,6 +2,7 @@
 //! worker alike. Here it is decided who may do what; below is only SQL.
 
 pub mod analytics;
+pub mod health;
 pub mod joining;
 pub mod keys;
 pub mod members;

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use freehold::CATALOG_VERSION;
+use freehold::{CATALOG_VERSION, Role};
+use serde_json::{Value, json};
+use uuid::Uuid;
 
-use crate::support::{Answer, Service, Setup, admin_url, connect, eventually, slow_shop};
+use crate::support::{Answer, Service, Setup, admin_url, connect, eventually, slow_shop, text};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -231,4 +233,86 @@ async fn a_server_beside_a_table_without_protection_is_not_ready() {
     service.sql().await.batch_execute(&sql).await.unwrap();
     let answer = becomes_not_ready(&service).await;
     assert!(!answer.text().contains("customers"), "a probe tells no names");
+}
+
+/// Of the tenants in an answer: the slug and one of its figures.
+fn figures(answer: &Answer, figure: &str) -> Vec<(String, Value)> {
+    let items = answer.json()["items"].as_array().unwrap().clone();
+    items.iter().map(|item| (text(&item["slug"]), item[figure].clone())).collect()
+}
+
+#[tokio::test]
+async fn operators_see_of_a_sample_of_tenants_what_is_wrong_with_each() {
+    let service = Service::start(Setup::default()).await;
+    let mut schemas = Vec::new();
+    for slug in ["aaa", "bbb", "ccc", "ddd", "eee"] {
+        schemas.push(service.tenant(slug).await.tenant.id.schema());
+    }
+    let operator = service.operator().await;
+    let look = async |query: &str| {
+        let path = format!("/v1/health/tenants{query}");
+        service.get(&path).by(&operator).send().await.expect(200)
+    };
+    let answer = look("?after=").await;
+    assert_eq!((&answer.json()["healthy"], &answer.json()["version"]), (&json!(5), &json!(3)));
+    assert!(figures(&answer, "tables").iter().all(|(_, tables)| *tables == json!(5)));
+
+    let sql = service.sql().await;
+    for fault in [
+        format!("ALTER TABLE {}.orders NO FORCE ROW LEVEL SECURITY", schemas[0]),
+        // Another tenant's policy is none.
+        format!(
+            "ALTER POLICY tenant_isolation ON {}.orders USING ((SELECT freehold.require_tenant('{}')))",
+            schemas[1],
+            Uuid::nil()
+        ),
+        format!("DROP SCHEMA {} CASCADE", schemas[2]),
+        "UPDATE freehold.tenant SET version = 2 WHERE slug = 'ddd'".to_owned(),
+        "UPDATE freehold.tenant SET status = 'suspended' WHERE slug = 'eee'".to_owned(),
+    ] {
+        sql.batch_execute(&fault).await.unwrap();
+    }
+    let answer = look("?after=").await;
+    let of = |figure| figures(&answer, figure);
+    let pairs = |values: [Value; 5]| -> Vec<(String, Value)> {
+        ["aaa", "bbb", "ccc", "ddd", "eee"].map(str::to_owned).into_iter().zip(values).collect()
+    };
+    let (yes, no) = (json!(true), json!(false));
+    assert_eq!(of("healthy"), pairs([no.clone(), no.clone(), no.clone(), no.clone(), yes.clone()]));
+    assert_eq!(of("unprotected"), pairs([json!(1), json!(1), json!(0), json!(0), json!(0)]));
+    assert_eq!(
+        of("reachable"),
+        pairs([yes.clone(), yes.clone(), no.clone(), yes.clone(), Value::Null])
+    );
+    assert_eq!(of("current"), pairs([yes.clone(), yes.clone(), yes.clone(), no, yes]));
+    assert_eq!(answer.json()["healthy"], 1);
+}
+
+#[tokio::test]
+async fn a_sample_is_bounded_and_by_chance_or_in_order_and_for_operators_alone() {
+    let service = Service::start(Setup::default()).await;
+    for n in 0..6 {
+        service.tenant(&format!("shop{n}")).await;
+    }
+    let operator = service.operator().await;
+    let slugs = async |query: &str| -> Vec<String> {
+        let path = format!("/v1/health/tenants{query}");
+        let answer = service.get(&path).by(&operator).send().await.expect(200);
+        figures(&answer, "slug").into_iter().map(|(slug, _)| slug).collect()
+    };
+    assert_eq!(slugs("?after=&limit=2").await, ["shop0", "shop1"]);
+    assert_eq!(slugs("?after=shop3").await, ["shop4", "shop5"]);
+    assert_eq!(slugs("?limit=0").await.len(), 1);
+    // All of them, each once, wherever chance begins.
+    let mut all = slugs("?limit=100000").await;
+    all.sort();
+    assert_eq!(all, ["shop0", "shop1", "shop2", "shop3", "shop4", "shop5"]);
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..40 {
+        seen.extend(slugs("?limit=1").await);
+    }
+    assert!(seen.len() > 1, "chance always chooses {seen:?}");
+    service.get("/v1/health/tenants?after=%00").by(&operator).send().await.expect(400);
+    let owner = service.person(&service.tenant("last").await, "o", Role::Owner).await;
+    service.get("/v1/health/tenants").by(&owner).send().await.refused(403, "wrong_scope");
 }

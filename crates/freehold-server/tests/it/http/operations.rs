@@ -178,6 +178,7 @@ pub(super) fn sample(method: &str, path: &str, of: &Objects, caller: &Person) ->
             (path.replace("{id}", &of.tenant.to_string()), None, By::Operator)
         }
         ("GET", "/v1/violations") => (format!("{path}?tenant={}", of.tenant), None, By::Operator),
+        ("GET", "/v1/health/tenants") => (format!("{path}?after={}", of.slug), None, By::Operator),
         ("GET", "/livez" | "/readyz" | "/metrics" | "/openapi.json") => {
             (path.to_owned(), None, By::Anybody)
         }

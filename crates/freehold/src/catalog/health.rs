@@ -1,0 +1,51 @@
+//! Some tenants, picked by chance or in order, and how their schemas are protected.
+
+use uuid::Uuid;
+
+use super::tenants::{COLUMNS, from_row};
+use crate::error::Result;
+use crate::ids::TenantId;
+use crate::tenant::Tenant;
+use crate::tx::CatalogTx;
+
+/// How a tenant's schema looks from outside.
+pub(crate) struct Walls {
+    pub(crate) has_schema: bool,
+    pub(crate) tables: i64,
+    pub(crate) unprotected: i64,
+}
+
+/// Tenants from a point in the order of ids on, and around its end. Ids are random, so those after
+/// a random one are a random sample, which costs no more in a large fleet than in a small one.
+pub(crate) async fn sample(tx: &mut CatalogTx, from: Uuid, limit: i64) -> Result<Vec<Tenant>> {
+    let sql = format!(
+        "(SELECT {COLUMNS}, 0 AS lap FROM tenant WHERE id >= $1 ORDER BY id LIMIT $2)
+         UNION ALL
+         (SELECT {COLUMNS}, 1 FROM tenant WHERE id < $1 ORDER BY id LIMIT $2)
+         ORDER BY lap, id LIMIT $2"
+    );
+    tx.query(&sql, &[&from, &limit]).await?.iter().map(from_row).collect()
+}
+
+/// Of each of these tenants, in their order.
+pub(crate) async fn look_at_walls(tx: &mut CatalogTx, tenants: &[Uuid]) -> Result<Vec<Walls>> {
+    let schemas: Vec<String> =
+        tenants.iter().map(|tenant| TenantId::from(*tenant).schema()).collect();
+    // The policy's text names the tenant; the doctor compares all of it.
+    let sql = "SELECT n.oid IS NOT NULL, count(c.oid),
+           count(c.oid) FILTER (WHERE NOT (c.relrowsecurity AND c.relforcerowsecurity) OR NOT EXISTS (
+             SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenant_isolation'
+               AND NOT p.polpermissive AND p.polcmd = '*' AND p.polroles = '{0}'
+               AND strpos(pg_get_expr(p.polqual, p.polrelid), 'require_tenant(''' || s.tenant || '''') > 0))
+         FROM unnest($1::text[], $2::uuid[]) WITH ORDINALITY AS s (name, tenant, place)
+         LEFT JOIN pg_namespace n ON n.nspname = s.name
+         LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p')
+         GROUP BY s.place, n.oid ORDER BY s.place";
+    let rows = tx.query(sql, &[&schemas, &tenants]).await?;
+    let walls = |row: &crate::wire::Row| Walls {
+        has_schema: row.get(0),
+        tables: row.get(1),
+        unprotected: row.get(2),
+    };
+    Ok(rows.iter().map(walls).collect())
+}

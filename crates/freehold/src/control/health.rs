@@ -1,0 +1,160 @@
+//! The health of tenants: a look at some of them, for operators. It tells of no tenant's rows.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use uuid::Uuid;
+
+use crate::Freehold;
+use crate::actor::{Actor, Role};
+use crate::catalog::health::{self, Walls};
+use crate::catalog::{baseline, tenants};
+use crate::context::OperatorContext;
+use crate::control::check_after;
+use crate::error::{Error, ErrorKind, Result};
+use crate::tenant::{Tenant, TenantStatus};
+
+/// The most tenants that are looked at together.
+pub const SAMPLE_MAX: i64 = 100;
+const SAMPLE_DEFAULT: i64 = 20;
+/// How many are asked at a time, each over a connection of the pool that requests need too.
+const AT_A_TIME: usize = 4;
+/// For one tenant, and for all.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+const SAMPLE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Which tenants to look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SampleOf<'a> {
+    /// Some by chance, others each time.
+    #[default]
+    Chance,
+    /// Those that follow this slug, in order; `""` begins with the first.
+    After(&'a str),
+}
+
+/// Some tenants, and how they are.
+#[derive(Clone, Debug)]
+pub struct FleetSample {
+    /// The newest migration of the baseline.
+    pub version: i32,
+    /// In the order of slugs, or of chance.
+    pub tenants: Vec<TenantHealth>,
+}
+
+/// How a tenant is.
+#[derive(Clone, Debug)]
+pub struct TenantHealth {
+    /// Who.
+    pub tenant: Tenant,
+    /// Whether its schema is at the baseline.
+    pub is_current: bool,
+    /// Whether a transaction came into its schema. `None` if it was not tried: the tenant is
+    /// suspended, or the time was over.
+    pub is_reachable: Option<bool>,
+    /// Its tables.
+    pub tables: i64,
+    /// Those of them that row-level security does not protect.
+    pub unprotected: i64,
+    /// How long the answer took.
+    pub answer: Duration,
+    /// What is wrong, in words that hold nothing of its rows.
+    pub problems: Vec<String>,
+}
+
+impl TenantHealth {
+    /// Whether nothing is wrong.
+    pub fn is_healthy(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+impl Freehold {
+    /// Looks at some tenants: whether a transaction comes into the schema, at which version it is,
+    /// whether its tables are protected. `limit` is 20 if not given and [`SAMPLE_MAX`] at most; it
+    /// ends within some 10 seconds. The doctor examines the whole fleet, and more thoroughly.
+    pub async fn sample_tenants(
+        &self,
+        context: &OperatorContext,
+        of: SampleOf<'_>,
+        limit: Option<i64>,
+    ) -> Result<FleetSample> {
+        let limit = limit.unwrap_or(SAMPLE_DEFAULT).clamp(1, SAMPLE_MAX);
+        let mut tx = self.catalog(context).await?;
+        let chosen = match of {
+            SampleOf::Chance => health::sample(&mut tx, Uuid::new_v4(), limit).await?,
+            SampleOf::After(slug) => {
+                tenants::list(&mut tx, check_after(Some(slug))?, limit).await?
+            }
+        };
+        let ids: Vec<Uuid> = chosen.iter().map(|tenant| tenant.id.as_uuid()).collect();
+        let walls = health::look_at_walls(&mut tx, &ids).await?;
+        let version = baseline::newest(&mut tx).await?;
+        tx.commit().await?;
+        let until = Instant::now() + SAMPLE_TIME_MAX;
+        let looks = chosen
+            .into_iter()
+            .zip(walls)
+            .map(|(tenant, walls)| self.look_at(tenant, walls, version, until));
+        let tenants = futures_util::stream::iter(looks).buffered(AT_A_TIME).collect().await;
+        Ok(FleetSample { version, tenants })
+    }
+
+    async fn look_at(
+        &self,
+        tenant: Tenant,
+        walls: Walls,
+        version: i32,
+        until: Instant,
+    ) -> TenantHealth {
+        let began = Instant::now();
+        let mut problems = Vec::new();
+        let is_tried = tenant.status == TenantStatus::Active && began < until;
+        let is_reachable = if is_tried {
+            let entered = tokio::time::timeout(ANSWER_MAX, self.enter(&tenant)).await;
+            let entered = entered.unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Timeout, "no answer within two seconds"))
+            });
+            problems.extend(
+                entered.as_ref().err().map(|error| format!("not reachable: {}", error.message())),
+            );
+            Some(entered.is_ok())
+        } else {
+            None
+        };
+        if !walls.has_schema {
+            problems.push("its schema is missing".to_owned());
+        }
+        if walls.unprotected > 0 {
+            problems.push(format!(
+                "{} of {} tables are not protected",
+                walls.unprotected, walls.tables
+            ));
+        }
+        let is_current = tenant.version == version;
+        if !is_current {
+            problems.push(format!("at version {} and not {version}", tenant.version));
+        }
+        TenantHealth {
+            tenant,
+            is_current,
+            is_reachable,
+            tables: walls.tables,
+            unprotected: walls.unprotected,
+            answer: began.elapsed(),
+            problems,
+        }
+    }
+
+    /// A transaction in the tenant's schema, as a request of a viewer would make it.
+    async fn enter(&self, tenant: &Tenant) -> Result<()> {
+        let viewer = Actor { role: Role::Viewer, ..Actor::SYSTEM };
+        let context = self.tenant_context_as(tenant.id, viewer).await?;
+        let rows = self.query(&context, "SELECT current_schema()::text", &[]).await?;
+        let schema: Option<&str> = rows.first().and_then(|row| row.get(0));
+        if schema == Some(tenant.id.schema().as_str()) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Unavailable, "its schema cannot be used"))
+    }
+}
