@@ -11,7 +11,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use freehold::control::sessions::SignInOptions;
 use freehold::tokens::{AccessTokens, Keyring};
-use freehold::{AnalyticsOptions, ContextKey, Options, PoolLimits, Pooler, Rate, SignInLimits};
+use freehold::{
+    AnalyticsOptions, ContextKey, Options, PoolLimits, Pooler, Rate, ReplicaLimits, SignInLimits,
+};
 
 /// Where the database is.
 #[derive(Args, Clone)]
@@ -40,7 +42,29 @@ pub struct DatabaseSettings {
     )]
     pub database_analytics_url: Option<String>,
 
-    /// Where analytics reads tenants, if not there: a replica, as the role freehold_analytics
+    /// Replicas, as the role freehold_app, separated by commas: analytics reads tenants there, and so do
+    /// requests that say `Prefer: read=replica`
+    #[arg(
+        long,
+        env = "DATABASE_REPLICA_URLS",
+        value_name = "DATABASE_REPLICA_URLS",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub database_replica_urls: Vec<String>,
+
+    /// Milliseconds that a replica may be behind; beyond them it is left out until it has caught up
+    #[arg(long, env, value_name = "MAX_REPLICA_LAG_MS", default_value_t = 5000,
+          value_parser = clap::value_parser!(u64).range(1000..=3_600_000))]
+    pub max_replica_lag_ms: u64,
+
+    /// Milliseconds that a request waits for a replica to have what it must see, and for a connection
+    /// there, before it goes to the primary
+    #[arg(long, env, value_name = "REPLICA_WAIT_MS", default_value_t = 100,
+          value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub replica_wait_ms: u64,
+
+    /// A replica for analytics alone, as the role freehold_analytics, if it is none of those
     #[arg(
         long,
         env = "DATABASE_ANALYTICS_READ_URL",
@@ -49,7 +73,7 @@ pub struct DatabaseSettings {
     )]
     pub database_analytics_read_url: Option<String>,
 
-    /// The most connections of the app role
+    /// The most connections of the app role, to the primary and to each replica
     #[arg(long, env, value_name = "MAX_CONNECTION_POOL", default_value_t = 16,
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub max_connection_pool: u16,
@@ -107,6 +131,16 @@ impl DatabaseSettings {
             owner_url: set(&self.database_owner_url),
             analytics_url: set(&self.database_analytics_url),
             analytics_read_url: set(&self.database_analytics_read_url),
+            replica_urls: self
+                .database_replica_urls
+                .iter()
+                .map(|url| url.trim().to_owned())
+                .filter(|url| !url.is_empty())
+                .collect(),
+            replica_limits: ReplicaLimits {
+                lag_max: Duration::from_millis(self.max_replica_lag_ms),
+                wait_max: Duration::from_millis(self.replica_wait_ms),
+            },
             app_pool: limits(self.max_connection_pool),
             owner_pool: limits(self.max_owner_connection_pool),
             pooler: match self.pooler {

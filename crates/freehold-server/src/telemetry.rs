@@ -82,6 +82,24 @@ fn describe() {
         "freehold_analytics_runs_total",
         "Scheduled runs of analytics on this server, by outcome: published, failed"
     );
+    describe_gauge!(
+        "freehold_replica_state",
+        "1 for the state that a replica is in, else 0: serving, lagging, unreachable, promoted, foreign, unfit"
+    );
+    describe_gauge!(
+        "freehold_replica_lag_seconds",
+        Unit::Seconds,
+        "How old a replica's data are; NaN if that is not known"
+    );
+    describe_gauge!(
+        "freehold_replica_lag_bytes",
+        Unit::Bytes,
+        "How much of the primary's log a replica has not replayed; NaN if that is not known"
+    );
+    describe_counter!(
+        "freehold_replica_reads_total",
+        "Reads that a replica may answer, by who answered them and why"
+    );
     describe_gauge!("freehold_pool_connections_max", "The most connections a pool may have");
     describe_gauge!("freehold_pool_connections", "Connections of a pool");
     describe_gauge!("freehold_pool_idle", "Connections of a pool that nobody uses");

@@ -8,6 +8,7 @@
 //! - `definition`: a file of SQL and its header. Pure.
 //! - `rollup`: what a definition comes to against the template, and the SQL made of it.
 //! - `activity`: which tenants changed since they were collected.
+//! - `source`: where tenants are read: on a replica that is fit for it, or on the primary.
 //! - `collector`: reads tenants and writes rollups.
 //! - `run`: a whole run: who is read, in which order it is published, and who may do so.
 
@@ -16,10 +17,12 @@ pub(crate) mod collector;
 pub(crate) mod definition;
 pub(crate) mod rollup;
 pub(crate) mod run;
+pub(crate) mod source;
 
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::replicas::Replicas;
 use crate::tls::{self, Target};
 
 /// Where analytics connects to: connections of its own, so that requests never wait for it.
@@ -27,17 +30,24 @@ use crate::tls::{self, Target};
 pub(crate) struct Connections {
     /// The primary: rollups are written here.
     pub(crate) primary: Arc<Target>,
-    /// Where tenants are read, if not there: a replica.
+    /// The replica that tenants are read on, if one is named for it.
     pub(crate) reader: Option<Arc<Target>>,
+    /// One of these otherwise.
+    pub(crate) replicas: Replicas,
 }
 
 impl Connections {
-    pub(crate) fn new(url: &str, read_url: Option<&str>) -> Result<Connections> {
+    pub(crate) fn new(
+        url: &str,
+        read_url: Option<&str>,
+        replicas: Replicas,
+    ) -> Result<Connections> {
         let reader = match read_url {
             Some(url) => Some(Arc::new(target(url, "DATABASE_ANALYTICS_READ_URL")?)),
             None => None,
         };
-        Ok(Connections { primary: Arc::new(target(url, "DATABASE_ANALYTICS_URL")?), reader })
+        let primary = Arc::new(target(url, "DATABASE_ANALYTICS_URL")?);
+        Ok(Connections { primary, reader, replicas })
     }
 }
 

@@ -434,11 +434,11 @@ pub(crate) fn catalog_text() -> String {
 }
 
 /// What must hold before a server may serve with the app role of `target`; says how contexts are
-/// taken for true.
-pub(crate) async fn check(target: &Target) -> Result<SealMode> {
+/// taken for true. `setting` is the one that names the target.
+pub(crate) async fn check(target: &Target, setting: &str) -> Result<SealMode> {
     // A connection of its own: a pool's cannot be made before the catalog is there.
     let client = pool::connect(target).await?;
-    check_app_role(&client).await?;
+    check_app_role(&client, setting).await?;
     let catalog = client
         .query_one("SELECT to_regclass('freehold.catalog_migration') IS NOT NULL", &[])
         .await?;
@@ -459,8 +459,13 @@ pub(crate) async fn check(target: &Target) -> Result<SealMode> {
     })
 }
 
+/// Whether who a setting connects as is bound by row-level security.
+pub(crate) async fn check_role(target: &Target, setting: &str) -> Result<()> {
+    check_app_role(&pool::connect(target).await?, setting).await
+}
+
 /// Refuses a role that row-level security does not bind, or that could become one.
-async fn check_app_role(client: &Client) -> Result<()> {
+async fn check_app_role(client: &Client, setting: &str) -> Result<()> {
     let rows = client
         .query(
             "SELECT r.rolname::text, session_user::text,
@@ -495,14 +500,14 @@ async fn check_app_role(client: &Client) -> Result<()> {
             format!("{user} is a member of {role}, {fault}")
         };
         return Err(setup(format!(
-            "refusing to serve: DATABASE_URL connects as a role that row-level security does not bind: {who}. \
+            "refusing to serve: {setting} connects as a role that row-level security does not bind: {who}. \
              Connect as freehold_app, which `freehold init` makes"
         )));
     }
     if rows.first().is_none_or(|row| row.get::<_, &str>(1) != "freehold_app") {
-        return Err(setup(
-            "refusing to serve: DATABASE_URL must connect as freehold_app, which `freehold init` makes",
-        ));
+        return Err(setup(format!(
+            "refusing to serve: {setting} must connect as freehold_app, which `freehold init` makes"
+        )));
     }
     Ok(())
 }

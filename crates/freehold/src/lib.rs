@@ -141,6 +141,7 @@ mod ids;
 mod init;
 mod lease;
 mod limiter;
+mod lsn;
 mod migrator;
 mod params;
 mod passwords;
@@ -149,6 +150,7 @@ mod pool;
 mod pooler;
 mod provisioner;
 mod recorder;
+mod replicas;
 mod resolver;
 mod seal;
 mod tenant;
@@ -167,8 +169,9 @@ use tokio::sync::watch;
 use crate::analytics::Connections;
 use crate::control::turns::SlugTurns;
 use crate::passwords::PasswordHasher;
-use crate::pool::Pool;
+use crate::pool::{Pool, Position};
 use crate::recorder::Recorder;
+use crate::replicas::Replicas;
 use crate::resolver::Resolver;
 use crate::seal::Sealer;
 use crate::tx::CatalogTx;
@@ -182,15 +185,17 @@ pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::ids::{Email, IdentityId, Slug, TEMPLATE_SCHEMA, TenantId};
 pub use crate::init::{CATALOG_VERSION, InitOptions, InitReport, Passwords, connect_bare, init};
 pub use crate::limiter::{Rate, SignInLimits};
+pub use crate::lsn::Lsn;
 pub use crate::migrator::{
     Baseline, MigrateFailure, MigrateOptions, MigrateReport, MigrateStatus, Migration,
 };
 pub use crate::params::{Params, TextParam};
 pub use crate::pool::{PoolLimits, PoolStatus};
 pub use crate::pooler::Pooler;
+pub use crate::replicas::{ReplicaLimits, ReplicaReads, ReplicaState, ReplicaStatus};
 pub use crate::seal::{ContextKey, SealMode};
 pub use crate::tenant::{Tenant, TenantStatus, Transition};
-pub use crate::tx::{PipelineError, TenantTx};
+pub use crate::tx::{PipelineError, ReadTx, TenantTx};
 pub use crate::violations::with_request_id;
 pub use crate::wire::{Answer, Column, DbError, Row, RowIndex};
 /// The time of this API, as rows and answers hold it.
@@ -209,9 +214,15 @@ pub struct Options {
     pub owner_url: Option<String>,
     /// Connects as `freehold_analytics`, directly. Without it, this server collects no analytics.
     pub analytics_url: Option<String>,
-    /// Where analytics reads tenants if not there: a replica of the same database.
+    /// The replica that analytics reads tenants on, as `freehold_analytics`, if it is none of
+    /// `replica_urls`.
     pub analytics_read_url: Option<String>,
-    /// Limits of the connections as `freehold_app`.
+    /// Replicas, each as `freehold_app`: for analytics, and for reads by
+    /// [`Freehold::begin_read`].
+    pub replica_urls: Vec<String>,
+    /// How old what they answer may be.
+    pub replica_limits: ReplicaLimits,
+    /// Limits of the connections as `freehold_app`, to the primary and to each replica.
     pub app_pool: PoolLimits,
     /// Limits of the connections as `freehold_owner`.
     pub owner_pool: PoolLimits,
@@ -233,6 +244,8 @@ impl Options {
             owner_url: None,
             analytics_url: None,
             analytics_read_url: None,
+            replica_urls: Vec::new(),
+            replica_limits: ReplicaLimits::default(),
             app_pool: PoolLimits::default(),
             owner_pool: PoolLimits { connections_max: 4, ..PoolLimits::default() },
             pooler: Pooler::default(),
@@ -244,6 +257,12 @@ impl Options {
     /// Connects as `freehold_owner` too, to create and migrate tenants.
     pub fn owner_url(mut self, url: impl Into<String>) -> Options {
         self.owner_url = Some(url.into());
+        self
+    }
+
+    /// Reads a replica too, as `freehold_app`; may be called for each.
+    pub fn replica_url(mut self, url: impl Into<String>) -> Options {
+        self.replica_urls.push(url.into());
         self
     }
 
@@ -260,6 +279,7 @@ pub struct Freehold(Arc<Inner>);
 
 struct Inner {
     app: Pool,
+    replicas: Replicas,
     owner: Option<Pool>,
     analytics: Option<Connections>,
     resolver: Resolver,
@@ -310,9 +330,9 @@ impl Freehold {
     /// [`ErrorKind::Setup`] with a sentence that says what to do; [`ErrorKind::Unavailable`].
     pub async fn connect(options: &Options) -> Result<Freehold> {
         let app_target = tls::target(&options.app_url, "DATABASE_URL")?;
-        let mode = init::check(&app_target).await?;
+        let mode = init::check(&app_target, "DATABASE_URL").await?;
         if !options.pooler.is_direct(&app_target).await? {
-            pooler::require_apart(&app_target).await?;
+            pooler::require_apart(&app_target, "DATABASE_URL").await?;
         }
         let owner_target = match &options.owner_url {
             Some(url) => Some(Arc::new(tls::target(url, "DATABASE_OWNER_URL")?)),
@@ -320,15 +340,34 @@ impl Freehold {
         };
         let sealer = Sealer::new(find_key(options, mode, owner_target.as_deref()).await?.as_ref());
         let violations = Violations::default();
-        let pool =
-            |url, name, limits| Pool::new(url, name, limits, options.pooler, &sealer, &violations);
-        let app = pool(&options.app_url, "DATABASE_URL", options.app_pool)?;
+        let pool = |url: &str, name, limits, position| {
+            Pool::new(url, name, limits, options.pooler, &sealer, &violations, position)
+        };
+        let position = match options.replica_urls.is_empty() {
+            true => Position::Untold,
+            false => Position::Written,
+        };
+        let app = pool(&options.app_url, "DATABASE_URL", options.app_pool, position)?;
         let owner = match &options.owner_url {
-            Some(url) => Some(pool(url, "DATABASE_OWNER_URL", options.owner_pool)?),
+            Some(url) => {
+                Some(pool(url, "DATABASE_OWNER_URL", options.owner_pool, Position::Untold)?)
+            }
             None => None,
         };
+        let replica_pool =
+            PoolLimits { wait_max: options.replica_limits.wait_max, ..options.app_pool };
+        let mut replica_pools = Vec::new();
+        for url in &options.replica_urls {
+            let pool = pool(url, replicas::SETTING, replica_pool, Position::Replayed)?;
+            Replicas::require_one_host(&pool.target())?;
+            replica_pools.push(pool);
+        }
+        let replicas = Replicas::new(replica_pools, options.pooler, options.replica_limits);
         let analytics = match &options.analytics_url {
-            Some(url) => Some(Connections::new(url, options.analytics_read_url.as_deref())?),
+            Some(url) => {
+                let read_url = options.analytics_read_url.as_deref();
+                Some(Connections::new(url, read_url, replicas.clone())?)
+            }
             None => None,
         };
         let resolver = Resolver::new(app.clone());
@@ -338,7 +377,8 @@ impl Freehold {
         };
         let listen = resolver.clone().listen(listen, options.pooler);
         let recorder = Recorder::new(app.clone(), violations.clone());
-        let mut tasks = vec![tokio::spawn(listen), tokio::spawn(recorder.clone().run())];
+        let mut tasks = replicas.follow(app.target()).await?;
+        tasks.extend([tokio::spawn(listen), tokio::spawn(recorder.clone().run())]);
         if let (Some(target), None) = (owner_target, &options.context_key) {
             let follow = seal::follow_keys(sealer, target, resolver.key_changes());
             tasks.push(tokio::spawn(follow));
@@ -347,6 +387,7 @@ impl Freehold {
         let turns = SlugTurns::new();
         let inner = Inner {
             app,
+            replicas,
             owner,
             analytics,
             resolver,
@@ -439,6 +480,55 @@ impl Freehold {
         self.begin(context).await?.each(statements).await
     }
 
+    /// Begins a read-only transaction that may be answered by a replica: by one that has all that
+    /// was committed [`ReplicaLimits::lag_max`] ago, and before `since`, if that is given. Without
+    /// a fit replica it is the primary's.
+    ///
+    /// To read what one has written, take `since` from [`TenantTx::commit_at`]:
+    ///
+    /// ```
+    /// # use freehold::testing::{TestDatabase, create_tenant};
+    /// # use freehold::{Baseline, Migration};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> freehold::Result<()> {
+    /// # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+    /// # let notes = "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL UNIQUE)";
+    /// # let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
+    /// # let database = TestDatabase::create(&server, &baseline).await?;
+    /// # let freehold = database.freehold().await?;
+    /// # let (_, context) = create_tenant(&freehold, "acme").await?;
+    /// let mut tx = freehold.begin(&context).await?;
+    /// tx.execute("INSERT INTO notes (body) VALUES ('buy milk')", &[]).await?;
+    /// let written = tx.commit_at().await?;
+    ///
+    /// let mut read = freehold.begin_read(&context, written).await?;
+    /// let rows = read.query_and_end("SELECT body FROM notes", &[]).await?;
+    /// assert_eq!(rows.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`begin`](Self::begin), of the primary.
+    pub async fn begin_read(&self, context: &TenantContext, since: Option<Lsn>) -> Result<ReadTx> {
+        ReadTx::new(&self.0.app, &self.0.replicas, context, since).await
+    }
+
+    /// Whether this server has replicas, fit or not.
+    pub fn has_replicas(&self) -> bool {
+        !self.0.replicas.is_empty()
+    }
+
+    /// Each replica, as it was seen last.
+    pub fn replica_status(&self) -> Vec<ReplicaStatus> {
+        self.0.replicas.status()
+    }
+
+    /// Where reads by [`begin_read`](Self::begin_read) were answered.
+    pub fn replica_reads(&self) -> ReplicaReads {
+        self.0.replicas.reads()
+    }
+
     /// Applies what is new in a folder of migrations to the template, then brings every tenant to
     /// the baseline. `progress` hears how many tenants of how many are done.
     ///
@@ -492,7 +582,7 @@ impl Freehold {
     /// # Errors
     /// As for [`connect`](Self::connect).
     pub async fn check(&self) -> Result<()> {
-        init::check(&self.0.app.target()).await.map(drop)
+        init::check(&self.0.app.target(), "DATABASE_URL").await.map(drop)
     }
 
     /// Takes a connection of the pool and asks the database for a sign of life over it.
@@ -539,6 +629,7 @@ impl Freehold {
     /// Refuses new work, of every clone; what is under way may finish.
     pub fn close(&self) {
         self.0.app.close();
+        self.0.replicas.close();
         if let Some(owner) = &self.0.owner {
             owner.close();
         }

@@ -81,7 +81,37 @@ pub(crate) struct Fixed {
     pub(crate) enter: Statement,
     pub(crate) enter_catalog: Statement,
     pub(crate) begin: Statement,
+    /// Sent whole each time, so that a connection that never reads only need not prepare it.
+    pub(crate) begin_read: Statement,
     pub(crate) commit: Statement,
+    /// Gives the place in the log, where somebody wants to know it.
+    pub(crate) position: Option<Statement>,
+}
+
+/// Which place in the log of changes a pool's connections can tell.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// None: there are no replicas.
+    Untold,
+    /// How far it is written. Asked after a COMMIT, it lies behind it.
+    Written,
+    /// How far it is replayed. NULL on what is no replica, or none any more.
+    Replayed,
+}
+
+impl Position {
+    fn sql(self) -> Option<&'static str> {
+        match self {
+            Position::Untold => None,
+            Position::Written => {
+                Some("SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text")
+            }
+            Position::Replayed => Some(
+                "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
+                   THEN pg_catalog.pg_last_wal_replay_lsn()::pg_catalog.text END",
+            ),
+        }
+    }
 }
 
 /// How statements are called on the server.
@@ -116,7 +146,7 @@ impl Naming {
 
 impl Connection {
     async fn open(manager: &Manager) -> Result<Connection, WireError> {
-        let Manager { target, pooler, sealer, .. } = manager;
+        let Manager { target, pooler, sealer, position, .. } = manager;
         let mut wire = wire::connect(target).await?;
         let Look { pid, now, direct } = pooler.look(&mut wire).await?;
         let seat = Seat { pid: if direct { pid } else { 0 }, clock: (now, Instant::now()) };
@@ -134,7 +164,12 @@ impl Connection {
             )
             .await?,
             begin: fixed(&mut wire, &mut naming, "BEGIN", &[]).await?,
+            begin_read: Statement::unnamed("BEGIN READ ONLY", &[]),
             commit: fixed(&mut wire, &mut naming, "COMMIT", &[]).await?,
+            position: match position.sql() {
+                Some(sql) => Some(fixed(&mut wire, &mut naming, sql, &[]).await?),
+                None => None,
+            },
         };
         Ok(Connection {
             wire,
@@ -239,6 +274,7 @@ pub(crate) struct Manager {
     pooler: Pooler,
     sealer: Sealer,
     violations: Violations,
+    position: Position,
 }
 
 impl managed::Manager for Manager {
@@ -285,7 +321,7 @@ pub(crate) async fn connect(target: &Target) -> Result<Client> {
     Ok(client)
 }
 
-fn hosts(config: &tokio_postgres::Config) -> String {
+pub(crate) fn hosts(config: &tokio_postgres::Config) -> String {
     use tokio_postgres::config::Host;
     let ports = config.get_ports();
     let port = ports.first().copied().unwrap_or(5432);
@@ -309,6 +345,7 @@ impl Pool {
         pooler: Pooler,
         sealer: &Sealer,
         violations: &Violations,
+        position: Position,
     ) -> Result<Pool> {
         let mut target = tls::target(url, name)?;
         target.config.connect_timeout(Duration::from_secs(5));
@@ -320,6 +357,7 @@ impl Pool {
             pooler,
             sealer: sealer.clone(),
             violations: violations.clone(),
+            position,
         };
         let pool = managed::Pool::builder(manager)
             .max_size(limits.connections_max)

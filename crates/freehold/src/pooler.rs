@@ -60,7 +60,7 @@ impl Pooler {
 ///
 /// # Errors
 /// [`ErrorKind::Setup`] if the pooler mixes them up: it must not be served behind.
-pub(crate) async fn require_apart(target: &Target) -> Result<()> {
+pub(crate) async fn require_apart(target: &Target, setting: &str) -> Result<()> {
     let tested = async {
         let (mut one, mut other) = (wire::connect(target).await?, wire::connect(target).await?);
         for round in 0..ROUNDS {
@@ -69,11 +69,15 @@ pub(crate) async fn require_apart(target: &Target) -> Result<()> {
                 tokio::join!(keeps_its_mark(&mut one, &mark), sees_a_mark(&mut other));
             if !kept? {
                 return Err(refuse(
+                    setting,
                     "gives the statements of one transaction to different sessions",
                 ));
             }
             if seen? || sees_a_mark(&mut other).await? || sees_a_mark(&mut one).await? {
-                return Err(refuse("lets one client see what another's transaction has set"));
+                return Err(refuse(
+                    setting,
+                    "lets one client see what another's transaction has set",
+                ));
             }
         }
         Ok(())
@@ -87,11 +91,11 @@ pub(crate) async fn require_apart(target: &Target) -> Result<()> {
     }
 }
 
-fn refuse(what: &str) -> Error {
+fn refuse(setting: &str, what: &str) -> Error {
     Error::new(
         ErrorKind::Setup,
         format!(
-            "refusing to serve: the pooler that DATABASE_URL leads to {what}. Use PgBouncer with \
+            "refusing to serve: the pooler that {setting} leads to {what}. Use PgBouncer with \
              pool_mode = transaction or session, or connect to PostgreSQL itself"
         ),
     )

@@ -15,12 +15,16 @@ use crate::actor::Actor;
 use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
+use crate::lsn::Lsn;
 use crate::params::Params;
 use crate::pool::Pool;
 use crate::wire::{self, Answer, Row};
 
+mod read;
 mod session;
 mod transaction;
+
+pub use self::read::ReadTx;
 
 /// A transaction in one tenant's schema.
 ///
@@ -65,9 +69,7 @@ pub(crate) struct CatalogTx(Transaction);
 
 impl TenantTx {
     pub(crate) async fn new(pool: &Pool, context: &TenantContext) -> Result<Self> {
-        let scope =
-            format!("{} {}\n", context.tenant().as_uuid().simple(), context.role().as_str());
-        Ok(TenantTx(Transaction::new(pool, Door::Tenant, Party::Tenant(*context), scope).await?))
+        Ok(TenantTx(in_tenant(pool, context).await?))
     }
 
     /// Runs a statement and returns its rows. Table names without a schema are the tenant's.
@@ -183,10 +185,32 @@ impl TenantTx {
         self.0.commit().await
     }
 
+    /// [`commit`](Self::commit), and the place in the log behind which it lies: what
+    /// [`Freehold::begin_read`](crate::Freehold::begin_read) takes. `None` without replicas.
+    pub async fn commit_at(mut self) -> Result<Option<Lsn>> {
+        self.0.commit_at().await
+    }
+
+    /// [`query_and_commit`](Self::query_and_commit), and the place in the log as
+    /// [`commit_at`](Self::commit_at) has it; in one flush too.
+    pub async fn query_and_commit_at(
+        mut self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<(Vec<Row>, Option<Lsn>)> {
+        refuse_session_statement(sql)?;
+        self.0.query_and_commit_at(sql, params).await
+    }
+
     /// Rolls back and waits until the server has done so. Dropping does the same, later.
     pub async fn rollback(mut self) -> Result<()> {
         self.0.rollback().await
     }
+}
+
+async fn in_tenant(pool: &Pool, context: &TenantContext) -> Result<Transaction> {
+    let scope = format!("{} {}\n", context.tenant().as_uuid().simple(), context.role().as_str());
+    Transaction::new(pool, Door::Tenant, Party::Tenant(*context), scope).await
 }
 
 impl CatalogTx {

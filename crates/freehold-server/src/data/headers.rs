@@ -21,6 +21,8 @@ pub(super) struct Preferences {
     pub(super) affected_max: Option<u64>,
     /// `allow-unfiltered`: a PATCH or DELETE may do without a filter.
     pub(super) allow_unfiltered: bool,
+    /// `read=replica`: a read may be answered by one.
+    pub(super) replica: bool,
     strict: bool,
 }
 
@@ -84,6 +86,8 @@ impl Preferences {
             ("handling", "strict") => self.strict = true,
             ("handling", "lenient") => self.strict = false,
             ("allow-unfiltered", _) => self.allow_unfiltered = true,
+            ("read", "replica") => self.replica = true,
+            ("read", "primary") => self.replica = false,
             ("tx", "commit") => {} // what happens anyway
             ("max-affected", _) => match value.parse() {
                 Ok(rows) => self.affected_max = Some(rows),

@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) params: Vec<Param>,
     /// False for what a read-only transaction, or a replica, can do.
     pub(crate) write: bool,
+    /// A read that a replica may answer.
+    pub(crate) replica: bool,
     /// [`answer`](super::answer) may refuse what the statement did: commit
     /// only after it agreed. Where this is false, COMMIT can be pipelined.
     pub(crate) commit_after_answer: bool,
@@ -211,6 +213,7 @@ impl<'a> Planner<'a> {
             sql,
             params: Vec::new(),
             write,
+            replica: self.preferences.replica && !write,
             commit_after_answer: write && may_refuse,
             table: self.table.name.clone(),
             reply,

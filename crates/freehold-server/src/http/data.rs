@@ -7,8 +7,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
-use freehold::{Action, ErrorKind, Params, Row, TenantContext, TextParam, require};
-use http::{HeaderMap, Method};
+use freehold::{Action, ErrorKind, Lsn, Params, Row, TenantContext, TextParam, require};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use self::parameters::{RowBody, RowOrRowsBody, RowsBody};
 use super::auth::TenantCaller;
@@ -17,14 +17,17 @@ use super::json::unread;
 use super::state::AppState;
 use crate::data::{AnswerRow, DataRequest, DatabaseError, Plan, answer, from_database, plan};
 
+/// Of a write: the place in the log behind which it lies. Of a read: what it must see.
+const LSN: HeaderName = HeaderName::from_static("freehold-lsn");
+
 /// Read rows: `select`, filters, `order`, `limit`, `offset`, as PostgREST has them.
 #[utoipa::path(get, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Read),
     responses((status = 200, description = "The rows, or the one row that was asked for", content((RowsBody = "application/json"),
                    (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json"))),
               (status = 206, description = "A part of the rows, of which Content-Range tells", content((RowsBody = "application/json"),
                    (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json"))),
-              (status = 404, response = Problem), (status = 406, response = Problem), (status = 414, response = Problem),
-              (status = 416, response = Problem)))]
+              (status = 400, response = Problem), (status = 404, response = Problem), (status = 406, response = Problem),
+              (status = 414, response = Problem), (status = 416, response = Problem)))]
 pub(super) async fn read(
     state: State<AppState>,
     caller: TenantCaller,
@@ -38,7 +41,8 @@ pub(super) async fn read(
 
 /// Insert one row or many, or upsert with `Prefer: resolution=merge-duplicates`.
 #[utoipa::path(post, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Insert), request_body = RowOrRowsBody,
-    responses((status = 201, description = "Inserted; with `Prefer: return=representation`, the rows"),
+    responses((status = 201, description = "Inserted; with `Prefer: return=representation`, the rows",
+                   headers(("Freehold-LSN" = Option<String>, description = "Where there are replicas: what a read sends to see this write"))),
               (status = 404, response = Problem), (status = 406, response = Problem), (status = 409, response = Problem),
               (status = 414, response = Problem), (status = 415, response = Problem)))]
 pub(super) async fn insert(
@@ -56,8 +60,10 @@ pub(super) async fn insert(
 /// Update the rows that the filters choose.
 #[utoipa::path(patch, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Change), request_body = RowBody,
     responses((status = 200, description = "The rows, if asked for", content((RowsBody = "application/json"),
-                   (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json"))),
-              (status = 204, description = "Updated"),
+                   (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json")),
+                   headers(("Freehold-LSN" = Option<String>, description = "Where there are replicas: what a read sends to see this write"))),
+              (status = 204, description = "Updated",
+                   headers(("Freehold-LSN" = Option<String>, description = "Where there are replicas: what a read sends to see this write"))),
               (status = 404, response = Problem), (status = 406, response = Problem), (status = 409, response = Problem),
               (status = 414, response = Problem), (status = 415, response = Problem)))]
 pub(super) async fn update(
@@ -75,8 +81,10 @@ pub(super) async fn update(
 /// Delete the rows that the filters choose.
 #[utoipa::path(delete, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Change),
     responses((status = 200, description = "The rows, if asked for", content((RowsBody = "application/json"),
-                   (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json"))),
-              (status = 204, description = "Deleted"),
+                   (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json")),
+                   headers(("Freehold-LSN" = Option<String>, description = "Where there are replicas: what a read sends to see this write"))),
+              (status = 204, description = "Deleted",
+                   headers(("Freehold-LSN" = Option<String>, description = "Where there are replicas: what a read sends to see this write"))),
               (status = 404, response = Problem), (status = 406, response = Problem), (status = 409, response = Problem),
               (status = 414, response = Problem)))]
 pub(super) async fn delete(
@@ -114,40 +122,92 @@ async fn run(
         body: &body,
     };
     let plan = plan(&model, &context.tenant().schema(), &request, state.data_limits())?;
-    let answer = match execute(&state, &context, &plan).await {
-        Ok(answer) => answer?,
+    let since = since(&headers)?;
+    let executed = match execute(&state, &context, &plan, since).await {
+        Ok(executed) => executed,
         Err(error) => return Err(refusal(&plan, &model, error)),
     };
+    let answer = executed.answered?;
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
+    if executed.by_replica {
+        let applied = HeaderValue::from_static("read=replica");
+        response.headers_mut().append("preference-applied", applied);
+    }
+    if let Some(at) = executed.committed_at.and_then(|lsn| lsn.to_string().try_into().ok()) {
+        response.headers_mut().insert(LSN, at);
+    }
     Ok(response)
 }
 
-type Answered = Result<crate::data::Answer, crate::data::DataError>;
+/// What a read must see: everything that was committed before this place in the log.
+fn since(headers: &HeaderMap) -> Result<Option<Lsn>, Problem> {
+    let mut values = headers.get_all(LSN).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| values.next().is_none());
+    text.unwrap_or_default().trim().parse().map(Some).map_err(|error: freehold::Error| {
+        let detail = format!("Freehold-LSN must be sent as it was received: {}", error.message());
+        Problem::new(StatusCode::BAD_REQUEST, error.kind().code(), detail).field("Freehold-LSN")
+    })
+}
+
+/// What became of a plan.
+struct Executed {
+    answered: Result<crate::data::Answer, crate::data::DataError>,
+    by_replica: bool,
+    /// Of a write, where there are replicas.
+    committed_at: Option<Lsn>,
+}
 
 /// Runs the plan's one statement: in one flush, unless its answer decides whether to commit.
 async fn execute(
     state: &AppState,
     context: &TenantContext,
     plan: &Plan,
-) -> freehold::Result<Answered> {
+    since: Option<Lsn>,
+) -> freehold::Result<Executed> {
+    let freehold = state.freehold();
     let values: Vec<_> = plan.params.iter().map(|p| TextParam(Some(p.value.as_str()))).collect();
     let params: Vec<_> =
         values.iter().map(|v| v as &(dyn freehold::tokio_postgres::types::ToSql + Sync)).collect();
     let params: Params<'_> = &params;
-    if !plan.commit_after_answer {
-        let rows = state.freehold().query(context, &plan.sql, params).await?;
-        return Ok(answer(plan, answer_row(&rows)?));
+    if plan.replica && freehold.has_replicas() {
+        let mut read = freehold.begin_read(context, since).await?;
+        match read.query_and_end(&plan.sql, params).await {
+            Ok(rows) => {
+                let answered = answer(plan, answer_row(&rows)?);
+                let by_replica = read.is_on_replica();
+                return Ok(Executed { answered, by_replica, committed_at: None });
+            }
+            // A view of the baseline's writes something: as if nothing had been preferred.
+            Err(error) if is_refused_as_read_only(&error) => {}
+            Err(error) => return Err(error),
+        }
     }
-    let mut tx = state.freehold().begin(context).await?;
+    let mut tx = freehold.begin(context).await?;
+    if !plan.commit_after_answer {
+        let (rows, committed_at) = match plan.write {
+            true => tx.query_and_commit_at(&plan.sql, params).await?,
+            false => (tx.query_and_commit(&plan.sql, params).await?, None),
+        };
+        let answered = answer(plan, answer_row(&rows)?);
+        return Ok(Executed { answered, by_replica: false, committed_at });
+    }
     let rows = tx.query(&plan.sql, params).await?;
     let answered = answer(plan, answer_row(&rows)?);
-    match &answered {
-        Ok(_) => tx.commit().await?,
-        Err(_) => tx.rollback().await?,
-    }
-    Ok(answered)
+    let committed_at = match &answered {
+        Ok(_) => tx.commit_at().await?,
+        Err(_) => {
+            tx.rollback().await?;
+            None
+        }
+    };
+    Ok(Executed { answered, by_replica: false, committed_at })
+}
+
+fn is_refused_as_read_only(error: &freehold::Error) -> bool {
+    error.database().is_some_and(|db| db.code().code() == "25006")
 }
 
 fn answer_row(rows: &[Row]) -> freehold::Result<AnswerRow> {

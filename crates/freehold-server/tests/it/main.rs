@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "the test server's address comes from ./dev")]
 
 mod cli;
+mod cluster;
 mod dev;
 mod doctor;
 mod http;
@@ -12,6 +13,7 @@ mod pooler;
 mod postgrest;
 mod process;
 mod prove;
+mod replicas;
 mod rolling;
 mod stopping;
 mod support;

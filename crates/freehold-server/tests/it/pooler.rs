@@ -19,8 +19,13 @@ pub(crate) struct PgBouncer {
 impl PgBouncer {
     /// In front of the test server, with one connection for all clients.
     pub(crate) fn start(database: &TestDatabase, settings: &str) -> PgBouncer {
+        PgBouncer::before(&database.app_url(), settings)
+    }
+
+    /// In front of the server and database of a URL.
+    pub(crate) fn before(url: &str, settings: &str) -> PgBouncer {
         let folder = Folder::new();
-        let (port, url) = (free_port(), database.app_url());
+        let port = free_port();
         let (server, name) = url.rsplit_once('@').unwrap().1.split_once('/').unwrap();
         let (host, server_port) = server.rsplit_once(':').unwrap_or((server, "5432"));
         let users = folder.path().join("users.txt");
@@ -57,7 +62,11 @@ impl PgBouncer {
     }
 
     pub(crate) fn url(&self, database: &TestDatabase) -> String {
-        let url = database.app_url();
+        self.url_of(&database.app_url())
+    }
+
+    /// The same database, by this pooler.
+    pub(crate) fn url_of(&self, url: &str) -> String {
         let name = url.rsplit_once('/').unwrap().1;
         format!("postgres://freehold_app:{PASSWORD}@127.0.0.1:{}/{name}", self.port)
     }

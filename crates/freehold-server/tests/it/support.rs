@@ -14,7 +14,8 @@ use freehold::control::sessions::{SignIn, SignInOptions};
 use freehold::testing::{self, PASSWORD, TestDatabase};
 use freehold::tokens::{AccessTokens, Keyring, Subject};
 use freehold::{
-    Baseline, Freehold, Migration, OperatorContext, PoolLimits, Rate, Role, SignInLimits, Tenant,
+    Baseline, Freehold, Migration, OperatorContext, PoolLimits, Rate, ReplicaLimits, Role,
+    SignInLimits, Tenant,
 };
 use freehold_server::config::HttpSettings;
 use freehold_server::http::{AppState, router};
@@ -73,6 +74,8 @@ pub(crate) struct Setup {
     pub(crate) secret: &'static str,
     pub(crate) secrets_retired: &'static [&'static str],
     pub(crate) connections: usize,
+    pub(crate) replica_urls: Vec<String>,
+    pub(crate) replica_limits: ReplicaLimits,
 }
 
 impl Default for Setup {
@@ -97,6 +100,8 @@ impl Default for Setup {
             secret: SECRET,
             secrets_retired: &[],
             connections: 8,
+            replica_urls: Vec::new(),
+            replica_limits: ReplicaLimits::default(),
         }
     }
 }
@@ -121,11 +126,13 @@ impl Service {
         Service::over(Arc::clone(&self.database), setup).await
     }
 
-    async fn over(database: Arc<TestDatabase>, setup: Setup) -> Service {
+    pub(crate) async fn over(database: Arc<TestDatabase>, setup: Setup) -> Service {
         let mut options = database.options();
         let wait_max = Duration::from_secs(20);
         options.app_pool = PoolLimits { connections_max: setup.connections, wait_max };
         options.owner_pool = PoolLimits { connections_max: 4, wait_max };
+        options.replica_urls.clone_from(&setup.replica_urls);
+        options.replica_limits = setup.replica_limits;
         let freehold = Freehold::connect(&options).await.unwrap();
         let keyring = Keyring::new(setup.secret, setup.secrets_retired).unwrap();
         let tokens = AccessTokens::new(keyring, "freehold", "freehold");

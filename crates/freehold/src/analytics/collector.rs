@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::analytics::Connections;
 use crate::analytics::activity::{Counts, Work};
 use crate::analytics::rollup::{ROWS_MAX, Rollup};
+use crate::analytics::source::{Reader, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::pool;
@@ -83,7 +84,7 @@ impl Fence<'_> {
 }
 
 pub(crate) struct Lane {
-    reader: Client,
+    reader: Reader,
     pub(crate) writer: Client,
     statements: Statements,
     tenant_timeout: Duration,
@@ -99,20 +100,18 @@ struct Statements {
 impl Lane {
     pub(crate) async fn open(
         connections: &Connections,
+        source: &Source,
         rollups: &[Rollup],
         tenant_timeout: Duration,
     ) -> Result<Lane> {
-        let target = connections.reader.as_ref().unwrap_or(&connections.primary);
-        let reader = pool::connect(target).await?;
         // These are connections of analytics alone and go through no pooler, so they may be set.
-        reader
-            .batch_execute(&format!(
-                "{SAME_TEXT} SET default_transaction_read_only = on; SET statement_timeout = {};
-                 SET lock_timeout = {}; SET max_parallel_workers_per_gather = 0; SET jit = off",
-                tenant_timeout.as_millis(),
-                LOCK_TIMEOUT.as_millis(),
-            ))
-            .await?;
+        let settings = format!(
+            "{SAME_TEXT} SET default_transaction_read_only = on; SET statement_timeout = {};
+             SET lock_timeout = {}; SET max_parallel_workers_per_gather = 0; SET jit = off",
+            tenant_timeout.as_millis(),
+            LOCK_TIMEOUT.as_millis(),
+        );
+        let reader = Reader::open(source, &connections.primary, settings).await?;
         let writer = pool::connect(&connections.primary).await?;
         // How many rows an array holds the planner cannot know; only a nested loop over two
         // would be a bad guess.
@@ -174,7 +173,7 @@ impl Lane {
             message.push_str(";\n");
             message.push_str(&rollups[part.place].read_sql(since));
         }
-        let answers = match self.reader.simple_query(&message).await {
+        let answers = match self.reader.ask(&message).await? {
             Ok(answers) => answers,
             Err(error) => return self.tenants_own(error).map(Err),
         };

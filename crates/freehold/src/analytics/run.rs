@@ -20,6 +20,7 @@ use crate::analytics::Connections;
 use crate::analytics::activity::{self, Collected, Counts, Work};
 use crate::analytics::collector::{Fence, Job, Lane, Outcome, Part};
 use crate::analytics::rollup::Rollup;
+use crate::analytics::source::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::lease::Lease;
@@ -29,8 +30,6 @@ use crate::pool;
 const RUN_LOCKS: i32 = 72_374_652;
 /// Tenants that are written together.
 const BATCH: usize = 64;
-/// How long a replica may take to reach what the primary had counted.
-const CATCH_UP_MAX: Duration = Duration::from_secs(5);
 /// The most failures that a report names; the catalog has them all.
 const FAILURES_MAX: usize = 100;
 
@@ -96,7 +95,6 @@ pub(crate) async fn run(
     pass_over_busy: bool,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Vec<AnalyticsRun>> {
-    let connections = &answering(connections).await;
     let client = pool::connect(&connections.primary).await?;
     let mut rollups = load(&client, names).await?;
     let lease = Lease::connect(&connections.primary).await?;
@@ -127,18 +125,6 @@ pub(crate) async fn run(
             outcome
         })
         .await
-}
-
-/// Without the replica if that does not answer: then the primary is read for this run.
-async fn answering(connections: &Connections) -> Connections {
-    let mut answering = connections.clone();
-    if let Some(replica) = &connections.reader
-        && let Err(error) = pool::connect(replica).await
-    {
-        tracing::warn!(%error, "analytics reads the primary: its replica does not answer");
-        answering.reader = None;
-    }
-    answering
 }
 
 async fn load(client: &Client, names: Option<&[String]>) -> Result<Vec<Rollup>> {
@@ -177,6 +163,7 @@ impl<'a> Batches<'a> {
 
 struct Run {
     client: Client,
+    source: Source,
     rollups: Vec<Rollup>,
     names: Vec<String>,
     token: Uuid,
@@ -208,9 +195,11 @@ impl Run {
             Some(_) => activity::count(&client, &rollups).await?,
             None => HashMap::new(),
         };
-        let (as_of, counts) = match catch_up(connections, &client).await? {
-            Reader::UpToDate => (primary_now, counts),
-            Reader::Behind(as_of) => (as_of.min(primary_now), HashMap::new()),
+        // What a replica has not replayed yet must not pass for read.
+        let source = Source::choose(connections, &client).await?;
+        let (as_of, counts) = match source.behind {
+            None => (primary_now, counts),
+            Some(as_of) => (as_of.min(primary_now), HashMap::new()),
         };
         let collected = begin_sql(&client, &names, token, as_of, counted_since.as_deref()).await?;
         let tenants: Vec<(TenantId, String)> = client
@@ -243,6 +232,7 @@ impl Run {
         }
         Ok(Run {
             client,
+            source,
             rollups,
             names,
             token,
@@ -265,11 +255,11 @@ impl Run {
         options: AnalyticsOptions,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Vec<AnalyticsRun>> {
-        let mut lanes = try_join_all(
-            (0..options.connections.max(1))
-                .map(|_| Lane::open(connections, &self.rollups, options.tenant_timeout)),
-        )
-        .await?;
+        let mut lanes =
+            try_join_all((0..options.connections.max(1)).map(|_| {
+                Lane::open(connections, &self.source, &self.rollups, options.tenant_timeout)
+            }))
+            .await?;
         let outcomes = self.collect(&mut lanes, progress).await?;
         self.confirm_unchanged(&mut lanes[0].writer).await?;
         let collected = self.started.elapsed();
@@ -482,38 +472,4 @@ async fn begin_sql(
         ((row.get::<_, i32>(0) as usize, row.get(1)), collected)
     });
     Ok(collected.collect())
-}
-
-enum Reader {
-    /// It has all that was counted.
-    UpToDate,
-    /// It has what was committed until then.
-    Behind(Timestamp),
-}
-
-/// A replica that reads tenants must have what the primary had counted, or a change that was
-/// counted already and not yet read would never be noticed again.
-async fn catch_up(connections: &Connections, primary: &Client) -> Result<Reader> {
-    let Some(target) = &connections.reader else { return Ok(Reader::UpToDate) };
-    let replica = pool::connect(target).await?;
-    let reached: String =
-        primary.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?.get(0);
-    let started = Instant::now();
-    loop {
-        let row = replica
-            .query_one(
-                "SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= $1::text::pg_lsn,
-                        coalesce(pg_last_xact_replay_timestamp(), to_timestamp(0))",
-                &[&reached],
-            )
-            .await?;
-        if row.get(0) {
-            return Ok(Reader::UpToDate);
-        }
-        if started.elapsed() > CATCH_UP_MAX {
-            tracing::warn!("analytics reads a replica that is behind its primary");
-            return Ok(Reader::Behind(row.get(1)));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan};
+use crate::lsn::Lsn;
 use crate::params::Params;
 use crate::pool::{Checkout, Fixed, Pool};
 use crate::violations::{Violation, Violations};
@@ -31,6 +32,15 @@ pub(super) enum Door {
 pub(super) enum Party {
     Tenant(TenantContext),
     Operator(OperatorContext),
+}
+
+/// What it may do, and where.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Write,
+    Read,
+    /// A read on a replica, which must have replayed at least so much.
+    Replica(Lsn),
 }
 
 impl Party {
@@ -57,6 +67,8 @@ enum Stage {
 enum Ending {
     Open,
     Commit,
+    /// Commits, and asks then for the place in the log.
+    CommitAt,
 }
 
 pub(super) struct Transaction {
@@ -66,6 +78,8 @@ pub(super) struct Transaction {
     scope: String,
     stage: Stage,
     violations: Violations,
+    /// Where the log was after the commit, if that was asked for.
+    committed_at: Option<Lsn>,
 }
 
 /// How the transaction begins.
@@ -73,6 +87,7 @@ struct Entry {
     door: Door,
     party: Party,
     claim: Claim,
+    access: Access,
 }
 
 impl Entry {
@@ -92,14 +107,33 @@ impl Entry {
         };
         batch.quiet(door, &[sealed])
     }
+
+    fn begin<'f>(&self, fixed: &'f Fixed) -> &'f Statement {
+        match self.access {
+            Access::Write => &fixed.begin,
+            Access::Read | Access::Replica(_) => &fixed.begin_read,
+        }
+    }
 }
 
 impl Transaction {
     pub(super) async fn new(pool: &Pool, door: Door, party: Party, scope: String) -> Result<Self> {
         let connection = Some(pool.checkout().await?);
-        let entry = Entry { door, party, claim: party.claim() };
+        let entry = Entry { door, party, claim: party.claim(), access: Access::Write };
         let violations = pool.violations();
-        Ok(Transaction { connection, entry, scope, stage: Stage::Fresh, violations })
+        let stage = Stage::Fresh;
+        Ok(Transaction { connection, entry, scope, stage, violations, committed_at: None })
+    }
+
+    /// Before anything was sent.
+    pub(super) fn access(mut self, access: Access) -> Self {
+        self.entry.access = access;
+        self
+    }
+
+    /// Whether nothing was answered yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.stage == Stage::Fresh
     }
 
     pub(super) async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
@@ -120,9 +154,31 @@ impl Transaction {
         Ok(self.run(sql, params, Ending::Commit).await?.rows)
     }
 
+    /// The same, and where the log is then, if this connection can tell.
+    pub(super) async fn query_and_commit_at(
+        &mut self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<(Vec<Row>, Option<Lsn>)> {
+        let rows = self.run(sql, params, self.commit_at_ending()).await?.rows;
+        Ok((rows, self.committed_at))
+    }
+
+    fn commit_at_ending(&self) -> Ending {
+        let connection = self.connection.as_ref();
+        match connection.is_some_and(|connection| connection.fixed.position.is_some()) {
+            true => Ending::CommitAt,
+            false => Ending::Commit,
+        }
+    }
+
     async fn run(&mut self, sql: &str, params: Params<'_>, ending: Ending) -> Result<Answer> {
+        // What a replica refuses at first is asked of the primary, which knows the newest keys.
+        let is_final = !(self.is_fresh() && matches!(self.entry.access, Access::Replica(_)));
         let outcome = self.run_renewed(sql, params, ending).await;
-        if let Err(error) = &outcome {
+        if let Err(error) = &outcome
+            && is_final
+        {
             self.record_violation(error, sql);
         }
         outcome
@@ -158,11 +214,11 @@ impl Transaction {
         let statement = self.statement(sql).await?;
         let outcome = self.send(&statement, params, ending).await;
         self.stage = match &outcome {
-            Ok(_) if ending == Ending::Commit => Stage::Done,
-            Ok(_) => Stage::Open,
+            Ok(_) if ending == Ending::Open => Stage::Open,
+            Ok(_) => Stage::Done,
             Err(_) => Stage::Failed,
         };
-        outcome.map_err(Error::from)
+        outcome
     }
 
     async fn send(
@@ -170,13 +226,23 @@ impl Transaction {
         statement: &Statement,
         params: Params<'_>,
         ending: Ending,
-    ) -> Result<Answer, WireError> {
+    ) -> Result<Answer> {
         let Transaction { connection, entry, stage, .. } = self;
         let connection = held(connection);
         let sealed = entry.seal(connection);
         let fixed = &sealed.1;
         let mut batch = connection.batch()?;
         match (*stage, ending) {
+            (Stage::Fresh, _) if entry.access != Access::Write || ending == Ending::CommitAt => {
+                batch.quiet(entry.begin(fixed), &[])?;
+                if matches!(entry.access, Access::Replica(_)) {
+                    // Before the statement, whose snapshot is then of that moment or later.
+                    batch.query(position(fixed)?, &[])?;
+                }
+                entry.put(&mut batch, &sealed)?;
+                batch.query(statement, params)?;
+                end(&mut batch, fixed, ending)?;
+            }
             (Stage::Fresh, Ending::Open) => {
                 batch.quiet(&fixed.begin, &[])?;
                 entry.put(&mut batch, &sealed)?;
@@ -192,8 +258,22 @@ impl Transaction {
                 batch.query(statement, params)?;
                 batch.quiet(&fixed.commit, &[])?;
             }
+            (_, Ending::CommitAt) => {
+                batch.query(statement, params)?;
+                end(&mut batch, fixed, ending)?;
+            }
         }
-        Ok(batch.run().await?.pop().unwrap_or_default())
+        let mut answers = batch.run().await?;
+        if ending == Ending::CommitAt {
+            self.committed_at = answers.pop().and_then(|answer| read_position(&answer));
+        }
+        let answer = answers.pop().unwrap_or_default();
+        if let Access::Replica(floor) = self.entry.access
+            && *stage == Stage::Fresh
+        {
+            require_position(answers.pop(), floor)?;
+        }
+        Ok(answer)
     }
 
     /// The prepared form of a statement, under this tenant and role. Prepared behind the door, so
@@ -238,18 +318,29 @@ impl Transaction {
                 self.rollback().await?;
                 Err(aborted())
             }
-            Stage::Open => {
-                let connection = held(&mut self.connection);
-                let commit = connection.fixed.commit.clone();
-                let mut batch = connection.batch()?;
-                batch.quiet(&commit, &[])?;
-                let committed = batch.run().await;
-                self.stage = Stage::Done;
-                committed?;
-                Ok(())
-            }
+            Stage::Open => self.end_open(Ending::Commit).await,
             Stage::Done => self.require_usable(),
         }
+    }
+
+    /// [`commit`](Self::commit), and where the log is then, if this connection can tell.
+    pub(super) async fn commit_at(&mut self) -> Result<Option<Lsn>> {
+        match self.stage {
+            Stage::Open => self.end_open(self.commit_at_ending()).await?,
+            _ => self.commit().await?,
+        }
+        Ok(self.committed_at)
+    }
+
+    async fn end_open(&mut self, ending: Ending) -> Result<()> {
+        let connection = held(&mut self.connection);
+        let fixed = connection.fixed.clone();
+        let mut batch = connection.batch()?;
+        end(&mut batch, &fixed, ending)?;
+        let committed = batch.run().await;
+        self.stage = Stage::Done;
+        self.committed_at = committed?.pop().and_then(|answer| read_position(&answer));
+        Ok(())
     }
 
     pub(super) async fn rollback(&mut self) -> Result<()> {
@@ -303,6 +394,36 @@ impl Transaction {
         self.rollback().await?;
         self.stage = Stage::Fresh;
         Ok(())
+    }
+}
+
+/// What follows a transaction's last statement.
+fn end(batch: &mut Batch<'_>, fixed: &Fixed, ending: Ending) -> Result<()> {
+    if ending != Ending::Open {
+        batch.quiet(&fixed.commit, &[])?;
+    }
+    if ending == Ending::CommitAt {
+        batch.query(position(fixed)?, &[])?;
+    }
+    Ok(())
+}
+
+fn position(fixed: &Fixed) -> Result<&Statement> {
+    fixed.position.as_ref().ok_or_else(|| {
+        Error::new(ErrorKind::Internal, "this connection does not tell its place in the log")
+    })
+}
+
+fn read_position(answer: &Answer) -> Option<Lsn> {
+    answer.rows.first()?.try_get::<_, Option<&str>>(0).ok()??.parse().ok()
+}
+
+/// A replica that was promoted has a log of its own and is none any more.
+fn require_position(answer: Option<Answer>, floor: Lsn) -> Result<()> {
+    match answer.as_ref().and_then(read_position) {
+        Some(replayed) if replayed >= floor => Ok(()),
+        Some(_) => Err(Error::new(ErrorKind::Unavailable, "the replica is too far behind")),
+        None => Err(Error::new(ErrorKind::Unavailable, "the replica is no replica any more")),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Modules that are pure: no driver, no async.
-const PURE: &[&str] = &["actor", "context", "ids", "tenant"];
+const PURE: &[&str] = &["actor", "context", "ids", "lsn", "tenant"];
 
 /// What each layer must not import, of the library.
 const FORBIDDEN: &[(&str, &[&str])] = &[
@@ -14,7 +14,20 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ),
     ("pooler", &["pool", "tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
     ("seal", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
-    ("pool", &["tx", "catalog", "control", "resolver", "provisioner", "migrator", "analytics"]),
+    (
+        "pool",
+        &[
+            "replicas",
+            "tx",
+            "catalog",
+            "control",
+            "resolver",
+            "provisioner",
+            "migrator",
+            "analytics",
+        ],
+    ),
+    ("replicas", &["tx", "catalog", "control", "resolver", "provisioner", "migrator", "analytics"]),
     ("tx", &["catalog", "control", "resolver", "recorder", "provisioner", "migrator", "analytics"]),
     ("lease", &["tx", "catalog", "control", "resolver", "provisioner", "migrator", "analytics"]),
     // Its connections are of a role of its own; requests' are not its to use.

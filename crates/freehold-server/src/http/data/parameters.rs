@@ -75,7 +75,14 @@ impl IntoParams for Read {
         parameters.extend(texts(FILTERS));
         parameters.push(number("limit", "How many rows at most"));
         parameters.push(number("offset", "How many rows to pass over"));
-        parameters.push(prefer("`count=exact`"));
+        parameters.push(prefer(
+            "`count=exact`, and `read=replica` for rows that may be some seconds old, where there are replicas",
+        ));
+        parameters.push(text(
+            "Freehold-LSN",
+            ParameterIn::Header,
+            "With `read=replica`: the `Freehold-LSN` of a write that must be seen",
+        ));
         parameters.push(text("Range", ParameterIn::Header, "First and last row, as in `0-24`"));
         parameters
     }

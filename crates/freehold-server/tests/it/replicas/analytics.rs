@@ -1,0 +1,1 @@
+//! Analytics collected on a replica: the figures are right, whatever becomes of it.

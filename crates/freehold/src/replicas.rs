@@ -1,0 +1,372 @@
+//! Replicas: which of them are fit to be read, and how far each has come.
+//!
+//! One task follows the primary's place in its log and one follows each replica, four times a
+//! second. A replica is left out while it cannot be reached, is further behind than it may be, was
+//! promoted, or is of another system; it comes back by itself. What a task saw is of a moment ago,
+//! so each read looks once more, on its own connection and in its own message: the replica must
+//! still be one, and have replayed what the read needs. `tx` does that; here is what it needs.
+
+mod history;
+mod monitor;
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use self::history::History;
+pub(crate) use self::monitor::require_replica;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lsn::Lsn;
+use crate::pool::{self, Pool, PoolStatus};
+use crate::pooler::Pooler;
+use crate::tls::Target;
+
+/// The setting that names replicas, for messages.
+pub(crate) const SETTING: &str = "DATABASE_REPLICA_URLS";
+
+/// How old a replica's answer may be, and how long a read waits for one.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplicaLimits {
+    /// A replica that lacks what was committed so long ago is not read.
+    pub lag_max: Duration,
+    /// A read waits so long for a replica to have replayed what it needs, or to have a connection
+    /// free, and goes to the primary then.
+    pub wait_max: Duration,
+}
+
+impl Default for ReplicaLimits {
+    fn default() -> Self {
+        ReplicaLimits { lag_max: Duration::from_secs(5), wait_max: Duration::from_millis(100) }
+    }
+}
+
+/// What a replica is fit for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaState {
+    /// It is read.
+    Serving,
+    /// It is further behind than it may be, or that cannot be told.
+    Lagging,
+    /// It does not answer.
+    Unreachable,
+    /// It is in recovery no more: a server of its own, whose data go their own way.
+    Promoted,
+    /// It is of another system or database, or of another timeline than the primary.
+    Foreign,
+    /// It answers, but must not be served from: its role, its catalog, the pooler before it.
+    Unfit,
+}
+
+impl ReplicaState {
+    /// Every state.
+    pub const ALL: [ReplicaState; 6] = [
+        ReplicaState::Serving,
+        ReplicaState::Lagging,
+        ReplicaState::Unreachable,
+        ReplicaState::Promoted,
+        ReplicaState::Foreign,
+        ReplicaState::Unfit,
+    ];
+
+    /// As metrics and logs have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReplicaState::Serving => "serving",
+            ReplicaState::Lagging => "lagging",
+            ReplicaState::Unreachable => "unreachable",
+            ReplicaState::Promoted => "promoted",
+            ReplicaState::Foreign => "foreign",
+            ReplicaState::Unfit => "unfit",
+        }
+    }
+
+    /// It is still a replica of ours, though perhaps an old one.
+    fn is_ours(self) -> bool {
+        matches!(self, ReplicaState::Serving | ReplicaState::Lagging)
+    }
+}
+
+/// A replica, as it was seen last.
+#[derive(Clone, Debug)]
+pub struct ReplicaStatus {
+    /// Where it is: host and port.
+    pub name: String,
+    /// What it is fit for.
+    pub state: ReplicaState,
+    /// How much of the primary's log it has not replayed, if both are known.
+    pub lag_bytes: Option<u64>,
+    /// How old its data are, if that is known.
+    pub lag: Option<Duration>,
+    /// Its connections.
+    pub pool: PoolStatus,
+}
+
+/// Where the reads were answered that a replica could have answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaReads {
+    /// By a replica.
+    pub replica: u64,
+    /// By the primary, since no replica was fit.
+    pub none_fit: u64,
+    /// By the primary, since no replica had replayed in time what was asked for.
+    pub behind: u64,
+    /// By the primary, after a replica had failed.
+    pub failed: u64,
+}
+
+/// Why the primary answers.
+#[derive(Clone, Copy)]
+pub(crate) enum Why {
+    NoneFit,
+    Behind,
+    Failed,
+}
+
+/// All replicas of one primary; there may be none. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Replicas(Arc<Shared>);
+
+struct Shared {
+    list: Vec<Arc<Replica>>,
+    limits: ReplicaLimits,
+    primary: Mutex<Primary>,
+    /// Whose turn it is.
+    next: AtomicUsize,
+    by_replica: AtomicU64,
+    /// By the primary, in the order of [`Why`].
+    by_primary: [AtomicU64; 3],
+}
+
+#[derive(Default)]
+struct Primary {
+    identity: Option<Identity>,
+    history: History,
+}
+
+/// Which data a server has. A copy that was promoted has the same system and another timeline.
+#[derive(Clone, PartialEq, Eq)]
+struct Identity {
+    system: String,
+    database: i64,
+    timeline: i64,
+}
+
+pub(crate) struct Replica {
+    name: String,
+    pool: Pool,
+    pooler: Pooler,
+    /// No pooler lies between.
+    direct: AtomicBool,
+    seen: watch::Sender<Seen>,
+    /// Reads that wait for it to come further.
+    waiting: AtomicUsize,
+    look_now: Notify,
+}
+
+/// What was seen of a replica last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    state: ReplicaState,
+    replayed: Option<Lsn>,
+}
+
+impl Replicas {
+    /// One for each pool; nothing is known of any before [`follow`](Self::follow).
+    pub(crate) fn new(pools: Vec<Pool>, pooler: Pooler, limits: ReplicaLimits) -> Replicas {
+        let unknown = Seen { state: ReplicaState::Unreachable, replayed: None };
+        let list = pools.into_iter().map(|pool| {
+            Arc::new(Replica {
+                name: pool::hosts(&pool.target().config),
+                pool,
+                pooler,
+                direct: AtomicBool::new(false),
+                seen: watch::Sender::new(unknown),
+                waiting: AtomicUsize::new(0),
+                look_now: Notify::new(),
+            })
+        });
+        Replicas(Arc::new(Shared {
+            list: list.collect(),
+            limits,
+            primary: Mutex::default(),
+            next: AtomicUsize::new(0),
+            by_replica: AtomicU64::new(0),
+            by_primary: Default::default(),
+        }))
+    }
+
+    /// A replica is one server: what is seen of it must be true of each connection to it.
+    pub(crate) fn require_one_host(target: &Target) -> Result<()> {
+        if target.config.get_hosts().len() == 1 {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Setup,
+            format!("each URL of {SETTING} names one host; give each replica a URL of its own"),
+        ))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.list.is_empty()
+    }
+
+    /// Begins to follow the primary and each replica, and returns once each was looked at, or did
+    /// not answer in time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setup`] if one may never be served from: its role is not bound by row-level
+    /// security, or a pooler before it mixes transactions up.
+    pub(crate) async fn follow(&self, primary: Arc<Target>) -> Result<Vec<JoinHandle<()>>> {
+        monitor::follow(self, primary).await
+    }
+
+    /// A replica that has replayed what was committed before `since`, or whatever is young enough;
+    /// and what its connection must prove to have replayed. Waits a moment for one to come so far.
+    pub(crate) async fn choose(&self, since: Option<Lsn>) -> Result<(Arc<Replica>, Lsn), Why> {
+        let shared = &*self.0;
+        let young = self.primary().history.floor(shared.limits.lag_max, Instant::now());
+        let floor = since.into_iter().chain(young).max();
+        let (Some(_), Some(floor)) = (young, floor) else { return Err(Why::NoneFit) };
+        let turn = shared.next.fetch_add(1, Ordering::Relaxed);
+        let count = shared.list.len();
+        let mut furthest: Option<(&Arc<Replica>, Option<Lsn>)> = None;
+        for at in 0..count {
+            let replica = &shared.list[(turn + at) % count];
+            let Seen { state, replayed } = *replica.seen.borrow();
+            if state != ReplicaState::Serving {
+                continue;
+            }
+            if replayed >= Some(floor) {
+                return Ok((Arc::clone(replica), floor));
+            }
+            if furthest.is_none_or(|(_, known)| replayed > known) {
+                furthest = Some((replica, replayed));
+            }
+        }
+        let (replica, _) = furthest.ok_or(Why::NoneFit)?;
+        match replica.wait_for(floor, shared.limits.wait_max).await {
+            true => Ok((Arc::clone(replica), floor)),
+            false => Err(Why::Behind),
+        }
+    }
+
+    /// A replica that may be read and has no pooler before it: for who connects there as somebody
+    /// else.
+    pub(crate) fn find_direct(&self) -> Option<Arc<Replica>> {
+        let fit = |replica: &&Arc<Replica>| {
+            replica.seen.borrow().state == ReplicaState::Serving
+                && replica.direct.load(Ordering::Relaxed)
+        };
+        self.0.list.iter().find(fit).cloned()
+    }
+
+    pub(crate) fn note_replica(&self) {
+        self.0.by_replica.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_primary(&self, why: Why) {
+        // Where there are none, nobody asks where a read was answered.
+        if !self.is_empty() {
+            self.0.by_primary[why as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn reads(&self) -> ReplicaReads {
+        let by_primary = |why: Why| self.0.by_primary[why as usize].load(Ordering::Relaxed);
+        ReplicaReads {
+            replica: self.0.by_replica.load(Ordering::Relaxed),
+            none_fit: by_primary(Why::NoneFit),
+            behind: by_primary(Why::Behind),
+            failed: by_primary(Why::Failed),
+        }
+    }
+
+    pub(crate) fn status(&self) -> Vec<ReplicaStatus> {
+        let primary = self.primary();
+        let now = Instant::now();
+        let status = |replica: &Arc<Replica>| {
+            let Seen { state, replayed } = *replica.seen.borrow();
+            let replayed = replayed.filter(|_| state.is_ours());
+            ReplicaStatus {
+                name: replica.name.clone(),
+                state,
+                lag_bytes: replayed
+                    .and_then(|lsn| Some(primary.history.newest()?.bytes_since(lsn))),
+                lag: replayed.and_then(|lsn| primary.history.age(lsn, now)),
+                pool: replica.pool.status(),
+            }
+        };
+        self.0.list.iter().map(status).collect()
+    }
+
+    pub(crate) fn close(&self) {
+        for replica in &self.0.list {
+            replica.pool.close();
+        }
+    }
+
+    fn primary(&self) -> MutexGuard<'_, Primary> {
+        self.0.primary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Replica {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Somebody has seen it fail.
+    pub(crate) fn look_now(&self) {
+        self.look_now.notify_one();
+    }
+
+    /// Does some work there, and drops it where it stands once the replica is known to be none any
+    /// more or not to answer: a server that hangs says nothing to those who wait for it.
+    pub(crate) async fn unless_gone<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut seen = self.seen.subscribe();
+        tokio::select! {
+            biased;
+            outcome = work => outcome,
+            _ = seen.wait_for(|seen| !seen.state.is_ours()) => {
+                Err(Error::new(ErrorKind::Unavailable, "the replica is gone"))
+            }
+        }
+    }
+
+    /// Whether it has come so far within this time.
+    async fn wait_for(&self, floor: Lsn, wait_max: Duration) -> bool {
+        let mut seen = self.seen.subscribe();
+        let _waiting = Waiting::at(self);
+        let enough = seen.wait_for(|seen| !seen.state.is_ours() || seen.replayed >= Some(floor));
+        match tokio::time::timeout(wait_max, enough).await {
+            Ok(Ok(seen)) => seen.state == ReplicaState::Serving,
+            _ => false,
+        }
+    }
+}
+
+/// Makes the replica's task look more often while it lives.
+struct Waiting<'r>(&'r Replica);
+
+impl<'r> Waiting<'r> {
+    fn at(replica: &'r Replica) -> Waiting<'r> {
+        replica.waiting.fetch_add(1, Ordering::Relaxed);
+        replica.look_now.notify_one();
+        Waiting(replica)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,129 @@
+//! Reads that may be answered by a replica, and by the primary whenever that cannot.
+
+use super::session::refuse_session_statement;
+use super::transaction::{Access, Transaction};
+use super::{at_most_one, in_tenant, no_row};
+use crate::context::TenantContext;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lsn::Lsn;
+use crate::params::Params;
+use crate::pool::Pool;
+use crate::replicas::{Replica, Replicas, Why};
+use crate::wire::Row;
+use std::sync::Arc;
+
+/// A read-only transaction in one tenant's schema, on a replica if one is fit and else on the
+/// primary.
+///
+/// As long as nothing was answered yet, whatever a replica fails with is asked of the primary
+/// instead, unseen. From the first answer on, it stays where it is.
+pub struct ReadTx {
+    tx: Transaction,
+    context: TenantContext,
+    primary: Pool,
+    replicas: Replicas,
+    /// Where it is, if not on the primary.
+    replica: Option<Arc<Replica>>,
+}
+
+impl ReadTx {
+    pub(crate) async fn new(
+        primary: &Pool,
+        replicas: &Replicas,
+        context: &TenantContext,
+        since: Option<Lsn>,
+    ) -> Result<ReadTx> {
+        let begun = |tx, replica| ReadTx {
+            tx,
+            context: *context,
+            primary: primary.clone(),
+            replicas: replicas.clone(),
+            replica,
+        };
+        match replicas.choose(since).await {
+            Ok((replica, floor)) => {
+                match replica.unless_gone(in_tenant(replica.pool(), context)).await {
+                    Ok(tx) => return Ok(begun(tx.access(Access::Replica(floor)), Some(replica))),
+                    Err(error) => replicas.note_failure(&replica, &error),
+                }
+            }
+            Err(why) => replicas.note_primary(why),
+        }
+        Ok(begun(in_tenant(primary, context).await?.access(Access::Read), None))
+    }
+
+    /// Runs a statement and returns its rows. Table names without a schema are the tenant's.
+    ///
+    /// # Errors
+    /// As [`TenantTx::query`](crate::TenantTx::query); a statement that writes is refused with
+    /// SQLSTATE 25006. [`ErrorKind::Unavailable`] if the replica is lost after the first answer.
+    pub async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
+        self.run(sql, params, false).await
+    }
+
+    /// [`query`](Self::query) for at most one row.
+    pub async fn query_opt(&mut self, sql: &str, params: Params<'_>) -> Result<Option<Row>> {
+        at_most_one(self.query(sql, params).await?)
+    }
+
+    /// [`query`](Self::query) for exactly one row; none is [`ErrorKind::NotFound`].
+    pub async fn query_one(&mut self, sql: &str, params: Params<'_>) -> Result<Row> {
+        self.query_opt(sql, params).await?.ok_or_else(no_row)
+    }
+
+    /// Runs the last statement and ends the transaction, in one flush.
+    pub async fn query_and_end(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
+        self.run(sql, params, true).await
+    }
+
+    /// Whether a replica answers, and not the primary.
+    pub fn is_on_replica(&self) -> bool {
+        self.replica.is_some()
+    }
+
+    async fn run(&mut self, sql: &str, params: Params<'_>, last: bool) -> Result<Vec<Row>> {
+        refuse_session_statement(sql)?;
+        let Some(replica) = self.replica.clone() else {
+            return self.run_here(sql, params, last).await;
+        };
+        let first = self.tx.is_fresh();
+        match replica.unless_gone(self.run_here(sql, params, last)).await {
+            // It would take as long there, and twice the load.
+            Err(error) if first && error.kind() != ErrorKind::Timeout => {
+                self.fall_back(&replica, &error).await?;
+                self.run_here(sql, params, last).await
+            }
+            outcome => {
+                if first && outcome.is_ok() {
+                    self.replicas.note_replica();
+                }
+                outcome
+            }
+        }
+    }
+
+    async fn run_here(&mut self, sql: &str, params: Params<'_>, last: bool) -> Result<Vec<Row>> {
+        match last {
+            true => self.tx.query_and_commit(sql, params).await,
+            false => self.tx.query(sql, params).await,
+        }
+    }
+
+    /// Begins anew on the primary. What is left on the replica tidies up by itself.
+    async fn fall_back(&mut self, replica: &Replica, error: &Error) -> Result<()> {
+        self.replicas.note_failure(replica, error);
+        self.tx = in_tenant(&self.primary, &self.context).await?.access(Access::Read);
+        self.replica = None;
+        Ok(())
+    }
+}
+
+impl Replicas {
+    fn note_failure(&self, replica: &Replica, error: &Error) {
+        tracing::debug!(replica = replica.name(), %error, "a read goes to the primary instead");
+        if error.kind() == ErrorKind::Unavailable {
+            replica.look_now();
+        }
+        self.note_primary(Why::Failed);
+    }
+}
