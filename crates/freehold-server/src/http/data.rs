@@ -42,7 +42,7 @@ pub(super) async fn read(
 /// Insert one row or many, or upsert with `Prefer: resolution=merge-duplicates`.
 #[utoipa::path(post, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Insert), request_body = RowOrRowsBody,
     responses((status = 201, description = "Inserted; with `Prefer: return=representation`, the rows",
-                   headers(("Freehold-LSN" = Option<String>, description = "Where there are replicas: what a read sends to see this write"))),
+                   headers(("Freehold-LSN" = String, description = "Where there are replicas: what a read sends to see this write"))),
               (status = 404, response = Problem), (status = 406, response = Problem), (status = 409, response = Problem),
               (status = 414, response = Problem), (status = 415, response = Problem)))]
 pub(super) async fn insert(
@@ -61,9 +61,9 @@ pub(super) async fn insert(
 #[utoipa::path(patch, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Change), request_body = RowBody,
     responses((status = 200, description = "The rows, if asked for", content((RowsBody = "application/json"),
                    (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json")),
-                   headers(("Freehold-LSN" = Option<String>, description = "Where there are replicas: what a read sends to see this write"))),
+                   headers(("Freehold-LSN" = String, description = "Where there are replicas: what a read sends to see this write"))),
               (status = 204, description = "Updated",
-                   headers(("Freehold-LSN" = Option<String>, description = "Where there are replicas: what a read sends to see this write"))),
+                   headers(("Freehold-LSN" = String, description = "Where there are replicas: what a read sends to see this write"))),
               (status = 404, response = Problem), (status = 406, response = Problem), (status = 409, response = Problem),
               (status = 414, response = Problem), (status = 415, response = Problem)))]
 pub(super) async fn update(
@@ -82,9 +82,9 @@ pub(super) async fn update(
 #[utoipa::path(delete, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Change),
     responses((status = 200, description = "The rows, if asked for", content((RowsBody = "application/json"),
                    (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json")),
-                   headers(("Freehold-LSN" = Option<String>, description = "Where there are replicas: what a read sends to see this write"))),
+                   headers(("Freehold-LSN" = String, description = "Where there are replicas: what a read sends to see this write"))),
               (status = 204, description = "Deleted",
-                   headers(("Freehold-LSN" = Option<String>, description = "Where there are replicas: what a read sends to see this write"))),
+                   headers(("Freehold-LSN" = String, description = "Where there are replicas: what a read sends to see this write"))),
               (status = 404, response = Problem), (status = 406, response = Problem), (status = 409, response = Problem),
               (status = 414, response = Problem)))]
 pub(super) async fn delete(

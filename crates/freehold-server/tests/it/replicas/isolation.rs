@@ -96,7 +96,7 @@ async fn on_a_replica_another_tenants_rows_are_refused_and_it_is_recorded_once()
 async fn a_read_dropped_anywhere_leaves_a_clean_connection_on_the_replica() {
     let house =
         house_with(ReplicaLimits { wait_max: Duration::from_secs(20), ..patient() }, |options| {
-            options.app_pool.connections_max = 1
+            options.app_pool.connections_max = 1;
         })
         .await;
     let acme = house.tenant("acme").await;
