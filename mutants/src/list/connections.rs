@@ -306,6 +306,15 @@ pub(super) const MUTANTS: &[Mutant] = &[
         survives_because: None,
     },
     Mutant {
+        name: "certificate-of-any-host",
+        breaks: "a certificate of another host is taken for the database's",
+        file: "crates/freehold/src/tls.rs",
+        from: "\"verify-full\" => Check::Host,",
+        to: "\"verify-full\" => Check::Authority,",
+        tests: Server(&["tls::tls_to_postgresql_is_checked_as_sslmode_says"]),
+        survives_because: None,
+    },
+    Mutant {
         name: "listeners-behind-poolers-are-believed",
         breaks: "a server behind a pooler waits for word that goes to others",
         file: "crates/freehold/src/resolver.rs",

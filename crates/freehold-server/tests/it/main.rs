@@ -17,4 +17,5 @@ mod replicas;
 mod rolling;
 mod stopping;
 mod support;
+mod tls;
 mod worker;

@@ -1,0 +1,151 @@
+//! TLS to a PostgreSQL that has it, by both of our ways to connect, with the meaning that psql gives
+//! to `sslmode`; and to one that has none.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use freehold::testing::{self, TestDatabase};
+use freehold::{ErrorKind, Freehold, OperatorContext, Options};
+use freehold_server::dev::postgres::{self, EmbeddedPostgres};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+use crate::process::Folder;
+use crate::support::{admin_url, shop};
+
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn write(&self, path: &Path) -> String {
+        std::fs::write(path, self.0.pem()).unwrap();
+        path.display().to_string()
+    }
+
+    /// A certificate and its key, for a host.
+    fn sign(&self, host: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+/// A PostgreSQL whose certificate is for `localhost`, and who signed it.
+struct Encrypted {
+    server: EmbeddedPostgres,
+    authority: String,
+    stranger: String,
+    _folder: Folder,
+}
+
+impl Encrypted {
+    async fn start() -> Encrypted {
+        let folder = Folder::new();
+        let dir = folder.path().join("pg");
+        let bin = std::env::var_os("FREEHOLD_PG_BIN").map(PathBuf::from);
+        let options = postgres::Options { dir: &dir, bin: bin.as_deref(), settings: &[] };
+        let server = EmbeddedPostgres::start(options, |_| {}).await.unwrap();
+        let data = server.data_dir().to_owned();
+        server.stop().await.unwrap();
+        let (authority, stranger) = (Authority::new(), Authority::new());
+        let (certificate, key) = authority.sign("localhost");
+        let owner = std::fs::metadata(&data).unwrap();
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = data.join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
+        }
+        let settings = &[("ssl", "on"), ("fsync", "off")];
+        let options = postgres::Options { settings, ..options };
+        let server = EmbeddedPostgres::start(options, |_| {}).await.unwrap();
+        let authority = authority.write(&folder.path().join("ca.pem"));
+        let stranger = stranger.write(&folder.path().join("stranger.pem"));
+        Encrypted { server, authority, stranger, _folder: folder }
+    }
+}
+
+/// Connects as a server does and uses each of its connections; whether they were encrypted.
+async fn connect(database: &TestDatabase, host: &str, tls: &str) -> freehold::Result<bool> {
+    let with = |url: String| format!("{}?{tls}", url.replace("@127.0.0.1:", &format!("@{host}:")));
+    let options = Options::new(with(database.app_url())).owner_url(with(database.owner_url()));
+    let freehold = Freehold::connect(&options).await?;
+    freehold.ping().await?;
+    let context = OperatorContext::system("a test of TLS");
+    let encrypted = "SELECT (count(*) >= 2 AND bool_and(s.ssl))::text FROM pg_stat_ssl s
+         JOIN pg_stat_activity a USING (pid) WHERE a.usename = 'freehold_app' AND $1 <> ''";
+    // The app role sees its own sessions, of which one is for the pool and one listens.
+    let mut answer = "false".to_owned();
+    for _ in 0..100 {
+        answer = freehold.describe_template(&context, encrypted).await?;
+        if answer == "true" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    freehold.close();
+    Ok(answer == "true")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_to_postgresql_is_checked_as_sslmode_says() {
+    let place = Encrypted::start().await;
+    let database =
+        TestDatabase::create(&place.server.superuser_url("postgres"), &shop()).await.unwrap();
+    let (ca, stranger) = (&place.authority, &place.stranger);
+    for (host, tls, works) in [
+        // The right authority and the right host.
+        ("localhost", format!("sslmode=verify-full&sslrootcert={ca}"), true),
+        // The right authority, another host.
+        ("127.0.0.1", format!("sslmode=verify-full&sslrootcert={ca}"), false),
+        ("127.0.0.1", format!("sslmode=verify-ca&sslrootcert={ca}"), true),
+        ("127.0.0.1", format!("sslmode=require&sslrootcert={ca}"), true),
+        // Another authority.
+        ("localhost", format!("sslmode=verify-full&sslrootcert={stranger}"), false),
+        ("localhost", format!("sslmode=verify-ca&sslrootcert={stranger}"), false),
+        ("localhost", format!("sslmode=require&sslrootcert={stranger}"), false),
+        // The system's, which do not know ours.
+        ("localhost", "sslmode=verify-full".to_owned(), false),
+        ("localhost", "sslmode=verify-ca".to_owned(), false),
+        // Encrypted, and unchecked.
+        ("127.0.0.1", "sslmode=require".to_owned(), true),
+        ("127.0.0.1", "sslmode=prefer".to_owned(), true),
+    ] {
+        match connect(&database, host, &tls).await {
+            Ok(encrypted) => assert!(works && encrypted, "{host} {tls}: {encrypted}"),
+            Err(error) => {
+                assert!(!works, "{host} {tls}: {error}");
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{host} {tls}: {error}");
+                assert!(!error.to_string().contains(testing::PASSWORD), "{error}");
+            }
+        }
+    }
+    let plain = connect(&database, "127.0.0.1", "sslmode=disable").await.unwrap();
+    assert!(!plain, "disable means that nothing is encrypted");
+    // A file that is not there must not be taken for no wish.
+    let missing =
+        connect(&database, "localhost", "sslmode=verify-full&sslrootcert=/no/ca.pem").await;
+    let missing = missing.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::Setup);
+    assert!(missing.message().contains("/no/ca.pem"), "{missing}");
+    drop(database);
+    place.server.stop().await.unwrap();
+}
+
+/// The server of the other tests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgresql_without_tls_is_refused_unless_sslmode_allows_it() {
+    let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let error = connect(&database, "127.0.0.1", &format!("sslmode={mode}")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{mode}: {error}");
+    }
+    for mode in ["prefer", "disable"] {
+        let encrypted = connect(&database, "127.0.0.1", &format!("sslmode={mode}")).await.unwrap();
+        assert!(!encrypted, "{mode}");
+    }
+}
