@@ -200,6 +200,11 @@ pub(crate) fn is_expired_seal(db: &DbError) -> bool {
     db.message().starts_with(VIOLATION_MESSAGE) && db.detail() == Some("expired")
 }
 
+/// The database takes neither the seal for one of ours nor the session for one that it has opened.
+pub(crate) fn is_unknown_seal(db: &DbError) -> bool {
+    db.message().starts_with(VIOLATION_MESSAGE) && db.detail() == Some("unknown seal")
+}
+
 /// A prepared statement is gone from its session, which only SQL can bring about.
 pub(crate) fn is_lost_statement(db: &DbError) -> bool {
     *db.code() == SqlState::INVALID_SQL_STATEMENT_NAME

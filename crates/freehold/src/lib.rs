@@ -139,6 +139,7 @@ pub mod doctor;
 mod error;
 mod ids;
 mod init;
+mod lanes;
 mod lease;
 mod limiter;
 mod lsn;
@@ -169,7 +170,7 @@ use tokio::sync::watch;
 use crate::analytics::Connections;
 use crate::control::turns::SlugTurns;
 use crate::passwords::PasswordHasher;
-use crate::pool::{Pool, Position};
+use crate::pool::{Pool, Position, Source};
 use crate::recorder::Recorder;
 use crate::replicas::Replicas;
 use crate::resolver::Resolver;
@@ -340,17 +341,18 @@ impl Freehold {
         };
         let sealer = Sealer::new(find_key(options, mode, owner_target.as_deref()).await?.as_ref());
         let violations = Violations::default();
-        let pool = |url: &str, name, limits, position| {
-            Pool::new(url, name, limits, options.pooler, &sealer, &violations, position)
-        };
+        let source =
+            |url: &str, name, position| Source::new(url, name, options.pooler, &sealer, position);
         let position = match options.replica_urls.is_empty() {
             true => Position::Untold,
             false => Position::Written,
         };
-        let app = pool(&options.app_url, "DATABASE_URL", options.app_pool, position)?;
+        let app = source(&options.app_url, "DATABASE_URL", position)?.with_sessions();
+        let app = Pool::new(app, options.app_pool, &violations);
         let owner = match &options.owner_url {
             Some(url) => {
-                Some(pool(url, "DATABASE_OWNER_URL", options.owner_pool, Position::Untold)?)
+                let source = source(url, "DATABASE_OWNER_URL", Position::Untold)?;
+                Some(Pool::new(source, options.owner_pool, &violations))
             }
             None => None,
         };
@@ -358,7 +360,8 @@ impl Freehold {
             PoolLimits { wait_max: options.replica_limits.wait_max, ..options.app_pool };
         let mut replica_pools = Vec::new();
         for url in &options.replica_urls {
-            let pool = pool(url, replicas::SETTING, replica_pool, Position::Replayed)?;
+            let source = source(url, replicas::SETTING, Position::Replayed)?.with_sessions();
+            let pool = Pool::new(source, replica_pool, &violations);
             Replicas::require_one_host(&pool.target())?;
             replica_pools.push(pool);
         }

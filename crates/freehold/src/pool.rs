@@ -1,21 +1,23 @@
 //! Connections: how they are made, how many there are, how long one waits for one.
 //!
 //! A connection is clean whenever it lies in the pool; `tx` sees to that, so taking one costs no
-//! round trip. Nothing is ever set on a session.
+//! round trip. Nothing is ever set on a session. Which of them a tenant gets is up to `lanes`.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool::managed::{self, Metrics, PoolError, RecycleError, RecycleResult, Timeouts};
 use lru::LruCache;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use crate::context::Claim;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lanes::{Guest, Lanes, NoPlace, Occupancy, Place};
 use crate::pooler::{Look, Pooler};
-use crate::seal::{Sealer, Seat};
+use crate::seal::{Sealer, Seat, Session};
 use crate::tls::{self, Target};
 use crate::violations::Violations;
 use crate::wire::{self, Batch, Canceller, Statement, WireError};
@@ -24,9 +26,12 @@ use crate::wire::{self, Batch, Canceller, Statement, WireError};
 /// cache is about 20 MB; fewer than the tenants a connection meets costs a round trip each.
 const STATEMENTS_MAX: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 
-/// A connection is replaced after this long, because a backend never gives back the memory that
-/// its catalog caches took for the tenants it met.
+/// A connection is replaced after this long, and after so many tenants: a backend never gives back
+/// the memory, 20 to 70 kB each, that its catalog caches took for the tenants it met.
 const AGE_MAX: Duration = Duration::from_secs(30 * 60);
+const TENANTS_MAX: usize = 2000;
+/// How long it may take to connect and to find out whom one is connected to.
+const OPEN_MAX: Duration = Duration::from_secs(10);
 
 /// Limits of a pool.
 #[derive(Clone, Copy, Debug)]
@@ -54,12 +59,35 @@ pub struct PoolStatus {
     pub idle: usize,
     /// Callers that wait for a connection.
     pub waiting: usize,
+    /// Callers that have had to wait, since the start, and got one.
+    pub waited: u64,
+    /// How long they waited, all together.
+    pub wait_time: Duration,
+    /// Callers that waited for [`PoolLimits::wait_max`], in vain.
+    pub refused: u64,
 }
 
 #[derive(Clone)]
-pub(crate) struct Pool(managed::Pool<Manager>);
+pub(crate) struct Pool(Arc<Inner>);
 
-pub(crate) type Checkout = managed::Object<Manager>;
+struct Inner {
+    lanes: Arc<Lanes<Connection>>,
+    source: Source,
+    wait_max: Duration,
+    violations: Violations,
+}
+
+/// Where connections come from.
+pub(crate) struct Source {
+    target: Arc<Target>,
+    pooler: Pooler,
+    sealer: Sealer,
+    position: Position,
+    opens_sessions: bool,
+}
+
+/// A connection on loan: back to the pool when this is dropped, if it is fit to be lent again.
+pub(crate) struct Checkout(Place<Connection>);
 
 /// A connection with its prepared statements.
 pub(crate) struct Connection {
@@ -73,6 +101,11 @@ pub(crate) struct Connection {
     naming: Naming,
     sealer: Sealer,
     seat: Seat,
+    /// Vouches for contexts at less cost than a seal, where the database has opened one.
+    session: Option<Session>,
+    /// The tenants that the backend knows by now.
+    met: HashSet<Guest>,
+    opened: Instant,
 }
 
 /// The statements that surround every transaction.
@@ -145,8 +178,8 @@ impl Naming {
 }
 
 impl Connection {
-    async fn open(manager: &Manager) -> Result<Connection, WireError> {
-        let Manager { target, pooler, sealer, position, .. } = manager;
+    async fn open(source: &Source) -> Result<Connection, WireError> {
+        let Source { target, pooler, sealer, position, opens_sessions } = source;
         let mut wire = wire::connect(target).await?;
         let Look { pid, now, direct } = pooler.look(&mut wire).await?;
         let seat = Seat { pid: if direct { pid } else { 0 }, clock: (now, Instant::now()) };
@@ -171,6 +204,10 @@ impl Connection {
                 None => None,
             },
         };
+        let session = match sealer.session(seat).filter(|_| *opens_sessions) {
+            Some((session, sealed)) => open_session(&mut wire, &sealed).await?.then_some(session),
+            None => None,
+        };
         Ok(Connection {
             wire,
             fixed,
@@ -180,12 +217,38 @@ impl Connection {
             naming,
             sealer: sealer.clone(),
             seat,
+            session,
+            met: HashSet::new(),
+            opened: Instant::now(),
         })
     }
 
+    /// Fit to be lent. Costs no round trip.
+    fn is_fit(&mut self) -> bool {
+        self.wire.is_reusable() && self.opened.elapsed() < AGE_MAX && self.met.len() < TENANTS_MAX
+    }
+
+    /// Whether the next transaction here meets the backend that this one met.
+    fn is_direct(&self) -> bool {
+        matches!(self.naming, Naming::Secret { .. })
+    }
+
     /// A context as the door takes it, from this connection and now.
+    pub(crate) fn vouch(&self, claim: &Claim) -> String {
+        match &self.session {
+            Some(session) => session.vouch(claim),
+            None => self.seal(claim),
+        }
+    }
+
+    /// A context with a seal of its own.
     pub(crate) fn seal(&self, claim: &Claim) -> String {
         self.sealer.seal(claim, self.seat)
+    }
+
+    /// The database knows no session, or no longer. False if it knew of none before.
+    pub(crate) fn lose_session(&mut self) -> bool {
+        self.session.take().is_some()
     }
 
     /// A statement that was prepared for this key.
@@ -269,34 +332,35 @@ async fn fixed(
     }
 }
 
-pub(crate) struct Manager {
-    target: Arc<Target>,
-    pooler: Pooler,
-    sealer: Sealer,
-    violations: Violations,
-    position: Position,
+/// False where the database has none to open, or takes no seal of ours: then it will say so of the
+/// first context, to somebody who can be told.
+async fn open_session(wire: &mut wire::Connection, sealed: &str) -> Result<bool, WireError> {
+    let sql = "SELECT freehold.open_session($1)";
+    match wire.query_once(sql, &[&sealed]).await {
+        Ok(rows) => Ok(rows.first().is_some_and(|row| row.get(0))),
+        Err(WireError::Database(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
-impl managed::Manager for Manager {
-    type Type = Connection;
-    type Error = Error;
+impl Deref for Checkout {
+    type Target = Connection;
 
-    async fn create(&self) -> Result<Connection> {
-        Connection::open(self).await.map_err(|source| cannot_connect(&self.target).because(source))
+    fn deref(&self) -> &Connection {
+        self.0.content.as_ref().expect("a checkout has its connection until it is dropped")
     }
+}
 
-    async fn recycle(
-        &self,
-        connection: &mut Connection,
-        metrics: &Metrics,
-    ) -> RecycleResult<Error> {
-        if !connection.wire.is_reusable() {
-            return Err(RecycleError::message("closed, or its session was changed"));
-        }
-        if metrics.age() > AGE_MAX {
-            return Err(RecycleError::message("old"));
-        }
-        Ok(())
+impl DerefMut for Checkout {
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.0.content.as_mut().expect("a checkout has its connection until it is dropped")
+    }
+}
+
+impl Checkout {
+    /// Closes the connection; the next who needs one opens another.
+    pub(crate) fn close(mut self) {
+        self.0.content = None;
     }
 }
 
@@ -336,78 +400,94 @@ pub(crate) fn hosts(config: &tokio_postgres::Config) -> String {
     if names.is_empty() { "no host".to_owned() } else { names.join(", ") }
 }
 
-impl Pool {
+impl Source {
     /// `name` is the setting's name, for messages about a malformed one.
     pub(crate) fn new(
         url: &str,
         name: &str,
-        limits: PoolLimits,
         pooler: Pooler,
         sealer: &Sealer,
-        violations: &Violations,
         position: Position,
-    ) -> Result<Pool> {
+    ) -> Result<Source> {
         let mut target = tls::target(url, name)?;
         target.config.connect_timeout(Duration::from_secs(5));
         if target.config.get_application_name().is_none() {
             target.config.application_name("freehold");
         }
-        let manager = Manager {
-            target: Arc::new(target),
-            pooler,
-            sealer: sealer.clone(),
-            violations: violations.clone(),
-            position,
-        };
-        let pool = managed::Pool::builder(manager)
-            .max_size(limits.connections_max)
-            .runtime(deadpool::Runtime::Tokio1)
-            .timeouts(Timeouts {
-                wait: Some(limits.wait_max),
-                create: Some(Duration::from_secs(10)),
-                recycle: None,
-            })
-            .build()
-            .map_err(|source| {
-                Error::new(ErrorKind::Internal, "the pool cannot be made").because(source)
-            })?;
-        Ok(Pool(pool))
+        let (target, sealer) = (Arc::new(target), sealer.clone());
+        Ok(Source { target, pooler, sealer, position, opens_sessions: false })
     }
 
-    pub(crate) async fn checkout(&self) -> Result<Checkout> {
-        self.0.get().await.map_err(|error| match error {
-            PoolError::Timeout(managed::TimeoutType::Wait) => Error::new(
+    /// Each connection opens a session, where it can: for a role that is nobody without a context.
+    pub(crate) fn with_sessions(mut self) -> Source {
+        self.opens_sessions = true;
+        self
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(source: Source, limits: PoolLimits, violations: &Violations) -> Pool {
+        Pool(Arc::new(Inner {
+            lanes: Lanes::new(limits.connections_max),
+            source,
+            wait_max: limits.wait_max,
+            violations: violations.clone(),
+        }))
+    }
+
+    pub(crate) async fn checkout(&self, guest: Guest) -> Result<Checkout> {
+        let Inner { lanes, source, wait_max, .. } = &*self.0;
+        let place = lanes.take(guest, *wait_max).await.map_err(|none| match none {
+            NoPlace::Busy => Error::new(
                 ErrorKind::PoolExhausted,
                 "every database connection is busy; try again shortly",
             ),
-            PoolError::Backend(error) => error,
-            other => {
-                Error::new(ErrorKind::Unavailable, "the database is not available").because(other)
+            NoPlace::Closed => Error::new(ErrorKind::Unavailable, "the service is shutting down"),
+        })?;
+        let mut checkout = Checkout(place);
+        // One that is not fit makes room for its successor before that is opened.
+        if !checkout.0.content.as_mut().is_some_and(Connection::is_fit) {
+            checkout.0.content = None;
+            let opened = tokio::time::timeout(OPEN_MAX, Connection::open(source)).await;
+            let cannot = || cannot_connect(&source.target);
+            let connection = opened
+                .map_err(|late| cannot().because(late))?
+                .map_err(|error| cannot().because(error))?;
+            if !connection.is_direct() {
+                lanes.forget_homes();
             }
-        })
+            checkout.0.content = Some(connection);
+        }
+        if guest != Guest::Anyone {
+            checkout.met.insert(guest);
+        }
+        Ok(checkout)
     }
 
     pub(crate) fn status(&self) -> PoolStatus {
-        let status = self.0.status();
+        let Occupancy { places, idle, taken, waiting, waits } = self.0.lanes.occupancy();
         PoolStatus {
-            connections_max: status.max_size,
-            connections: status.size,
-            idle: status.available,
-            waiting: status.waiting,
+            connections_max: places,
+            connections: idle + taken,
+            idle,
+            waiting,
+            waited: waits.count,
+            wait_time: waits.time,
+            refused: waits.refused,
         }
     }
 
     /// Where a transaction leaves word of what was refused.
     pub(crate) fn violations(&self) -> Violations {
-        self.0.manager().violations.clone()
+        self.0.violations.clone()
     }
 
     pub(crate) fn target(&self) -> Arc<Target> {
-        Arc::clone(&self.0.manager().target)
+        Arc::clone(&self.0.source.target)
     }
 
     pub(crate) fn close(&self) {
-        self.0.close();
+        self.0.lanes.close();
     }
 }
 

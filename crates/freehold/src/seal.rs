@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use crate::context::Claim;
@@ -153,6 +153,30 @@ impl Seat {
     }
 }
 
+/// What a connection shows instead of a seal once the database has let it open a session. Known
+/// to this process alone; the database keeps a hash.
+pub(crate) struct Session(String);
+
+impl Session {
+    fn new() -> Option<(Session, String)> {
+        let mut secret = [0; KEY_BYTES];
+        getrandom::fill(&mut secret).ok()?;
+        let secret = hex(&secret);
+        let claim = format!("session_{}", hex(&Sha256::digest(&secret)));
+        Some((Session(secret), claim))
+    }
+
+    /// In the fixed places of a sealed context; none but those of seal and claim are looked at.
+    pub(crate) fn vouch(&self, claim: &Claim) -> String {
+        format!("{}{:030}{}", self.0, 0, claim.as_str())
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 /// Seals contexts for every connection of a [`Freehold`](crate::Freehold).
 #[derive(Clone)]
 pub(crate) struct Sealer(Arc<RwLock<Option<Key>>>);
@@ -175,19 +199,19 @@ impl Sealer {
     /// Without a key, for a database in plain mode, the places of the seal are noughts.
     pub(crate) fn seal(&self, claim: &Claim, seat: Seat) -> String {
         let key = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(key) = key.as_ref() else { return format!("{:094}{}", 0, claim.as_str()) };
-        let message =
-            format!("{}{:010}{:010}{}", key.id, seat.expires_at(), seat.pid, claim.as_str());
-        let mut hmac = key.hmac.clone();
-        hmac.update(message.as_bytes());
-        let mut sealed = String::with_capacity(64 + message.len());
-        for byte in hmac.finalize().into_bytes() {
-            for digit in [byte >> 4, byte & 15] {
-                sealed.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
-            }
+        match key.as_ref() {
+            Some(key) => key.seal(claim.as_str(), seat),
+            None => format!("{:094}{}", 0, claim.as_str()),
         }
-        sealed.push_str(&message);
-        sealed
+    }
+
+    /// A session for the backend of this seat, and what `freehold.open_session` takes for it.
+    /// None without a key, and behind a pooler, where a session is everybody's.
+    pub(crate) fn session(&self, seat: Seat) -> Option<(Session, String)> {
+        let key = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let key = key.as_ref().filter(|_| seat.pid != 0)?;
+        let (session, claim) = Session::new()?;
+        Some((session, key.seal(&claim, seat)))
     }
 }
 
@@ -195,6 +219,13 @@ impl Key {
     fn new(key: &ContextKey) -> Key {
         let hmac = Hmac::new_from_slice(&key.secret).expect("HMAC takes a key of any length");
         Key { id: key.id.clone(), hmac }
+    }
+
+    fn seal(&self, claim: &str, seat: Seat) -> String {
+        let message = format!("{}{:010}{:010}{claim}", self.id, seat.expires_at(), seat.pid);
+        let mut hmac = self.hmac.clone();
+        hmac.update(message.as_bytes());
+        hex(&hmac.finalize().into_bytes()) + &message
     }
 }
 
@@ -260,6 +291,19 @@ mod tests {
         assert!(sealed[..64].bytes().all(|byte| byte.is_ascii_hexdigit()));
         let plain = Sealer::new(None).seal(&claim(), seat());
         assert_eq!((&plain[..94], &plain[94..]), ("0".repeat(94).as_str(), &sealed[94..]));
+    }
+
+    #[test]
+    fn a_session_shows_its_secret_where_a_seal_would_be() {
+        let sealer = Sealer::new(Some(&ContextKey::generate(1).unwrap()));
+        let (session, sealed) = sealer.session(seat()).unwrap();
+        let (vouched, again) = (session.vouch(&claim()), session.vouch(&claim()));
+        assert_eq!(vouched, again);
+        assert_eq!(vouched[94..], sealer.seal(&claim(), seat())[94..]);
+        assert_eq!(&sealed[94..102], "session_");
+        assert_eq!(sealed[102..], hex(&Sha256::digest(&vouched[..64])));
+        assert!(sealer.session(Seat { pid: 0, ..seat() }).is_none(), "behind a pooler");
+        assert!(Sealer::new(None).session(seat()).is_none(), "plain");
     }
 
     #[test]

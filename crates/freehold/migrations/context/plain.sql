@@ -16,5 +16,9 @@ BEGIN
 END
 $$;
 
+-- No session can be opened: every context has a seal of its own.
+CREATE OR REPLACE FUNCTION freehold.open_session(sealed text) RETURNS boolean
+LANGUAGE sql IMMUTABLE AS $$ SELECT false $$;
+
 -- What another mode left: nothing here asks it.
 DROP FUNCTION IF EXISTS freehold.unseal(text);

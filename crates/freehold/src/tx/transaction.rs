@@ -7,7 +7,10 @@
 use std::time::Duration;
 
 use crate::context::{Claim, OperatorContext, TenantContext};
-use crate::error::{Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan};
+use crate::error::{
+    Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan, is_unknown_seal,
+};
+use crate::lanes::Guest;
 use crate::lsn::Lsn;
 use crate::params::Params;
 use crate::pool::{Checkout, Fixed, Pool};
@@ -92,8 +95,8 @@ struct Entry {
 
 impl Entry {
     /// A sealed context is good for seconds, so it is made when it is sent.
-    fn seal(&self, connection: &Checkout) -> (String, Fixed) {
-        (connection.seal(&self.claim), connection.fixed.clone())
+    fn vouch(&self, connection: &Checkout) -> (String, Fixed) {
+        (connection.vouch(&self.claim), connection.fixed.clone())
     }
 
     fn put(
@@ -118,7 +121,11 @@ impl Entry {
 
 impl Transaction {
     pub(super) async fn new(pool: &Pool, door: Door, party: Party, scope: String) -> Result<Self> {
-        let connection = Some(pool.checkout().await?);
+        let guest = match (door, &party) {
+            (Door::Tenant, Party::Tenant(context)) => Guest::from(context.tenant()),
+            _ => Guest::Anyone,
+        };
+        let connection = Some(pool.checkout(guest).await?);
         let entry = Entry { door, party, claim: party.claim(), access: Access::Write };
         let violations = pool.violations();
         let stage = Stage::Fresh;
@@ -229,7 +236,7 @@ impl Transaction {
     ) -> Result<Answer> {
         let Transaction { connection, entry, stage, .. } = self;
         let connection = held(connection);
-        let sealed = entry.seal(connection);
+        let sealed = entry.vouch(connection);
         let fixed = &sealed.1;
         let mut batch = connection.batch()?;
         match (*stage, ending) {
@@ -287,7 +294,7 @@ impl Transaction {
         if let Some(statement) = connection.find_statement(&key) {
             return Ok(statement);
         }
-        let sealed = (*stage == Stage::Fresh).then(|| entry.seal(connection));
+        let sealed = (*stage == Stage::Fresh).then(|| entry.vouch(connection));
         let enter = |batch: &mut Batch<'_>| match &sealed {
             Some(sealed) => entry.put(batch, sealed),
             None => Ok(()),
@@ -373,8 +380,9 @@ impl Transaction {
         outcome
     }
 
-    /// Forgets a prepared statement that a migration has made stale, and begins anew. An error if
-    /// it is none, or if more came before it in the transaction: only the caller can repeat that.
+    /// Forgets a prepared statement that a migration has made stale, or a session that is no longer
+    /// known, and begins anew. An error if it is neither, or if more came before it in the
+    /// transaction: only the caller can repeat that.
     async fn renew_if_stale(&mut self, error: Error, sql: &str, first: bool) -> Result<()> {
         let Some(db) = error.database() else { return Err(error) };
         // Somebody took statements away, and which of them are left cannot be told; or the
@@ -383,11 +391,14 @@ impl Transaction {
             held(&mut self.connection).wire.condemn();
             return Err(error);
         }
-        if !is_stale_plan(db) {
+        if is_unknown_seal(db) && held(&mut self.connection).lose_session() {
+            // From here on each of its contexts has a seal.
+        } else if is_stale_plan(db) {
+            let key = format!("{}{sql}", self.scope);
+            held(&mut self.connection).forget_statement(&key);
+        } else {
             return Err(error);
         }
-        let key = format!("{}{sql}", self.scope);
-        held(&mut self.connection).forget_statement(&key);
         if !first {
             return Err(error);
         }
@@ -454,7 +465,7 @@ impl Drop for Transaction {
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(tidy(connection))),
             // No runtime to tidy up in: close it.
-            Err(_) => drop(Checkout::take(connection)),
+            Err(_) => connection.close(),
         }
     }
 }
@@ -492,6 +503,6 @@ async fn tidy(mut connection: Checkout) {
         tracing::warn!(
             "a connection did not come to rest after its transaction was dropped; closing it"
         );
-        drop(Checkout::take(connection));
+        connection.close();
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use freehold::tokio_postgres::Client;
 use freehold::{OperatorContext, SealMode, TenantContext};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 
 use crate::support::{House, claim, house_sealed, outcome, pooler, wait_until};
 
@@ -324,6 +324,110 @@ async fn a_transaction_may_last_longer_than_its_seal() {
         tx.commit().await.unwrap();
     };
     tokio::join!(last(&best), last(&portable));
+}
+
+/// What a server shows instead of seals once its session is open.
+const SECRET: &str = "5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2";
+
+fn vouched(secret: &str, claim: &str) -> String {
+    format!("{secret}{:030}{claim}", 0)
+}
+
+fn session_claim() -> String {
+    let hash = Sha256::digest(SECRET);
+    format!("session_{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+async fn open_session(client: &Client, sealed: &str) -> String {
+    outcome(client, &format!("SELECT freehold.open_session('{sealed}')")).await
+}
+
+#[tokio::test]
+async fn a_session_is_opened_by_a_seal_and_vouches_for_itself_alone() {
+    let house = house_sealed(SealMode::Best).await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let (server, attacker) = (house.attacker().await, house.attacker().await);
+    let member = |tenant: &TenantContext| claim(tenant.tenant(), "member");
+    let genuine = async |client: &Client| Forgery {
+        claim: session_claim(),
+        ..Forgery::genuine(&house, client, &acme).await
+    };
+    for (what, forgery) in [
+        ("another key", Forgery { secret: vec![7; 32], ..genuine(&attacker).await }),
+        ("another session", Forgery { pid: 1, ..genuine(&attacker).await }),
+        ("any session", Forgery { pid: 0, ..genuine(&attacker).await }),
+        ("expired", Forgery { expires_in_secs: -1, ..genuine(&attacker).await }),
+        ("a tenant's context", Forgery::genuine(&house, &attacker, &acme).await),
+    ] {
+        let sealed = forgery.seal(&attacker).await;
+        assert_eq!(open_session(&attacker, &sealed).await, REFUSED, "{what}");
+        let context = vouched(SECRET, &member(&acme));
+        assert_eq!(enter_and_read(&attacker, &context, &acme).await, REFUSED, "{what}");
+    }
+    // A pooler hides the session that a server would have to name.
+    if pooler().is_some() {
+        return;
+    }
+    let sealed = genuine(&server).await.seal(&server).await;
+    assert_eq!(open_session(&server, &sealed).await, "permitted");
+    for tenant in [&acme, &globex] {
+        let context = vouched(SECRET, &member(tenant));
+        assert_eq!(enter_and_read(&server, &context, tenant).await, "permitted");
+        assert_eq!(enter_and_read(&attacker, &context, tenant).await, REFUSED, "elsewhere");
+    }
+    let hash = session_claim().replace("session_", "");
+    for guess in [hash.as_str(), &SECRET.to_uppercase(), &"0".repeat(64), &SECRET[..63]] {
+        let context = vouched(guess, &member(&globex));
+        assert_eq!(enter_and_read(&server, &context, &globex).await, REFUSED, "{guess}");
+    }
+    assert_eq!(open_session(&attacker, &sealed).await, REFUSED, "another's seal");
+}
+
+#[tokio::test]
+async fn a_session_is_opened_in_no_mode_but_the_best() {
+    for mode in [SealMode::Portable, SealMode::Plain] {
+        let house = house_sealed(mode).await;
+        let attacker = house.attacker().await;
+        let row = attacker.query_one("SELECT freehold.open_session('')", &[]).await.unwrap();
+        assert!(!row.get::<_, bool>(0), "{mode:?}");
+    }
+}
+
+/// What the session knows of its server's secret is a hash, and even that is out of sight.
+#[tokio::test]
+async fn sql_in_a_transaction_sees_nothing_of_the_session() {
+    let house = house_sealed(SealMode::Best).await;
+    let (acme, _) = house.acme_and_globex().await;
+    for sql in [
+        "SELECT setting FROM pg_settings WHERE concat(setting, reset_val, boot_val) LIKE '%session\\_%'",
+        "SELECT current_setting('backtrace_functions') WHERE current_setting('backtrace_functions') NOT LIKE 'tenant\\_%'",
+        "SELECT query FROM pg_stat_activity WHERE query ~ '[0-9a-f]{64}'",
+        "SELECT statement FROM pg_cursors WHERE statement ~ '[0-9a-f]{64}'",
+    ] {
+        let rows = house.freehold.query(&acme, sql, &[]).await.unwrap();
+        assert!(rows.is_empty(), "{sql}: {:?}", rows[0].get::<_, String>(0));
+    }
+    for sql in ["RESET backtrace_functions", "SET backtrace_functions TO DEFAULT"] {
+        let sql = format!("DO $$ BEGIN {sql}; END $$");
+        assert!(house.freehold.query(&acme, &sql, &[]).await.is_err(), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn who_resets_a_session_is_in_nobodys_way() {
+    let house = house_sealed(SealMode::Best).await;
+    let (acme, globex) = house.acme_and_globex().await;
+    house.freehold.query(&acme, "DO $$ BEGIN RESET ALL; END $$", &[]).await.unwrap();
+    assert_eq!(house.bodies(&globex).await, ["globex"]);
+    assert_eq!(house.bodies(&acme).await, ["acme"]);
+    let operator = OperatorContext::system("a test");
+    let page = house.freehold.list_violations(
+        &operator,
+        &freehold::control::violations::ViolationFilter::default(),
+        None,
+        None,
+    );
+    assert!(page.await.unwrap().is_empty(), "nobody did anything wrong");
 }
 
 #[tokio::test]

@@ -160,7 +160,7 @@ impl Transaction {
     ) -> Result<Vec<Answer>, PipelineError> {
         let Transaction { connection, entry, stage, .. } = self;
         let connection = held(connection);
-        let sealed = entry.seal(connection);
+        let sealed = entry.vouch(connection);
         let fixed = &sealed.1;
         let mut batch = connection.batch().map_err(PipelineError::of_none)?;
         let mut before = 0;
@@ -244,7 +244,7 @@ impl Transaction {
         let statements = self.statements(pieces).await;
         let Transaction { connection, entry, .. } = self;
         let connection = held(connection);
-        let sealed = entry.seal(connection);
+        let sealed = entry.vouch(connection);
         let mut outcomes: Vec<Result<Answer, WireError>> = Vec::with_capacity(pieces.len());
         let mut batch = match connection.batch() {
             Ok(batch) => batch,
@@ -283,7 +283,7 @@ impl Transaction {
             }
             let Transaction { connection, entry, stage, scope, .. } = self;
             let connection = held(connection);
-            let sealed = (*stage == Stage::Fresh).then(|| entry.seal(connection));
+            let sealed = (*stage == Stage::Fresh).then(|| entry.vouch(connection));
             let enter = |batch: &mut Batch<'_>| match &sealed {
                 Some(sealed) => entry.put(batch, sealed),
                 None => Ok(()),
