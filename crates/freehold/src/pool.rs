@@ -1,7 +1,7 @@
 //! Connections: how they are made, how many there are, how long one waits for one.
 //!
 //! A connection is clean whenever it lies in the pool; `tx` sees to that, so taking one costs no
-//! round trip. Nothing is ever set on a session. Which of them a tenant gets is up to `lanes`.
+//! round trip. Nothing of a tenant is ever set on a session. Which of them a tenant gets is up to `lanes`.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;

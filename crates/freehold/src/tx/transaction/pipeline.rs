@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 
 use super::{Ending, Stage, Transaction, held};
-use crate::error::{Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan};
+use crate::error::{
+    Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan, is_unknown_seal,
+};
 use crate::params::Params;
 use crate::wire::{Answer, Batch, Failure, Statement, WireError};
 
@@ -233,10 +235,13 @@ impl Transaction {
             held(&mut self.connection).wire.condemn();
             return false;
         }
-        if !is_stale_plan(db) {
+        if is_unknown_seal(db) {
+            held(&mut self.connection).lose_session();
+        } else if is_stale_plan(db) {
+            self.forget(sql);
+        } else {
             return false;
         }
-        self.forget(sql);
         !std::mem::replace(renewed, true)
     }
 
