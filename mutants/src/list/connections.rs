@@ -9,6 +9,7 @@ const WIRE: &str = "crates/freehold/src/wire.rs";
 const PIPELINE: &str = "crates/freehold/src/tx/transaction/pipeline.rs";
 const BATCH: &str = "crates/freehold/src/wire/batch.rs";
 const POOL: &str = "crates/freehold/src/pool.rs";
+const LANES: &str = "crates/freehold/src/lanes.rs";
 const POOLER: &str = "crates/freehold/src/pooler.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -280,11 +281,38 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "dead-connections-are-lent",
         breaks: "a connection that was lost is given to the next",
         file: POOL,
-        from: "if !connection.wire.is_reusable() {",
-        to: "if connection.wire.is_busy() && !connection.wire.is_reusable() {",
+        from: "self.wire.is_reusable() && ",
+        to: "",
         tests: Library(&[
             "transactions::a_connection_lost_before_commit_is_unavailable_and_replaced",
         ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "a-lost-session-is-lost-for-all",
+        breaks: "a tenant whose functions reset the session takes its connection from all others",
+        file: TRANSACTION,
+        from: "if is_unknown_seal(db) && held(&mut self.connection).lose_session() {",
+        to: "if false && held(&mut self.connection).lose_session() {",
+        tests: Library(&["sealing::who_resets_a_session_is_in_nobodys_way"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "one-tenant-takes-every-connection",
+        breaks: "a tenant with many slow requests leaves no connection to others",
+        file: LANES,
+        from: "(count >= 4 && held >= share)",
+        to: "(count >= 4 && held > count)",
+        tests: LibraryUnit(&["lanes::tests::no_tenant_takes_every_place"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "what-nobody-received-is-lost",
+        breaks: "a connection that was given to a request that had gone is never given back",
+        file: LANES,
+        from: "lanes.leave(self.number, self.content.take());",
+        to: "if self.content.is_some() { lanes.leave(self.number, self.content.take()); }",
+        tests: LibraryUnit(&["lanes::tests::no_place_is_lost_or_lent_twice"]),
         survives_because: None,
     },
     Mutant {
