@@ -19,6 +19,7 @@ mod privileges;
 mod references;
 mod relations;
 mod roles;
+mod rollups;
 mod seal;
 mod server;
 
@@ -133,6 +134,7 @@ const GROUPS: &[&[Probe]] = &[
     catalog::PROBES,
     seal::PROBES,
     relations::PROBES,
+    rollups::PROBES,
     privileges::PROBES,
     roles::PROBES,
     extensions::PROBES,

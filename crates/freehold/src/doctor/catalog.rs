@@ -1,4 +1,4 @@
-//! FH106 to FH109: the catalog's own tables, policies, functions and rights are those that this
+//! FH106 to FH110: the catalog's own tables, policies, functions, triggers and rights are those that this
 //! build's migrations make, one line each in `catalog.txt`.
 //!
 //! The file is written by a test from databases that were just prepared, one in each seal mode, so
@@ -28,6 +28,9 @@ actual(kind, name, definition) AS MATERIALIZED (
     || ' ' || l.lanname || ' ' || p.provolatile::text || p.proparallel::text || CASE WHEN p.prosecdef THEN ' definer' ELSE '' END
     || ' owner ' || p.proowner::regrole::text || coalesce(' set ' || array_to_string(p.proconfig, ' '), '') || ' ' || md5(p.prosrc)
   FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'freehold'::regnamespace
+  UNION ALL
+  SELECT 'trigger', c.relname || '.' || t.tgname, pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ', disabled' ELSE ', enabled for replication' END
+  FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'freehold'::regnamespace AND NOT t.tgisinternal
   UNION ALL
   SELECT 'rights', o.name, string_agg(CASE a.grantee WHEN 0 THEN 'public' ELSE a.grantee::regrole::text END || ' ' || a.privilege_type
       || CASE WHEN a.is_grantable THEN ' grantable' ELSE '' END, ', ' ORDER BY CASE a.grantee WHEN 0 THEN 'public' ELSE a.grantee::regrole::text END COLLATE \"C\", a.privilege_type COLLATE \"C\")
@@ -81,7 +84,7 @@ pub(super) const PROBES: &[Probe] = &[Probe {
     sight: Sight::Anyone,
     with: DIFFERENCE,
     sql: "
-SELECT CASE kind WHEN 'table' THEN 'FH106' WHEN 'policy' THEN 'FH107' WHEN 'function' THEN 'FH108' ELSE 'FH109' END AS code,
+SELECT CASE kind WHEN 'table' THEN 'FH106' WHEN 'policy' THEN 'FH107' WHEN 'function' THEN 'FH108' WHEN 'trigger' THEN 'FH110' ELSE 'FH109' END AS code,
   CASE WHEN kind = 'rights' AND name LIKE 'schema %' OR kind IN ('function', 'rights') AND name LIKE 'freehold.%' THEN name ELSE 'freehold.' || name END AS object,
   CASE WHEN actual IS NULL AND kind = 'rights' THEN 'nobody has rights to it; expected: ' || expected
        WHEN actual IS NULL THEN 'it is missing'
@@ -123,6 +126,14 @@ FROM difference",
             title: "Rights on the catalog differ from those that Freehold gives",
             meaning: "A role has more or fewer rights on a catalog table or function than this build needs. Row-level security still binds it, where the table has it.",
             remedy: "Grant or revoke what the finding names.",
+            fix_is_safe: false,
+        },
+        Check {
+            code: "FH110",
+            severity: Severity::Critical,
+            title: "A trigger of the catalog is not the one that Freehold makes",
+            meaning: "By its triggers the catalog tells servers of suspensions, removed members, new keys and migrations. Without them a server goes on serving a tenant that was suspended.",
+            remedy: "ALTER TABLE … ENABLE TRIGGER …, or restore it as the catalog's migrations make it (crates/freehold/migrations).",
             fix_is_safe: false,
         },
     ],

@@ -112,7 +112,13 @@ WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY (string_to
 UNION ALL
 SELECT 'FH323', 'language ' || l.lanname, 'freehold_app may run DO blocks in it', NULL
 FROM pg_language l
-WHERE l.laninline <> 0 AND l.lanpltrusted AND has_language_privilege('freehold_app', l.oid, 'USAGE')",
+WHERE l.laninline <> 0 AND l.lanpltrusted AND has_language_privilege('freehold_app', l.oid, 'USAGE')
+UNION ALL
+SELECT 'FH324', c.oid::regclass::text, r.role || ' may read it', NULL
+FROM pg_class c CROSS JOIN unnest(ARRAY['freehold_app', 'freehold_viewer']) r(role)
+WHERE c.relnamespace = 'pg_catalog'::regnamespace
+  AND c.relname IN ('pg_statistic', 'pg_statistic_ext_data', 'pg_authid', 'pg_shadow', 'pg_largeobject', 'pg_user_mapping', 'pg_subscription')
+  AND has_table_privilege(r.role, c.oid, 'SELECT')",
         checks: &[
             Check {
                 code: "FH321",
@@ -136,6 +142,14 @@ WHERE l.laninline <> 0 AND l.lanpltrusted AND has_language_privilege('freehold_a
                 title: "The app role may run DO blocks",
                 meaning: "Injected SQL becomes a program with loops and exceptions.",
                 remedy: "Run `freehold init` as a superuser, which revokes the language from PUBLIC.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH324",
+                severity: Severity::Critical,
+                title: "The application may read PostgreSQL's own tables of what is in all others",
+                meaning: "Statistics hold samples of every tenant's values, and no policy binds them; others of these tables hold passwords' hashes or large objects.",
+                remedy: "REVOKE SELECT ON … FROM PUBLIC, as a superuser: PostgreSQL grants it to nobody.",
                 fix_is_safe: false,
             },
         ],

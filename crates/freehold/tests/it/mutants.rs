@@ -12,7 +12,7 @@ use freehold::{Freehold, Options, TenantId};
 
 use crate::support::{House, connect, house, operator, outcome};
 use Attack::{Allowed, Refused};
-use Seen::{Doctor, Nobody, Readiness, Start};
+use Seen::{Doctor, Readiness, Start};
 
 struct Fault {
     name: &'static str,
@@ -132,8 +132,7 @@ const FAULTS: &[Fault] = &[
     fault("signals granted", "GRANT EXECUTE ON FUNCTION pg_terminate_backend(int, bigint) TO PUBLIC",
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE false", Allowed, Doctor),
     fault("DO blocks granted", "GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC", "DO $$ BEGIN NULL; END $$", Allowed, Doctor),
-    // Survives: the doctor does not ask who may read PostgreSQL's own tables.
-    fault("statistics granted", "GRANT SELECT ON pg_catalog.pg_statistic TO PUBLIC", "SELECT stavalues1 FROM pg_statistic", Allowed, Nobody),
+    fault("statistics granted", "GRANT SELECT ON pg_catalog.pg_statistic TO PUBLIC", "SELECT stavalues1 FROM pg_statistic", Allowed, Readiness),
     fault("analytics may write", "GRANT INSERT, UPDATE, DELETE ON {a}.notes TO freehold_analytics", READ, Refused, Readiness),
     fault("rights by default", "ALTER DEFAULT PRIVILEGES FOR ROLE freehold_owner GRANT ALL ON TABLES TO PUBLIC", READ, Refused, Doctor),
     // Owners
@@ -152,8 +151,7 @@ const FAULTS: &[Fault] = &[
     fault("catalog's policy dropped", "DROP POLICY tenant_scope ON freehold.membership", READ_MEMBERS, Allowed, Readiness),
     fault("catalog granted to tenants' roles", "GRANT SELECT ON freehold.credential TO freehold_viewer",
         "SELECT 1 / count(*) FROM freehold.credential", Refused, Doctor),
-    // Survives: the doctor does not look at the catalog's triggers.
-    fault("servers are told nothing", "ALTER TABLE freehold.tenant DISABLE TRIGGER notify", READ, Refused, Nobody),
+    fault("servers are told nothing", "ALTER TABLE freehold.tenant DISABLE TRIGGER notify", READ, Refused, Readiness),
     // Between schemas
     fault("foreign key across tenants", "INSERT INTO {a}.notes (id, body) VALUES (77, 'is it there?');
         ALTER TABLE {g}.tags DROP CONSTRAINT tags_note_id_fkey, ADD FOREIGN KEY (note_id) REFERENCES {a}.notes",

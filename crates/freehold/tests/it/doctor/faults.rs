@@ -44,6 +44,45 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
         "ALTER TABLE freehold_template.t101 DISABLE ROW LEVEL SECURITY",
         "freehold_template.t101: row-level security is not enabled",
     ),
+    (
+        "FH110",
+        Owner,
+        "ALTER TABLE freehold.membership DISABLE TRIGGER notify",
+        "freehold.membership.notify: it is CREATE TRIGGER",
+    ),
+    (
+        "FH110",
+        Owner,
+        "DROP TRIGGER notify ON freehold.baseline",
+        "freehold.baseline.notify: it is missing",
+    ),
+    (
+        "FH121",
+        Owner,
+        "CREATE TABLE freehold_analytics.rollup_open (tenant_id uuid)",
+        "freehold_analytics.rollup_open: row-level security is not enabled",
+    ),
+    (
+        "FH121",
+        Owner,
+        "CREATE TABLE freehold_analytics.rollup_wide (tenant_id uuid);
+         ALTER TABLE freehold_analytics.rollup_wide ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+         CREATE POLICY tenant_scope ON freehold_analytics.rollup_wide AS RESTRICTIVE USING (true)",
+        "freehold_analytics.rollup_wide: it has no policy",
+    ),
+    (
+        "FH122",
+        Owner,
+        "CREATE MATERIALIZED VIEW freehold_analytics.fleet_open AS SELECT 1 AS figure;
+         GRANT SELECT ON freehold_analytics.fleet_open TO freehold_app",
+        "freehold_analytics.fleet_open: freehold_app has SELECT",
+    ),
+    (
+        "FH324",
+        Superuser,
+        "GRANT SELECT ON pg_catalog.pg_statistic TO PUBLIC",
+        "pg_statistic: freehold_app may read it",
+    ),
     ("FH102", Owner, "DROP POLICY tenant_isolation ON {a}.t102", "{a}.t102: there is no policy"),
     ("FH102", Owner, "CREATE TABLE {a}.t102new (id int)", "{a}.t102new: there is no policy"),
     (

@@ -89,6 +89,13 @@ async fn a_fleet_that_is_migrated_step_by_step_has_no_findings() {
 }
 
 #[tokio::test]
+async fn a_fleet_with_analytics_has_no_findings() {
+    let house = crate::analytics::shop(&[crate::analytics::CHANGES]).await;
+    tenant(&house.freehold, "acme").await;
+    assert_eq!(lines(&examine_all(&house.database).await), [""; 0]);
+}
+
+#[tokio::test]
 async fn without_the_owner_role_the_rest_is_checked_and_what_is_missing_is_told() {
     let house = house_with(&notes_baseline()).await;
     let acme = tenant(&house.freehold, "acme").await;
