@@ -153,6 +153,7 @@ async fn whole(fleet: &Fleet, tokens: AccessTokens) -> Result<Router> {
         startup_secs: 10,
         drain_secs: 0,
         shutdown_secs: 10,
+        metrics_token: None,
     };
     Ok(router(AppState::new(fleet.freehold.clone(), sign_in, &settings, false).await?))
 }

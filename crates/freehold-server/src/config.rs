@@ -12,7 +12,8 @@ use clap::{Args, ValueEnum};
 use freehold::control::sessions::SignInOptions;
 use freehold::tokens::{AccessTokens, Keyring};
 use freehold::{
-    AnalyticsOptions, ContextKey, Options, PoolLimits, Pooler, Rate, ReplicaLimits, SignInLimits,
+    AnalyticsOptions, ContextKey, InsightOptions, Options, PoolLimits, Pooler, Rate, ReplicaLimits,
+    SignInLimits,
 };
 
 /// Where the database is.
@@ -150,6 +151,7 @@ impl DatabaseSettings {
             },
             listen_url: set(&self.database_listen_url),
             context_key: set(&self.context_key).map(|key| ContextKey::parse(&key)).transpose()?,
+            insight: InsightOptions::default(),
         })
     }
 }
@@ -168,6 +170,9 @@ pub struct ServeSettings {
 
     #[command(flatten)]
     pub worker: WorkerSettings,
+
+    #[command(flatten)]
+    pub insight: InsightSettings,
 
     #[command(flatten)]
     pub log: LogSettings,
@@ -206,6 +211,30 @@ impl AnalyticsSettings {
             connections: self.analytics_connections.into(),
             tenant_timeout: Duration::from_millis(self.analytics_tenant_timeout_ms),
             changed_only: false,
+        }
+    }
+}
+
+/// What is counted of tenants, and how it is told.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Insight")]
+pub struct InsightSettings {
+    /// How many tenants, the busiest, /metrics names to who has METRICS_TOKEN; the rest are summed
+    #[arg(long, env, value_name = "INSIGHT_TENANTS", default_value_t = 20,
+          value_parser = clap::value_parser!(u16).range(0..=500))]
+    pub insight_tenants: u16,
+
+    /// Seconds after which a server adds its figures of tenants to the catalog
+    #[arg(long, env, value_name = "INSIGHT_WRITE_SECS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub insight_write_secs: u64,
+}
+
+impl InsightSettings {
+    pub fn options(&self) -> InsightOptions {
+        InsightOptions {
+            tenants_named: self.insight_tenants.into(),
+            write_every: Duration::from_secs(self.insight_write_secs),
         }
     }
 }
@@ -331,6 +360,23 @@ pub struct HttpSettings {
     #[arg(long, env, value_name = "SHUTDOWN_SECS", default_value_t = 10,
           value_parser = clap::value_parser!(u64).range(0..=600))]
     pub shutdown_secs: u64,
+
+    /// The bearer token, of 16 characters at least, with which /metrics names tenants; without it,
+    /// /metrics names none
+    // Checked in `check`: clap would show a malformed value.
+    #[arg(long, env, value_name = "METRICS_TOKEN", hide_env_values = true)]
+    pub metrics_token: Option<String>,
+}
+
+impl HttpSettings {
+    pub fn check(&self) -> Result<(), String> {
+        match &self.metrics_token {
+            Some(token) if !token.is_empty() && token.len() < 16 => {
+                Err("METRICS_TOKEN must have 16 characters at least".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Args, Clone)]

@@ -103,5 +103,14 @@ fn describe() {
     describe_gauge!("freehold_pool_connections_max", "The most connections a pool may have");
     describe_gauge!("freehold_pool_connections", "Connections of a pool");
     describe_gauge!("freehold_pool_idle", "Connections of a pool that nobody uses");
+    describe_gauge!("freehold_pool_in_use", "Connections of a pool that somebody uses");
     describe_gauge!("freehold_pool_waiting", "Requests that wait for a connection of a pool");
+    describe_counter!(
+        "freehold_pool_waits_total",
+        "Requests that have had to wait for a connection"
+    );
+    describe_counter!(
+        "freehold_pool_refused_total",
+        "Requests told to come back because no connection came free in time"
+    );
 }

@@ -139,6 +139,7 @@ pub mod doctor;
 mod error;
 mod ids;
 mod init;
+mod insight;
 mod lanes;
 mod lease;
 mod limiter;
@@ -152,6 +153,7 @@ mod pooler;
 mod provisioner;
 mod recorder;
 mod replicas;
+mod reporter;
 mod resolver;
 mod seal;
 mod tenant;
@@ -169,10 +171,12 @@ use tokio::sync::watch;
 
 use crate::analytics::Connections;
 use crate::control::turns::SlugTurns;
+use crate::insight::Insight;
 use crate::passwords::PasswordHasher;
 use crate::pool::{Pool, Position, Source};
 use crate::recorder::Recorder;
 use crate::replicas::Replicas;
+use crate::reporter::Reporter;
 use crate::resolver::Resolver;
 use crate::seal::Sealer;
 use crate::tx::CatalogTx;
@@ -185,6 +189,7 @@ pub use crate::context::{OperatorContext, TenantContext};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::ids::{Email, IdentityId, Slug, TEMPLATE_SCHEMA, TenantId};
 pub use crate::init::{CATALOG_VERSION, InitOptions, InitReport, Passwords, connect_bare, init};
+pub use crate::insight::{InsightOptions, TenantSeries};
 pub use crate::limiter::{Rate, SignInLimits};
 pub use crate::lsn::Lsn;
 pub use crate::migrator::{
@@ -235,6 +240,8 @@ pub struct Options {
     /// What contexts are sealed with. Without it the key is read through `owner_url`, and a new
     /// one is taken up as soon as there is one.
     pub context_key: Option<ContextKey>,
+    /// What is counted of tenants' statements, and how it is told.
+    pub insight: InsightOptions,
 }
 
 impl Options {
@@ -252,6 +259,7 @@ impl Options {
             pooler: Pooler::default(),
             listen_url: None,
             context_key: None,
+            insight: InsightOptions::default(),
         }
     }
 
@@ -288,6 +296,8 @@ struct Inner {
     turns: SlugTurns,
     violations: Violations,
     recorder: Recorder,
+    insight: Insight,
+    reporter: Reporter,
     mode: SealMode,
     /// What goes on beside requests: listening for changes, following keys, recording violations.
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -341,6 +351,7 @@ impl Freehold {
         };
         let sealer = Sealer::new(find_key(options, mode, owner_target.as_deref()).await?.as_ref());
         let violations = Violations::default();
+        let insight = Insight::new(options.insight);
         let source =
             |url: &str, name, position| Source::new(url, name, options.pooler, &sealer, position);
         let position = match options.replica_urls.is_empty() {
@@ -348,11 +359,11 @@ impl Freehold {
             false => Position::Written,
         };
         let app = source(&options.app_url, "DATABASE_URL", position)?.with_sessions();
-        let app = Pool::new(app, options.app_pool, &violations);
+        let app = Pool::new(app, options.app_pool, &violations, &insight);
         let owner = match &options.owner_url {
             Some(url) => {
                 let source = source(url, "DATABASE_OWNER_URL", Position::Untold)?;
-                Some(Pool::new(source, options.owner_pool, &violations))
+                Some(Pool::new(source, options.owner_pool, &violations, &insight))
             }
             None => None,
         };
@@ -361,7 +372,7 @@ impl Freehold {
         let mut replica_pools = Vec::new();
         for url in &options.replica_urls {
             let source = source(url, replicas::SETTING, Position::Replayed)?.with_sessions();
-            let pool = Pool::new(source, replica_pool, &violations);
+            let pool = Pool::new(source, replica_pool, &violations, &insight);
             Replicas::require_one_host(&pool.target())?;
             replica_pools.push(pool);
         }
@@ -381,7 +392,12 @@ impl Freehold {
         let listen = resolver.clone().listen(listen, options.pooler);
         let recorder = Recorder::new(app.clone(), violations.clone());
         let mut tasks = replicas.follow(app.target()).await?;
-        tasks.extend([tokio::spawn(listen), tokio::spawn(recorder.clone().run())]);
+        let reporter = Reporter::new(app.clone(), insight.clone());
+        tasks.extend([
+            tokio::spawn(listen),
+            tokio::spawn(recorder.clone().run()),
+            tokio::spawn(reporter.clone().run()),
+        ]);
         if let (Some(target), None) = (owner_target, &options.context_key) {
             let follow = seal::follow_keys(sealer, target, resolver.key_changes());
             tasks.push(tokio::spawn(follow));
@@ -398,6 +414,8 @@ impl Freehold {
             turns,
             violations,
             recorder,
+            insight,
+            reporter,
             mode,
             tasks,
         };
@@ -648,6 +666,14 @@ impl Freehold {
 
     pub(crate) fn recorder(&self) -> &Recorder {
         &self.0.recorder
+    }
+
+    pub(crate) fn insight(&self) -> &Insight {
+        &self.0.insight
+    }
+
+    pub(crate) fn reporter(&self) -> &Reporter {
+        &self.0.reporter
     }
 
     pub(crate) fn hasher(&self) -> &PasswordHasher {

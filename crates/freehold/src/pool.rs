@@ -15,6 +15,7 @@ use tokio_postgres::types::Type;
 
 use crate::context::Claim;
 use crate::error::{Error, ErrorKind, Result};
+use crate::insight::Insight;
 use crate::lanes::{Guest, Lanes, NoPlace, Occupancy, Place};
 use crate::pooler::{Look, Pooler};
 use crate::seal::{Sealer, Seat, Session};
@@ -75,6 +76,7 @@ struct Inner {
     source: Source,
     wait_max: Duration,
     violations: Violations,
+    insight: Insight,
 }
 
 /// Where connections come from.
@@ -426,12 +428,18 @@ impl Source {
 }
 
 impl Pool {
-    pub(crate) fn new(source: Source, limits: PoolLimits, violations: &Violations) -> Pool {
+    pub(crate) fn new(
+        source: Source,
+        limits: PoolLimits,
+        violations: &Violations,
+        insight: &Insight,
+    ) -> Pool {
         Pool(Arc::new(Inner {
             lanes: Lanes::new(limits.connections_max),
             source,
             wait_max: limits.wait_max,
             violations: violations.clone(),
+            insight: insight.clone(),
         }))
     }
 
@@ -480,6 +488,11 @@ impl Pool {
     /// Where a transaction leaves word of what was refused.
     pub(crate) fn violations(&self) -> Violations {
         self.0.violations.clone()
+    }
+
+    /// Where a transaction says what its statements cost.
+    pub(crate) fn insight(&self) -> Insight {
+        self.0.insight.clone()
     }
 
     pub(crate) fn target(&self) -> Arc<Target> {

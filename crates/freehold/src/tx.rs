@@ -72,6 +72,14 @@ impl TenantTx {
         Ok(TenantTx(in_tenant(pool, context).await?))
     }
 
+    /// Says what the statements from here on are counted for: a table, and how many rows an answer
+    /// tells of. Otherwise they are counted for no table, with the rows that they return or change.
+    #[must_use]
+    pub fn counted_for(mut self, table: &str, rows: fn(&[Row]) -> u64) -> Self {
+        self.0.count_for(table, rows);
+        self
+    }
+
     /// Runs a statement and returns its rows. Table names without a schema are the tenant's.
     ///
     /// After an error only [`rollback`](Self::rollback) is left.

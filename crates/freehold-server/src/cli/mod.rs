@@ -5,6 +5,7 @@ mod config;
 mod dev;
 mod doctor;
 mod init;
+mod insight;
 mod key;
 mod migrate;
 mod operator;
@@ -58,6 +59,9 @@ enum Command {
     /// What was refused because somebody reached for what is not theirs
     #[command(subcommand)]
     Violations(violations::ViolationsCommand),
+    /// What tenants do to the database
+    #[command(subcommand)]
+    Insight(insight::InsightCommand),
     /// Bring the template and every tenant to the newest migration
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
@@ -104,6 +108,7 @@ pub fn main() -> ExitCode {
             Command::Operator(command) => operator::run(command).await,
             Command::Key(command) => key::run(command).await,
             Command::Violations(command) => violations::run(command).await,
+            Command::Insight(command) => insight::run(command).await,
             Command::Migrate(command) => migrate::run(command).await,
             Command::Doctor(args) => doctor::run(args).await,
             Command::Analytics(command) => analytics::run(command).await,

@@ -22,8 +22,11 @@ const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
     telemetry::init_logs(&settings.log)?;
     let sign_in = settings.sign_in.options()?;
+    settings.http.check()?;
+    let mut options = settings.database.options()?;
+    options.insight = settings.insight.options();
     let patience = Duration::from_secs(settings.http.startup_secs);
-    let freehold = connect(&settings.database.options()?, patience).await?;
+    let freehold = connect(&options, patience).await?;
     let sign_in = SignIn::new(freehold.clone(), sign_in);
     let state =
         AppState::new(freehold.clone(), sign_in, &settings.http, settings.sign_in.signup).await?;
@@ -118,6 +121,9 @@ pub(crate) async fn serve(
     let freehold = state.freehold();
     if let Err(error) = freehold.flush_violations().await {
         tracing::warn!(%error, "the last violations could not be written down");
+    }
+    if let Err(error) = freehold.flush_usage().await {
+        tracing::warn!(%error, "the last figures of tenants' usage could not be written down");
     }
     freehold.close();
     tracing::info!("stopped");

@@ -32,6 +32,13 @@ pub(crate) struct Plan {
     pub(super) reply: Reply,
 }
 
+impl Plan {
+    /// The table that the request is about.
+    pub(crate) fn table(&self) -> &str {
+        &self.table
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Param {
     pub(crate) value: String,

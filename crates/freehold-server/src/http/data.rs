@@ -173,7 +173,8 @@ async fn execute(
         values.iter().map(|v| v as &(dyn freehold::tokio_postgres::types::ToSql + Sync)).collect();
     let params: Params<'_> = &params;
     if plan.replica && freehold.has_replicas() {
-        let mut read = freehold.begin_read(context, since).await?;
+        let read = freehold.begin_read(context, since).await?;
+        let mut read = read.counted_for(plan.table(), counted_rows);
         match read.query_and_end(&plan.sql, params).await {
             Ok(rows) => {
                 let answered = answer(plan, answer_row(&rows)?);
@@ -185,7 +186,7 @@ async fn execute(
             Err(error) => return Err(error),
         }
     }
-    let mut tx = freehold.begin(context).await?;
+    let mut tx = freehold.begin(context).await?.counted_for(plan.table(), counted_rows);
     if !plan.commit_after_answer {
         let (rows, committed_at) = match plan.write {
             true => tx.query_and_commit_at(&plan.sql, params).await?,
@@ -215,6 +216,11 @@ fn answer_row(rows: &[Row]) -> freehold::Result<AnswerRow> {
         freehold::Error::new(ErrorKind::Internal, "the data API's statement yielded no row")
     })?;
     Ok(AnswerRow { body: row.get("body"), rows: row.get("rows"), total: row.get("total") })
+}
+
+/// The rows that an answer is made of, for the figures of the tenant.
+fn counted_rows(rows: &[Row]) -> u64 {
+    rows.first().map_or(0, |row| row.get::<_, i64>("rows").unsigned_abs())
 }
 
 /// PostgreSQL's refusal of the caller's values becomes a data error; anything else is ours.

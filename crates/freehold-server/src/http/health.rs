@@ -1,11 +1,10 @@
-//! Probes and metrics, and for operators the health of tenants.
+//! Probes, and for operators the health of tenants.
 
 use axum::Json;
 use axum::extract::{Query, State};
 use freehold::control::health::{SampleOf, TenantHealth};
-use freehold::{Freehold, OperatorContext, PoolStatus, ReplicaState};
+use freehold::{Freehold, OperatorContext, ReplicaState};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderName};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -124,62 +123,4 @@ pub(super) async fn sample_tenants(
     let items: Vec<_> = sample.tenants.into_iter().map(TenantHealthBody::from).collect();
     let healthy = items.iter().filter(|item| item.healthy).count();
     Ok(Json(FleetSampleBody { version: sample.version, healthy, items }))
-}
-
-/// Metrics in Prometheus's text format.
-#[utoipa::path(get, path = "/metrics", tag = "operations", security(()), responses((status = 200, body = str)))]
-pub(super) async fn metrics(
-    State(state): State<AppState>,
-) -> ([(HeaderName, &'static str); 1], String) {
-    tell_pool("app", state.freehold().pool_status());
-    if let Some(status) = state.freehold().owner_pool_status() {
-        tell_pool("owner", status);
-    }
-    tell_replicas(state.freehold());
-    let violations = state.freehold().violation_counts();
-    for (kind, count) in violations.by_kind {
-        metrics::counter!("freehold_isolation_violations_total", "kind" => kind.as_str())
-            .absolute(count);
-    }
-    metrics::counter!("freehold_violations_dropped_total").absolute(violations.dropped);
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics().render())
-}
-
-fn tell_pool(pool: &str, status: PoolStatus) {
-    let gauge = |name: &'static str, value: usize| {
-        metrics::gauge!(name, "pool" => pool.to_owned()).set(value as f64);
-    };
-    gauge("freehold_pool_connections_max", status.connections_max);
-    gauge("freehold_pool_connections", status.connections);
-    gauge("freehold_pool_idle", status.idle);
-    gauge("freehold_pool_waiting", status.waiting);
-}
-
-/// As many label values as there are replicas in the settings.
-fn tell_replicas(freehold: &Freehold) {
-    for replica in freehold.replica_status() {
-        tell_pool(&format!("replica {}", replica.name), replica.pool);
-        for state in ReplicaState::ALL {
-            let value = f64::from(u8::from(replica.state == state));
-            metrics::gauge!("freehold_replica_state", "replica" => replica.name.clone(), "state" => state.as_str())
-                .set(value);
-        }
-        // A lag that is not known is none that a gauge could hold.
-        let lag = replica.lag.map_or(f64::NAN, |lag| lag.as_secs_f64());
-        let bytes = replica.lag_bytes.map_or(f64::NAN, |bytes| bytes as f64);
-        metrics::gauge!("freehold_replica_lag_seconds", "replica" => replica.name.clone()).set(lag);
-        metrics::gauge!("freehold_replica_lag_bytes", "replica" => replica.name).set(bytes);
-    }
-    if freehold.has_replicas() {
-        let reads = freehold.replica_reads();
-        for (answered_by, reason, count) in [
-            ("replica", "fit", reads.replica),
-            ("primary", "none_fit", reads.none_fit),
-            ("primary", "behind", reads.behind),
-            ("primary", "failed", reads.failed),
-        ] {
-            metrics::counter!("freehold_replica_reads_total", "answered_by" => answered_by, "reason" => reason)
-                .absolute(count);
-        }
-    }
 }

@@ -23,6 +23,7 @@ use super::error::Problem;
         (name = "analytics", description = "Figures across tenants; for members, their own"),
         (name = "tenants", description = "The fleet; for operators"),
         (name = "violations", description = "What was refused, to whichever tenant; for operators"),
+        (name = "insight", description = "What tenants do to the database; for operators"),
         (name = "operations", description = "Probes, metrics, this document"),
     )
 )]

@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use super::openapi::Document;
 use super::state::AppState;
 use super::{
-    analytics, data, error, health, invitations, me, members, middleware, openapi, sessions,
-    signup, tenants, violations,
+    analytics, data, error, health, insight, invitations, me, members, metrics, middleware,
+    openapi, sessions, signup, tenants, violations,
 };
 
 /// The whole service.
@@ -60,13 +60,16 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(tenants::resume))
         .routes(routes!(violations::list))
         .routes(routes!(health::sample_tenants))
+        .routes(routes!(insight::list))
+        .routes(routes!(insight::get))
+        .routes(routes!(insight::busiest))
 }
 
 fn probes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
-        .routes(routes!(health::metrics))
+        .routes(routes!(metrics::get))
         .routes(routes!(openapi::get))
 }
 

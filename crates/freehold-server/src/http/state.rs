@@ -8,6 +8,7 @@ use freehold::{Freehold, OperatorContext, Result};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 
+use super::metrics::Slugs;
 use super::readiness::Readiness;
 use crate::config::HttpSettings;
 use crate::data::{MODEL_SQL, Model};
@@ -24,6 +25,8 @@ struct Inner {
     places: Arc<Semaphore>,
     model: Arc<RwLock<Arc<Model>>>,
     metrics: PrometheusHandle,
+    metrics_token: Option<String>,
+    slugs: Slugs,
     readiness: Readiness,
     /// Reads the model anew when the baseline changes.
     refresher: tokio::task::JoinHandle<()>,
@@ -75,6 +78,9 @@ impl AppState {
             places: Arc::new(Semaphore::new(settings.max_concurrent_requests as usize)),
             model,
             metrics,
+            // Set to nothing is not set.
+            metrics_token: settings.metrics_token.clone().filter(|token| !token.is_empty()),
+            slugs: Slugs::default(),
             readiness,
             refresher,
         })))
@@ -116,6 +122,14 @@ impl AppState {
     /// another server.
     pub fn drain(&self) {
         self.0.readiness.drain();
+    }
+
+    pub(super) fn metrics_token(&self) -> Option<&str> {
+        self.0.metrics_token.as_deref()
+    }
+
+    pub(super) fn slugs(&self) -> &Slugs {
+        &self.0.slugs
     }
 
     pub(super) fn metrics(&self) -> &PrometheusHandle {

@@ -248,6 +248,7 @@ async fn serve(freehold: Freehold, mint: &Mint) -> Result<Service, Failure> {
         startup_secs: 10,
         drain_secs: 0,
         shutdown_secs: 1,
+        metrics_token: None,
     };
     let sign_in = SignIn::new(freehold.clone(), sign_in);
     let state = AppState::new(freehold.clone(), sign_in, &settings, false).await?;

@@ -30,6 +30,9 @@ const COMMANDS: &[&[&str]] = &[
     &["key", "rotate"],
     &["violations"],
     &["violations", "list"],
+    &["insight"],
+    &["insight", "tenants"],
+    &["insight", "tenant"],
     &["migrate", "up"],
     &["migrate", "status"],
     &["doctor"],
@@ -53,6 +56,7 @@ const SECRETS: Env = &[
     ("FREEHOLD_OWNER_PASSWORD", "hush-7"),
     ("FREEHOLD_ANALYTICS_PASSWORD", "hush-8"),
     ("CONTEXT_KEY", "hush-9"),
+    ("METRICS_TOKEN", "hush-11 and sixteen"),
 ];
 
 fn tells_no_secret(ran: &Ran) {

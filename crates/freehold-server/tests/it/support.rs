@@ -93,6 +93,7 @@ impl Default for Setup {
                 startup_secs: 10,
                 drain_secs: 0,
                 shutdown_secs: 1,
+                metrics_token: None,
             },
             signup: true,
             per_email: 100_000,

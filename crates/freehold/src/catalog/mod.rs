@@ -10,4 +10,5 @@ pub(crate) mod memberships;
 pub(crate) mod seal_keys;
 pub(crate) mod sessions;
 pub(crate) mod tenants;
+pub(crate) mod usage;
 pub(crate) mod violations;

@@ -3,6 +3,7 @@
 
 pub mod analytics;
 pub mod health;
+pub mod insight;
 pub mod joining;
 pub mod keys;
 pub mod members;

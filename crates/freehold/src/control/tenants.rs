@@ -321,6 +321,6 @@ impl Freehold {
     }
 }
 
-fn no_such_tenant() -> Error {
+pub(super) fn no_such_tenant() -> Error {
     Error::new(ErrorKind::NotFound, "there is no such tenant")
 }

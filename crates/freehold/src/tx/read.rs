@@ -52,6 +52,13 @@ impl ReadTx {
         Ok(begun(in_tenant(primary, context).await?.access(Access::Read), None))
     }
 
+    /// As [`TenantTx::counted_for`](crate::TenantTx::counted_for).
+    #[must_use]
+    pub fn counted_for(mut self, table: &str, rows: fn(&[Row]) -> u64) -> Self {
+        self.tx.count_for(table, rows);
+        self
+    }
+
     /// Runs a statement and returns its rows. Table names without a schema are the tenant's.
     ///
     /// # Errors
@@ -112,7 +119,9 @@ impl ReadTx {
     /// Begins anew on the primary. What is left on the replica tidies up by itself.
     async fn fall_back(&mut self, replica: &Replica, error: &Error) -> Result<()> {
         self.replicas.note_failure(replica, error);
-        self.tx = in_tenant(&self.primary, &self.context).await?.access(Access::Read);
+        let mut tx = in_tenant(&self.primary, &self.context).await?.access(Access::Read);
+        tx.count_like(&self.tx);
+        self.tx = tx;
         self.replica = None;
         Ok(())
     }

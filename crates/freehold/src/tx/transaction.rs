@@ -4,12 +4,13 @@
 //! A statement that is first and last is not surrounded by BEGIN and COMMIT: door and statement
 //! are one batch, and that is a transaction. All that a flush holds is answered at once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::error::{
     Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan, is_unknown_seal,
 };
+use crate::insight::{Counting, Insight, Watch};
 use crate::lanes::Guest;
 use crate::lsn::Lsn;
 use crate::params::Params;
@@ -81,6 +82,8 @@ pub(super) struct Transaction {
     scope: String,
     stage: Stage,
     violations: Violations,
+    insight: Insight,
+    counting: Counting,
     /// Where the log was after the commit, if that was asked for.
     committed_at: Option<Lsn>,
 }
@@ -125,11 +128,43 @@ impl Transaction {
             (Door::Tenant, Party::Tenant(context)) => Guest::from(context.tenant()),
             _ => Guest::Anyone,
         };
+        let began = Instant::now();
         let connection = Some(pool.checkout(guest).await?);
+        let counting = Counting::new(began.elapsed());
         let entry = Entry { door, party, claim: party.claim(), access: Access::Write };
-        let violations = pool.violations();
-        let stage = Stage::Fresh;
-        Ok(Transaction { connection, entry, scope, stage, violations, committed_at: None })
+        let (violations, insight) = (pool.violations(), pool.insight());
+        Ok(Transaction {
+            connection,
+            entry,
+            scope,
+            stage: Stage::Fresh,
+            violations,
+            insight,
+            counting,
+            committed_at: None,
+        })
+    }
+
+    /// Counts the statements for a table, with as many rows as `rows` reads from an answer.
+    pub(super) fn count_for(&mut self, table: &str, rows: fn(&[Row]) -> u64) {
+        self.counting.table = self.insight.table(table);
+        self.counting.rows = Some(rows);
+    }
+
+    /// Counts as another transaction does.
+    pub(super) fn count_like(&mut self, other: &Transaction) {
+        self.counting.table = other.counting.table;
+        self.counting.rows = other.counting.rows;
+    }
+
+    /// A tenant's statements are counted for it.
+    fn watch(&mut self, statements: usize) -> Option<Watch> {
+        match (self.entry.door, &self.entry.party) {
+            (Door::Tenant, Party::Tenant(context)) => {
+                Some(self.insight.watch(&mut self.counting, context, statements))
+            }
+            _ => None,
+        }
     }
 
     /// Before anything was sent.
@@ -182,7 +217,14 @@ impl Transaction {
     async fn run(&mut self, sql: &str, params: Params<'_>, ending: Ending) -> Result<Answer> {
         // What a replica refuses at first is asked of the primary, which knows the newest keys.
         let is_final = !(self.is_fresh() && matches!(self.entry.access, Access::Replica(_)));
+        let watch = self.watch(1);
         let outcome = self.run_renewed(sql, params, ending).await;
+        if let Some(watch) = watch {
+            match outcome.is_ok() || is_final {
+                true => watch.end(std::slice::from_ref(&outcome), |a| self.counting.rows_of(a)),
+                false => watch.forget(),
+            }
+        }
         if let Err(error) = &outcome
             && is_final
         {

@@ -28,7 +28,19 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         ],
     ),
     ("replicas", &["tx", "catalog", "control", "resolver", "provisioner", "migrator", "analytics"]),
-    ("tx", &["catalog", "control", "resolver", "recorder", "provisioner", "migrator", "analytics"]),
+    (
+        "tx",
+        &[
+            "catalog",
+            "control",
+            "resolver",
+            "recorder",
+            "reporter",
+            "provisioner",
+            "migrator",
+            "analytics",
+        ],
+    ),
     ("lease", &["tx", "catalog", "control", "resolver", "provisioner", "migrator", "analytics"]),
     // Its connections are of a role of its own; requests' are not its to use.
     ("analytics", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
@@ -42,6 +54,11 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         &["tx", "pool", "catalog", "control", "resolver", "recorder", "provisioner", "migrator"],
     ),
     ("recorder", &["control", "resolver", "provisioner", "migrator"]),
+    (
+        "insight",
+        &["tx", "pool", "catalog", "control", "resolver", "reporter", "provisioner", "migrator"],
+    ),
+    ("reporter", &["control", "resolver", "provisioner", "migrator"]),
     ("resolver", &["control", "provisioner", "migrator"]),
     ("migrator", &["control", "provisioner", "resolver"]),
     ("provisioner", &["control", "resolver"]),

@@ -6,6 +6,7 @@ mod abandonment;
 mod analytics;
 mod doctor;
 mod documents;
+mod insight;
 mod isolation;
 mod layers;
 mod migrations;

@@ -4,6 +4,7 @@ mod analytics;
 mod auth;
 mod data;
 mod health;
+mod insight;
 mod invitations;
 mod json;
 mod members;

@@ -99,6 +99,7 @@ impl Transaction {
         ending: Ending,
     ) -> Result<Vec<Answer>, PipelineError> {
         require_few(pieces)?;
+        let watch = self.watch(pieces.len());
         let outcome = match self.stage {
             Stage::Fresh => match self.pipeline_once(pieces, ending).await {
                 Err(refused) => {
@@ -109,6 +110,9 @@ impl Transaction {
             },
             _ => self.pipeline_once(pieces, ending).await,
         };
+        if let Some(watch) = watch {
+            watch.end_all(&outcome, |answer| self.counting.rows_of(answer));
+        }
         if let Err(PipelineError { at: Some(at), error }) = &outcome {
             self.record_violation(error, pieces[*at].0);
         }
@@ -189,6 +193,7 @@ impl Transaction {
     pub(in crate::tx) async fn each(&mut self, pieces: Pieces<'_>) -> Result<Vec<Result<Answer>>> {
         require_few(pieces)?;
         self.require_usable()?;
+        let watch = self.watch(pieces.len());
         let mut outcomes: Vec<Option<Result<Answer>>> = Vec::new();
         outcomes.resize_with(pieces.len(), || None);
         let mut pending: Vec<usize> = (0..pieces.len()).collect();
@@ -214,7 +219,12 @@ impl Transaction {
             }
             pending = again;
         }
-        Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(unknown()))).collect())
+        let outcomes: Vec<_> =
+            outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(unknown()))).collect();
+        if let Some(watch) = watch {
+            watch.end(&outcomes, |answer| self.counting.rows_of(answer));
+        }
+        Ok(outcomes)
     }
 
     /// Whether a statement of [`each`](Self::each) was refused before it was run, for a reason that

@@ -1,0 +1,100 @@
+//! `freehold insight`: what tenants do to the database.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
+use freehold::control::insight::{TableUsage, TenantUsage, Usage, UsageOrder};
+use freehold::{Freehold, OperatorContext};
+
+use super::output::Output;
+use super::{Common, Failure};
+
+#[derive(Subcommand)]
+pub(super) enum InsightCommand {
+    /// List tenants by what their statements cost, the greatest first
+    Tenants {
+        #[command(flatten)]
+        common: Common,
+        /// What to order by
+        #[arg(long, default_value = "time", value_parser = PossibleValuesParser::new(UsageOrder::ALL.map(UsageOrder::as_str)))]
+        order: String,
+        /// The current hour and so many before it
+        #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(i32).range(1..=25))]
+        hours: i32,
+        /// How many to pass over
+        #[arg(long, default_value_t = 0)]
+        offset: i64,
+        /// How many at most (200 a page)
+        #[arg(long, default_value_t = 50)]
+        limit: i64,
+    },
+    /// Show what one tenant's statements cost, by table
+    Tenant {
+        #[command(flatten)]
+        common: Common,
+        slug: String,
+        /// The current hour and so many before it
+        #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(i32).range(1..=25))]
+        hours: i32,
+    },
+}
+
+pub(super) async fn run(command: InsightCommand) -> Result<ExitCode, Failure> {
+    match command {
+        InsightCommand::Tenants { common, order, hours, offset, limit } => {
+            let context = OperatorContext::system("freehold insight tenants");
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let order = UsageOrder::parse(&order)?;
+            let list = freehold
+                .list_usage(&context, order, Some(hours), Some(offset), Some(limit))
+                .await?;
+            print_tenants(&common, &list);
+        }
+        InsightCommand::Tenant { common, slug, hours } => {
+            let context = OperatorContext::system("freehold insight tenant");
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let id = freehold.get_tenant_by_slug(&context, &slug).await?.id;
+            print_tables(&common, &freehold.usage_of(&context, id, Some(hours)).await?);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cells(usage: &Usage) -> Vec<String> {
+    let ms = |us: u64| format!("{:.1}", us as f64 / 1e3);
+    vec![
+        usage.queries.to_string(),
+        usage.rows.to_string(),
+        usage.errors.to_string(),
+        ms(usage.time_us),
+        ms(usage.wait_us),
+    ]
+}
+
+fn heading(first: &[&str]) -> Vec<String> {
+    let rest = ["QUERIES", "ROWS", "ERRORS", "TIME MS", "WAIT MS"];
+    first.iter().chain(&rest).map(|cell| (*cell).to_owned()).collect()
+}
+
+fn print_tenants(common: &Common, list: &[TenantUsage]) {
+    if common.json {
+        return Output::json(&list);
+    }
+    let mut rows = vec![heading(&["SLUG", "TENANT"])];
+    rows.extend(
+        list.iter().map(|row| {
+            [vec![row.slug.clone(), row.tenant.to_string()], cells(&row.usage)].concat()
+        }),
+    );
+    Output::table(&rows);
+}
+
+fn print_tables(common: &Common, list: &[TableUsage]) {
+    if common.json {
+        return Output::json(&list);
+    }
+    let mut rows = vec![heading(&["TABLE"])];
+    rows.extend(list.iter().map(|row| [vec![row.table.clone()], cells(&row.usage)].concat()));
+    Output::table(&rows);
+}

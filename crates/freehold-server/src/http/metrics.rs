@@ -1,0 +1,217 @@
+//! `/metrics`: counts for Prometheus. Those of the whole service are for whoever can reach the
+//! address; those that name tenants are for who has the token of `METRICS_TOKEN`.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::State;
+use freehold::{Freehold, OperatorContext, PoolStatus, ReplicaState, TenantId, TenantSeries};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, StatusCode};
+use sha2::{Digest as _, Sha256};
+
+use super::error::Problem;
+use super::state::AppState;
+
+/// Longer than this, and tenants go without their slugs this time.
+const SLUGS_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// Metrics in Prometheus's text format. With the token of `METRICS_TOKEN`, those of the busiest
+/// tenants too.
+#[utoipa::path(get, path = "/metrics", tag = "operations", security((), ("bearer" = [])),
+    responses((status = 200, body = str), (status = 401, response = Problem)))]
+pub(super) async fn get(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+) -> Result<([(HeaderName, &'static str); 1], String), Problem> {
+    let tenants = may_see_tenants(&state, &headers)?;
+    let pools = pools(state.freehold());
+    tell_pools(&pools);
+    tell_replicas(state.freehold());
+    tell_violations(&state);
+    let mut text = state.metrics().render();
+    write_pool_waits(&mut text, &pools);
+    if tenants {
+        let series = state.freehold().tenant_series();
+        let slugs = state.slugs().of(&state, &series).await;
+        write_tenants(&mut text, &series, &slugs);
+    }
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
+}
+
+/// Whether the caller has the token. One that is wrong is refused, so that whoever sets it up sees
+/// it; one that nobody has set is passed over.
+fn may_see_tenants(state: &AppState, headers: &HeaderMap) -> Result<bool, Problem> {
+    let (Some(expected), true) = (state.metrics_token(), headers.contains_key(AUTHORIZATION))
+    else {
+        return Ok(false);
+    };
+    let given = freehold::axum::bearer(headers)?;
+    // Digests, so that the time to compare tells nothing.
+    if Sha256::digest(given) == Sha256::digest(expected) {
+        return Ok(true);
+    }
+    Err(Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "unauthenticated",
+        "the token is not that of METRICS_TOKEN",
+    ))
+}
+
+type Pools = Vec<(String, PoolStatus)>;
+
+fn pools(freehold: &Freehold) -> Pools {
+    let mut pools = vec![("app".to_owned(), freehold.pool_status())];
+    pools.extend(freehold.owner_pool_status().map(|status| ("owner".to_owned(), status)));
+    let replicas = freehold.replica_status().into_iter();
+    pools.extend(replicas.map(|replica| (format!("replica {}", replica.name), replica.pool)));
+    pools
+}
+
+fn tell_pools(pools: &Pools) {
+    for (pool, status) in pools {
+        let gauge = |name: &'static str, value: usize| {
+            metrics::gauge!(name, "pool" => pool.clone()).set(value as f64);
+        };
+        gauge("freehold_pool_connections_max", status.connections_max);
+        gauge("freehold_pool_connections", status.connections);
+        gauge("freehold_pool_idle", status.idle);
+        gauge("freehold_pool_in_use", status.connections.saturating_sub(status.idle));
+        gauge("freehold_pool_waiting", status.waiting);
+        let counter = |name: &'static str, value: u64| {
+            metrics::counter!(name, "pool" => pool.clone()).absolute(value);
+        };
+        counter("freehold_pool_waits_total", status.waited);
+        counter("freehold_pool_refused_total", status.refused);
+    }
+}
+
+/// By hand: the counters of the crate `metrics` are whole numbers.
+fn write_pool_waits(text: &mut String, pools: &Pools) {
+    let name = "freehold_pool_wait_seconds_total";
+    let help = "Time of waiting for connections of a pool";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+    for (pool, status) in pools {
+        let (pool, seconds) = (escaped(pool), status.wait_time.as_secs_f64());
+        let _ = writeln!(text, "{name}{{pool=\"{pool}\"}} {seconds}");
+    }
+}
+
+/// As many label values as there are replicas in the settings.
+fn tell_replicas(freehold: &Freehold) {
+    for replica in freehold.replica_status() {
+        for state in ReplicaState::ALL {
+            let value = f64::from(u8::from(replica.state == state));
+            metrics::gauge!("freehold_replica_state", "replica" => replica.name.clone(), "state" => state.as_str())
+                .set(value);
+        }
+        // A lag that is not known is none that a gauge could hold.
+        let lag = replica.lag.map_or(f64::NAN, |lag| lag.as_secs_f64());
+        let bytes = replica.lag_bytes.map_or(f64::NAN, |bytes| bytes as f64);
+        metrics::gauge!("freehold_replica_lag_seconds", "replica" => replica.name.clone()).set(lag);
+        metrics::gauge!("freehold_replica_lag_bytes", "replica" => replica.name).set(bytes);
+    }
+    if freehold.has_replicas() {
+        let reads = freehold.replica_reads();
+        for (answered_by, reason, count) in [
+            ("replica", "fit", reads.replica),
+            ("primary", "none_fit", reads.none_fit),
+            ("primary", "behind", reads.behind),
+            ("primary", "failed", reads.failed),
+        ] {
+            metrics::counter!("freehold_replica_reads_total", "answered_by" => answered_by, "reason" => reason)
+                .absolute(count);
+        }
+    }
+}
+
+fn tell_violations(state: &AppState) {
+    let violations = state.freehold().violation_counts();
+    for (kind, count) in violations.by_kind {
+        metrics::counter!("freehold_isolation_violations_total", "kind" => kind.as_str())
+            .absolute(count);
+    }
+    metrics::counter!("freehold_violations_dropped_total").absolute(violations.dropped);
+}
+
+/// The slugs of the tenants that are named, each read once: a slug never changes.
+#[derive(Default)]
+pub(super) struct Slugs(Mutex<HashMap<TenantId, String>>);
+
+impl Slugs {
+    async fn of(&self, state: &AppState, series: &[TenantSeries]) -> HashMap<TenantId, String> {
+        let named: Vec<TenantId> = series.iter().filter_map(|series| series.tenant).collect();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        known.retain(|tenant, _| named.contains(tenant));
+        let mut unknown: Vec<_> =
+            named.into_iter().filter(|tenant| !known.contains_key(tenant)).collect();
+        unknown.dedup();
+        if !unknown.is_empty() {
+            let context = OperatorContext::system("slugs of the busiest tenants");
+            let read = state.freehold().slugs_of(&context, &unknown);
+            // The figures matter more, above all while the database is slow.
+            if let Ok(Ok(slugs)) = tokio::time::timeout(SLUGS_WAIT_MAX, read).await {
+                known.extend(slugs);
+            }
+        }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&known);
+        known
+    }
+}
+
+type Value = fn(&TenantSeries) -> f64;
+
+/// Families of a tenant's and a table's statements. Both labels are bounded: `INSIGHT_TENANTS`
+/// tenants and `other`, 64 tables.
+const FAMILIES: [(&str, &str, Value); 5] = [
+    ("freehold_tenant_queries_total", "Statements, by tenant and table", |s| {
+        s.usage.queries as f64
+    }),
+    ("freehold_tenant_rows_total", "Rows returned or changed", |s| s.usage.rows as f64),
+    ("freehold_tenant_errors_total", "Statements that failed or were given up", |s| {
+        s.usage.errors as f64
+    }),
+    ("freehold_tenant_query_seconds_total", "Time between statements and their answers", |s| {
+        s.usage.time_us as f64 / 1e6
+    }),
+    ("freehold_tenant_wait_seconds_total", "Time of waiting for a connection", |s| {
+        s.usage.wait_us as f64 / 1e6
+    }),
+];
+
+fn write_tenants(text: &mut String, series: &[TenantSeries], slugs: &HashMap<TenantId, String>) {
+    for (name, help, value) in FAMILIES {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+        for series in series {
+            let tenant = series.tenant.map_or("other".to_owned(), |tenant| tenant.to_string());
+            let table = escaped(&series.table);
+            let value = value(series);
+            let _ = writeln!(text, "{name}{{tenant=\"{tenant}\",table=\"{table}\"}} {value}");
+        }
+    }
+    let name = "freehold_tenant_info";
+    let _ =
+        writeln!(text, "# HELP {name} Slugs of the tenants that are named\n# TYPE {name} gauge");
+    let mut slugs: Vec<_> = slugs.iter().collect();
+    slugs.sort_unstable();
+    for (tenant, slug) in slugs {
+        let _ = writeln!(text, "{name}{{tenant=\"{tenant}\",slug=\"{}\"}} 1", escaped(slug));
+    }
+}
+
+/// A label's value as the format has it.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tables_name_cannot_break_out_of_its_label() {
+        assert_eq!(escaped("a\"} 1\nx\\"), "a\\\"} 1\\nx\\\\");
+    }
+}

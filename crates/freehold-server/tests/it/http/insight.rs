@@ -1,0 +1,195 @@
+//! What tenants do to the database: counted for each, seen by operators and by who has the token.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Person, Place, Service, Setup, eventually, shop_and, slow_shop};
+
+const TOKEN: &str = "a token that only Prometheus has";
+const SOON: Duration = Duration::from_secs(30);
+
+fn with_token() -> Setup {
+    let mut setup = Setup::default();
+    setup.http.metrics_token = Some(TOKEN.to_owned());
+    setup
+}
+
+async fn metrics(service: &Service) -> String {
+    let call = service.get("/metrics").header("authorization", &format!("Bearer {TOKEN}"));
+    call.send().await.expect(200).text()
+}
+
+async fn items(service: &Service, operator: &Person, path: &str) -> Vec<Value> {
+    let answer = service.get(path).by(operator).send().await.expect(200).json();
+    answer["items"].as_array().unwrap().clone()
+}
+
+async fn read(service: &Service, place: &Place, path: &str, times: usize) {
+    for _ in 0..times {
+        service.get(path).by(&place.owner).send().await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn operators_see_exact_figures_of_every_tenant_and_table_over_all_servers() {
+    let service = Service::start(Setup::default()).await;
+    let other = service.beside(Setup::default()).await;
+    let (acme, globex) = service.two_tenants().await;
+    let operator = service.operator().await;
+    read(&service, &acme, "/v1/data/orders", 3).await;
+    read(&other, &acme, "/v1/data/orders", 4).await;
+    read(&other, &acme, "/v1/data/customers", 2).await;
+    read(&service, &globex, "/v1/data/customers?id=is.null", 5).await;
+    let duplicate = serde_json::json!({"sku": "HAMMER", "name": "x", "price_cents": 1});
+    let again = service.post("/v1/data/products", duplicate).by(&acme.owner);
+    again.send().await.expect(409);
+    service.freehold.flush_usage().await.unwrap();
+    other.freehold.flush_usage().await.unwrap();
+
+    let tenants = items(&service, &operator, "/v1/insight/tenants?order=queries").await;
+    let brief: Vec<_> = tenants
+        .iter()
+        .map(|t| (t["slug"].clone(), t["queries"].clone(), t["rows"].clone(), t["errors"].clone()))
+        .collect();
+    let orders = 7 * 3;
+    let customers = 2 * 3;
+    let expected = [
+        ("acme".into(), 10.into(), (orders + customers).into(), 1.into()),
+        ("globex".into(), 5.into(), 0.into(), 0.into()),
+    ];
+    assert_eq!(brief, expected, "{tenants:#?}");
+    assert!(tenants.iter().all(|t| t["time_ms"].as_f64().unwrap() > 0.0), "{tenants:#?}");
+
+    let path = format!("/v1/insight/tenants/{}", acme.tenant.id);
+    let tables = items(&service, &operator, &path).await;
+    let mut counts: Vec<_> =
+        tables.iter().map(|t| (t["table"].as_str().unwrap(), t["queries"].clone())).collect();
+    counts.sort_by_key(|(table, _)| *table);
+    let expected = [("customers", 2.into()), ("orders", 7.into()), ("products", 1.into())];
+    assert_eq!(counts, expected);
+
+    let page =
+        items(&service, &operator, "/v1/insight/tenants?order=queries&limit=1&offset=1").await;
+    assert_eq!(page, tenants[1..]);
+    for query in ["?order=colour", "?hours=x", "?colour=1"] {
+        let call = service.get(&format!("/v1/insight/tenants{query}")).by(&operator);
+        call.send().await.refused(400, "invalid_input");
+    }
+}
+
+#[tokio::test]
+async fn who_is_busy_is_seen_within_seconds() {
+    let service = Service::start(Setup::default()).await;
+    let (acme, globex) = service.two_tenants().await;
+    let operator = service.operator().await;
+    let mut busiest = Vec::new();
+    eventually("acme is the busiest", SOON, async || {
+        read(&service, &acme, "/v1/data/orders", 8).await;
+        read(&service, &globex, "/v1/data/orders", 1).await;
+        busiest = items(&service, &operator, "/v1/insight/busiest").await;
+        busiest.len() == 2
+    })
+    .await;
+    let rate = |of: usize| busiest[of]["queries_per_second"].as_f64().unwrap();
+    assert_eq!(busiest[0]["slug"], "acme", "{busiest:#?}");
+    assert!(rate(0) > rate(1) && rate(1) > 0.0, "{busiest:#?}");
+}
+
+#[tokio::test]
+async fn metrics_name_tenants_to_nobody_without_the_token() {
+    let service = Service::start(with_token()).await;
+    let acme = service.tenant("acme").await;
+    let operator = service.operator().await;
+    read(&service, &acme, "/v1/data/orders", 3).await;
+    let id = acme.tenant.id.to_string();
+    let public = service.get("/metrics").send().await.expect(200).text();
+    assert!(!public.contains(&id) && !public.contains("acme"), "{public}");
+    for wrong in [acme.owner.token.as_str(), operator.token.as_str(), "", "x"] {
+        let call = service.get("/metrics").header("authorization", &format!("Bearer {wrong}"));
+        call.send().await.refused(401, "unauthenticated");
+    }
+    let without = service.beside(Setup::default()).await;
+    read(&without, &acme, "/v1/data/orders", 1).await;
+    for token in [TOKEN, ""] {
+        let call = without.get("/metrics").header("authorization", &format!("Bearer {token}"));
+        let text = call.send().await.expect(200).text();
+        assert!(!text.contains(&id), "nobody has set a token, so it opens nothing: {text}");
+    }
+
+    let named = format!("freehold_tenant_queries_total{{tenant=\"{id}\"");
+    let at_nothing = format!("{named},table=\"(sql)\"}} 0");
+    eventually("acme is named, before it grows", SOON, async || {
+        metrics(&service).await.contains(&at_nothing)
+    })
+    .await;
+    read(&service, &acme, "/v1/data/orders", 4).await;
+    let text = metrics(&service).await;
+    for line in [
+        format!("{named},table=\"orders\"}} 4"),
+        format!("freehold_tenant_rows_total{{tenant=\"{id}\",table=\"orders\"}} 12"),
+        "freehold_tenant_queries_total{tenant=\"other\",table=\"orders\"} 3".to_owned(),
+        format!("freehold_tenant_info{{tenant=\"{id}\",slug=\"acme\"}} 1"),
+    ] {
+        assert!(text.lines().any(|l| l == line), "no {line} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn series_stay_bounded_however_many_tables_there_are() {
+    let tables: String =
+        (0..80).map(|n| format!("CREATE TABLE t{n} (id int PRIMARY KEY);")).collect();
+    let service = Service::start(Setup { baseline: shop_and(&tables), ..with_token() }).await;
+    let acme = service.tenant("acme").await;
+    metrics(&service).await;
+    for round in 0..2 {
+        for n in 0..80 {
+            read(&service, &acme, &format!("/v1/data/t{n}"), 1).await;
+        }
+        let text = metrics(&service).await;
+        let series =
+            text.lines().filter(|l| l.starts_with("freehold_tenant_queries_total{")).count();
+        assert!(series <= 2 * 64, "round {round}: {series}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_took_too_long_is_counted_with_its_time_as_an_error() {
+    let mut setup = Setup { baseline: slow_shop(30.0), ..Setup::default() };
+    setup.http.request_timeout_ms = 700;
+    let service = Service::start(setup).await;
+    let acme = service.tenant("acme").await;
+    let operator = service.operator().await;
+    service.get("/v1/data/naps").by(&acme.owner).send().await.refused(504, "timeout");
+    service.freehold.flush_usage().await.unwrap();
+    let tenants = items(&service, &operator, "/v1/insight/tenants").await;
+    assert_eq!((&tenants[0]["queries"], &tenants[0]["errors"]), (&1.into(), &1.into()));
+    assert!(tenants[0]["time_ms"].as_f64().unwrap() > 300.0, "{tenants:#?}");
+}
+
+#[tokio::test]
+async fn a_pool_tells_who_waited_how_long_and_who_was_turned_away() {
+    let setup = Setup { baseline: slow_shop(0.4), connections: 1, ..with_token() };
+    let service = Service::start(setup).await;
+    let acme = service.tenant("acme").await;
+    metrics(&service).await;
+    let nap = || async { service.get("/v1/data/naps").by(&acme.owner).send().await.expect(200) };
+    tokio::join!(nap(), nap());
+    let text = metrics(&service).await;
+    let value = |name: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_else(|| panic!("no {name} in {text}"));
+        line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
+    };
+    assert!(value("freehold_pool_wait_seconds_total{pool=\"app\"}") > 0.2);
+    assert!(value("freehold_pool_waits_total{pool=\"app\"}") >= 1.0);
+    assert!(value("freehold_pool_refused_total{pool=\"app\"}").abs() < 0.1);
+    let waited = text
+        .lines()
+        .filter(|line| line.starts_with("freehold_tenant_wait_seconds_total{tenant="))
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
+        .sum::<f64>();
+    assert!(waited > 0.2, "{text}");
+}

@@ -1,0 +1,127 @@
+//! What tenants do to the database, for operators: exact figures of all servers, by hour.
+
+use crate::Freehold;
+use crate::catalog::{tenants, usage};
+use crate::context::OperatorContext;
+use crate::control::clamp_page;
+use crate::control::tenants::no_such_tenant;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::TenantId;
+use crate::insight::TenantSeries;
+
+pub use crate::catalog::usage::{BusyTenant, TableUsage, TenantUsage, UsageOrder};
+pub use crate::insight::Usage;
+
+/// Hours that are kept, the current one included.
+pub const HOURS_MAX: i32 = 25;
+/// How far one may page.
+const OFFSET_MAX: i64 = 1_000_000;
+
+fn clamp_hours(hours: Option<i32>) -> i32 {
+    hours.unwrap_or(HOURS_MAX).clamp(1, HOURS_MAX)
+}
+
+impl UsageOrder {
+    /// All of them.
+    pub const ALL: [UsageOrder; 5] = [
+        UsageOrder::Time,
+        UsageOrder::Queries,
+        UsageOrder::Rows,
+        UsageOrder::Errors,
+        UsageOrder::Wait,
+    ];
+
+    /// As the API and the command line name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            UsageOrder::Time => "time",
+            UsageOrder::Queries => "queries",
+            UsageOrder::Rows => "rows",
+            UsageOrder::Errors => "errors",
+            UsageOrder::Wait => "wait",
+        }
+    }
+
+    /// Reads [`as_str`](Self::as_str).
+    pub fn parse(text: &str) -> Result<UsageOrder> {
+        UsageOrder::ALL.into_iter().find(|order| order.as_str() == text).ok_or_else(|| {
+            let known = UsageOrder::ALL.map(UsageOrder::as_str).join(", ");
+            Error::new(ErrorKind::InvalidInput, format!("order must be one of {known}"))
+                .field("order")
+        })
+    }
+}
+
+impl Freehold {
+    /// What tenants' statements cost, from the greatest to the least, in the current hour and so
+    /// many before it, of all servers. `hours` and `limit` are [`HOURS_MAX`] and 50 if not given.
+    /// A server adds its figures every [`write_every`](crate::InsightOptions::write_every).
+    pub async fn list_usage(
+        &self,
+        context: &OperatorContext,
+        order: UsageOrder,
+        hours: Option<i32>,
+        offset: Option<i64>,
+        limit: Option<i64>,
+    ) -> Result<Vec<TenantUsage>> {
+        let mut tx = self.catalog(context).await?;
+        let offset = offset.unwrap_or(0).clamp(0, OFFSET_MAX);
+        let list =
+            usage::list(&mut tx, order, clamp_hours(hours), offset, clamp_page(limit)).await?;
+        tx.commit().await?;
+        Ok(list)
+    }
+
+    /// What one tenant's statements cost, by table, the most time first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub async fn usage_of(
+        &self,
+        context: &OperatorContext,
+        tenant: TenantId,
+        hours: Option<i32>,
+    ) -> Result<Vec<TableUsage>> {
+        let mut tx = self.catalog(context).await?;
+        tenants::find(&mut tx, tenant).await?.ok_or_else(no_such_tenant)?;
+        let tables = usage::of_tenant(&mut tx, tenant, clamp_hours(hours)).await?;
+        tx.commit().await?;
+        Ok(tables)
+    }
+
+    /// The tenants that are busiest at this moment, over all servers: rates of the last seconds.
+    pub async fn list_busiest(
+        &self,
+        context: &OperatorContext,
+        limit: Option<i64>,
+    ) -> Result<Vec<BusyTenant>> {
+        let mut tx = self.catalog(context).await?;
+        let list = usage::busiest(&mut tx, clamp_page(limit)).await?;
+        tx.commit().await?;
+        Ok(list)
+    }
+
+    /// Counters for Prometheus: this process's busiest tenants by name, and the rest as one. There
+    /// are at most [`tenants_named`](crate::InsightOptions::tenants_named) + 1 tenants × 64 tables.
+    pub fn tenant_series(&self) -> Vec<TenantSeries> {
+        self.insight().series()
+    }
+
+    /// The slugs of tenants, of those that there are.
+    pub async fn slugs_of(
+        &self,
+        context: &OperatorContext,
+        tenants: &[TenantId],
+    ) -> Result<Vec<(TenantId, String)>> {
+        usage::slugs(self.catalog(context).await?, tenants).await
+    }
+
+    /// Writes down now what was counted so far: before the process ends. Waits 2 s at most.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] and whatever else the database refuses; what is not written goes on
+    /// waiting.
+    pub async fn flush_usage(&self) -> Result<()> {
+        self.reporter().flush().await
+    }
+}
