@@ -7,6 +7,7 @@ mod data;
 mod database;
 mod http;
 mod lifecycle;
+mod replicas;
 mod sign_in;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +78,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
         database::MUTANTS,
         sign_in::MUTANTS,
         lifecycle::MUTANTS,
+        replicas::MUTANTS,
         data::MUTANTS,
         http::MUTANTS,
     ]

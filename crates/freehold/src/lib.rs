@@ -535,6 +535,19 @@ impl Freehold {
         ReadTx::new(&self.0.app, &self.0.replicas, context, since).await
     }
 
+    /// The place in the log of the primary, behind which lies all that was committed before: what
+    /// [`begin_read`](Self::begin_read) takes, after transactions that did not tell. `None` without
+    /// replicas.
+    ///
+    /// # Errors
+    /// As for [`query`](Self::query).
+    pub async fn current_lsn(&self, context: &TenantContext) -> Result<Option<Lsn>> {
+        match self.has_replicas() {
+            true => Ok(self.begin(context).await?.query_and_commit_at("SELECT", &[]).await?.1),
+            false => Ok(None),
+        }
+    }
+
     /// Whether this server has replicas, fit or not.
     pub fn has_replicas(&self) -> bool {
         !self.0.replicas.is_empty()

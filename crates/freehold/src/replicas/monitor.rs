@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use tokio::task::JoinHandle;
 
 use super::{Identity, Replica, ReplicaState, Replicas, SETTING, Seen};
@@ -53,20 +54,13 @@ pub(super) async fn follow(
         return Ok(Vec::new());
     }
     // What could never be served from is refused at once; who does not answer is waited for later.
-    for replica in &replicas.0.list {
-        let target = replica.pool.target();
-        let admitted = async {
-            init::check_role(&target, SETTING).await?;
-            if !replica.pooler.is_direct(&target).await? {
-                pooler::require_apart(&target, SETTING).await?;
-            }
-            Ok(())
-        };
-        match within(ADMIT_MAX, admitted).await {
-            Err(error) if error.kind() == ErrorKind::Setup => return Err(error),
-            _ => {}
+    let refused = replicas.0.list.iter().map(|replica| async {
+        match within(ADMIT_MAX, require_safe(replica)).await {
+            Err(error) if error.kind() == ErrorKind::Setup => Err(error),
+            _ => Ok(()),
         }
-    }
+    });
+    try_join_all(refused).await?;
     // So that the first look at a replica has something to be measured against.
     let _ = within(SILENCE_MAX, first_look(replicas, &primary)).await;
     let mut first_looks = Vec::new();
@@ -139,7 +133,9 @@ async fn follow_replica(replicas: Replicas, replica: Arc<Replica>) {
 
 async fn follow_replica_once(replicas: &Replicas, replica: &Replica) -> Result<Infallible> {
     let target = replica.pool.target();
-    within(ADMIT_MAX, admit(replica, &target)).await?;
+    // Whenever one comes, since another may have come in its place.
+    within(ADMIT_MAX, require_safe(replica)).await?;
+    within(ADMIT_MAX, init::check(&target, SETTING)).await?;
     let mut connection = connect(&target).await?;
     let statement = Statement::unnamed(LOOK, &[]);
     loop {
@@ -154,13 +150,13 @@ async fn follow_replica_once(replicas: &Replicas, replica: &Replica) -> Result<I
     }
 }
 
-/// Whether the library may serve from there: as it is asked of the primary at the start, and here
-/// whenever a replica comes, since another may have come in its place.
-async fn admit(replica: &Replica, target: &Target) -> Result<()> {
-    init::check(target, SETTING).await?;
-    let direct = replica.pooler.is_direct(target).await?;
+/// Whether the library may serve from there at all.
+async fn require_safe(replica: &Replica) -> Result<()> {
+    let target = replica.pool.target();
+    init::check_role(&target, SETTING).await?;
+    let direct = replica.pooler.is_direct(&target).await?;
     if !direct {
-        pooler::require_apart(target, SETTING).await?;
+        pooler::require_apart(&target, SETTING).await?;
     }
     replica.direct.store(direct, Ordering::Relaxed);
     Ok(())

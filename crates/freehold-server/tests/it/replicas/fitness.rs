@@ -80,14 +80,26 @@ async fn a_promoted_replica_is_not_read_from_the_moment_of_its_promotion() {
     house.note(&acme, "common").await;
     house.until_replayed().await;
     assert!(house.read(&acme, None).await.1);
-    house.replica.promote().await;
     let astray = connect(&house.replica.url(&house.database.superuser_url())).await;
     let schema = acme.tenant().schema();
     let sql = format!("INSERT INTO {schema}.notes (body) VALUES ('astray')");
+    let freehold = house.freehold.clone();
+    let reader = tokio::spawn(async move {
+        let (mut by_replica, mut reads_since) = (0, 0);
+        while reads_since < 20 {
+            let mut read = freehold.begin_read(&acme, None).await.unwrap();
+            let rows = read.query_and_end("SELECT body FROM notes", &[]).await.unwrap();
+            assert_eq!(rows.len(), 1, "{rows:?} by the replica: {}", read.is_on_replica());
+            match read.is_on_replica() {
+                true => by_replica += 1,
+                false => reads_since += 1,
+            }
+        }
+        by_replica
+    });
+    house.replica.promote().await;
     astray.batch_execute(&sql).await.unwrap();
-    for _ in 0..20 {
-        assert_eq!(house.read(&acme, None).await, (bodies(["common"]), false));
-    }
+    assert!(reader.await.unwrap() > 0, "it was read before");
     house.until(ReplicaState::Promoted).await;
     assert_eq!(house.read(&acme, None).await, (bodies(["common"]), false));
 }
