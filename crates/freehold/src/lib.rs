@@ -341,10 +341,12 @@ impl Freehold {
     /// [`ErrorKind::Setup`] with a sentence that says what to do; [`ErrorKind::Unavailable`].
     pub async fn connect(options: &Options) -> Result<Freehold> {
         let app_target = tls::target(&options.app_url, "DATABASE_URL")?;
-        let mode = init::check(&app_target, "DATABASE_URL").await?;
-        if !options.pooler.is_direct(&app_target).await? {
+        // First, because what is asked next may fail behind a pooler that does not fit.
+        let direct = options.pooler.is_direct(&app_target).await;
+        if !direct.map_err(|error| pool::cannot_connect(&app_target).because(error.into_cause()))? {
             pooler::require_apart(&app_target, "DATABASE_URL").await?;
         }
+        let mode = init::check(&app_target, "DATABASE_URL").await?;
         let owner_target = match &options.owner_url {
             Some(url) => Some(Arc::new(tls::target(url, "DATABASE_OWNER_URL")?)),
             None => None,

@@ -366,7 +366,7 @@ impl Checkout {
     }
 }
 
-fn cannot_connect(target: &Target) -> Error {
+pub(crate) fn cannot_connect(target: &Target) -> Error {
     let (user, host) = (target.config.get_user().unwrap_or("?"), hosts(&target.config));
     Error::new(ErrorKind::Unavailable, format!("cannot connect to PostgreSQL at {host} as {user}"))
 }
@@ -460,7 +460,7 @@ impl Pool {
             let cannot = || cannot_connect(&source.target);
             let connection = opened
                 .map_err(|late| cannot().because(late))?
-                .map_err(|error| cannot().because(error))?;
+                .map_err(|error| cannot().because(error.into_cause()))?;
             if !connection.is_direct() {
                 lanes.forget_homes();
             }

@@ -49,7 +49,7 @@ impl Pooler {
     }
 
     /// Whether connections to this place have a session of their own.
-    pub(crate) async fn is_direct(self, target: &Target) -> Result<bool> {
+    pub(crate) async fn is_direct(self, target: &Target) -> Result<bool, WireError> {
         let mut wire = wire::connect(target).await?;
         Ok(self.look(&mut wire).await?.direct)
     }
@@ -67,7 +67,15 @@ pub(crate) async fn require_apart(target: &Target, setting: &str) -> Result<()> 
             let mark = format!("round {round}");
             let (kept, seen) =
                 tokio::join!(keeps_its_mark(&mut one, &mark), sees_a_mark(&mut other));
-            if !kept? {
+            let kept = match kept {
+                // PgBouncer in statement mode knows no transactions.
+                Err(WireError::Database(db)) => {
+                    let what = format!("refuses a transaction ({})", db.message());
+                    return Err(refuse(setting, &what));
+                }
+                kept => kept?,
+            };
+            if !kept {
                 return Err(refuse(
                     setting,
                     "gives the statements of one transaction to different sessions",

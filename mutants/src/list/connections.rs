@@ -250,7 +250,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
 ",
         to: "",
         tests: Library(&[
-            "abandonment::a_transaction_dropped_between_its_statements_is_rolled_back",
+            "abandonment::who_comes_after_an_abandoned_transaction_reads_its_own_answer",
         ]),
         survives_because: None,
     },
@@ -283,9 +283,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: POOL,
         from: "self.wire.is_reusable() && ",
         to: "",
-        tests: Library(&[
-            "transactions::a_connection_lost_before_commit_is_unavailable_and_replaced",
-        ]),
+        tests: Library(&["transactions::a_connection_that_died_in_the_pool_is_not_lent"]),
         survives_because: None,
     },
     Mutant {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
 use freehold::control::sessions::SignIn;
-use freehold::{ErrorKind, Freehold, Options};
+use freehold::{DbError, ErrorKind, Freehold, Options};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -55,7 +55,10 @@ async fn connect(options: &Options, patience: Duration) -> Result<Freehold, free
 fn may_pass(error: &freehold::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        let refusal = cause.downcast_ref::<tokio_postgres::Error>().and_then(|error| error.code());
+        let refusal = match cause.downcast_ref::<DbError>() {
+            Some(error) => Some(error.code()),
+            None => cause.downcast_ref::<tokio_postgres::Error>().and_then(|error| error.code()),
+        };
         if refusal.is_some_and(|code| ["28", "3D"].contains(&&code.code()[..2])) {
             return false;
         }

@@ -98,8 +98,18 @@ async fn behind(pooler: &PgBouncer, database: &TestDatabase) -> freehold::Result
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_clients_of_two_tenants_share_few_sessions_behind_a_pooler() {
+    // One session is everybody's; of three, a client meets another each time.
+    for sessions in [1, 3] {
+        share(sessions).await;
+    }
+}
+
+async fn share(sessions: usize) {
     let database = database().await;
-    let pooler = PgBouncer::start(&database, "pool_mode = transaction");
+    let pooler = PgBouncer::start(
+        &database,
+        &format!("pool_mode = transaction\ndefault_pool_size = {sessions}"),
+    );
     let freehold = behind(&pooler, &database).await.unwrap();
     let (_, acme) = create_tenant(&freehold, "acme").await.unwrap();
     let (_, globex) = create_tenant(&freehold, "globex").await.unwrap();
@@ -139,7 +149,9 @@ async fn many_clients_of_two_tenants_share_few_sessions_behind_a_pooler() {
 async fn a_pooler_that_breaks_transactions_apart_is_not_served_behind() {
     let database = database().await;
     let pooler = PgBouncer::start(&database, "pool_mode = statement");
-    assert!(behind(&pooler, &database).await.is_err(), "it is served behind");
+    let refused = behind(&pooler, &database).await.err().expect("it is served behind");
+    assert_eq!(refused.kind(), ErrorKind::Setup, "{refused}");
+    assert!(refused.to_string().contains("pool_mode = transaction"), "{refused}");
 }
 
 /// Nothing can be listened for there, so what is known must not be believed for long.

@@ -26,6 +26,16 @@ pub(crate) enum WireError {
 }
 
 impl WireError {
+    /// The server's own words, where they are the reason.
+    pub(crate) fn into_cause(self) -> Box<dyn StdError + Send + Sync> {
+        match self {
+            WireError::Database(error) => error,
+            other => Box::new(other),
+        }
+    }
+}
+
+impl WireError {
     /// The connection is gone, and more is not known.
     pub(crate) fn lost() -> WireError {
         WireError::Lost(io::ErrorKind::NotConnected.into())

@@ -374,6 +374,18 @@ async fn a_caller_that_waits_too_long_for_a_connection_is_told_so() {
 
 /// An early return: nothing is under way, so the connection goes back to the pool at once.
 #[tokio::test]
+async fn who_comes_after_an_abandoned_transaction_reads_its_own_answer() {
+    let house = house_of_one().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    for _ in 0..5 {
+        let mut tx = house.freehold.begin(&acme).await.unwrap();
+        tx.query("SELECT body FROM notes", &[]).await.unwrap();
+        drop(tx);
+        assert_eq!(house.bodies(&globex).await, ["globex"]);
+    }
+}
+
+#[tokio::test]
 async fn a_transaction_dropped_between_its_statements_is_rolled_back() {
     let house = house_of_one().await;
     let (acme, globex) = house.acme_and_globex().await;

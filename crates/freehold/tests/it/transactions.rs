@@ -99,6 +99,18 @@ async fn a_connection_lost_before_commit_is_unavailable_and_replaced() {
 }
 
 #[tokio::test]
+async fn a_connection_that_died_in_the_pool_is_not_lent() {
+    let house = house_of_one().await;
+    let (acme, _) = house.acme_and_globex().await;
+    for _ in 0..3 {
+        let rows = house.freehold.query(&acme, "SELECT pg_backend_pid()", &[]).await.unwrap();
+        let end = "SELECT pg_terminate_backend($1, 5000)";
+        house.superuser().await.execute(end, &[&rows[0].get::<_, i32>(0)]).await.unwrap();
+        assert_eq!(house.bodies(&acme).await, ["acme"]);
+    }
+}
+
+#[tokio::test]
 async fn a_commit_whose_answer_is_lost_is_unavailable() {
     let house = house_of_one().await;
     let (acme, _) = house.acme_and_globex().await;
