@@ -122,7 +122,7 @@ impl Operation for Ask {
 }
 
 /// As `freehold serve` does it.
-async fn serve(router: Router) -> Result<SocketAddr> {
+pub(crate) async fn serve(router: Router) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let listener = listener.tap_io(|stream| {
@@ -133,7 +133,7 @@ async fn serve(router: Router) -> Result<SocketAddr> {
     Ok(address)
 }
 
-async fn whole(fleet: &Fleet, tokens: AccessTokens) -> Result<Router> {
+pub(crate) async fn whole(fleet: &Fleet, tokens: AccessTokens) -> Result<Router> {
     let sign_in = SignInOptions {
         tokens,
         access_lifetime: Duration::from_secs(3600),
@@ -148,6 +148,7 @@ async fn whole(fleet: &Fleet, tokens: AccessTokens) -> Result<Router> {
         max_body_bytes: 2 * 1024 * 1024,
         max_concurrent_requests: 2048,
         max_page_rows: 1000,
+        max_batch_operations: 50,
         trust_forwarded_for: false,
         outage_secs: 1,
         startup_secs: 10,

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "the server's address comes from ./dev")]
 
 mod analytics;
+mod batch;
 mod client;
 mod context;
 mod fixtures;
@@ -64,6 +65,8 @@ enum Bench {
     Context,
     /// The same page over HTTP by the data API, against a bare handler
     Http,
+    /// Ten reads by one batch or pipeline, against ten one after the other
+    Batch,
     /// What a sealed context costs, against a plain one and against tables without policies
     Seal,
     /// Creating tenants, one after the other and in parallel
@@ -107,6 +110,7 @@ fn run(arguments: &Arguments) -> Result<Report> {
         let (bench, rows) = match name {
             Bench::Context => ("context", context::run(url, seconds.unwrap_or(50), only).await?),
             Bench::Http => ("http", http::run(url, seconds.unwrap_or(20), only).await?),
+            Bench::Batch => ("batch", batch::run(url, seconds.unwrap_or(20), only).await?),
             Bench::Seal => ("seal", seal::run(url, seconds.unwrap_or(90), only).await?),
             Bench::Onboarding => {
                 ("onboarding", onboarding::run(url, seconds.unwrap_or(20), only).await?)

@@ -335,6 +335,11 @@ pub struct HttpSettings {
           value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub max_page_rows: u64,
 
+    /// The most operations of a batch
+    #[arg(long, env, value_name = "MAX_BATCH_OPERATIONS", default_value_t = 50,
+          value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub max_batch_operations: u32,
+
     /// Take a client's address from the last X-Forwarded-For: only behind a proxy that sets it
     #[arg(long, env, value_name = "TRUST_FORWARDED_FOR", default_value_t = false, action = clap::ArgAction::Set)]
     pub trust_forwarded_for: bool,

@@ -20,6 +20,8 @@ pub(super) struct RowGroup<'m> {
     pub(super) columns: Vec<&'m Column>,
     /// A JSON array of objects.
     pub(super) json: String,
+    /// How many there are.
+    pub(super) rows: u64,
 }
 
 /// How the keys of the objects become columns.
@@ -82,6 +84,7 @@ pub(super) fn rows_to_insert<'m>(
     let group = |(positions, rows): (Vec<usize>, Vec<&str>)| RowGroup {
         columns: positions.iter().map(|at| &table.columns[*at]).collect(),
         json: format!("[{}]", rows.join(",")),
+        rows: rows.len() as u64,
     };
     Ok(groups.into_iter().map(group).collect())
 }

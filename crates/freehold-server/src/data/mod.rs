@@ -20,6 +20,8 @@
 //! | `answer` | status, headers and body of the response |
 //! | `error`, `database` | refusals: our own, and PostgreSQL's translated |
 //!
+//! `batch` reads requests that come as JSON, many in one.
+//!
 //! `model` is what they all check names against.
 //!
 //! Left out of the dialect, each refused by name: embedded tables and
@@ -27,6 +29,7 @@
 //! and range operators, `limit` on writes, PUT, and CSV.
 
 mod answer;
+mod batch;
 mod body;
 mod database;
 mod error;
@@ -44,6 +47,7 @@ mod sql;
 mod tests;
 
 pub(crate) use answer::{Answer, AnswerRow, answer};
+pub(crate) use batch::{BatchLimits, Operation};
 pub(crate) use database::{DatabaseError, from_database};
 pub(crate) use error::DataError;
 pub(crate) use model::{MODEL_SQL, Model};

@@ -28,11 +28,19 @@ pub(crate) struct Plan {
     /// [`answer`](super::answer) may refuse what the statement did: commit
     /// only after it agreed. Where this is false, COMMIT can be pipelined.
     pub(crate) commit_after_answer: bool,
+    /// The most rows that the answer may have.
+    pub(crate) rows_max: u64,
     pub(super) table: String,
     pub(super) reply: Reply,
 }
 
 impl Plan {
+    /// Whether [`answer`](super::answer) may refuse what the statement yields, be it a read.
+    pub(crate) fn may_be_refused(&self) -> bool {
+        let past_the_end = self.reply.count && self.reply.offset > 0;
+        self.commit_after_answer || self.reply.media_type.single || past_the_end
+    }
+
     /// The table that the request is about.
     pub(crate) fn table(&self) -> &str {
         &self.table
@@ -145,6 +153,7 @@ impl<'a> Planner<'a> {
         let sql = statement.read(&page, &self.query.filters, self.preferences.count);
         Ok(Plan {
             params: statement.params,
+            rows_max: if page.body == BodyShape::Empty { 0 } else { limit },
             reply: Reply { offset, ..self.reply() },
             ..self.plan(sql)
         })
@@ -176,8 +185,10 @@ impl<'a> Planner<'a> {
             true => NOTHING.to_owned(),
             false => statement.insert(&page, &groups, on_conflict.as_ref()),
         };
+        let returns = self.body_shape() != BodyShape::Empty;
         Ok(Plan {
             params: statement.params,
+            rows_max: groups.iter().map(|group| group.rows).filter(|_| returns).sum(),
             reply: Reply { location: key.is_some(), ..self.reply() },
             ..self.plan(sql)
         })
@@ -222,6 +233,7 @@ impl<'a> Planner<'a> {
             write,
             replica: self.preferences.replica && !write,
             commit_after_answer: write && may_refuse,
+            rows_max: reply.returned_max.unwrap_or_default(),
             table: self.table.name.clone(),
             reply,
         }

@@ -18,7 +18,7 @@ use super::state::AppState;
 use crate::data::{AnswerRow, DataRequest, DatabaseError, Plan, answer, from_database, plan};
 
 /// Of a write: the place in the log behind which it lies. Of a read: what it must see.
-const LSN: HeaderName = HeaderName::from_static("freehold-lsn");
+pub(super) const LSN: HeaderName = HeaderName::from_static("freehold-lsn");
 
 /// Read rows: `select`, filters, `order`, `limit`, `offset`, as PostgREST has them.
 #[utoipa::path(get, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Read),
@@ -153,15 +153,15 @@ fn since(headers: &HeaderMap) -> Result<Option<Lsn>, Problem> {
 }
 
 /// What became of a plan.
-struct Executed {
-    answered: Result<crate::data::Answer, crate::data::DataError>,
+pub(super) struct Executed {
+    pub(super) answered: Result<crate::data::Answer, crate::data::DataError>,
     by_replica: bool,
     /// Of a write, where there are replicas.
-    committed_at: Option<Lsn>,
+    pub(super) committed_at: Option<Lsn>,
 }
 
 /// Runs the plan's one statement: in one flush, unless its answer decides whether to commit.
-async fn execute(
+pub(super) async fn execute(
     state: &AppState,
     context: &TenantContext,
     plan: &Plan,
@@ -211,7 +211,7 @@ fn is_refused_as_read_only(error: &freehold::Error) -> bool {
     error.database().is_some_and(|db| db.code().code() == "25006")
 }
 
-fn answer_row(rows: &[Row]) -> freehold::Result<AnswerRow> {
+pub(super) fn answer_row(rows: &[Row]) -> freehold::Result<AnswerRow> {
     let row = rows.first().ok_or_else(|| {
         freehold::Error::new(ErrorKind::Internal, "the data API's statement yielded no row")
     })?;
@@ -224,7 +224,7 @@ fn counted_rows(rows: &[Row]) -> u64 {
 }
 
 /// PostgreSQL's refusal of the caller's values becomes a data error; anything else is ours.
-fn refusal(plan: &Plan, model: &crate::data::Model, error: freehold::Error) -> Problem {
+pub(super) fn refusal(plan: &Plan, model: &crate::data::Model, error: freehold::Error) -> Problem {
     let translatable =
         matches!(error.kind(), ErrorKind::Statement | ErrorKind::Forbidden | ErrorKind::Retryable);
     let Some(db) = error.database().filter(|_| translatable) else { return Problem::from(error) };

@@ -7,8 +7,11 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::{ToResponse, ToSchema};
 
+/// The content type of every error.
+pub(super) const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+
 /// What a caller reads when something went wrong.
-#[derive(Debug, Serialize, ToSchema, ToResponse)]
+#[derive(Clone, Debug, Serialize, ToSchema, ToResponse)]
 #[response(description = "What went wrong", content_type = "application/problem+json")]
 pub(super) struct Problem {
     /// The status code again, for those who only see the body.
@@ -58,6 +61,14 @@ impl Problem {
         self
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    pub(super) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
+    }
+
     pub(super) fn retry_after(self, secs: u64) -> Problem {
         self.header(RETRY_AFTER, HeaderValue::from(secs))
     }
@@ -89,11 +100,10 @@ impl From<crate::data::DataError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = self.status();
         let headers = self.headers.clone();
         let mut response = (status, Json(self)).into_response();
-        let problem = HeaderValue::from_static("application/problem+json");
-        response.headers_mut().insert(CONTENT_TYPE, problem);
+        response.headers_mut().insert(CONTENT_TYPE, PROBLEM);
         response.headers_mut().extend(headers);
         response
     }

@@ -3,6 +3,7 @@
 
 mod analytics;
 mod auth;
+mod batch;
 mod data;
 mod error;
 mod health;

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use super::openapi::Document;
 use super::state::AppState;
 use super::{
-    analytics, data, error, health, insight, invitations, me, members, metrics, middleware,
+    analytics, batch, data, error, health, insight, invitations, me, members, metrics, middleware,
     openapi, sessions, signup, tenants, violations,
 };
 
@@ -50,6 +50,7 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(invitations::revoke))
         // A tenant's data
         .routes(routes!(data::read, data::insert, data::update, data::delete))
+        .routes(routes!(batch::run))
         // Figures: a tenant's own, or of the fleet
         .routes(routes!(analytics::list))
         .routes(routes!(analytics::get))

@@ -22,6 +22,7 @@ struct Inner {
     signup_open: bool,
     limits: RequestLimits,
     data_limits: crate::data::Limits,
+    batch_limits: crate::data::BatchLimits,
     places: Arc<Semaphore>,
     model: Arc<RwLock<Arc<Model>>>,
     metrics: PrometheusHandle,
@@ -75,6 +76,10 @@ impl AppState {
                 page_rows_max: settings.max_page_rows,
                 ..crate::data::Limits::default()
             },
+            batch_limits: crate::data::BatchLimits::new(
+                settings.max_batch_operations as usize,
+                settings.max_page_rows,
+            ),
             places: Arc::new(Semaphore::new(settings.max_concurrent_requests as usize)),
             model,
             metrics,
@@ -104,6 +109,10 @@ impl AppState {
 
     pub(super) fn data_limits(&self) -> &crate::data::Limits {
         &self.0.data_limits
+    }
+
+    pub(super) fn batch_limits(&self) -> crate::data::BatchLimits {
+        self.0.batch_limits
     }
 
     pub(super) fn places(&self) -> &Semaphore {

@@ -243,6 +243,7 @@ async fn serve(freehold: Freehold, mint: &Mint) -> Result<Service, Failure> {
         max_body_bytes: 256 * 1024,
         max_concurrent_requests: 2048,
         max_page_rows: 1000,
+        max_batch_operations: 50,
         trust_forwarded_for: false,
         outage_secs: 1,
         startup_secs: 10,

@@ -88,6 +88,7 @@ impl Default for Setup {
                 max_body_bytes: 256 * 1024,
                 max_concurrent_requests: 2048,
                 max_page_rows: 100,
+                max_batch_operations: 50,
                 trust_forwarded_for: false,
                 outage_secs: 1,
                 startup_secs: 10,

@@ -2,6 +2,7 @@
 
 mod analytics;
 mod auth;
+mod batch;
 mod data;
 mod health;
 mod insight;

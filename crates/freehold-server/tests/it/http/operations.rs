@@ -161,6 +161,15 @@ pub(super) fn sample(method: &str, path: &str, of: &Objects, caller: &Person) ->
             (row("products", of.product), Some(json!({"stock": 77})), By::Member)
         }
         ("DELETE", "/v1/data/{table}") => (row("orders", of.order), None, By::Member),
+        ("POST", "/v1/batch") => {
+            let body = json!([
+                {"method": "GET", "path": row("orders", of.order)},
+                {"method": "PATCH", "path": row("products", of.product), "body": {"stock": 77}},
+                {"method": "POST", "path": "/orders", "body": {"customer_id": of.customer}},
+                {"method": "DELETE", "path": row("orders", of.order)},
+            ]);
+            (path.to_owned(), Some(body), By::Member)
+        }
         ("GET", "/v1/analytics") => (path.to_owned(), None, By::Member),
         ("GET", "/v1/analytics/{name}") => {
             (format!("/v1/analytics/orders_per_day?tenant={}", of.tenant), None, By::Member)

@@ -210,6 +210,59 @@ async fn the_data_api_knows_no_row_of_another_tenant() {
 }
 
 #[tokio::test]
+async fn no_operation_of_a_batch_knows_a_row_of_another_tenant() {
+    let burglary = Burglary::begin().await;
+    let Burglary { service, theirs, globex, acme, .. } = &burglary;
+    let before = service.fingerprint(globex).await;
+    const INDEPENDENT: &str = "/v1/batch?mode=independent";
+    // Without those that take the id for a row of their own, which is there the second time.
+    let cases: Vec<_> =
+        DATA.into_iter().filter(|(_, _, body, _)| !body.contains(r#""id":"#)).collect();
+    let mut n = 0;
+    let mut operations = |table: &str, id: Uuid| -> Value {
+        let operation = |(method, path, body, prefer): &(&str, &str, &str, &str)| {
+            n += 1;
+            let path = path.replace("{table}", table).replace("{id}", &id.to_string());
+            let path = if *method == "GET" { format!("{path}&limit=9") } else { path };
+            let body = body.replace("{id}", &id.to_string()).replace("{n}", &format!("B{n}"));
+            let mut operation = json!({"method": method, "path": path});
+            if !body.is_empty() {
+                operation["body"] = serde_json::from_str(&body).unwrap();
+            }
+            if !prefer.is_empty() {
+                operation["headers"] = json!({"Prefer": prefer});
+            }
+            operation
+        };
+        cases.iter().map(operation).collect()
+    };
+    for table in ["customers", "products", "orders", "order_items", "order_notes"] {
+        for id in theirs.ids().into_iter().chain([globex.id("item"), globex.id("first")]) {
+            let mut answers = Vec::new();
+            for id in [id, Uuid::new_v4()] {
+                let body = operations(table, id);
+                let answer = burglary.ask("POST", INDEPENDENT, Some(&body)).await.expect(207);
+                burglary.holds_nothing_of_theirs(INDEPENDENT, &answer);
+                answers.push(answer.bytes());
+            }
+            assert_eq!(answers[0], answers[1], "{table}");
+        }
+        // One at a time, so that the one which fails first does not hide the rest.
+        for (at, case) in cases.iter().enumerate() {
+            let mut answers = Vec::new();
+            for id in [globex.id("first"), Uuid::new_v4()] {
+                let body = json!([operations(table, id)[at]]);
+                answers.push(burglary.ask("POST", "/v1/batch", Some(&body)).await.bytes());
+            }
+            assert_eq!(answers[0], answers[1], "{table}: {case:?}");
+        }
+    }
+    assert_eq!(service.fingerprint(globex).await, before, "something was done to globex");
+    let rows = service.get("/v1/data/orders?select=id&order=id").by(&acme.owner).send().await;
+    assert_eq!(rows.json().as_array().unwrap().len(), 3, "acme's own orders are as they were");
+}
+
+#[tokio::test]
 async fn no_spelling_of_a_table_leads_into_another_schema() {
     let burglary = Burglary::begin().await;
     let schema = burglary.globex.tenant.id.schema();
