@@ -186,6 +186,11 @@ pub struct WorkerSettings {
     #[arg(long, env, value_name = "WORKER", default_value_t = true, action = clap::ArgAction::Set)]
     pub worker: bool,
 
+    /// Seconds after which tenants' sizes are measured again
+    #[arg(long, env, value_name = "SIZES_EVERY_SECS", default_value_t = 3600,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub sizes_every_secs: u64,
+
     #[command(flatten)]
     pub analytics: AnalyticsSettings,
 }

@@ -37,6 +37,11 @@ pub(crate) fn init_metrics() -> PrometheusHandle {
     // Only the first recorder of a process is the global one; tests start several services.
     let _ = metrics::set_global_recorder(recorder);
     describe();
+    // Seen at nothing before they grow: `increase()` misses what a first value holds.
+    metrics::counter!("freehold_http_refused_total").absolute(0);
+    for outcome in ["published", "failed"] {
+        metrics::counter!("freehold_analytics_runs_total", "outcome" => outcome).absolute(0);
+    }
     handle
 }
 
@@ -99,6 +104,23 @@ fn describe() {
     describe_counter!(
         "freehold_replica_reads_total",
         "Reads that a replica may answer, by who answered them and why"
+    );
+    describe_gauge!(
+        "freehold_sizes_age_seconds",
+        Unit::Seconds,
+        "Age of the newest sizes of tenants"
+    );
+    describe_gauge!("freehold_fleet_bytes", "What all tenants' schemas take");
+    describe_gauge!("freehold_fleet_growth_bytes_per_day", "How fast that grows");
+    describe_gauge!("freehold_fleet_forecast_bytes", "What they will take in 30 days");
+    describe_gauge!(
+        "freehold_tenant_growth_bytes_per_day_max",
+        "How fast the tenant grows that grows fastest"
+    );
+    describe_gauge!("freehold_migration_tenants_behind", "Tenants behind the baseline");
+    describe_gauge!(
+        "freehold_migration_tenants_failed",
+        "Tenants that the last run of the migrator failed for"
     );
     describe_gauge!("freehold_pool_connections_max", "The most connections a pool may have");
     describe_gauge!("freehold_pool_connections", "Connections of a pool");

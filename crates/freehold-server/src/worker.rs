@@ -34,6 +34,8 @@ impl Worker {
         let mut tasks = vec![tokio::spawn(observe(freehold.clone()))];
         if settings.worker {
             let options = settings.analytics.options();
+            let sizes_every = Duration::from_secs(settings.sizes_every_secs);
+            tasks.push(tokio::spawn(measure(freehold.clone(), sizes_every)));
             tasks.push(tokio::spawn(work(freehold, options)));
         }
         Worker(tasks)
@@ -106,19 +108,70 @@ fn report(run: &AnalyticsRun) {
     }
 }
 
+/// Measures tenants when nobody has done so for long enough. It takes no leader: the first to begin
+/// is seen by the others, and to do it twice does no harm.
+async fn measure(freehold: Freehold, every: Duration) {
+    let context = OperatorContext::system("measure tenants");
+    // Not all servers at the same moment.
+    let look_every = (every / 20).clamp(Duration::from_millis(200), Duration::from_secs(60));
+    let look_every = look_every.mul_f64(1.0 + f64::from(std::process::id() % 100) / 200.0);
+    loop {
+        tokio::time::sleep(look_every).await;
+        let outcome = async {
+            let last = freehold.fleet_growth(&context).await?.measured_at;
+            let age = last.map(|at| Timestamp::now().duration_since(at).as_secs_f64());
+            if age.is_none_or(|age| age >= every.as_secs_f64()) {
+                let passed_over = freehold.measure_sizes(&context).await?;
+                if passed_over > 0 {
+                    tracing::info!(passed_over, "some tenants are measured the next time");
+                }
+            }
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = outcome.await {
+            tracing::warn!(%error, "tenants cannot be measured");
+        }
+    }
+}
+
+/// Tells Prometheus of the fleet: its size and growth, and how far migrations are.
+async fn tell_fleet(freehold: &Freehold, context: &OperatorContext) {
+    if let Ok(fleet) = freehold.fleet_growth(context).await
+        && let Some(at) = fleet.measured_at
+    {
+        let gauge = |name: &'static str, value: f64| metrics::gauge!(name).set(value);
+        gauge("freehold_sizes_age_seconds", Timestamp::now().duration_since(at).as_secs_f64());
+        gauge("freehold_fleet_bytes", fleet.bytes as f64);
+        gauge("freehold_fleet_growth_bytes_per_day", fleet.bytes_per_day);
+        gauge("freehold_fleet_forecast_bytes", fleet.bytes as f64 + 30.0 * fleet.bytes_per_day);
+        gauge("freehold_tenant_growth_bytes_per_day_max", fleet.fastest_bytes_per_day);
+    }
+    if let Ok(status) = freehold.migrate_status().await {
+        let behind: i64 = status
+            .tenants
+            .iter()
+            .filter(|(version, _)| *version < status.version)
+            .map(|(_, tenants)| tenants)
+            .sum();
+        metrics::gauge!("freehold_migration_tenants_behind").set(behind as f64);
+        metrics::gauge!("freehold_migration_tenants_failed").set(status.failed.len() as f64);
+    }
+}
+
 /// Tells Prometheus of age and coverage, on every server: whoever leads may change.
 async fn observe(freehold: Freehold) {
-    let context = OperatorContext::system("metrics of analytics");
+    let context = OperatorContext::system("metrics of the fleet");
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known = Vec::new();
     let mut tick = 0;
     loop {
         ticks.tick().await;
-        if tick % READ_EVERY == 0
-            && let Ok(list) = freehold.list_analytics(&context).await
-        {
-            known = list;
+        if tick % READ_EVERY == 0 {
+            if let Ok(list) = freehold.list_analytics(&context).await {
+                known = list;
+            }
+            tell_fleet(&freehold, &context).await;
         }
         tick = tick.wrapping_add(1);
         let now = Timestamp::now();

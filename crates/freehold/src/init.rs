@@ -18,6 +18,7 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (3, "violations", include_str!("../migrations/0003_violations.sql")),
     (10, "analytics", include_str!("../migrations/0010_analytics.sql")),
     (20, "usage", include_str!("../migrations/0020_usage.sql")),
+    (22, "sizes", include_str!("../migrations/0022_sizes.sql")),
     (60, "upgrades", include_str!("../migrations/0060_upgrades.sql")),
 ];
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
 use freehold::control::insight::{TableUsage, TenantUsage, Usage, UsageOrder};
+use freehold::control::sizes::{SizeOrder, TenantGrowth};
 use freehold::{Freehold, OperatorContext};
 
 use super::output::Output;
@@ -38,6 +39,23 @@ pub(super) enum InsightCommand {
         #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(i32).range(1..=25))]
         hours: i32,
     },
+    /// List tenants by what their schemas take, or how fast that grows
+    Sizes {
+        #[command(flatten)]
+        common: Common,
+        /// What to order by
+        #[arg(long, default_value = "growth", value_parser = ["growth", "bytes"])]
+        order: String,
+        /// Measure first
+        #[arg(long)]
+        measure: bool,
+        /// How many to pass over
+        #[arg(long, default_value_t = 0)]
+        offset: i64,
+        /// How many at most (200 a page)
+        #[arg(long, default_value_t = 50)]
+        limit: i64,
+    },
 }
 
 pub(super) async fn run(command: InsightCommand) -> Result<ExitCode, Failure> {
@@ -57,8 +75,38 @@ pub(super) async fn run(command: InsightCommand) -> Result<ExitCode, Failure> {
             let id = freehold.get_tenant_by_slug(&context, &slug).await?.id;
             print_tables(&common, &freehold.usage_of(&context, id, Some(hours)).await?);
         }
+        InsightCommand::Sizes { common, order, measure, offset, limit } => {
+            let context = OperatorContext::system("freehold insight sizes");
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            if measure {
+                freehold.measure_sizes(&context).await?;
+            }
+            let order = if order == "bytes" { SizeOrder::Bytes } else { SizeOrder::Growth };
+            let list = freehold.list_sizes(&context, order, Some(offset), Some(limit)).await?;
+            print_sizes(&common, &list);
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn print_sizes(common: &Common, list: &[TenantGrowth]) {
+    if common.json {
+        return Output::json(&list);
+    }
+    let heading = ["SLUG", "TENANT", "BYTES", "ROWS", "BYTES A DAY", "IN 30 DAYS", "MEASURED"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    rows.extend(list.iter().map(|row| {
+        vec![
+            row.slug.clone(),
+            row.tenant.to_string(),
+            row.bytes.to_string(),
+            row.rows.to_string(),
+            format!("{:.0}", row.bytes_per_day),
+            format!("{:.0}", row.forecast_bytes),
+            row.measured_at.to_string(),
+        ]
+    }));
+    Output::table(&rows);
 }
 
 fn cells(usage: &Usage) -> Vec<String> {

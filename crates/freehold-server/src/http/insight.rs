@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use freehold::control::insight::{BusyTenant, TableUsage, TenantUsage, Usage, UsageOrder};
+use freehold::control::sizes::{SizeOrder, TenantGrowth, TenantSize};
 use freehold::{OperatorContext, TenantId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -186,4 +187,115 @@ pub(super) async fn busiest(
     let context = OperatorContext::of(operator.actor(), "GET /v1/insight/busiest");
     let list = state.freehold().list_busiest(&context, query.limit).await?;
     Ok(Json(BusyTenantPage { items: list.into_iter().map(Into::into).collect() }))
+}
+
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SizeOrderQuery {
+    #[default]
+    Growth,
+    Bytes,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SizesQuery {
+    /// The greatest first: growth, bytes.
+    #[param(inline, default = "growth", nullable = false, required = false)]
+    order: Option<SizeOrderQuery>,
+    /// How many to pass over.
+    #[param(default = 0, nullable = false, required = false)]
+    offset: Option<i64>,
+    /// How many at most; a page has 1 to 200.
+    #[param(default = 50, nullable = false, required = false)]
+    limit: Option<i64>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct TenantGrowthBody {
+    tenant: Uuid,
+    slug: String,
+    /// RFC 3339, UTC.
+    measured_at: String,
+    /// Tables with their indexes and what is stored out of line.
+    bytes: i64,
+    /// As PostgreSQL estimates them.
+    rows: i64,
+    /// Of a straight line through the sizes of the last seven days.
+    bytes_per_day: f64,
+    /// What it will take in 30 days if it goes on like this.
+    forecast_bytes: f64,
+}
+
+impl From<TenantGrowth> for TenantGrowthBody {
+    fn from(row: TenantGrowth) -> Self {
+        TenantGrowthBody {
+            tenant: row.tenant.as_uuid(),
+            slug: row.slug,
+            measured_at: row.measured_at.to_string(),
+            bytes: row.bytes,
+            rows: row.rows,
+            bytes_per_day: row.bytes_per_day,
+            forecast_bytes: row.forecast_bytes,
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct TenantGrowthPage {
+    items: Vec<TenantGrowthBody>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct TenantSizeBody {
+    /// RFC 3339, UTC.
+    measured_at: String,
+    bytes: i64,
+    /// As PostgreSQL estimates them.
+    rows: i64,
+}
+
+impl From<TenantSize> for TenantSizeBody {
+    fn from(row: TenantSize) -> Self {
+        let TenantSize { measured_at, bytes, rows, .. } = row;
+        TenantSizeBody { measured_at: measured_at.to_string(), bytes, rows }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct TenantSizePage {
+    items: Vec<TenantSizeBody>,
+}
+
+/// List tenants by what their schemas take, or how fast that grows.
+#[utoipa::path(get, path = "/v1/insight/sizes", tag = "insight", params(SizesQuery),
+    responses((status = 200, body = TenantGrowthPage), (status = 400, response = Problem), (status = 403, response = Problem)))]
+pub(super) async fn sizes(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Query(query): Query<SizesQuery>,
+) -> Result<Json<TenantGrowthPage>, Problem> {
+    let context = OperatorContext::of(operator.actor(), "GET /v1/insight/sizes");
+    let order = match query.order.unwrap_or_default() {
+        SizeOrderQuery::Growth => SizeOrder::Growth,
+        SizeOrderQuery::Bytes => SizeOrder::Bytes,
+    };
+    let list = state.freehold().list_sizes(&context, order, query.offset, query.limit).await?;
+    Ok(Json(TenantGrowthPage { items: list.into_iter().map(Into::into).collect() }))
+}
+
+/// The sizes of one tenant, the newest first: all of two days, then one a day, for 90 days.
+#[utoipa::path(get, path = "/v1/insight/tenants/{id}/sizes", tag = "insight", params(("id" = Uuid, Path), LimitQuery),
+    responses((status = 200, body = TenantSizePage), (status = 400, response = Problem), (status = 403, response = Problem),
+              (status = 404, response = Problem)))]
+pub(super) async fn size_history(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Path(id): Path<Uuid>,
+    Query(query): Query<LimitQuery>,
+) -> Result<Json<TenantSizePage>, Problem> {
+    let context = OperatorContext::of(operator.actor(), "GET /v1/insight/tenants/{id}/sizes");
+    let list = state.freehold().size_history(&context, TenantId::from(id), query.limit).await?;
+    Ok(Json(TenantSizePage { items: list.into_iter().map(Into::into).collect() }))
 }

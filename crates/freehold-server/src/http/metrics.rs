@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
+use freehold::control::sizes::{SizeOrder, TenantGrowth};
 use freehold::{Freehold, OperatorContext, PoolStatus, ReplicaState, TenantId, TenantSeries};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, StatusCode};
@@ -15,8 +16,8 @@ use sha2::{Digest as _, Sha256};
 use super::error::Problem;
 use super::state::AppState;
 
-/// Longer than this, and tenants go without their slugs this time.
-const SLUGS_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Longer than this, and what stands in the catalog is left out this time.
+const WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Metrics in Prometheus's text format. With the token of `METRICS_TOKEN`, those of the busiest
 /// tenants too.
@@ -37,6 +38,7 @@ pub(super) async fn get(
         let series = state.freehold().tenant_series();
         let slugs = state.slugs().of(&state, &series).await;
         write_tenants(&mut text, &series, &slugs);
+        write_sizes(&mut text, &largest(&state).await);
     }
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }
@@ -152,7 +154,7 @@ impl Slugs {
             let context = OperatorContext::system("slugs of the busiest tenants");
             let read = state.freehold().slugs_of(&context, &unknown);
             // The figures matter more, above all while the database is slow.
-            if let Ok(Ok(slugs)) = tokio::time::timeout(SLUGS_WAIT_MAX, read).await {
+            if let Ok(Ok(slugs)) = tokio::time::timeout(WAIT_MAX, read).await {
                 known.extend(slugs);
             }
         }
@@ -198,6 +200,42 @@ fn write_tenants(text: &mut String, series: &[TenantSeries], slugs: &HashMap<Ten
     slugs.sort_unstable();
     for (tenant, slug) in slugs {
         let _ = writeln!(text, "{name}{{tenant=\"{tenant}\",slug=\"{}\"}} 1", escaped(slug));
+    }
+}
+
+/// The tenants that grow fastest and those that take most; none while the catalog is slow.
+async fn largest(state: &AppState) -> Vec<TenantGrowth> {
+    let context = OperatorContext::system("sizes of the largest tenants");
+    let freehold = state.freehold();
+    let limit = i64::try_from(freehold.tenants_named()).unwrap_or(i64::MAX);
+    if limit == 0 {
+        return Vec::new();
+    }
+    let read = async {
+        let mut list = freehold.list_sizes(&context, SizeOrder::Growth, None, Some(limit)).await?;
+        list.extend(freehold.list_sizes(&context, SizeOrder::Bytes, None, Some(limit)).await?);
+        Ok::<_, freehold::Error>(list)
+    };
+    let Ok(Ok(mut list)) = tokio::time::timeout(WAIT_MAX, read).await else { return Vec::new() };
+    list.sort_unstable_by_key(|size| size.tenant);
+    list.dedup_by_key(|size| size.tenant);
+    list
+}
+
+type SizeValue = fn(&TenantGrowth) -> f64;
+
+const SIZE_FAMILIES: [(&str, &str, SizeValue); 3] = [
+    ("freehold_tenant_bytes", "What a tenant's schema takes", |size| size.bytes as f64),
+    ("freehold_tenant_growth_bytes_per_day", "How fast it grows", |size| size.bytes_per_day),
+    ("freehold_tenant_forecast_bytes", "What it will take in 30 days", |size| size.forecast_bytes),
+];
+
+fn write_sizes(text: &mut String, sizes: &[TenantGrowth]) {
+    for (name, help, value) in SIZE_FAMILIES {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for size in sizes {
+            let _ = writeln!(text, "{name}{{tenant=\"{}\"}} {}", size.tenant, value(size));
+        }
     }
 }
 

@@ -64,6 +64,8 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(insight::list))
         .routes(routes!(insight::get))
         .routes(routes!(insight::busiest))
+        .routes(routes!(insight::sizes))
+        .routes(routes!(insight::size_history))
 }
 
 fn probes() -> OpenApiRouter<AppState> {

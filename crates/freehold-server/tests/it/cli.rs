@@ -33,6 +33,7 @@ const COMMANDS: &[&[&str]] = &[
     &["insight"],
     &["insight", "tenants"],
     &["insight", "tenant"],
+    &["insight", "sizes"],
     &["migrate", "up"],
     &["migrate", "status"],
     &["doctor"],

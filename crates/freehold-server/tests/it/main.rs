@@ -18,4 +18,5 @@ mod rolling;
 mod stopping;
 mod support;
 mod tls;
+mod watching;
 mod worker;

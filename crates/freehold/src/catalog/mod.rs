@@ -9,6 +9,7 @@ pub(crate) mod invitations;
 pub(crate) mod memberships;
 pub(crate) mod seal_keys;
 pub(crate) mod sessions;
+pub(crate) mod sizes;
 pub(crate) mod tenants;
 pub(crate) mod usage;
 pub(crate) mod violations;

@@ -107,6 +107,11 @@ impl Freehold {
         self.insight().series()
     }
 
+    /// How many tenants [`tenant_series`](Self::tenant_series) names at most.
+    pub fn tenants_named(&self) -> usize {
+        self.insight().options().tenants_named
+    }
+
     /// The slugs of tenants, of those that there are.
     pub async fn slugs_of(
         &self,

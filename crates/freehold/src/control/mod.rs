@@ -8,6 +8,7 @@ pub mod joining;
 pub mod keys;
 pub mod members;
 pub mod sessions;
+pub mod sizes;
 pub mod tenants;
 pub(crate) mod turns;
 pub mod violations;

@@ -188,11 +188,14 @@ pub(super) fn sample(method: &str, path: &str, of: &Objects, caller: &Person) ->
         }
         ("GET", "/v1/violations") => (format!("{path}?tenant={}", of.tenant), None, By::Operator),
         ("GET", "/v1/health/tenants") => (format!("{path}?after={}", of.slug), None, By::Operator),
-        ("GET", "/v1/insight/tenants" | "/v1/insight/busiest") => {
+        ("GET", "/v1/insight/tenants" | "/v1/insight/busiest" | "/v1/insight/sizes") => {
             (format!("{path}?limit=3"), None, By::Operator)
         }
         ("GET", "/v1/insight/tenants/{id}") => {
             (format!("/v1/insight/tenants/{}", of.tenant), None, By::Operator)
+        }
+        ("GET", "/v1/insight/tenants/{id}/sizes") => {
+            (format!("/v1/insight/tenants/{}/sizes", of.tenant), None, By::Operator)
         }
         ("GET", "/livez" | "/readyz" | "/metrics" | "/openapi.json") => {
             (path.to_owned(), None, By::Anybody)

@@ -1,0 +1,97 @@
+//! What tenants take on disk, and how fast that grows: measured now and then, kept, told to operators.
+
+use std::time::Duration;
+
+use crate::Freehold;
+use crate::catalog::{sizes, tenants};
+use crate::context::OperatorContext;
+use crate::control::clamp_page;
+use crate::control::tenants::no_such_tenant;
+use crate::error::Result;
+use crate::ids::TenantId;
+
+pub use crate::catalog::sizes::{FleetGrowth, TenantGrowth, TenantSize};
+
+/// Tenants measured by one statement.
+const BATCH: i32 = 100;
+/// Between two batches, so that a round over a large fleet is no burst.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How far one may page.
+const OFFSET_MAX: i64 = 1_000_000;
+
+/// What a list of sizes is ordered by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SizeOrder {
+    /// Who grows fastest.
+    #[default]
+    Growth,
+    /// Who takes most.
+    Bytes,
+}
+
+impl Freehold {
+    /// Measures every tenant, a hundred at a time, and returns how many batches could not be
+    /// measured, because somebody held one of their tables for too long.
+    pub async fn measure_sizes(&self, context: &OperatorContext) -> Result<usize> {
+        let mut after = None;
+        let mut passed_over = 0;
+        loop {
+            let measured = sizes::measure(self.catalog(context).await?, after, BATCH).await;
+            let last = match measured {
+                Ok(last) => last,
+                Err(error) if error.database().is_some() => {
+                    tracing::debug!(%error, "some tenants cannot be measured now");
+                    passed_over += 1;
+                    sizes::skip(self.catalog(context).await?, after, BATCH.into()).await?
+                }
+                Err(error) => return Err(error),
+            };
+            let Some(last) = last else { break };
+            after = Some(last);
+            tokio::time::sleep(PAUSE).await;
+        }
+        sizes::prune(self.catalog(context).await?).await?;
+        Ok(passed_over)
+    }
+
+    /// Pages through tenants from the greatest to the least. `limit` is 50 if not given.
+    pub async fn list_sizes(
+        &self,
+        context: &OperatorContext,
+        order: SizeOrder,
+        offset: Option<i64>,
+        limit: Option<i64>,
+    ) -> Result<Vec<TenantGrowth>> {
+        let mut tx = self.catalog(context).await?;
+        let offset = offset.unwrap_or(0).clamp(0, OFFSET_MAX);
+        let by_growth = order == SizeOrder::Growth;
+        let list = sizes::list(&mut tx, by_growth, offset, clamp_page(limit)).await?;
+        tx.commit().await?;
+        Ok(list)
+    }
+
+    /// The sizes of one tenant, the newest first: all of two days, then one a day, for 90 days.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
+    pub async fn size_history(
+        &self,
+        context: &OperatorContext,
+        tenant: TenantId,
+        limit: Option<i64>,
+    ) -> Result<Vec<TenantSize>> {
+        let mut tx = self.catalog(context).await?;
+        tenants::find(&mut tx, tenant).await?.ok_or_else(no_such_tenant)?;
+        let list = sizes::history(&mut tx, tenant, clamp_page(limit)).await?;
+        tx.commit().await?;
+        Ok(list)
+    }
+
+    /// What all tenants take together, as of the last measuring.
+    pub async fn fleet_growth(&self, context: &OperatorContext) -> Result<FleetGrowth> {
+        let mut tx = self.catalog(context).await?;
+        let fleet = sizes::fleet(&mut tx).await?;
+        tx.commit().await?;
+        Ok(fleet)
+    }
+}
