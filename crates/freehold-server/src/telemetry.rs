@@ -122,6 +122,21 @@ fn describe() {
         "freehold_migration_tenants_failed",
         "Tenants that the last run of the migrator failed for"
     );
+    describe_counter!(
+        "freehold_cache_lookups_total",
+        "What came of asking the cache, by name, tier (process, redis, load) and outcome"
+    );
+    describe_counter!(
+        "freehold_cache_errors_total",
+        "What went wrong in the cache, by reason; no request fails of it"
+    );
+    describe_counter!("freehold_cache_invalidations_total", "Epochs that this server has ended");
+    describe_gauge!("freehold_cache_entries", "Values in this process");
+    describe_gauge!("freehold_cache_bytes", Unit::Bytes, "Size of the values in this process");
+    describe_gauge!(
+        "freehold_cache_redis_up",
+        "1 while Redis is in use, 0 while it is done without"
+    );
     describe_gauge!("freehold_pool_connections_max", "The most connections a pool may have");
     describe_gauge!("freehold_pool_connections", "Connections of a pool");
     describe_gauge!("freehold_pool_idle", "Connections of a pool that nobody uses");

@@ -19,6 +19,7 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (10, "analytics", include_str!("../migrations/0010_analytics.sql")),
     (20, "usage", include_str!("../migrations/0020_usage.sql")),
     (22, "sizes", include_str!("../migrations/0022_sizes.sql")),
+    (50, "cache", include_str!("../migrations/0050_cache.sql")),
     (60, "upgrades", include_str!("../migrations/0060_upgrades.sql")),
 ];
 

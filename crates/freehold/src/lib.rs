@@ -132,6 +132,7 @@ mod actor;
 mod analytics;
 #[cfg(feature = "axum")]
 pub mod axum;
+mod cache;
 mod catalog;
 mod context;
 pub mod control;
@@ -170,6 +171,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::analytics::Connections;
+use crate::cache::local::Local;
 use crate::control::turns::SlugTurns;
 use crate::insight::Insight;
 use crate::passwords::PasswordHasher;
@@ -185,6 +187,9 @@ use crate::violations::Violations;
 pub use crate::actor::{Action, Actor, Role, permits, require};
 pub use crate::analytics::definition::{AnalyticsDefinition, AnalyticsFolder, Watermark};
 pub use crate::analytics::run::{AnalyticsFailure, AnalyticsOptions, AnalyticsRun};
+pub use crate::cache::key::CacheKey;
+pub use crate::cache::stats::{CacheCount, CacheStats};
+pub use crate::cache::{CACHE_AGE_MAX, Cache, CacheOptions, CacheWrite, Cached};
 pub use crate::context::{OperatorContext, TenantContext};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::ids::{Email, IdentityId, Slug, TEMPLATE_SCHEMA, TenantId};
@@ -242,6 +247,8 @@ pub struct Options {
     pub context_key: Option<ContextKey>,
     /// What is counted of tenants' statements, and how it is told.
     pub insight: InsightOptions,
+    /// What is kept of values that are dear to make.
+    pub cache: CacheOptions,
 }
 
 impl Options {
@@ -260,6 +267,7 @@ impl Options {
             listen_url: None,
             context_key: None,
             insight: InsightOptions::default(),
+            cache: CacheOptions::default(),
         }
     }
 
@@ -292,6 +300,7 @@ struct Inner {
     owner: Option<Pool>,
     analytics: Option<Connections>,
     resolver: Resolver,
+    cache: Cache,
     hasher: PasswordHasher,
     turns: SlugTurns,
     violations: Violations,
@@ -351,7 +360,8 @@ impl Freehold {
             Some(url) => Some(Arc::new(tls::target(url, "DATABASE_OWNER_URL")?)),
             None => None,
         };
-        let sealer = Sealer::new(find_key(options, mode, owner_target.as_deref()).await?.as_ref());
+        let key = find_key(options, mode, owner_target.as_deref()).await?;
+        let sealer = Sealer::new(key.as_ref());
         let violations = Violations::default();
         let insight = Insight::new(options.insight);
         let source =
@@ -386,7 +396,11 @@ impl Freehold {
             }
             None => None,
         };
-        let resolver = Resolver::new(app.clone());
+        let local = Local::new(options.cache.bytes_max);
+        let resolver = Resolver::new(app.clone(), local.clone());
+        let cache =
+            Cache::connect(&options.cache, local, app.clone(), resolver.clone(), key.as_ref())
+                .await?;
         let listen = match &options.listen_url {
             Some(url) => Arc::new(tls::target(url, "DATABASE_LISTEN_URL")?),
             None => app.target(),
@@ -400,6 +414,8 @@ impl Freehold {
             tokio::spawn(recorder.clone().run()),
             tokio::spawn(reporter.clone().run()),
         ]);
+        tasks.push(tokio::spawn(cache.clone().announce()));
+        tasks.push(tokio::spawn(cache.clone().keep_connected()));
         if let (Some(target), None) = (owner_target, &options.context_key) {
             let follow = seal::follow_keys(sealer, target, resolver.key_changes());
             tasks.push(tokio::spawn(follow));
@@ -412,6 +428,7 @@ impl Freehold {
             owner,
             analytics,
             resolver,
+            cache,
             hasher,
             turns,
             violations,
@@ -600,16 +617,36 @@ impl Freehold {
         context: &OperatorContext,
         sql: &'static str,
     ) -> Result<String> {
-        let tx = self.catalog(context).await?;
-        let rows = tx.query_and_commit(sql, &[&TEMPLATE_SCHEMA]).await?;
-        rows.first()
-            .map(|row| row.get(0))
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "the template is empty"))
+        let fingerprint = catalog::baseline::fingerprint(self.catalog(context).await?).await?;
+        let load = async {
+            let tx = self.catalog(context).await?;
+            let rows = tx.query_and_commit(sql, &[&TEMPLATE_SCHEMA]).await?;
+            rows.first()
+                .map(|row| row.get(0))
+                .ok_or_else(|| Error::new(ErrorKind::Internal, "the template is empty"))
+        };
+        // Named by what it is made of: of another baseline there is another.
+        let key = CacheKey::global("model").part(fingerprint).part(sql);
+        Ok(self.cache().get_or_load(&key, CACHE_AGE_MAX, load).await?.value)
     }
 
     /// Changes whenever the baseline does; what was read from the template is stale then.
     pub fn baseline_changes(&self) -> watch::Receiver<u64> {
         self.0.resolver.baseline_changes()
+    }
+
+    /// Values that are dear to make and may be a little old.
+    pub fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
+    /// Tells other servers what their caches must forget, where that is not done yet; for a
+    /// shutdown.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if it could not be done in time; [`ErrorKind::Unavailable`].
+    pub async fn flush_cache(&self) -> Result<()> {
+        self.0.cache.flush().await
     }
 
     /// Checks that the database answers and is what this build needs: the body of a readiness

@@ -15,6 +15,8 @@ use tokio_postgres::AsyncMessage;
 use uuid::Uuid;
 
 use crate::actor::{Actor, Role};
+use crate::cache::local::Local;
+use crate::cache::stats::Lookup;
 use crate::catalog::memberships;
 use crate::context::{OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result};
@@ -28,7 +30,7 @@ use crate::tx::CatalogTx;
 /// Entries of each cache; an entry takes about 300 bytes.
 const ENTRIES_MAX: u64 = 100_000;
 /// What may be believed without a listener.
-const DEAF_MAX: Duration = Duration::from_millis(500);
+pub(crate) const DEAF_MAX: Duration = Duration::from_millis(500);
 /// How often everything is read anew where nothing can be heard.
 const DEAF_POLL: Duration = Duration::from_secs(2);
 /// How often the listener proves that it can hear.
@@ -40,6 +42,8 @@ pub(crate) struct Resolver {
     tenants: Cache<TenantId, Entry<Tenant>>,
     roles: Cache<(TenantId, IdentityId), Entry<Role>>,
     ear: Arc<Ear>,
+    /// What is heard of the cache goes there.
+    cache: Local,
 }
 
 #[derive(Clone)]
@@ -68,9 +72,10 @@ impl Ear {
 }
 
 impl Resolver {
-    pub(crate) fn new(pool: Pool) -> Resolver {
+    pub(crate) fn new(pool: Pool, cache: Local) -> Resolver {
         Resolver {
             pool,
+            cache,
             tenants: Cache::new(ENTRIES_MAX),
             roles: Cache::new(ENTRIES_MAX),
             ear: Arc::new(Ear {
@@ -111,8 +116,16 @@ impl Resolver {
         Ok(TenantContext::new(tenant.id, actor))
     }
 
+    /// Whether a change would be heard.
+    pub(crate) fn hears(&self) -> bool {
+        self.ear.hears()
+    }
+
     fn cached(&self, tenant: TenantId) -> Option<Tenant> {
-        self.believe(self.tenants.get(&tenant))
+        let found = self.believe(self.tenants.get(&tenant));
+        let lookup = if found.is_some() { Lookup::ProcessHit } else { Lookup::ProcessMiss };
+        self.cache.counters().count("status", lookup);
+        found
     }
 
     fn believe<T>(&self, entry: Option<Entry<T>>) -> Option<T> {
@@ -197,7 +210,7 @@ impl Resolver {
             }
         });
         let _stop_pump_with_us = AbortOnDrop(pump);
-        client.batch_execute("LISTEN freehold").await?;
+        client.batch_execute("LISTEN freehold; LISTEN freehold_cache").await?;
         // Whatever was missed while nobody listened is forgotten now.
         self.forget_all();
         loop {
@@ -225,12 +238,18 @@ impl Resolver {
 
     fn hear(&self, message: &AsyncMessage) {
         let AsyncMessage::Notification(notification) = message else { return };
+        if notification.channel() == "freehold_cache" {
+            return self.cache.hear(notification.payload());
+        }
         self.ear.generation.fetch_add(1, Ordering::AcqRel);
         let mut parts = notification.payload().split(':');
         let kind = parts.next();
         let ids: Vec<Uuid> = parts.filter_map(|part| part.parse().ok()).collect();
         match (kind, ids.as_slice()) {
-            (Some("tenant"), [tenant]) => self.tenants.invalidate(&TenantId::from(*tenant)),
+            (Some("tenant"), [tenant]) => {
+                self.tenants.invalidate(&TenantId::from(*tenant));
+                self.cache.evict(TenantId::from(*tenant));
+            }
             (Some("member"), [tenant, identity]) => {
                 self.roles.invalidate(&(TenantId::from(*tenant), IdentityId::from(*identity)));
             }
@@ -244,6 +263,7 @@ impl Resolver {
         self.ear.generation.fetch_add(1, Ordering::AcqRel);
         self.tenants.invalidate_all();
         self.roles.invalidate_all();
+        self.cache.forget_all();
         self.ear.baseline.send_modify(|n| *n += 1);
         self.ear.keys.send_modify(|n| *n += 1);
     }

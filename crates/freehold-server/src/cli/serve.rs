@@ -25,6 +25,7 @@ pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
     settings.http.check()?;
     let mut options = settings.database.options()?;
     options.insight = settings.insight.options();
+    options.cache = settings.cache.options();
     let patience = Duration::from_secs(settings.http.startup_secs);
     let freehold = connect(&options, patience).await?;
     let sign_in = SignIn::new(freehold.clone(), sign_in);
@@ -127,6 +128,9 @@ pub(crate) async fn serve(
     }
     if let Err(error) = freehold.flush_usage().await {
         tracing::warn!(%error, "the last figures of tenants' usage could not be written down");
+    }
+    if let Err(error) = freehold.flush_cache().await {
+        tracing::warn!(%error, "other servers may keep what was written last for as long as they may");
     }
     freehold.close();
     tracing::info!("stopped");

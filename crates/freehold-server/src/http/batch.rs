@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::auth::TenantCaller;
-use super::data::{LSN, answer_row, execute, refusal};
+use super::data::{LSN, answer_row, execute, freshness, refusal};
 use super::error::{PROBLEM, Problem};
 use super::json::Body;
 use super::state::AppState;
@@ -104,6 +104,8 @@ pub(super) async fn run(
         operations.value.iter().map(|json| prepare(&state, &context, &model, json.get())).collect();
     let asked = ready.iter().flatten().fold(0, |sum: u64, plan| sum.saturating_add(plan.rows_max));
     limits.check_rows(asked)?;
+    let writes = ready.iter().flatten().any(|plan| plan.write);
+    let write = writes.then(|| state.freehold().cache().begin_write(&context, freshness::CACHE));
     let (outcomes, committed_at) = match mode {
         Mode::Atomic => as_one(&state, &context, &model, ready).await?,
         Mode::Independent => {
@@ -113,6 +115,9 @@ pub(super) async fn run(
             tokio::time::timeout(time_max, each).await.map_err(|_| took_too_long())?
         }
     };
+    if let Some(write) = write {
+        write.end();
+    }
     let done = outcomes.iter().all(Result::is_ok);
     let answers: Vec<_> = outcomes.into_iter().map(AnswerBody::new).collect::<Result<_, _>>()?;
     let mut response = match (done, mode) {

@@ -1,7 +1,10 @@
 //! `/v1/data/{table}`: hands the request to `data`, which plans it, and the plan to the database,
 //! in the tenant's context.
 
+pub(super) mod freshness;
 mod parameters;
+
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
@@ -10,6 +13,7 @@ use axum::response::Response;
 use freehold::{Action, ErrorKind, Lsn, Params, Row, TenantContext, TextParam, require};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use self::freshness::Freshness;
 use self::parameters::{RowBody, RowOrRowsBody, RowsBody};
 use super::auth::TenantCaller;
 use super::error::Problem;
@@ -123,11 +127,29 @@ async fn run(
     };
     let plan = plan(&model, &context.tenant().schema(), &request, state.data_limits())?;
     let since = since(&headers)?;
-    let executed = match execute(&state, &context, &plan, since).await {
+    let write =
+        plan.write.then(|| state.freehold().cache().begin_write(&context, freshness::CACHE));
+    let freshness = Freshness::declared(&method, &headers);
+    let (outcome, age) = match freshness {
+        Some(freshness) => {
+            // A write that the caller knows of may be newer than what is kept.
+            let anew = freshness.anew || since.is_some();
+            execute_cached(&state, &context, &plan, Freshness { anew, ..freshness }).await
+        }
+        None => (execute(&state, &context, &plan, since).await, None),
+    };
+    // Whatever came of it: of a commit whose answer was lost nobody knows.
+    if let Some(write) = write {
+        write.end();
+    }
+    let executed = match outcome {
         Ok(executed) => executed,
         Err(error) => return Err(refusal(&plan, &model, error)),
     };
-    let answer = executed.answered?;
+    let mut answer = executed.answered?;
+    if let Some(freshness) = freshness {
+        freshness.tell(age, &mut answer.headers);
+    }
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
@@ -160,6 +182,36 @@ pub(super) struct Executed {
     pub(super) committed_at: Option<Lsn>,
 }
 
+/// The answer's row as it was for a request before, if the caller may have that. One load may serve
+/// many, so it sees what was committed: no replica is asked.
+async fn execute_cached(
+    state: &AppState,
+    context: &TenantContext,
+    plan: &Plan,
+    freshness: Freshness,
+) -> (freehold::Result<Executed>, Option<Duration>) {
+    let (cache, key) = (state.freehold().cache(), freshness::key(context, plan));
+    let load = async {
+        let values = values(plan);
+        let rows = state.freehold().query(context, &plan.sql, &params(&values)).await?;
+        answer_row(&rows)
+    };
+    let cached = match freshness.anew {
+        true => cache.refresh(&key, freshness.max_age, load).await.map(|row| (row, None)),
+        false => {
+            let cached = cache.get_or_load(&key, freshness.max_age, load).await;
+            cached.map(|cached| (cached.value, cached.age))
+        }
+    };
+    match cached {
+        Ok((row, age)) => {
+            let answered = answer(plan, row);
+            (Ok(Executed { answered, by_replica: false, committed_at: None }), age)
+        }
+        Err(error) => (Err(error), None),
+    }
+}
+
 /// Runs the plan's one statement: in one flush, unless its answer decides whether to commit.
 pub(super) async fn execute(
     state: &AppState,
@@ -168,10 +220,8 @@ pub(super) async fn execute(
     since: Option<Lsn>,
 ) -> freehold::Result<Executed> {
     let freehold = state.freehold();
-    let values: Vec<_> = plan.params.iter().map(|p| TextParam(Some(p.value.as_str()))).collect();
-    let params: Vec<_> =
-        values.iter().map(|v| v as &(dyn freehold::tokio_postgres::types::ToSql + Sync)).collect();
-    let params: Params<'_> = &params;
+    let values = values(plan);
+    let params: Params<'_> = &params(&values);
     if plan.replica && freehold.has_replicas() {
         let read = freehold.begin_read(context, since).await?;
         let mut read = read.counted_for(plan.table(), counted_rows);
@@ -209,6 +259,16 @@ pub(super) async fn execute(
 
 fn is_refused_as_read_only(error: &freehold::Error) -> bool {
     error.database().is_some_and(|db| db.code().code() == "25006")
+}
+
+fn values(plan: &Plan) -> Vec<TextParam<'_>> {
+    plan.params.iter().map(|p| TextParam(Some(p.value.as_str()))).collect()
+}
+
+fn params<'a>(
+    values: &'a [TextParam<'a>],
+) -> Vec<&'a (dyn freehold::tokio_postgres::types::ToSql + Sync)> {
+    values.iter().map(|value| value as _).collect()
 }
 
 pub(super) fn answer_row(rows: &[Row]) -> freehold::Result<AnswerRow> {

@@ -22,16 +22,13 @@ pub(super) async fn livez() -> &'static str {
 
 /// The service can do its work: the database answers, or has been away for a moment only; the pool
 /// gives connections; the catalog is at a version that this build works with; row-level security
-/// binds the app role; the doctor finds nothing critical. Not ready once the server is stopping.
+/// binds the app role; the doctor finds nothing critical. Not ready once the server is stopping. What
+/// it can do without, such as Redis, is named in a second line.
 #[utoipa::path(get, path = "/readyz", tag = "operations", security(()),
     responses((status = 200, body = str), (status = 503, response = Problem)))]
 pub(super) async fn readyz(State(state): State<AppState>) -> Result<String, Problem> {
     match state.readiness().verdict().await {
-        // Without replicas the primary answers all.
-        Verdict::Ready => Ok(match left_out(state.freehold()) {
-            0 => "ready\n".to_owned(),
-            count => format!("ready, without {count} of the replicas; /metrics tells why\n"),
-        }),
+        Verdict::Ready => Ok(ready(state.freehold())),
         Verdict::NotReady(why) => Err(not_ready(&why)),
     }
 }
@@ -123,4 +120,17 @@ pub(super) async fn sample_tenants(
     let items: Vec<_> = sample.tenants.into_iter().map(TenantHealthBody::from).collect();
     let healthy = items.iter().filter(|item| item.healthy).count();
     Ok(Json(FleetSampleBody { version: sample.version, healthy, items }))
+}
+
+/// What the service does without is named; it is no reason to take the server out.
+fn ready(freehold: &Freehold) -> String {
+    // Without replicas the primary answers all.
+    let mut text = match left_out(freehold) {
+        0 => "ready\n".to_owned(),
+        count => format!("ready, without {count} of the replicas; /metrics tells why\n"),
+    };
+    if freehold.cache().stats().redis_up == Some(false) {
+        text += "degraded: Redis does not answer, so each server caches for itself\n";
+    }
+    text
 }

@@ -32,6 +32,7 @@ pub(super) async fn get(
     tell_pools(&pools);
     tell_replicas(state.freehold());
     tell_violations(&state);
+    super::cache::tell(&state.freehold().cache().stats());
     let mut text = state.metrics().render();
     write_pool_waits(&mut text, &pools);
     if tenants {

@@ -4,6 +4,7 @@
 mod analytics;
 mod auth;
 mod batch;
+mod cache;
 mod data;
 mod error;
 mod health;

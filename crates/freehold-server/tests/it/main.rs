@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the test server's address comes from ./dev")]
 
+mod cache;
 mod cli;
 mod cluster;
 mod dev;
@@ -13,6 +14,7 @@ mod pooler;
 mod postgrest;
 mod process;
 mod prove;
+mod redis_server;
 mod replicas;
 mod rolling;
 mod stopping;

@@ -14,8 +14,8 @@ use freehold::control::sessions::{SignIn, SignInOptions};
 use freehold::testing::{self, PASSWORD, TestDatabase};
 use freehold::tokens::{AccessTokens, Keyring, Subject};
 use freehold::{
-    Baseline, Freehold, Migration, OperatorContext, PoolLimits, Rate, ReplicaLimits, Role,
-    SignInLimits, Tenant,
+    Baseline, CacheOptions, Freehold, Migration, OperatorContext, PoolLimits, Rate, ReplicaLimits,
+    Role, SignInLimits, Tenant,
 };
 use freehold_server::config::HttpSettings;
 use freehold_server::http::{AppState, router};
@@ -76,6 +76,7 @@ pub(crate) struct Setup {
     pub(crate) connections: usize,
     pub(crate) replica_urls: Vec<String>,
     pub(crate) replica_limits: ReplicaLimits,
+    pub(crate) cache: CacheOptions,
 }
 
 impl Default for Setup {
@@ -104,6 +105,7 @@ impl Default for Setup {
             connections: 8,
             replica_urls: Vec::new(),
             replica_limits: ReplicaLimits::default(),
+            cache: CacheOptions::default(),
         }
     }
 }
@@ -135,6 +137,7 @@ impl Service {
         options.owner_pool = PoolLimits { connections_max: 4, wait_max };
         options.replica_urls.clone_from(&setup.replica_urls);
         options.replica_limits = setup.replica_limits;
+        options.cache = setup.cache.clone();
         let freehold = Freehold::connect(&options).await.unwrap();
         let keyring = Keyring::new(setup.secret, setup.secrets_retired).unwrap();
         let tokens = AccessTokens::new(keyring, "freehold", "freehold");

@@ -33,7 +33,7 @@ pub(crate) struct Known {
 }
 
 /// What published figures are made of.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AnalyticsPublication {
     /// When they were published.
     pub published_at: Timestamp,

@@ -99,3 +99,15 @@ pub(crate) async fn list_failures(tx: &mut CatalogTx) -> Result<Vec<(String, i32
         .await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
+
+/// Changes whenever the baseline does.
+pub(crate) async fn fingerprint(tx: CatalogTx) -> Result<String> {
+    let rows = tx
+        .query_and_commit(
+            "SELECT coalesce(md5(string_agg(version || ' ' || checksum, ',' ORDER BY version)), '')
+             FROM freehold.baseline",
+            &[],
+        )
+        .await?;
+    Ok(rows.first().map(|row| row.get(0)).unwrap_or_default())
+}

@@ -2,6 +2,7 @@
 
 pub(crate) mod analytics;
 pub(crate) mod baseline;
+pub(crate) mod cache_epochs;
 pub(crate) mod health;
 pub(crate) mod idempotency;
 pub(crate) mod identities;

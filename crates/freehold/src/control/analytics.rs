@@ -10,6 +10,7 @@ use crate::actor::{Action, require};
 use crate::analytics::definition::AnalyticsFolder;
 use crate::analytics::rollup::{self, Rollup};
 use crate::analytics::run::{self, AnalyticsOptions, AnalyticsRun};
+use crate::cache::key::CacheKey;
 use crate::catalog::analytics::{self, Of};
 use crate::context::{OperatorContext, TenantContext};
 use crate::control::clamp_page;
@@ -20,6 +21,9 @@ use crate::tx::OwnerTx;
 
 pub use crate::catalog::analytics::AnalyticsPublication;
 
+/// What pages are called in the cache. They depend on what is published (`cache_source` in
+/// `migrations/0050_cache.sql`).
+const CACHE: &str = "analytics";
 /// The class of the lock that one of all servers holds.
 const LEADER_LOCK: i32 = 72_374_653;
 /// How often a server that does not lead asks whether it may.
@@ -55,7 +59,7 @@ pub struct AnalyticsStatus {
 }
 
 /// A definition, as everybody sees it.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct AnalyticsOutline {
     /// As in addresses.
     pub name: String,
@@ -113,7 +117,7 @@ pub enum AnalyticsScope {
 }
 
 /// Figures.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct AnalyticsPage {
     /// What they are of.
     pub outline: AnalyticsOutline,
@@ -183,6 +187,7 @@ impl Freehold {
             analytics::insert(tx.catalog(), new).await?;
         }
         tx.commit().await?;
+        self.cache().doubt_global(CACHE);
         tracing::info!(added = ?applied.added, rebuilt = ?applied.rebuilt, removed = ?applied.removed,
             reason = context.reason(), "analytics applied");
         Ok(applied)
@@ -220,7 +225,9 @@ impl Freehold {
         options: AnalyticsOptions,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Vec<AnalyticsRun>> {
-        run::run(self.analytics_connections()?, names, options, false, progress).await
+        let ran = run::run(self.analytics_connections()?, names, options, false, progress).await;
+        self.cache().doubt_global(CACHE);
+        ran
     }
 
     /// Runs what its schedule asks for now, but what somebody else is running.
@@ -238,7 +245,10 @@ impl Freehold {
         if due.is_empty() {
             return Ok(Vec::new());
         }
-        match run::run(self.analytics_connections()?, Some(&due), options, true, &|_, _| {}).await {
+        let ran =
+            run::run(self.analytics_connections()?, Some(&due), options, true, &|_, _| {}).await;
+        self.cache().doubt_global(CACHE);
+        match ran {
             // Removed between the two.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             ran => ran,
@@ -307,10 +317,18 @@ impl Freehold {
             AnalyticsScope::EveryTenant => Of::EveryTenant,
             AnalyticsScope::Tenant(tenant) => Of::Tenant(tenant.as_uuid()),
         };
-        let mut tx = self.catalog(context).await?;
-        let page = read(&mut tx, name, of, query).await?;
-        tx.commit().await?;
-        Ok(page)
+        let load = async {
+            let mut tx = self.catalog(context).await?;
+            let page = read(&mut tx, name, of, query).await?;
+            tx.commit().await?;
+            Ok(page)
+        };
+        // Only what is of no tenant is kept under a key of no tenant.
+        if scope != AnalyticsScope::Fleet {
+            return load.await;
+        }
+        let key = key_of(CacheKey::global(CACHE), name, query);
+        Ok(self.cache().get_or_load(&key, self.cache().analytics_age(), load).await?.value)
     }
 
     /// The tenant's own figures.
@@ -325,10 +343,14 @@ impl Freehold {
         query: &AnalyticsQuery,
     ) -> Result<AnalyticsPage> {
         require(context.role(), Action::ReadData)?;
-        let mut tx = self.catalog_of(context).await?;
-        let page = read(&mut tx, name, Of::Tenant(context.tenant().as_uuid()), query).await?;
-        tx.commit().await?;
-        Ok(page)
+        let load = async {
+            let mut tx = self.catalog_of(context).await?;
+            let page = read(&mut tx, name, Of::Tenant(context.tenant().as_uuid()), query).await?;
+            tx.commit().await?;
+            Ok(page)
+        };
+        let key = key_of(CacheKey::of(context, CACHE).for_whole_tenant(), name, query);
+        Ok(self.cache().get_or_load(&key, self.cache().analytics_age(), load).await?.value)
     }
 
     /// Tenants that could not be collected, those that failed last first.
@@ -352,6 +374,15 @@ impl Freehold {
             as_of,
         });
         Ok(stale.collect())
+    }
+}
+
+fn key_of(key: CacheKey, name: &str, query: &AnalyticsQuery) -> CacheKey {
+    let limit = clamp_page(query.limit).to_be_bytes();
+    let key = key.part(name).part(limit).part([u8::from(query.oldest_first)]);
+    match &query.after {
+        Some(after) => key.part(after),
+        None => key,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::Freehold;
 use crate::catalog::identities::Identity;
-use crate::catalog::{idempotency, identities, tenants};
+use crate::catalog::{cache_epochs, idempotency, identities, tenants};
 use crate::context::OperatorContext;
 use crate::control::{check_after, clamp_page};
 use crate::error::{Error, ErrorKind, Result};
@@ -152,7 +152,10 @@ impl Freehold {
         tenants::lock(tx.catalog(), tenant).await?.ok_or_else(no_such_tenant)?;
         tx.enter_schema(tenant).await?;
         tx.catalog().query("SELECT freehold.run_migration($1)", &[&sql]).await?;
-        tx.commit().await
+        cache_epochs::end_all(tx.catalog(), tenant.as_uuid()).await?;
+        tx.commit().await?;
+        self.cache().drop_tenant(tenant);
+        Ok(())
     }
 
     /// Pages through the fleet in the order of slugs, beginning after one. Tenants of every status
@@ -269,6 +272,8 @@ impl Freehold {
                 reason = context.reason(), "tenant status changed");
         }
         tx.commit().await?;
+        // Its epochs ended with its status; this leaves nothing of it in memory.
+        self.cache().drop_tenant(id);
         Ok(tenant)
     }
 

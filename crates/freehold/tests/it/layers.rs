@@ -60,6 +60,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ),
     ("reporter", &["control", "resolver", "provisioner", "migrator"]),
     ("resolver", &["control", "provisioner", "migrator"]),
+    ("cache", &["control", "provisioner", "migrator"]),
     ("migrator", &["control", "provisioner", "resolver"]),
     ("provisioner", &["control", "resolver"]),
     ("doctor", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),

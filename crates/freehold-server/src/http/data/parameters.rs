@@ -84,6 +84,11 @@ impl IntoParams for Read {
             "With `read=replica`: the `Freehold-LSN` of a write that must be seen",
         ));
         parameters.push(text("Range", ParameterIn::Header, "First and last row, as in `0-24`"));
+        parameters.push(text(
+            "Cache-Control",
+            ParameterIn::Header,
+            "`max-age=N` takes an answer that was made for the same person up to N seconds ago, with its `Age`; of GET",
+        ));
         parameters
     }
 }

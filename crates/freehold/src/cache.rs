@@ -1,0 +1,715 @@
+//! Values that are dear to make and may be a little old: kept in this process, and in Redis where
+//! there is one.
+//!
+//! A key names a tenant or the word global ([`CacheKey`]), and a value carries whose it is, which
+//! is looked at on its way out. What is kept belongs to an epoch, and which epoch is the present one
+//! is PostgreSQL's to say (`freehold.cache_epoch`), by its answer or by NOTIFY. So Redis only makes
+//! things faster: whatever it loses, keeps too long or makes up is a miss. While the listener is not
+//! sure to hear, an epoch is believed for half a second, as a tenant's status is.
+
+pub(crate) mod envelope;
+mod flights;
+pub(crate) mod key;
+pub(crate) mod local;
+mod redis_server;
+pub(crate) mod stats;
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+
+use self::envelope::{Asked, ENVELOPE_BYTES, Entry, Sealer, Verdict, Version};
+use self::flights::{Flights, Outcome, Turn};
+use self::key::{CacheKey, KeyDigest, Owner, Scope};
+use self::local::{Epoch, Local};
+use self::redis_server::Redis;
+use self::stats::{CacheStats, Fault, Lookup};
+use crate::catalog::cache_epochs;
+use crate::context::{OperatorContext, TenantContext};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::TenantId;
+use crate::pool::{self, Pool};
+use crate::resolver::{DEAF_MAX, Resolver};
+use crate::seal::ContextKey;
+use crate::tls::Target;
+use crate::tx::CatalogTx;
+
+/// The longest that anything is kept. The catalog forgets an epoch later than that.
+pub const CACHE_AGE_MAX: Duration = Duration::from_secs(3600);
+/// A longer value is not kept.
+const VALUE_BYTES_MAX: usize = 1024 * 1024;
+/// How long a request waits to learn an epoch before it goes on without the cache.
+const LEARN_MAX: Duration = Duration::from_millis(500);
+/// Ended epochs are announced at most so often.
+const ANNOUNCE_PAUSE: Duration = Duration::from_millis(50);
+/// After an announcement that failed.
+const ANNOUNCE_RETRY: Duration = Duration::from_secs(1);
+/// How long a shutdown may wait for announcements.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
+/// By then every server has heard that a tenant is suspended.
+const HEARD_MAX: Duration = Duration::from_secs(2);
+/// By then a write whose request was dropped is committed or cancelled.
+const ABANDONED_MAX: Duration = Duration::from_secs(5);
+const PRUNE_EVERY: Duration = Duration::from_secs(1800);
+
+/// How much is kept, how long, and where.
+#[derive(Clone)]
+pub struct CacheOptions {
+    /// The size of what this process keeps. 0 keeps nothing here.
+    pub bytes_max: u64,
+    /// The longest that anything is kept, [`CACHE_AGE_MAX`] at most; 0 keeps nothing anywhere.
+    pub age_max: Duration,
+    /// How old pages of analytics may be. They are read anew as soon as figures are published.
+    pub analytics_age: Duration,
+    /// Redis or Valkey, to share what is kept with other servers.
+    pub redis_url: Option<String>,
+    /// How long a request waits for Redis before it goes on without.
+    pub redis_timeout: Duration,
+}
+
+impl Default for CacheOptions {
+    fn default() -> CacheOptions {
+        CacheOptions {
+            bytes_max: 64 * 1024 * 1024,
+            age_max: CACHE_AGE_MAX,
+            analytics_age: Duration::from_secs(10),
+            redis_url: None,
+            redis_timeout: Duration::from_millis(50),
+        }
+    }
+}
+
+/// A value, and how old it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cached<T> {
+    /// As it was loaded.
+    pub value: T,
+    /// Since its load began, if that was for another request.
+    pub age: Option<Duration>,
+}
+
+/// The cache of a [`Freehold`](crate::Freehold).
+#[derive(Clone)]
+pub struct Cache(Arc<Inner>);
+
+struct Inner {
+    options: CacheOptions,
+    local: Local,
+    remote: Option<Remote>,
+    pool: Pool,
+    resolver: Resolver,
+    loads: Flights<(KeyDigest, Version), Arc<Entry>>,
+    lessons: Flights<Vec<Scope>, Vec<i64>>,
+    ended: Ended,
+}
+
+/// A write under way: see [`Cache::begin_write`].
+pub struct CacheWrite {
+    cache: Cache,
+    scope: Option<Scope>,
+}
+
+impl CacheWrite {
+    /// The write is over: as [`Cache::invalidate_soon`].
+    pub fn end(mut self) {
+        if let Some(scope) = self.scope.take() {
+            self.cache.0.ended.put(scope);
+        }
+    }
+}
+
+impl Drop for CacheWrite {
+    fn drop(&mut self) {
+        let Some(scope) = self.scope.take() else { return };
+        self.cache.0.ended.put(scope.clone());
+        // What was sent may be committed a little later than it was given up.
+        let cache = self.cache.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(ABANDONED_MAX).await;
+                cache.0.ended.put(scope);
+            });
+        }
+    }
+}
+
+/// Redis, and how values travel there.
+#[derive(Clone)]
+struct Remote {
+    redis: Redis,
+    sealer: Sealer,
+    /// What keys of this database begin with: others may use the same Redis.
+    prefix: String,
+}
+
+/// Epochs that are over and not yet announced. Bounded by tenants times names.
+#[derive(Default)]
+struct Ended {
+    waiting: Mutex<HashSet<Scope>>,
+    under_way: Mutex<HashSet<Scope>>,
+    due: Notify,
+    announcing: tokio::sync::Mutex<()>,
+}
+
+impl Cache {
+    /// Needs a look at the database only if Redis is used: its keys begin with which it is.
+    pub(crate) async fn connect(
+        options: &CacheOptions,
+        local: Local,
+        pool: Pool,
+        resolver: Resolver,
+        key: Option<&ContextKey>,
+    ) -> Result<Cache> {
+        let remote = match &options.redis_url {
+            Some(url) => {
+                let redis = Redis::new(url, options.redis_timeout, local.counters().clone())?;
+                let identity = identity(&pool.target()).await?;
+                let secret = secret(key, &identity);
+                // Of the key too: servers that have another cannot read each other's values.
+                let fingerprint = hex(&Sha256::digest(secret)[..8]);
+                let prefix = format!("freehold:{fingerprint}");
+                Some(Remote { redis, sealer: Sealer::new(&secret), prefix })
+            }
+            None => None,
+        };
+        Ok(Cache(Arc::new(Inner {
+            options: options.clone(),
+            local,
+            remote,
+            pool,
+            resolver,
+            loads: Flights::new(),
+            lessons: Flights::new(),
+            ended: Ended::default(),
+        })))
+    }
+
+    /// The value under a key if it is no older than `max_age`, else what `load` gives, which is
+    /// kept as long. Of many who ask at once one loads; if its request is dropped, another does.
+    ///
+    /// The cache never fails: without it, `load` runs each time. An error of `load` is not kept.
+    ///
+    /// ```
+    /// # use freehold::testing::{TestDatabase, create_tenant};
+    /// # use freehold::{Baseline, Migration};
+    /// use std::time::Duration;
+    /// use freehold::{CacheKey, Freehold, Result, TenantContext};
+    ///
+    /// async fn count_notes(freehold: &Freehold, context: &TenantContext) -> Result<i64> {
+    ///     let key = CacheKey::of(context, "note_count");
+    ///     let count = async {
+    ///         let rows = freehold.query(context, "SELECT count(*) FROM notes", &[]).await?;
+    ///         Ok(rows[0].get::<_, i64>(0))
+    ///     };
+    ///     Ok(freehold.cache().get_or_load(&key, Duration::from_secs(60), count).await?.value)
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+    /// # let notes = "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL UNIQUE)";
+    /// # let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
+    /// # let database = TestDatabase::create(&server, &baseline).await?;
+    /// # let freehold = database.freehold().await?;
+    /// # let (_, context) = create_tenant(&freehold, "acme").await?;
+    /// assert_eq!(count_notes(&freehold, &context).await?, 0);
+    /// freehold.query(&context, "INSERT INTO notes (body) VALUES ('buy milk')", &[]).await?;
+    /// assert_eq!(count_notes(&freehold, &context).await?, 0); // as it was kept
+    /// freehold.cache().invalidate(&context, "note_count").await?;
+    /// assert_eq!(count_notes(&freehold, &context).await?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub async fn get_or_load<T>(
+        &self,
+        key: &CacheKey,
+        max_age: Duration,
+        load: impl Future<Output = Result<T>>,
+    ) -> Result<Cached<T>>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        self.serve(key, max_age, false, load).await
+    }
+
+    /// Loads a value, whatever is kept, and keeps it in its place.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub async fn refresh<T>(
+        &self,
+        key: &CacheKey,
+        max_age: Duration,
+        load: impl Future<Output = Result<T>>,
+    ) -> Result<T>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        Ok(self.serve(key, max_age, true, load).await?.value)
+    }
+
+    async fn serve<T>(
+        &self,
+        key: &CacheKey,
+        max_age: Duration,
+        anew: bool,
+        load: impl Future<Output = Result<T>>,
+    ) -> Result<Cached<T>>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let max_age = max_age.min(self.0.options.age_max).min(CACHE_AGE_MAX);
+        let version = match max_age.is_zero() {
+            true => None,
+            false => self.version(key).await,
+        };
+        let Some(version) = version else {
+            self.count(key, Lookup::Bypassed);
+            return Ok(Cached { value: load.await?, age: None });
+        };
+        let digest = key.digest();
+        let ask = || Asked { owner: key.owner(), digest, version, max_age, now_ms: now_ms() };
+        let lead = loop {
+            if !anew && let Some(hit) = self.find_here(key, &ask()) {
+                return Ok(hit);
+            }
+            match self.0.loads.join(&(digest, version)) {
+                Turn::Lead(lead) => break Some(lead),
+                // Somebody else's load may have begun before whatever made this one necessary.
+                Turn::Follow(_) if anew => break None,
+                Turn::Follow(follow) => match follow.outcome().await {
+                    Outcome::Done(entry) => {
+                        if let Some(hit) = self.open(key, &entry, &ask()) {
+                            self.count(key, Lookup::Shared);
+                            return Ok(hit);
+                        }
+                    }
+                    Outcome::Failed => break None,
+                    Outcome::Abandoned => {}
+                },
+            }
+        };
+        if !anew
+            && lead.is_some()
+            && let Some((entry, hit)) = self.find_there(key, &ask()).await
+        {
+            if let Some(lead) = lead {
+                lead.finish(Some(entry));
+            }
+            return Ok(hit);
+        }
+        let loaded_at_ms = now_ms();
+        let loaded = load.await;
+        let entry = match &loaded {
+            Ok(value) => self.entry(key, &ask(), loaded_at_ms, value),
+            Err(_) => None,
+        };
+        if let Some(entry) = &entry {
+            self.keep(key, entry);
+        }
+        if let Some(lead) = lead {
+            lead.finish(entry);
+        }
+        Ok(Cached { value: loaded?, age: None })
+    }
+
+    /// In this process.
+    fn find_here<T: DeserializeOwned>(&self, key: &CacheKey, asked: &Asked) -> Option<Cached<T>> {
+        let entry = self.0.local.find(&asked.digest);
+        let hit = entry.and_then(|entry| self.open(key, &entry, asked));
+        self.count(key, if hit.is_some() { Lookup::ProcessHit } else { Lookup::ProcessMiss });
+        hit
+    }
+
+    /// In Redis; what is found is kept here too.
+    async fn find_there<T: DeserializeOwned>(
+        &self,
+        key: &CacheKey,
+        asked: &Asked,
+    ) -> Option<(Arc<Entry>, Cached<T>)> {
+        let remote = self.0.remote.as_ref().filter(|remote| remote.redis.is_up())?;
+        let name = remote.name(key, &asked.digest);
+        let found = match remote.redis.get(&name, VALUE_BYTES_MAX + ENVELOPE_BYTES).await {
+            Some(sealed) => match remote.sealer.open(sealed) {
+                Some(entry) => Some(Arc::new(entry)),
+                None => {
+                    self.0.local.counters().fault(Fault::Garbage);
+                    None
+                }
+            },
+            None => None,
+        };
+        let hit = found.and_then(|entry| {
+            let hit = self.open(key, &entry, asked)?;
+            self.0.local.keep(Arc::clone(&entry));
+            Some((entry, hit))
+        });
+        self.count(key, if hit.is_some() { Lookup::RedisHit } else { Lookup::RedisMiss });
+        hit
+    }
+
+    /// The way out of every value.
+    fn open<T: DeserializeOwned>(
+        &self,
+        key: &CacheKey,
+        entry: &Entry,
+        asked: &Asked,
+    ) -> Option<Cached<T>> {
+        match entry.judge(asked) {
+            Verdict::Fits(age) => match serde_json::from_slice(&entry.value) {
+                Ok(value) => Some(Cached { value, age: Some(age) }),
+                // Of another version of this program, where a value of this name is another thing.
+                Err(_) => {
+                    self.0.local.counters().fault(Fault::Garbage);
+                    self.0.local.remove(&asked.digest);
+                    None
+                }
+            },
+            Verdict::Stale => None,
+            Verdict::Foreign => {
+                tracing::error!(?key, found = ?entry.owner, "the cache held another key's value; it is not used");
+                self.0.local.counters().fault(Fault::Foreign);
+                self.0.local.remove(&asked.digest);
+                None
+            }
+        }
+    }
+
+    /// `None` if the value is too long to keep.
+    fn entry<T: Serialize>(
+        &self,
+        key: &CacheKey,
+        asked: &Asked,
+        loaded_at_ms: u64,
+        value: &T,
+    ) -> Option<Arc<Entry>> {
+        let value = serde_json::to_vec(value).ok()?;
+        if value.len() > VALUE_BYTES_MAX {
+            return None;
+        }
+        self.count(key, Lookup::Loaded);
+        // Up to a tenth shorter, so that what was loaded together does not end together.
+        let ttl = asked.max_age.mul_f64(1.0 - chance() / 10.0);
+        Some(Arc::new(Entry {
+            owner: asked.owner,
+            digest: asked.digest,
+            version: asked.version,
+            loaded_at_ms,
+            expires_at_ms: loaded_at_ms.saturating_add(ttl.as_millis() as u64),
+            value: Bytes::from(value),
+        }))
+    }
+
+    fn keep(&self, key: &CacheKey, entry: &Arc<Entry>) {
+        self.0.local.keep(Arc::clone(entry));
+        let Some(remote) = &self.0.remote else { return };
+        let ttl = Duration::from_millis(entry.expires_at_ms.saturating_sub(now_ms()));
+        if remote.redis.is_up() && !ttl.is_zero() {
+            let name = remote.name(key, &entry.digest);
+            remote.redis.store(name, remote.sealer.seal(entry), ttl);
+        }
+    }
+
+    /// The present epochs of a key, if they can be known.
+    async fn version(&self, key: &CacheKey) -> Option<Version> {
+        let mut scopes = vec![Scope::new(Owner::Global, key.name())];
+        if key.owner() != Owner::Global {
+            scopes.push(Scope::new(key.owner(), key.name()));
+        }
+        if scopes.iter().any(|scope| self.0.ended.holds(scope)) {
+            return None;
+        }
+        let known: Option<Vec<i64>> = scopes.iter().map(|scope| self.believed(scope)).collect();
+        let numbers = match known {
+            Some(numbers) => numbers,
+            None => tokio::time::timeout(LEARN_MAX, self.learn(&scopes)).await.ok().flatten()?,
+        };
+        Some(Version { everywhere: numbers[0], tenant: numbers.get(1).copied().unwrap_or(0) })
+    }
+
+    fn believed(&self, scope: &Scope) -> Option<i64> {
+        let epoch = self.0.local.epoch(scope)?;
+        let believed = self.0.resolver.hears() || epoch.learned_at.elapsed() < DEAF_MAX;
+        believed.then_some(epoch.number)
+    }
+
+    async fn learn(&self, scopes: &Vec<Scope>) -> Option<Vec<i64>> {
+        loop {
+            let lead = match self.0.lessons.join(scopes) {
+                Turn::Lead(lead) => lead,
+                Turn::Follow(follow) => match follow.outcome().await {
+                    Outcome::Done(numbers) => return Some(numbers),
+                    Outcome::Failed => return None,
+                    Outcome::Abandoned => continue,
+                },
+            };
+            let (generation, learned_at) = (self.0.local.generation(), Instant::now());
+            let learned = self.ask_catalog(scopes).await;
+            if let Err(error) = &learned {
+                tracing::warn!(%error, "the cache is not used: its epochs cannot be read");
+            }
+            let numbers = learned.ok();
+            for (scope, number) in scopes.iter().zip(numbers.iter().flatten()) {
+                let epoch = Epoch { number: *number, learned_at };
+                self.0.local.learn(scope, epoch, generation);
+            }
+            lead.finish(numbers.clone());
+            return numbers;
+        }
+    }
+
+    async fn ask_catalog(&self, scopes: &[Scope]) -> Result<Vec<i64>> {
+        let context = OperatorContext::system("learn epochs of the cache");
+        cache_epochs::learn(CatalogTx::new(&self.0.pool, &context).await?, scopes).await
+    }
+
+    /// Forgets a tenant's values of one name, on every server: when this returns, none that was
+    /// loaded before is given out here, and within a moment nowhere.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] and its like, if PostgreSQL cannot be told; nothing is forgotten
+    /// for certain then.
+    pub async fn invalidate(&self, context: &TenantContext, name: &'static str) -> Result<()> {
+        self.end(&[Scope::new(Owner::Tenant(context.tenant()), name)]).await
+    }
+
+    /// Forgets every value of one name, of nobody and of all tenants, on every server.
+    ///
+    /// # Errors
+    /// As for [`invalidate`](Self::invalidate).
+    pub async fn invalidate_everywhere(
+        &self,
+        context: &OperatorContext,
+        name: &'static str,
+    ) -> Result<()> {
+        tracing::info!(name, reason = context.reason(), "the cache forgets");
+        self.end(&[Scope::new(Owner::Global, name)]).await
+    }
+
+    /// As [`invalidate`](Self::invalidate), without waiting: from now on this server gives out
+    /// nothing of the kind that is there, and others as soon as they are told, a moment later.
+    /// For after each write: many together are one message, and where nobody keeps anything of the
+    /// tenant nothing is written.
+    pub fn invalidate_soon(&self, context: &TenantContext, name: &'static str) {
+        self.0.ended.put(Scope::new(Owner::Tenant(context.tenant()), name));
+    }
+
+    /// To be held over a write that `invalidate_soon` shall follow, whatever becomes of the write:
+    /// a request that is dropped may have been committed, or be about to.
+    pub fn begin_write(&self, context: &TenantContext, name: &'static str) -> CacheWrite {
+        let scope = Scope::new(Owner::Tenant(context.tenant()), name);
+        CacheWrite { cache: self.clone(), scope: Some(scope) }
+    }
+
+    /// Something that values of a name depend on has changed, and word of it is under way.
+    pub(crate) fn doubt_global(&self, name: &str) {
+        self.0.local.forget(&Scope::new(Owner::Global, name));
+    }
+
+    async fn end(&self, scopes: &[Scope]) -> Result<()> {
+        let context = OperatorContext::system("end epochs of the cache");
+        cache_epochs::end(CatalogTx::new(&self.0.pool, &context).await?, scopes).await?;
+        for scope in scopes {
+            self.0.local.forget(scope);
+        }
+        self.0.local.counters().invalidated(scopes.len() as u64);
+        Ok(())
+    }
+
+    /// Forgets all of a tenant, and sees that nothing of it stays in memory: here at once, on other
+    /// servers when they hear of the tenant, in Redis beside.
+    ///
+    /// # Errors
+    /// As for [`invalidate`](Self::invalidate).
+    pub async fn evict_tenant(&self, context: &OperatorContext, tenant: TenantId) -> Result<()> {
+        let mut tx = CatalogTx::new(&self.0.pool, context).await?;
+        cache_epochs::end_all(&mut tx, tenant.as_uuid()).await?;
+        tx.commit().await?;
+        self.drop_tenant(tenant);
+        Ok(())
+    }
+
+    /// For when the catalog has ended the tenant's epochs already.
+    pub(crate) fn drop_tenant(&self, tenant: TenantId) {
+        self.0.local.evict(tenant);
+        self.0.local.counters().invalidated(1);
+        if let Some(remote) = self.0.remote.clone().filter(|remote| remote.redis.is_up()) {
+            tokio::spawn(async move {
+                let prefix = format!("{}:{tenant}:", remote.prefix);
+                remote.redis.sweep(&prefix).await;
+                // What a server stored that had not heard yet.
+                tokio::time::sleep(HEARD_MAX).await;
+                remote.redis.sweep(&prefix).await;
+            });
+        }
+    }
+
+    /// What was counted, and how things stand.
+    pub fn stats(&self) -> CacheStats {
+        let (entries, bytes) = self.0.local.size();
+        let redis_up = self.0.remote.as_ref().map(|remote| remote.redis.is_up());
+        CacheStats { entries, bytes, redis_up, ..self.0.local.counters().read() }
+    }
+
+    /// How old pages of analytics may be.
+    pub(crate) fn analytics_age(&self) -> Duration {
+        self.0.options.analytics_age
+    }
+
+    fn count(&self, key: &CacheKey, lookup: Lookup) {
+        self.0.local.counters().count(key.name(), lookup);
+    }
+
+    /// Announces what [`invalidate_soon`](Self::invalidate_soon) left to it, until it is dropped.
+    pub(crate) async fn announce(self) {
+        let mut pruned_at = Instant::now();
+        loop {
+            let _ = tokio::time::timeout(PRUNE_EVERY, self.0.ended.due.notified()).await;
+            let pause = match self.announce_once().await {
+                Ok(()) => ANNOUNCE_PAUSE,
+                Err(error) => {
+                    tracing::warn!(%error, "other servers cannot be told what to forget; trying again");
+                    self.0.ended.due.notify_one();
+                    ANNOUNCE_RETRY
+                }
+            };
+            if pruned_at.elapsed() >= PRUNE_EVERY {
+                pruned_at = Instant::now();
+                if let Err(error) = self.prune().await {
+                    tracing::warn!(%error, "old epochs of the cache cannot be removed");
+                }
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn announce_once(&self) -> Result<()> {
+        let _turn = self.0.ended.announcing.lock().await;
+        let scopes = self.0.ended.take();
+        if scopes.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.end(&scopes).await;
+        self.0.ended.give_back(outcome.is_err());
+        outcome
+    }
+
+    /// Announces what is left; for a shutdown.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        tokio::time::timeout(FLUSH_MAX, self.announce_once()).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, "other servers could not be told in time"))
+        })
+    }
+
+    async fn prune(&self) -> Result<()> {
+        let context = OperatorContext::system("forget old epochs of the cache");
+        cache_epochs::prune(CatalogTx::new(&self.0.pool, &context).await?).await
+    }
+
+    /// Keeps the connection to Redis, if there is one to keep.
+    pub(crate) async fn keep_connected(self) {
+        if let Some(remote) = &self.0.remote {
+            remote.redis.clone().keep_connected().await;
+        }
+    }
+}
+
+impl Remote {
+    /// The tenant's id leads, in characters that need no quoting.
+    fn name(&self, key: &CacheKey, digest: &KeyDigest) -> String {
+        let owner = match key.owner() {
+            Owner::Global => "global".to_owned(),
+            Owner::Tenant(tenant) => tenant.to_string(),
+        };
+        format!("{}:{owner}:{}:{}", self.prefix, key.name(), hex(digest))
+    }
+}
+
+impl Ended {
+    fn put(&self, scope: Scope) {
+        lock(&self.waiting).insert(scope);
+        self.due.notify_one();
+    }
+
+    /// Whether it is over and others may not know.
+    fn holds(&self, scope: &Scope) -> bool {
+        lock(&self.waiting).contains(scope) || lock(&self.under_way).contains(scope)
+    }
+
+    fn take(&self) -> Vec<Scope> {
+        let (mut waiting, mut under_way) = (lock(&self.waiting), lock(&self.under_way));
+        // What an announcement that was dropped left.
+        under_way.extend(waiting.drain());
+        under_way.iter().cloned().collect()
+    }
+
+    fn give_back(&self, failed: bool) {
+        let (mut waiting, mut under_way) = (lock(&self.waiting), lock(&self.under_way));
+        match failed {
+            true => waiting.extend(under_way.drain()),
+            false => under_way.clear(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which database this is: so that several may share a Redis, copies of one another too.
+async fn identity(target: &Target) -> Result<String> {
+    let client = pool::connect(target).await?;
+    let row = client
+        .query_one(
+            "SELECT oid::text || ' ' || datname FROM pg_database WHERE datname = current_database()",
+            &[],
+        )
+        .await?;
+    // Not everywhere permitted, and then databases of two servers may look alike: these must not
+    // share a Redis.
+    let server = client
+        .query_one("SELECT system_identifier::text FROM pg_control_system()", &[])
+        .await
+        .map(|row| row.get::<_, String>(0))
+        .unwrap_or_default();
+    Ok(format!("{} {server}", row.get::<_, String>(0)))
+}
+
+/// What values are sealed with: made of the key that contexts are sealed with, which every server
+/// has. In plain mode there is none, and the seal tells of accidents only.
+fn secret(key: Option<&ContextKey>, identity: &str) -> [u8; 32] {
+    let secret = key.map(ContextKey::reveal).unwrap_or_default();
+    let mut hmac =
+        Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
+    hmac.update(b"freehold cache ");
+    hmac.update(identity.as_bytes());
+    hmac.finalize().into_bytes().into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The time, in milliseconds since 1970.
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+/// Anything from 0 to 1. Without random numbers, 0.
+fn chance() -> f64 {
+    f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX)
+}

@@ -1,0 +1,195 @@
+//! What a value is kept under, and whose it is. Pure.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::context::TenantContext;
+use crate::ids::TenantId;
+
+/// Whose a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Owner {
+    Global,
+    Tenant(TenantId),
+}
+
+impl Owner {
+    /// As the catalog and an envelope hold it: nil is nobody's.
+    pub(crate) fn as_uuid(self) -> Uuid {
+        match self {
+            Owner::Global => Uuid::nil(),
+            Owner::Tenant(tenant) => tenant.as_uuid(),
+        }
+    }
+
+    pub(crate) fn from_uuid(id: Uuid) -> Owner {
+        match id.is_nil() {
+            true => Owner::Global,
+            false => Owner::Tenant(TenantId::from(id)),
+        }
+    }
+}
+
+/// What is forgotten together: the values of one name, of a tenant or of nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Scope {
+    pub(crate) owner: Owner,
+    pub(crate) name: String,
+}
+
+impl Scope {
+    pub(crate) fn new(owner: Owner, name: &str) -> Scope {
+        Scope { owner, name: name.to_owned() }
+    }
+}
+
+/// What a value is kept under. One can only be made from a tenant's context or from the word
+/// global, so there is none that names no tenant by mistake.
+///
+/// Parts are kept apart: `a:b` and `c` are not `a` and `b:c`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CacheKey {
+    owner: Owner,
+    actor: Option<(Uuid, &'static str)>,
+    name: &'static str,
+    /// Each after its length.
+    parts: Vec<u8>,
+}
+
+/// A key's fingerprint: SHA-256 over all that it is made of.
+pub(crate) type KeyDigest = [u8; 32];
+
+impl CacheKey {
+    /// For what one actor of a tenant sees: another actor, or the same one with another role, has
+    /// other keys, since a baseline's policies may show them other rows.
+    ///
+    /// The name says what kind of value it is. It is a metric's label, and what
+    /// [`Cache::invalidate`](crate::Cache::invalidate) takes.
+    ///
+    /// # Panics
+    /// If the name is not of `a-z`, `0-9` and `_`, beginning with a letter, 40 at most.
+    pub fn of(context: &TenantContext, name: &'static str) -> CacheKey {
+        check_name(name);
+        let actor = Some((context.actor().id.as_uuid(), context.role().as_str()));
+        CacheKey { owner: Owner::Tenant(context.tenant()), actor, name, parts: Vec::new() }
+    }
+
+    /// For what is of no tenant.
+    ///
+    /// # Panics
+    /// As for [`of`](Self::of).
+    pub fn global(name: &'static str) -> CacheKey {
+        check_name(name);
+        CacheKey { owner: Owner::Global, actor: None, name, parts: Vec::new() }
+    }
+
+    /// For what every member of the tenant sees alike.
+    pub fn for_whole_tenant(mut self) -> CacheKey {
+        self.actor = None;
+        self
+    }
+
+    /// Adds what the value depends on besides.
+    pub fn part(mut self, part: impl AsRef<[u8]>) -> CacheKey {
+        let part = part.as_ref();
+        self.parts.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        self.parts.extend_from_slice(part);
+        self
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn digest(&self) -> KeyDigest {
+        let mut hash = Sha256::new();
+        // Everything of variable length comes after its length, so no two keys read alike.
+        hash.update([u8::from(self.owner != Owner::Global)]);
+        hash.update(self.owner.as_uuid().as_bytes());
+        hash.update([u8::from(self.actor.is_some())]);
+        if let Some((id, role)) = &self.actor {
+            hash.update(id.as_bytes());
+            hash.update([role.len() as u8]);
+            hash.update(role.as_bytes());
+        }
+        hash.update([self.name.len() as u8]);
+        hash.update(self.name.as_bytes());
+        hash.update(&self.parts);
+        hash.finalize().into()
+    }
+}
+
+/// The parts may be a caller's values, which are no log's business.
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CacheKey({:?}, {}, …)", self.owner, self.name)
+    }
+}
+
+fn check_name(name: &str) {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    let fits = (1..=40).contains(&name.len())
+        && name.as_bytes()[0].is_ascii_lowercase()
+        && name.bytes().all(plain);
+    assert!(fits, "a name in the cache has 1 to 40 of a-z, 0-9 and _, not {name:?}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actor::{Actor, Role};
+    use crate::ids::IdentityId;
+
+    fn context(tenant: u128, actor: u128, role: Role) -> TenantContext {
+        let actor = Actor { id: IdentityId::from(Uuid::from_u128(actor)), role };
+        TenantContext::new(TenantId::from(Uuid::from_u128(tenant)), actor)
+    }
+
+    #[test]
+    fn keys_that_differ_in_anything_have_different_digests() {
+        let acme = context(1, 7, Role::Member);
+        let of = |context: &TenantContext| CacheKey::of(context, "data");
+        let keys = [
+            of(&acme),
+            of(&context(2, 7, Role::Member)),
+            of(&context(1, 8, Role::Member)),
+            of(&context(1, 7, Role::Admin)),
+            of(&acme).for_whole_tenant(),
+            CacheKey::of(&acme, "dat"),
+            CacheKey::global("data"),
+            of(&acme).part(""),
+            of(&acme).part("").part(""),
+            of(&acme).part("a:b").part("c"),
+            of(&acme).part("a").part("b:c"),
+            of(&acme).part("a").part("b").part(":c"),
+            of(&acme).part("A:B").part("c"),
+            of(&acme).part("ä:b").part("c"),
+            of(&acme).part("a\u{308}:b").part("c"),
+            CacheKey::global("data").part("a:b").part("c"),
+        ];
+        for (n, one) in keys.iter().enumerate() {
+            for other in &keys[n + 1..] {
+                assert_ne!(one.digest(), other.digest(), "{one:?} {other:?}");
+            }
+            assert_eq!(one.digest(), one.clone().digest());
+        }
+    }
+
+    #[test]
+    fn a_key_shows_no_parts_where_it_is_logged() {
+        let key = CacheKey::global("data").part("secret");
+        assert!(!format!("{key:?}").contains("secret"));
+    }
+
+    #[test]
+    #[should_panic(expected = "a name in the cache")]
+    fn a_name_is_a_plain_word() {
+        let _ = CacheKey::global("Data:x");
+    }
+}

@@ -1,0 +1,156 @@
+//! What this process holds: values, and which epochs are the present ones. What the listener hears
+//! ends up here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::sync::Cache;
+
+use super::envelope::Entry;
+use super::key::{KeyDigest, Owner, Scope};
+use super::stats::Counters;
+use crate::ids::TenantId;
+
+/// Epochs that are remembered; one takes about 200 bytes.
+const EPOCHS_MAX: u64 = 100_000;
+/// After this long one is asked for again, so that the catalog knows that it is in use. The catalog
+/// keeps one for an hour after that (`catalog/cache_epochs.rs`).
+const EPOCH_USED_MAX: Duration = Duration::from_secs(20 * 60);
+/// What an entry takes besides its value.
+const ENTRY_BYTES: u32 = 300;
+
+#[derive(Clone)]
+pub(crate) struct Local(Arc<Inner>);
+
+struct Inner {
+    entries: Cache<KeyDigest, Arc<Entry>>,
+    epochs: Cache<Scope, Epoch>,
+    /// Rises with all that is heard. What was learned while it rose is not kept.
+    generation: AtomicU64,
+    counters: Counters,
+}
+
+/// An epoch, and when it was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Epoch {
+    pub(crate) number: i64,
+    pub(crate) learned_at: Instant,
+}
+
+struct ByEntry;
+
+impl Expiry<KeyDigest, Arc<Entry>> for ByEntry {
+    fn expire_after_create(
+        &self,
+        _: &KeyDigest,
+        entry: &Arc<Entry>,
+        _: Instant,
+    ) -> Option<Duration> {
+        Some(Duration::from_millis(entry.expires_at_ms.saturating_sub(super::now_ms())))
+    }
+
+    fn expire_after_update(
+        &self,
+        key: &KeyDigest,
+        entry: &Arc<Entry>,
+        now: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(key, entry, now)
+    }
+}
+
+impl Local {
+    pub(crate) fn new(bytes_max: u64) -> Local {
+        let weigh = |_: &KeyDigest, entry: &Arc<Entry>| {
+            u32::try_from(entry.value.len()).unwrap_or(u32::MAX).saturating_add(ENTRY_BYTES)
+        };
+        let entries = Cache::builder()
+            .max_capacity(bytes_max)
+            .weigher(weigh)
+            .expire_after(ByEntry)
+            .support_invalidation_closures()
+            .build();
+        let epochs = Cache::builder()
+            .max_capacity(EPOCHS_MAX)
+            .time_to_live(EPOCH_USED_MAX)
+            .support_invalidation_closures()
+            .build();
+        let (generation, counters) = (AtomicU64::new(0), Counters::default());
+        Local(Arc::new(Inner { entries, epochs, generation, counters }))
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// Values and bytes.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.0.entries.run_pending_tasks();
+        (self.0.entries.entry_count(), self.0.entries.weighted_size())
+    }
+
+    pub(super) fn find(&self, digest: &KeyDigest) -> Option<Arc<Entry>> {
+        self.0.entries.get(digest)
+    }
+
+    pub(super) fn keep(&self, entry: Arc<Entry>) {
+        self.0.entries.insert(entry.digest, entry);
+    }
+
+    pub(super) fn remove(&self, digest: &KeyDigest) {
+        self.0.entries.invalidate(digest);
+    }
+
+    pub(super) fn epoch(&self, scope: &Scope) -> Option<Epoch> {
+        self.0.epochs.get(scope)
+    }
+
+    /// To be asked for before an epoch is.
+    pub(super) fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// Takes an epoch for the present one, unless something was heard since `generation`.
+    pub(super) fn learn(&self, scope: &Scope, epoch: Epoch, generation: u64) {
+        self.0.epochs.insert(scope.clone(), epoch);
+        if self.generation() != generation {
+            self.0.epochs.invalidate(scope);
+        }
+    }
+
+    /// The epoch is over.
+    pub(super) fn forget(&self, scope: &Scope) {
+        self.0.generation.fetch_add(1, Ordering::AcqRel);
+        self.0.epochs.invalidate(scope);
+    }
+
+    /// Word of another server: an epoch is over.
+    pub(crate) fn hear(&self, payload: &str) {
+        let scope = payload.split_once(':').and_then(|(owner, name)| {
+            Some(Scope::new(Owner::from_uuid(owner.parse().ok()?), name))
+        });
+        match scope {
+            Some(scope) => self.forget(&scope),
+            None => self.forget_all(),
+        }
+    }
+
+    /// Something may have been missed.
+    pub(crate) fn forget_all(&self) {
+        self.0.generation.fetch_add(1, Ordering::AcqRel);
+        self.0.epochs.invalidate_all();
+    }
+
+    /// Drops what is a tenant's. It is unreachable already when its epochs are over; this is so that
+    /// nothing of it stays in memory.
+    pub(crate) fn evict(&self, tenant: TenantId) {
+        let owner = Owner::Tenant(tenant);
+        self.0.generation.fetch_add(1, Ordering::AcqRel);
+        // These fail only for a cache that was built without leave for them.
+        let _ = self.0.epochs.invalidate_entries_if(move |scope, _| scope.owner == owner);
+        let _ = self.0.entries.invalidate_entries_if(move |_, entry| entry.owner == owner);
+    }
+}

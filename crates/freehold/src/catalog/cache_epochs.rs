@@ -1,0 +1,81 @@
+//! `freehold.cache_epoch`: which state of a tenant's or of everybody's values is the present one.
+
+use uuid::Uuid;
+
+use crate::cache::key::Scope;
+use crate::error::{Error, ErrorKind, Result};
+use crate::tx::CatalogTx;
+
+/// The present epochs of some scopes, in their order. One that has none gets one, and the catalog
+/// knows from then on that it is in use. Combined with what a name depends on besides.
+pub(crate) async fn learn(tx: CatalogTx, scopes: &[Scope]) -> Result<Vec<i64>> {
+    let (tenants, names) = columns(scopes);
+    let rows = tx
+        .query_and_commit(
+            "WITH asked AS (
+               SELECT * FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS a (tenant_id, name, place)
+             ), known AS (
+               SELECT a.place, e.epoch FROM asked a JOIN cache_epoch e USING (tenant_id, name)
+               WHERE e.used_at > now() - interval '10 minutes'
+             ), made AS (
+               INSERT INTO cache_epoch (tenant_id, name)
+               SELECT a.tenant_id, a.name FROM asked a WHERE a.place NOT IN (SELECT place FROM known)
+               ORDER BY a.tenant_id, a.name
+               ON CONFLICT (tenant_id, name) DO UPDATE SET used_at = now()
+               RETURNING tenant_id, name, epoch
+             )
+             SELECT a.place, epoch # coalesce(cache_source(a.name), 0) AS epoch
+             FROM (SELECT place, epoch FROM known
+                   UNION ALL SELECT a.place, m.epoch FROM made m JOIN asked a USING (tenant_id, name)) AS all_of_them
+             JOIN asked a USING (place)
+             ORDER BY place",
+            &[&tenants, &names],
+        )
+        .await?;
+    if rows.len() != scopes.len() {
+        return Err(Error::new(ErrorKind::Internal, "an epoch of the cache is missing"));
+    }
+    Ok(rows.iter().map(|row| row.get("epoch")).collect())
+}
+
+/// Ends the epochs of some scopes. Where nobody has asked the cache of late nothing is written.
+pub(crate) async fn end(tx: CatalogTx, scopes: &[Scope]) -> Result<()> {
+    let (tenants, names) = columns(scopes);
+    // In one order, so that two servers that end the same ones take turns.
+    tx.query_and_commit(
+        "WITH held AS MATERIALIZED (
+           SELECT e.tenant_id, e.name FROM cache_epoch e
+           JOIN unnest($1::uuid[], $2::text[]) AS a (tenant_id, name) USING (tenant_id, name)
+           ORDER BY e.tenant_id, e.name FOR UPDATE OF e
+         )
+         UPDATE cache_epoch e SET epoch = nextval('cache_epoch_seq') FROM held
+         WHERE e.tenant_id = held.tenant_id AND e.name = held.name",
+        &[&tenants, &names],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Ends all epochs of a tenant, whatever the search path is.
+pub(crate) async fn end_all(tx: &mut CatalogTx, tenant: Uuid) -> Result<()> {
+    tx.execute(
+        "UPDATE freehold.cache_epoch SET epoch = nextval('freehold.cache_epoch_seq') WHERE tenant_id = $1",
+        &[&tenant],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Removes what nobody has asked for in an hour: no value is kept that long.
+pub(crate) async fn prune(tx: CatalogTx) -> Result<()> {
+    tx.query_and_commit(
+        "DELETE FROM cache_epoch WHERE used_at < now() - interval '90 minutes'",
+        &[],
+    )
+    .await?;
+    Ok(())
+}
+
+fn columns(scopes: &[Scope]) -> (Vec<Uuid>, Vec<&str>) {
+    scopes.iter().map(|scope| (scope.owner.as_uuid(), scope.name.as_str())).unzip()
+}
