@@ -37,6 +37,7 @@ lend_base() {
   done
   in_store copy --quiet "$container" "$IMAGE/base" / >/dev/null
   in_store config --env "PATH=$(dirname -- "$(command -v cargo)"):/usr/local/bin:/usr/bin:/bin" \
+    --env CARGO_NET_OFFLINE=true --env "CARGO_BUILD_JOBS=${CARGO_BUILD_JOBS:-$(nproc)}" \
     --env "CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}" --env "RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}" "$container"
   in_store commit --quiet --rm "$container" localhost/freehold-build >/dev/null
 }
@@ -52,14 +53,25 @@ build_image() {
   # shellcheck disable=SC2086  # a list of arguments
   timeout "$IMAGE_SECS_MAX" buildah --storage-driver vfs --root "$PWD/$IMAGE/store" --runroot "$PWD/$IMAGE/run" \
     bud --isolation chroot --layers=false --build-arg BUILD_BASE=localhost/freehold-build --build-arg RUN_BASE=scratch \
-    --volume "$PWD/$IMAGE/target:/tmp/target" $lent \
-    --env CARGO_NET_OFFLINE=true --env "CARGO_BUILD_JOBS=${CARGO_BUILD_JOBS:-$(nproc)}" \
-    --file deploy/Containerfile --tag localhost/freehold . >&2
+    --volume "$PWD/$IMAGE/target:/tmp/target" $lent --file deploy/Containerfile --tag localhost/freehold . >&2
+}
+
+# A program that is the image's own, as its user, over its root, which nobody can write to: what a
+# container's runtime does, without one. It keeps its arguments, environment and process id.
+write_runner() {
+  local root=$1
+  cat >"$IMAGE/freehold" <<RUNNER
+#!/bin/sh
+exec unshare --mount sh -c 'mount --bind "\$0" "\$0" && mount -o remount,ro,bind "\$0" && exec chroot --userspec=65532:65532 "\$0" /usr/bin/freehold "\$@"' "$root" "\$@"
+RUNNER
+  chmod +x "$IMAGE/freehold"
 }
 
 image() {
+  local container root size config
   need_cargo
-  need cc buildah
+  need cc postgres buildah
+  [ "$(id -u)" -eq 0 ] || die 'an image is built and tried as root here, by chroot and a mount of its own.'
   say 'fetching what is compiled'
   cargo fetch --locked >&2
   rm -rf "${IMAGE:?}/base"
@@ -67,4 +79,31 @@ image() {
   lend_base
   say 'building the image (the first time takes some minutes)'
   build_image
+
+  container=$(in_store from localhost/freehold)
+  root=$(in_store mount "$container")
+  size=$(du -sb "$root" | cut -f1)
+  config=$(in_store inspect --type image --format '{{.OCIv1.Config.User}} {{.OCIv1.Config.StopSignal}} {{.OCIv1.Config.Entrypoint}} {{.OCIv1.Config.Env}}' localhost/freehold)
+  say "the image: $((size / 1000000)).$((size / 100000 % 10)) MB in $(find "$root" -type f | wc -l) files; $config"
+  [ "$size" -le $((IMAGE_MB_MAX * 1000000)) ] || die "the image is larger than $IMAGE_MB_MAX MB."
+  case $config in '65532:65532 SIGTERM [/usr/bin/freehold] '*) ;; *) die "the image is configured otherwise: $config" ;; esac
+  case $config in *CARGO*) die "the image has the compiler's environment: $config" ;; esac
+  [ -z "$(find "$root" -type f \( -perm -o+w -o -perm -4000 \))" ] || die 'the image has files that anybody may write, or that make anybody root.'
+  python3 - "$root/usr/share/sbom/freehold.cdx.json" <<'PYTHON' || die 'the bill of materials is not whole.'
+import json, re, sys
+bill = json.load(open(sys.argv[1]))
+names = {part["name"] for part in bill["components"]}
+missing = {"axum", "tokio", "rustls", "argon2", "libc6", "ca-certificates"} - names
+bare = [part["name"] for part in bill["components"] if part["purl"].startswith("pkg:cargo/") and part["name"] != "freehold" and "hashes" not in part]
+print(f"» bill of materials: {len(names)} components", file=sys.stderr)
+sys.exit(f"missing {missing}, without a checksum {bare}" if missing or bare else 0)
+PYTHON
+  write_runner "$root"
+  "$IMAGE/freehold" --version
+  say 'trying it with 2,000 tenants'
+  cargo build --workspace --all-features --locked
+  FREEHOLD_START_TENANTS=2000 FREEHOLD_START_READY_MS=${FREEHOLD_START_READY_MS:-1000} FREEHOLD_START_PROGRAM=$PWD/$IMAGE/freehold \
+    in_database debug image cargo test --all-features --locked -p freehold-server --test it -- --exact --nocapture \
+    start::a_server_is_ready_soon_and_small_at_rest
+  in_store rm "$container" >/dev/null
 }

@@ -150,6 +150,7 @@ pub(crate) async fn whole(fleet: &Fleet, tokens: AccessTokens) -> Result<Router>
         max_page_rows: 1000,
         max_batch_operations: 50,
         trust_forwarded_for: false,
+        cors_origins: Vec::new(),
         outage_secs: 1,
         startup_secs: 10,
         drain_secs: 0,

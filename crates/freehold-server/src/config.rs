@@ -395,6 +395,10 @@ pub struct HttpSettings {
     #[arg(long, env, value_name = "TRUST_FORWARDED_FOR", default_value_t = false, action = clap::ArgAction::Set)]
     pub trust_forwarded_for: bool,
 
+    /// Sites whose pages may call the API from a browser, separated by commas: https://app.example.com
+    #[arg(long, env, value_name = "CORS_ORIGINS", value_delimiter = ',', value_parser = parse_origin)]
+    pub cors_origins: Vec<http::HeaderValue>,
+
     /// Seconds that the database may be away before this server says it is not ready; each server adds
     /// up to as many of its own accord, so that not all say so at once
     #[arg(long, env, value_name = "OUTAGE_SECS", default_value_t = 5,
@@ -432,6 +436,21 @@ impl HttpSettings {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// As a browser sends it: scheme, host and perhaps a port, and nothing behind. `*` is none: it would
+/// be every site's.
+fn parse_origin(text: &str) -> Result<http::HeaderValue, String> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.:[]".contains(&byte);
+    match host {
+        Some(host) if !host.is_empty() && host.bytes().all(plain) => {
+            http::HeaderValue::from_str(text).map_err(|error| error.to_string())
+        }
+        _ => Err("an origin is like https://app.example.com, in lower case and without a path"
+            .to_owned()),
     }
 }
 

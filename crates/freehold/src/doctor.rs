@@ -254,6 +254,7 @@ pub(crate) async fn list_critical(app: &Target) -> Result<Vec<String>> {
     for probe in probes().filter(is_critical).filter(|probe| fits || !catalog::is_asked_by(probe)) {
         examination.ask(probe).await?;
     }
+    examination.require_same_catalog().await?;
     let report = examination.end();
     let unknown =
         report.not_checked.iter().map(|missing| format!("{}: {}", missing.code, missing.reason));

@@ -5,6 +5,7 @@ mod analytics;
 mod auth;
 mod batch;
 mod cache;
+mod cors;
 mod data;
 mod error;
 mod health;

@@ -25,6 +25,8 @@ const FINDINGS_AGE_MIN: Duration = Duration::from_secs(5);
 /// The whole fleet is read for it, so a large one is examined less often: for this many times what
 /// the last examination took, its findings stand.
 const FINDINGS_AGE_FACTOR: u32 = 20;
+/// Examples of tables without protection, for the log.
+const UNPROTECTED_MAX: i64 = 5;
 /// Nobody waits for it, but it must end.
 const EXAMINATION_MAX: Duration = Duration::from_secs(300);
 /// A pool without a free connection is busy, not broken. If none has come free for this long, though
@@ -110,6 +112,8 @@ struct Examined {
     at: Instant,
     took: Duration,
     findings: Vec<String>,
+    /// All of it, and not only what is quickly seen.
+    is_whole: bool,
 }
 
 impl Watcher {
@@ -206,12 +210,19 @@ impl Watcher {
             }
         }
         let is_due = self.findings.as_ref().is_none_or(|last| {
+            if !last.is_whole {
+                return true;
+            }
             // What is wrong may have been repaired, so it is looked at again soon.
             let factor = if last.findings.is_empty() { FINDINGS_AGE_FACTOR } else { 0 };
             last.at.elapsed() > FINDINGS_AGE_MIN.max(last.took * factor)
         });
         if is_due && self.examination.is_none() {
-            self.examination = Some(tokio::spawn(examine(self.freehold.clone())));
+            let freehold = self.freehold.clone();
+            self.examination = Some(match &self.findings {
+                None => tokio::spawn(look_quickly(freehold)),
+                Some(_) => tokio::spawn(examine(freehold)),
+            });
         }
     }
 }
@@ -224,12 +235,22 @@ impl Drop for Watcher {
     }
 }
 
+/// Whether every table of the fleet has row-level security and a policy: what a start waits for. It
+/// takes a tenth of a second for 2,000 tenants, and the whole examination, which follows at once, ten
+/// times as long.
+async fn look_quickly(freehold: Freehold) -> Result<Examined, Error> {
+    let began = Instant::now();
+    let tables = freehold.list_unprotected_tables(UNPROTECTED_MAX).await?;
+    let findings = tables.into_iter().map(|table| format!("{table} is not protected")).collect();
+    Ok(Examined { at: Instant::now(), took: began.elapsed(), findings, is_whole: false })
+}
+
 async fn examine(freehold: Freehold) -> Result<Examined, Error> {
     let began = Instant::now();
     let late = || Error::new(ErrorKind::Timeout, "the examination took too long");
     let examined = tokio::time::timeout(EXAMINATION_MAX, freehold.list_critical()).await;
     let findings = examined.map_err(|_| late())??;
-    Ok(Examined { at: Instant::now(), took: began.elapsed(), findings })
+    Ok(Examined { at: Instant::now(), took: began.elapsed(), findings, is_whole: true })
 }
 
 async fn answers(question: impl Future<Output = freehold::Result<()>>) -> bool {

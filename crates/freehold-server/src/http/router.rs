@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use super::openapi::Document;
 use super::state::AppState;
 use super::{
-    analytics, batch, data, error, health, insight, invitations, me, members, metrics, middleware,
-    openapi, sessions, signup, tenants, violations,
+    analytics, batch, cors, data, error, health, insight, invitations, me, members, metrics,
+    middleware, openapi, sessions, signup, tenants, violations,
 };
 
 /// The whole service.
@@ -29,6 +29,7 @@ pub fn router(state: AppState) -> Router {
         .merge(probes().split_for_parts().0)
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), cors::allow))
         .layer(from_fn_with_state(state.clone(), middleware::observe))
         .with_state(state)
 }

@@ -44,6 +44,8 @@ pub(super) struct RequestLimits {
     pub(super) body_bytes_max: usize,
     pub(super) time_max: Duration,
     pub(super) trust_forwarded_for: bool,
+    /// Whose pages may call.
+    pub(super) cors_origins: Vec<http::HeaderValue>,
 }
 
 impl AppState {
@@ -71,6 +73,7 @@ impl AppState {
                 body_bytes_max: settings.max_body_bytes as usize,
                 time_max: Duration::from_millis(settings.request_timeout_ms),
                 trust_forwarded_for: settings.trust_forwarded_for,
+                cors_origins: settings.cors_origins.clone(),
             },
             data_limits: crate::data::Limits {
                 page_rows_max: settings.max_page_rows,

@@ -17,6 +17,8 @@ mod prove;
 mod redis_server;
 mod replicas;
 mod rolling;
+mod shipped;
+mod start;
 mod stopping;
 mod support;
 mod tls;

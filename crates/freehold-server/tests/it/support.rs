@@ -91,6 +91,7 @@ impl Default for Setup {
                 max_page_rows: 100,
                 max_batch_operations: 50,
                 trust_forwarded_for: false,
+                cors_origins: Vec::new(),
                 outage_secs: 1,
                 startup_secs: 10,
                 drain_secs: 0,

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use freehold::testing::{self, TestDatabase};
 use freehold::{ErrorKind, Freehold, OperatorContext, Options};
 use freehold_server::dev::postgres::{self, EmbeddedPostgres};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+};
 
 use crate::process::Folder;
 use crate::support::{admin_url, shop};
@@ -18,6 +20,9 @@ impl Authority {
     fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        // Another name than a host's: OpenSSL takes a certificate that names itself for its own issuer.
+        params.distinguished_name.push(DnType::CommonName, "an authority of a test");
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -29,21 +34,24 @@ impl Authority {
     /// A certificate and its key, for a host.
     fn sign(&self, host: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, host);
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 }
 
 /// A PostgreSQL whose certificate is for `localhost`, and who signed it.
-struct Encrypted {
-    server: EmbeddedPostgres,
-    authority: String,
+pub(crate) struct Encrypted {
+    pub(crate) server: EmbeddedPostgres,
+    /// Files of certificates.
+    pub(crate) authority: String,
     stranger: String,
     _folder: Folder,
 }
 
 impl Encrypted {
-    async fn start() -> Encrypted {
+    /// With further settings.
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Encrypted {
         let folder = Folder::new();
         let dir = folder.path().join("pg");
         let bin = std::env::var_os("FREEHOLD_PG_BIN").map(PathBuf::from);
@@ -60,8 +68,9 @@ impl Encrypted {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
             chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
         }
-        let settings = &[("ssl", "on"), ("fsync", "off")];
-        let options = postgres::Options { settings, ..options };
+        let settings: Vec<_> =
+            settings.iter().copied().chain([("ssl", "on"), ("fsync", "off")]).collect();
+        let options = postgres::Options { settings: &settings, ..options };
         let server = EmbeddedPostgres::start(options, |_| {}).await.unwrap();
         let authority = authority.write(&folder.path().join("ca.pem"));
         let stranger = stranger.write(&folder.path().join("stranger.pem"));
@@ -93,7 +102,7 @@ async fn connect(database: &TestDatabase, host: &str, tls: &str) -> freehold::Re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_to_postgresql_is_checked_as_sslmode_says() {
-    let place = Encrypted::start().await;
+    let place = Encrypted::start(&[]).await;
     let database =
         TestDatabase::create(&place.server.superuser_url("postgres"), &shop()).await.unwrap();
     let (ca, stranger) = (&place.authority, &place.stranger);

@@ -84,11 +84,26 @@ impl<'a> Examination<'a> {
         examination.server_version = text(0).to_owned();
         examination.server_version_num = text(1).parse().unwrap_or_default();
         examination.tenants = text(2).parse().unwrap_or_default();
-        let version =
-            examination.rows("SELECT max(version) FROM freehold.catalog_migration").await?;
-        let version = version.first().and_then(|row| row.get(0)).unwrap_or("0").to_owned();
-        examination.catalog_version = version.parse().unwrap_or_default();
+        examination.catalog_version = examination.read_catalog_version().await?;
         Ok(examination)
+    }
+
+    async fn read_catalog_version(&self) -> Result<i32> {
+        let rows = self.rows("SELECT max(version) FROM freehold.catalog_migration").await?;
+        let version = rows.first().and_then(|row| row.get(0)).unwrap_or("0");
+        Ok(version.parse().unwrap_or_default())
+    }
+
+    /// Refuses findings of a catalog that was brought forward while it was looked at: some are of the
+    /// former one, some of the new.
+    pub(super) async fn require_same_catalog(&self) -> Result<()> {
+        if self.read_catalog_version().await? == self.catalog_version {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Retryable,
+            "the catalog was brought forward during the examination; examine it again",
+        ))
     }
 
     /// Whether the catalog is the one that this build makes.

@@ -185,3 +185,62 @@ async fn what_fails_inside_is_not_told() {
     assert_eq!(answer.json()["detail"], "something failed on our side");
     assert!(!answer.text().contains("invitation"), "{}", answer.text());
 }
+
+#[tokio::test]
+async fn no_answer_runs_anything_in_a_browser() {
+    let service = Service::start(Setup::default()).await;
+    for path in ["/livez", "/v1/me", "/no/such/route", "/openapi.json"] {
+        let answer = service.get(path).send().await;
+        for (header, value) in [
+            ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "no-referrer"),
+            ("x-content-type-options", "nosniff"),
+        ] {
+            assert_eq!(answer.header(header), value, "{path}");
+        }
+        assert_eq!(answer.header("access-control-allow-origin"), "", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_the_sites_that_are_named_may_call_and_others_may_not() {
+    const APP: &str = "https://app.example.com";
+    let mut setup = Setup::default();
+    setup.http.cors_origins = vec![APP.parse().unwrap()];
+    let service = Service::start(setup).await;
+    let acme = service.tenant("acme").await;
+
+    let ask = |origin: &str| {
+        let call = service.call("OPTIONS", "/v1/data/orders").header("origin", origin);
+        call.header("access-control-request-method", "PATCH")
+            .header("access-control-request-headers", "authorization")
+    };
+    let answer = ask(APP).send().await.expect(204);
+    assert_eq!(answer.header("access-control-allow-origin"), APP);
+    assert!(answer.header("access-control-allow-methods").contains("PATCH"));
+    assert!(answer.header("access-control-allow-headers").contains("authorization"));
+    assert_eq!(answer.header("access-control-allow-credentials"), "", "there are no cookies");
+
+    let read = |origin| service.get("/v1/data/orders").by(&acme.owner).header("origin", origin);
+    let answer = read(APP).send().await.expect(200);
+    assert_eq!(answer.header("access-control-allow-origin"), APP);
+    assert!(answer.header("access-control-expose-headers").contains("content-range"));
+    assert_eq!(answer.header("vary"), "origin");
+    // An error is the page's to read, too.
+    let answer = service.get("/v1/me").header("origin", APP).send().await.expect(401);
+    assert_eq!(answer.header("access-control-allow-origin"), APP);
+
+    for stranger in [
+        "https://evil.example",
+        "https://app.example.com.evil.example",
+        "null",
+        "http://app.example.com",
+    ] {
+        let answer = ask(stranger).send().await;
+        assert_eq!(answer.header("access-control-allow-origin"), "", "{stranger}");
+        let answer = read(stranger).send().await.expect(200);
+        assert_eq!(answer.header("access-control-allow-origin"), "", "{stranger}");
+        assert_eq!(answer.header("vary"), "origin", "{stranger}");
+    }
+}

@@ -1,0 +1,161 @@
+//! The configurations in `deploy/` are run as they are, but for ports, paths and the size of memory.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use freehold::testing::{self, PASSWORD, TestDatabase};
+use serde_json::{Value, json};
+
+use crate::process::{Folder, Running, Server, free_port, http, token};
+use crate::support::{connect, project, shop};
+use crate::tls::Encrypted;
+
+fn shipped(name: &str) -> String {
+    std::fs::read_to_string(project().join("deploy").join(name)).unwrap()
+}
+
+/// `name = value` of each line that is no comment.
+fn settings(text: &str) -> Vec<(String, String)> {
+    let lines = text.lines().map(|line| line.split('#').next().unwrap().trim());
+    lines
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.trim().to_owned(), value.trim().trim_matches('\'').to_owned()))
+        .collect()
+}
+
+/// Replaces a part that must be there.
+fn replaced(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from:?} is not in what is shipped");
+    text.replace(from, to)
+}
+
+/// PgBouncer as it is shipped, between a server and this PostgreSQL.
+async fn pool(place: &Encrypted, database: &TestDatabase, folder: &Folder, port: u16) -> Running {
+    let url = database.superuser_url();
+    let (server, name) = url.rsplit_once('@').unwrap().1.split_once('/').unwrap();
+    let server_port = server.rsplit_once(':').unwrap().1;
+    let (users, ca) = (folder.path().join("users.txt"), folder.path().join("ca.pem"));
+    let mut ini = shipped("pgbouncer.ini");
+    for (from, to) in [
+        (
+            "host=postgres port=5432 dbname=freehold",
+            format!("host=localhost port={server_port} dbname={name}"),
+        ),
+        ("listen_addr = 0.0.0.0", "listen_addr = 127.0.0.1".to_owned()),
+        ("listen_port = 6432", format!("listen_port = {port}")),
+        ("/etc/pgbouncer/secret/users.txt", users.display().to_string()),
+        ("/etc/pgbouncer/secret/ca.pem", ca.display().to_string()),
+    ] {
+        ini = replaced(&ini, from, &to);
+    }
+    // As docs/deploy.md says: what PostgreSQL keeps of the password, and not the password.
+    let line = "SELECT format('\"%s\" \"%s\"', rolname, rolpassword) FROM pg_authid WHERE rolname = 'freehold_app'";
+    let line: String = connect(&url).await.query_one(line, &[]).await.unwrap().get(0);
+    assert!(line.contains("SCRAM-SHA-256$") && !line.contains(PASSWORD), "{line}");
+    let authority = std::fs::read_to_string(&place.authority).unwrap();
+    for (path, text) in
+        [(&users, &line), (&ca, &authority), (&folder.path().join("pgbouncer.ini"), &ini)]
+    {
+        std::fs::write(path, text).unwrap();
+        // Whoever PgBouncer runs as must read it.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let known = ["/usr/sbin/pgbouncer", "/usr/local/sbin/pgbouncer", "/opt/homebrew/bin/pgbouncer"];
+    let program = known.into_iter().find(|path| std::path::Path::new(path).exists());
+    let mut command = Command::new(program.unwrap_or("pgbouncer"));
+    use std::os::unix::fs::MetadataExt as _;
+    if std::fs::metadata(folder.path()).unwrap().uid() == 0 {
+        command.args(["-u", "nobody"]);
+    }
+    command.arg(folder.path().join("pgbouncer.ini"));
+    let running = Running::spawn(command);
+    let began = Instant::now();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(began.elapsed() < Duration::from_secs(20), "{}", running.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    running
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_shipped_pgbouncer_and_postgresql_serve() {
+    let mut conf = settings(&shipped("postgresql.conf"));
+    assert!(conf.len() > 30, "{conf:?}");
+    for (name, value) in &mut conf {
+        // A test's machine is smaller.
+        if name == "shared_buffers" {
+            "64MB".clone_into(value);
+        }
+    }
+    let pairs: Vec<_> = conf.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let place = Encrypted::start(&pairs).await;
+    let sql = connect(&place.server.superuser_url("postgres")).await;
+    for (name, value) in &conf {
+        let shown: String =
+            sql.query_one("SELECT current_setting($1)", &[name]).await.unwrap().get(0);
+        assert_eq!(&shown, value, "{name}");
+    }
+    let database =
+        TestDatabase::create(&place.server.superuser_url("postgres"), &shop()).await.unwrap();
+    let (folder, port) = (Folder::new(), free_port());
+    let mut pooler = pool(&place, &database, &folder, port).await;
+
+    let verified = |url: String| {
+        let url = url.replace("@127.0.0.1:", "@localhost:");
+        format!("{url}?sslmode=verify-full&sslrootcert={}", place.authority)
+    };
+    let app =
+        format!("postgres://freehold_app:{PASSWORD}@127.0.0.1:{port}/freehold?sslmode=disable");
+    let (owner, listen, analytics) = (
+        verified(database.owner_url()),
+        verified(database.app_url()),
+        verified(database.analytics_url()),
+    );
+    let through = tokio_postgres::connect(&app, tokio_postgres::NoTls).await;
+    assert!(through.is_ok(), "{}", pooler.said());
+    drop(through);
+    let mut server = Server::start_with(
+        &database,
+        &[
+            ("DATABASE_URL", &app),
+            ("DATABASE_OWNER_URL", &owner),
+            ("DATABASE_LISTEN_URL", &listen),
+            ("DATABASE_ANALYTICS_URL", &analytics),
+        ],
+    );
+    let fleet = database.freehold().await.unwrap();
+    for slug in ["acme", "globex"] {
+        let (tenant, context) = testing::create_tenant(&fleet, slug).await.unwrap();
+        let token = token(context.actor().id.as_uuid(), Some(tenant.id.as_uuid()), "owner");
+        let customer = json!({"email": format!("{slug}@x.example"), "full_name": slug, "city": "B", "country_code": "DE"});
+        for _ in 0..3 {
+            let (status, answer) =
+                http(server.port, "GET", "/v1/data/orders", &token, &Value::Null).unwrap();
+            assert_eq!((status, answer), (200, json!([])));
+        }
+        let (status, answer) =
+            http(server.port, "POST", "/v1/data/customers", &token, &customer).unwrap();
+        assert_eq!(status, 201, "{answer}");
+        let (_, answer) =
+            http(server.port, "GET", "/v1/data/customers?select=full_name", &token, &Value::Null)
+                .unwrap();
+        assert_eq!(answer, json!([{"full_name": slug}]));
+    }
+    // Everything to this PostgreSQL but the test itself is encrypted, and the pooler is in between.
+    let how = "SELECT s.ssl, a.usename::text FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid)
+        WHERE a.datname = $1 AND a.application_name = 'freehold' AND a.pid IN (
+            SELECT pid FROM pg_stat_activity WHERE usename LIKE 'freehold%')";
+    let name = database.superuser_url().rsplit_once('/').unwrap().1.to_owned();
+    fleet.close();
+    drop(fleet);
+    let admin = connect(&place.server.superuser_url("postgres")).await;
+    let rows = admin.query(how, &[&name]).await.unwrap();
+    let encrypted = rows.iter().filter(|row| row.get::<_, bool>(0)).count();
+    assert!(encrypted >= 2, "{encrypted} of {}", rows.len());
+    assert!(!pooler.said().to_lowercase().contains("error"), "{}", pooler.said());
+    server.running.stop();
+    pooler.kill();
+    drop((sql, admin, database));
+    place.server.stop().await.unwrap();
+}
