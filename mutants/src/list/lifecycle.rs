@@ -42,8 +42,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "word-of-tenants-unheard",
         breaks: "a server keeps serving a tenant that was suspended elsewhere",
         file: RESOLVER,
-        from: "            (Some(\"tenant\"), [tenant]) => self.tenants.invalidate(&TenantId::from(*tenant)),",
-        to: "            (Some(\"tenant\"), [_]) => {}",
+        from: "            (Some(\"tenant\"), [tenant]) => {
+                self.tenants.invalidate(&TenantId::from(*tenant));",
+        to: "            (Some(\"tenant\"), [tenant]) => {",
         tests: Server(&[
             "http::auth::a_suspended_tenant_is_refused_on_every_server_within_a_second_and_resumed_is_served",
         ]),
