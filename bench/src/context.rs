@@ -142,8 +142,10 @@ impl Stage {
     async fn warm_up(&self, connections: usize) -> Result<()> {
         for (number, tenant) in self.tenants.iter().enumerate() {
             for text in [&self.unqualified, &tenant.qualified] {
-                // Held at the same time, so that each is another connection.
-                let held = (0..connections).map(|_| self.freehold.begin(&tenant.context));
+                // Held at the same time, so that each is another connection: its home, and others
+                // that it may overflow to. A quarter of them is kept from any one tenant.
+                let share = connections - connections / 4;
+                let held = (0..share).map(|_| self.freehold.begin(&tenant.context));
                 for mut tx in try_join_all(held).await? {
                     expect_page(tx.query(text, &[]).await?.len())?;
                     tx.commit().await?;

@@ -361,7 +361,9 @@ async fn ensure_catalog(client: &Client, seal: SealMode) -> Result<(i32, i32)> {
     for sql in believe.iter().chain(&[COMMON]) {
         client.batch_execute(sql).await?;
     }
-    for (version, name, sql) in CATALOG.iter().filter(|(version, ..)| *version > before) {
+    let rows = client.query("SELECT version FROM freehold.catalog_migration", &[]).await?;
+    let applied: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+    for (version, name, sql) in CATALOG.iter().filter(|(version, ..)| !applied.contains(version)) {
         client.batch_execute(sql).await?;
         client
             .execute(

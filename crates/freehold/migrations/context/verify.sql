@@ -16,9 +16,11 @@ BEGIN
     AND (k.retires_at IS NULL OR k.retires_at OPERATOR(pg_catalog.>) pg_catalog.now());
   IF pg_catalog.encode(pg_catalog.sha256(outer_pad OPERATOR(pg_catalog.||) pg_catalog.sha256(inner_pad OPERATOR(pg_catalog.||) message)), 'hex')
      OPERATOR(pg_catalog.=) pg_catalog.substr(context, 1, 64) THEN
-    -- By the transaction's beginning, which no SQL can change: a long one does not outlive its context.
+    -- It ends by the transaction's beginning, which no SQL can change: a long one does not outlive
+    -- its context. That it was made for seconds is seen by the clock: it may be made in the middle.
     reason := 'expired';
-    IF pg_catalog.substr(context, 75, 10)::float8 OPERATOR(pg_catalog.-) pg_catalog.date_part('epoch', pg_catalog.now()) BETWEEN 0 AND 6 THEN
+    IF pg_catalog.substr(context, 75, 10)::float8 OPERATOR(pg_catalog.>=) pg_catalog.date_part('epoch', pg_catalog.now())
+       AND pg_catalog.substr(context, 75, 10)::float8 OPERATOR(pg_catalog.-) pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.<=) 6::pg_catalog.float8 THEN
       reason := 'made for another session';
       IF pg_catalog.substr(context, 85, 10)::int4 IN (0, pg_catalog.pg_backend_pid()) THEN
         RETURN pg_catalog.substr(context, 95);

@@ -329,6 +329,19 @@ async fn a_transaction_may_last_longer_than_its_seal() {
     tokio::join!(last(&best), last(&portable));
 }
 
+/// As onboarding and migrations do, which wait for locks before they come into a tenant's schema.
+#[tokio::test]
+async fn a_context_may_be_sealed_late_in_a_transaction() {
+    let house = house_sealed(SealMode::Portable).await;
+    let (acme, _) = house.acme_and_globex().await;
+    let attacker = house.attacker().await;
+    attacker.batch_execute("BEGIN; SELECT pg_sleep(2.5)").await.unwrap();
+    let sealed = Forgery::genuine(&house, &attacker, &acme).await.seal(&attacker).await;
+    let notes = format!("{}.notes", acme.tenant().schema());
+    let sql = format!("SELECT freehold.enter('{sealed}'); SELECT * FROM {notes}");
+    assert_eq!(outcome(&attacker, &sql).await, "permitted");
+}
+
 /// What a server shows instead of seals once its session is open.
 const SECRET: &str = "5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2";
 
