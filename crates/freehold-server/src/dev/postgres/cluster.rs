@@ -15,7 +15,7 @@ use super::place::Place;
 
 /// For development: a data folder that survives a kill (fsync stays on), at the price of losing
 /// the last half second of commits when the machine itself dies (synchronous_commit).
-const SETTINGS: [(&str, &str); 12] = [
+const SETTINGS: [(&str, &str); 13] = [
     ("shared_buffers", "128MB"),
     ("synchronous_commit", "off"),
     // A fleet's worth of tables may be locked in one transaction.
@@ -29,6 +29,8 @@ const SETTINGS: [(&str, &str); 12] = [
     ("log_statement", "none"),
     ("log_line_prefix", "%m [%p] %q%u@%d "),
     ("cluster_name", "freehold"),
+    // Whoever is just being let in, and has gone, holds up a DROP DATABASE for as long as this.
+    ("authentication_timeout", "5s"),
 ];
 
 /// After a kill, recovery first makes sure that the data is on disk. File by file this took 3 s of
