@@ -163,7 +163,15 @@ async fn a_refusal_tells_the_caller_nothing_of_what_was_recorded() {
             answer.headers.keys().map(|name| name.as_str().to_owned()).collect();
         headers.sort();
         headers.retain(|name| !["content-length", "www-authenticate"].contains(&name.as_str()));
-        let usual = ["cache-control", "content-type", "x-content-type-options", "x-request-id"];
+        let usual = [
+            "cache-control",
+            "content-security-policy",
+            "content-type",
+            "referrer-policy",
+            "x-content-type-options",
+            "x-frame-options",
+            "x-request-id",
+        ];
         assert_eq!(headers, usual);
     };
     let get = async |path: &str, header: (&str, &str)| {
