@@ -668,7 +668,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Which database this is: so that several may share a Redis, copies of one another too.
 async fn identity(target: &Target) -> Result<String> {
-    let client = pool::connect(target).await?;
+    let client = pool::connect_to_read(target).await?;
     let row = client
         .query_one(
             "SELECT oid::text || ' ' || datname FROM pg_database WHERE datname = current_database()",
@@ -682,6 +682,7 @@ async fn identity(target: &Target) -> Result<String> {
         .await
         .map(|row| row.get::<_, String>(0))
         .unwrap_or_default();
+    client.batch_execute("ROLLBACK").await?;
     Ok(format!("{} {server}", row.get::<_, String>(0)))
 }
 

@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool;
+use crate::pooler;
 use crate::seal::{ContextKey, SealMode};
 use crate::tls::{self, Target};
 
@@ -442,31 +443,49 @@ pub(crate) fn catalog_text() -> String {
 /// taken for true. `setting` is the one that names the target.
 pub(crate) async fn check(target: &Target, setting: &str) -> Result<SealMode> {
     // A connection of its own: a pool's cannot be made before the catalog is there.
-    let client = pool::connect(target).await?;
-    check_app_role(&client, setting).await?;
+    let client = connect_to_check(target, setting).await?;
+    let checked = check_catalog(&client, setting).await;
+    client.batch_execute("ROLLBACK").await?;
+    checked
+}
+
+async fn connect_to_check(target: &Target, setting: &str) -> Result<Client> {
+    pool::connect_to_read(target).await.map_err(|error| match error.database() {
+        Some(db) if db.message().contains("not allowed") => {
+            pooler::refuses_transactions(setting, db.message())
+        }
+        _ => error,
+    })
+}
+
+async fn check_catalog(client: &Client, setting: &str) -> Result<SealMode> {
+    check_app_role(client, setting).await?;
     let catalog = client
         .query_one("SELECT to_regclass('freehold.catalog_migration') IS NOT NULL", &[])
         .await?;
     if !catalog.get::<_, bool>(0) {
         return Err(setup("the catalog is missing in this database: run `freehold init` first"));
     }
-    let version = find_version(&client).await?;
+    let version = find_version(client).await?;
     if version < CATALOG_VERSION {
         return Err(setup(format!(
             "the catalog is at version {version} and this build needs {CATALOG_VERSION}: run `freehold init`"
         )));
     }
-    if version > CATALOG_VERSION && !serves_us(&client, version).await? {
+    if version > CATALOG_VERSION && !serves_us(client, version).await? {
         refuse_newer(version)?;
     }
-    find_seal_mode(&client).await?.ok_or_else(|| {
+    find_seal_mode(client).await?.ok_or_else(|| {
         setup("the catalog does not say how contexts are sealed: run `freehold init`")
     })
 }
 
 /// Whether who a setting connects as is bound by row-level security.
 pub(crate) async fn check_role(target: &Target, setting: &str) -> Result<()> {
-    check_app_role(&pool::connect(target).await?, setting).await
+    let client = connect_to_check(target, setting).await?;
+    let checked = check_app_role(&client, setting).await;
+    client.batch_execute("ROLLBACK").await?;
+    checked
 }
 
 /// Refuses a role that row-level security does not bind, or that could become one.

@@ -675,8 +675,10 @@ impl Freehold {
     /// Tables of tenants that row-level security does not protect, as `schema.table`, at most
     /// `limit`. Reads the whole fleet's entries in PostgreSQL's catalog, so ask now and then.
     pub async fn list_unprotected_tables(&self, limit: i64) -> Result<Vec<String>> {
-        let client = pool::connect(&self.0.app.target()).await?;
-        policy::list_unprotected(&client, limit).await
+        let client = pool::connect_to_read(&self.0.app.target()).await?;
+        let tables = policy::list_unprotected(&client, limit).await;
+        client.batch_execute("ROLLBACK").await?;
+        tables
     }
 
     /// What [`doctor`] finds critical, as far as the app role can see it, a sentence each: the

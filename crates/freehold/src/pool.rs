@@ -387,6 +387,14 @@ pub(crate) async fn connect(target: &Target) -> Result<Client> {
     Ok(client)
 }
 
+/// [`connect`], to read in a transaction: behind a pooler what follows is then one session's, which
+/// knows the statements that the driver has prepared. To be ended by ROLLBACK.
+pub(crate) async fn connect_to_read(target: &Target) -> Result<Client> {
+    let client = connect(target).await?;
+    client.batch_execute("BEGIN READ ONLY").await?;
+    Ok(client)
+}
+
 pub(crate) fn hosts(config: &tokio_postgres::Config) -> String {
     use tokio_postgres::config::Host;
     let ports = config.get_ports();

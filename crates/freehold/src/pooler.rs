@@ -70,8 +70,7 @@ pub(crate) async fn require_apart(target: &Target, setting: &str) -> Result<()> 
             let kept = match kept {
                 // PgBouncer in statement mode knows no transactions.
                 Err(WireError::Database(db)) => {
-                    let what = format!("refuses a transaction ({})", db.message());
-                    return Err(refuse(setting, &what));
+                    return Err(refuses_transactions(setting, db.message()));
                 }
                 kept => kept?,
             };
@@ -97,6 +96,10 @@ pub(crate) async fn require_apart(target: &Target, setting: &str) -> Result<()> 
             "the pooler in front of PostgreSQL gave no connection in time to be tested",
         )),
     }
+}
+
+pub(crate) fn refuses_transactions(setting: &str, message: &str) -> Error {
+    refuse(setting, &format!("refuses a transaction ({message})"))
 }
 
 fn refuse(setting: &str, what: &str) -> Error {
