@@ -154,7 +154,7 @@ impl Replica {
         self.url(&self.from)
     }
 
-    async fn sql(&self, sql: &str) {
+    pub(crate) async fn sql(&self, sql: &str) {
         let client: Client = connect(&self.superuser_url()).await;
         client.batch_execute(sql).await.unwrap();
     }
@@ -173,6 +173,21 @@ impl Replica {
         self.sql("SELECT pg_wal_replay_resume()").await;
     }
 
+    /// How far it has the primary's log.
+    pub(crate) async fn received(&self) -> i64 {
+        let client = connect(&self.superuser_url()).await;
+        let received = "SELECT pg_wal_lsn_diff(greatest(pg_last_wal_receive_lsn(),
+            pg_last_wal_replay_lsn()), '0/0')::int8";
+        client.query_one(received, &[]).await.unwrap().get(0)
+    }
+
+    /// It streams from another from here on.
+    pub(crate) async fn follow(&self, primary: &Replica) {
+        let url = primary.superuser_url();
+        self.sql(&format!("ALTER SYSTEM SET primary_conninfo = '{url}'")).await;
+        self.sql("SELECT pg_reload_conf()").await;
+    }
+
     pub(crate) async fn promote(&self) {
         self.sql("SELECT pg_promote(wait => true, wait_seconds => 60)").await;
     }
@@ -183,6 +198,14 @@ impl Replica {
         if let Some(mut postmaster) = self.postmaster.take() {
             postmaster.wait().unwrap();
         }
+    }
+
+    /// As an operator stops it: sessions are ended, and what is committed is sent to replicas.
+    pub(crate) fn stop(&mut self) {
+        let Some(mut postmaster) = self.postmaster.take() else { return };
+        let pid = postmaster.id().to_string();
+        let _ = Command::new("kill").args(["-INT", &pid]).status();
+        postmaster.wait().unwrap();
     }
 
     /// It holds its connections and says nothing.

@@ -3,7 +3,9 @@
 
 #![allow(clippy::disallowed_methods, reason = "the test server's address comes from ./dev")]
 
+mod balanced;
 mod cache;
+mod chaos;
 mod cli;
 mod cluster;
 mod dev;

@@ -13,7 +13,7 @@ use crate::support::{admin_url, connect, eventually, shop};
 pub(crate) struct PgBouncer {
     child: Child,
     port: u16,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl PgBouncer {
@@ -39,11 +39,16 @@ impl PgBouncer {
         std::fs::write(folder.path().join("pgbouncer.ini"), ini).unwrap();
         // A test's password; whoever PgBouncer runs as must read it.
         std::fs::set_permissions(&users, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let child = PgBouncer::spawn(&folder, port);
+        PgBouncer { child, port, folder }
+    }
+
+    fn spawn(folder: &Folder, port: u16) -> Child {
         let known =
             ["/usr/sbin/pgbouncer", "/usr/local/sbin/pgbouncer", "/opt/homebrew/bin/pgbouncer"];
         let program = known.iter().find(|path| std::path::Path::new(path).exists());
         let mut command = Command::new(program.unwrap_or(&"pgbouncer"));
-        if is_root(&folder) {
+        if is_root(folder) {
             command.args(["-u", "nobody"]);
         }
         let child = command
@@ -58,7 +63,18 @@ impl PgBouncer {
             assert!(began.elapsed() < Duration::from_secs(10), "pgbouncer does not come up");
             std::thread::sleep(Duration::from_millis(20));
         }
-        PgBouncer { child, port, _folder: folder }
+        child
+    }
+
+    /// Ends it at once, wherever it is.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// After a kill, at the same port.
+    pub(crate) fn start_again(&mut self) {
+        self.child = PgBouncer::spawn(&self.folder, self.port);
     }
 
     pub(crate) fn url(&self, database: &TestDatabase) -> String {
@@ -74,8 +90,7 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
@@ -152,6 +167,27 @@ async fn a_pooler_that_breaks_transactions_apart_is_not_served_behind() {
     let refused = behind(&pooler, &database).await.err().expect("it is served behind");
     assert_eq!(refused.kind(), ErrorKind::Setup, "{refused}");
     assert!(refused.to_string().contains("pool_mode = transaction"), "{refused}");
+}
+
+/// One that goes round among its sessions gives each transaction another, which knows nothing of
+/// what the one before had prepared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_starts_behind_a_pooler_of_many_sessions() {
+    let database = database().await;
+    let settings = "pool_mode = transaction\ndefault_pool_size = 8\nserver_round_robin = 1";
+    let pooler = PgBouncer::start(&database, settings);
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        let other = connect(&pooler.url(&database)).await;
+        other.batch_execute("BEGIN").await.unwrap();
+        others.push(other);
+    }
+    for other in &others {
+        other.batch_execute("ROLLBACK").await.unwrap();
+    }
+    for _ in 0..4 {
+        behind(&pooler, &database).await.unwrap().close();
+    }
 }
 
 /// Nothing can be listened for there, so what is known must not be believed for long.

@@ -3,9 +3,6 @@
 //!
 //! `./dev rolling` makes more requests, and may begin with the program of a former release.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -13,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use freehold::testing::{self, TestDatabase};
 use freehold::{CATALOG_VERSION, MigrateOptions, SealMode};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::process::{Folder, Running, Server, free_port, http, token};
-use crate::support::{admin_url, connect, project, shop, shop_and};
+use crate::balanced::{Client, balance, wait_until_ready};
+use crate::process::{Folder, Server, free_port, token};
+use crate::support::{admin_url, connect, shop, shop_and};
 
-const SOON: Duration = Duration::from_secs(60);
 const CLIENTS: usize = 8;
 const TENANTS: usize = 4;
 /// Requests before the first step, and after each.
@@ -26,49 +23,6 @@ const PAUSE: u64 = 100;
 
 fn requests_min() -> u64 {
     std::env::var("FREEHOLD_ROLLING_REQUESTS").map_or(3000, |n| n.parse().unwrap())
-}
-
-/// A client that keeps its connection, as browsers and services do.
-struct Client {
-    port: u16,
-    token: String,
-    stream: Option<BufReader<TcpStream>>,
-}
-
-impl Client {
-    /// An answer's status and body. Connecting anew is only for whom the answer before told to.
-    fn ask(&mut self, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect(("127.0.0.1", self.port))?;
-                stream.set_read_timeout(Some(SOON))?;
-                BufReader::new(stream)
-            }
-        };
-        let (token, length) = (&self.token, body.len());
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
-             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
-        stream.get_mut().write_all(request.as_bytes())?;
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if stream.read_line(&mut head)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        let head = head.to_lowercase();
-        let length = head.split_once("content-length: ").map_or("0", |(_, rest)| rest);
-        let length = length.split("\r\n").next().unwrap().parse().unwrap();
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body)?;
-        if !head.contains("connection: close") {
-            self.stream = Some(stream);
-        }
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Ok((status, String::from_utf8(body).unwrap()))
-    }
 }
 
 /// What all clients did together.
@@ -100,7 +54,7 @@ impl Tally {
                 2 => ("GET", "/v1/me".to_owned(), String::new(), 200),
                 _ => ("GET", "/v1/data/customers?limit=20".to_owned(), String::new(), 200),
             };
-            match client.ask(method, &path, &body) {
+            match client.ask(method, &path, "", &body) {
                 Ok((status, _)) if status == good => {
                     self.created.fetch_add(u64::from(method == "POST"), Ordering::Relaxed);
                 }
@@ -120,58 +74,6 @@ impl Tally {
             thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-/// A balancer of connections, such as a Service of Kubernetes: a client stays with its server until
-/// that asks it to connect anew.
-const LAYER_4: &str = "
-frontend layer4
-    mode tcp
-    bind 127.0.0.1:8004
-    default_backend layer4
-backend layer4
-    mode tcp
-    balance roundrobin
-    option httpchk
-    http-check send meth GET uri /readyz
-    http-check expect status 200
-    default-server check inter 500ms fall 2 rise 2
-    server one 127.0.0.1:8081
-    server two 127.0.0.1:8082
-";
-
-/// HAProxy with the shipped configuration, on ports of this test's own, and the other balancer.
-fn balance(folder: &Folder, fronts: [u16; 2], servers: [u16; 2]) -> Running {
-    let shipped = std::fs::read_to_string(project().join("deploy/haproxy.cfg")).unwrap();
-    let mut settings = shipped + LAYER_4;
-    for (written, port) in
-        [(8000, fronts[0]), (8004, fronts[1]), (8081, servers[0]), (8082, servers[1])]
-    {
-        let written = format!("127.0.0.1:{written}");
-        assert!(settings.contains(&written), "{written} is not in deploy/haproxy.cfg");
-        settings = settings.replace(&written, &format!("127.0.0.1:{port}"));
-    }
-    let file = folder.path().join("haproxy.cfg");
-    std::fs::write(&file, settings).unwrap();
-    let program = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy", "/opt/homebrew/bin/haproxy"];
-    let program = program.into_iter().find(|path| std::path::Path::new(path).exists());
-    let mut command = Command::new(program.unwrap_or("haproxy"));
-    command.arg("-db").arg("-f").arg(file);
-    let haproxy = Running::spawn(command);
-    fronts.into_iter().for_each(wait_until_ready);
-    haproxy
-}
-
-fn wait_until_ready(port: u16) {
-    let began = Instant::now();
-    let mut answer = http(port, "GET", "/readyz", "", &Value::Null);
-    while !answer.as_ref().is_ok_and(|(status, _)| *status == 200) {
-        assert!(began.elapsed() < SOON, "the server at {port} is not ready: {answer:?}");
-        thread::sleep(Duration::from_millis(20));
-        answer = http(port, "GET", "/readyz", "", &Value::Null);
-    }
-    // Two checks, until HAProxy knows it too.
-    thread::sleep(Duration::from_millis(1500));
 }
 
 /// What the next release's `freehold init` does: the same as this one's, and something more.
@@ -215,7 +117,7 @@ async fn a_rolling_upgrade_under_load_drops_no_request() {
         let _over = Over(&tally);
         for number in 0..CLIENTS {
             let token = tokens[number % TENANTS].clone();
-            let client = Client { port: fronts[number / TENANTS % 2], token, stream: None };
+            let client = Client::new(fronts[number / TENANTS % 2], token);
             let tally = &tally;
             scope.spawn(move || tally.load(client, number));
         }
@@ -260,8 +162,9 @@ async fn a_rolling_upgrade_under_load_drops_no_request() {
     for (schema, token) in schemas.iter().zip(&tokens) {
         let rows = format!("SELECT count(*) FROM {schema}.customers");
         found += sql.query_one(&rows, &[]).await.unwrap().get::<_, i64>(0);
-        let mut client = Client { port: fronts[0], token: token.clone(), stream: None };
-        let answer = client.ask("GET", "/v1/data/customers?select=newsletter&limit=1", "").unwrap();
+        let mut client = Client::new(fronts[0], token.clone());
+        let answer =
+            client.ask("GET", "/v1/data/customers?select=newsletter&limit=1", "", "").unwrap();
         assert_eq!(answer, (200, r#"[{"newsletter":false}]"#.to_owned()));
     }
     assert_eq!(u64::try_from(found).unwrap(), created, "rows that were acknowledged are not there");

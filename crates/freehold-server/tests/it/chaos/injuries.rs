@@ -1,0 +1,241 @@
+//! What is done to the house, each with its repair.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use super::house::House;
+use super::report::Bound;
+use crate::support::connect;
+
+/// How long something is gone, held or taken before it is made good.
+const AWAY: Duration = Duration::from_secs(3);
+/// As the issue of it is judged: a primary that is replaced takes writes again.
+const FAILOVER_MAX: Duration = Duration::from_secs(5);
+/// Longer than a request may take, and time for a server that is busy with other things.
+const RECOVERY_MAX: Duration = Duration::from_secs(30);
+/// Less than tokens are good for, as set here.
+const CLOCK_SECONDS: i64 = 240;
+const SLOW_CLIENTS: usize = 150;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Injury {
+    ServerKilled,
+    PoolerKilled,
+    ReplicaKilled,
+    ReplicaFrozen,
+    RedisKilled,
+    RedisFrozen,
+    PrimaryRestarted,
+    PrimaryKilled,
+    Failover,
+    Stall,
+    Exhaustion,
+    SlowClients,
+    ClockAhead,
+    ClockBehind,
+}
+
+use Injury::{
+    ClockAhead, ClockBehind, Exhaustion, Failover, PoolerKilled, PrimaryKilled, PrimaryRestarted,
+    RedisFrozen, RedisKilled, ReplicaFrozen, ReplicaKilled, ServerKilled, SlowClients, Stall,
+};
+
+impl Injury {
+    pub(super) const ALL: [Injury; 14] = [
+        ServerKilled,
+        ReplicaKilled,
+        ReplicaFrozen,
+        RedisKilled,
+        RedisFrozen,
+        PoolerKilled,
+        Stall,
+        Exhaustion,
+        SlowClients,
+        ClockAhead,
+        ClockBehind,
+        PrimaryRestarted,
+        PrimaryKilled,
+        Failover,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            ServerKilled => "a server killed (-9), started again after 3 s",
+            ReplicaKilled => "a replica killed (-9), started again after 3 s",
+            ReplicaFrozen => "a replica frozen for 3 s",
+            RedisKilled => "Redis killed (-9), started again after 3 s",
+            RedisFrozen => "Redis frozen for 3 s",
+            PoolerKilled => "PgBouncer killed (-9), started again at once",
+            Stall => "the wire between PgBouncer and the primary stalled for 3 s",
+            Exhaustion => "every connection of the primary taken by another, ours ended, for 3 s",
+            SlowClients => "300 clients that never finish their requests, for 3 s",
+            ClockAhead => "the clock of a server 4 min ahead for 3 s, and put back",
+            ClockBehind => "the clock of a server 4 min behind for 3 s, and put forward",
+            PrimaryRestarted => "the primary restarted",
+            PrimaryKilled => "the primary killed (-9), started again at once",
+            Failover => "the primary killed (-9) for good, a replica promoted after 3 s",
+        }
+    }
+
+    pub(super) fn bound(self) -> Bound {
+        let failed_max = match self {
+            ReplicaKilled | ReplicaFrozen | RedisKilled | RedisFrozen | SlowClients
+            | ClockAhead => Some(0),
+            // A server that is behind takes tokens for not good yet, as it should.
+            _ => None,
+        };
+        let first_write_max = if self == Failover { FAILOVER_MAX } else { RECOVERY_MAX };
+        Bound { failed_max, first_write_max }
+    }
+
+    /// Why it cannot be inflicted here.
+    pub(super) fn impossible(self, house: &House) -> Option<String> {
+        let no_clock = matches!(self, ClockAhead | ClockBehind) && house.lines.clock.is_none();
+        no_clock.then(|| format!("{}: libfaketime is not installed", self.name()))
+    }
+
+    /// Injures the house and repairs it. The moment from which it should be well again: for what
+    /// comes up by itself when its program starts, the start.
+    pub(super) async fn inflict(self, house: &mut House) -> Instant {
+        match self {
+            ServerKilled => {
+                let port = house.servers[0].port;
+                house.servers[0].running.kill();
+                tokio::time::sleep(AWAY).await;
+                let repaired = Instant::now();
+                house.servers[0] = house.lines.server(0, port).await;
+                repaired
+            }
+            PoolerKilled => {
+                house.lines.pooler.kill();
+                let repaired = Instant::now();
+                tokio::task::block_in_place(|| house.lines.pooler.start_again());
+                repaired
+            }
+            ReplicaKilled => {
+                house.replicas[0].kill();
+                tokio::time::sleep(AWAY).await;
+                let repaired = Instant::now();
+                house.replicas[0].start().await;
+                repaired
+            }
+            ReplicaFrozen => {
+                house.replicas[0].freeze();
+                tokio::time::sleep(AWAY).await;
+                house.replicas[0].thaw();
+                Instant::now()
+            }
+            RedisKilled => {
+                house.lines.redis.kill();
+                tokio::time::sleep(AWAY).await;
+                let repaired = Instant::now();
+                house.lines.redis.start_again().await;
+                repaired
+            }
+            RedisFrozen => {
+                house.lines.redis.stop();
+                tokio::time::sleep(AWAY).await;
+                house.lines.redis.go_on();
+                Instant::now()
+            }
+            PrimaryRestarted => {
+                house.primary.stop();
+                let repaired = Instant::now();
+                house.primary.start().await;
+                repaired
+            }
+            PrimaryKilled => {
+                house.primary.kill();
+                let repaired = Instant::now();
+                house.primary.start().await;
+                repaired
+            }
+            Failover => {
+                house.primary.kill();
+                tokio::time::sleep(AWAY).await;
+                let repaired = Instant::now();
+                house.promote().await;
+                repaired
+            }
+            Stall => {
+                house.lines.to_primary.stall();
+                tokio::time::sleep(AWAY).await;
+                house.lines.to_primary.flow();
+                Instant::now()
+            }
+            ClockAhead => put_clock(house, CLOCK_SECONDS).await,
+            ClockBehind => put_clock(house, -CLOCK_SECONDS).await,
+            Exhaustion => take_every_connection(house).await,
+            SlowClients => {
+                let ports = [house.servers[0].port, house.front];
+                let token = house.residents[0].token();
+                tokio::task::block_in_place(|| stay_half_said(ports, &token));
+                Instant::now()
+            }
+        }
+    }
+
+    /// What is left to do once all are served again.
+    pub(super) async fn clear_up(self, house: &mut House) {
+        if self == Failover {
+            house.fill_up().await;
+        }
+    }
+}
+
+async fn put_clock(house: &House, seconds: i64) -> Instant {
+    let clock = house.lines.clock.as_ref().expect("it is not done without");
+    clock.put(seconds);
+    // The library looks each second.
+    tokio::time::sleep(AWAY + Duration::from_secs(1)).await;
+    clock.put(0);
+    Instant::now()
+}
+
+/// Takes what is free, ends the sessions of the servers, and takes what they leave, again and again.
+async fn take_every_connection(house: &House) -> Instant {
+    const OTHERS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE usename = 'freehold_app' AND application_name <> 'hog'";
+    let superuser = connect(&house.lines.superuser_url()).await;
+    let url = format!("{}?application_name=hog", house.lines.app_url());
+    let (mut taken, began) = (Vec::new(), Instant::now());
+    while began.elapsed() < AWAY {
+        while let Ok((client, connection)) =
+            tokio_postgres::connect(&url, tokio_postgres::NoTls).await
+        {
+            tokio::spawn(connection);
+            taken.push(client);
+        }
+        superuser.query(OTHERS, &[]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(taken.len() > 20, "only {} connections were taken", taken.len());
+    Instant::now()
+}
+
+/// Heads and bodies that go on, byte by byte, and never end.
+fn stay_half_said(ports: [u16; 2], token: &str) {
+    let head = "GET /v1/me HTTP/1.1\r\nHost: x\r\nX-Slow: ".to_owned();
+    let body = format!(
+        "POST /v1/data/customers HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n{{\"email\": \""
+    );
+    let mut streams = Vec::new();
+    for port in ports {
+        for n in 0..SLOW_CLIENTS {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let text = if n % 2 == 0 { &head } else { &body };
+            stream.write_all(text.as_bytes()).unwrap();
+            streams.push(stream);
+        }
+    }
+    let began = Instant::now();
+    while began.elapsed() < AWAY {
+        for stream in &mut streams {
+            // Whoever is tired of it may hang up.
+            let _ = stream.write_all(b"a");
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
