@@ -115,9 +115,27 @@ impl Watched {
         Watched { running, port, acme, owner, database }
     }
 
-    fn read_orders(&self) -> u16 {
+    /// How a request for a table is answered.
+    fn read(&self, table: &str) -> u16 {
         let token = token(self.owner, Some(self.acme.tenant().as_uuid()), "owner");
-        http(self.port, "GET", "/v1/data/orders", &token, &Value::Null).unwrap().0
+        let path = format!("/v1/data/{table}");
+        http(self.port, "GET", &path, &token, &Value::Null).unwrap().0
+    }
+
+    /// Has the policy of customers ask for a context that PostgreSQL refuses, as a mistake in it
+    /// would. A policy is asked when a row is come to: a table without rows refuses nobody.
+    async fn mislead(&self) {
+        let sql = connect(&self.database.superuser_url()).await;
+        let schema = self.acme.tenant().schema();
+        sql.batch_execute(&format!(
+            "CREATE FUNCTION public.refuse() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+             BEGIN
+               RAISE EXCEPTION 'freehold: tenant context refused' USING ERRCODE = '42501';
+             END $$;
+             ALTER POLICY tenant_isolation ON {schema}.customers USING ((SELECT public.refuse()))"
+        ))
+        .await
+        .unwrap();
     }
 
     async fn grow(&self, rows: u32) {
@@ -159,7 +177,7 @@ async fn each_metric_of_the_rules_and_the_dashboard_is_one_that_a_server_has() {
     assert!(wanted.len() > 25, "{wanted:?}");
     let mut missing = Vec::new();
     eventually("all are there", LATE, async || {
-        assert_eq!(watched.read_orders(), 200);
+        assert_eq!(watched.read("orders"), 200);
         let there = metrics_of(watched.port);
         let sample = |name: &str| {
             there.lines().any(|line| {
@@ -245,13 +263,13 @@ impl Prometheus {
 }
 
 #[tokio::test]
-async fn a_real_prometheus_sees_a_tenant_grow_and_its_alert_fires() {
+async fn a_real_prometheus_sees_growth_and_a_violation_and_their_alerts_fire() {
     let watched = Watched::start().await;
     let folder = Folder::new();
     let prometheus = Prometheus::start(folder.path(), watched.port);
     let tenant = watched.acme.tenant().to_string();
     eventually("Prometheus has seen the server", LATE, async || {
-        assert_eq!(watched.read_orders(), 200);
+        assert_eq!(watched.read("orders"), 200);
         prometheus.knows("freehold_tenant_growth_bytes_per_day")
             && prometheus.knows("freehold_isolation_violations_total")
     })
@@ -268,6 +286,15 @@ async fn a_real_prometheus_sees_a_tenant_grow_and_its_alert_fires() {
         }
         let alert = prometheus.firing("FreeholdTenantGrowsFast");
         alert.is_some_and(|labels| labels["tenant"] == tenant.as_str())
+    })
+    .await;
+
+    watched.mislead().await;
+    assert_eq!(watched.read("customers"), 403);
+    let counted = "freehold_isolation_violations_total{kind=\"context_refused\"} 1";
+    assert!(metrics_of(watched.port).lines().any(|line| line == counted));
+    eventually("the violation alert fires", LATE, async || {
+        prometheus.firing("FreeholdContextRefused").is_some()
     })
     .await;
 
