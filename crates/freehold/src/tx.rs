@@ -147,8 +147,10 @@ impl TenantTx {
     /// assert_eq!(answers[1].affected, 1);
     /// assert_eq!(answers[2].rows[0].get::<_, i64>(0), 2);
     ///
-    /// let twice = [(insert, [&"buy eggs" as _].as_slice()), (insert, &[&"buy milk"])];
-    /// let refused = freehold.pipeline(&context, &twice).await.unwrap_err();
+    /// let refused = freehold
+    ///     .pipeline(&context, &[(insert, &[&"buy eggs"]), (insert, &[&"buy milk"])])
+    ///     .await
+    ///     .unwrap_err();
     /// assert_eq!(refused.at(), Some(1));
     /// # Ok(())
     /// # }
