@@ -10,6 +10,7 @@ use freehold::doctor::{DoctorOptions, examine};
 use freehold::tokio_postgres::Client;
 use freehold::{Freehold, Options, TenantId};
 
+use crate::doctor::lines;
 use crate::support::{House, connect, house, operator, outcome};
 use Attack::{Allowed, Refused};
 use Seen::{Doctor, Readiness, Start};
@@ -233,7 +234,7 @@ async fn attempt(house: &House, attacker: &Client, tenant: TenantId, sql: &str) 
 
 async fn first_to_see(house: &House) -> Seen {
     let report = examine(&house.database.options(), &DoctorOptions::default()).await.unwrap();
-    if report.findings.is_empty() {
+    if lines(&report).is_empty() {
         return Seen::Nobody;
     }
     // A new server, and the one that runs.

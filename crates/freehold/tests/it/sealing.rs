@@ -277,7 +277,7 @@ async fn nobody_but_the_owner_reads_a_key_and_nothing_shows_one() {
         let row = superuser
             .query_one(
                 "SELECT (SELECT count(*) FROM pg_stats WHERE tablename = 'seal_key' AND attname LIKE '%pad'),
-                        (SELECT count(*) FROM pg_stat_activity WHERE usename = 'freehold_app' AND query ~ '[0-9a-f]{64}')",
+                        (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'freehold_app' AND query ~ '[0-9a-f]{64}')",
                 &[],
             )
             .await
@@ -420,7 +420,7 @@ async fn sql_in_a_transaction_sees_nothing_of_the_session() {
     for sql in [
         "SELECT setting FROM pg_settings WHERE concat(setting, reset_val, boot_val) LIKE '%session\\_%'",
         "SELECT current_setting('backtrace_functions') WHERE current_setting('backtrace_functions') NOT LIKE 'tenant\\_%'",
-        "SELECT query FROM pg_stat_activity WHERE query ~ '[0-9a-f]{64}'",
+        "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND query ~ '[0-9a-f]{64}'",
         "SELECT statement FROM pg_cursors WHERE statement ~ '[0-9a-f]{64}'",
     ] {
         let rows = house.freehold.query(&acme, sql, &[]).await.unwrap();

@@ -22,11 +22,13 @@ pub(super) async fn examine_all(database: &TestDatabase) -> DoctorReport {
     examine(&database.options(), &doctor).await.unwrap()
 }
 
-/// What was found, a line each, for comparison and for reading.
-pub(super) fn lines(report: &DoctorReport) -> Vec<String> {
+/// What was found, a line each, for comparison and for reading. Roles belong to the whole server, so
+/// those that `mutants` makes for a moment are passed over.
+pub(crate) fn lines(report: &DoctorReport) -> Vec<String> {
     let found = report.findings.iter().flat_map(|finding| {
         let code = finding.check.code;
-        finding.examples.iter().map(move |e| format!("{code} {}: {}", e.object, e.detail))
+        let examples = finding.examples.iter().filter(|e| !e.object.starts_with("mutant_"));
+        examples.map(move |e| format!("{code} {}: {}", e.object, e.detail))
     });
     let missing =
         report.not_checked.iter().map(|m| format!("{} not checked: {}", m.code, m.reason));
