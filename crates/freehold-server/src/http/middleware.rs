@@ -109,7 +109,7 @@ fn request_id(request: &Request) -> HeaderValue {
 
 /// Bounds how many requests are served at a time, and how long each may take. One that takes
 /// longer is dropped where it stands; its transaction is rolled back and its query cancelled.
-pub(super) async fn bound(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let Ok(_place) = state.places().try_acquire() else {
         metrics::counter!("freehold_http_refused_total").increment(1);
         return Problem::new(
@@ -120,8 +120,9 @@ pub(super) async fn bound(State(state): State<AppState>, request: Request, next:
         .retry_after(1)
         .into_response();
     };
-    match tokio::time::timeout(state.limits().time_max, next.run(request)).await {
-        Ok(response) => response,
+    let work = catch_panic(next.run(request));
+    match tokio::time::timeout(state.limits().time_max, work).await {
+        Ok(response) => speak_problem(response).await,
         Err(_) => Problem::new(
             StatusCode::GATEWAY_TIMEOUT,
             "timeout",
@@ -132,8 +133,7 @@ pub(super) async fn bound(State(state): State<AppState>, request: Request, next:
 }
 
 /// Turns the framework's own refusals, of a path or query that does not parse, into problems.
-pub(super) async fn speak_problem(request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+async fn speak_problem(response: Response) -> Response {
     let status = response.status();
     let plain = response
         .headers()
@@ -150,8 +150,8 @@ pub(super) async fn speak_problem(request: Request, next: Next) -> Response {
 }
 
 /// A panic in a handler is that request's misfortune alone.
-pub(super) async fn catch_panic(request: Request, next: Next) -> Response {
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+async fn catch_panic(work: impl Future<Output = Response>) -> Response {
+    match AssertUnwindSafe(work).catch_unwind().await {
         Ok(response) => response,
         Err(_) => {
             tracing::error!("a handler panicked; its message is above");

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,20 +18,21 @@ use super::{
 pub fn router(state: AppState) -> Router {
     let body_bytes_max = state.limits().body_bytes_max;
     let (api, _) = api().split_for_parts();
-    api
+    let guarded = api
         // From the outside in: every answer gets an id, headers and a line in the log; then the
-        // request is bounded; a panic answers like any other fault.
+        // request is bounded, and a panic answers like any other fault. Few layers, since each
+        // costs every request a microsecond.
         .layer(DefaultBodyLimit::max(body_bytes_max))
-        .layer(from_fn(middleware::speak_problem))
-        .layer(from_fn(middleware::catch_panic))
-        .layer(from_fn_with_state(state.clone(), middleware::bound))
+        .layer(from_fn_with_state(state.clone(), middleware::guard))
         // Probes and metrics must answer when everything else is busy.
         .merge(probes().split_for_parts().0)
         .fallback(error::no_such_route)
-        .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(from_fn_with_state(state.clone(), cors::allow))
-        .layer(from_fn_with_state(state.clone(), middleware::observe))
-        .with_state(state)
+        .method_not_allowed_fallback(error::method_not_allowed);
+    let open = match state.limits().cors_origins.is_empty() {
+        true => guarded,
+        false => guarded.layer(from_fn_with_state(state.clone(), cors::allow)),
+    };
+    open.layer(from_fn_with_state(state.clone(), middleware::observe)).with_state(state)
 }
 
 fn api() -> OpenApiRouter<AppState> {
