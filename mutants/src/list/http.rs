@@ -77,8 +77,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "requests-without-bound",
         breaks: "a request may take any time",
         file: MIDDLEWARE,
-        from: "    match tokio::time::timeout(state.limits().time_max, next.run(request)).await {",
-        to: "    match tokio::time::timeout(state.limits().time_max * 1000, next.run(request)).await {",
+        from: "    match tokio::time::timeout(state.limits().time_max, work).await {",
+        to: "    match tokio::time::timeout(state.limits().time_max * 1000, work).await {",
         tests: Server(&[
             "http::middleware::a_request_that_takes_too_long_is_stopped_and_so_is_its_query",
         ]),
