@@ -14,6 +14,7 @@ mod prove;
 mod scratch;
 mod serve;
 mod tenant;
+mod top;
 mod violations;
 
 use std::process::ExitCode;
@@ -62,6 +63,8 @@ enum Command {
     /// What tenants do to the database
     #[command(subcommand)]
     Insight(insight::InsightCommand),
+    /// Watch which tenants are busiest, until Ctrl-C
+    Top(top::TopArgs),
     /// Bring the template and every tenant to the newest migration
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
             Command::Key(command) => key::run(command).await,
             Command::Violations(command) => violations::run(command).await,
             Command::Insight(command) => insight::run(command).await,
+            Command::Top(args) => top::run(args).await,
             Command::Migrate(command) => migrate::run(command).await,
             Command::Doctor(args) => doctor::run(args).await,
             Command::Analytics(command) => analytics::run(command).await,

@@ -9,7 +9,7 @@ use freehold::testing::{self, PASSWORD, TestDatabase};
 use freehold_server::dev::postgres::{EmbeddedPostgres, Options};
 use serde_json::{Value, json};
 
-use crate::process::{Env, Folder, Ran, Server, env_of, freehold, http, token, with};
+use crate::process::{Env, Folder, Ran, Running, Server, env_of, freehold, http, token, with};
 use crate::support::{admin_url, connect, eventually, project, shop, slow_shop, text};
 
 const COMMANDS: &[&[&str]] = &[
@@ -34,6 +34,7 @@ const COMMANDS: &[&[&str]] = &[
     &["insight", "tenants"],
     &["insight", "tenant"],
     &["insight", "sizes"],
+    &["top"],
     &["migrate", "up"],
     &["migrate", "status"],
     &["doctor"],
@@ -311,6 +312,69 @@ async fn a_server_that_is_told_to_stop_writes_down_the_violations_it_saw() {
     let ran = list(&["--tenant", "nobody"]).ended(1);
     assert!(ran.stderr().contains("there is no such tenant"), "{}", ran.stderr());
     list(&["--kind", "other"]).ended(2);
+}
+
+#[tokio::test]
+async fn top_shows_the_busiest_tenants_as_a_table_as_json_and_live_on_a_terminal() {
+    let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();
+    let fleet = database.freehold().await.unwrap();
+    let server = Server::start(&database);
+    let mut tokens = Vec::new();
+    for slug in ["acme", "globex"] {
+        let (tenant, context) = testing::create_tenant(&fleet, slug).await.unwrap();
+        tokens.push(token(context.actor().id.as_uuid(), Some(tenant.id.as_uuid()), "owner"));
+    }
+    let (app, owner) = (database.app_url(), database.owner_url());
+    let env = env_of(&app, &owner);
+    let load = || {
+        for (token, times) in tokens.iter().zip([30, 1]) {
+            for _ in 0..times {
+                let answer = http(server.port, "GET", "/v1/data/orders", token, &Value::Null);
+                assert_eq!(answer.unwrap().0, 200);
+            }
+        }
+    };
+    let mut seen = Value::Null;
+    eventually("both are seen, acme first", Duration::from_secs(120), async || {
+        load();
+        seen = freehold(&["top", "--json"], &env).ended(0).json();
+        seen.as_array().unwrap().len() == 2 && seen[0]["slug"] == "acme"
+    })
+    .await;
+    let number = |of: usize, name: &str| seen[of][name].as_f64().unwrap();
+    assert!(number(0, "queries_per_second") > number(1, "queries_per_second"), "{seen}");
+    let shares = number(0, "time_share") + number(1, "time_share");
+    assert!((shares - 1.0).abs() < 1e-6 && number(0, "time_share") > 0.5, "{seen}");
+
+    // No terminal is there, so there is no escape, with and without --once.
+    for arguments in [&["top", "--once", "--limit", "1"][..], &["top", "--limit", "1"]] {
+        load();
+        let table = freehold(arguments, &env).ended(0).stdout();
+        let heading: Vec<_> = table.lines().next().unwrap().split_whitespace().collect();
+        let columns = ["TENANT", "QUERIES/S", "ROWS/S", "TIME", "ERRORS/S", "WAITING"];
+        assert_eq!(heading, columns, "{table}");
+        assert!(table.lines().count() == 2 && !table.contains('\x1b'), "{table}");
+    }
+
+    // `script` gives it a terminal.
+    let program = format!("exec {} top --interval 1", env!("CARGO_BIN_EXE_freehold"));
+    let mut command = std::process::Command::new("script");
+    command.args(["-qefc", &program, "/dev/null"]).envs(env.iter().copied());
+    let mut live = Running::spawn(command);
+    eventually("it draws more than once", Duration::from_secs(60), async || {
+        live.said().matches("\x1b[H").count() > 2
+    })
+    .await;
+    let said = live.said();
+    assert!(said.contains("TENANT") || said.contains("no tenant is busy"), "{said}");
+    let children = format!("/proc/{0}/task/{0}/children", live.pid());
+    let pid = std::fs::read_to_string(children).unwrap().trim().to_owned();
+    let sent = std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    assert!(sent.success());
+    assert_eq!(live.wait(Duration::from_secs(30)).code(), Some(0), "{}", live.said());
+    for wrong in [["top", "--interval", "0"], ["top", "--limit", "0"]] {
+        freehold(&wrong, &env).ended(2);
+    }
 }
 
 // ── A database from nothing ───────────────────────────────────────────────────────────────────
