@@ -18,6 +18,7 @@ use house::House;
 use injuries::Injury;
 use load::{Load, PATIENCE};
 use report::{Report, Wound, recovered};
+use tokio::signal::unix::{SignalKind, signal};
 
 const CLIENTS: usize = 8;
 /// What a fault breaks later than at once is still its own.
@@ -84,10 +85,12 @@ async fn a_killed_server_and_a_failover_lose_nothing_that_was_acknowledged() {
 #[ignore = "takes minutes; ./dev chaos runs it"]
 async fn every_injury_loses_nothing_that_was_acknowledged() {
     let seconds = std::env::var("FREEHOLD_CHAOS_SECONDS").map_or(0, |n| n.parse().unwrap());
+    let mut told_to_stop = signal(SignalKind::terminate()).unwrap();
     let report = tokio::select! {
         report = run(&Injury::ALL, Duration::from_secs(seconds)) => report,
         // So that what was started is ended.
         _ = tokio::signal::ctrl_c() => panic!("interrupted"),
+        _ = told_to_stop.recv() => panic!("told to stop"),
     };
     println!("{}", report.markdown());
     if let Ok(folder) = std::env::var("FREEHOLD_CHAOS_REPORT") {
