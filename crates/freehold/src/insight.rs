@@ -153,9 +153,10 @@ impl Insight {
             insight: self.clone(),
             tenant: context.tenant(),
             table: counting.table,
+            each: std::mem::take(&mut counting.each),
             wait: std::mem::take(&mut counting.wait),
             began: Instant::now(),
-            statements: statements as u64,
+            statements,
             ended: false,
         }
     }
@@ -206,6 +207,8 @@ impl Insight {
 /// How a transaction's statements are counted.
 pub(crate) struct Counting {
     pub(crate) table: TableId,
+    /// The tables of a pipeline's statements, in their order; empty if all are for `table`.
+    pub(crate) each: Vec<TableId>,
     /// What its connection was waited for; counted with its first statement.
     pub(crate) wait: Duration,
     /// How many rows an answer tells of, if not as many as it has or has changed.
@@ -214,7 +217,7 @@ pub(crate) struct Counting {
 
 impl Counting {
     pub(crate) fn new(wait: Duration) -> Counting {
-        Counting { table: TableId::NONE, wait, rows: None }
+        Counting { table: TableId::NONE, each: Vec::new(), wait, rows: None }
     }
 
     pub(crate) fn rows_of(&self, answer: &Answer) -> u64 {
@@ -230,27 +233,38 @@ pub(crate) struct Watch {
     insight: Insight,
     tenant: TenantId,
     table: TableId,
+    each: Vec<TableId>,
     wait: Duration,
     began: Instant,
-    statements: u64,
+    statements: usize,
     ended: bool,
 }
 
 impl Watch {
     /// The statements have ended, each for itself.
     pub(crate) fn end<T, E>(mut self, outcomes: &[Result<T, E>], rows: impl Fn(&T) -> u64) {
-        let rows = outcomes.iter().flatten().map(rows).sum();
-        let errors = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-        self.count(rows, errors as u64);
-    }
-
-    /// The statements have ended, all of them or none.
-    pub(crate) fn end_all<T, E>(mut self, outcome: &Result<Vec<T>, E>, rows: impl Fn(&T) -> u64) {
-        let (rows, errors) = match outcome {
-            Ok(answers) => (answers.iter().map(rows).sum(), 0),
+        let outcome = |at: usize| match &outcomes[at] {
+            Ok(answer) => (rows(answer), 0),
             Err(_) => (0, 1),
         };
-        self.count(rows, errors);
+        self.count(outcomes.len(), outcome);
+    }
+
+    /// The statements have ended, all of them or none because of the one `at` this place.
+    pub(crate) fn end_all<T, E>(
+        mut self,
+        outcome: &Result<Vec<T>, E>,
+        at: Option<usize>,
+        rows: impl Fn(&T) -> u64,
+    ) {
+        let statements = self.statements;
+        match outcome {
+            Ok(answers) => self.count(statements, |at| (answers.get(at).map_or(0, &rows), 0)),
+            Err(_) => {
+                let failed = at.unwrap_or(statements.saturating_sub(1));
+                self.count(statements, |at| (0, u64::from(at == failed)));
+            }
+        }
     }
 
     /// The statement is asked again elsewhere.
@@ -258,19 +272,36 @@ impl Watch {
         self.ended = true;
     }
 
-    fn count(&mut self, rows: u64, errors: u64) {
+    /// `outcome` tells rows and errors of the statement at a place. The time of a pipeline is its
+    /// statements' in equal parts: nobody knows better.
+    fn count(&mut self, statements: usize, outcome: impl Fn(usize) -> (u64, u64)) {
         self.ended = true;
         let time_us = micros(self.began.elapsed());
-        let usage =
-            Usage { queries: self.statements, rows, errors, time_us, wait_us: micros(self.wait) };
-        self.insight.add(self.tenant, self.table, &usage);
+        let mut whole = Usage { wait_us: micros(self.wait), ..Usage::default() };
+        if self.each.len() != statements {
+            for at in 0..statements {
+                let (rows, errors) = outcome(at);
+                whole.add(&Usage { queries: 1, rows, errors, ..Usage::default() });
+            }
+            whole.time_us = time_us;
+            return self.insight.add(self.tenant, self.table, &whole);
+        }
+        for (at, table) in self.each.iter().enumerate() {
+            let (rows, errors) = outcome(at);
+            let (at, of) = (at as u64, statements as u64);
+            let time_us = time_us * (at + 1) / of - time_us * at / of;
+            let wait_us = std::mem::take(&mut whole.wait_us);
+            let usage = Usage { queries: 1, rows, errors, time_us, wait_us };
+            self.insight.add(self.tenant, *table, &usage);
+        }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         if !self.ended {
-            self.count(0, 1);
+            let last = self.statements.saturating_sub(1);
+            self.count(self.statements, |at| (0, u64::from(at == last)));
         }
     }
 }

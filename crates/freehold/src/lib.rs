@@ -517,7 +517,7 @@ impl Freehold {
         context: &TenantContext,
         statements: &[(&str, Params<'_>)],
     ) -> Result<Vec<Result<Answer>>> {
-        self.begin(context).await?.each(statements).await
+        self.begin(context).await?.pipeline_each(statements).await
     }
 
     /// Begins a read-only transaction that may be answered by a replica: by one that has all that

@@ -80,6 +80,14 @@ impl TenantTx {
         self
     }
 
+    /// [`counted_for`](Self::counted_for) for the statements of the pipeline that comes next: a
+    /// table each, in their order.
+    #[must_use]
+    pub fn counted_for_each(mut self, tables: &[&str], rows: fn(&[Row]) -> u64) -> Self {
+        self.0.count_for_each(tables, rows);
+        self
+    }
+
     /// Runs a statement and returns its rows. Table names without a schema are the tenant's.
     ///
     /// After an error only [`rollback`](Self::rollback) is left.
@@ -180,8 +188,12 @@ impl TenantTx {
         self.0.pipeline_and_commit(statements).await
     }
 
-    /// The statements as transactions of their own; nothing else may have been run before.
-    pub(crate) async fn each(
+    /// [`Freehold::pipeline_each`](crate::Freehold::pipeline_each): statements as transactions of
+    /// their own. Nothing else may have been run before.
+    ///
+    /// # Errors
+    /// If none was run; else each has its own.
+    pub async fn pipeline_each(
         mut self,
         statements: &[(&str, Params<'_>)],
     ) -> Result<Vec<Result<Answer>>> {

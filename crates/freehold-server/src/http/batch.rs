@@ -9,7 +9,9 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use freehold::tokio_postgres::types::ToSql;
-use freehold::{Action, Answer, ErrorKind, Lsn, Params, TenantContext, TextParam, require};
+use freehold::{
+    Action, Answer, ErrorKind, Lsn, Params, TenantContext, TenantTx, TextParam, require,
+};
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -17,7 +19,7 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::auth::TenantCaller;
-use super::data::{LSN, answer_row, execute, freshness, refusal};
+use super::data::{LSN, answer_row, counted_rows, execute, freshness, refusal};
 use super::error::{PROBLEM, Problem};
 use super::json::Body;
 use super::state::AppState;
@@ -205,12 +207,12 @@ async fn run_as_one(
     let values: Vec<Values<'_>> = plans.iter().map(Values::of).collect();
     let params: Vec<Vec<&(dyn ToSql + Sync)>> = values.iter().map(Values::params).collect();
     let statements = statements(plans.iter(), &params);
+    let mut tx = begin(state, context, plans).await?;
     let tells_place = state.freehold().has_replicas() && plans.iter().any(|plan| plan.write);
     if !tells_place && !plans.iter().any(Plan::may_be_refused) {
-        let answers = state.freehold().pipeline(context, &statements).await?;
+        let answers = tx.pipeline_and_commit(&statements).await?;
         return Ok((answered(plans, answers)?, None));
     }
-    let mut tx = state.freehold().begin(context).await?;
     let answers = tx.pipeline(&statements).await?;
     let outcomes = answered(plans, answers)?;
     if outcomes.iter().all(Result::is_ok) {
@@ -219,6 +221,16 @@ async fn run_as_one(
     }
     tx.rollback().await?;
     Ok((outcomes, None))
+}
+
+/// A transaction that counts for the tables of these plans.
+async fn begin(
+    state: &AppState,
+    context: &TenantContext,
+    plans: &[Plan],
+) -> freehold::Result<TenantTx> {
+    let tables: Vec<&str> = plans.iter().map(Plan::table).collect();
+    Ok(state.freehold().begin(context).await?.counted_for_each(&tables, counted_rows))
 }
 
 fn answered(plans: &[Plan], answers: Vec<Answer>) -> Result<Vec<Outcome>, freehold::PipelineError> {
@@ -277,14 +289,15 @@ async fn run_each(
     }
     let values: Vec<Values<'_>> = plans.iter().map(Values::of).collect();
     let params: Vec<Vec<&(dyn ToSql + Sync)>> = values.iter().map(Values::params).collect();
-    let answers =
-        match state.freehold().pipeline_each(context, &statements(plans.iter(), &params)).await {
-            Ok(answers) => answers,
-            Err(error) => {
-                let problem = Problem::from(error);
-                return plans.iter().map(|_| Err(problem.clone())).collect();
-            }
-        };
+    let statements = statements(plans.iter(), &params);
+    let answers = async { begin(state, context, plans).await?.pipeline_each(&statements).await };
+    let answers = match answers.await {
+        Ok(answers) => answers,
+        Err(error) => {
+            let problem = Problem::from(error);
+            return plans.iter().map(|_| Err(problem.clone())).collect();
+        }
+    };
     let outcome = |(plan, answer): (&Plan, freehold::Result<Answer>)| {
         let row = answer.and_then(|answer| answer_row(&answer.rows));
         match row {

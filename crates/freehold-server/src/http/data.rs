@@ -193,8 +193,8 @@ async fn execute_cached(
     let (cache, key) = (state.freehold().cache(), freshness::key(context, plan));
     let load = async {
         let values = values(plan);
-        let rows = state.freehold().query(context, &plan.sql, &params(&values)).await?;
-        answer_row(&rows)
+        let tx = state.freehold().begin(context).await?.counted_for(plan.table(), counted_rows);
+        answer_row(&tx.query_and_commit(&plan.sql, &params(&values)).await?)
     };
     let cached = match freshness.anew {
         true => cache.refresh(&key, freshness.max_age, load).await.map(|row| (row, None)),
@@ -279,7 +279,7 @@ pub(super) fn answer_row(rows: &[Row]) -> freehold::Result<AnswerRow> {
 }
 
 /// The rows that an answer is made of, for the figures of the tenant.
-fn counted_rows(rows: &[Row]) -> u64 {
+pub(super) fn counted_rows(rows: &[Row]) -> u64 {
     rows.first().map_or(0, |row| row.get::<_, i64>("rows").unsigned_abs())
 }
 

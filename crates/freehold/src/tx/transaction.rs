@@ -151,6 +151,12 @@ impl Transaction {
         self.counting.rows = Some(rows);
     }
 
+    /// The same for the statements of a pipeline, a table each.
+    pub(super) fn count_for_each(&mut self, tables: &[&str], rows: fn(&[Row]) -> u64) {
+        self.counting.each = tables.iter().map(|table| self.insight.table(table)).collect();
+        self.counting.rows = Some(rows);
+    }
+
     /// Counts as another transaction does.
     pub(super) fn count_like(&mut self, other: &Transaction) {
         self.counting.table = other.counting.table;

@@ -81,11 +81,18 @@ async fn who_writes_reads_what_they_wrote_and_the_other_server_hears() {
         let acme = one.tenant("acme").await;
         let order = acme.id("third");
         let path = format!("/v1/data/orders?id=eq.{order}&select=status");
-        for status in ["paid", "shipped", "cancelled", "pending"] {
+        for (turn, status) in ["paid", "shipped", "cancelled", "pending"].into_iter().enumerate() {
             for server in [&one, &two] {
                 read(server, &path, &acme.owner, "max-age=600").await;
             }
-            one.patch(&path, json!({"status": status})).by(&acme.owner).send().await.expect(204);
+            let change = json!({"status": status});
+            let batch = json!([{"method": "PATCH", "path": path, "body": change}]);
+            let (call, done) = match turn {
+                0 => (one.post("/v1/batch", batch), 200),
+                1 => (one.post("/v1/batch?mode=independent", batch), 200),
+                _ => (one.patch(&path, change), 204),
+            };
+            call.by(&acme.owner).send().await.expect(done);
             // At once where it was written, though the caller would have taken an older one.
             let own = read(&one, &path, &acme.owner, "max-age=600").await.json();
             assert_eq!(own, json!([{"status": status}]));

@@ -79,6 +79,43 @@ async fn operators_see_exact_figures_of_every_tenant_and_table_over_all_servers(
 }
 
 #[tokio::test]
+async fn operations_of_a_batch_and_kept_answers_are_counted_for_their_tables() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let operator = service.operator().await;
+    let get = |table: &str| serde_json::json!({"method": "GET", "path": format!("/{table}")});
+    let duplicate = serde_json::json!({"sku": "HAMMER", "name": "x", "price_cents": 1});
+    let wrong = serde_json::json!({"method": "POST", "path": "/products", "body": duplicate});
+    let batch = |mode: &str, operations: Value| {
+        service.post(&format!("/v1/batch?mode={mode}"), operations).by(&acme.owner)
+    };
+    for _ in 0..3 {
+        let kept = service.get("/v1/data/customers").by(&acme.owner);
+        kept.header("cache-control", "max-age=60").send().await.expect(200);
+    }
+    let reads: Value = vec![get("orders"), get("customers"), get("orders")].into();
+    batch("atomic", reads.clone()).send().await.expect(200);
+    batch("independent", reads).send().await.expect(200);
+    // What fails undoes the first and stops the last.
+    let fails: Value = vec![get("orders"), wrong, get("orders")].into();
+    batch("atomic", fails.clone()).send().await.expect(424);
+    batch("independent", fails).send().await.expect(207);
+    service.freehold.flush_usage().await.unwrap();
+
+    let path = format!("/v1/insight/tenants/{}", acme.tenant.id);
+    let tables = items(&service, &operator, &path).await;
+    let of = |name: &str| {
+        let table = tables.iter().find(|t| t["table"] == name).unwrap();
+        let figure = |figure: &str| table[figure].as_u64().unwrap();
+        (figure("queries"), figure("rows"), figure("errors"))
+    };
+    assert_eq!(of("orders"), (8, 6 * 3, 0), "{tables:#?}");
+    assert_eq!(of("customers"), (3, 3 * 3, 0));
+    assert_eq!(of("products"), (2, 0, 2));
+    assert_eq!(tables.len(), 3, "{tables:#?}");
+}
+
+#[tokio::test]
 async fn who_is_busy_is_seen_within_seconds() {
     let service = Service::start(Setup::default()).await;
     let (acme, globex) = service.two_tenants().await;

@@ -85,10 +85,21 @@ async fn a_write_tells_its_lsn_and_a_read_that_sends_it_back_sees_the_write() {
     let changed = shop.service.patch(&one, json!({"stock": 1})).by(owner);
     let changed = changed.header("prefer", "max-affected=1").send().await.expect(204);
     let deleted = shop.service.delete("/v1/data/products?sku=eq.NEW").by(owner).send().await;
-    for answer in [changed, deleted.expect(204)] {
+    let batch = |mode: &str| {
+        let row = json!({"sku": mode, "name": mode, "price_cents": 1});
+        let insert = json!({"method": "POST", "path": "/products", "body": row});
+        let batch = json!([insert, {"method": "GET", "path": "/products?select=sku"}]);
+        shop.service.post(&format!("/v1/batch?mode={mode}"), batch).by(owner)
+    };
+    let together = batch("atomic").send().await.expect(200);
+    let apart = batch("independent").send().await.expect(200);
+    for answer in [changed, deleted.expect(204), together, apart] {
         assert!(answer.header("freehold-lsn").contains('/'), "{answer:?}");
     }
     assert_eq!(shop.read("", "").await.header("freehold-lsn"), "", "a read tells none");
+    let reads = json!([{"method": "GET", "path": "/products"}]);
+    let reads = shop.service.post("/v1/batch", reads).by(owner).send().await.expect(200);
+    assert_eq!(reads.header("freehold-lsn"), "", "nor does a batch of reads");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

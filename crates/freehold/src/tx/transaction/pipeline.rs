@@ -100,23 +100,30 @@ impl Transaction {
     ) -> Result<Vec<Answer>, PipelineError> {
         require_few(pieces)?;
         let watch = self.watch(pieces.len());
-        let outcome = match self.stage {
-            Stage::Fresh => match self.pipeline_once(pieces, ending).await {
-                Err(refused) => {
-                    self.begin_anew(refused, pieces).await?;
-                    self.pipeline_once(pieces, ending).await
-                }
-                done => done,
-            },
-            _ => self.pipeline_once(pieces, ending).await,
-        };
+        let outcome = self.pipeline_renewed(pieces, ending).await;
         if let Some(watch) = watch {
-            watch.end_all(&outcome, |answer| self.counting.rows_of(answer));
+            let at = outcome.as_ref().err().and_then(PipelineError::at);
+            watch.end_all(&outcome, at, |answer| self.counting.rows_of(answer));
         }
         if let Err(PipelineError { at: Some(at), error }) = &outcome {
             self.record_violation(error, pieces[*at].0);
         }
         outcome
+    }
+
+    async fn pipeline_renewed(
+        &mut self,
+        pieces: Pieces<'_>,
+        ending: Ending,
+    ) -> Result<Vec<Answer>, PipelineError> {
+        let first = self.stage == Stage::Fresh;
+        match self.pipeline_once(pieces, ending).await {
+            Err(refused) if first => {
+                self.begin_anew(refused, pieces).await?;
+                self.pipeline_once(pieces, ending).await
+            }
+            done => done,
+        }
     }
 
     /// After what a migration has made stale: any of the statements may be.
@@ -126,10 +133,8 @@ impl Transaction {
         pieces: Pieces<'_>,
     ) -> Result<(), PipelineError> {
         let sql = at.map_or("", |at| pieces[at].0);
-        if let Err(error) = self.renew_if_stale(error, sql, true).await {
-            self.record_violation(&error, sql);
-            return Err(PipelineError { at, error });
-        }
+        let renewed = self.renew_if_stale(error, sql, true).await;
+        renewed.map_err(|error| PipelineError { at, error })?;
         for (sql, _) in pieces {
             self.forget(sql);
         }
