@@ -22,6 +22,7 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (22, "sizes", include_str!("../migrations/0022_sizes.sql")),
     (50, "cache", include_str!("../migrations/0050_cache.sql")),
     (60, "upgrades", include_str!("../migrations/0060_upgrades.sql")),
+    (70, "restore", include_str!("../migrations/0070_restore.sql")),
 ];
 
 /// The oldest catalog version whose servers can go on beside this catalog, while they are replaced
