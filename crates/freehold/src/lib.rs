@@ -760,3 +760,8 @@ impl Freehold {
         CatalogTx::for_tenant(&self.0.app, context).await
     }
 }
+
+/// The service in the guide compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/handlers.md")]
+struct GuideToHandlers;

@@ -10,6 +10,7 @@ mod cli;
 mod cluster;
 mod dev;
 mod doctor;
+mod documents;
 mod http;
 mod killed;
 mod pooler;
