@@ -27,7 +27,8 @@ const QUIET: Duration = Duration::from_secs(3);
 const CHANGED_ONE_OF: usize = 10;
 const ROUNDS_MAX: usize = 20;
 
-const SEED: &str = "
+/// Thirty orders of eight customers.
+pub(crate) const SEED: &str = "
 INSERT INTO customers (email, full_name, city, country_code, created_at)
   SELECT n || '@bench.example', 'Customer ' || n, 'Berlin', 'DE', now() - n * interval '9 days' FROM generate_series(1, 8) n;
 INSERT INTO products (sku, name, price_cents) VALUES ('ONE', 'One', 100);
@@ -66,9 +67,9 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, count: usize) -> Result<V
     rows.push(secs("collect+publish", median(both)));
     let p99 = |latencies| latency(latencies).map_or(f64::NAN, |latency| latency.p99_ms);
     let (quiet, loaded) = (p99(quiet), p99(beside.latencies));
-    rows.push(row("live_p99/quiet", quiet, "ms"));
+    rows.push(Row::of("live_p99/quiet", quiet, "ms"));
     let ratio = Some(Ratio { value: loaded / quiet, to: "live_p99/quiet".to_owned() });
-    rows.push(Row { ratio, ..row("live_p99", loaded, "ms") });
+    rows.push(Row { ratio, ..Row::of("live_p99", loaded, "ms") });
     rows.push(naive(&fleet).await?);
     Ok(rows)
 }
@@ -79,12 +80,8 @@ fn context() -> &'static freehold::OperatorContext {
     &CONTEXT
 }
 
-fn row(case: &str, rate: f64, unit: &'static str) -> Row {
-    Row { case: case.to_owned(), rate, unit, latency: None, ratio: None }
-}
-
 fn secs(case: &str, value: f64) -> Row {
-    row(case, value, "s")
+    Row::of(case, value, "s")
 }
 
 struct Ran {

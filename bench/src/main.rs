@@ -11,6 +11,7 @@ mod batch;
 mod client;
 mod context;
 mod fixtures;
+mod fleet;
 mod http;
 mod migrate;
 mod onboarding;
@@ -75,6 +76,8 @@ enum Bench {
     Analytics,
     /// One ADD COLUMN over 500 tenants, against bare DDL
     Migrate,
+    /// Pages of a whole fleet against those of a hundred tenants of it, and what the fleet's chores take
+    Fleet,
 }
 
 fn main() -> ExitCode {
@@ -118,6 +121,10 @@ fn run(arguments: &Arguments) -> Result<Report> {
             Bench::Analytics => {
                 let tenants = arguments.tenants as usize;
                 ("analytics", analytics::run(url, seconds.unwrap_or(60), tenants).await?)
+            }
+            Bench::Fleet => {
+                let tenants = arguments.tenants as usize;
+                ("fleet", fleet::run(url, seconds.unwrap_or(60), tenants).await?)
             }
             Bench::Migrate => ("migrate", migrate::run(url, seconds.unwrap_or(20)).await?),
         };

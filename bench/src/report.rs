@@ -105,6 +105,11 @@ impl Report {
 }
 
 impl Row {
+    /// A figure by itself.
+    pub(crate) fn of(case: &str, value: f64, unit: &'static str) -> Row {
+        Row { case: case.to_owned(), rate: value, unit, latency: None, ratio: None }
+    }
+
     fn cases(&self) -> Vec<Case<'_>> {
         let mut cases = vec![Case {
             case: self.case.clone(),
