@@ -279,6 +279,12 @@ pub struct InsightSettings {
     #[arg(long, env, value_name = "INSIGHT_WRITE_SECS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub insight_write_secs: u64,
+
+    /// Milliseconds after which a statement of a tenant is a slow query, kept with its plan and without its
+    /// values; 0 keeps none
+    #[arg(long, env, value_name = "SLOW_QUERY_MS", default_value_t = 500,
+          value_parser = clap::value_parser!(u64).range(0..=600_000))]
+    pub slow_query_ms: u64,
 }
 
 impl InsightSettings {
@@ -286,6 +292,7 @@ impl InsightSettings {
         InsightOptions {
             tenants_named: self.insight_tenants.into(),
             write_every: Duration::from_secs(self.insight_write_secs),
+            slow_after: Some(Duration::from_millis(self.slow_query_ms)).filter(|ms| !ms.is_zero()),
         }
     }
 }

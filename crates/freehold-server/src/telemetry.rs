@@ -68,6 +68,18 @@ fn describe() {
         "freehold_violations_dropped_total",
         "Violations that were counted and logged but could not be kept in the catalog"
     );
+    describe_counter!(
+        "freehold_slow_queries_total",
+        "Statements of tenants that took SLOW_QUERY_MS or longer"
+    );
+    describe_counter!(
+        "freehold_slow_queries_dropped_total",
+        "Slow queries that were too many to be written down"
+    );
+    describe_counter!(
+        "freehold_slow_query_plans_total",
+        "Plans of slow queries, by outcome: made, failed, dropped because they were too many"
+    );
     describe_gauge!("freehold_worker_leads", "1 on the server that does scheduled work, else 0");
     describe_gauge!(
         "freehold_analytics_age_seconds",

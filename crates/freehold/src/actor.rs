@@ -98,11 +98,13 @@ pub enum Action {
     ManageTenants,
     /// See what was refused, to whichever tenant.
     ListViolations,
+    /// See which statements are slow: one's own tenant's, or any.
+    ListSlowQueries,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 7] = [
+    pub const ALL: [Action; 8] = [
         Action::ReadData,
         Action::WriteData,
         Action::ListMembers,
@@ -110,6 +112,7 @@ impl Action {
         Action::ListTenants,
         Action::ManageTenants,
         Action::ListViolations,
+        Action::ListSlowQueries,
     ];
 }
 
@@ -124,6 +127,7 @@ pub fn permits(role: Role, action: Action) -> bool {
         Action::ListTenants | Action::ManageTenants | Action::ListViolations => {
             matches!(role, Role::Operator)
         }
+        Action::ListSlowQueries => matches!(role, Role::Owner | Role::Operator),
     }
 }
 
@@ -159,7 +163,8 @@ mod tests {
              ManageMembers: admin owner\n\
              ListTenants: operator\n\
              ManageTenants: operator\n\
-             ListViolations: operator\n"
+             ListViolations: operator\n\
+             ListSlowQueries: owner operator\n"
         );
     }
 

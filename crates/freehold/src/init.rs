@@ -23,6 +23,7 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (50, "cache", include_str!("../migrations/0050_cache.sql")),
     (60, "upgrades", include_str!("../migrations/0060_upgrades.sql")),
     (70, "restore", include_str!("../migrations/0070_restore.sql")),
+    (71, "slow_queries", include_str!("../migrations/0071_slow_queries.sql")),
 ];
 
 /// The oldest catalog version whose servers can go on beside this catalog, while they are replaced

@@ -3,10 +3,12 @@
 //! A statement adds to one entry, of its tenant and table, behind one of sixteen locks. Some times
 //! a minute the entries are taken out: to the busiest tenants, of whom Prometheus hears by name
 //! ([`leaders`]), and to what waits to be written into the catalog, where the figures of all servers
-//! meet. `reporter` writes it.
+//! meet. `reporter` writes it. What took long is kept apart ([`slow`]); `slow_log` writes that.
 
 mod accounts;
 mod leaders;
+pub(crate) mod plan;
+mod slow;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -17,6 +19,9 @@ use uuid::Uuid;
 use self::accounts::Accounts;
 pub(crate) use self::accounts::{Busiest, UsageBatch};
 pub use self::leaders::TenantSeries;
+use self::slow::Ended;
+pub use self::slow::SlowQueryCounts;
+pub(crate) use self::slow::{SlowQueries, SlowQuery, Statements};
 use crate::context::TenantContext;
 use crate::ids::TenantId;
 use crate::wire::{Answer, Row};
@@ -36,11 +41,17 @@ pub struct InsightOptions {
     pub tenants_named: usize,
     /// How often figures are written into the catalog.
     pub write_every: Duration,
+    /// How long a statement takes that is a slow query; with none, there is none.
+    pub slow_after: Option<Duration>,
 }
 
 impl Default for InsightOptions {
     fn default() -> Self {
-        InsightOptions { tenants_named: 20, write_every: Duration::from_secs(60) }
+        InsightOptions {
+            tenants_named: 20,
+            write_every: Duration::from_secs(60),
+            slow_after: Some(Duration::from_millis(500)),
+        }
     }
 }
 
@@ -91,6 +102,7 @@ struct Shared {
     shards: [Mutex<HashMap<Key, Usage>>; SHARDS],
     tables: RwLock<Vec<Arc<str>>>,
     accounts: Mutex<Accounts>,
+    slow: SlowQueries,
 }
 
 impl Insight {
@@ -100,6 +112,7 @@ impl Insight {
             shards: Default::default(),
             tables: RwLock::new(vec!["(sql)".into(), "(others)".into()]),
             accounts: Mutex::new(Accounts::new(Uuid::new_v4(), options.tenants_named)),
+            slow: SlowQueries::default(),
         }))
     }
 
@@ -124,6 +137,11 @@ impl Insight {
         TableId(u8::try_from(place).unwrap_or(TableId::OTHERS.0))
     }
 
+    fn table_name(&self, table: TableId) -> Arc<str> {
+        let tables = self.0.tables.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&tables[usize::from(table.0)])
+    }
+
     fn table_names(&self) -> Vec<Arc<str>> {
         self.0.tables.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -143,15 +161,15 @@ impl Insight {
     }
 
     /// Begins to watch a statement, or those of a pipeline.
-    pub(crate) fn watch(
+    pub(crate) fn watch<'q>(
         &self,
         counting: &mut Counting,
         context: &TenantContext,
-        statements: usize,
-    ) -> Watch {
+        statements: Statements<'q>,
+    ) -> Watch<'q> {
         Watch {
             insight: self.clone(),
-            tenant: context.tenant(),
+            context: *context,
             table: counting.table,
             each: std::mem::take(&mut counting.each),
             wait: std::mem::take(&mut counting.wait),
@@ -159,6 +177,11 @@ impl Insight {
             statements,
             ended: false,
         }
+    }
+
+    /// What took long, and is not written down yet.
+    pub(crate) fn slow(&self) -> &SlowQueries {
+        &self.0.slow
     }
 
     /// Takes out what was counted since the last time, to where it is told from.
@@ -229,18 +252,18 @@ impl Counting {
 }
 
 /// Counts its statement, or those of a pipeline, when it ends, and as an error if it is dropped before.
-pub(crate) struct Watch {
+pub(crate) struct Watch<'q> {
     insight: Insight,
-    tenant: TenantId,
+    context: TenantContext,
     table: TableId,
     each: Vec<TableId>,
     wait: Duration,
     began: Instant,
-    statements: usize,
+    statements: Statements<'q>,
     ended: bool,
 }
 
-impl Watch {
+impl Watch<'_> {
     /// The statements have ended, each for itself.
     pub(crate) fn end<T, E>(mut self, outcomes: &[Result<T, E>], rows: impl Fn(&T) -> u64) {
         let outcome = |at: usize| match &outcomes[at] {
@@ -257,7 +280,7 @@ impl Watch {
         at: Option<usize>,
         rows: impl Fn(&T) -> u64,
     ) {
-        let statements = self.statements;
+        let statements = self.statements.count();
         match outcome {
             Ok(answers) => self.count(statements, |at| (answers.get(at).map_or(0, &rows), 0)),
             Err(_) => {
@@ -277,14 +300,15 @@ impl Watch {
     fn count(&mut self, statements: usize, outcome: impl Fn(usize) -> (u64, u64)) {
         self.ended = true;
         let time_us = micros(self.began.elapsed());
-        let mut whole = Usage { wait_us: micros(self.wait), ..Usage::default() };
+        let mut whole = Usage { time_us, wait_us: micros(self.wait), ..Usage::default() };
+        for at in 0..statements {
+            let (rows, errors) = outcome(at);
+            whole.add(&Usage { queries: 1, rows, errors, ..Usage::default() });
+        }
+        self.note_if_slow(&whole);
+        let tenant = self.context.tenant();
         if self.each.len() != statements {
-            for at in 0..statements {
-                let (rows, errors) = outcome(at);
-                whole.add(&Usage { queries: 1, rows, errors, ..Usage::default() });
-            }
-            whole.time_us = time_us;
-            return self.insight.add(self.tenant, self.table, &whole);
+            return self.insight.add(tenant, self.table, &whole);
         }
         for (at, table) in self.each.iter().enumerate() {
             let (rows, errors) = outcome(at);
@@ -292,16 +316,37 @@ impl Watch {
             let time_us = time_us * (at + 1) / of - time_us * at / of;
             let wait_us = std::mem::take(&mut whole.wait_us);
             let usage = Usage { queries: 1, rows, errors, time_us, wait_us };
-            self.insight.add(self.tenant, *table, &usage);
+            self.insight.add(tenant, *table, &usage);
         }
+    }
+
+    fn note_if_slow(&self, whole: &Usage) {
+        let insight = &self.insight;
+        if insight.options().slow_after.is_none_or(|after| whole.time_us < micros(after)) {
+            return;
+        }
+        let table = match &self.each[..] {
+            [first, rest @ ..] if rest.iter().all(|table| table == first) => *first,
+            [] => self.table,
+            _ => TableId::NONE,
+        };
+        insight.slow().record(&Ended {
+            context: self.context,
+            table: insight.table_name(table),
+            statements: self.statements,
+            us: whole.time_us,
+            rows: whole.rows,
+            failed: whole.errors > 0,
+        });
     }
 }
 
-impl Drop for Watch {
+impl Drop for Watch<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            let last = self.statements.saturating_sub(1);
-            self.count(self.statements, |at| (0, u64::from(at == last)));
+            let statements = self.statements.count();
+            let last = statements.saturating_sub(1);
+            self.count(statements, |at| (0, u64::from(at == last)));
         }
     }
 }

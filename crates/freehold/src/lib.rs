@@ -138,6 +138,7 @@ mod context;
 pub mod control;
 pub mod doctor;
 mod error;
+mod excerpt;
 mod ids;
 mod init;
 mod insight;
@@ -157,6 +158,7 @@ mod replicas;
 mod reporter;
 mod resolver;
 mod seal;
+mod slow_log;
 mod tenant;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -181,6 +183,7 @@ use crate::replicas::Replicas;
 use crate::reporter::Reporter;
 use crate::resolver::Resolver;
 use crate::seal::Sealer;
+use crate::slow_log::SlowLog;
 use crate::tx::CatalogTx;
 use crate::violations::Violations;
 
@@ -307,6 +310,7 @@ struct Inner {
     recorder: Recorder,
     insight: Insight,
     reporter: Reporter,
+    slow_log: SlowLog,
     mode: SealMode,
     /// What goes on beside requests: listening for changes, following keys, recording violations.
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -409,10 +413,12 @@ impl Freehold {
         let recorder = Recorder::new(app.clone(), violations.clone());
         let mut tasks = replicas.follow(app.target()).await?;
         let reporter = Reporter::new(app.clone(), insight.clone());
+        let slow_log = SlowLog::new(app.clone(), resolver.clone(), insight.clone());
         tasks.extend([
             tokio::spawn(listen),
             tokio::spawn(recorder.clone().run()),
             tokio::spawn(reporter.clone().run()),
+            tokio::spawn(slow_log.clone().run()),
         ]);
         tasks.push(tokio::spawn(cache.clone().announce()));
         tasks.push(tokio::spawn(cache.clone().keep_connected()));
@@ -435,6 +441,7 @@ impl Freehold {
             recorder,
             insight,
             reporter,
+            slow_log,
             mode,
             tasks,
         };
@@ -728,6 +735,10 @@ impl Freehold {
 
     pub(crate) fn reporter(&self) -> &Reporter {
         &self.0.reporter
+    }
+
+    pub(crate) fn slow_log(&self) -> &SlowLog {
+        &self.0.slow_log
     }
 
     pub(crate) fn hasher(&self) -> &PasswordHasher {

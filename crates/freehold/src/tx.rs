@@ -224,6 +224,13 @@ impl TenantTx {
         self.0.query_and_commit_at(sql, params).await
     }
 
+    /// How PostgreSQL would run a statement in this context, whatever its parameters are, as EXPLAIN
+    /// has it in JSON. It is not run. Nothing else may have been run before.
+    pub(crate) async fn explain(mut self, sql: &str) -> Result<serde_json::Value> {
+        refuse_session_statement(sql)?;
+        self.0.explain(sql).await
+    }
+
     /// Rolls back and waits until the server has done so. Dropping does the same, later.
     pub async fn rollback(mut self) -> Result<()> {
         self.0.rollback().await

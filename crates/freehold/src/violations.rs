@@ -19,9 +19,9 @@ use uuid::Uuid;
 
 use crate::context::{OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result};
+use crate::excerpt::excerpt;
 use crate::ids::{IdentityId, TenantId};
 
-mod excerpt;
 #[cfg(test)]
 mod tests;
 
@@ -30,8 +30,9 @@ const FOLD: Duration = Duration::from_secs(1);
 /// How many may wait to be written. Some 500 bytes each, and enough for a minute of the worst that
 /// the writer's pace allows for.
 const WAITING_MAX: usize = 1000;
-/// The longest text that is kept of one. The excerpt of a statement is shorter.
+/// The longest text that is kept of one, and of a statement.
 const TEXT_CHARS_MAX: usize = 400;
+const STATEMENT_CHARS_MAX: usize = 300;
 
 tokio::task_local! {
     static REQUEST_ID: Arc<str>;
@@ -42,6 +43,11 @@ tokio::task_local! {
 /// Nothing but the record depends on it: a task that the work spawns has none.
 pub async fn with_request_id<T>(id: &str, work: impl Future<Output = T>) -> T {
     REQUEST_ID.scope(id.into(), work).await
+}
+
+/// The id of the request that is being worked on, if one is.
+pub(crate) fn request_id() -> Option<String> {
+    REQUEST_ID.try_with(|id| plain(id)).ok()
 }
 
 /// What kind of border was tried.
@@ -136,7 +142,7 @@ impl Violation {
             }
             _ => return None,
         };
-        let (statement, writes) = excerpt::excerpt(sql);
+        let (statement, writes) = excerpt(sql, STATEMENT_CHARS_MAX);
         if kind == ViolationKind::WriteRefused && !writes {
             return None;
         }
@@ -269,7 +275,7 @@ impl Violations {
                 id: Uuid::now_v7(),
                 occurred_at: Timestamp::now(),
                 count: 1,
-                request_id: REQUEST_ID.try_with(|id| plain(id)).ok(),
+                request_id: request_id(),
                 violation,
             };
             make_room(&mut waiting, now, &self.0.dropped);

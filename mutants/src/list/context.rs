@@ -11,7 +11,57 @@ const PORTABLE_SQL: &str = "crates/freehold/migrations/context/portable.sql";
 const PLAIN_SQL: &str = "crates/freehold/migrations/context/plain.sql";
 const VERIFY_SQL: &str = "crates/freehold/migrations/context/verify.sql";
 
+const SLOW_SQL: &str = "crates/freehold/migrations/0071_slow_queries.sql";
+const SLOW: &str = "crates/freehold/src/insight/slow.rs";
+const PLAN: &str = "crates/freehold/src/insight/plan.rs";
+const EXPLAIN: &str = "crates/freehold/src/tx/transaction/explain.rs";
+
 pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "slow-queries-of-all-tenants",
+        breaks: "the slow queries of every tenant are shown in a tenant's context",
+        file: SLOW_SQL,
+        from: "USING ((SELECT freehold.in_catalog()) OR tenant_id = (SELECT freehold.tenant()));",
+        to: "USING (true);",
+        tests: Library(&["slow_queries::one_tenants_slow_queries_are_never_shown_to_another"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "slow-queries-keep-values",
+        breaks: "a slow query is written down as it was sent",
+        file: SLOW,
+        from: "let (text, _) = excerpt(&ended.statements.text(), SQL_BYTES_MAX);",
+        to: "let text = ended.statements.text();",
+        tests: Library(&["slow_queries::a_slow_statement_is_kept_with_its_plan_and_none_of_its_values"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "plans-keep-values",
+        breaks: "a plan is written down with the values in the statement's text",
+        file: PLAN,
+        from: "excerpt(text, EXPRESSION_CHARS_MAX).0.into()",
+        to: "text.as_str().into()",
+        tests: Library(&["slow_queries::a_slow_statement_is_kept_with_its_plan_and_none_of_its_values"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "plans-run-their-statement",
+        breaks: "a slow statement is run again for its plan",
+        file: EXPLAIN,
+        from: "EXPLAIN (FORMAT JSON) EXECUTE",
+        to: "EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE",
+        tests: Library(&["slow_queries::to_ask_for_a_plan_runs_nothing"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "plans-leave-their-statement",
+        breaks: "what a plan was asked for with stays on the session",
+        file: EXPLAIN,
+        from: "\"ROLLBACK; DEALLOCATE {name}\"",
+        to: "\"ROLLBACK\"",
+        tests: Library(&["slow_queries::to_ask_for_a_plan_leaves_nothing_on_the_session"]),
+        survives_because: None,
+    },
     Mutant {
         name: "context-outlives-its-transaction",
         breaks: "the verdict on a context is kept for the session instead of the transaction",

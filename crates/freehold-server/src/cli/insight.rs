@@ -6,6 +6,7 @@ use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
 use freehold::control::insight::{TableUsage, TenantUsage, Usage, UsageOrder};
 use freehold::control::sizes::{SizeOrder, TenantGrowth};
+use freehold::control::slow_queries::SlowStatement;
 use freehold::{Freehold, OperatorContext};
 
 use super::output::Output;
@@ -56,6 +57,20 @@ pub(super) enum InsightCommand {
         #[arg(long, default_value_t = 50)]
         limit: i64,
     },
+    /// Show statements that took long, with their plans; what was slow last comes first
+    Slow {
+        #[command(flatten)]
+        common: Common,
+        /// The slug of a tenant: only its own
+        #[arg(long, value_name = "SLUG")]
+        tenant: Option<String>,
+        /// How many to pass over
+        #[arg(long, default_value_t = 0)]
+        offset: i64,
+        /// How many at most (50 a page)
+        #[arg(long, default_value_t = 20)]
+        limit: i64,
+    },
 }
 
 pub(super) async fn run(command: InsightCommand) -> Result<ExitCode, Failure> {
@@ -85,8 +100,42 @@ pub(super) async fn run(command: InsightCommand) -> Result<ExitCode, Failure> {
             let list = freehold.list_sizes(&context, order, Some(offset), Some(limit)).await?;
             print_sizes(&common, &list);
         }
+        InsightCommand::Slow { common, tenant, offset, limit } => {
+            let context = OperatorContext::system("freehold insight slow");
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let tenant = match tenant {
+                Some(slug) => Some(freehold.get_tenant_by_slug(&context, &slug).await?.id),
+                None => None,
+            };
+            let list =
+                freehold.list_slow_queries(&context, tenant, Some(offset), Some(limit)).await?;
+            print_slow(&common, &list);
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn print_slow(common: &Common, list: &[SlowStatement]) {
+    if common.json {
+        return Output::json(&list);
+    }
+    let ms = |us: u64| format!("{:.1} ms", us as f64 / 1e3);
+    for row in list {
+        let SlowStatement { slug, table, count, failed, .. } = row;
+        let (slowest, all) = (ms(row.slowest_us), ms(row.total_us));
+        Output::text(&format!(
+            "{slug}  {table}  {count} times, {failed} failed, {all} in all, last at {}",
+            row.last_at
+        ));
+        let request = row.slowest_request_id.as_deref().unwrap_or("-");
+        let (rows, at) = (row.slowest_rows, row.slowest_at);
+        Output::text(&format!("  slowest {slowest}, {rows} rows, at {at}, request {request}"));
+        Output::text(&format!("  {}", row.statement));
+        let plan = row.plan_lines();
+        let none = (plan.is_empty()).then(|| "no plan yet".to_owned());
+        plan.into_iter().chain(none).for_each(|line| Output::text(&format!("    {line}")));
+        Output::text("");
+    }
 }
 
 fn print_sizes(common: &Common, list: &[TenantGrowth]) {

@@ -129,6 +129,9 @@ pub(crate) async fn serve(
     if let Err(error) = freehold.flush_usage().await {
         tracing::warn!(%error, "the last figures of tenants' usage could not be written down");
     }
+    if let Err(error) = freehold.flush_slow_queries().await {
+        tracing::warn!(%error, "the last slow queries could not be written down");
+    }
     if let Err(error) = freehold.flush_cache().await {
         tracing::warn!(%error, "other servers may keep what was written last for as long as they may");
     }

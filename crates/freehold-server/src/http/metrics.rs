@@ -32,6 +32,7 @@ pub(super) async fn get(
     tell_pools(&pools);
     tell_replicas(state.freehold());
     tell_violations(&state);
+    tell_slow_queries(state.freehold());
     super::cache::tell(&state.freehold().cache().stats());
     let mut text = state.metrics().render();
     write_pool_waits(&mut text, &pools);
@@ -137,6 +138,17 @@ fn tell_violations(state: &AppState) {
             .absolute(count);
     }
     metrics::counter!("freehold_violations_dropped_total").absolute(violations.dropped);
+}
+
+fn tell_slow_queries(freehold: &Freehold) {
+    let counts = freehold.slow_query_counts();
+    metrics::counter!("freehold_slow_queries_total").absolute(counts.seen);
+    metrics::counter!("freehold_slow_queries_dropped_total").absolute(counts.dropped);
+    for (outcome, count) in
+        [("made", counts.plans), ("failed", counts.plans_failed), ("dropped", counts.plans_dropped)]
+    {
+        metrics::counter!("freehold_slow_query_plans_total", "outcome" => outcome).absolute(count);
+    }
 }
 
 /// The slugs of the tenants that are named, each read once: a slug never changes.

@@ -21,6 +21,7 @@ mod readiness;
 mod router;
 mod sessions;
 mod signup;
+mod slow_queries;
 mod state;
 mod tenants;
 mod violations;

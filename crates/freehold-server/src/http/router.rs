@@ -11,7 +11,7 @@ use super::openapi::Document;
 use super::state::AppState;
 use super::{
     analytics, batch, cors, data, error, health, insight, invitations, me, members, metrics,
-    middleware, openapi, sessions, signup, tenants, violations,
+    middleware, openapi, sessions, signup, slow_queries, tenants, violations,
 };
 
 /// The whole service.
@@ -56,6 +56,7 @@ fn api() -> OpenApiRouter<AppState> {
         // Figures: a tenant's own, or of the fleet
         .routes(routes!(analytics::list))
         .routes(routes!(analytics::get))
+        .routes(routes!(slow_queries::list))
         // The platform
         .routes(routes!(tenants::list, tenants::create))
         .routes(routes!(tenants::get))

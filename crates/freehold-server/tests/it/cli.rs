@@ -34,6 +34,7 @@ const COMMANDS: &[&[&str]] = &[
     &["insight", "tenants"],
     &["insight", "tenant"],
     &["insight", "sizes"],
+    &["insight", "slow"],
     &["top"],
     &["migrate", "up"],
     &["migrate", "status"],
@@ -375,6 +376,41 @@ async fn top_shows_the_busiest_tenants_as_a_table_as_json_and_live_on_a_terminal
     for wrong in [["top", "--interval", "0"], ["top", "--limit", "0"]] {
         freehold(&wrong, &env).ended(2);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn insight_slow_shows_what_took_long_with_its_plan() {
+    let database = TestDatabase::create(&admin_url(), &slow_shop(0.4)).await.unwrap();
+    let fleet = database.freehold().await.unwrap();
+    let (acme, context) = testing::create_tenant(&fleet, "acme").await.unwrap();
+    testing::create_tenant(&fleet, "globex").await.unwrap();
+    let server = Server::start_with(&database, &[("SLOW_QUERY_MS", "300")]);
+    let token = token(context.actor().id.as_uuid(), Some(acme.id.as_uuid()), "owner");
+    for _ in 0..2 {
+        let path = "/v1/data/naps?slept=neq.SECRET";
+        let (status, _) = http(server.port, "GET", path, &token, &Value::Null).unwrap();
+        assert_eq!(status, 200);
+    }
+    let (app, owner) = (database.app_url(), database.owner_url());
+    let env = env_of(&app, &owner);
+    let list = |arguments: &[&str]| {
+        let arguments: Vec<_> = ["insight", "slow"].iter().chain(arguments).copied().collect();
+        freehold(&arguments, &env).ended(0)
+    };
+    let mut all = Value::Null;
+    eventually("the nap has its plan", Duration::from_secs(60), async || {
+        all = list(&["--json"]).json();
+        let nap = all.as_array().unwrap().iter().find(|slow| slow["table"] == "naps");
+        nap.is_some_and(|nap| nap["count"] == 2 && !nap["plan"].is_null())
+    })
+    .await;
+    let shown = list(&["--tenant", "acme"]).stdout();
+    for part in ["acme  naps  2 times, 0 failed", "FROM \"naps\" AS t", "(cost=", "<> $1"] {
+        assert!(shown.contains(part), "no {part} in {shown}");
+    }
+    assert!(!shown.contains("SECRET"), "{shown}");
+    assert_eq!(list(&["--tenant", "globex", "--json"]).json(), json!([]));
+    assert_eq!(freehold(&["insight", "slow", "--tenant", "nobody"], &env).code(), 1);
 }
 
 // ── A database from nothing ───────────────────────────────────────────────────────────────────

@@ -14,8 +14,8 @@ use freehold::control::sessions::{SignIn, SignInOptions};
 use freehold::testing::{self, PASSWORD, TestDatabase};
 use freehold::tokens::{AccessTokens, Keyring, Subject};
 use freehold::{
-    Baseline, CacheOptions, Freehold, Migration, OperatorContext, PoolLimits, Rate, ReplicaLimits,
-    Role, SignInLimits, Tenant,
+    Baseline, CacheOptions, Freehold, InsightOptions, Migration, OperatorContext, PoolLimits, Rate,
+    ReplicaLimits, Role, SignInLimits, Tenant,
 };
 use freehold_server::config::HttpSettings;
 use freehold_server::http::{AppState, router};
@@ -77,6 +77,7 @@ pub(crate) struct Setup {
     pub(crate) replica_urls: Vec<String>,
     pub(crate) replica_limits: ReplicaLimits,
     pub(crate) cache: CacheOptions,
+    pub(crate) insight: InsightOptions,
 }
 
 impl Default for Setup {
@@ -107,6 +108,7 @@ impl Default for Setup {
             replica_urls: Vec::new(),
             replica_limits: ReplicaLimits::default(),
             cache: CacheOptions::default(),
+            insight: InsightOptions::default(),
         }
     }
 }
@@ -139,6 +141,7 @@ impl Service {
         options.replica_urls.clone_from(&setup.replica_urls);
         options.replica_limits = setup.replica_limits;
         options.cache = setup.cache.clone();
+        options.insight = setup.insight;
         let freehold = Freehold::connect(&options).await.unwrap();
         let keyring = Keyring::new(setup.secret, setup.secrets_retired).unwrap();
         let tokens = AccessTokens::new(keyring, "freehold", "freehold");

@@ -11,6 +11,7 @@ pub(crate) mod memberships;
 pub(crate) mod seal_keys;
 pub(crate) mod sessions;
 pub(crate) mod sizes;
+pub(crate) mod slow_queries;
 pub(crate) mod tenants;
 pub(crate) mod usage;
 pub(crate) mod violations;

@@ -9,6 +9,7 @@ pub mod keys;
 pub mod members;
 pub mod sessions;
 pub mod sizes;
+pub mod slow_queries;
 pub mod tenants;
 pub(crate) mod turns;
 pub mod violations;

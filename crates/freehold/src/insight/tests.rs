@@ -1,5 +1,7 @@
 use super::*;
 
+const ONE: Statements<'_> = Statements::One("SELECT 1");
+
 fn id(n: u128) -> TenantId {
     TenantId::from(Uuid::from_u128(n))
 }
@@ -52,9 +54,9 @@ async fn a_statement_that_is_given_up_is_counted_as_an_error() {
     let context = TenantContext::new(id(1), crate::actor::Actor::SYSTEM);
     let mut counting = Counting::new(Duration::from_micros(7));
     let [good, bad] = [Ok(3), Err(())];
-    insight.watch(&mut counting, &context, 1).end(&[good], |rows| *rows);
-    insight.watch(&mut counting, &context, 1).end(&[bad], |rows: &u64| *rows);
-    drop(insight.watch(&mut counting, &context, 1));
+    insight.watch(&mut counting, &context, ONE).end(&[good], |rows| *rows);
+    insight.watch(&mut counting, &context, ONE).end(&[bad], |rows: &u64| *rows);
+    drop(insight.watch(&mut counting, &context, ONE));
     let usage = insight.batch().unwrap().rows[0].2;
     assert_eq!((usage.queries, usage.rows, usage.errors, usage.wait_us), (3, 3, 2, 7));
 }
@@ -76,7 +78,7 @@ fn what_counting_costs() {
                         counting.table = insight.table("orders");
                         let context = context(u128::from(n.wrapping_mul(2_654_435_761) % tenants));
                         insight
-                            .watch(&mut counting, &context, 1)
+                            .watch(&mut counting, &context, ONE)
                             .end(&[Ok::<u64, ()>(20)], |rows| *rows);
                     }
                 });

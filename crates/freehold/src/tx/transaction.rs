@@ -10,7 +10,7 @@ use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::error::{
     Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan, is_unknown_seal,
 };
-use crate::insight::{Counting, Insight, Watch};
+use crate::insight::{Counting, Insight, Statements, Watch};
 use crate::lanes::Guest;
 use crate::lsn::Lsn;
 use crate::params::Params;
@@ -18,6 +18,7 @@ use crate::pool::{Checkout, Fixed, Pool};
 use crate::violations::{Violation, Violations};
 use crate::wire::{self, Answer, Batch, Row, Statement, TransactionStatus, WireError};
 
+mod explain;
 pub(super) mod pipeline;
 
 /// How long the server may take to give a dropped transaction's connection back before it is
@@ -164,7 +165,7 @@ impl Transaction {
     }
 
     /// A tenant's statements are counted for it.
-    fn watch(&mut self, statements: usize) -> Option<Watch> {
+    fn watch<'q>(&mut self, statements: Statements<'q>) -> Option<Watch<'q>> {
         match (self.entry.door, &self.entry.party) {
             (Door::Tenant, Party::Tenant(context)) => {
                 Some(self.insight.watch(&mut self.counting, context, statements))
@@ -223,7 +224,7 @@ impl Transaction {
     async fn run(&mut self, sql: &str, params: Params<'_>, ending: Ending) -> Result<Answer> {
         // What a replica refuses at first is asked of the primary, which knows the newest keys.
         let is_final = !(self.is_fresh() && matches!(self.entry.access, Access::Replica(_)));
-        let watch = self.watch(1);
+        let watch = self.watch(Statements::One(sql));
         let outcome = self.run_renewed(sql, params, ending).await;
         if let Some(watch) = watch {
             match outcome.is_ok() || is_final {

@@ -47,6 +47,11 @@ impl Statement {
         Statement::new(name, "", Vec::new(), Arc::new([]))
     }
 
+    /// How many parameters it takes.
+    pub(crate) fn parameters(&self) -> usize {
+        self.0.parameters.len()
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.0.name
     }

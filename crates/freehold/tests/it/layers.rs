@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Modules that are pure: no driver, no async.
-const PURE: &[&str] = &["actor", "context", "ids", "lsn", "tenant"];
+const PURE: &[&str] = &["actor", "context", "excerpt", "ids", "lsn", "tenant"];
 
 /// What each layer must not import, of the library.
 const FORBIDDEN: &[(&str, &[&str])] = &[
@@ -36,6 +36,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "resolver",
             "recorder",
             "reporter",
+            "slow_log",
             "provisioner",
             "migrator",
             "analytics",
@@ -59,6 +60,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         &["tx", "pool", "catalog", "control", "resolver", "reporter", "provisioner", "migrator"],
     ),
     ("reporter", &["control", "resolver", "provisioner", "migrator"]),
+    ("slow_log", &["control", "provisioner", "migrator"]),
     ("resolver", &["control", "provisioner", "migrator"]),
     ("cache", &["control", "provisioner", "migrator"]),
     ("migrator", &["control", "provisioner", "resolver"]),

@@ -16,6 +16,7 @@ mod privileges;
 mod properties;
 mod roles;
 mod sealing;
+mod slow_queries;
 mod support;
 mod transactions;
 mod violations;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use freehold::{InsightOptions, Role};
 use serde_json::Value;
 
 use crate::support::{Person, Place, Service, Setup, eventually, shop_and, slow_shop};
@@ -229,4 +230,92 @@ async fn a_pool_tells_who_waited_how_long_and_who_was_turned_away() {
         .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
         .sum::<f64>();
     assert!(waited > 0.2, "{text}");
+}
+
+// ── Slow queries ──────────────────────────────────────────────────────────────────────────────
+
+fn all_is_slow() -> Setup {
+    let insight = InsightOptions { slow_after: Some(Duration::ZERO), ..InsightOptions::default() };
+    Setup { insight, ..with_token() }
+}
+
+/// The tenant's slow statements whose text holds this, once each has a plan.
+async fn slow(service: &Service, by: &Person, query: &str, text: &str) -> Vec<Value> {
+    let mut found = Vec::new();
+    eventually(&format!("{text} is planned"), Duration::from_secs(60), async || {
+        found = items(service, by, &format!("/v1/insight/slow?limit=50{query}")).await;
+        found.retain(|item| item["statement"].as_str().unwrap().contains(text));
+        !found.is_empty() && found.iter().all(|item| !item["plan"].is_null())
+    })
+    .await;
+    found
+}
+
+#[tokio::test]
+async fn slow_requests_are_seen_with_their_plan_and_nothing_that_a_caller_wrote() {
+    let service = Service::start(all_is_slow()).await;
+    let acme = service.tenant("acme").await;
+    let operator = service.operator().await;
+    let path = "/v1/data/customers?select=id,SECRETalias:city&city=eq.SECRETfilter&limit=7";
+    for id in ["request-1", "request-2"] {
+        let call = service.get(path).by(&acme.owner).header("x-request-id", id);
+        call.send().await.expect(200);
+    }
+    let body = serde_json::json!({"sku": "SECRET-1", "name": "SECRETname", "price_cents": 424_242});
+    service.post("/v1/data/products", body).by(&acme.owner).send().await.expect(201);
+
+    let query = format!("&tenant={}", acme.tenant.id);
+    let read = slow(&service, &operator, &query, "SELECT t.\"id\"").await;
+    assert_eq!(read.len(), 1, "{read:#?}");
+    assert_eq!((&read[0]["table"], &read[0]["slug"]), (&"customers".into(), &"acme".into()));
+    assert_eq!((&read[0]["count"], &read[0]["slowest_rows"]), (&2.into(), &0.into()));
+    let id = read[0]["slowest_request_id"].as_str().unwrap();
+    assert!(["request-1", "request-2"].contains(&id), "{id}");
+    let plan = read[0]["plan"].to_string();
+    assert!(plan.contains("customers") && plan.contains("city = $1"), "{plan}");
+    assert!(!plan.contains("Filter: false"), "{plan}");
+    slow(&service, &operator, &query, "INSERT INTO \"products\"").await;
+
+    let rows = service.sql().await.query("SELECT s::text FROM freehold.slow_query s", &[]).await;
+    for row in rows.unwrap() {
+        let row: String = row.get(0);
+        for value in ["SECRET", "424242", "tenant_"] {
+            assert!(!row.contains(value), "{value} in {row}");
+        }
+    }
+    let metrics = metrics(&service).await;
+    let counted = |line: &str| metrics.lines().any(|l| l.starts_with(line) && !l.ends_with(" 0"));
+    assert!(counted("freehold_slow_queries_total "), "{metrics}");
+    assert!(counted("freehold_slow_query_plans_total{outcome=\"made\"}"), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_owner_sees_the_slow_queries_of_their_tenant_and_an_operator_all() {
+    let service = Service::start(all_is_slow()).await;
+    let (acme, globex) = service.two_tenants().await;
+    let operator = service.operator().await;
+    read(&service, &acme, "/v1/data/orders", 1).await;
+    read(&service, &globex, "/v1/data/customers", 1).await;
+    let all = slow(&service, &operator, "", "SELECT").await;
+    let slugs: Vec<_> = all.iter().map(|item| item["slug"].as_str().unwrap()).collect();
+    assert!(slugs.contains(&"acme") && slugs.contains(&"globex"), "{slugs:?}");
+    for (place, own) in [(&acme, "acme"), (&globex, "globex")] {
+        let by_id = format!("&tenant={}", place.tenant.id);
+        for query in ["", &by_id] {
+            let list = slow(&service, &place.owner, query, "SELECT").await;
+            assert!(list.iter().all(|item| item["slug"] == own), "{own}: {list:#?}");
+        }
+    }
+    let admin = service.person(&acme, "ann", Role::Admin).await;
+    service.get("/v1/insight/slow").by(&admin).send().await.refused(403, "forbidden");
+    for tenant in [globex.tenant.id.to_string(), uuid::Uuid::new_v4().to_string(), "x".to_owned()] {
+        let path = format!("/v1/insight/slow?tenant={tenant}");
+        service.get(&path).by(&acme.owner).send().await.refused(404, "not_found");
+    }
+    for wrong in ["?colour=1", "?limit=x", "?offset=-"] {
+        let call = service.get(&format!("/v1/insight/slow{wrong}")).by(&operator);
+        call.send().await.refused(400, "invalid_input");
+    }
+    let call = service.get("/v1/insight/slow?tenant=00000000-0000-4000-8000-000000000009");
+    call.by(&operator).send().await.refused(404, "not_found");
 }

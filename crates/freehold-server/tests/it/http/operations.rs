@@ -191,6 +191,7 @@ pub(super) fn sample(method: &str, path: &str, of: &Objects, caller: &Person) ->
         ("GET", "/v1/insight/tenants" | "/v1/insight/busiest" | "/v1/insight/sizes") => {
             (format!("{path}?limit=3"), None, By::Operator)
         }
+        ("GET", "/v1/insight/slow") => (format!("{path}?tenant={}", of.tenant), None, By::Member),
         ("GET", "/v1/insight/tenants/{id}") => {
             (format!("/v1/insight/tenants/{}", of.tenant), None, By::Operator)
         }

@@ -9,6 +9,7 @@ use super::{Ending, Stage, Transaction, held};
 use crate::error::{
     Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan, is_unknown_seal,
 };
+use crate::insight::Statements;
 use crate::params::Params;
 use crate::wire::{Answer, Batch, Failure, Statement, WireError};
 
@@ -99,7 +100,7 @@ impl Transaction {
         ending: Ending,
     ) -> Result<Vec<Answer>, PipelineError> {
         require_few(pieces)?;
-        let watch = self.watch(pieces.len());
+        let watch = self.watch(Statements::Many(pieces));
         let outcome = self.pipeline_renewed(pieces, ending).await;
         if let Some(watch) = watch {
             let at = outcome.as_ref().err().and_then(PipelineError::at);
@@ -198,7 +199,7 @@ impl Transaction {
     pub(in crate::tx) async fn each(&mut self, pieces: Pieces<'_>) -> Result<Vec<Result<Answer>>> {
         require_few(pieces)?;
         self.require_usable()?;
-        let watch = self.watch(pieces.len());
+        let watch = self.watch(Statements::Many(pieces));
         let mut outcomes: Vec<Option<Result<Answer>>> = Vec::new();
         outcomes.resize_with(pieces.len(), || None);
         let mut pending: Vec<usize> = (0..pieces.len()).collect();

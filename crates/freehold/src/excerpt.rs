@@ -1,17 +1,17 @@
-//! The beginning of a statement, without its values: what of SQL may be kept beside an event.
-//! Pure. It reads PostgreSQL's lexical rules and no grammar: strings of every spelling, numbers
-//! and comments go, names and words stay.
-
-/// Longer ones are cut.
-const CHARS_MAX: usize = 300;
+//! The beginning of a statement, without its values: what of SQL may be kept beside an event. It
+//! serves for expressions of a plan too.
+//! Pure. It reads PostgreSQL's lexical rules and no grammar: strings of every spelling, numbers,
+//! comments and quoted aliases go, names and words stay.
 
 const WRITES: [&str; 6] = ["INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "COPY"];
 
-/// The excerpt, and whether the statement writes, as far as its words tell.
-pub(super) fn excerpt(sql: &str) -> (String, bool) {
+/// The excerpt, of so many characters at most, and whether the statement writes, as far as its words
+/// tell.
+pub(crate) fn excerpt(sql: &str, chars_max: usize) -> (String, bool) {
     let mut out = String::new();
     let mut chars = 0;
     let mut writes = false;
+    let mut is_named = false;
     let mut rest = sql;
     while let Some(token) = next_token(&mut rest) {
         let text = match token {
@@ -19,20 +19,24 @@ pub(super) fn excerpt(sql: &str) -> (String, bool) {
             Token::Value => "?",
             Token::Word(word) => {
                 writes |= WRITES.iter().any(|write| word.eq_ignore_ascii_case(write));
+                is_named = word.eq_ignore_ascii_case("as");
                 word
             }
+            // The data API calls a column as its caller likes.
+            Token::Other(name) if is_named && name.starts_with('"') => "?",
             Token::Other(text) => text,
         };
+        is_named &= text == " " || text.eq_ignore_ascii_case("as");
         if text == " " && (out.is_empty() || out.ends_with(' ')) {
             continue;
         }
         // Read on to the end all the same: the word that writes may come late.
-        out.extend(text.chars().take(CHARS_MAX.saturating_sub(chars)));
+        out.extend(text.chars().take(chars_max.saturating_sub(chars)));
         chars += text.chars().count();
     }
     let shown = out.trim_end().len();
     out.truncate(shown);
-    if chars > CHARS_MAX {
+    if chars > chars_max {
         out.push('…');
     }
     (out, writes)
@@ -153,6 +157,8 @@ fn comment(sql: &str) -> usize {
 mod tests {
     use super::*;
 
+    const CHARS_MAX: usize = 300;
+
     #[test]
     fn no_value_of_any_spelling_is_kept() {
         for (sql, kept) in [
@@ -175,16 +181,21 @@ mod tests {
             ),
             ("SELECT größe FROM tische WHERE a$b = $2", "SELECT größe FROM tische WHERE a$b = $2"),
             ("  SELECT\n\t1  ", "SELECT ?"),
+            (
+                "SELECT a AS \"SECRET\", b as/**/\"SEC\"\"RET\", c AS d, \"e\" FROM t AS u",
+                "SELECT a AS ?, b as ?, c AS d, \"e\" FROM t AS u",
+            ),
             ("", ""),
         ] {
-            let (excerpt, _) = excerpt(sql);
+            let (excerpt, _) = excerpt(sql, CHARS_MAX);
             assert_eq!(excerpt, kept, "{sql}");
         }
     }
 
     #[test]
     fn a_long_statement_is_cut_and_still_read_to_its_end() {
-        let (excerpt, writes) = excerpt(&format!("WITH {} DELETE FROM t", "é, ".repeat(5_000)));
+        let (excerpt, writes) =
+            excerpt(&format!("WITH {} DELETE FROM t", "é, ".repeat(5_000)), CHARS_MAX);
         assert!((CHARS_MAX - 1..=CHARS_MAX + 1).contains(&excerpt.chars().count()), "{excerpt}");
         assert!(excerpt.ends_with('…') && writes);
     }
@@ -198,7 +209,7 @@ mod tests {
             ("SELECT * FROM t FOR UPDATE", true),
             ("SELECT \"update\", 'delete', deleted FROM t -- insert", false),
         ] {
-            assert_eq!(excerpt(sql).1, expected, "{sql}");
+            assert_eq!(excerpt(sql, CHARS_MAX).1, expected, "{sql}");
         }
     }
 }
