@@ -11,6 +11,7 @@ use freehold::{AnalyticsDefinition, AnalyticsFolder, OperatorContext};
 use serde_json::Value;
 
 use crate::process::{Folder, Running, free_port, http, http_with, token};
+use crate::redis_server::RedisServer;
 use crate::support::{SECRET, admin_url, connect, eventually, project, shop, text};
 
 const LATE: Duration = Duration::from_secs(120);
@@ -75,9 +76,10 @@ fn each_alert_has_a_section_in_the_runbooks_and_each_section_an_alert() {
     }
 }
 
-/// A server over a fleet of one tenant.
+/// A server over a fleet of one tenant, with a Redis and a replica that nobody can reach.
 struct Watched {
     running: Running,
+    _redis: RedisServer,
     port: u16,
     acme: freehold::TenantContext,
     owner: uuid::Uuid,
@@ -97,8 +99,15 @@ impl Watched {
         let owner = sql.query_one(owner, &[&tenant.id.as_uuid()]).await.unwrap().get(0);
         let (app, of_owner, analytics) =
             (database.app_url(), database.owner_url(), database.analytics_url());
+        let redis = RedisServer::start().await;
+        let redis_url = redis.url();
+        let (user, rest) = app.split_once('@').unwrap();
+        let (_, name) = rest.rsplit_once('/').unwrap();
+        let replica = format!("{user}@127.0.0.1:{}/{name}", free_port());
         let env = [
             ("DATABASE_URL", app.as_str()),
+            ("DATABASE_REPLICA_URLS", &replica),
+            ("REDIS_URL", &redis_url),
             ("DATABASE_OWNER_URL", &of_owner),
             ("DATABASE_ANALYTICS_URL", &analytics),
             ("JWT_SECRET", SECRET),
@@ -112,7 +121,7 @@ impl Watched {
         let line = running.wait_for("\"message\":\"serving\"", Duration::from_secs(60));
         let line: Value = serde_json::from_str(&line).unwrap();
         let port = text(&line["address"]).rsplit_once(':').unwrap().1.parse().unwrap();
-        Watched { running, port, acme, owner, database }
+        Watched { running, _redis: redis, port, acme, owner, database }
     }
 
     /// How a request for a table is answered.
@@ -263,7 +272,7 @@ impl Prometheus {
 }
 
 #[tokio::test]
-async fn a_real_prometheus_sees_growth_and_a_violation_and_their_alerts_fire() {
+async fn a_real_prometheus_sees_growth_a_violation_and_a_lost_replica_and_their_alerts_fire() {
     let watched = Watched::start().await;
     let folder = Folder::new();
     let prometheus = Prometheus::start(folder.path(), watched.port);
@@ -274,9 +283,14 @@ async fn a_real_prometheus_sees_growth_and_a_violation_and_their_alerts_fire() {
             && prometheus.knows("freehold_isolation_violations_total")
     })
     .await;
-    for alert in ["FreeholdContextRefused", "FreeholdTenantGrowsFast"] {
+    for alert in ["FreeholdContextRefused", "FreeholdTenantGrowsFast", "FreeholdRedisDown"] {
         assert_eq!(prometheus.firing(alert), None);
     }
+    eventually("the alert of the replica fires", LATE, async || {
+        let alert = prometheus.firing("FreeholdReplicaOut");
+        alert.is_some_and(|labels| labels["state"] == "unreachable")
+    })
+    .await;
 
     let mut growing = 0;
     eventually("the growth alert fires", LATE, async || {
