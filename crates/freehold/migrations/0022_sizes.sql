@@ -56,7 +56,9 @@ BEGIN
            coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint AS rows
     FROM unnest(ids) AS i (id)
     JOIN pg_catalog.pg_namespace n ON n.nspname = 'tenant_' || replace(i.id::text, '-', '')
-    LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'm')
+    -- By the dependence on the schema, which has an index; pg_class has none by schema.
+    LEFT JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_namespace'::regclass AND d.refobjid = n.oid AND d.classid = 'pg_catalog.pg_class'::regclass
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind IN ('r', 'm')
     GROUP BY i.id
   ), added AS (
     INSERT INTO freehold.tenant_size (tenant_id, measured_at, bytes, rows)

@@ -39,7 +39,9 @@ pub(crate) async fn look_at_walls(tx: &mut CatalogTx, tenants: &[Uuid]) -> Resul
                AND strpos(pg_get_expr(p.polqual, p.polrelid), 'require_tenant(''' || s.tenant || '''') > 0))
          FROM unnest($1::text[], $2::uuid[]) WITH ORDINALITY AS s (name, tenant, place)
          LEFT JOIN pg_namespace n ON n.nspname = s.name
-         LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p')
+         -- By the dependence on the schema, which has an index; pg_class has none by schema.
+         LEFT JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid AND d.classid = 'pg_class'::regclass
+         LEFT JOIN pg_class c ON c.oid = d.objid AND c.relkind IN ('r', 'p')
          GROUP BY s.place, n.oid ORDER BY s.place";
     let rows = tx.query(sql, &[&schemas, &tenants]).await?;
     let walls = |row: &crate::wire::Row| Walls {
