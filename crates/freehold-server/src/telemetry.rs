@@ -1,23 +1,51 @@
-//! Logs and metrics: where they go. What is logged and counted stands where it happens.
+//! Logs, metrics and traces: where they go. What is logged and counted stands where it happens.
+
+pub(crate) mod traces;
 
 use std::io::IsTerminal as _;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
-use crate::config::{LogFormat, LogSettings};
+use self::traces::Traces;
+use crate::config::{LogFormat, LogSettings, TraceSettings};
 
 /// Bounds of the histogram of request times, in seconds.
 const SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// Logs, and traces where they have somewhere to go: to be ended with the process.
+pub(crate) fn init(logs: &LogSettings, traces: &TraceSettings) -> Result<Option<Traces>, String> {
+    let Some(traces) = Traces::new(traces)? else {
+        init_logs(logs)?;
+        return Ok(None);
+    };
+    let lines =
+        fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = match logs.log_format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Pretty => lines.compact().with_target(false).boxed(),
+    };
+    let installed = tracing_subscriber::registry()
+        .with(traces.layer())
+        .with(lines.with_filter(filter(logs)?))
+        .try_init();
+    installed.map_err(|error| error.to_string())?;
+    Ok(Some(traces))
+}
+
+fn filter(settings: &LogSettings) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(&settings.log_level)
+        .map_err(|error| format!("LOG_LEVEL: {error}; try `info` or `freehold=debug`"))
+}
+
 /// Logs to standard error, so that a command's output stays clean.
 pub(crate) fn init_logs(settings: &LogSettings) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&settings.log_level)
-        .map_err(|error| format!("LOG_LEVEL: {error}; try `info` or `freehold=debug`"))?;
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(settings)?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     let installed = match settings.log_format {

@@ -20,7 +20,7 @@ use crate::worker::Worker;
 const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
-    telemetry::init_logs(&settings.log)?;
+    let traces = telemetry::init(&settings.log, &settings.traces)?;
     let sign_in = settings.sign_in.options()?;
     settings.http.check()?;
     let mut options = settings.database.options()?;
@@ -34,7 +34,11 @@ pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
     let listener = bind(settings.http.listen).await?;
     let worker = Worker::start(freehold, &settings.worker);
     tracing::info!(address = %listener.local_addr()?, "serving");
-    serve(listener, state, worker, &settings.http).await
+    let outcome = serve(listener, state, worker, &settings.http).await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
+    outcome
 }
 
 /// Connects, and waits for a database that is not there yet. Whatever else is wrong with it is told

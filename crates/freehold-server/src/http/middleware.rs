@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::auth::TenantOfRequest;
 use super::error::Problem;
 use super::state::AppState;
+use crate::telemetry::traces;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A longer id from outside is replaced.
@@ -40,12 +41,14 @@ pub(super) async fn observe(
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
+    let trace = traces::request(&request, &route, &id);
 
-    let work = next.run(request).instrument(span.clone());
+    let work = next.run(request).instrument(span.clone()).instrument(trace.clone());
     let mut response = freehold::with_request_id(id.to_str().unwrap_or_default(), work).await;
 
     let status = response.status();
     let elapsed = started.elapsed();
+    traces::answered(&trace, status, tenant.0.get());
     metrics::counter!("freehold_http_requests_total", "method" => method_label(&method),
         "route" => route.clone(), "status" => status.as_u16().to_string())
     .increment(1);

@@ -25,5 +25,6 @@ mod start;
 mod stopping;
 mod support;
 mod tls;
+mod traces;
 mod watching;
 mod worker;

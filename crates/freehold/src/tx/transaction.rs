@@ -26,6 +26,9 @@ pub(super) mod pipeline;
 const TIDY_GRACE: Duration = Duration::from_millis(20);
 const TIDY_MAX: Duration = Duration::from_secs(5);
 
+/// The target of spans that are for traces and not for logs.
+pub(crate) const TRACE_TARGET: &str = "freehold::trace";
+
 #[derive(Clone, Copy)]
 pub(super) enum Door {
     Tenant,
@@ -87,6 +90,8 @@ pub(super) struct Transaction {
     counting: Counting,
     /// Where the log was after the commit, if that was asked for.
     committed_at: Option<Lsn>,
+    /// From the wait for a connection to the end.
+    trace: tracing::Span,
 }
 
 /// How the transaction begins.
@@ -130,6 +135,7 @@ impl Transaction {
             _ => Guest::Anyone,
         };
         let began = Instant::now();
+        let trace = trace(&party);
         let connection = Some(pool.checkout(guest).await?);
         let counting = Counting::new(began.elapsed());
         let entry = Entry { door, party, claim: party.claim(), access: Access::Write };
@@ -143,6 +149,7 @@ impl Transaction {
             insight,
             counting,
             committed_at: None,
+            trace,
         })
     }
 
@@ -236,8 +243,13 @@ impl Transaction {
             && is_final
         {
             self.record_violation(error, sql);
+            self.trace_error(error);
         }
         outcome
+    }
+
+    fn trace_error(&self, error: &Error) {
+        self.trace.record("otel.status_code", "ERROR").record("error.type", error.kind().code());
     }
 
     fn record_violation(&self, error: &Error, sql: &str) {
@@ -455,6 +467,24 @@ impl Transaction {
         self.stage = Stage::Fresh;
         Ok(())
     }
+}
+
+/// What traces show of a transaction: no statement, which could hold values. Where nobody traces,
+/// it costs a look at a flag.
+fn trace(party: &Party) -> tracing::Span {
+    let span = tracing::trace_span!(
+        target: TRACE_TARGET,
+        "transaction",
+        "otel.kind" = "client",
+        "db.system.name" = "postgresql",
+        "freehold.tenant" = tracing::field::Empty,
+        "otel.status_code" = tracing::field::Empty,
+        "error.type" = tracing::field::Empty,
+    );
+    if let (Party::Tenant(context), false) = (party, span.is_disabled()) {
+        span.record("freehold.tenant", tracing::field::display(context.tenant()));
+    }
+    span
 }
 
 /// What follows a transaction's last statement.

@@ -106,8 +106,11 @@ impl Transaction {
             let at = outcome.as_ref().err().and_then(PipelineError::at);
             watch.end_all(&outcome, at, |answer| self.counting.rows_of(answer));
         }
-        if let Err(PipelineError { at: Some(at), error }) = &outcome {
-            self.record_violation(error, pieces[*at].0);
+        if let Err(PipelineError { at, error }) = &outcome {
+            self.trace_error(error);
+            if let Some(at) = at {
+                self.record_violation(error, pieces[*at].0);
+            }
         }
         outcome
     }
