@@ -64,11 +64,9 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, count: usize) -> Result<V
     let (began, options) = (Instant::now(), fleet.database.options());
     let report = examine(&options, &DoctorOptions::default()).await?;
     rows.push(Row::of("doctor", began.elapsed().as_secs_f64(), "s"));
-    eprintln!(
-        "the doctor looked at {} tenants, findings: {}",
-        report.tenants,
-        report.findings.len()
-    );
+    for finding in report.findings {
+        eprintln!("the doctor found {}: {}", finding.check.code, finding.check.title);
+    }
     let size = "SELECT pg_database_size(current_database())::float8 / 1e6";
     rows.push(Row::of("database", admin.query_one(size, &[]).await?.get(0), "MB"));
     Ok(rows)
