@@ -297,6 +297,7 @@ impl InsightSettings {
             tenants_named: self.insight_tenants.into(),
             write_every: Duration::from_secs(self.insight_write_secs),
             slow_after: Some(Duration::from_millis(self.slow_query_ms)).filter(|ms| !ms.is_zero()),
+            ..InsightOptions::default()
         }
     }
 }

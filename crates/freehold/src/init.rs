@@ -20,6 +20,7 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (10, "analytics", include_str!("../migrations/0010_analytics.sql")),
     (20, "usage", include_str!("../migrations/0020_usage.sql")),
     (22, "sizes", include_str!("../migrations/0022_sizes.sql")),
+    (30, "indexes", include_str!("../migrations/0030_indexes.sql")),
     (50, "cache", include_str!("../migrations/0050_cache.sql")),
     (60, "upgrades", include_str!("../migrations/0060_upgrades.sql")),
     (70, "restore", include_str!("../migrations/0070_restore.sql")),

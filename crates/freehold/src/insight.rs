@@ -43,6 +43,9 @@ pub struct InsightOptions {
     pub write_every: Duration,
     /// How long a statement takes that is a slow query; with none, there is none.
     pub slow_after: Option<Duration>,
+    /// Of so many requests, one is counted by what it asks; see
+    /// [`Freehold::count_query`](crate::Freehold::count_query).
+    pub sample: u32,
 }
 
 impl Default for InsightOptions {
@@ -51,6 +54,7 @@ impl Default for InsightOptions {
             tenants_named: 20,
             write_every: Duration::from_secs(60),
             slow_after: Some(Duration::from_millis(500)),
+            sample: 16,
         }
     }
 }

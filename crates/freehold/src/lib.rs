@@ -140,6 +140,7 @@ pub mod doctor;
 mod error;
 mod excerpt;
 mod ids;
+mod indexes;
 mod init;
 mod insight;
 mod lanes;
@@ -175,6 +176,7 @@ use tokio::sync::watch;
 use crate::analytics::Connections;
 use crate::cache::local::Local;
 use crate::control::turns::SlugTurns;
+use crate::indexes::asked::Asked;
 use crate::insight::Insight;
 use crate::passwords::PasswordHasher;
 use crate::pool::{Pool, Position, Source};
@@ -309,6 +311,7 @@ struct Inner {
     violations: Violations,
     recorder: Recorder,
     insight: Insight,
+    asked: Asked,
     reporter: Reporter,
     slow_log: SlowLog,
     mode: SealMode,
@@ -412,8 +415,9 @@ impl Freehold {
         let listen = resolver.clone().listen(listen, options.pooler);
         let recorder = Recorder::new(app.clone(), violations.clone());
         let mut tasks = replicas.follow(app.target()).await?;
-        let reporter = Reporter::new(app.clone(), insight.clone());
         let slow_log = SlowLog::new(app.clone(), resolver.clone(), insight.clone());
+        let asked = Asked::new(options.insight.sample);
+        let reporter = Reporter::new(app.clone(), insight.clone(), asked.clone());
         tasks.extend([
             tokio::spawn(listen),
             tokio::spawn(recorder.clone().run()),
@@ -440,6 +444,7 @@ impl Freehold {
             violations,
             recorder,
             insight,
+            asked,
             reporter,
             slow_log,
             mode,
@@ -731,6 +736,10 @@ impl Freehold {
 
     pub(crate) fn insight(&self) -> &Insight {
         &self.0.insight
+    }
+
+    pub(crate) fn asked(&self) -> &Asked {
+        &self.0.asked
     }
 
     pub(crate) fn reporter(&self) -> &Reporter {

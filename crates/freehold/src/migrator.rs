@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt as _};
 use sha2::{Digest, Sha256};
 
-use crate::catalog::{baseline, tenants};
+use crate::catalog::{baseline, indexes, tenants};
 use crate::context::OperatorContext;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
+use crate::indexes::{IndexState, TenantIndex, in_schema};
 use crate::policy;
 use crate::pool::Pool;
 use crate::tenant::Tenant;
@@ -291,18 +292,53 @@ async fn bring_one_step(
     if current.version >= migration.version {
         return Ok(());
     }
+    let own = indexes::list(tx.catalog(), Some(&[tenant]), i64::MAX).await?;
     let started = Instant::now();
     tx.enter_schema(tenant).await?;
+    let back = as_in_template(tenant, migration, &own);
     tx.ddl(async |client| {
         let timeout = format!("SET LOCAL lock_timeout = {}", options.lock_timeout.as_millis());
         client.batch_execute(&timeout).await?;
+        for (_, sql) in &back {
+            client.batch_execute(sql).await?;
+        }
         apply(client, tenant, migration).await
     })
     .await?;
+    for (name, _) in &back {
+        indexes::forget(tx.catalog(), tenant, name).await?;
+    }
+    if own.len() > back.len() {
+        indexes::follow(tx.catalog(), tenant).await?;
+    }
     baseline::record(tx.catalog(), tenant, migration, millis(started)).await?;
     baseline::forget_failure(tx.catalog(), tenant).await?;
     tenants::set_version(tx.catalog(), tenant, migration.version).await?;
     tx.commit().await
+}
+
+/// What makes the indexes that a migration names as the template has them: what this tenant was
+/// spared is there again, and what it alone had is gone. Otherwise a migration that drops or makes
+/// an index of that name would fail for this tenant alone.
+fn as_in_template(
+    tenant: TenantId,
+    migration: &Migration,
+    own: &[TenantIndex],
+) -> Vec<(String, String)> {
+    let text = migration.statements.to_lowercase();
+    let named = own.iter().filter(|index| text.contains(&index.name.to_lowercase()));
+    let sql = |index: &TenantIndex| match index.state {
+        IndexState::Creating | IndexState::Created => {
+            let name = policy::quote_ident(&index.name);
+            format!("DROP INDEX IF EXISTS {}.{name}", tenant.schema())
+        }
+        IndexState::Dropping | IndexState::Dropped => {
+            let create =
+                index.definition.replacen("CREATE INDEX ", "CREATE INDEX IF NOT EXISTS ", 1);
+            in_schema(&create, &tenant.schema())
+        }
+    };
+    named.map(|index| (index.name.clone(), sql(index))).collect()
 }
 
 async fn note_failure(owner: &Pool, tenant: TenantId, version: i32, error: &str) -> Result<()> {

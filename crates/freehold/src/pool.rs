@@ -503,6 +503,10 @@ impl Pool {
         self.0.insight.clone()
     }
 
+    pub(crate) fn pooler(&self) -> Pooler {
+        self.0.source.pooler
+    }
+
     pub(crate) fn target(&self) -> Arc<Target> {
         Arc::clone(&self.0.source.target)
     }

@@ -1,4 +1,4 @@
-//! Writes what `insight` has counted into the catalog, where the figures of all servers meet.
+//! Writes what `insight` and `indexes::asked` have counted into the catalog, where the figures of all servers meet.
 //!
 //! Every five seconds the busiest tenants of those seconds, and every minute the figures of all, a
 //! thousand rows at a time. While the database is away they wait; a batch whose answer was lost is
@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::catalog::usage;
+use crate::catalog::{indexes, usage};
 use crate::context::OperatorContext;
 use crate::error::{Error, ErrorKind, Result};
+use crate::indexes::asked::Asked;
 use crate::insight::Insight;
 use crate::pool::Pool;
 use crate::tx::CatalogTx;
@@ -21,6 +22,8 @@ const BUSIEST_EVERY: Duration = Duration::from_secs(5);
 /// Between two batches, so that a large fleet's figures are no burst.
 const PAUSE: Duration = Duration::from_millis(20);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// Shapes of one write.
+const SHAPES_MAX: usize = 500;
 /// How long a shutdown may wait for what is left.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
@@ -28,13 +31,14 @@ const FLUSH_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Reporter {
     pool: Pool,
     insight: Insight,
+    asked: Asked,
     /// One batch at a time: the second would be taken for the first.
     writing: Arc<Mutex<()>>,
 }
 
 impl Reporter {
-    pub(crate) fn new(pool: Pool, insight: Insight) -> Reporter {
-        Reporter { pool, insight, writing: Arc::default() }
+    pub(crate) fn new(pool: Pool, insight: Insight, asked: Asked) -> Reporter {
+        Reporter { pool, insight, asked, writing: Arc::default() }
     }
 
     /// Writes until the task is dropped.
@@ -54,10 +58,12 @@ impl Reporter {
                     while self.write().await? {
                         tokio::time::sleep(PAUSE).await;
                     }
+                    self.write_asked().await?;
                     write_at = now + write_every;
                 }
                 if now >= prune_at {
                     usage::prune(self.catalog("forget old usage").await?).await?;
+                    indexes::prune_shapes(self.catalog("forget old requests").await?).await?;
                     prune_at = now + PRUNE_EVERY;
                 }
                 Ok::<_, Error>(())
@@ -72,7 +78,7 @@ impl Reporter {
     pub(crate) async fn flush(&self) -> Result<()> {
         let all = async {
             while self.write().await? {}
-            Ok(())
+            self.write_asked().await
         };
         tokio::time::timeout(FLUSH_MAX, all).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, "usage could not be written down in time"))
@@ -86,6 +92,23 @@ impl Reporter {
         usage::record(self.catalog("write usage down").await?, &batch).await?;
         self.insight.written();
         Ok(true)
+    }
+
+    /// Writes what tables were asked. Should the answer be lost, it counts twice: it is a sample.
+    async fn write_asked(&self) -> Result<()> {
+        let mut counts = self.asked.take();
+        while !counts.is_empty() {
+            let rows = counts.split_off(counts.len().saturating_sub(SHAPES_MAX));
+            let written = async {
+                indexes::record_shapes(self.catalog("write down what is asked").await?, &rows).await
+            };
+            if let Err(error) = written.await {
+                self.asked.put_back(rows);
+                self.asked.put_back(counts);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Who is busy now; nothing is written where nobody is and nobody was.

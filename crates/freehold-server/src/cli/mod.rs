@@ -4,6 +4,7 @@ mod analytics;
 mod config;
 mod dev;
 mod doctor;
+mod indexes;
 mod init;
 mod insight;
 mod key;
@@ -65,6 +66,9 @@ enum Command {
     Insight(insight::InsightCommand),
     /// Watch which tenants are busiest, until Ctrl-C
     Top(top::TopArgs),
+    /// Indexes of single tenants: advice, made and dropped while they work
+    #[command(subcommand)]
+    Indexes(indexes::IndexesCommand),
     /// Bring the template and every tenant to the newest migration
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
@@ -113,6 +117,7 @@ pub fn main() -> ExitCode {
             Command::Violations(command) => violations::run(command).await,
             Command::Insight(command) => insight::run(command).await,
             Command::Top(args) => top::run(args).await,
+            Command::Indexes(command) => indexes::run(command).await,
             Command::Migrate(command) => migrate::run(command).await,
             Command::Doctor(args) => doctor::run(args).await,
             Command::Analytics(command) => analytics::run(command).await,

@@ -20,7 +20,8 @@
 //! | `answer` | status, headers and body of the response |
 //! | `error`, `database` | refusals: our own, and PostgreSQL's translated |
 //!
-//! `batch` reads requests that come as JSON, many in one.
+//! `batch` reads requests that come as JSON, many in one. `shape` says what a
+//! request asks, for advice on indexes.
 //!
 //! `model` is what they all check names against.
 //!
@@ -42,6 +43,7 @@ mod operator;
 mod plan;
 mod query;
 mod scan;
+mod shape;
 mod sql;
 #[cfg(test)]
 mod tests;
@@ -52,6 +54,7 @@ pub(crate) use database::{DatabaseError, from_database};
 pub(crate) use error::DataError;
 pub(crate) use model::{MODEL_SQL, Model};
 pub(crate) use plan::{Plan, plan};
+pub(crate) use shape::{Shape, shape};
 
 /// Where the router mounts this API; `Location` headers begin with it.
 pub(crate) const PATH: &str = "/v1/data";

@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::auth::TenantCaller;
-use super::data::{LSN, answer_row, counted_rows, execute, freshness, refusal};
+use super::data::{LSN, answer_row, count_query, counted_rows, execute, freshness, refusal};
 use super::error::{PROBLEM, Problem};
 use super::json::Body;
 use super::state::AppState;
@@ -155,7 +155,9 @@ fn prepare(
     }
     let limits = state.batch_limits().of(&operation, state.data_limits());
     let schema = context.tenant().schema();
-    Ok(data::plan(model, &schema, &operation.request(), &limits)?)
+    let plan = data::plan(model, &schema, &operation.request(), &limits)?;
+    count_query(state, context, model, &operation.request(), &limits);
+    Ok(plan)
 }
 
 /// All of it in one transaction, or nothing.

@@ -10,6 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
+use freehold::control::indexes::{IndexColumn, QueryShape};
 use freehold::{Action, ErrorKind, Lsn, Params, Row, TenantContext, TextParam, require};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -19,7 +20,10 @@ use super::auth::TenantCaller;
 use super::error::Problem;
 use super::json::unread;
 use super::state::AppState;
-use crate::data::{AnswerRow, DataRequest, DatabaseError, Plan, answer, from_database, plan};
+use crate::data::{
+    AnswerRow, DataRequest, DatabaseError, Limits, Model, Plan, Shape, answer, from_database, plan,
+    shape,
+};
 
 /// Of a write: the place in the log behind which it lies. Of a read: what it must see.
 pub(super) const LSN: HeaderName = HeaderName::from_static("freehold-lsn");
@@ -126,6 +130,9 @@ async fn run(
         body: &body,
     };
     let plan = plan(&model, &context.tenant().schema(), &request, state.data_limits())?;
+    let count = || {
+        count_query(&state, &context, &model, &request, state.data_limits());
+    };
     let since = since(&headers)?;
     let write =
         plan.write.then(|| state.freehold().cache().begin_write(&context, freshness::CACHE));
@@ -134,9 +141,13 @@ async fn run(
         Some(freshness) => {
             // A write that the caller knows of may be newer than what is kept.
             let anew = freshness.anew || since.is_some();
-            execute_cached(&state, &context, &plan, Freshness { anew, ..freshness }).await
+            let freshness = Freshness { anew, ..freshness };
+            execute_cached(&state, &context, &plan, freshness, count).await
         }
-        None => (execute(&state, &context, &plan, since).await, None),
+        None => {
+            count();
+            (execute(&state, &context, &plan, since).await, None)
+        }
     };
     // Whatever came of it: of a commit whose answer was lost nobody knows.
     if let Some(write) = write {
@@ -161,6 +172,21 @@ async fn run(
         response.headers_mut().insert(LSN, at);
     }
     Ok(response)
+}
+
+/// Counts what is asked, for advice on indexes.
+pub(super) fn count_query(
+    state: &AppState,
+    context: &TenantContext,
+    model: &Model,
+    request: &DataRequest<'_>,
+    limits: &Limits,
+) {
+    state.freehold().count_query(context, || {
+        let Shape { table, conditions, order } = shape(model, request, limits)?;
+        let by = |(name, descending)| IndexColumn { name, descending };
+        Some(QueryShape { table, conditions, order: order.into_iter().map(by).collect() })
+    });
 }
 
 /// What a read must see: everything that was committed before this place in the log.
@@ -189,9 +215,11 @@ async fn execute_cached(
     context: &TenantContext,
     plan: &Plan,
     freshness: Freshness,
+    count: impl FnOnce(),
 ) -> (freehold::Result<Executed>, Option<Duration>) {
     let (cache, key) = (state.freehold().cache(), freshness::key(context, plan));
     let load = async {
+        count();
         let values = values(plan);
         let tx = state.freehold().begin(context).await?.counted_for(plan.table(), counted_rows);
         answer_row(&tx.query_and_commit(&plan.sql, &params(&values)).await?)

@@ -36,6 +36,12 @@ const COMMANDS: &[&[&str]] = &[
     &["insight", "sizes"],
     &["insight", "slow"],
     &["top"],
+    &["indexes"],
+    &["indexes", "advise"],
+    &["indexes", "apply"],
+    &["indexes", "drop"],
+    &["indexes", "restore"],
+    &["indexes", "list"],
     &["migrate", "up"],
     &["migrate", "status"],
     &["doctor"],
@@ -411,6 +417,91 @@ async fn insight_slow_shows_what_took_long_with_its_plan() {
     assert!(!shown.contains("SECRET"), "{shown}");
     assert_eq!(list(&["--tenant", "globex", "--json"]).json(), json!([]));
     assert_eq!(freehold(&["insight", "slow", "--tenant", "nobody"], &env).code(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_indexes_are_advised_made_dropped_and_listed() {
+    let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();
+    let fleet = database.freehold().await.unwrap();
+    let (acme, _) = testing::create_tenant(&fleet, "acme").await.unwrap();
+    testing::create_tenant(&fleet, "globex").await.unwrap();
+    let (app, owner) = (database.app_url(), database.owner_url());
+    let env = [("DATABASE_URL", app.as_str()), ("DATABASE_OWNER_URL", owner.as_str())];
+    let run = |arguments: &[&str]| freehold(arguments, &env);
+    let sql = connect(&database.superuser_url()).await;
+    sql.batch_execute(&format!(
+        "SET search_path = {}, public;
+         INSERT INTO products (sku, name, price_cents) SELECT 'P-' || i, 'product', i FROM generate_series(1, 3000) i;
+         ANALYZE products; CREATE INDEX twin ON products (price_cents);
+         INSERT INTO freehold.query_shape (tenant_id, table_name, shape, requests) VALUES
+           ('{}', 'products', '{{\"table\":\"products\",\"conditions\":[[\"stock\",\"=\"]],\"order\":[{{\"name\":\"created_at\",\"descending\":true}}]}}', 90)",
+        acme.id.schema(), acme.id
+    ))
+    .await
+    .unwrap();
+
+    let advise =
+        ["indexes", "advise", "acme", "--min-days", "0", "--min-reads", "20", "--min-rows", "2000"];
+    let told = run(&advise).ended(0).stdout();
+    for part in [
+        "evidence: PostgreSQL's counts since 20",
+        "1 kinds of requests to the data API since 20",
+        "missing: products (stock, created_at desc), some ",
+        "90 requests since 20",
+        "→ freehold indexes apply acme products stock 'created_at desc'",
+        "duplicate: twin on products (price_cents)",
+        "→ freehold indexes drop acme twin",
+        "note: HypoPG is not installed",
+    ] {
+        assert!(told.contains(part), "{part}:\n{told}");
+    }
+    let report = run(&[&advise[..], &["--json"]].concat()).ended(0).json();
+    assert_eq!(report["advice"][0]["kind"], "missing");
+    // By default that is too little to go by.
+    let told = run(&["indexes", "advise", "acme"]).ended(0).stdout();
+    assert!(!told.contains("missing") && told.contains("7 are wanted"), "{told}");
+    let mut fleet_wide = advise.to_vec();
+    fleet_wide.retain(|word| *word != "acme");
+    let told = run(&fleet_wide).ended(0).stdout();
+    assert!(told.contains("2 tenants; of 2 PostgreSQL has counted"), "{told}");
+    assert!(told.contains("(stock, created_at desc)") && told.contains("1 of 1"), "{told}");
+
+    run(&["indexes", "drop", "acme", "twin"]).ended(0);
+    let apply = ["indexes", "apply", "acme", "products", "stock", "created_at desc", "--json"];
+    let made = run(&apply).ended(0).json();
+    let name = "products_stock_created_at_desc_tenant_idx";
+    assert_eq!((&made["name"], &made["state"]), (&json!(name), &json!("created")));
+    run(&["indexes", "drop", "acme", "products_price_cents_idx"]).ended(0);
+    let told = run(&["indexes", "list"]).ended(0).stdout();
+    let lines: Vec<Vec<&str>> =
+        told.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0][..4], ["SLUG", "INDEX", "TABLE", "STATE"]);
+    assert_eq!(lines[1][..4], ["acme", "products_price_cents_idx", "products", "dropped"]);
+    assert_eq!(lines[2][..4], ["acme", name, "products", "created"]);
+    assert_eq!(run(&["indexes", "list", "globex", "--json"]).ended(0).json(), json!([]));
+    let doctor = run(&["doctor", "--only", "FH711", "--strict"]).ended(0);
+    assert!(!doctor.stdout().contains("FH711"), "{}", doctor.stdout());
+    run(&["indexes", "restore", "acme", "products_price_cents_idx"]).ended(0);
+    run(&["indexes", "drop", "acme", name]).ended(0);
+    assert_eq!(run(&["indexes", "list", "--json"]).ended(0).json(), json!([]));
+
+    for (wrong, said) in [
+        (&["indexes", "advise", "nobody"][..], "there is no such tenant"),
+        (&["indexes", "apply", "acme", "nothing", "id"], "the tenant has no table nothing"),
+        (&["indexes", "apply", "acme", "products", "size"], "products has no column size"),
+        (
+            &["indexes", "apply", "acme", "products", "stock sideways"],
+            "write `name` or `name desc`",
+        ),
+        (&["indexes", "drop", "acme", "nothing"], "the tenant has no index nothing"),
+        (&["indexes", "drop", "acme", "products_sku_key"], "products_sku_key stays"),
+        (&["indexes", "restore", "acme", "products_price_cents_idx"], "has no index"),
+    ] {
+        let ran = run(wrong).ended(1);
+        assert!(ran.stderr().contains(said), "{wrong:?}: {}", ran.stderr());
+    }
+    let ran = freehold(&["indexes", "advise", "acme"], &env[..1]).ended(1);
+    assert!(ran.stderr().contains("DATABASE_OWNER_URL"), "{}", ran.stderr());
 }
 
 // ── A database from nothing ───────────────────────────────────────────────────────────────────

@@ -26,6 +26,11 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("docs/deploy.md", "docker build", "no container engine here; `./dev image` builds it"),
     ("docs/deploy.md", "kubectl create", "no cluster here; `./dev manifests` renders and checks"),
     ("docs/deploy.md", "kubectl -n freehold delete", "no cluster here"),
+    (
+        "docs/indexes.md",
+        "freehold indexes",
+        "a test of `cli.rs` runs them, with a tenant to advise",
+    ),
     ("docs/install.md", "cargo build", "the program under test is built already"),
     ("docs/prove.md", "./dev prove", "builds, and takes minutes; `prove.rs` runs it briefly"),
     ("docs/prove.md", "export DATABASE_URL", "takes minutes; `prove.rs` runs it briefly"),

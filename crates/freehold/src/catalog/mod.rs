@@ -6,6 +6,7 @@ pub(crate) mod cache_epochs;
 pub(crate) mod health;
 pub(crate) mod idempotency;
 pub(crate) mod identities;
+pub(crate) mod indexes;
 pub(crate) mod invitations;
 pub(crate) mod memberships;
 pub(crate) mod seal_keys;

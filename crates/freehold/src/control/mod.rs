@@ -3,6 +3,7 @@
 
 pub mod analytics;
 pub mod health;
+pub mod indexes;
 pub mod insight;
 pub mod joining;
 pub mod keys;

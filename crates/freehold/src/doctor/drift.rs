@@ -24,7 +24,7 @@ pub(super) const CHECKS: &[Check] = &[
         code: "FH711",
         severity: Severity::Warning,
         title: "A tenant's schema is not what the template is",
-        meaning: "Tables, columns, constraints, indexes, triggers, functions, types or views differ, although the tenant is at the template's version: the next migration may fail for it, and its data obeys other rules.",
+        meaning: "Tables, columns, constraints, indexes, triggers, functions, types or views differ, although the tenant is at the template's version: the next migration may fail for it, and its data obeys other rules. Indexes that `freehold indexes` has made or dropped for one tenant are known and not meant.",
         remedy: "Bring the objects in line by hand, or put the change into a migration for everybody.",
         fix_is_safe: false,
     },
@@ -56,6 +56,10 @@ const OBJECTS: &str = r#"
 ), rel AS MATERIALIZED (
   SELECT c.oid, c.relname, c.relkind, c.relnamespace, s.nspname, c.relpersistence, c.relispartition, c.relpartbound, c.reloptions, c.relam, c.relacl, c.relreplident
   FROM pg_class c JOIN scope s ON s.oid = c.relnamespace
+), own_index AS MATERIALIZED (
+  SELECT s.oid AS schema, x.index_name, x.table_name, x.state, x.definition
+  FROM freehold.tenant_index x JOIN scope s ON s.nspname = 'tenant_' || replace(x.tenant_id::text, '-', '')
+  WHERE x.state IN ('created', 'dropped')
 ), label AS MATERIALIZED (
   SELECT oid, CASE WHEN oid < 16384 THEN oid::text ELSE typname::text END AS type FROM pg_type
 ), stored(text) AS (
@@ -122,11 +126,19 @@ const OBJECTS: &str = r#"
   FROM pg_constraint k JOIN scope s ON s.oid = k.connamespace LEFT JOIN pg_class c ON c.oid = k.conrelid LEFT JOIN pg_type t ON t.oid = k.contypid
   LEFT JOIN pg_class r ON r.oid = k.confrelid LEFT JOIN form f ON f.text = hashtextextended(k.conbin::text, 0)
   UNION ALL
-  SELECT c.relnamespace, 'shape', 'index', b.relname::text, c.relname::text,
-    hashtextextended(concat_ws('|', i.indisunique, i.indisprimary, i.indnullsnotdistinct, i.indisvalid, i.indisreplident, i.indkey::text, i.indoption::text, i.indcollation::text, i.indnkeyatts,
-      c.relam, c.reloptions::text, f.form, g.form), 0)
+  SELECT c.relnamespace, 'shape', 'index', b.relname::text, c.relname::text, {index_hash}
   FROM pg_index i JOIN rel c ON c.oid = i.indexrelid JOIN pg_class b ON b.oid = i.indrelid
   LEFT JOIN form f ON f.text = hashtextextended(i.indexprs::text, 0) LEFT JOIN form g ON g.text = hashtextextended(i.indpred::text, 0)
+  -- Of its own: recorded, and as it is recorded.
+  LEFT JOIN own_index o ON o.schema = c.relnamespace AND o.index_name = c.relname AND o.state = 'created'
+  WHERE o.index_name IS NULL OR NOT i.indisvalid OR o.definition <> replace(pg_get_indexdef(c.oid), c.nspname || '.', '@schema.')
+  UNION ALL
+  -- Taken from this tenant: it counts as there, as the template has it.
+  SELECT o.schema, 'shape', 'index', b.relname::text, c.relname::text, {index_hash}
+  FROM own_index o JOIN rel c ON c.nspname = 'freehold_template' AND c.relname = o.index_name AND o.state = 'dropped'
+  JOIN pg_index i ON i.indexrelid = c.oid JOIN pg_class b ON b.oid = i.indrelid AND b.relname = o.table_name
+  LEFT JOIN form f ON f.text = hashtextextended(i.indexprs::text, 0) LEFT JOIN form g ON g.text = hashtextextended(i.indpred::text, 0)
+  WHERE NOT EXISTS (SELECT FROM pg_class x WHERE x.relnamespace = o.schema AND x.relname = o.index_name)
   UNION ALL
   SELECT c.relnamespace, 'shape', 'trigger', c.relname::text, CASE WHEN t.tgisinternal THEN 'of a constraint, disabled' ELSE t.tgname::text END,
     hashtextextended(CASE WHEN t.tgisinternal THEN '' ELSE concat_ws('|', p.proname, t.tgtype, t.tgenabled, t.tgattr::text, encode(t.tgargs, 'hex'), t.tgdeferrable, t.tginitdeferred, t.tgoldtable, t.tgnewtable, f.form) END, 0)
@@ -168,6 +180,10 @@ const OBJECTS: &str = r#"
   FROM pg_policy p JOIN rel c ON c.oid = p.polrelid LEFT JOIN form f ON f.text = hashtextextended(p.polqual::text, 0) LEFT JOIN form g ON g.text = hashtextextended(p.polwithcheck::text, 0)
   WHERE p.polname <> 'tenant_isolation'
 )"#;
+
+/// What an index is besides its name and table.
+const INDEX_HASH: &str = "hashtextextended(concat_ws('|', i.indisunique, i.indisprimary, i.indnullsnotdistinct, i.indisvalid, i.indisreplident,
+      i.indkey::text, i.indoption::text, i.indcollation::text, i.indnkeyatts, c.relam, c.reloptions::text, f.form, g.form), 0)";
 
 /// The schemas whose XOR is not the template's, of each aspect the first so many, and how many.
 const DIFFERING: &str = "
@@ -224,7 +240,8 @@ pub(super) async fn look(examination: &mut Examination<'_>) -> Result<()> {
 async fn compare(examination: &mut Examination<'_>) -> Result<()> {
     let examples_max = examination.examples_max().min(SCHEMAS_MAX).to_string();
     let scope = scope(Sight::Owner);
-    let differing = format!("{scope}{OBJECTS}{DIFFERING}")
+    let objects = OBJECTS.replace("{index_hash}", INDEX_HASH);
+    let differing = format!("{scope}{objects}{DIFFERING}")
         .replace("{schemas}", "")
         .replace("{examples_max}", &examples_max);
     let rows = examination.rows(&differing).await?;
@@ -237,7 +254,7 @@ async fn compare(examination: &mut Examination<'_>) -> Result<()> {
     let list: Vec<String> = schemas.iter().map(|schema| format!("'{schema}'")).collect();
     let named_max =
         if examination.examples_max() > SCHEMAS_MAX { usize::MAX >> 1 } else { NAMED_MAX };
-    let named = format!("{scope}{OBJECTS}{NAMED}")
+    let named = format!("{scope}{objects}{NAMED}")
         .replace("{schemas}", &format!("WHERE nspname IN ({})", list.join(", ")))
         .replace("{named_max}", &named_max.to_string());
     let differences = examination.rows(&named).await?;

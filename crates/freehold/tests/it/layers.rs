@@ -61,6 +61,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ),
     ("reporter", &["control", "resolver", "provisioner", "migrator"]),
     ("slow_log", &["control", "provisioner", "migrator"]),
+    ("indexes", &["control", "resolver", "reporter", "provisioner", "catalog"]),
     ("resolver", &["control", "provisioner", "migrator"]),
     ("cache", &["control", "provisioner", "migrator"]),
     ("migrator", &["control", "provisioner", "resolver"]),

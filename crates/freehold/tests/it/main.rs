@@ -6,6 +6,7 @@ mod abandonment;
 mod analytics;
 mod doctor;
 mod documents;
+mod indexes;
 mod insight;
 mod isolation;
 mod layers;

@@ -116,6 +116,44 @@ async fn operations_of_a_batch_and_kept_answers_are_counted_for_their_tables() {
     assert_eq!(tables.len(), 3, "{tables:#?}");
 }
 
+/// One in sixteen is counted, for all of them: by columns and operators, and never by a value.
+#[tokio::test]
+async fn what_the_data_api_is_asked_is_counted_by_its_shape() {
+    let service = Service::start(Setup::default()).await;
+    let (acme, globex) = service.two_tenants().await;
+    for number in 0..480 {
+        let path =
+            format!("/v1/data/orders?status=eq.paid&total_cents=gt.{number}&order=created_at.desc");
+        service.get(&path).by(&acme.owner).send().await.expect(200);
+    }
+    let operation = |number| serde_json::json!({"method": "GET", "path": format!("/customers?city=eq.c{number}&limit=5")});
+    for number in 0..24 {
+        let operations: Vec<_> = (0..20).map(|n| operation(20 * number + n)).collect();
+        service
+            .post("/v1/batch", Value::from(operations))
+            .by(&globex.owner)
+            .send()
+            .await
+            .expect(200);
+    }
+    service.freehold.flush_usage().await.unwrap();
+    let sql = "SELECT tenant_id, shape, requests FROM freehold.query_shape";
+    let rows = service.sql().await.query(sql, &[]).await.unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        let (tenant, shape, requests): (uuid::Uuid, &str, i64) =
+            (row.get(0), row.get(1), row.get(2));
+        let expected = match tenant == acme.tenant.id.as_uuid() {
+            true => {
+                r#"{"table":"orders","conditions":[["status","="],["total_cents",">"]],"order":[{"name":"created_at","descending":true}]}"#
+            }
+            false => r#"{"table":"customers","conditions":[["city","="]],"order":[]}"#,
+        };
+        assert_eq!(shape, expected);
+        assert!((400..560).contains(&requests), "{requests} of 480");
+    }
+}
+
 #[tokio::test]
 async fn who_is_busy_is_seen_within_seconds() {
     let service = Service::start(Setup::default()).await;

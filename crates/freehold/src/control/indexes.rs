@@ -1,0 +1,336 @@
+//! Indexes of single tenants: advise, apply, drop, restore, list. For operators.
+
+use crate::Freehold;
+use crate::catalog::{baseline, indexes, tenants};
+use crate::context::{OperatorContext, TenantContext};
+use crate::control::tenants::no_such_tenant;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::TenantId;
+use crate::indexes::advice::{advise, supports_foreign_key};
+use crate::indexes::build::Builder;
+use crate::indexes::fleet::Fleet;
+use crate::indexes::survey::{Index, Survey, Table, survey};
+use crate::indexes::{AskedShape, name_for, plan};
+use crate::tenant::Tenant;
+use crate::tx::OwnerTx;
+
+pub use crate::indexes::advice::{
+    AdviceKind, AdviceOptions, AdvicePlace, IndexAdvice, IndexReport,
+};
+pub use crate::indexes::fleet::{FleetIndexAdvice, FleetIndexReport};
+pub use crate::indexes::{IndexColumn, IndexState, QueryShape, TenantIndex};
+
+const LIST_MAX: i64 = 10_000;
+/// Tenants surveyed by one transaction.
+const BATCH: i64 = 200;
+/// As PostgreSQL has it.
+const COLUMNS_MAX: usize = 32;
+
+impl Freehold {
+    /// Counts that a tenant's table is asked something, for [`advise_indexes`](Self::advise_indexes).
+    /// Only one request in some is counted, for all of them, and only for it the shape is asked
+    /// for; it may be called for every request.
+    pub fn count_query(&self, context: &TenantContext, shape: impl FnOnce() -> Option<QueryShape>) {
+        self.asked().count(context.tenant(), shape);
+    }
+
+    /// What a tenant's indexes lack and have too many of, from what PostgreSQL has counted and what
+    /// the tenant's tables were asked. Changes nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Setup`] without an owner connection.
+    pub async fn advise_indexes(
+        &self,
+        context: &OperatorContext,
+        tenant: TenantId,
+        options: &AdviceOptions,
+    ) -> Result<IndexReport> {
+        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+        tenants::find(tx.catalog(), tenant).await?.ok_or_else(no_such_tenant)?;
+        let (found, asked) = look_at(&mut tx, &[tenant]).await?;
+        let found = found.into_iter().next().ok_or_else(no_such_tenant)?;
+        let mut report = advise(&found, &asked.iter().collect::<Vec<_>>(), options);
+        if report.hypopg {
+            tx.enter_schema(tenant).await?;
+            tx.ddl(async |connection| plan::estimate(connection, &found, &mut report).await)
+                .await?;
+        } else {
+            let without = "HypoPG is not installed in this database: what a new index would gain is not estimated";
+            report.notes.push(without.to_owned());
+        }
+        tx.commit().await?;
+        Ok(report)
+    }
+
+    /// The same of every tenant, counted: what holds of most is for the baseline. Without the
+    /// planner's estimates.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setup`] without an owner connection.
+    pub async fn advise_fleet_indexes(
+        &self,
+        context: &OperatorContext,
+        options: &AdviceOptions,
+    ) -> Result<FleetIndexReport> {
+        let mut fleet = Fleet::default();
+        let mut after: Option<String> = None;
+        loop {
+            let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+            let batch = tenants::list(tx.catalog(), after.as_deref(), BATCH).await?;
+            let Some(last) = batch.last() else { return Ok(fleet.report()) };
+            after = Some(last.slug.to_string());
+            let ids: Vec<TenantId> = batch.iter().map(|tenant| tenant.id).collect();
+            let (found, asked) = look_at(&mut tx, &ids).await?;
+            tx.commit().await?;
+            for (tenant, survey) in batch.iter().zip(&found) {
+                let asked: Vec<_> = asked.iter().filter(|a| a.tenant == tenant.id).collect();
+                let report = advise(survey, &asked, options);
+                fleet.add(tenant.slug.as_str(), survey, report, options);
+            }
+        }
+    }
+
+    /// Makes an index for one tenant, while it works, and records it, so that the doctor and the
+    /// migrator know it. To be repeated after an interruption.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a table or column that is not there;
+    /// [`ErrorKind::Conflict`] if there is an index of its name that is not recorded;
+    /// [`ErrorKind::Retryable`] if an earlier transaction does not end; [`ErrorKind::Setup`] without
+    /// an owner connection to PostgreSQL itself.
+    pub async fn apply_index(
+        &self,
+        context: &OperatorContext,
+        tenant: TenantId,
+        table: &str,
+        columns: &[IndexColumn],
+    ) -> Result<TenantIndex> {
+        let Situation { tenant, survey, recorded } = self.situation(context, tenant).await?;
+        let target = find_table(&survey, table)?;
+        check_columns(target, columns)?;
+        let name = name_for(table, columns);
+        let is_recorded = recorded.iter().any(|index| index.name == name);
+        if !is_recorded && survey.index(&name).is_some() {
+            let message = format!(
+                "there is an index {name} that is not recorded as this tenant's own: drop it first"
+            );
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        let builder = self.builder(tenant.id, &name).await?;
+        let mut index = TenantIndex {
+            tenant: tenant.id,
+            slug: tenant.slug.to_string(),
+            name,
+            table: table.to_owned(),
+            definition: String::new(),
+            state: IndexState::Creating,
+            error: None,
+            changed_at: None,
+        };
+        self.record_index(context, &index).await?;
+        if let Err(error) = builder.create(table, columns).await {
+            return Err(self.record_failure(context, index, error).await);
+        }
+        index.definition = builder.definition().await?.unwrap_or_default();
+        index.state = IndexState::Created;
+        self.record_index(context, &index).await?;
+        Ok(index)
+    }
+
+    /// Drops an index of one tenant, while it works: one that only this tenant has, or one of the
+    /// baseline that it shall do without, which is recorded.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] for one that a constraint or a foreign key
+    /// needs; as for [`apply_index`](Self::apply_index).
+    pub async fn drop_index(
+        &self,
+        context: &OperatorContext,
+        tenant: TenantId,
+        name: &str,
+    ) -> Result<()> {
+        let Situation { tenant, survey, recorded } = self.situation(context, tenant).await?;
+        let recorded = recorded.into_iter().find(|index| index.name == name);
+        let (mut record, in_template) = match (survey.index(name), recorded) {
+            (Some((table, index)), recorded) => {
+                check_drop(table, index)?;
+                // Of one that was half dropped before, the record knows the definition.
+                let record = recorded.unwrap_or_else(|| TenantIndex {
+                    tenant: tenant.id,
+                    slug: tenant.slug.to_string(),
+                    name: name.to_owned(),
+                    table: table.name.clone(),
+                    definition: String::new(),
+                    state: IndexState::Dropping,
+                    error: None,
+                    changed_at: None,
+                });
+                (record, index.in_template)
+            }
+            // Whoever made or dropped it was interrupted.
+            (None, Some(record)) => {
+                let of_baseline =
+                    matches!(record.state, IndexState::Dropping | IndexState::Dropped);
+                (record, of_baseline)
+            }
+            (None, None) => return Err(no_such_index(name)),
+        };
+        let builder = self.builder(tenant.id, name).await?;
+        if record.definition.is_empty() {
+            record.definition = builder.definition().await?.unwrap_or_default();
+        }
+        record.state = IndexState::Dropping;
+        record.error = None;
+        self.record_index(context, &record).await?;
+        if let Err(error) = builder.drop_it().await {
+            return Err(self.record_failure(context, record, error).await);
+        }
+        if !in_template {
+            return self.forget_index(context, tenant.id, name).await;
+        }
+        record.state = IndexState::Dropped;
+        self.record_index(context, &record).await
+    }
+
+    /// Makes an index of the baseline again that was dropped for this tenant.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if none is recorded; as for [`apply_index`](Self::apply_index).
+    pub async fn restore_index(
+        &self,
+        context: &OperatorContext,
+        tenant: TenantId,
+        name: &str,
+    ) -> Result<()> {
+        let Situation { tenant, recorded, .. } = self.situation(context, tenant).await?;
+        let dropped = |i: &TenantIndex| {
+            i.name == name && matches!(i.state, IndexState::Dropped | IndexState::Dropping)
+        };
+        let record = recorded.into_iter().find(dropped).ok_or_else(|| no_such_index(name))?;
+        let builder = self.builder(tenant.id, name).await?;
+        if let Err(error) = builder.restore(&record.definition).await {
+            return Err(self.record_failure(context, record, error).await);
+        }
+        self.forget_index(context, tenant.id, name).await
+    }
+
+    /// What is recorded of one tenant, or of all: at most 10,000.
+    pub async fn list_indexes(
+        &self,
+        context: &OperatorContext,
+        tenant: Option<TenantId>,
+    ) -> Result<Vec<TenantIndex>> {
+        let mut tx = self.catalog(context).await?;
+        let list =
+            indexes::list(&mut tx, tenant.as_ref().map(std::slice::from_ref), LIST_MAX).await?;
+        tx.commit().await?;
+        Ok(list)
+    }
+
+    async fn situation(&self, context: &OperatorContext, tenant: TenantId) -> Result<Situation> {
+        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+        let tenant = tenants::find(tx.catalog(), tenant).await?.ok_or_else(no_such_tenant)?;
+        let recorded = indexes::list(tx.catalog(), Some(&[tenant.id]), LIST_MAX).await?;
+        let found = survey(tx.catalog(), &[tenant.id], &[], &recorded).await?;
+        tx.commit().await?;
+        let survey = found.into_iter().next().ok_or_else(no_such_tenant)?;
+        Ok(Situation { tenant, survey, recorded })
+    }
+
+    async fn builder(&self, tenant: TenantId, name: &str) -> Result<Builder> {
+        let pool = self.owner_pool()?;
+        if !pool.pooler().is_direct(&pool.target()).await? {
+            return Err(Error::new(
+                ErrorKind::Setup,
+                "DATABASE_OWNER_URL leads to a pooler: to change indexes while tenants work, let it lead to PostgreSQL itself",
+            ));
+        }
+        Builder::begin(&pool.target(), tenant.schema(), name).await
+    }
+
+    async fn record_index(&self, context: &OperatorContext, index: &TenantIndex) -> Result<()> {
+        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+        indexes::record(tx.catalog(), context, index).await?;
+        tx.commit().await
+    }
+
+    async fn forget_index(
+        &self,
+        context: &OperatorContext,
+        tenant: TenantId,
+        name: &str,
+    ) -> Result<()> {
+        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+        indexes::forget(tx.catalog(), tenant, name).await?;
+        tx.commit().await
+    }
+
+    /// Keeps why it failed, for whoever asks later, and hands the error back.
+    async fn record_failure(
+        &self,
+        context: &OperatorContext,
+        mut index: TenantIndex,
+        error: Error,
+    ) -> Error {
+        index.error = Some(error.to_string().chars().take(1000).collect());
+        if let Err(unrecorded) = self.record_index(context, &index).await {
+            tracing::warn!(%unrecorded, "the failure to change an index is not recorded");
+        }
+        error
+    }
+}
+
+/// A tenant, its tables, and what is recorded of its indexes.
+struct Situation {
+    tenant: Tenant,
+    survey: Survey,
+    recorded: Vec<TenantIndex>,
+}
+
+async fn look_at(tx: &mut OwnerTx, tenants: &[TenantId]) -> Result<(Vec<Survey>, Vec<AskedShape>)> {
+    let migrations = baseline::list(tx.catalog()).await?;
+    let recorded = indexes::list(tx.catalog(), Some(tenants), LIST_MAX).await?;
+    let found = survey(tx.catalog(), tenants, &migrations, &recorded).await?;
+    let asked = indexes::list_shapes(tx.catalog(), tenants).await?;
+    Ok((found, asked))
+}
+
+fn find_table<'s>(survey: &'s Survey, name: &str) -> Result<&'s Table> {
+    survey.table(name).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidInput, format!("the tenant has no table {name}"))
+            .field("table")
+    })
+}
+
+fn check_columns(table: &Table, columns: &[IndexColumn]) -> Result<()> {
+    let refuse =
+        |message: String| Err(Error::new(ErrorKind::InvalidInput, message).field("columns"));
+    if columns.is_empty() || columns.len() > COLUMNS_MAX {
+        return refuse(format!("an index has 1 to {COLUMNS_MAX} columns"));
+    }
+    for (at, column) in columns.iter().enumerate() {
+        if table.column(&column.name).is_none() {
+            return refuse(format!("{} has no column {}", table.name, column.name));
+        }
+        if columns[..at].iter().any(|other| other.name == column.name) {
+            return refuse(format!("{} is named twice", column.name));
+        }
+    }
+    Ok(())
+}
+
+/// What keeps a constraint, or finds the rows of a foreign key, stays.
+fn check_drop(table: &Table, index: &Index) -> Result<()> {
+    let why = if index.fixed || index.unique {
+        "it keeps rows unique, or belongs to a constraint or a partition"
+    } else if index.valid && index.in_template && supports_foreign_key(table, index) {
+        "a foreign key has no other index"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Conflict, format!("{} stays: {why}", index.name)))
+}
+
+fn no_such_index(name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("the tenant has no index {name}"))
+}

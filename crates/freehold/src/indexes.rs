@@ -1,0 +1,214 @@
+//! Indexes of single tenants: what is known of them, what is advised, and how they are made and
+//! dropped while the tenant works.
+//!
+//! `survey` reads tenants' tables and what PostgreSQL has counted of them, `asked` counts what the
+//! data API is asked, `advice` and `fleet` are pure, `plan` asks the planner, `build` changes a
+//! schema. Who may, and what is recorded, is decided in `control::indexes`.
+
+pub(crate) mod advice;
+pub(crate) mod asked;
+pub(crate) mod build;
+pub(crate) mod fleet;
+pub(crate) mod plan;
+pub(crate) mod survey;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::TenantId;
+use crate::policy::quote_ident;
+
+/// A shape of more conditions and columns of order than these is not counted.
+const SHAPE_COLUMNS_MAX: usize = 16;
+
+/// What a query asks of one table: columns and operators, no values. Of its conditions only those
+/// that must all hold; one inside an OR finds no rows by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct QueryShape {
+    /// The table, of the tenant's schema.
+    pub table: String,
+    /// Columns and the operators they are compared by, as SQL writes these.
+    pub conditions: Vec<(String, String)>,
+    /// Columns of ORDER BY.
+    pub order: Vec<IndexColumn>,
+}
+
+impl QueryShape {
+    /// In the one way of writing it, so that few are told apart; none if it asks for nothing, or for
+    /// too much.
+    fn reduced(mut self) -> Option<QueryShape> {
+        self.conditions.sort();
+        self.conditions.dedup();
+        let columns = self.conditions.len() + self.order.len();
+        (1..=SHAPE_COLUMNS_MAX).contains(&columns).then_some(self)
+    }
+}
+
+/// A shape that was asked, and how often.
+#[derive(Clone, Debug)]
+pub(crate) struct AskedShape {
+    pub(crate) tenant: TenantId,
+    pub(crate) shape: QueryShape,
+    /// As a sample tells.
+    pub(crate) requests: i64,
+    pub(crate) first_at: Timestamp,
+}
+
+/// A column of an index or of an order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct IndexColumn {
+    /// Its name.
+    pub name: String,
+    /// From the largest to the smallest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub descending: bool,
+}
+
+impl IndexColumn {
+    /// In ascending order.
+    pub fn new(name: impl Into<String>) -> IndexColumn {
+        IndexColumn { name: name.into(), descending: false }
+    }
+
+    /// `name`, or `name desc`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for another direction than `asc` and `desc`.
+    pub fn parse(text: &str) -> Result<IndexColumn> {
+        let text = text.trim();
+        let (name, direction) = text.rsplit_once(' ').unwrap_or((text, "asc"));
+        let descending = match direction.to_ascii_lowercase().as_str() {
+            "asc" => false,
+            "desc" => true,
+            _ => {
+                let message = format!("{text} is no column: write `name` or `name desc`");
+                return Err(Error::new(ErrorKind::InvalidInput, message));
+            }
+        };
+        Ok(IndexColumn { name: name.trim().to_owned(), descending })
+    }
+
+    fn sql(&self) -> String {
+        let direction = if self.descending { " DESC" } else { "" };
+        format!("{}{direction}", quote_ident(&self.name))
+    }
+}
+
+impl std::fmt::Display for IndexColumn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)?;
+        if self.descending { f.write_str(" desc") } else { Ok(()) }
+    }
+}
+
+/// How far a change of one tenant's indexes has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IndexState {
+    /// Begun; an attempt that was interrupted stays here until it is repeated.
+    Creating,
+    /// The tenant has it, and the template has not.
+    Created,
+    /// Begun.
+    Dropping,
+    /// The template has it, and the tenant has not.
+    Dropped,
+}
+
+impl IndexState {
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            IndexState::Creating => "creating",
+            IndexState::Created => "created",
+            IndexState::Dropping => "dropping",
+            IndexState::Dropped => "dropped",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<IndexState> {
+        match text {
+            "creating" => Ok(IndexState::Creating),
+            "created" => Ok(IndexState::Created),
+            "dropping" => Ok(IndexState::Dropping),
+            "dropped" => Ok(IndexState::Dropped),
+            _ => {
+                Err(Error::new(ErrorKind::Internal, "the catalog has an unknown state of an index"))
+            }
+        }
+    }
+}
+
+/// An index that one tenant has or lacks on its own account, as it is recorded.
+#[derive(Clone, Debug, Serialize)]
+pub struct TenantIndex {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its slug.
+    pub slug: String,
+    /// The index.
+    pub name: String,
+    /// Its table.
+    pub table: String,
+    /// As PostgreSQL prints it, with `@schema.` before the names of the tenant's own.
+    pub definition: String,
+    /// How far it is.
+    pub state: IndexState,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+    /// When it came there.
+    pub changed_at: Option<Timestamp>,
+}
+
+/// A recorded definition, in a tenant's schema.
+pub(crate) fn in_schema(definition: &str, schema: &str) -> String {
+    definition.replace("@schema.", &format!("{schema}."))
+}
+
+/// What an index of one tenant is called: not as a baseline would call its own.
+pub(crate) fn name_for(table: &str, columns: &[IndexColumn]) -> String {
+    use sha2::{Digest as _, Sha256};
+    const SUFFIX: &str = "_tenant_idx";
+    let mut stem = table.to_owned();
+    for column in columns {
+        stem.push('_');
+        stem.push_str(&column.name);
+        if column.descending {
+            stem.push_str("_desc");
+        }
+    }
+    // PostgreSQL cuts a name at 63 bytes, and two of one beginning would be one.
+    if stem.len() + SUFFIX.len() > 63 {
+        let hash = Sha256::digest(stem.as_bytes());
+        let mut end = 63 - SUFFIX.len() - 9;
+        while !stem.is_char_boundary(end) {
+            end -= 1;
+        }
+        stem.truncate(end);
+        stem.push_str(&format!("_{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]));
+    }
+    format!("{stem}{SUFFIX}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_the_columns_and_never_exceed_postgresqls_bound() {
+        let columns = [IndexColumn::new("status"), IndexColumn::parse("created_at desc").unwrap()];
+        assert_eq!(name_for("orders", &columns), "orders_status_created_at_desc_tenant_idx");
+        let long = [IndexColumn::new("é".repeat(30)), IndexColumn::new("b".repeat(60))];
+        let other = [IndexColumn::new("é".repeat(30)), IndexColumn::new("c".repeat(60))];
+        let (one, two) = (name_for("orders", &long), name_for("orders", &other));
+        assert!(one.len() <= 63 && two.len() <= 63 && one != two, "{one} {two}");
+    }
+
+    #[test]
+    fn a_column_is_read_with_its_direction() {
+        assert_eq!(IndexColumn::parse(" a ").unwrap(), IndexColumn::new("a"));
+        assert!(IndexColumn::parse("a DESC").unwrap().descending);
+        assert!(IndexColumn::parse("a sideways").is_err());
+    }
+}

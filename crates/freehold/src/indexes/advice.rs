@@ -1,0 +1,615 @@
+//! What to say of a tenant's indexes. Pure: what was surveyed and asked goes in, advice comes out.
+//!
+//! Nothing is said of what was seen too little. What keeps a constraint, or is all that a foreign
+//! key has, is never to be dropped.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::survey::{Column, Index, Survey, Table};
+use super::{AskedShape, IndexColumn, QueryShape, name_for};
+use crate::ids::TenantId;
+
+const DAY_SECS: f64 = 86_400.0;
+
+/// How much must have been seen before something is said.
+#[derive(Clone, Copy, Debug)]
+pub struct AdviceOptions {
+    /// Days for which PostgreSQL must have counted.
+    pub days_min: f64,
+    /// Reads of a table, and requests of one shape.
+    pub reads_min: i64,
+    /// Rows of a table: a smaller one is read whole in no time, and its indexes cost nothing.
+    pub rows_min: i64,
+}
+
+impl Default for AdviceOptions {
+    fn default() -> AdviceOptions {
+        AdviceOptions { days_min: 7.0, reads_min: 1_000, rows_min: 10_000 }
+    }
+}
+
+/// What kind of advice it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdviceKind {
+    /// Requests, or a foreign key, have no index that they could use.
+    Missing,
+    /// The table is read whole, often, and which queries do it is not known.
+    ScannedOften,
+    /// Requests whose only conditions row-level security keeps from any index.
+    KeptByRls,
+    /// Another index does all that this one does.
+    Duplicate,
+    /// Nothing has read it.
+    Unused,
+    /// An attempt to make or drop it was interrupted; it costs and serves nobody.
+    Invalid,
+}
+
+impl AdviceKind {
+    /// As it is shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AdviceKind::Missing => "missing",
+            AdviceKind::ScannedOften => "scanned_often",
+            AdviceKind::KeptByRls => "kept_by_rls",
+            AdviceKind::Duplicate => "duplicate",
+            AdviceKind::Unused => "unused",
+            AdviceKind::Invalid => "invalid",
+        }
+    }
+}
+
+/// Where it is best followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdvicePlace {
+    /// For this tenant alone.
+    Tenant,
+    /// By a migration: it is as true of every tenant.
+    Baseline,
+}
+
+impl AdvicePlace {
+    /// As it is shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AdvicePlace::Tenant => "tenant",
+            AdvicePlace::Baseline => "baseline",
+        }
+    }
+}
+
+/// One thing to do or to know.
+#[derive(Clone, Debug, Serialize)]
+pub struct IndexAdvice {
+    /// What it is.
+    pub kind: AdviceKind,
+    /// Where to follow it.
+    pub place: AdvicePlace,
+    /// The table.
+    pub table: String,
+    /// The index that there is, or what a new one would be called.
+    pub index: Option<String>,
+    /// Its columns.
+    pub columns: Vec<IndexColumn>,
+    /// What is known, in a sentence.
+    pub because: String,
+    /// Bytes that are freed; or those that a new one takes, as estimated.
+    pub bytes: i64,
+    /// The planner's cost of the query without the new index: HypoPG's estimate.
+    pub cost_before: Option<f64>,
+    /// And with it.
+    pub cost_after: Option<f64>,
+    /// What the planner is asked.
+    #[serde(skip)]
+    pub(crate) shape: Option<QueryShape>,
+}
+
+/// All that can be said of one tenant's indexes.
+#[derive(Clone, Debug, Serialize)]
+pub struct IndexReport {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Since when PostgreSQL has counted: the later of the tenant's birth and the last reset.
+    pub counted_since: Timestamp,
+    /// The same in days.
+    pub counted_days: f64,
+    /// Shapes of requests that are known, and since when.
+    pub shapes: usize,
+    /// See `shapes`.
+    pub shapes_since: Option<Timestamp>,
+    /// Whether the planner could be asked what an index would gain.
+    pub hypopg: bool,
+    /// What to do, and what to know.
+    pub advice: Vec<IndexAdvice>,
+    /// What the evidence does not tell.
+    pub notes: Vec<String>,
+}
+
+/// Says what there is to say. The planner's estimates are added by `plan`.
+pub(crate) fn advise(
+    survey: &Survey,
+    asked: &[&AskedShape],
+    options: &AdviceOptions,
+) -> IndexReport {
+    let counted_days = days(survey, survey.counted_since);
+    let mut report = IndexReport {
+        tenant: survey.tenant,
+        counted_since: survey.counted_since,
+        counted_days,
+        shapes: asked.len(),
+        shapes_since: asked.iter().map(|asked| asked.first_at).min(),
+        hypopg: survey.hypopg_schema.is_some(),
+        advice: Vec::new(),
+        notes: Vec::new(),
+    };
+    if counted_days < options.days_min {
+        report.notes.push(format!(
+            "PostgreSQL has counted for {counted_days:.1} days, and {} are wanted: nothing is said of indexes that nothing has read, nor of tables that are read whole",
+            options.days_min
+        ));
+    }
+    if asked.is_empty() {
+        report.notes.push("no requests to the data API are known of the last 30 days: what is missing can be told of foreign keys alone".to_owned());
+    }
+    if survey.has_replicas {
+        report.notes.push("there are replicas, and what they read is not counted here: before you drop an index that nothing has read, look at pg_stat_user_indexes there".to_owned());
+    }
+    for table in &survey.tables {
+        let mut advice = Vec::new();
+        for asked in asked.iter().filter(|asked| asked.shape.table == table.name) {
+            of_shape(table, asked, options, &mut advice);
+        }
+        of_foreign_keys(survey, table, options, &mut advice);
+        if advice.is_empty() {
+            advice.extend(of_scans(survey, table, options));
+        }
+        of_indexes(survey, table, options, &mut advice);
+        report.advice.append(&mut advice);
+    }
+    report.advice.sort_by(|a, b| (a.kind, &a.table, &a.index).cmp(&(b.kind, &b.table, &b.index)));
+    report
+}
+
+/// Whether a table has been used enough for something to be said of it.
+pub(crate) fn is_judged(survey: &Survey, table: &Table, options: &AdviceOptions) -> bool {
+    let since = table.migrated_at.unwrap_or(survey.counted_since).max(survey.counted_since);
+    days(survey, since) >= options.days_min
+        && table.rows >= options.rows_min
+        && table.reads() >= options.reads_min
+}
+
+fn days(survey: &Survey, since: Timestamp) -> f64 {
+    survey.now.duration_since(since).as_secs_f64() / DAY_SECS
+}
+
+fn new(kind: AdviceKind, place: AdvicePlace, table: &Table, because: String) -> IndexAdvice {
+    IndexAdvice {
+        kind,
+        place,
+        table: table.name.clone(),
+        index: None,
+        columns: Vec::new(),
+        because,
+        bytes: 0,
+        cost_before: None,
+        cost_after: None,
+        shape: None,
+    }
+}
+
+/// What a query of this shape could use: columns that are compared by `=` lead; then come those of
+/// its order, or, without one, a column that is compared otherwise.
+fn of_shape(
+    table: &Table,
+    asked: &AskedShape,
+    options: &AdviceOptions,
+    advice: &mut Vec<IndexAdvice>,
+) {
+    let AskedShape { shape, requests, .. } = asked;
+    let named = shape.conditions.iter().map(|(name, _)| name);
+    let mut named = named.chain(shape.order.iter().map(|by| &by.name));
+    if table.rows < options.rows_min
+        || *requests < options.reads_min
+        || named.any(|name| table.column(name).is_none())
+    {
+        return;
+    }
+    let (mut equal, mut range, mut kept) = (BTreeSet::new(), None, None);
+    for (name, operator) in &shape.conditions {
+        let Some(column) = table.column(name) else { continue };
+        match reach(column, operator) {
+            Reach::Equal => drop(equal.insert(name.clone())),
+            Reach::Range => range = range.or(Some(name)),
+            Reach::Kept => kept = kept.or(Some((column, operator))),
+            Reach::None => {}
+        }
+    }
+    if let (Some((column, operator)), true, None) = (kept, equal.is_empty(), range) {
+        of_kept(table, column, operator, *requests, advice);
+    }
+    let mut columns: Vec<IndexColumn> = equal.iter().map(IndexColumn::new).collect();
+    columns.extend(shape.order.iter().filter(|by| !equal.contains(&by.name)).cloned());
+    if let (Some(range), true) = (range, columns.len() == equal.len()) {
+        columns.push(IndexColumn::new(range));
+    }
+    if columns.is_empty() || is_served(table, &equal, &columns) {
+        return;
+    }
+    let because = format!(
+        "{requests} requests since {} asked {}, and no index leads there",
+        day(asked.first_at),
+        describe(shape)
+    );
+    propose(table, AdvicePlace::Tenant, columns, because, shape.clone(), advice);
+}
+
+fn day(at: Timestamp) -> String {
+    at.strftime("%F").to_string()
+}
+
+enum Reach {
+    Equal,
+    /// Any other that an index can be searched by.
+    Range,
+    /// It could use an index if there were no row-level security.
+    Kept,
+    None,
+}
+
+fn reach(column: &Column, operator: &str) -> Reach {
+    let of = |reaches: Option<bool>, reach| match reaches {
+        Some(true) => reach,
+        Some(false) => Reach::Kept,
+        None => Reach::None,
+    };
+    match operator {
+        "=" => of(column.equal_reaches, Reach::Equal),
+        // A list gives no order of what comes after it.
+        "= ANY" => of(column.equal_reaches, Reach::Range),
+        "<" | "<=" | ">" | ">=" => of(column.range_reaches, Reach::Range),
+        "LIKE" | "ILIKE" | "@>" | "<@" | "&&" => Reach::Kept,
+        "IS NULL" => Reach::Equal,
+        _ => Reach::None,
+    }
+}
+
+fn of_kept(
+    table: &Table,
+    column: &Column,
+    operator: &str,
+    requests: i64,
+    advice: &mut Vec<IndexAdvice>,
+) {
+    let Column { name, type_name, .. } = column;
+    let instead = match operator {
+        "LIKE" => "; a prefix can be asked as starts_with(), which is leakproof",
+        "=" | "= ANY" => "; text with a CHECK in its place compares leakproof",
+        _ => "",
+    };
+    let because = format!(
+        "{requests} requests asked {name} {operator} …, which is not leakproof for {type_name}: under row-level security it only filters \
+         rows that were read already, and no index on {name} can serve it{instead}"
+    );
+    let columns = vec![IndexColumn::new(name)];
+    if advice.iter().any(|a| a.kind == AdviceKind::KeptByRls && a.columns == columns) {
+        return;
+    }
+    let kept = new(AdviceKind::KeptByRls, AdvicePlace::Baseline, table, because);
+    advice.push(IndexAdvice { columns, ..kept });
+}
+
+/// Whether an index leads to the same rows: by the columns compared by `=`, and on in the order.
+fn is_served(table: &Table, equal: &BTreeSet<String>, columns: &[IndexColumn]) -> bool {
+    let lead: Vec<String> = equal.iter().cloned().collect();
+    let rest = &columns[lead.len()..];
+    table.indexes.iter().filter(|index| index.is_led_by(&lead)).any(|index| {
+        // A unique key that is known whole leads to one row.
+        let whole = index.unique && index.columns.len() == lead.len() && !lead.is_empty();
+        let mut next = index.columns[lead.len()..].iter();
+        whole || rest.iter().all(|by| next.next() == Some(&by.name))
+    })
+}
+
+fn describe(shape: &QueryShape) -> String {
+    let conditions: Vec<String> =
+        shape.conditions.iter().map(|(name, operator)| format!("{name} {operator} …")).collect();
+    let order: Vec<String> = shape.order.iter().map(ToString::to_string).collect();
+    match (conditions.is_empty(), order.is_empty()) {
+        (false, false) => {
+            format!("{} in the order of {}", conditions.join(" and "), order.join(", "))
+        }
+        (false, true) => conditions.join(" and "),
+        (true, _) => format!("for the order of {}", order.join(", ")),
+    }
+}
+
+fn of_foreign_keys(
+    survey: &Survey,
+    table: &Table,
+    options: &AdviceOptions,
+    advice: &mut Vec<IndexAdvice>,
+) {
+    if table.rows < options.rows_min {
+        return;
+    }
+    for key in &table.foreign_keys {
+        let deletes = survey.table(&key.refers_to).map_or(0, |parent| parent.deletes);
+        if deletes == 0 || table.indexes.iter().any(|index| index.is_led_by(&key.columns)) {
+            continue;
+        }
+        let because = format!(
+            "the foreign key {} has no index: each of {deletes} rows deleted from {} since {} read all of {}",
+            key.name,
+            key.refers_to,
+            day(survey.counted_since),
+            table.name
+        );
+        let equal = |name: &String| (name.clone(), "=".to_owned());
+        let shape = QueryShape {
+            table: table.name.clone(),
+            conditions: key.columns.iter().map(equal).collect(),
+            order: Vec::new(),
+        };
+        let columns = key.columns.iter().map(IndexColumn::new).collect();
+        propose(table, AdvicePlace::Baseline, columns, because, shape, advice);
+    }
+}
+
+/// Advises a new index, unless one that was advised already leads there.
+fn propose(
+    table: &Table,
+    place: AdvicePlace,
+    columns: Vec<IndexColumn>,
+    because: String,
+    shape: QueryShape,
+    advice: &mut Vec<IndexAdvice>,
+) {
+    let missing = |a: &&IndexAdvice| a.kind == AdviceKind::Missing;
+    if advice.iter().filter(missing).any(|other| other.columns.starts_with(&columns)) {
+        return;
+    }
+    advice.retain(|a| a.kind != AdviceKind::Missing || !columns.starts_with(&a.columns));
+    advice.push(IndexAdvice {
+        index: Some(name_for(&table.name, &columns)),
+        bytes: estimate(table, &columns),
+        columns,
+        shape: Some(shape),
+        ..new(AdviceKind::Missing, place, table, because)
+    });
+}
+
+/// A btree has an entry for each row, of the columns and some 16 bytes, on pages filled to 90 %.
+fn estimate(table: &Table, columns: &[IndexColumn]) -> i64 {
+    let widths = columns.iter().filter_map(|by| table.column(&by.name)).map(|c| i64::from(c.bytes));
+    let entry = 16 + widths.map(|bytes| (bytes + 7) / 8 * 8).sum::<i64>();
+    (table.rows * entry * 10 / 9).max(8192)
+}
+
+fn of_scans(survey: &Survey, table: &Table, options: &AdviceOptions) -> Option<IndexAdvice> {
+    let per_scan = table.seq_rows.checked_div(table.seq_scans).unwrap_or_default();
+    let often = is_judged(survey, table, options)
+        && table.seq_scans >= options.reads_min
+        && per_scan >= options.rows_min
+        && table.seq_scans > table.index_scans / 10;
+    let because = format!(
+        "read whole {} times, {per_scan} rows each, against {} reads by an index; which queries do it is not known here",
+        table.seq_scans, table.index_scans
+    );
+    let scans = new(AdviceKind::ScannedOften, AdvicePlace::Tenant, table, because);
+    often.then_some(IndexAdvice { bytes: table.bytes, ..scans })
+}
+
+fn of_indexes(
+    survey: &Survey,
+    table: &Table,
+    options: &AdviceOptions,
+    advice: &mut Vec<IndexAdvice>,
+) {
+    for index in &table.indexes {
+        let mut drop = |kind, place, because| {
+            advice.push(IndexAdvice {
+                index: Some(index.name.clone()),
+                columns: index.columns.iter().map(IndexColumn::new).collect(),
+                bytes: index.bytes,
+                ..new(kind, place, table, because)
+            });
+        };
+        if !index.valid {
+            let because = "it is not valid: an attempt to make or drop it was interrupted";
+            drop(AdviceKind::Invalid, AdvicePlace::Tenant, because.to_owned());
+            continue;
+        }
+        if index.unique || index.fixed || supports_foreign_key(table, index) {
+            continue;
+        }
+        if let Some(other) = table.indexes.iter().find(|other| covers(other, index)) {
+            let of_baseline = index.in_template && other.in_template;
+            let place = if of_baseline { AdvicePlace::Baseline } else { AdvicePlace::Tenant };
+            drop(AdviceKind::Duplicate, place, format!("{} does all that it does", other.name));
+        } else if index.scans == 0
+            && is_judged(survey, table, options)
+            && index.made_at.is_none_or(|made| days(survey, made) >= options.days_min)
+        {
+            let because = format!(
+                "none of the {} reads of {} used it, while {} rows were written",
+                table.reads(),
+                table.name,
+                table.writes
+            );
+            drop(AdviceKind::Unused, AdvicePlace::Tenant, because);
+        }
+    }
+}
+
+/// Whether a foreign key of the table would be without an index if this one were not there.
+pub(crate) fn supports_foreign_key(table: &Table, index: &Index) -> bool {
+    table.foreign_keys.iter().any(|key| {
+        let others = table.indexes.iter().filter(|other| other.name != index.name);
+        index.is_led_by(&key.columns) && !others.into_iter().any(|o| o.is_led_by(&key.columns))
+    })
+}
+
+/// Whether `other` does all that `index` does: it has the same keys, or these and more. Of two that
+/// are the same, the one that something hangs on stays, or else the baseline's.
+fn covers(other: &Index, index: &Index) -> bool {
+    let of_a_kind = other.name != index.name
+        && other.valid
+        && other.method == index.method
+        && other.condition == index.condition
+        && other.keys.starts_with(&index.keys)
+        && index.included.iter().all(|c| other.included.contains(c) || other.columns.contains(c));
+    let rank =
+        |of: &Index| (of.fixed, of.unique, of.in_template, std::cmp::Reverse(of.name.clone()));
+    let same = other.keys.len() == index.keys.len() && other.included.len() == index.included.len();
+    of_a_kind && if same { rank(other) > rank(index) } else { index.method == "btree" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(name: &str, reaches: bool) -> Column {
+        Column {
+            name: name.to_owned(),
+            type_name: "text".to_owned(),
+            bytes: 8,
+            equal_reaches: Some(reaches),
+            range_reaches: Some(reaches),
+        }
+    }
+
+    fn index(name: &str, columns: &[&str]) -> Index {
+        let columns: Vec<String> = columns.iter().map(|c| (*c).to_owned()).collect();
+        Index {
+            name: name.to_owned(),
+            method: "btree".to_owned(),
+            valid: true,
+            keys: columns.clone(),
+            columns,
+            ..Index::default()
+        }
+    }
+
+    fn table(indexes: Vec<Index>) -> Table {
+        Table {
+            name: "t".to_owned(),
+            rows: 20_000,
+            columns: vec![column("a", true), column("b", true), column("kept", false)],
+            indexes,
+            ..Table::default()
+        }
+    }
+
+    fn asked(conditions: &[(&str, &str)], order: &[&str]) -> AskedShape {
+        let owned = |(name, operator): &(&str, &str)| ((*name).to_owned(), (*operator).to_owned());
+        let shape = QueryShape {
+            table: "t".to_owned(),
+            conditions: conditions.iter().map(owned).collect(),
+            order: order.iter().map(|by| IndexColumn::parse(by).unwrap()).collect(),
+        };
+        AskedShape {
+            tenant: TenantId::TEMPLATE,
+            shape,
+            requests: 5_000,
+            first_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn advice(table: &Table, asked: &[AskedShape]) -> Vec<(AdviceKind, String)> {
+        let mut advice = Vec::new();
+        for asked in asked {
+            of_shape(table, asked, &AdviceOptions::default(), &mut advice);
+        }
+        let text = |a: &IndexAdvice| {
+            let columns: Vec<String> = a.columns.iter().map(ToString::to_string).collect();
+            (a.kind, columns.join(", "))
+        };
+        advice.iter().map(text).collect()
+    }
+
+    fn missing(columns: &str) -> Vec<(AdviceKind, String)> {
+        vec![(AdviceKind::Missing, columns.to_owned())]
+    }
+
+    #[test]
+    fn columns_compared_by_equality_lead_and_the_order_follows() {
+        let bare = table(Vec::new());
+        let both = asked(&[("a", "=")], &["b desc"]);
+        assert_eq!(advice(&bare, std::slice::from_ref(&both)), missing("a, b desc"));
+        assert_eq!(advice(&bare, &[asked(&[("b", ">="), ("a", "=")], &[])]), missing("a, b"));
+        // One index serves both requests, whichever was asked first.
+        let one = asked(&[("a", "=")], &[]);
+        assert_eq!(advice(&bare, &[one.clone(), both.clone()]), missing("a, b desc"));
+        assert_eq!(advice(&bare, &[both, one]), missing("a, b desc"));
+        assert_eq!(advice(&bare, &[asked(&[("a", "= ANY")], &["b"])]), missing("b"));
+        assert_eq!(advice(&bare, &[asked(&[], &[]), asked(&[("a", "<>")], &[])]), []);
+    }
+
+    #[test]
+    fn nothing_is_missing_where_an_index_leads_or_too_little_was_asked() {
+        let request = asked(&[("a", "=")], &["b desc"]);
+        for (indexes, served) in [
+            (vec![index("i", &["a", "b"])], true),
+            (vec![index("i", &["b", "a"])], false),
+            (vec![index("i", &["a"])], false),
+            (vec![Index { unique: true, ..index("i", &["a"]) }], true),
+            (vec![Index { valid: false, ..index("i", &["a", "b"]) }], false),
+            (vec![Index { condition: Some("b > 1".into()), ..index("i", &["a", "b"]) }], false),
+        ] {
+            let found = advice(&table(indexes.clone()), std::slice::from_ref(&request));
+            assert_eq!(found.is_empty(), served, "{indexes:?}");
+        }
+        let seldom = AskedShape { requests: 999, ..request.clone() };
+        assert_eq!(advice(&table(Vec::new()), &[seldom]), []);
+        let small = Table { rows: 9_999, ..table(Vec::new()) };
+        assert_eq!(advice(&small, &[request]), []);
+    }
+
+    #[test]
+    fn what_row_level_security_keeps_from_an_index_is_told_where_nothing_else_finds_the_rows() {
+        let bare = table(vec![index("i", &["a"])]);
+        let kept = vec![(AdviceKind::KeptByRls, "kept".to_owned())];
+        for operator in ["=", "<", "LIKE"] {
+            assert_eq!(advice(&bare, &[asked(&[("kept", operator)], &[])]), kept);
+        }
+        assert_eq!(advice(&bare, &[asked(&[("a", "LIKE")], &[])])[0].0, AdviceKind::KeptByRls);
+        assert_eq!(advice(&bare, &[asked(&[("kept", "="), ("a", "=")], &[])]), []);
+    }
+
+    #[test]
+    fn a_longer_index_covers_a_shorter_one_if_it_is_of_the_same_kind() {
+        let (short, long) = (index("s", &["a"]), index("l", &["a", "b"]));
+        assert!(covers(&long, &short) && !covers(&short, &long));
+        let partial = Index { condition: Some("a > 1".into()), ..long.clone() };
+        let gin = Index { method: "gin".into(), ..long.clone() };
+        let other_class = Index { keys: vec!["a 7".into(), "b".into()], ..long.clone() };
+        for other in [&partial, &gin, &other_class, &Index { valid: false, ..long }] {
+            assert!(!covers(other, &short), "{other:?}");
+        }
+        // Of twins one stays: the baseline's, and what is unique before it.
+        let (one, two) = (index("one", &["a"]), index("two", &["a"]));
+        assert!(covers(&one, &two) != covers(&two, &one));
+        let baseline = Index { in_template: true, ..two.clone() };
+        assert!(covers(&baseline, &one) && !covers(&one, &baseline));
+        assert!(covers(&Index { unique: true, ..one }, &baseline));
+    }
+
+    #[test]
+    fn an_index_that_a_foreign_key_needs_is_not_to_be_dropped() {
+        let key = super::super::survey::ForeignKey {
+            name: "k".into(),
+            columns: vec!["a".into()],
+            refers_to: "u".into(),
+        };
+        let mut table = table(vec![index("i", &["a"])]);
+        table.foreign_keys = vec![key];
+        assert!(supports_foreign_key(&table, &table.indexes[0]));
+        table.indexes.push(index("j", &["a", "b"]));
+        assert!(!supports_foreign_key(&table, &table.indexes[0]));
+    }
+}

@@ -1,0 +1,115 @@
+//! What holds of one tenant's indexes, counted over many. Pure.
+//!
+//! What holds of one tenant is for that tenant; what holds of most who use a table is for the
+//! baseline, where one migration does it for all and no tenant differs from another.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::IndexColumn;
+use super::advice::{AdviceKind, AdviceOptions, AdvicePlace, IndexAdvice, IndexReport, is_judged};
+use super::survey::Survey;
+
+/// Tenants named beside a piece of advice.
+const EXAMPLES_MAX: usize = 3;
+
+/// A piece of advice, and for how many tenants it holds.
+#[derive(Clone, Debug, Serialize)]
+pub struct FleetIndexAdvice {
+    /// What it is.
+    pub kind: AdviceKind,
+    /// Where to follow it.
+    pub place: AdvicePlace,
+    /// The table.
+    pub table: String,
+    /// The index that there is, or what a new one would be called.
+    pub index: Option<String>,
+    /// Its columns.
+    pub columns: Vec<IndexColumn>,
+    /// Tenants of whom it holds.
+    pub tenants: usize,
+    /// Tenants who use the table enough for it to be said.
+    pub of: usize,
+    /// The sum of all.
+    pub bytes: i64,
+    /// The slugs of some of them.
+    pub examples: Vec<String>,
+}
+
+/// What can be said of many tenants' indexes.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct FleetIndexReport {
+    /// Tenants that were looked at.
+    pub tenants: usize,
+    /// Of these, for whom PostgreSQL has counted long enough.
+    pub counted: usize,
+    /// What to do, and what to know.
+    pub advice: Vec<FleetIndexAdvice>,
+}
+
+type Key = (AdviceKind, String, Option<String>, String);
+
+#[derive(Default)]
+pub(crate) struct Fleet {
+    report: FleetIndexReport,
+    found: BTreeMap<Key, FleetIndexAdvice>,
+    /// By table, the tenants who use it enough.
+    judged: BTreeMap<String, usize>,
+}
+
+impl Fleet {
+    pub(crate) fn add(
+        &mut self,
+        slug: &str,
+        survey: &Survey,
+        report: IndexReport,
+        options: &AdviceOptions,
+    ) {
+        self.report.tenants += 1;
+        self.report.counted += usize::from(report.counted_days >= options.days_min);
+        for table in survey.tables.iter().filter(|table| is_judged(survey, table, options)) {
+            *self.judged.entry(table.name.clone()).or_default() += 1;
+        }
+        for advice in report.advice {
+            let IndexAdvice { kind, place, table, index, columns, bytes, .. } = advice;
+            let named: Vec<String> = columns.iter().map(ToString::to_string).collect();
+            let key = (kind, table.clone(), index.clone(), named.join(", "));
+            let found = self.found.entry(key).or_insert_with(|| FleetIndexAdvice {
+                kind,
+                place,
+                table,
+                index,
+                columns,
+                tenants: 0,
+                of: 0,
+                bytes: 0,
+                examples: Vec::new(),
+            });
+            found.tenants += 1;
+            found.bytes += bytes;
+            if found.examples.len() < EXAMPLES_MAX {
+                found.examples.push(slug.to_owned());
+            }
+        }
+    }
+
+    pub(crate) fn report(self) -> FleetIndexReport {
+        let mut report = self.report;
+        for mut advice in self.found.into_values() {
+            let judged = self.judged.get(&advice.table).copied().unwrap_or_default();
+            advice.of = judged.max(advice.tenants);
+            let widespread = match advice.kind {
+                // Whoever reads it would miss it.
+                AdviceKind::Unused => advice.tenants == advice.of,
+                AdviceKind::Invalid => false,
+                _ => advice.tenants * 2 > advice.of,
+            };
+            if widespread && advice.tenants > 1 {
+                advice.place = AdvicePlace::Baseline;
+            }
+            report.advice.push(advice);
+        }
+        report
+    }
+}
