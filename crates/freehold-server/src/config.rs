@@ -191,7 +191,7 @@ pub struct ServeSettings {
 #[command(next_help_heading = "Cache")]
 pub struct CacheSettings {
     /// Redis or Valkey, to share the cache with other servers: redis://user:password@host:6379/0,
-    /// rediss://… for TLS; without it each server has its own
+    /// rediss://…?sslrootcert=/path/ca.pem for TLS; without it each server has its own
     #[arg(long, env = "REDIS_URL", value_name = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Option<String>,
 

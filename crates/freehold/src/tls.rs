@@ -95,6 +95,28 @@ impl Wish {
     }
 }
 
+/// A URL without its `sslrootcert`, and the authorities, as PEM, of the file that it names: for a
+/// driver that knows TLS and no such option.
+pub(crate) fn split_authorities(url: &str, name: &str) -> Result<(String, Option<Vec<u8>>)> {
+    let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), None)) };
+    let options = query.split('&');
+    let (roots, others): (Vec<_>, Vec<_>) =
+        options.partition(|option| option.starts_with("sslrootcert="));
+    let url = [base, &others.join("&")].join(if others.is_empty() { "" } else { "?" });
+    let Some((_, file)) = roots.last().and_then(|option| option.split_once('=')) else {
+        return Ok((url, None));
+    };
+    let file = decode(file);
+    if file == "system" {
+        return Ok((url, None));
+    }
+    trusted(Some(&file), name)?;
+    let pem = std::fs::read(&file).map_err(|source| {
+        Error::new(ErrorKind::Setup, format!("{name}: {file}")).because(source)
+    })?;
+    Ok((url, Some(pem)))
+}
+
 /// Undoes percent-encoding; what is none stays as it is.
 fn decode(text: &str) -> String {
     let (bytes, mut decoded) = (text.as_bytes(), Vec::with_capacity(text.len()));
@@ -255,6 +277,27 @@ impl ServerCertVerifier for Unverified {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_authorities_of_a_url_are_taken_out_of_it() {
+        let file = std::env::temp_dir().join(format!("freehold-tls-{}.pem", uuid::Uuid::new_v4()));
+        std::fs::write(&file, "no certificate").unwrap();
+        let refused = |query: &str| {
+            let url = format!("rediss://h:1{query}");
+            split_authorities(&url, "REDIS_URL").unwrap_err().message().to_owned()
+        };
+        for (text, url) in [
+            ("rediss://h:1/0", "rediss://h:1/0"),
+            ("rediss://h:1?protocol=resp3", "rediss://h:1?protocol=resp3"),
+            ("rediss://h:1?sslrootcert=system&protocol=resp3", "rediss://h:1?protocol=resp3"),
+            ("rediss://h:1?sslrootcert=system", "rediss://h:1"),
+        ] {
+            assert_eq!(split_authorities(text, "REDIS_URL").unwrap(), (url.to_owned(), None));
+        }
+        assert!(refused("?sslrootcert=/no/ca.pem").contains("/no/ca.pem"));
+        assert!(refused(&format!("?a=b&sslrootcert={}", file.display())).contains("PEM"));
+        std::fs::remove_file(&file).unwrap();
+    }
 
     #[test]
     fn what_a_connection_string_says_of_tls_is_taken_out_of_it() {

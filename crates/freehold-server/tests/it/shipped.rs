@@ -1,5 +1,8 @@
 //! The configurations in `deploy/` are run as they are, but for ports, paths and the size of memory.
 
+mod redis;
+
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -7,7 +10,7 @@ use std::time::{Duration, Instant};
 use freehold::testing::{self, PASSWORD, TestDatabase};
 use serde_json::{Value, json};
 
-use crate::process::{Folder, Running, Server, free_port, http, token};
+use crate::process::{Folder, Running, Server, free_port, freehold, http, token};
 use crate::support::{connect, project, shop};
 use crate::tls::Encrypted;
 
@@ -158,4 +161,80 @@ async fn the_shipped_pgbouncer_and_postgresql_serve() {
     pooler.kill();
     drop((sql, admin, database));
     place.server.stop().await.unwrap();
+}
+
+/// Every variable that the program reads.
+pub(crate) fn known_settings() -> BTreeSet<String> {
+    let env = [("DATABASE_URL", "postgres://h/d"), ("JWT_SECRET", "of no use")];
+    let listed = freehold(&["config"], &env).ended(0).stdout();
+    let mut known: BTreeSet<_> = listed
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
+    for command in [&["init"][..], &["tenant", "create"], &["migrate", "up"], &["dev"]] {
+        let help = freehold(&[command, &["--help"]].concat(), &[]).ended(0).stdout();
+        // Long lines are wrapped.
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let named = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
+        known.extend(named.map(str::to_owned));
+    }
+    assert!(known.len() > 40, "{known:?}");
+    known
+}
+
+#[test]
+fn every_setting_in_what_is_shipped_is_one_that_the_program_reads() {
+    let known = known_settings();
+    let compose = shipped("compose.yaml");
+    let of_servers = compose.split("environment: &settings").nth(1).unwrap();
+    let of_servers = of_servers.split("stop_grace_period").next().unwrap();
+    let of_init = compose.split("command: [init").nth(1).unwrap().split("volumes:").next().unwrap();
+    let mut set: Vec<String> = Vec::new();
+    for text in [of_servers, of_init] {
+        let lines = text.lines().filter_map(|line| line.trim().split_once(": "));
+        set.extend(lines.map(|(name, _)| name.to_owned()).filter(|name| is_a_variable(name)));
+    }
+    let (env, unit) = (shipped("kubernetes/base/settings.env"), shipped("freehold.service"));
+    set.extend(settings(&env).into_iter().map(|(name, _)| name));
+    let of_unit = unit.lines().filter_map(|line| line.strip_prefix("Environment="));
+    for pair in of_unit.flat_map(str::split_whitespace) {
+        set.push(pair.split('=').next().unwrap().to_owned());
+    }
+    assert!(set.len() > 20, "{set:?}");
+    let unknown: Vec<_> = set.iter().filter(|name| !known.contains(*name)).collect();
+    assert!(unknown.is_empty(), "deploy/ sets what nobody reads: {unknown:?}");
+}
+
+/// Upper case with an underscore, as most settings are written.
+pub(crate) fn is_a_variable(word: &str) -> bool {
+    let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    word.starts_with(|c: char| c.is_ascii_uppercase()) && word.chars().all(plain)
+}
+
+/// Runs a program that says whether a file is as it must be.
+fn is_sound(program: &str, arguments: &[&str]) {
+    let folder = project().join("deploy/compose");
+    let output = Command::new(program).args(arguments).current_dir(folder).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn what_the_containers_of_compose_mount_is_sound() {
+    let known = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy", "/opt/homebrew/bin/haproxy"];
+    let haproxy = known.into_iter().find(|path| std::path::Path::new(path).exists());
+    is_sound(haproxy.unwrap_or("haproxy"), &["-c", "-f", "haproxy.cfg"]);
+    is_sound("promtool", &["check", "config", "--syntax-only", "prometheus.yml"]);
+    is_sound("sh", &["-n", "replication.sh"]);
+    // Two copies of one configuration, which differ in where the servers are.
+    let rest = |text: &str| {
+        let place = ["bind ", "server ", "default-server ", "parse-resolv-conf", "resolvers ", "#"];
+        let kept = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        kept.filter(|line| !place.iter().any(|word| line.starts_with(word)))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(rest(&shipped("haproxy.cfg")), rest(&shipped("compose/haproxy.cfg")));
 }

@@ -14,10 +14,10 @@ use rcgen::{
 use crate::process::Folder;
 use crate::support::{admin_url, shop};
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Authority {
+    pub(crate) fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -26,13 +26,13 @@ impl Authority {
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn write(&self, path: &Path) -> String {
+    pub(crate) fn write(&self, path: &Path) -> String {
         std::fs::write(path, self.0.pem()).unwrap();
         path.display().to_string()
     }
 
     /// A certificate and its key, for a host.
-    fn sign(&self, host: &str) -> (String, String) {
+    pub(crate) fn sign(&self, host: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, host);

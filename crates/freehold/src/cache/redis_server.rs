@@ -7,11 +7,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError};
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, TlsCertificates};
 use tokio::sync::{Notify, Semaphore};
 
 use super::stats::{Counters, Fault};
 use crate::error::{Error, ErrorKind, Result};
+use crate::tls;
 
 /// So many failures one after another, and Redis is left alone until it has answered again.
 const FAILURES_MAX: u32 = 3;
@@ -43,8 +44,20 @@ struct Inner {
 
 impl Redis {
     pub(super) fn new(url: &str, timeout: Duration, counters: Counters) -> Result<Redis> {
+        let (url, authorities) = tls::split_authorities(url, "REDIS_URL")?;
+        if authorities.is_some() && !url.starts_with("rediss://") {
+            let why = "REDIS_URL: sslrootcert is for rediss://, which is redis:// with TLS";
+            return Err(Error::new(ErrorKind::Setup, why));
+        }
+        let client = match authorities {
+            None => Client::open(url),
+            Some(pem) => {
+                let trusted = TlsCertificates { client_tls: None, root_cert: Some(pem) };
+                Client::build_with_tls(url, trusted)
+            }
+        };
         // The driver's words may repeat the URL, and so a password.
-        let client = Client::open(url).map_err(|_| {
+        let client = client.map_err(|_| {
             Error::new(
                 ErrorKind::Setup,
                 "REDIS_URL is not understood: it reads redis://user:password@host:6379/0, \
@@ -194,10 +207,7 @@ impl Redis {
             Ok::<_, RedisError>(connection)
         };
         let connection = tokio::time::timeout(CONNECT_MAX, connected).await.map_err(late)?;
-        connection.map_err(|error| {
-            // The kind alone: a message may repeat what Redis was sent.
-            Error::new(ErrorKind::Unavailable, format!("{:?}", error.kind()))
-        })
+        connection.map_err(|error| Error::new(ErrorKind::Unavailable, why(&error)))
     }
 
     /// Lends the connection to requests until one of them gives it up, or it falls silent.
@@ -215,6 +225,15 @@ impl Redis {
                 return;
             }
         }
+    }
+}
+
+/// What the log may hold of an error: the words of the operating system and of TLS, and else the kind
+/// alone, for a message of Redis may repeat what it was sent.
+fn why(error: &RedisError) -> String {
+    match (error.is_io_error(), std::error::Error::source(error)) {
+        (true, Some(cause)) => cause.to_string(),
+        _ => format!("{:?}", error.kind()),
     }
 }
 
