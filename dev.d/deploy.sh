@@ -14,6 +14,7 @@ manifests() {
     cp dev.d/requirements-manifests.txt "$installed"
   fi
   "$folder/bin/python" dev.d/manifests.py "$folder/bin/kubectl" "$@" || status=$?
+  "$folder/bin/python" dev.d/compose.py || status=$?
   "$folder/bin/python" "$folder/bin/checkov" --config-file dev.d/checkov.yaml -d deploy/kubernetes/rendered || status=$?
   return "$status"
 }
