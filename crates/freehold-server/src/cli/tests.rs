@@ -32,7 +32,7 @@ fn invocations(text: &str) -> Vec<Vec<String>> {
         "& freehold ",
         "| freehold ",
         "(freehold ",
-        "/freehold ",
+        "debug/freehold ",
         "app freehold ",
         "managed freehold ",
         "OWNER freehold ",

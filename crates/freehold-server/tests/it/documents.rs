@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use freehold_server::dev::postgres::{EmbeddedPostgres, Options};
 
 use crate::process::{Folder, Running, free_port};
+use crate::shipped::{is_a_variable, known_settings};
 use crate::support::project;
 
 /// What cannot be run here: page, how the block begins, why.
@@ -32,6 +34,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
         "a test of `cli.rs` runs them, with a tenant to advise",
     ),
     ("docs/install.md", "cargo build", "the program under test is built already"),
+    ("docs/loopback.md", "sudo apt-get", "`./dev test` has installed them"),
     ("docs/prove.md", "./dev prove", "builds, and takes minutes; `prove.rs` runs it briefly"),
     ("docs/prove.md", "export DATABASE_URL", "takes minutes; `prove.rs` runs it briefly"),
 ];
@@ -50,6 +53,7 @@ const GUIDE: &[&str] = &[
 ];
 const README: &[&str] = &["README.md"];
 const DEPLOY: &[&str] = &["docs/deploy.md"];
+const LOOPBACK: &[&str] = &["docs/loopback.md"];
 
 /// How long a course may take on a busy machine.
 const COURSE_MAX: Duration = Duration::from_secs(240);
@@ -121,7 +125,7 @@ fn blocks(page: &str) -> Vec<Block> {
 
 #[test]
 fn every_command_is_run_or_left_out_for_a_reason() {
-    let run: BTreeSet<&str> = [GUIDE, README, DEPLOY].concat().into_iter().collect();
+    let run: BTreeSet<&str> = [GUIDE, README, DEPLOY, LOOPBACK].concat().into_iter().collect();
     let mut left_out = BTreeSet::new();
     for block in pages().iter().flat_map(|page| blocks(page)).filter(Block::is_shell) {
         if !block.is("no-run") {
@@ -184,6 +188,89 @@ fn every_command_of_dev_that_a_page_names_is_one() {
     }
 }
 
+/// Variables in capitals that pages name and that are none of the program's settings.
+const NOT_SETTINGS: &[&str] = &[
+    "ACCESS_KEY_ID",
+    "ACCESS_SECRET_KEY",
+    // Of FREEHOLD_APP_PASSWORD and the like.
+    "FREEHOLD_APP",
+    "FREEHOLD_OWNER",
+    "FREEHOLD_ANALYTICS",
+    "ON_ERROR_STOP",
+    "POSTGRES_PASSWORD",
+    "REDIS_PASSWORD",
+    "REPLICATION_PASSWORD",
+];
+
+#[test]
+fn every_setting_that_a_page_names_is_one_that_the_program_reads() {
+    let known = known_settings();
+    let mut unknown = Vec::new();
+    for page in pages() {
+        for word in read(&page).split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')) {
+            // An underscore within: what has none is a word of SQL or of the reader's shell.
+            let is_one = is_a_variable(word) && word.trim_matches('_').contains('_');
+            if is_one && !known.contains(word) && !NOT_SETTINGS.contains(&word) {
+                unknown.push(format!("{page}: {word}"));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
+/// The sources of a crate, but for tests.
+fn sources(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            if !path.ends_with("tests") {
+                found.extend(sources(&path));
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(std::fs::read_to_string(&path).unwrap());
+        }
+    }
+    found
+}
+
+/// The text in quotes that follows, if one does at once.
+fn quoted(text: &str) -> Option<&str> {
+    text.trim_start().strip_prefix('"')?.split('"').next()
+}
+
+#[test]
+fn every_code_of_an_error_is_on_its_page_and_no_other() {
+    let page = read("docs/errors.md");
+    let cells = page.lines().filter(|line| line.starts_with("| `")).filter_map(|line| {
+        let (cell, rest) = line[2..].split_once('|')?;
+        let status = rest.trim_start().get(..3)?;
+        status.chars().all(|c| c.is_ascii_digit()).then_some(cell)
+    });
+    let told: BTreeSet<&str> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    let kinds = std::fs::read_to_string(project().join("crates/freehold/src/error.rs")).unwrap();
+    let mut used: BTreeSet<String> = kinds
+        .split("Self::")
+        .filter_map(|rest| quoted(rest.split_once(" => ")?.1))
+        .map(str::to_owned)
+        .collect();
+    let server = sources(&project().join("crates/freehold-server/src"));
+    for text in &server {
+        let statuses = text.split("StatusCode::").skip(1).filter_map(|rest| rest.split_once(','));
+        let by_status = statuses
+            .filter(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+            .filter_map(|(_, rest)| quoted(rest));
+        let others = text.split("bad_request(").skip(1).filter_map(quoted);
+        used.extend(by_status.chain(others).map(str::to_owned));
+    }
+    let missing: Vec<_> = used.iter().filter(|code| !told.contains(code.as_str())).collect();
+    assert!(missing.is_empty(), "docs/errors.md lacks {missing:?}");
+    let is_there = |code: &str| server.iter().any(|text| text.contains(&format!("\"{code}\"")));
+    let made_up: Vec<_> =
+        told.iter().filter(|code| !used.contains(**code) && !is_there(code)).collect();
+    assert!(made_up.is_empty(), "docs/errors.md has {made_up:?}, which nobody says");
+}
+
 // ── Courses ───────────────────────────────────────────────────────────────────────────────────
 
 /// Servers and a shell, in which pages are followed.
@@ -192,6 +279,10 @@ struct Course {
     /// Text of the pages, and what is there instead on this machine.
     replaced: Vec<(&'static str, String)>,
     environment: Vec<(&'static str, String)>,
+    /// Where the shell begins.
+    begin: PathBuf,
+    /// Whom it runs as, if not as the test.
+    account: Option<u32>,
 }
 
 impl Course {
@@ -200,7 +291,10 @@ impl Course {
         let port = free_port();
         let at = format!("127.0.0.1:{port}");
         let replaced = vec![("127.0.0.1:8080", at.clone())];
+        let (begin, account) = (folder.path().to_owned(), None);
         Course {
+            begin,
+            account,
             folder,
             replaced,
             environment: vec![("LISTEN", at), ("DRAIN_SECS", "0".to_owned())],
@@ -252,7 +346,7 @@ impl Course {
                 for (command, expected) in console(&block.text) {
                     let command = self.replace(&command).replace('…', FILLED);
                     let expected = self.replace(&expected);
-                    let file = self.folder.path().join(format!("shown-{}", shown.len()));
+                    let file = self.begin.join(format!("shown-{}", shown.len()));
                     let fails = if block.is("fails") { "!" } else { "" };
                     let _ = writeln!(
                         script,
@@ -296,7 +390,12 @@ const FILLED: &str = "filled-in-by-a-test";
 
 const PRELUDE: &str = r#"set -euo pipefail
 # An answer of an error is a failure, too.
-curl() { command curl --fail-with-body "$@"; }
+curl() {
+  case " $* " in
+    *' -sf '*) command curl "$@" ;;
+    *) command curl --fail-with-body "$@" ;;
+  esac
+}
 shown_failed() { cat "$1" >&2; exit 1; }
 serving() {
   for _ in $(seq 600); do
@@ -381,7 +480,7 @@ impl Shell {
         let mut command = Command::new("bash");
         command
             .arg(script)
-            .current_dir(course.folder.path())
+            .current_dir(&course.begin)
             .env_clear()
             .env("PATH", std::env::join_paths(path).unwrap())
             .envs(course.environment.iter().map(|(name, value)| (name, value)))
@@ -389,6 +488,9 @@ impl Shell {
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .process_group(0);
+        if let Some(account) = course.account {
+            command.uid(account).gid(account);
+        }
         Shell(command.spawn().expect("bash is here"))
     }
 
@@ -406,10 +508,23 @@ impl Shell {
 }
 
 impl Drop for Shell {
+    /// Ends it and what it started, which may take its time over a request, but not for ever.
     fn drop(&mut self) {
         let group = format!("-{}", self.0.id());
-        let _ = Command::new("kill").args(["-TERM", "--", &group]).stderr(Stdio::null()).status();
+        let signal = |name: &str| {
+            let mut kill = Command::new("kill");
+            kill.args([name, "--", &group]).stderr(Stdio::null());
+            kill.status().is_ok_and(|status| status.success())
+        };
+        signal("-TERM");
         let _ = self.0.wait();
+        for _ in 0..100 {
+            if !signal("-0") {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        signal("-KILL");
     }
 }
 
@@ -464,4 +579,58 @@ async fn the_commands_of_the_page_about_production_work() {
     crate::support::connect(&url).await.batch_execute("CREATE DATABASE freehold").await.unwrap();
     course.follow(DEPLOY);
     server.stop().await.unwrap();
+}
+
+/// Ports on the page about loopback and in the files that it uses.
+const PORTS: [&str; 8] = ["5432", "5433", "6432", "6379", "8081", "8082", "8000", "9090"];
+/// Debian's nobody, for programs that refuse to be root.
+const NOBODY: u32 = 65534;
+
+/// Copies a folder, with other ports in what is text.
+fn copy(from: &Path, to: &Path, ports: &[(&'static str, String)]) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target, ports);
+        } else {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let text = ports.iter().fold(text, |text, (from, to)| text.replace(from, to));
+            std::fs::write(target, text).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_production_set_up_stands_on_loopback_by_its_page_alone() {
+    let mut course = Course::new();
+    course.environment.clear();
+    // None may hold another's number, which would be replaced in it.
+    let port = || loop {
+        let port = free_port().to_string();
+        if !PORTS.iter().any(|known| port.contains(known)) {
+            return port;
+        }
+    };
+    course.replaced = PORTS.iter().map(|known| (*known, port())).collect();
+    let place = course.folder.path().join("repository");
+    for lent in ["deploy", "demo"] {
+        copy(&project().join(lent), &place.join(lent), &course.replaced);
+    }
+    let program = course.folder.path().join("bin");
+    std::fs::create_dir(&program).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_freehold"), program.join("freehold")).unwrap();
+    let servers = match std::env::var("FREEHOLD_PG_BIN") {
+        Ok(bin) => bin,
+        Err(_) => "$(ls -d /usr/lib/postgresql/*/bin | tail -n 1)".to_owned(),
+    };
+    let path = format!("{}:{servers}", program.display());
+    course.replaced.push(("$(ls -d /usr/lib/postgresql/*/bin | tail -n 1)", path));
+    if std::fs::metadata(&place).unwrap().uid() == 0 {
+        course.account = Some(NOBODY);
+        std::os::unix::fs::chown(&place, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    course.begin = place;
+    course.follow(LOOPBACK);
 }
