@@ -86,7 +86,7 @@ async fn a_write_tells_its_lsn_and_a_read_that_sends_it_back_sees_the_write() {
     let changed = changed.header("prefer", "max-affected=1").send().await.expect(204);
     let deleted = shop.service.delete("/v1/data/products?sku=eq.NEW").by(owner).send().await;
     let batch = |mode: &str| {
-        let row = json!({"sku": mode, "name": mode, "price_cents": 1});
+        let row = json!({"sku": mode.to_uppercase(), "name": mode, "price_cents": 1});
         let insert = json!({"method": "POST", "path": "/products", "body": row});
         let batch = json!([insert, {"method": "GET", "path": "/products?select=sku"}]);
         shop.service.post(&format!("/v1/batch?mode={mode}"), batch).by(owner)
