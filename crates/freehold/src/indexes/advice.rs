@@ -37,7 +37,7 @@ impl Default for AdviceOptions {
 pub enum AdviceKind {
     /// Requests, or a foreign key, have no index that they could use.
     Missing,
-    /// The table is read whole, often, and which queries do it is not known.
+    /// The table is read whole, often or slowly, and no request is known that an index would help.
     ScannedOften,
     /// Requests whose only conditions row-level security keeps from any index.
     KeptByRls,
@@ -396,12 +396,24 @@ fn of_scans(survey: &Survey, table: &Table, options: &AdviceOptions) -> Option<I
         && table.seq_scans >= options.reads_min
         && per_scan >= options.rows_min
         && table.seq_scans > table.index_scans / 10;
+    let slow = table.slow;
+    let which = match slow.statements {
+        0 => "which queries do it is not known".to_owned(),
+        kinds => format!(
+            "of the slow queries, {kinds} do it, which took {:.1} s in {} runs: `freehold insight slow` shows them with their plans",
+            slow.seconds, slow.count
+        ),
+    };
     let because = format!(
-        "read whole {} times, {per_scan} rows each, against {} reads by an index; which queries do it is not known here",
+        "read whole {} times, {per_scan} rows each, against {} reads by an index; {which}",
         table.seq_scans, table.index_scans
     );
     let scans = new(AdviceKind::ScannedOften, AdvicePlace::Tenant, table, because);
-    often.then_some(IndexAdvice { bytes: table.bytes, ..scans })
+    // Before the newest index, it was slow for another reason.
+    let made =
+        table.indexes.iter().filter_map(|index| index.made_at).chain(table.migrated_at).max();
+    let slowly = slow.last_at > made && table.rows >= options.rows_min;
+    (often || slowly).then_some(IndexAdvice { bytes: table.bytes, ..scans })
 }
 
 fn of_indexes(
@@ -594,7 +606,7 @@ mod tests {
         // Of twins one stays: the baseline's, and what is unique before it.
         let (one, two) = (index("one", &["a"]), index("two", &["a"]));
         assert!(covers(&one, &two) != covers(&two, &one));
-        let baseline = Index { in_template: true, ..two.clone() };
+        let baseline = Index { in_template: true, ..two };
         assert!(covers(&baseline, &one) && !covers(&one, &baseline));
         assert!(covers(&Index { unique: true, ..one }, &baseline));
     }

@@ -41,8 +41,20 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     pub(crate) indexes: Vec<Index>,
     pub(crate) foreign_keys: Vec<ForeignKey>,
+    /// Statements that took long and whose plan reads it whole.
+    pub(crate) slow: Slow,
     /// When the newest migration that names it reached this tenant.
     pub(crate) migrated_at: Option<Timestamp>,
+}
+
+/// What `slow_log` has collected of a table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Slow {
+    /// Statements that differ in more than their values.
+    pub(crate) statements: i64,
+    pub(crate) count: i64,
+    pub(crate) seconds: f64,
+    pub(crate) last_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
@@ -141,6 +153,15 @@ pub(crate) async fn survey(
             table.index_scans += index.scans;
             table.indexes.push(index);
         });
+    }
+    for row in read_slow(tx, tenants).await? {
+        let slow = Slow {
+            statements: row.get("statements"),
+            count: row.get("count"),
+            seconds: row.get("seconds"),
+            last_at: row.get("last_at"),
+        };
+        add(row.get("schema"), row.get("relation"), &mut |table| table.slow = slow);
     }
     for row in read_foreign_keys(tx, &schemas).await? {
         add(row.get("schema"), row.get("relation"), &mut |table| {
@@ -347,6 +368,22 @@ fn index(row: &Row) -> Index {
         in_template: row.get("in_template"),
         made_at: None,
     }
+}
+
+async fn read_slow(tx: &mut CatalogTx, tenants: &[TenantId]) -> Result<Vec<Row>> {
+    let ids: Vec<uuid::Uuid> = tenants.iter().map(TenantId::as_uuid).collect();
+    tx.query(
+        "SELECT 'tenant_' || replace(s.tenant_id::text, '-', '') AS schema, r.name AS relation,
+           count(*) AS statements, sum(s.count)::int8 AS count, (sum(s.total_us) / 1e6)::float8 AS seconds, max(s.last_at) AS last_at
+         FROM freehold.slow_query s
+         CROSS JOIN LATERAL (
+           SELECT DISTINCT n ->> 'Relation Name' AS name
+           FROM jsonb_path_query(s.plan, '$.** ? (@.\"Node Type\" == \"Seq Scan\")') n
+         ) r
+         WHERE s.tenant_id = ANY($1) GROUP BY s.tenant_id, r.name",
+        &[&ids],
+    )
+    .await
 }
 
 async fn read_foreign_keys(tx: &mut CatalogTx, schemas: &[String]) -> Result<Vec<Row>> {

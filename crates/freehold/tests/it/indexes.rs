@@ -172,6 +172,24 @@ async fn each_kind_of_advice_is_given_where_it_holds_and_nowhere_else() {
     ];
     assert_eq!(told(&advise(&house, &acme).await), expected);
 
+    // The plans of slow queries say who does it, and name a table that was read whole but once.
+    let slow = format!(
+        "INSERT INTO freehold.slow_query (tenant_id, shape, table_name, statement, count, failed, total_us, first_at, last_at, slowest_us, slowest_rows, slowest_at, plan)
+         SELECT '{}', md5(name), name, 'SELECT', 3, 0, 2500000, now(), now(), 1000000, 1, now(),
+           jsonb_build_array(jsonb_build_object('Plan', jsonb_build_object('Node Type', 'Limit', 'Plans',
+             jsonb_build_array(jsonb_build_object('Node Type', node, 'Relation Name', name)))))
+         FROM (VALUES ('visits', 'Seq Scan'), ('logs', 'Seq Scan'), ('people', 'Index Scan')) v (name, node)",
+        acme.tenant().as_uuid()
+    );
+    client.batch_execute(&slow).await.unwrap();
+    let report = advise(&house, &acme).await;
+    assert_eq!(told(&report)[..2], ["scanned_often logs ()", "scanned_often visits ()"]);
+    let because = &report.advice[0].because;
+    assert!(
+        because.contains("of the slow queries, 1 do it, which took 2.5 s in 3 runs"),
+        "{because}"
+    );
+
     // What was asked of it tells what is missing; what an index serves already is not told.
     ask(&house, &acme, shape("visits", &[("place", "=")], &["at desc"]), 20).await;
     ask(&house, &acme, shape("visits", &[("at", ">")], &[]), 19).await;
