@@ -17,7 +17,9 @@ use crate::fixtures::{Fleet, connect, create, demo_baseline, operator};
 use crate::report::{Ratio, Row};
 use crate::rounds::{Case, Load, Operation, take_turns};
 
-const CONNECTIONS: usize = 8;
+/// Pages that are asked for at a time. The engine's pool has its default size: how many tenants fall
+/// to each connection is what counts.
+const WORKERS: usize = 8;
 const FEW: usize = 100;
 /// Tenants that are created for a rate, in an empty fleet and in the whole one.
 const CREATED: usize = 200;
@@ -111,10 +113,9 @@ async fn fill(fleet: &Fleet, tenants: Vec<TenantId>) -> Result<Vec<Page>> {
 
 async fn queries(fleet: &Fleet, pages: &Arc<Vec<Page>>, seconds: u64) -> Result<Vec<Row>> {
     eprintln!("everybody's first page");
-    let limits = PoolLimits { connections_max: CONNECTIONS, ..PoolLimits::default() };
-    let options = Options { app_pool: limits, ..fleet.database.options() };
+    let options = Options { app_pool: PoolLimits::default(), ..fleet.database.options() };
     let mut superusers = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..WORKERS {
         superusers.push(connect(&fleet.database.superuser_url()).await?);
     }
     let engine = Asker::Engine(Freehold::connect(&options).await?);
@@ -122,13 +123,13 @@ async fn queries(fleet: &Fleet, pages: &Arc<Vec<Page>>, seconds: u64) -> Result<
     let floor = Arc::new(Ask { asker: Asker::Floor(superusers), pages: Arc::clone(pages) });
     stream::iter(0..pages.len())
         .map(Ok)
-        .try_for_each_concurrent(CONNECTIONS, |tenant| engine.run(0, tenant))
+        .try_for_each_concurrent(WORKERS, |tenant| engine.run(0, tenant))
         .await?;
     let case = |asker: &str, tenants: usize, ratio_to: Option<String>| Case {
         name: format!("{asker}/{tenants}"),
         ratio_to,
         operation: Arc::clone(if asker == "floor" { &floor } else { &engine }),
-        load: Load { workers: CONNECTIONS, tenants },
+        load: Load { workers: WORKERS, tenants },
     };
     let all = pages.len();
     let cases = [

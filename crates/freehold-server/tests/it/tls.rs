@@ -89,7 +89,7 @@ async fn connect(database: &TestDatabase, host: &str, tls: &str) -> freehold::Re
          JOIN pg_stat_activity a USING (pid) WHERE a.usename = 'freehold_app' AND $1 <> ''";
     // The app role sees its own sessions, of which one is for the pool and one listens.
     let mut answer = "false".to_owned();
-    for _ in 0..100 {
+    for _ in 0..1000 {
         answer = freehold.describe_template(&context, encrypted).await?;
         if answer == "true" {
             break;
