@@ -230,6 +230,13 @@ impl Connection {
         self.wire.is_reusable() && self.opened.elapsed() < AGE_MAX && self.met.len() < TENANTS_MAX
     }
 
+    /// Notes whose tables the backend gets to know.
+    pub(crate) fn meet(&mut self, guest: Guest) {
+        if guest != Guest::Anyone {
+            self.met.insert(guest);
+        }
+    }
+
     /// Whether the next transaction here meets the backend that this one met.
     fn is_direct(&self) -> bool {
         matches!(self.naming, Naming::Secret { .. })
@@ -474,9 +481,7 @@ impl Pool {
             }
             checkout.0.content = Some(connection);
         }
-        if guest != Guest::Anyone {
-            checkout.met.insert(guest);
-        }
+        checkout.meet(guest);
         Ok(checkout)
     }
 

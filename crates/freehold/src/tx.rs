@@ -297,6 +297,7 @@ impl OwnerTx {
     /// Makes a tenant's schema the current one, with that tenant's context: from here on,
     /// another tenant's rows raise even for the owner.
     pub(crate) async fn enter_schema(&mut self, tenant: TenantId) -> Result<()> {
+        self.0.0.meet(tenant);
         let claim = Claim::from(&TenantContext::new(tenant, Actor::SYSTEM));
         let sealed = self.0.0.seal(&claim);
         let path = format!("{}, public, pg_temp", tenant.schema());

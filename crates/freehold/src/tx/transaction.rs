@@ -10,6 +10,7 @@ use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::error::{
     Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan, is_unknown_seal,
 };
+use crate::ids::TenantId;
 use crate::insight::{Counting, Insight, Statements, Watch};
 use crate::lanes::Guest;
 use crate::lsn::Lsn;
@@ -418,6 +419,11 @@ impl Transaction {
         }
         self.stage = Stage::Done;
         Ok(())
+    }
+
+    /// The transaction turns to this tenant's tables.
+    pub(super) fn meet(&mut self, tenant: TenantId) {
+        held(&mut self.connection).meet(tenant.into());
     }
 
     /// A context of another tenant, for this transaction to change to.
