@@ -3,16 +3,20 @@
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use freehold::testing::{self, TestDatabase};
-use freehold::{ErrorKind, Freehold, OperatorContext, Options};
+use freehold::{ErrorKind, Freehold, Options};
 use freehold_server::dev::postgres::{self, EmbeddedPostgres};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
 };
 
 use crate::process::Folder;
-use crate::support::{admin_url, shop};
+use crate::support::{self, admin_url, eventually, shop};
+
+/// At most, for a session to begin or to end.
+const WAIT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -78,26 +82,26 @@ impl Encrypted {
     }
 }
 
-/// Connects as a server does and uses each of its connections; whether they were encrypted.
+/// Connects as a server does; whether the connections that it makes are encrypted.
 async fn connect(database: &TestDatabase, host: &str, tls: &str) -> freehold::Result<bool> {
+    let superuser = support::connect(&database.superuser_url()).await;
+    let encrypted = async || {
+        let sessions = "SELECT count(*), COALESCE(bool_and(s.ssl), false) FROM pg_stat_ssl s
+            JOIN pg_stat_activity a USING (pid)
+            WHERE a.usename = 'freehold_app' AND a.datname = current_database()";
+        let row = superuser.query_one(sessions, &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, bool>(1))
+    };
+    let left = "the sessions of whoever connected before have ended";
+    eventually(left, WAIT, async || encrypted().await.0 == 0).await;
     let with = |url: String| format!("{}?{tls}", url.replace("@127.0.0.1:", &format!("@{host}:")));
     let options = Options::new(with(database.app_url())).owner_url(with(database.owner_url()));
     let freehold = Freehold::connect(&options).await?;
     freehold.ping().await?;
-    let context = OperatorContext::system("a test of TLS");
-    let encrypted = "SELECT (count(*) >= 2 AND bool_and(s.ssl))::text FROM pg_stat_ssl s
-         JOIN pg_stat_activity a USING (pid) WHERE a.usename = 'freehold_app' AND $1 <> ''";
-    // The app role sees its own sessions, of which one is for the pool and one listens.
-    let mut answer = "false".to_owned();
-    for _ in 0..1000 {
-        answer = freehold.describe_template(&context, encrypted).await?;
-        if answer == "true" {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    eventually("one is the pool's and one listens", WAIT, async || encrypted().await.0 >= 2).await;
+    let (_, answer) = encrypted().await;
     freehold.close();
-    Ok(answer == "true")
+    Ok(answer)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
