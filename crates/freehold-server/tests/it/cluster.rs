@@ -49,8 +49,17 @@ impl Primary {
 
     /// A replica of all that is here.
     pub(crate) async fn replica(&self) -> Replica {
+        self.replica_in(self.folder()).await
+    }
+
+    pub(crate) async fn replica_in(&self, folder: &Path) -> Replica {
         let from = self.server.superuser_url("postgres");
-        Replica::of(&from, self.server.data_dir(), self.folder.path()).await
+        Replica::of(&from, self.server.data_dir(), folder).await
+    }
+
+    /// Where replicas live, too.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 }
 
@@ -94,8 +103,8 @@ impl Replica {
     }
 
     /// A replica of this one.
-    pub(crate) async fn replica(&self) -> Replica {
-        Replica::of(&self.superuser_url(), &self.data, self.data.parent().unwrap()).await
+    pub(crate) async fn replica_in(&self, folder: &Path) -> Replica {
+        Replica::of(&self.superuser_url(), &self.data, folder).await
     }
 
     /// Starts it, also after a kill; returns when it can be read.
@@ -118,6 +127,14 @@ impl Replica {
             if self.comes_up(began).await {
                 return;
             }
+        }
+    }
+
+    /// Starts it if it has ended, and waits for it if it recovers by itself.
+    pub(crate) async fn recover(&mut self) {
+        let began = Instant::now();
+        if !self.comes_up(began).await {
+            self.start().await;
         }
     }
 

@@ -9,6 +9,7 @@ use freehold::testing::{self, TestDatabase};
 
 use super::address::Address;
 use super::clock::Clock;
+use super::disk::Disk;
 use super::load::{Resident, Sent, Verdict};
 use crate::balanced::{balance, wait_until_ready};
 use crate::cluster::{Primary, Replica};
@@ -41,11 +42,13 @@ pub(super) struct House {
     pub(super) front: u16,
     pub(super) lines: Lines,
     pub(super) primary: Replica,
+    /// That of the primary, until another takes over.
+    pub(super) disk: Option<Disk>,
     pub(super) replicas: Vec<Replica>,
     pub(super) residents: Vec<Resident>,
     _folder: Folder,
     /// What the first of the cluster was copied from, and whose folder they all live in.
-    _seed: Primary,
+    seed: Primary,
 }
 
 /// What servers are told of.
@@ -64,12 +67,15 @@ impl House {
         let seed = Primary::start().await;
         let database = seed.database(&shop()).await;
         let residents = settle(&database).await;
-        let primary = seed.replica().await;
+        let disk = Disk::find();
+        let folder = disk.as_ref().map_or(seed.folder(), Disk::folder);
+        let primary = seed.replica_in(folder).await;
         primary.promote().await;
         for setting in CLUSTER.split(';') {
             primary.sql(setting).await;
         }
-        let replicas = vec![primary.replica().await, primary.replica().await];
+        let folder = seed.folder();
+        let replicas = vec![primary.replica_in(folder).await, primary.replica_in(folder).await];
         primary.sql("SELECT pg_reload_conf()").await;
         let to_primary = Address::of(primary.port).await;
         let to_replicas =
@@ -88,10 +94,11 @@ impl House {
             front,
             lines,
             primary,
+            disk,
             replicas,
             residents,
             _folder: folder,
-            _seed: seed,
+            seed,
         }
     }
 
@@ -105,6 +112,7 @@ impl House {
         let new = self.replicas.remove(best);
         new.promote().await;
         self.lines.to_primary.lead_to(new.port);
+        self.disk = None;
         self.replicas[0].follow(&new).await;
         self.primary = new;
         self.point_to_replicas();
@@ -112,7 +120,7 @@ impl House {
 
     /// After a failover: a replica again in the place of the one that was promoted.
     pub(super) async fn fill_up(&mut self) {
-        self.replicas.push(self.primary.replica().await);
+        self.replicas.push(self.primary.replica_in(self.seed.folder()).await);
         self.point_to_replicas();
     }
 

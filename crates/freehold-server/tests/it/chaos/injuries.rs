@@ -17,6 +17,10 @@ const RECOVERY_MAX: Duration = Duration::from_secs(30);
 /// Less than tokens are good for, as set here.
 const CLOCK_SECONDS: i64 = 240;
 const SLOW_CLIENTS: usize = 150;
+const A_MEGABYTE_OF_LOG: &str =
+    "SELECT pg_logical_emit_message(false, 'chaos', repeat('x', 1024 * 1024))";
+/// More than a primary keeps files for.
+const LOG_MAX: usize = 2000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Injury {
@@ -28,6 +32,7 @@ pub(super) enum Injury {
     RedisFrozen,
     PrimaryRestarted,
     PrimaryKilled,
+    DiskFull,
     Failover,
     Stall,
     Exhaustion,
@@ -37,12 +42,13 @@ pub(super) enum Injury {
 }
 
 use Injury::{
-    ClockAhead, ClockBehind, Exhaustion, Failover, PoolerKilled, PrimaryKilled, PrimaryRestarted,
-    RedisFrozen, RedisKilled, ReplicaFrozen, ReplicaKilled, ServerKilled, SlowClients, Stall,
+    ClockAhead, ClockBehind, DiskFull, Exhaustion, Failover, PoolerKilled, PrimaryKilled,
+    PrimaryRestarted, RedisFrozen, RedisKilled, ReplicaFrozen, ReplicaKilled, ServerKilled,
+    SlowClients, Stall,
 };
 
 impl Injury {
-    pub(super) const ALL: [Injury; 14] = [
+    pub(super) const ALL: [Injury; 15] = [
         ServerKilled,
         ReplicaKilled,
         ReplicaFrozen,
@@ -56,6 +62,7 @@ impl Injury {
         ClockBehind,
         PrimaryRestarted,
         PrimaryKilled,
+        DiskFull,
         Failover,
     ];
 
@@ -74,6 +81,9 @@ impl Injury {
             ClockBehind => "the clock of a server 4 min behind for 3 s, and put forward",
             PrimaryRestarted => "the primary restarted",
             PrimaryKilled => "the primary killed (-9), started again at once",
+            DiskFull => {
+                "the primary's disk full for 3 s, its log not to be written, then room again"
+            }
             Failover => "the primary killed (-9) for good, a replica promoted after 3 s",
         }
     }
@@ -91,8 +101,14 @@ impl Injury {
 
     /// Why it cannot be inflicted here.
     pub(super) fn impossible(self, house: &House) -> Option<String> {
-        let no_clock = matches!(self, ClockAhead | ClockBehind) && house.lines.clock.is_none();
-        no_clock.then(|| format!("{}: libfaketime is not installed", self.name()))
+        let missing = match self {
+            ClockAhead | ClockBehind if house.lines.clock.is_none() => {
+                "libfaketime is not installed"
+            }
+            DiskFull if house.disk.is_none() => "the primary has no file system of its own",
+            _ => return None,
+        };
+        Some(format!("{}: {missing}", self.name()))
     }
 
     /// Injures the house and repairs it. The moment from which it should be well again: for what
@@ -151,6 +167,7 @@ impl Injury {
                 house.primary.start().await;
                 repaired
             }
+            DiskFull => fill_disk(house).await,
             Failover => {
                 house.primary.kill();
                 tokio::time::sleep(AWAY).await;
@@ -191,6 +208,27 @@ async fn put_clock(house: &House, seconds: i64) -> Instant {
     tokio::time::sleep(AWAY + Duration::from_secs(1)).await;
     clock.put(0);
     Instant::now()
+}
+
+/// Leaves no block to the tables, and then, once what was kept for it is used up, none to the log:
+/// a primary that cannot write it ends, again and again.
+async fn fill_disk(house: &mut House) -> Instant {
+    let disk = house.disk.as_ref().expect("it is not done without");
+    disk.fill();
+    tokio::time::sleep(AWAY).await;
+    let superuser = connect(&house.primary.superuser_url()).await;
+    let mut written = 0;
+    while superuser.query(A_MEGABYTE_OF_LOG, &[]).await.is_ok() {
+        disk.fill();
+        written += 1;
+        assert!(written < LOG_MAX, "a full disk does not keep the primary from writing its log");
+    }
+    println!("its log took {written} MB more");
+    tokio::time::sleep(AWAY).await;
+    disk.relieve();
+    let repaired = Instant::now();
+    house.primary.recover().await;
+    repaired
 }
 
 /// Takes what is free, and then, again and again, ends the sessions of the servers and takes what

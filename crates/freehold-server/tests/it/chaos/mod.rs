@@ -6,6 +6,7 @@
 
 mod address;
 mod clock;
+mod disk;
 mod house;
 mod injuries;
 mod load;
@@ -37,6 +38,10 @@ async fn run(injuries: &[Injury], time: Duration) -> Report {
     for (n, injury) in injuries.iter().cycle().enumerate() {
         if n >= injuries.len() && began.elapsed() >= time {
             break;
+        }
+        // Another may have made it so.
+        if injury.impossible(&house).is_some() {
+            continue;
         }
         println!("{:.1} s: {}", began.elapsed().as_secs_f64(), injury.name());
         wounds.push(wound(**injury, &mut house, &load).await);

@@ -132,7 +132,7 @@ async fn what_is_no_replica_of_this_database_is_not_read() {
     }
 
     // A replica of a copy that was promoted: the same system, in recovery, and astray all the same.
-    let astray = house.replica.replica().await;
+    let astray = house.replica.replica_in(house.primary.folder()).await;
     house.replica.promote().await;
     let promoted = connect(&house.replica.superuser_url()).await;
     promoted.batch_execute("CHECKPOINT").await.unwrap();
