@@ -250,7 +250,7 @@ pub struct WorkerSettings {
 #[command(next_help_heading = "Scheduled work")]
 pub struct AnalyticsSettings {
     /// Connections that read tenants at a time for analytics; as many write what they read
-    #[arg(long, env, value_name = "ANALYTICS_CONNECTIONS", default_value_t = 2,
+    #[arg(long, env, value_name = "ANALYTICS_CONNECTIONS", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=32))]
     pub analytics_connections: u16,
 

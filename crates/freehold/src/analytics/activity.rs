@@ -85,20 +85,23 @@ pub(crate) async fn count(
             }
         }
     }
+    // Counts of others are not even looked up; NULL is all of them. Schemas are looked up rather than
+    // joined, which would depend on how many of them PostgreSQL takes there to be.
+    let asked: Option<Vec<&str>> = tables.iter().copied().collect();
     let rows = client
         .query(
-            "SELECT d.place, substr(n.nspname, 8)::uuid,
+            "SELECT d.place, substr(s.schema, 8)::uuid,
                     sum(s.inserted)::bigint, sum(s.updated)::bigint, sum(s.deleted)::bigint,
                     sum(s.oid + s.file)::bigint
-             FROM pg_namespace n
-             JOIN (SELECT c.relnamespace, c.relname::text AS name, c.oid::bigint AS oid, c.relfilenode::bigint AS file,
+             FROM (SELECT (SELECT n.nspname FROM pg_namespace n WHERE n.oid = c.relnamespace) AS schema,
+                          c.relname::text AS name, c.oid::bigint AS oid, c.relfilenode::bigint AS file,
                           pg_stat_get_tuples_inserted(c.oid) AS inserted, pg_stat_get_tuples_updated(c.oid) AS updated,
                           pg_stat_get_tuples_deleted(c.oid) AS deleted
-                   FROM pg_class c WHERE c.relkind = 'r' OFFSET 0) s ON s.relnamespace = n.oid
+                   FROM pg_class c WHERE c.relkind = 'r' AND ($3::text[] IS NULL OR c.relname = ANY($3)) OFFSET 0) s
              JOIN unnest($1::int[], $2::text[]) AS d (place, name) ON d.name IS NULL OR d.name = s.name
-             WHERE n.nspname ~ '^tenant_[0-9a-f]{32}$'
+             WHERE s.schema ~ '^tenant_[0-9a-f]{32}$'
              GROUP BY 1, 2",
-            &[&places, &tables],
+            &[&places, &tables, &asked],
         )
         .await?;
     let counts = rows.iter().map(|row| {

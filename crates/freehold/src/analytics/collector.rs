@@ -24,7 +24,7 @@ use crate::ids::TenantId;
 use crate::pool;
 
 /// Tenants whose messages are on their way at a time, in one lane.
-const PIPELINED: usize = 8;
+const PIPELINED: usize = 2;
 /// A tenant whose tables somebody holds is tried again at the next run.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -118,7 +118,8 @@ impl Lane {
         writer
             .batch_execute(&format!(
                 "{SAME_TEXT} SET search_path = pg_catalog, pg_temp; SET statement_timeout = '120s';
-                 SET lock_timeout = '10s'; SET enable_nestloop = off; SET jit = off"
+                 SET lock_timeout = '10s'; SET max_parallel_workers_per_gather = 0;
+                 SET enable_nestloop = off; SET jit = off"
             ))
             .await?;
         let mut write = Vec::new();

@@ -47,7 +47,7 @@ pub struct AnalyticsOptions {
 impl Default for AnalyticsOptions {
     fn default() -> Self {
         AnalyticsOptions {
-            connections: 2,
+            connections: 1,
             tenant_timeout: Duration::from_secs(10),
             changed_only: false,
         }
