@@ -1,14 +1,14 @@
 //! Reads tenants and writes rollups. A lane has a connection to read with and one to write with;
-//! a few lanes share the tenants.
+//! lanes share the tenants.
 //!
-//! A tenant is read by one message, which PostgreSQL takes as a transaction of its own, and several
-//! messages are on their way at a time. So a tenant's locks are held no longer than its own
-//! statements take, and its failure touches nobody else. Writing takes many tenants together.
+//! A tenant is read by one message, which PostgreSQL takes as a transaction of its own. So a tenant's
+//! locks are held no longer than its own statements take, and its failure touches nobody else. Writing
+//! takes some tenants together. Neither keeps a processor for long: those who work meanwhile on the
+//! same machine wait for it no longer than one message or statement takes.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -23,8 +23,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::pool;
 
-/// Tenants whose messages are on their way at a time, in one lane.
-const PIPELINED: usize = 2;
 /// A tenant whose tables somebody holds is tried again at the next run.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -137,9 +135,11 @@ impl Lane {
     /// Reads some tenants. An error means that nobody can be read any more; a tenant's own
     /// failure is an outcome.
     pub(crate) async fn read(&self, rollups: &[Rollup], jobs: &[Job]) -> Result<Vec<Outcome>> {
-        let reads: Vec<_> = jobs.iter().map(|job| self.read_tenant(rollups, job)).collect();
-        let outcomes: Vec<_> = stream::iter(reads).buffered(PIPELINED).try_collect().await?;
-        Ok(outcomes.into_iter().flatten().collect())
+        let mut outcomes = Vec::new();
+        for job in jobs {
+            outcomes.append(&mut self.read_tenant(rollups, job).await?);
+        }
+        Ok(outcomes)
     }
 
     async fn read_tenant(&self, rollups: &[Rollup], job: &Job) -> Result<Vec<Outcome>> {

@@ -17,7 +17,7 @@ use tokio_postgres::{Client, IsolationLevel};
 use uuid::Uuid;
 
 use crate::analytics::Connections;
-use crate::analytics::activity::{self, Collected, Counts, Work};
+use crate::analytics::activity::{self, AT_A_TIME, Collected, Counts, Work};
 use crate::analytics::collector::{Fence, Job, Lane, Outcome, Part};
 use crate::analytics::rollup::Rollup;
 use crate::analytics::source::Source;
@@ -29,7 +29,7 @@ use crate::pool;
 /// The class of the locks that a run takes, one for each definition.
 const RUN_LOCKS: i32 = 72_374_652;
 /// Tenants that are written together.
-const BATCH: usize = 64;
+const BATCH: usize = 16;
 /// The most failures that a report names; the catalog has them all.
 const FAILURES_MAX: usize = 100;
 
@@ -180,7 +180,7 @@ impl Run {
     /// Takes over from whoever ran these before, and finds out what is to be done.
     async fn begin(
         connections: &Connections,
-        client: Client,
+        mut client: Client,
         rollups: Vec<Rollup>,
         options: AnalyticsOptions,
     ) -> Result<Run> {
@@ -192,7 +192,7 @@ impl Run {
         // not contain yet makes them differ at the next run.
         let counted_since = activity::counted_since(&client).await?;
         let counts = match &counted_since {
-            Some(_) => activity::count(&client, &rollups).await?,
+            Some(_) => activity::count(&mut client, &rollups).await?,
             None => HashMap::new(),
         };
         // What a replica has not replayed yet must not pass for read.
@@ -300,11 +300,13 @@ impl Run {
         let tx = client.transaction().await?;
         self.fence().hold(&tx).await?;
         for (name, tenants) in self.names.iter().zip(&self.unchanged) {
-            tx.execute(
-                "UPDATE freehold.analytics_collection SET collected_at = $3 WHERE name = $1 AND tenant_id = ANY($2)",
-                &[name, tenants, &self.as_of],
-            )
-            .await?;
+            for tenants in tenants.chunks(AT_A_TIME) {
+                tx.execute(
+                    "UPDATE freehold.analytics_collection SET collected_at = $3 WHERE name = $1 AND tenant_id = ANY($2)",
+                    &[name, &tenants, &self.as_of],
+                )
+                .await?;
+            }
         }
         tx.commit().await?;
         Ok(())
