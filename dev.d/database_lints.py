@@ -23,17 +23,25 @@ ACCEPTED = [
     ("SEC005", r"freehold\.analytics\.catalog_or_tenant", "definitions, in which there is nothing of a tenant's"),
     ("SEC005", r"freehold\.\w+\.catalog_only", "tables that no tenant sees at all: what decides is the context"),
     *(
-        (rule, rf"({SCHEMA}|freehold)\.\w+\.(owner_access|app_access|app_read|analytics_access|analytics_read|tenant_access)",
+        (rule, rf"({SCHEMA}|freehold|freehold_analytics)\.\w+\.(owner_access|app_access|app_read|analytics_access|analytics_read|tenant_access)",
          "permissive, under a restrictive policy that raises without the right context: both must hold")
         for rule in ("SEC005", "SEC008", "SEC028", "SEC038")
     ),
-    ("SEC013", r"freehold\.\w+\.notify", "tells servers what to forget; reads and writes no table"),
+    ("SEC013", r"freehold\.\w+\.notify(_cache)?", "tells servers what to forget; reads and writes no table"),
     ("SEC013", r"freehold\.tenant\.forget_analytics", "removes what is left of a tenant, as who removes the tenant"),
-    ("SEC014", r"freehold\.(unseal|admit)", "read a key that the owner alone may read, and give back what they were given"),
+    ("SEC013", r"freehold\.tenant\.end_epochs", "ends what caches hold of the tenant, as who changes the tenant"),
+    ("SEC014", r"freehold\.(unseal|admit|open_session)", "read a key that the owner alone may read, and give back what they were given"),
     ("SEC014", r"freehold\.(record|prune)_violations", "so that the app role can add to the record and neither change nor shorten it"),
+    *(
+        ("SEC014", pattern, "figures, which the app role adds to and does not change; the catalog's policies bind the function as well")
+        for pattern in (r"freehold\.(record|prune)_(usage|query_shapes|slow_queries)", r"freehold\.record_(busiest|slow_plan)",
+                        r"freehold\.(measure|prune)_sizes")
+    ),
     ("SEC014", r"freehold\.refresh_analytics", "granted to freehold_analytics alone, and refreshes what definitions name"),
     ("SEC013", rf"{SCHEMA}\.order_items\.order_items_(inserted|updated|deleted)", "as the invoker, whom the policies bind"),
     ("PERF003", rf"{SCHEMA}\.order_notes\.\w+", "judges rows that a request has found by their own keys"),
+    ("VIEW001", r"freehold_analytics\.published_\w+", "totals of the fleet for operators, whose context the view itself asks for"),
+    ("VIEW003", r"freehold_analytics\.fleet_\w+", "totals of the fleet, granted to nobody; the view before them asks for an operator's context"),
     ("VIEW002", rf"{SCHEMA}\.order_summary", "a view with security_invoker that hides no rows"),
 ]
 

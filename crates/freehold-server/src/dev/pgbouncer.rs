@@ -183,6 +183,8 @@ fn settings(app: &Config, port: u16, folder: &Path) -> Result<String, Failure> {
         ("default_pool_size", SERVER_CONNECTIONS.to_string()),
         ("max_client_conn", "1000".to_owned()),
         ("server_tls_sslmode", "prefer".to_owned()),
+        // After a login that failed, everybody is turned away for so long: 15 s unless set.
+        ("server_login_retry", "1".to_owned()),
         ("ignore_startup_parameters", "extra_float_digits".to_owned()),
         ("log_connections", "0".to_owned()),
         ("log_disconnections", "0".to_owned()),
