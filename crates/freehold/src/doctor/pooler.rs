@@ -36,10 +36,10 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         code: "FH603",
-        severity: Severity::Warning,
-        title: "The pooler's settings lose prepared statements or connections",
-        meaning: "PgBouncer before 1.21, or with max_prepared_statements = 0, mixes up statements that are prepared by name.",
-        remedy: "PgBouncer 1.21 or newer with max_prepared_statements = 200; or tell Freehold that there is a pooler.",
+        severity: Severity::Info,
+        title: "The pooler loses statements that are prepared by name",
+        meaning: "PgBouncer before 1.21, or with max_prepared_statements = 0, mixes up statements that are prepared by name. Freehold has found the pooler out and names none; other programs with this URL must not either.",
+        remedy: "Nothing, if nobody else uses it; or PgBouncer 1.21 or newer with max_prepared_statements = 200.",
         fix_is_safe: false,
     },
 ];
