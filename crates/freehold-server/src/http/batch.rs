@@ -58,7 +58,7 @@ pub(super) struct OperationBody {
     #[schema(nullable = false)]
     headers: Option<BTreeMap<String, String>>,
     /// The rows of a POST, or the columns of a PATCH.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     body: Option<Box<RawValue>>,
 }
 
@@ -77,7 +77,7 @@ pub(super) struct AnswerBody {
     status: u16,
     headers: BTreeMap<String, String>,
     /// Rows, a problem, or null.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = serde_json::Value)]
     body: Option<Box<RawValue>>,
 }
 
