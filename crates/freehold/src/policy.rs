@@ -252,7 +252,7 @@ pub(crate) async fn list_unprotected(client: &Client, limit: i64) -> Result<Vec<
     let rows = client
         .query(
             "SELECT u.schema || '.' || u.name
-             FROM (SELECT (SELECT n.nspname FROM pg_namespace n WHERE n.oid = c.relnamespace) AS schema, c.relname AS name
+             FROM (SELECT c.relnamespace::regnamespace::text AS schema, c.relname AS name
                    FROM pg_class c
                    WHERE c.relkind IN ('r', 'p')
                      AND (NOT c.relrowsecurity OR NOT c.relforcerowsecurity OR NOT EXISTS (

@@ -20,11 +20,11 @@ use crate::error::Result;
 /// A transaction's changes carry the time of its begin, so one that was under way when its tenant
 /// was read has older ones than that. One that takes longer is found by the next full collection.
 const LATE_MAX: Duration = Duration::from_secs(15 * 60);
+/// All rows of a tenant are collected again after this long, whatever a watermark says.
+const FULL_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Rows that PostgreSQL handles without a pause, where a run has to do with all tenants: somebody
 /// who works meanwhile may be waiting for the processor.
 pub(crate) const AT_A_TIME: usize = 250;
-/// All rows of a tenant are collected again after this long, whatever a watermark says.
-const FULL_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// What was counted in the tables that a definition reads of one tenant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub(crate) async fn count(
     let counts = tx
         .bind(
             "SELECT d.place, substr(s.schema, 8)::uuid, s.inserted, s.updated, s.deleted, s.oid + s.file
-             FROM (SELECT (SELECT n.nspname FROM pg_namespace n WHERE n.oid = c.relnamespace) AS schema,
+             FROM (SELECT c.relnamespace::regnamespace::text AS schema,
                           c.relname::text AS name, c.oid::bigint AS oid, c.relfilenode::bigint AS file,
                           pg_stat_get_tuples_inserted(c.oid) AS inserted, pg_stat_get_tuples_updated(c.oid) AS updated,
                           pg_stat_get_tuples_deleted(c.oid) AS deleted

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Of what a file is filled with.
 const PIECE: usize = 64 * 1024;
-/// Less than any file system that `./dev chaos` makes would hold twice: a wrong folder must not
-/// take a machine's disk.
+/// More than the file system of `./dev chaos` holds: a wrong folder must not take a machine's disk.
 const FILL_MAX: u64 = 4 << 30;
 
 pub(super) struct Disk(PathBuf);

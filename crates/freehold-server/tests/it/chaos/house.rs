@@ -47,7 +47,8 @@ pub(super) struct House {
     pub(super) replicas: Vec<Replica>,
     pub(super) residents: Vec<Resident>,
     _folder: Folder,
-    /// What the first of the cluster was copied from, and whose folder they all live in.
+    /// What the first of the cluster was copied from, and whose folder all live in that have no disk of
+    /// their own.
     seed: Primary,
 }
 

@@ -33,18 +33,16 @@ async fn run(injuries: &[Injury], time: Duration) -> Report {
     let mut wounds = Vec::new();
     until_all_write(&load, 0, began).await;
     let left_out: Vec<_> = injuries.iter().filter_map(|injury| injury.impossible(&house)).collect();
-    let injuries: Vec<_> =
-        injuries.iter().filter(|injury| injury.impossible(&house).is_none()).collect();
     for (n, injury) in injuries.iter().cycle().enumerate() {
         if n >= injuries.len() && began.elapsed() >= time {
             break;
         }
-        // Another may have made it so.
+        // From the start, or since another took away what it needs.
         if injury.impossible(&house).is_some() {
             continue;
         }
         println!("{:.1} s: {}", began.elapsed().as_secs_f64(), injury.name());
-        wounds.push(wound(**injury, &mut house, &load).await);
+        wounds.push(wound(*injury, &mut house, &load).await);
         injury.clear_up(&mut house).await;
         until_all_write(&load, load.now(), Instant::now()).await;
     }
