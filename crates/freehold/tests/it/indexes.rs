@@ -14,6 +14,9 @@ use freehold::{Baseline, ErrorKind, Freehold, InsightOptions, Migration, TenantC
 use crate::doctor::{examine_all, lines};
 use crate::support::{House, admin_url, connect, operator, options, outcome, wait_until};
 
+mod building;
+mod evidence;
+
 const BASELINE: &str = "
 CREATE TYPE mood AS ENUM ('good', 'bad');
 CREATE TABLE people (
@@ -393,6 +396,9 @@ async fn an_index_is_made_and_dropped_while_others_write() {
             }
             assert!(began.elapsed() < Duration::from_secs(20));
             assert!(!superuser.query(waits, &[]).await.unwrap().is_empty(), "nobody waited");
+            // Whatever befalls the builder now, it is known what it was about to do.
+            let state = if drops { "dropping" } else { "creating" };
+            assert_eq!(recorded(&house).await, [format!("acme visits_place_tenant_idx {state}")]);
             slow.batch_execute("COMMIT").await.unwrap();
         };
         tokio::join!(change, writes);
@@ -638,6 +644,12 @@ async fn a_tenant_reads_neither_its_own_nor_anothers_indexes_and_requests() {
         "INSERT INTO freehold.tenant_index SELECT * FROM freehold.tenant_index",
     ] {
         assert_eq!(outcome(&attacker, sql).await, "42501", "{sql}");
+    }
+    // The app role may read them all, but in no tenant's context.
+    attacker.batch_execute("RESET ROLE").await.unwrap();
+    for table in ["tenant_index", "query_shape"] {
+        let sql = format!("SELECT FROM freehold.{table}");
+        assert_eq!(attacker.query(&sql, &[]).await.unwrap().len(), 0, "{table}");
     }
 }
 

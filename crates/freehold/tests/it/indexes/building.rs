@@ -1,0 +1,155 @@
+//! What is made, dropped and restored for one tenant: in its schema alone, under its own name, and
+//! nothing is left of what fails.
+
+use freehold::control::indexes::{IndexColumn, IndexState, TenantIndex};
+use freehold::{Error, ErrorKind, TenantContext};
+
+use super::{
+    LATE, apply, baseline_and, columns, drop_it, fill, house, indexes, inside, is_clean, recorded,
+};
+use crate::support::{House, house_with, operator, wait_until};
+
+async fn attempt(
+    house: &House,
+    tenant: &TenantContext,
+    table: &str,
+    by: &[IndexColumn],
+) -> Result<TenantIndex, Error> {
+    house.freehold.apply_index(&operator(), tenant.tenant(), table, by).await
+}
+
+/// Waits until somebody makes an index and waits for others' transactions, and does something to
+/// their session.
+async fn at_the_builder(house: &House, does: &str) {
+    let superuser = house.superuser().await;
+    let sql = format!(
+        "SELECT {does} FROM pg_stat_activity WHERE datname = current_database()
+         AND query ~ 'CREATE INDEX CONCURRENTLY' AND wait_event_type = 'Lock'"
+    );
+    wait_until("the builder waits", LATE, async || {
+        !superuser.query(&sql, &[]).await.unwrap().is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_tenants_have_the_same_index_each_in_its_own_schema() {
+    let house = house().await;
+    let (acme, globex) = (house.tenant("acme").await, house.tenant("globex").await);
+    let before = indexes(&house, &acme).await;
+    let name = apply(&house, &acme, "visits", &["place"]).await;
+    assert_eq!(indexes(&house, &globex).await, before);
+    apply(&house, &globex, "visits", &["place"]).await;
+    assert_eq!(indexes(&house, &globex).await.len(), before.len() + 1);
+    is_clean(&house).await;
+    drop_it(&house, &acme, &name).await;
+    assert_eq!(indexes(&house, &acme).await, before);
+    assert_eq!(indexes(&house, &globex).await.len(), before.len() + 1);
+    assert_eq!(recorded(&house).await, [format!("globex {name} created")]);
+    is_clean(&house).await;
+}
+
+#[tokio::test]
+async fn a_migration_leaves_alone_what_each_tenant_has_of_its_own() {
+    let house = house().await;
+    let (acme, globex) = (house.tenant("acme").await, house.tenant("globex").await);
+    apply(&house, &acme, "visits", &["place"]).await;
+    apply(&house, &globex, "visits", &["at"]).await;
+    drop_it(&house, &globex, "people_age_idx").await;
+    let before = recorded(&house).await;
+    assert_eq!(before.len(), 3);
+    let theirs = (indexes(&house, &acme).await, indexes(&house, &globex).await);
+    let later = baseline_and(&["ALTER TABLE people ADD COLUMN remark text"]);
+    assert_eq!(house.migrate(&later).await.unwrap().migrated, 2);
+    assert_eq!(recorded(&house).await, before);
+    assert_eq!((indexes(&house, &acme).await, indexes(&house, &globex).await), theirs);
+    is_clean(&house).await;
+}
+
+#[tokio::test]
+async fn names_that_sql_would_read_otherwise_are_quoted() {
+    let odd = r#"CREATE TABLE "Odd; ""one""" (id bigint PRIMARY KEY, "Select" int, "a, b" int)"#;
+    let house = house_with(&baseline_and(&[odd])).await;
+    let acme = house.tenant("acme").await;
+    let before = indexes(&house, &acme).await;
+    let by = columns(&["Select desc"]).into_iter().chain([IndexColumn::new("a, b")]);
+    let by: Vec<IndexColumn> = by.collect();
+    let made = attempt(&house, &acme, r#"Odd; "one""#, &by).await.unwrap();
+    assert!(made.definition.ends_with(r#"("Select" DESC, "a, b")"#), "{made:?}");
+    is_clean(&house).await;
+    drop_it(&house, &acme, &made.name).await;
+    assert_eq!(indexes(&house, &acme).await, before);
+    is_clean(&house).await;
+}
+
+#[tokio::test]
+async fn a_build_that_fails_leaves_no_index_behind_and_says_why() {
+    let house = house().await;
+    let acme = house.tenant("acme").await;
+    fill(&house, &acme).await;
+    let before = indexes(&house, &acme).await;
+    let slow = inside(&house, &acme).await;
+    slow.batch_execute("BEGIN; INSERT INTO visits (place) VALUES ('here')").await.unwrap();
+    let cancel = async {
+        at_the_builder(&house, "pg_cancel_backend(pid)").await;
+        slow.batch_execute("COMMIT").await.unwrap();
+    };
+    let by = columns(&["place"]);
+    let (failed, ()) = tokio::join!(attempt(&house, &acme, "visits", &by), cancel);
+    failed.unwrap_err();
+    assert_eq!(indexes(&house, &acme).await, before);
+    let list = house.freehold.list_indexes(&operator(), None).await.unwrap();
+    assert_eq!((list.len(), list[0].state), (1, IndexState::Creating));
+    assert!(list[0].error.is_some(), "{list:?}");
+    is_clean(&house).await;
+    apply(&house, &acme, "visits", &["place"]).await;
+    assert_eq!(recorded(&house).await, ["acme visits_place_tenant_idx created"]);
+}
+
+#[tokio::test]
+async fn an_index_of_the_baseline_is_restored_while_others_write() {
+    let house = house().await;
+    let acme = house.tenant("acme").await;
+    fill(&house, &acme).await;
+    let before = indexes(&house, &acme).await;
+    drop_it(&house, &acme, "people_age_idx").await;
+    let slow = inside(&house, &acme).await;
+    let sql = "INSERT INTO people (name, city, age) VALUES ('slow', 'here', 1)";
+    slow.batch_execute(&format!("BEGIN; {sql}")).await.unwrap();
+    let writes = async {
+        at_the_builder(&house, "pid").await;
+        let sql = "INSERT INTO people (name, city, age) VALUES ('quick', 'here', 1)";
+        house.freehold.query(&acme, sql, &[]).await.unwrap();
+        slow.batch_execute("COMMIT").await.unwrap();
+    };
+    let operator = operator();
+    let restore = house.freehold.restore_index(&operator, acme.tenant(), "people_age_idx");
+    let (restored, ()) = tokio::join!(restore, writes);
+    restored.unwrap();
+    assert_eq!(indexes(&house, &acme).await, before);
+    assert_eq!(recorded(&house).await, [""; 0]);
+    is_clean(&house).await;
+}
+
+#[tokio::test]
+async fn what_keeps_rows_unique_or_serves_a_foreign_key_is_not_dropped() {
+    let later = "CREATE INDEX visits_person_idx ON visits (person_id);
+                 CREATE UNIQUE INDEX logs_once_idx ON logs (line)";
+    let house = house_with(&baseline_and(&[later])).await;
+    let acme = house.tenant("acme").await;
+    let before = indexes(&house, &acme).await;
+    for (name, part) in [
+        ("visits_person_idx", "a foreign key has no other index"),
+        ("logs_once_idx", "it keeps rows unique"),
+    ] {
+        let dropped = house.freehold.drop_index(&operator(), acme.tenant(), name).await;
+        let refused = dropped.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+        assert!(refused.message().contains(part), "{refused}");
+    }
+    assert_eq!((indexes(&house, &acme).await, recorded(&house).await.len()), (before, 0));
+    // With another that leads by the key, it may go.
+    apply(&house, &acme, "visits", &["person_id", "at"]).await;
+    drop_it(&house, &acme, "visits_person_idx").await;
+    is_clean(&house).await;
+}
