@@ -95,7 +95,8 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a table or column that is not there;
-    /// [`ErrorKind::Conflict`] if there is an index of its name that is not recorded;
+    /// [`ErrorKind::Conflict`] if there is an index of its name that is not recorded, or is of other
+    /// columns;
     /// [`ErrorKind::Retryable`] if an earlier transaction does not end; [`ErrorKind::Setup`] without
     /// an owner connection to PostgreSQL itself.
     pub async fn apply_index(
@@ -110,10 +111,15 @@ impl Freehold {
         check_columns(target, columns)?;
         let name = name_for(table, columns);
         let is_recorded = recorded.iter().any(|index| index.name == name);
-        if !is_recorded && survey.index(&name).is_some() {
-            let message = format!(
-                "there is an index {name} that is not recorded as this tenant's own: drop it first"
-            );
+        let taken = match survey.index(&name) {
+            Some(_) if !is_recorded => Some("that is not recorded as this tenant's own"),
+            Some((of, present)) if of.name != table || !present.is_of(columns) => {
+                Some("of other columns, whose names read as the same")
+            }
+            _ => None,
+        };
+        if let Some(which) = taken {
+            let message = format!("there is an index {name} {which}: drop it first");
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         let builder = self.builder(tenant.id, &name).await?;

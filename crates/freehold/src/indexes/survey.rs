@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::{IndexState, TenantIndex};
+use super::{IndexColumn, IndexState, TenantIndex};
 use crate::error::Result;
 use crate::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::migrator::Migration;
@@ -80,6 +80,7 @@ pub(crate) struct Index {
     pub(crate) columns: Vec<String>,
     /// The same, each with its operator class, collation and direction.
     pub(crate) keys: Vec<String>,
+    pub(crate) descending: Vec<bool>,
     pub(crate) included: Vec<String>,
     /// Of a partial index.
     pub(crate) condition: Option<String>,
@@ -120,6 +121,14 @@ impl Table {
 }
 
 impl Index {
+    /// Whether these are its columns, in this order and these directions.
+    pub(crate) fn is_of(&self, columns: &[IndexColumn]) -> bool {
+        columns
+            .iter()
+            .map(|by| (&by.name, by.descending))
+            .eq(self.columns.iter().zip(self.descending.iter().copied()))
+    }
+
     /// Whether it can find rows by these columns: they lead it, in whatever order.
     pub(crate) fn is_led_by(&self, columns: &[String]) -> bool {
         self.valid
@@ -331,7 +340,7 @@ async fn read_indexes(tx: &mut CatalogTx, schemas: &[String]) -> Result<Vec<Row>
            i.indisunique AS is_unique,
            i.indisprimary OR i.indisexclusion OR i.indisreplident OR c.relispartition
              OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')) AS fixed,
-           i.indisvalid AND i.indisready AND i.indislive AS valid, k.columns, k.keys, k.included,
+           i.indisvalid AND i.indisready AND i.indislive AS valid, k.columns, k.keys, k.descending, k.included,
            pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS condition,
            c.relpages::int8 * pg_catalog.current_setting('block_size')::int8 AS bytes, pg_catalog.pg_stat_get_numscans(c.oid) AS scans,
            EXISTS (SELECT FROM template t WHERE t.relname = c.relname) AS in_template
@@ -341,6 +350,7 @@ async fn read_indexes(tx: &mut CatalogTx, schemas: &[String]) -> Result<Vec<Row>
            SELECT array_agg(e.name ORDER BY x.place) FILTER (WHERE x.place <= i.indnkeyatts) AS columns,
              array_agg(concat_ws(' ', e.name, i.indclass[x.place - 1], i.indcollation[x.place - 1], i.indoption[x.place - 1]) ORDER BY x.place)
                FILTER (WHERE x.place <= i.indnkeyatts) AS keys,
+             array_agg(i.indoption[x.place - 1] & 1 = 1 ORDER BY x.place) FILTER (WHERE x.place <= i.indnkeyatts) AS descending,
              coalesce(array_agg(e.name) FILTER (WHERE x.place > i.indnkeyatts), '{}') AS included
            FROM (SELECT number, place::int4 FROM unnest(i.indkey::int2[]) WITH ORDINALITY u (number, place)) x
            LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = x.number AND x.number > 0
@@ -361,6 +371,7 @@ fn index(row: &Row) -> Index {
         valid: row.get("valid"),
         columns: row.get("columns"),
         keys: row.get("keys"),
+        descending: row.get("descending"),
         included: row.get("included"),
         condition: row.get("condition"),
         bytes: row.get("bytes"),

@@ -82,6 +82,30 @@ async fn names_that_sql_would_read_otherwise_are_quoted() {
     is_clean(&house).await;
 }
 
+/// Its name is made of its columns' names, and two lists of columns may read as one.
+#[tokio::test]
+async fn an_index_of_other_columns_is_not_taken_for_one_of_the_same_name() {
+    let pairs = "CREATE TABLE pairs (id bigint PRIMARY KEY, a int, b int, a_b int, \"desc\" int);
+                 CREATE TABLE pairs_a (id bigint PRIMARY KEY, b int)";
+    let house = house_with(&baseline_and(&[pairs])).await;
+    let acme = house.tenant("acme").await;
+    apply(&house, &acme, "pairs", &["a_b"]).await;
+    apply(&house, &acme, "pairs", &["a desc", "desc"]).await;
+    let before = (indexes(&house, &acme).await, recorded(&house).await);
+    for (table, by) in
+        [("pairs", &["a", "b"][..]), ("pairs_a", &["b"]), ("pairs", &["a", "desc desc"])]
+    {
+        let refused = attempt(&house, &acme, table, &columns(by)).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+        assert!(refused.message().contains("of other columns"), "{refused}");
+    }
+    assert_eq!((indexes(&house, &acme).await, recorded(&house).await), before);
+    // Those that are there may be asked for again.
+    apply(&house, &acme, "pairs", &["a_b"]).await;
+    apply(&house, &acme, "pairs", &["a desc", "desc"]).await;
+    is_clean(&house).await;
+}
+
 #[tokio::test]
 async fn a_build_that_fails_leaves_no_index_behind_and_says_why() {
     let house = house().await;
