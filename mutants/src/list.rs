@@ -6,9 +6,11 @@ mod context;
 mod data;
 mod database;
 mod http;
+mod indexes;
 mod lifecycle;
 mod replicas;
 mod sign_in;
+mod sizes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -81,6 +83,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
         replicas::MUTANTS,
         data::MUTANTS,
         http::MUTANTS,
+        indexes::MUTANTS,
+        sizes::MUTANTS,
     ]
     .into_iter()
     .flatten()
