@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use freehold::testing::TestDatabase;
@@ -83,6 +83,7 @@ impl Ran {
 pub(crate) struct Running {
     child: Child,
     said: Arc<Mutex<String>>,
+    listeners: [JoinHandle<()>; 2],
 }
 
 impl Running {
@@ -99,9 +100,11 @@ impl Running {
             .spawn()
             .unwrap();
         let said = Arc::new(Mutex::new(String::new()));
-        listen(child.stdout.take().unwrap(), &said);
-        listen(child.stderr.take().unwrap(), &said);
-        Running { child, said }
+        let listeners = [
+            listen(child.stdout.take().unwrap(), &said),
+            listen(child.stderr.take().unwrap(), &said),
+        ];
+        Running { child, said, listeners }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -137,10 +140,22 @@ impl Running {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                self.hear_to_the_end();
                 return status;
             }
             assert!(began.elapsed() < within, "it does not end; it said\n{}", self.said());
             thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// A program may have ended before its last words are read; a child of its own may hold the
+    /// pipe for longer, which is not waited for.
+    fn hear_to_the_end(&self) {
+        let ended = Instant::now();
+        while !self.listeners.iter().all(JoinHandle::is_finished)
+            && ended.elapsed() < Duration::from_secs(2)
+        {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -175,7 +190,7 @@ impl Drop for Running {
     }
 }
 
-fn listen(stream: impl io::Read + Send + 'static, said: &Arc<Mutex<String>>) {
+fn listen(stream: impl io::Read + Send + 'static, said: &Arc<Mutex<String>>) -> JoinHandle<()> {
     let said = Arc::clone(said);
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -183,7 +198,7 @@ fn listen(stream: impl io::Read + Send + 'static, said: &Arc<Mutex<String>>) {
             said.push_str(&line);
             said.push('\n');
         }
-    });
+    })
 }
 
 /// A request over a connection of its own: the status and the body, `null` if it is no JSON.
