@@ -1,6 +1,7 @@
 //! The mutants: each a small change of one file, and the tests that must catch it. Data, a file per
 //! part of the house.
 
+mod analytics;
 mod connections;
 mod context;
 mod data;
@@ -76,6 +77,7 @@ impl Mutant {
 pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
     [
         context::MUTANTS,
+        analytics::MUTANTS,
         connections::MUTANTS,
         database::MUTANTS,
         sign_in::MUTANTS,

@@ -6,7 +6,8 @@
 //! reads a tenant in a transaction of its own, as a role that can write no tenant's data.
 //!
 //! - `definition`: a file of SQL and its header. Pure.
-//! - `rollup`: what a definition comes to against the template, and the SQL made of it.
+//! - `rollup`: what a definition comes to against the template, and the SQL that reads and writes.
+//! - `schema`: the tables of a rollup, and how its totals are computed.
 //! - `activity`: which tenants changed since they were collected.
 //! - `source`: where tenants are read: on a replica that is fit for it, or on the primary.
 //! - `collector`: reads tenants and writes rollups.
@@ -17,6 +18,7 @@ pub(crate) mod collector;
 pub(crate) mod definition;
 pub(crate) mod rollup;
 pub(crate) mod run;
+mod schema;
 pub(crate) mod source;
 
 use std::sync::Arc;

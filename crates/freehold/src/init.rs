@@ -25,6 +25,7 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (60, "upgrades", include_str!("../migrations/0060_upgrades.sql")),
     (70, "restore", include_str!("../migrations/0070_restore.sql")),
     (71, "slow_queries", include_str!("../migrations/0071_slow_queries.sql")),
+    (72, "totals", include_str!("../migrations/0072_totals.sql")),
 ];
 
 /// The oldest catalog version whose servers can go on beside this catalog, while they are replaced

@@ -1,7 +1,5 @@
-//! A rollup: what a definition comes to when it is described against the template, and the SQL
-//! made of it. The tables are `rollup_<name>` (a tenant's rows, under row-level security),
-//! `fleet_<name>` (the materialized view over them, granted to nobody) and `published_<name>`
-//! (the way to that for an operator's context alone).
+//! A rollup: what a definition comes to when it is described against the template, and the SQL that
+//! reads a tenant and writes its rows. `schema` has the tables.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -30,6 +28,9 @@ pub(crate) struct Rollup {
     pub(crate) measures: Vec<Column>,
     /// The tables it reads; `None`: what cannot be told, so any of the tenant's.
     pub(crate) tables: Option<Vec<String>>,
+    /// Whether it has totals by group. One that a former release made has none.
+    #[serde(default)]
+    pub(crate) totals: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,7 +214,7 @@ impl Rollup {
             && relations.iter().all(|r| ["r", "v"].contains(&r.kind.as_str()) && !r.has_children);
         let tables = plain
             .then(|| relations.iter().filter(|r| r.kind == "r").map(|r| r.name.clone()).collect());
-        Ok(Rollup { definition: definition.clone(), grain, measures, tables })
+        Ok(Rollup { definition: definition.clone(), grain, measures, tables, totals: true })
     }
 
     /// As the catalog keeps it.
@@ -235,18 +236,6 @@ impl Rollup {
         &self.definition.name
     }
 
-    fn table(&self, kind: &str) -> String {
-        format!("freehold_analytics.{kind}_{}", self.name())
-    }
-
-    pub(crate) fn rollup_table(&self) -> String {
-        self.table("rollup")
-    }
-
-    pub(crate) fn published_view(&self) -> String {
-        self.table("published")
-    }
-
     /// Grain, then measures.
     pub(crate) fn columns(&self) -> impl Iterator<Item = &Column> {
         self.grain.iter().chain(&self.measures)
@@ -259,66 +248,8 @@ impl Rollup {
         let theirs = &other.definition;
         (minimum_group, averages, watermark, statement)
             == (&theirs.minimum_group, &theirs.averages, &theirs.watermark, &theirs.statement)
-            && (&self.grain, &self.measures) == (&other.grain, &other.measures)
-    }
-
-    /// The rollup, its policies, the materialized view and the way to it.
-    pub(crate) fn create_sql(&self) -> String {
-        let (rollup, fleet, published) =
-            (self.rollup_table(), self.table("fleet"), self.published_view());
-        let name = self.name();
-        let minimum = self.definition.minimum_group;
-        let keys = names(&self.grain, "");
-        let columns: Vec<_> = self
-            .grain
-            .iter()
-            .map(|c| format!("{} {} NOT NULL", quote_ident(&c.name), c.type_name))
-            .chain(
-                self.measures.iter().map(|c| format!("{} {}", quote_ident(&c.name), c.type_name)),
-            )
-            .collect();
-        // Figures of a group that is too small are not even computed.
-        let measures: Vec<_> = self
-            .measures
-            .iter()
-            .map(|c| {
-                let total = if self.definition.averages.contains(&c.name) { "avg" } else { "sum" };
-                let column = quote_ident(&c.name);
-                format!("CASE WHEN count(*) >= {minimum} THEN {total}(r.{column}) END AS {column}")
-            })
-            .collect();
-        format!(
-            "CREATE TABLE {rollup} (tenant_id uuid NOT NULL, {columns}, PRIMARY KEY (tenant_id, {keys}))
-               WITH (fillfactor = 80);
-             ALTER TABLE {rollup} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-             CREATE POLICY tenant_scope ON {rollup} AS RESTRICTIVE
-               USING ((SELECT freehold.in_catalog()) OR tenant_id = (SELECT freehold.tenant()));
-             CREATE POLICY owner_access ON {rollup} TO freehold_owner USING (true) WITH CHECK (true);
-             CREATE POLICY analytics_access ON {rollup} TO freehold_analytics USING (true) WITH CHECK (true);
-             CREATE POLICY app_read ON {rollup} FOR SELECT TO freehold_app USING (true);
-             CREATE MATERIALIZED VIEW {fleet} AS
-               SELECT {grain_r}, count(*)::int AS tenants, count(*) < {minimum} AS withheld, {measures}
-               FROM {rollup} r JOIN freehold.analytics_collection c ON c.name = '{name}' AND c.tenant_id = r.tenant_id
-               GROUP BY {grain_r};
-             CREATE UNIQUE INDEX ON {fleet} ({keys});
-             CREATE VIEW {published} WITH (security_barrier) AS
-               SELECT {keys}, tenants, {plain_measures} FROM {fleet}
-               WHERE NOT withheld AND (SELECT freehold.require_catalog());
-             GRANT SELECT, INSERT, UPDATE, DELETE ON {rollup} TO freehold_analytics;
-             GRANT SELECT ON {rollup}, {published} TO freehold_app;",
-            columns = columns.join(", "),
-            measures = measures.join(", "),
-            grain_r = names(&self.grain, "r."),
-            plain_measures = names(&self.measures, ""),
-        )
-    }
-
-    pub(crate) fn drop_sql(name: &str) -> String {
-        format!(
-            "DROP VIEW IF EXISTS freehold_analytics.published_{name};
-             DROP MATERIALIZED VIEW IF EXISTS freehold_analytics.fleet_{name};
-             DROP TABLE IF EXISTS freehold_analytics.rollup_{name};"
-        )
+            && (&self.grain, &self.measures, self.totals)
+                == (&other.grain, &other.measures, other.totals)
     }
 
     /// Reads a tenant whose schema the search path leads to: all of it, or the groups that have
@@ -378,7 +309,8 @@ impl Rollup {
     }
 }
 
-fn names(columns: &[Column], prefix: &str) -> String {
+/// The columns' names, as SQL lists them.
+pub(super) fn names(columns: &[Column], prefix: &str) -> String {
     columns
         .iter()
         .map(|c| format!("{prefix}{}", quote_ident(&c.name)))

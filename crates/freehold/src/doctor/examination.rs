@@ -9,6 +9,7 @@ use super::{DoctorOptions, DoctorReport, Example, Finding, NotChecked, Repair, c
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TEMPLATE_SCHEMA;
 use crate::init::{self, CATALOG_VERSION};
+use crate::policy::quote_literal;
 
 /// For one question: over twenty thousand tenants the longest takes some seconds.
 const QUESTION_SECS_MAX: u32 = 120;
@@ -291,15 +292,10 @@ fn complete(probe: &Probe, sight: Sight, examples_max: usize) -> String {
         sql = probe.sql,
     );
     sql.replace("{actual_catalog}", catalog::ACTUAL)
-        .replace("{isolation}", &literal(policies::ISOLATION))
-        .replace("{expected_catalog}", &literal(catalog::EXPECTED))
-        .replace("{dangerous_functions}", &literal(&init::DANGEROUS.join(" ")))
-        .replace("{verdict}", &literal(init::VERDICT))
-}
-
-/// A text of this program as a literal of SQL.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+        .replace("{isolation}", &quote_literal(policies::ISOLATION))
+        .replace("{expected_catalog}", &quote_literal(catalog::EXPECTED))
+        .replace("{dangerous_functions}", &quote_literal(&init::DANGEROUS.join(" ")))
+        .replace("{verdict}", &quote_literal(init::VERDICT))
 }
 
 fn setup(message: impl Into<String>) -> Error {

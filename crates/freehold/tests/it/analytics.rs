@@ -5,6 +5,7 @@ mod collecting;
 mod definitions;
 mod isolation;
 mod leading;
+mod totals;
 
 use std::time::Duration;
 

@@ -1,0 +1,189 @@
+//! The tables of a rollup, in the schema `freehold_analytics`:
+//!
+//! - `rollup_<name>`: each tenant's rows, under row-level security by tenant.
+//! - `touched_<name>`: the groups of rows that changed since the last publication.
+//! - `total_<name>`: each group's total over all tenants; `retotal_<name>` computes those that were
+//!   touched.
+//! - `fleet_<name>`: the materialized view of the totals, which is what is published.
+//! - `published_<name>`: the way to that for an operator's context alone.
+//!
+//! Totals are computed from the rollup and never counted up and down: they cannot drift.
+
+use crate::analytics::rollup::{Column, Rollup, names};
+use crate::policy::{quote_ident, quote_literal};
+
+impl Rollup {
+    fn table(&self, kind: &str) -> String {
+        format!("freehold_analytics.{kind}_{}", self.name())
+    }
+
+    pub(crate) fn rollup_table(&self) -> String {
+        self.table("rollup")
+    }
+
+    pub(crate) fn published_view(&self) -> String {
+        self.table("published")
+    }
+
+    /// Everything of it.
+    pub(crate) fn create_sql(&self) -> String {
+        [self.create_rollup(), self.create_totals(), self.create_published()].concat()
+    }
+
+    fn create_rollup(&self) -> String {
+        let rollup = self.rollup_table();
+        let keys = names(&self.grain, "");
+        format!(
+            "CREATE TABLE {rollup} (tenant_id uuid NOT NULL, {grain}, {measures}, PRIMARY KEY (tenant_id, {keys}))
+               WITH (fillfactor = 80);
+             CREATE INDEX ON {rollup} ({keys});
+             ALTER TABLE {rollup} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+             CREATE POLICY tenant_scope ON {rollup} AS RESTRICTIVE
+               USING ((SELECT freehold.in_catalog()) OR tenant_id = (SELECT freehold.tenant()));
+             CREATE POLICY owner_access ON {rollup} TO freehold_owner USING (true) WITH CHECK (true);
+             CREATE POLICY analytics_access ON {rollup} TO freehold_analytics USING (true) WITH CHECK (true);
+             CREATE POLICY app_read ON {rollup} FOR SELECT TO freehold_app USING (true);
+             GRANT SELECT, INSERT, UPDATE, DELETE ON {rollup} TO freehold_analytics;
+             GRANT SELECT ON {rollup} TO freehold_app;",
+            grain = declared(&self.grain, " NOT NULL"),
+            measures = declared(&self.measures, ""),
+        )
+    }
+
+    fn create_totals(&self) -> String {
+        let (rollup, total, touched) =
+            (self.rollup_table(), self.table("total"), self.table("touched"));
+        let keys = names(&self.grain, "");
+        let totals_of_all = self.totals_sql(&format!("{rollup} r"));
+        let retotal = self.retotal_body();
+        let triggers: String = [("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")]
+            .iter()
+            .map(|(event, rows)| {
+                format!(
+                    "CREATE TRIGGER note_touched_by_{event} AFTER {event} ON {rollup}
+                       REFERENCING {rows} TABLE AS changed FOR EACH STATEMENT
+                       EXECUTE FUNCTION freehold.note_touched({argument});",
+                    argument = quote_literal(&keys),
+                )
+            })
+            .collect();
+        let protection: String = [&total, &touched]
+            .iter()
+            .map(|table| {
+                format!(
+                    "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+                     CREATE POLICY owner_access ON {table} TO freehold_owner USING (true) WITH CHECK (true);"
+                )
+            })
+            .collect();
+        // The totals' types are what PostgreSQL makes of a sum.
+        format!(
+            "CREATE TABLE {touched} ({grain});
+             CREATE TABLE {total} WITH (fillfactor = 80) AS {totals_of_all} WITH NO DATA;
+             ALTER TABLE {total} ADD PRIMARY KEY ({keys});
+             {protection}{triggers}
+             CREATE FUNCTION {function}() RETURNS boolean
+             LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS {retotal};
+             REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;",
+            grain = declared(&self.grain, " NOT NULL"),
+            function = self.table("retotal"),
+            retotal = quote_literal(&retotal),
+        )
+    }
+
+    /// Computes anew the totals of the groups that were touched, and says whether there were any.
+    /// They are an array because the planner knows how long that is: it looks a few groups up by the
+    /// index, and scans for many.
+    fn retotal_body(&self) -> String {
+        let (rollup, total, touched) =
+            (self.rollup_table(), self.table("total"), self.table("touched"));
+        let same = |a: &str, b: &str| {
+            let pair = |c: &Column| format!("{a}.{0} = {b}.{0}", quote_ident(&c.name));
+            self.grain.iter().map(pair).collect::<Vec<_>>().join(" AND ")
+        };
+        let keys = names(&self.grain, "");
+        let set = self.measures.iter().map(|c| format!("{0} = excluded.{0}", quote_ident(&c.name)));
+        format!(
+            "
+#variable_conflict use_column
+DECLARE
+  touched {touched}[];
+BEGIN
+  WITH gone AS (DELETE FROM {touched} freehold_row RETURNING freehold_row AS freehold_group)
+  SELECT array_agg(DISTINCT freehold_group) INTO touched FROM gone;
+  IF touched IS NULL THEN
+    RETURN false;
+  END IF;
+  WITH fresh AS (
+    {totals}
+  ), written AS (
+    INSERT INTO {total} ({keys}, tenants, withheld, {measures}) SELECT * FROM fresh
+    ON CONFLICT ({keys}) DO UPDATE SET tenants = excluded.tenants, withheld = excluded.withheld, {set}
+  )
+  DELETE FROM {total} t USING unnest(touched) g
+  WHERE {t_is_g} AND NOT EXISTS (SELECT FROM fresh f WHERE {f_is_g});
+  RETURN true;
+END
+",
+            totals = self.totals_sql(&format!(
+                "unnest(touched) g JOIN {rollup} r ON {}",
+                same("r", "g")
+            )),
+            measures = names(&self.measures, ""),
+            set = set.collect::<Vec<_>>().join(", "),
+            t_is_g = same("t", "g"),
+            f_is_g = same("f", "g"),
+        )
+    }
+
+    /// The totals of a rollup's rows `r`. Figures of a group that is too small are not even computed.
+    fn totals_sql(&self, rows: &str) -> String {
+        let minimum = self.definition.minimum_group;
+        let measures: Vec<_> = self
+            .measures
+            .iter()
+            .map(|c| {
+                let total = if self.definition.averages.contains(&c.name) { "avg" } else { "sum" };
+                let column = quote_ident(&c.name);
+                format!("CASE WHEN count(*) >= {minimum} THEN {total}(r.{column}) END AS {column}")
+            })
+            .collect();
+        format!(
+            "SELECT {grain}, count(*)::int AS tenants, count(*) < {minimum} AS withheld, {measures}
+             FROM {rows} GROUP BY {grain}",
+            grain = names(&self.grain, "r."),
+            measures = measures.join(", "),
+        )
+    }
+
+    fn create_published(&self) -> String {
+        let (fleet, published) = (self.table("fleet"), self.published_view());
+        let keys = names(&self.grain, "");
+        format!(
+            "CREATE MATERIALIZED VIEW {fleet} AS SELECT * FROM {total};
+             CREATE UNIQUE INDEX ON {fleet} ({keys});
+             CREATE VIEW {published} WITH (security_barrier) AS
+               SELECT {keys}, tenants, {measures} FROM {fleet}
+               WHERE NOT withheld AND (SELECT freehold.require_catalog());
+             GRANT SELECT ON {published} TO freehold_app;",
+            total = self.table("total"),
+            measures = names(&self.measures, ""),
+        )
+    }
+
+    pub(crate) fn drop_sql(name: &str) -> String {
+        format!(
+            "DROP VIEW IF EXISTS freehold_analytics.published_{name};
+             DROP MATERIALIZED VIEW IF EXISTS freehold_analytics.fleet_{name};
+             DROP FUNCTION IF EXISTS freehold_analytics.retotal_{name}();
+             DROP TABLE IF EXISTS freehold_analytics.rollup_{name}, freehold_analytics.total_{name},
+               freehold_analytics.touched_{name};"
+        )
+    }
+}
+
+/// Columns as a table declares them.
+fn declared(columns: &[Column], constraint: &str) -> String {
+    let column = |c: &Column| format!("{} {}{constraint}", quote_ident(&c.name), c.type_name);
+    columns.iter().map(column).collect::<Vec<_>>().join(", ")
+}
