@@ -38,6 +38,9 @@ ACCEPTED = [
         for pattern in (r"freehold\.(record|prune)_(usage|query_shapes|slow_queries)", r"freehold\.record_(busiest|slow_plan)",
                         r"freehold\.(measure|prune)_sizes")
     ),
+    ("SEC007", r"freehold_analytics\.(total|touched)_\w+", "of no tenant, granted to nobody, and with one policy, for the owner"),
+    ("SEC013", r"freehold_analytics\.rollup_\w+\.note_touched_by_(insert|update|delete)", "notes which groups changed, and shows nobody what is in them"),
+    ("SEC014", r"freehold\.note_touched", "a trigger's function; copies the grain of the rows that were written, where the owner alone reads it"),
     ("SEC014", r"freehold\.refresh_analytics", "granted to freehold_analytics alone, and refreshes what definitions name"),
     ("SEC013", rf"{SCHEMA}\.order_items\.order_items_(inserted|updated|deleted)", "as the invoker, whom the policies bind"),
     ("PERF003", rf"{SCHEMA}\.order_notes\.\w+", "judges rows that a request has found by their own keys"),
