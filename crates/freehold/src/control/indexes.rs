@@ -110,9 +110,15 @@ impl Freehold {
         let target = find_table(&survey, table)?;
         check_columns(target, columns)?;
         let name = name_for(table, columns);
-        let is_recorded = recorded.iter().any(|index| index.name == name);
+        let record = recorded.iter().find(|index| index.name == name);
+        if record.is_some_and(|index| index.state == IndexState::Dropped) {
+            let message = format!(
+                "the baseline has an index {name}, which this tenant was relieved of: restore it"
+            );
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
         let taken = match survey.index(&name) {
-            Some(_) if !is_recorded => Some("that is not recorded as this tenant's own"),
+            Some(_) if record.is_none() => Some("that is not recorded as this tenant's own"),
             Some((of, present)) if of.name != table || !present.is_of(columns) => {
                 Some("of other columns, whose names read as the same")
             }

@@ -106,6 +106,21 @@ async fn an_index_of_other_columns_is_not_taken_for_one_of_the_same_name() {
     is_clean(&house).await;
 }
 
+/// What is recorded of it would be lost, and the tenant would lack it without anybody's knowing.
+#[tokio::test]
+async fn an_index_of_the_baseline_that_was_dropped_is_restored_and_not_made() {
+    let things = "CREATE TABLE things (id bigint PRIMARY KEY, a int, b int);
+                  CREATE INDEX things_a_tenant_idx ON things (b)";
+    let house = house_with(&baseline_and(&[things])).await;
+    let acme = house.tenant("acme").await;
+    drop_it(&house, &acme, "things_a_tenant_idx").await;
+    let refused = attempt(&house, &acme, "things", &columns(&["a"])).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+    assert!(refused.message().contains("restore it"), "{refused}");
+    assert_eq!(recorded(&house).await, ["acme things_a_tenant_idx dropped"]);
+    is_clean(&house).await;
+}
+
 #[tokio::test]
 async fn a_build_that_fails_leaves_no_index_behind_and_says_why() {
     let house = house().await;
