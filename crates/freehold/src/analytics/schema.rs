@@ -93,7 +93,8 @@ impl Rollup {
 
     /// Computes anew the totals of the groups that were touched, and says whether there were any.
     /// They are an array because the planner knows how long that is: it looks a few groups up by the
-    /// index, and scans for many.
+    /// index, and scans for many. Names of the function's own begin with `freehold_`: a column may have
+    /// any other.
     fn retotal_body(&self) -> String {
         let (rollup, total, touched) =
             (self.rollup_table(), self.table("total"), self.table("touched"));
@@ -107,11 +108,11 @@ impl Rollup {
             "
 #variable_conflict use_column
 DECLARE
-  touched {touched}[];
+  freehold_touched {touched}[];
 BEGIN
   WITH gone AS (DELETE FROM {touched} freehold_row RETURNING freehold_row AS freehold_group)
-  SELECT array_agg(DISTINCT freehold_group) INTO touched FROM gone;
-  IF touched IS NULL THEN
+  SELECT array_agg(DISTINCT freehold_group) INTO freehold_touched FROM gone;
+  IF freehold_touched IS NULL THEN
     RETURN false;
   END IF;
   WITH fresh AS (
@@ -120,13 +121,13 @@ BEGIN
     INSERT INTO {total} ({keys}, tenants, withheld, {measures}) SELECT * FROM fresh
     ON CONFLICT ({keys}) DO UPDATE SET tenants = excluded.tenants, withheld = excluded.withheld, {set}
   )
-  DELETE FROM {total} t USING unnest(touched) g
+  DELETE FROM {total} t USING unnest(freehold_touched) g
   WHERE {t_is_g} AND NOT EXISTS (SELECT FROM fresh f WHERE {f_is_g});
   RETURN true;
 END
 ",
             totals = self.totals_sql(&format!(
-                "unnest(touched) g JOIN {rollup} r ON {}",
+                "unnest(freehold_touched) g JOIN {rollup} r ON {}",
                 same("r", "g")
             )),
             measures = names(&self.measures, ""),
