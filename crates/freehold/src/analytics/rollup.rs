@@ -279,13 +279,6 @@ impl Rollup {
             .enumerate()
             .map(|(n, c)| format!("u.c{n}::{} AS {}", c.type_name, quote_ident(&c.name)))
             .collect();
-        let same: Vec<_> =
-            self.grain.iter().map(|c| format!("n.{0} = r.{0}", quote_ident(&c.name))).collect();
-        let set: Vec<_> = self
-            .measures
-            .iter()
-            .map(|c| format!("{0} = excluded.{0}", quote_ident(&c.name)))
-            .collect();
         format!(
             "WITH new AS (
                SELECT u.tenant_id, {casts} FROM unnest($2::uuid[], {arrays}) AS u (tenant_id, {names})
@@ -299,10 +292,10 @@ impl Rollup {
             casts = casts.join(", "),
             arrays = arrays.join(", "),
             names = numbered("c").join(", "),
-            same = same.join(" AND "),
+            same = same(&self.grain, "n", "r"),
             columns = all.iter().map(|c| quote_ident(&c.name)).collect::<Vec<_>>().join(", "),
             keys = names(&self.grain, ""),
-            set = set.join(", "),
+            set = replaced(&self.measures),
             old = names(&self.measures, "r."),
             excluded = names(&self.measures, "excluded."),
         )
@@ -316,4 +309,16 @@ pub(super) fn names(columns: &[Column], prefix: &str) -> String {
         .map(|c| format!("{prefix}{}", quote_ident(&c.name)))
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+/// That two rows agree in these columns.
+pub(super) fn same(columns: &[Column], a: &str, b: &str) -> String {
+    let pair = |c: &Column| format!("{a}.{0} = {b}.{0}", quote_ident(&c.name));
+    columns.iter().map(pair).collect::<Vec<_>>().join(" AND ")
+}
+
+/// What ON CONFLICT DO UPDATE sets: these columns as they would have been inserted.
+pub(super) fn replaced(columns: &[Column]) -> String {
+    let set = |c: &Column| format!("{0} = excluded.{0}", quote_ident(&c.name));
+    columns.iter().map(set).collect::<Vec<_>>().join(", ")
 }

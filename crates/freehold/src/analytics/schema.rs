@@ -9,7 +9,7 @@
 //!
 //! Totals are computed from the rollup and never counted up and down: they cannot drift.
 
-use crate::analytics::rollup::{Column, Rollup, names};
+use crate::analytics::rollup::{Column, Rollup, names, replaced, same};
 use crate::policy::{quote_ident, quote_literal};
 
 impl Rollup {
@@ -37,16 +37,16 @@ impl Rollup {
             "CREATE TABLE {rollup} (tenant_id uuid NOT NULL, {grain}, {measures}, PRIMARY KEY (tenant_id, {keys}))
                WITH (fillfactor = 80);
              CREATE INDEX ON {rollup} ({keys});
-             ALTER TABLE {rollup} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+             {protection}
              CREATE POLICY tenant_scope ON {rollup} AS RESTRICTIVE
                USING ((SELECT freehold.in_catalog()) OR tenant_id = (SELECT freehold.tenant()));
-             CREATE POLICY owner_access ON {rollup} TO freehold_owner USING (true) WITH CHECK (true);
              CREATE POLICY analytics_access ON {rollup} TO freehold_analytics USING (true) WITH CHECK (true);
              CREATE POLICY app_read ON {rollup} FOR SELECT TO freehold_app USING (true);
              GRANT SELECT, INSERT, UPDATE, DELETE ON {rollup} TO freehold_analytics;
              GRANT SELECT ON {rollup} TO freehold_app;",
             grain = declared(&self.grain, " NOT NULL"),
             measures = declared(&self.measures, ""),
+            protection = protect(&rollup),
         )
     }
 
@@ -67,15 +67,7 @@ impl Rollup {
                 )
             })
             .collect();
-        let protection: String = [&total, &touched]
-            .iter()
-            .map(|table| {
-                format!(
-                    "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-                     CREATE POLICY owner_access ON {table} TO freehold_owner USING (true) WITH CHECK (true);"
-                )
-            })
-            .collect();
+        let protection = [protect(&total), protect(&touched)].concat();
         // The totals' types are what PostgreSQL makes of a sum.
         format!(
             "CREATE TABLE {touched} ({grain});
@@ -98,12 +90,7 @@ impl Rollup {
     fn retotal_body(&self) -> String {
         let (rollup, total, touched) =
             (self.rollup_table(), self.table("total"), self.table("touched"));
-        let same = |a: &str, b: &str| {
-            let pair = |c: &Column| format!("{a}.{0} = {b}.{0}", quote_ident(&c.name));
-            self.grain.iter().map(pair).collect::<Vec<_>>().join(" AND ")
-        };
         let keys = names(&self.grain, "");
-        let set = self.measures.iter().map(|c| format!("{0} = excluded.{0}", quote_ident(&c.name)));
         format!(
             "
 #variable_conflict use_column
@@ -128,12 +115,12 @@ END
 ",
             totals = self.totals_sql(&format!(
                 "unnest(freehold_touched) g JOIN {rollup} r ON {}",
-                same("r", "g")
+                same(&self.grain, "r", "g")
             )),
             measures = names(&self.measures, ""),
-            set = set.collect::<Vec<_>>().join(", "),
-            t_is_g = same("t", "g"),
-            f_is_g = same("f", "g"),
+            set = replaced(&self.measures),
+            t_is_g = same(&self.grain, "t", "g"),
+            f_is_g = same(&self.grain, "f", "g"),
         )
     }
 
@@ -181,6 +168,14 @@ END
                freehold_analytics.touched_{name};"
         )
     }
+}
+
+/// Row-level security for everybody, and the owner's way through it.
+fn protect(table: &str) -> String {
+    format!(
+        "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+         CREATE POLICY owner_access ON {table} TO freehold_owner USING (true) WITH CHECK (true);"
+    )
 }
 
 /// Columns as a table declares them.

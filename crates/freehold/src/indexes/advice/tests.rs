@@ -1,3 +1,5 @@
+//! Advice, from surveys and requests made up for the purpose.
+
 use super::*;
 
 fn column(name: &str, reaches: bool) -> Column {
