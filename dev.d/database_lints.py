@@ -31,7 +31,7 @@ ACCEPTED = [
     ("SEC013", r"freehold\.tenant\.forget_analytics", "removes what is left of a tenant, as who removes the tenant"),
     ("SEC013", r"freehold\.tenant\.end_epochs", "ends what caches hold of the tenant, as who changes the tenant"),
     ("SEC014", r"freehold\.(unseal|admit)", "read a key that the owner alone may read, and give back what they were given"),
-    ("SEC014", r"freehold\.open_session", "keeps what unseal has verified, in a setting that only its owner may set"),
+    ("SEC014", r"freehold\.open_session", "keeps what unseal has verified, where nobody but its owner can ask for it"),
     ("SEC014", r"freehold\.(record|prune)_violations", "so that the app role can add to the record and neither change nor shorten it"),
     *(
         ("SEC014", pattern, "figures, which the app role adds to and does not change; the catalog's policies bind the function as well")

@@ -203,6 +203,14 @@ pub(crate) fn is_expired_seal(db: &DbError) -> bool {
 /// The database takes neither the seal for one of ours nor the session for one that it has opened.
 pub(crate) fn is_unknown_seal(db: &DbError) -> bool {
     db.message().starts_with(VIOLATION_MESSAGE) && db.detail() == Some("unknown seal")
+        || is_without_session(db)
+}
+
+/// The door was shown a session's number where no session was ever opened, or where DISCARD
+/// SEQUENCES has ended it. Told by the door's name: the texts are translated.
+fn is_without_session(db: &DbError) -> bool {
+    *db.code() == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
+        && db.where_().is_some_and(|place| place.contains("freehold.admit("))
 }
 
 /// A prepared statement is gone from its session, which only SQL can bring about.
@@ -220,6 +228,7 @@ fn kind_of(db: &DbError) -> ErrorKind {
                 ErrorKind::Forbidden
             }
         }
+        _ if is_without_session(db) => ErrorKind::Violation,
         code if *code == SqlState::QUERY_CANCELED => ErrorKind::Timeout,
         code if *code == SqlState::T_R_SERIALIZATION_FAILURE
             || *code == SqlState::T_R_DEADLOCK_DETECTED

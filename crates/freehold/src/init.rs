@@ -26,6 +26,7 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (70, "restore", include_str!("../migrations/0070_restore.sql")),
     (71, "slow_queries", include_str!("../migrations/0071_slow_queries.sql")),
     (72, "totals", include_str!("../migrations/0072_totals.sql")),
+    (73, "doors", include_str!("../migrations/0073_doors.sql")),
 ];
 
 /// The oldest catalog version whose servers can go on beside this catalog, while they are replaced

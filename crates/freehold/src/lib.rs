@@ -390,7 +390,7 @@ impl Freehold {
             PoolLimits { wait_max: options.replica_limits.wait_max, ..options.app_pool };
         let mut replica_pools = Vec::new();
         for url in &options.replica_urls {
-            let source = source(url, replicas::SETTING, Position::Replayed)?.with_sessions();
+            let source = source(url, replicas::SETTING, Position::Replayed)?;
             let pool = Pool::new(source, replica_pool, &violations, &insight);
             Replicas::require_one_host(&pool.target())?;
             replica_pools.push(pool);

@@ -18,13 +18,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::insight::Insight;
 use crate::lanes::{Guest, Lanes, NoPlace, Occupancy, Place};
 use crate::pooler::{Look, Pooler};
-use crate::seal::{Sealer, Seat, Session};
+use crate::seal::{Pass, Sealer, Seat, Session};
 use crate::tls::{self, Target};
 use crate::violations::Violations;
 use crate::wire::{self, Batch, Canceller, Statement, WireError};
 
 /// Prepared statements kept per connection. One holds 20 to 70 kB in the backend, so a full
 /// cache is about 20 MB; fewer than the tenants a connection meets costs a round trip each.
+/// What `freehold.enter` and its like take: a context, and a session's number.
+const DOOR: &[Type] = &[Type::TEXT, Type::INT8];
 const STATEMENTS_MAX: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 
 /// A connection is replaced after this long, and after so many tenants: a backend never gives back
@@ -189,13 +191,12 @@ impl Connection {
         let mut naming =
             if direct { Naming::secret().unwrap_or(Naming::Unnamed) } else { Naming::Unnamed };
         let fixed = Fixed {
-            enter: fixed(&mut wire, &mut naming, "SELECT freehold.enter($1)", &[Type::TEXT])
-                .await?,
+            enter: fixed(&mut wire, &mut naming, "SELECT freehold.enter($1, $2)", DOOR).await?,
             enter_catalog: fixed(
                 &mut wire,
                 &mut naming,
-                "SELECT freehold.enter_catalog($1)",
-                &[Type::TEXT],
+                "SELECT freehold.enter_catalog($1, $2)",
+                DOOR,
             )
             .await?,
             begin: fixed(&mut wire, &mut naming, "BEGIN", &[]).await?,
@@ -243,10 +244,10 @@ impl Connection {
     }
 
     /// A context as the door takes it, from this connection and now.
-    pub(crate) fn vouch(&self, claim: &Claim) -> String {
-        match &self.session {
+    pub(crate) fn vouch(&self, claim: &Claim) -> Pass {
+        match self.session {
             Some(session) => session.vouch(claim),
-            None => self.seal(claim),
+            None => Pass::sealed(self.seal(claim)),
         }
     }
 
@@ -435,7 +436,8 @@ impl Source {
         Ok(Source { target, pooler, sealer, position, opens_sessions: false })
     }
 
-    /// Each connection opens a session, where it can: for a role that is nobody without a context.
+    /// Each connection opens a session, where it can: on a primary, for a role that is nobody without
+    /// a context.
     pub(crate) fn with_sessions(mut self) -> Source {
         self.opens_sessions = true;
         self

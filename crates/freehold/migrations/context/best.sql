@@ -14,31 +14,36 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT pg_catalog.current_setting('backtrace_functions')
 $$;
 
--- A server that has a session of its own opens it with one sealed claim, session_<hash>, and from
--- then on shows the secret of that hash, 64 hex digits in the place of the seal. What is cheaper to
--- check is no weaker: the hash lies where nobody else can put one, and ends with the session.
+-- A server that has a backend to itself opens a session with one sealed claim, session_<number>,
+-- and from then on shows that number beside each bare claim. The number, of 64 bits, is kept where
+-- SQL of nobody but the owner reads or puts one: in the backend's own memory, as the currval of a
+-- sequence. It can be guessed at there and nowhere else, and ends with the session. A replica's
+-- sequences cannot be set, so there each context has a seal of its own.
 CREATE OR REPLACE FUNCTION freehold.open_session(sealed text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   claim text := freehold.unseal(sealed);
-  ignored text;
+  ignored int8;
 BEGIN
   -- Behind a pooler a session is everybody's.
   IF NOT pg_catalog.starts_with(claim, 'session_') OR pg_catalog.substr(sealed, 85, 10) OPERATOR(pg_catalog.=) '0000000000' THEN
     RAISE EXCEPTION 'freehold: tenant context refused' USING ERRCODE = '42501', DETAIL = 'malformed context';
   END IF;
-  ignored := pg_catalog.set_config('backtrace_functions', claim, false);
+  ignored := pg_catalog.setval('freehold.session_number', pg_catalog.substr(claim, 9)::int8);
+  -- What the sequence itself keeps, for dumps to read, is overwritten. currval stays.
+  ignored := pg_catalog.setval('freehold.session_number', 0, false);
   RETURN true;
 END
 $$;
 
-CREATE OR REPLACE FUNCTION freehold.admit(context text) RETURNS text
+-- One expression, with no more in it than must be: each is made ready anew in every transaction,
+-- which takes longer than running it. Where no number is shown, currval is not asked.
+CREATE OR REPLACE FUNCTION freehold.admit(context text, session int8 DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF pg_catalog.current_setting('backtrace_functions') OPERATOR(pg_catalog.=)
-     ('session_' OPERATOR(pg_catalog.||) pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.substr(context, 1, 64), 'UTF8')), 'hex')) THEN
-    RETURN pg_catalog.set_config('backtrace_functions', pg_catalog.substr(context, 95), true);
-  END IF;
-  RETURN pg_catalog.set_config('backtrace_functions', freehold.unseal(context), true);
+  RETURN pg_catalog.set_config('backtrace_functions',
+    CASE WHEN session IS NOT NULL AND pg_catalog.currval('freehold.session_number') OPERATOR(pg_catalog.=) session
+      THEN context ELSE freehold.unseal(context) END,
+    true);
 END
 $$;

@@ -8,44 +8,43 @@
 --    85  the backend it is for, ten digits; 0 where a pooler hides which that is
 --    95  the claim: tenant_<tenant>_<actor>_<role>   for work in one tenant
 --                   operator_<actor>                 for work on the catalog
--- Ids in a claim are 32 hex digits. `freehold.admit` takes the text at the door, and
+-- or, in a session that best.sql has opened, the bare claim and beside it the session's number.
+-- Ids in a claim are 32 hex digits. There is no _ before the claim's own, so its parts are found by
+-- them, with a seal or without. `freehold.admit` takes the text at the door, and
 -- `freehold.context` gives the claim that is believed in this transaction, or ''.
 
--- The door: sets context, search path and role, for this transaction alone.
-CREATE OR REPLACE FUNCTION freehold.enter(context text) RETURNS void
+CREATE OR REPLACE FUNCTION freehold.refuse(reason text) RETURNS text
 LANGUAGE plpgsql AS $$
-DECLARE
-  claim text := freehold.admit(context);
-  role text := CASE pg_catalog.substr(claim, 74)
-      WHEN 'viewer' THEN 'freehold_viewer'
-      WHEN 'member' THEN 'freehold_member'
-      WHEN 'admin' THEN 'freehold_admin'
-      WHEN 'owner' THEN 'freehold_admin'
-    END;
-  ignored text;
 BEGIN
-  IF role IS NULL OR NOT pg_catalog.starts_with(claim, 'tenant_') THEN
-    RAISE EXCEPTION 'freehold: tenant context refused' USING ERRCODE = '42501', DETAIL = 'malformed context';
-  END IF;
-  ignored := pg_catalog.set_config('role', role, true);
-  -- The path last: an expression after it would be planned anew for every change of tenant.
-  -- In it, pg_temp is last, so that no temporary table can shadow a real one.
-  ignored := pg_catalog.set_config('search_path', 'tenant_' || pg_catalog.substr(claim, 8, 32) || ', public, pg_temp', true);
+  RAISE EXCEPTION 'freehold: tenant context refused' USING ERRCODE = '42501', DETAIL = reason;
 END
 $$;
 
+-- The door: sets context, search path and role, for this transaction alone. Both doors are in SQL, so
+-- that they are inlined into what the server has prepared. In the path, pg_temp is last, so that no
+-- temporary table can shadow a real one.
+CREATE OR REPLACE FUNCTION freehold.enter(context text, session int8 DEFAULT NULL) RETURNS boolean
+LANGUAGE sql AS $$
+  SELECT freehold.admit(context, session) IS NOT NULL
+    AND pg_catalog.set_config('role', CASE pg_catalog.split_part(context, '_', 4)
+        WHEN 'viewer' THEN 'freehold_viewer'
+        WHEN 'member' THEN 'freehold_member'
+        WHEN 'admin' THEN 'freehold_admin'
+        WHEN 'owner' THEN 'freehold_admin'
+        ELSE freehold.refuse('malformed context')
+      END, true) IS NOT NULL
+    AND pg_catalog.set_config('search_path', 'tenant_' OPERATOR(pg_catalog.||) pg_catalog.split_part(context, '_', 2)
+      OPERATOR(pg_catalog.||) ', public, pg_temp', true) IS NOT NULL
+$$;
+
 -- The door to the catalog: all of it for an operator's context, one tenant's rows for a tenant's.
-CREATE OR REPLACE FUNCTION freehold.enter_catalog(context text) RETURNS void
-LANGUAGE plpgsql AS $$
-DECLARE
-  claim text := freehold.admit(context);
-  ignored text;
-BEGIN
-  IF NOT coalesce(pg_catalog.starts_with(claim, 'operator_') OR pg_catalog.starts_with(claim, 'tenant_'), false) THEN
-    RAISE EXCEPTION 'freehold: tenant context refused' USING ERRCODE = '42501', DETAIL = 'malformed context';
-  END IF;
-  ignored := pg_catalog.set_config('search_path', 'freehold, pg_temp', true);
-END
+CREATE OR REPLACE FUNCTION freehold.enter_catalog(context text, session int8 DEFAULT NULL) RETURNS boolean
+LANGUAGE sql AS $$
+  SELECT freehold.admit(context, session) IS NOT NULL
+    AND pg_catalog.set_config('search_path', CASE
+        WHEN context OPERATOR(pg_catalog.~) '^[0-9a-f]*(operator|tenant)_' THEN 'freehold, pg_temp'
+        ELSE freehold.refuse('malformed context')
+      END, true) IS NOT NULL
 $$;
 
 -- Whoever is not in the tenant's context: analytics passes, and so does the owner without any

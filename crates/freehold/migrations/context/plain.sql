@@ -9,9 +9,13 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT pg_catalog.current_setting('freehold.context', true)
 $$;
 
-CREATE OR REPLACE FUNCTION freehold.admit(context text) RETURNS text
+CREATE OR REPLACE FUNCTION freehold.admit(context text, session int8 DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql AS $$
 BEGIN
+  -- It was opened in another mode.
+  IF session IS NOT NULL THEN
+    RETURN freehold.refuse('unknown seal');
+  END IF;
   RETURN pg_catalog.set_config('freehold.context', pg_catalog.substr(context, 95), true);
 END
 $$;

@@ -10,9 +10,13 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     THEN freehold.unseal(pg_catalog.current_setting('freehold.context', true)) ELSE '' END
 $$;
 
-CREATE OR REPLACE FUNCTION freehold.admit(context text) RETURNS text
+CREATE OR REPLACE FUNCTION freehold.admit(context text, session int8 DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql AS $$
 BEGIN
+  -- It was opened in another mode.
+  IF session IS NOT NULL THEN
+    RETURN freehold.refuse('unknown seal');
+  END IF;
   RETURN pg_catalog.substr(pg_catalog.set_config('freehold.context', context, true), 95);
 END
 $$;

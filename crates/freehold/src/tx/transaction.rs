@@ -16,6 +16,7 @@ use crate::lanes::Guest;
 use crate::lsn::Lsn;
 use crate::params::Params;
 use crate::pool::{Checkout, Fixed, Pool};
+use crate::seal::Pass;
 use crate::violations::{Violation, Violations};
 use crate::wire::{self, Answer, Batch, Row, Statement, TransactionStatus, WireError};
 
@@ -105,20 +106,16 @@ struct Entry {
 
 impl Entry {
     /// A sealed context is good for seconds, so it is made when it is sent.
-    fn vouch(&self, connection: &Checkout) -> (String, Fixed) {
+    fn vouch(&self, connection: &Checkout) -> (Pass, Fixed) {
         (connection.vouch(&self.claim), connection.fixed.clone())
     }
 
-    fn put(
-        &self,
-        batch: &mut Batch<'_>,
-        (sealed, fixed): &(String, Fixed),
-    ) -> Result<(), WireError> {
+    fn put(&self, batch: &mut Batch<'_>, (pass, fixed): &(Pass, Fixed)) -> Result<(), WireError> {
         let door = match self.door {
             Door::Tenant => &fixed.enter,
             Door::Catalog => &fixed.enter_catalog,
         };
-        batch.quiet(door, &[sealed])
+        batch.quiet(door, &[&pass.context(), &pass.session()])
     }
 
     fn begin<'f>(&self, fixed: &'f Fixed) -> &'f Statement {

@@ -113,7 +113,7 @@ const FAULTS: &[Fault] = &[
     fault("migrations run by anybody", "GRANT EXECUTE ON FUNCTION freehold.run_migration(text) TO PUBLIC",
         "SELECT freehold.run_migration('SELECT 1')", Allowed, Doctor),
     // The seal
-    fault("door that believes anybody", "CREATE OR REPLACE FUNCTION freehold.admit(context text) RETURNS text
+    fault("door that believes anybody", "CREATE OR REPLACE FUNCTION freehold.admit(context text, session int8 DEFAULT NULL) RETURNS text
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
         AS 'BEGIN RETURN set_config(''backtrace_functions'', substr(context, 95), true); END'", FORGE, Allowed, Readiness),
     fault("context that anybody may set", "CREATE OR REPLACE FUNCTION freehold.context() RETURNS text

@@ -7,7 +7,7 @@ use freehold::control::violations::ViolationFilter;
 use freehold::tokio_postgres::Client;
 use freehold::{OperatorContext, Params, SealMode, TenantContext};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 
 use crate::support::{House, claim, house_sealed, outcome, pooler, wait_until};
 
@@ -55,9 +55,13 @@ impl Forgery {
 
 /// What comes of entering with a context and reading the tenant's notes by their full name.
 async fn enter_and_read(attacker: &Client, context: &str, tenant: &TenantContext) -> String {
+    pass_and_read(attacker, &format!("freehold.enter('{context}')"), tenant).await
+}
+
+async fn pass_and_read(attacker: &Client, door: &str, tenant: &TenantContext) -> String {
     attacker.batch_execute("BEGIN").await.unwrap();
     let notes = format!("{}.notes", tenant.tenant().schema());
-    let sql = format!("SELECT freehold.enter('{context}'); SELECT * FROM {notes}");
+    let sql = format!("SELECT {door}; SELECT * FROM {notes}");
     let outcome = outcome(attacker, &sql).await;
     attacker.batch_execute("ROLLBACK").await.unwrap();
     outcome
@@ -343,15 +347,16 @@ async fn a_context_may_be_sealed_late_in_a_transaction() {
 }
 
 /// What a server shows instead of seals once its session is open.
-const SECRET: &str = "5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2";
+const NUMBER: i64 = -5_702_887_300_000_000_001;
+/// PostgreSQL's word for a currval that was never set.
+const NO_SESSION: &str = "55000";
 
-fn vouched(secret: &str, claim: &str) -> String {
-    format!("{secret}{:030}{claim}", 0)
+fn vouched(number: impl std::fmt::Display, claim: &str) -> String {
+    format!("freehold.enter('{claim}', {number})")
 }
 
 fn session_claim() -> String {
-    let hash = Sha256::digest(SECRET);
-    format!("session_{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    format!("session_{NUMBER}")
 }
 
 async fn open_session(client: &Client, sealed: &str) -> String {
@@ -380,8 +385,8 @@ async fn a_session_is_opened_by_a_seal_and_vouches_for_itself_alone() {
     ] {
         let sealed = forgery.seal(&attacker).await;
         assert_eq!(open_session(&attacker, &sealed).await, REFUSED, "{what}");
-        let context = vouched(SECRET, &member(&acme));
-        assert_eq!(enter_and_read(&attacker, &context, &acme).await, REFUSED, "{what}");
+        let door = vouched(NUMBER, &member(&acme));
+        assert_eq!(pass_and_read(&attacker, &door, &acme).await, NO_SESSION, "{what}");
     }
     // A pooler hides the session that a server would have to name.
     if pooler().is_some() {
@@ -390,14 +395,15 @@ async fn a_session_is_opened_by_a_seal_and_vouches_for_itself_alone() {
     let sealed = genuine(&server).await.seal(&server).await;
     assert_eq!(open_session(&server, &sealed).await, "permitted");
     for tenant in [&acme, &globex] {
-        let context = vouched(SECRET, &member(tenant));
-        assert_eq!(enter_and_read(&server, &context, tenant).await, "permitted");
-        assert_eq!(enter_and_read(&attacker, &context, tenant).await, REFUSED, "elsewhere");
+        let door = vouched(NUMBER, &member(tenant));
+        assert_eq!(pass_and_read(&server, &door, tenant).await, "permitted");
+        assert_eq!(pass_and_read(&attacker, &door, tenant).await, NO_SESSION, "elsewhere");
+        let bare = format!("freehold.enter('{}')", member(tenant));
+        assert_eq!(pass_and_read(&server, &bare, tenant).await, REFUSED, "no number");
     }
-    let hash = session_claim().replace("session_", "");
-    for guess in [hash.as_str(), &SECRET.to_uppercase(), &"0".repeat(64), &SECRET[..63]] {
-        let context = vouched(guess, &member(&globex));
-        assert_eq!(enter_and_read(&server, &context, &globex).await, REFUSED, "{guess}");
+    for guess in [0, 1, NUMBER - 1, NUMBER + 1, -NUMBER] {
+        let door = vouched(guess, &member(&globex));
+        assert_eq!(pass_and_read(&server, &door, &globex).await, REFUSED, "{guess}");
     }
     assert_eq!(open_session(&attacker, &sealed).await, REFUSED, "another's seal");
 }
@@ -412,35 +418,50 @@ async fn a_session_is_opened_in_no_mode_but_the_best() {
     }
 }
 
-/// What the session knows of its server's secret is a hash, and even that is out of sight.
+/// The number by which a session knows its server is out of everybody's sight but the owner's.
 #[tokio::test]
 async fn sql_in_a_transaction_sees_nothing_of_the_session() {
     let house = house_sealed(SealMode::Best).await;
     let (acme, _) = house.acme_and_globex().await;
     for sql in [
-        "SELECT setting FROM pg_settings WHERE concat(setting, reset_val, boot_val) LIKE '%session\\_%'",
+        "SELECT setting FROM pg_settings WHERE name <> 'backtrace_functions' AND vartype = 'string' AND concat(setting, ' ', reset_val) ~ '[0-9]{17}|session_[-0-9]'",
         "SELECT current_setting('backtrace_functions') WHERE current_setting('backtrace_functions') NOT LIKE 'tenant\\_%'",
-        "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND query ~ '[0-9a-f]{64}'",
-        "SELECT statement FROM pg_cursors WHERE statement ~ '[0-9a-f]{64}'",
+        "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND query ~ 'freehold.(enter|admit|open_session).*[0-9]{9}'",
+        "SELECT last_value::text FROM pg_sequences WHERE schemaname = 'freehold' AND last_value IS NOT NULL",
+        "SELECT setting FROM pg_settings WHERE name = 'backtrace_functions' AND setting = ''",
     ] {
         let rows = house.freehold.query(&acme, sql, &[]).await.unwrap();
         assert!(rows.is_empty(), "{sql}: {:?}", rows[0].get::<_, String>(0));
     }
-    for sql in ["RESET backtrace_functions", "SET backtrace_functions TO DEFAULT"] {
+    for sql in [
+        "RESET backtrace_functions",
+        "SET backtrace_functions TO DEFAULT",
+        "PERFORM currval('freehold.session_number')",
+        "PERFORM lastval()",
+        "PERFORM nextval('freehold.session_number')",
+        "PERFORM setval('freehold.session_number', 7)",
+        "PERFORM last_value FROM freehold.session_number",
+    ] {
         let sql = format!("DO $$ BEGIN {sql}; END $$");
         assert!(house.freehold.query(&acme, &sql, &[]).await.is_err(), "{sql}");
     }
+    let sql = "SELECT last_value, is_called FROM freehold.session_number";
+    let kept = house.superuser().await.query_one(sql, &[]).await.unwrap();
+    assert_eq!((kept.get(0), kept.get(1)), (0_i64, false), "what a dump would hold");
 }
 
 #[tokio::test]
 async fn who_resets_a_session_is_in_nobodys_way() {
     let read: (&str, Params<'_>) = ("SELECT body FROM notes", &[]);
-    for pipelined in [false, true] {
+    let resets = ["RESET ALL", "DISCARD SEQUENCES"].into_iter();
+    for (reset, pipelined) in resets.flat_map(|reset| [(reset, false), (reset, true)]) {
         let house = house_sealed(SealMode::Best).await;
         let (acme, globex) = house.acme_and_globex().await;
         // As a function of a baseline could.
-        let reset = "CREATE FUNCTION public.reset_all() RETURNS void LANGUAGE plpgsql AS 'BEGIN RESET ALL; END'";
-        house.superuser().await.batch_execute(reset).await.unwrap();
+        let reset = format!(
+            "CREATE FUNCTION public.reset_all() RETURNS void LANGUAGE plpgsql AS 'BEGIN {reset}; END'"
+        );
+        house.superuser().await.batch_execute(&reset).await.unwrap();
         house.freehold.query(&acme, "SELECT public.reset_all()", &[]).await.unwrap();
         if pipelined {
             for answer in house.freehold.pipeline_each(&globex, &[read; 3]).await.unwrap() {
@@ -452,6 +473,23 @@ async fn who_resets_a_session_is_in_nobodys_way() {
         let (operator, every) = (OperatorContext::system("a test"), ViolationFilter::default());
         let violations = house.freehold.list_violations(&operator, &every, None, None).await;
         assert!(violations.unwrap().is_empty(), "nobody did anything wrong");
+    }
+}
+
+#[tokio::test]
+async fn who_changes_the_mode_ends_sessions_and_disturbs_nobody() {
+    for mode in [SealMode::Portable, SealMode::Plain] {
+        let house = house_sealed(SealMode::Best).await;
+        let (acme, globex) = house.acme_and_globex().await;
+        assert_eq!(house.bodies(&acme).await, ["acme"]);
+        house.database.change_seal(mode).await.unwrap();
+        assert_eq!(house.bodies(&acme).await, ["acme"], "{mode:?}");
+        assert_eq!(house.bodies(&globex).await, ["globex"], "{mode:?}");
+        let (operator, every) = (OperatorContext::system("a test"), ViolationFilter::default());
+        let violations = house.freehold.list_violations(&operator, &every, None, None).await;
+        assert!(violations.unwrap().is_empty(), "{mode:?}");
+        house.database.change_seal(SealMode::Best).await.unwrap();
+        assert_eq!(house.bodies(&globex).await, ["globex"], "{mode:?} and back");
     }
 }
 

@@ -33,11 +33,11 @@ async fn a_function_of_another_mode_is_a_finding() {
     let owner = connect(&house.database.owner_url()).await;
     for (planted, part) in [
         (
-            "CREATE OR REPLACE FUNCTION freehold.admit(context text) RETURNS text LANGUAGE plpgsql AS $$
+            "CREATE OR REPLACE FUNCTION freehold.admit(context text, session int8 DEFAULT NULL) RETURNS text LANGUAGE plpgsql AS $$
              BEGIN
                RETURN pg_catalog.set_config('freehold.context', pg_catalog.substr(context, 95), true);
              END $$",
-            "freehold.admit(text): it is not the function that this build makes",
+            "freehold.admit(text,bigint): it is not the function that this build makes",
         ),
         (
             "CREATE OR REPLACE FUNCTION freehold.seal_mode() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'best' $$",
