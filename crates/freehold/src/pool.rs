@@ -23,10 +23,10 @@ use crate::tls::{self, Target};
 use crate::violations::Violations;
 use crate::wire::{self, Batch, Canceller, Statement, WireError};
 
-/// Prepared statements kept per connection. One holds 20 to 70 kB in the backend, so a full
-/// cache is about 20 MB; fewer than the tenants a connection meets costs a round trip each.
 /// What `freehold.enter` and its like take: a context, and a session's number.
 const DOOR: &[Type] = &[Type::TEXT, Type::INT8];
+/// Prepared statements kept per connection. One holds 20 to 70 kB in the backend, so a full
+/// cache is about 20 MB; fewer than the tenants a connection meets costs a round trip each.
 const STATEMENTS_MAX: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 
 /// A connection is replaced after this long, and after so many tenants: a backend never gives back

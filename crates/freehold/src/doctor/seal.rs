@@ -11,16 +11,17 @@ pub(super) const PROBES: &[Probe] = &[
 SELECT 'FH111' AS code, 'database ' || current_database() AS object, 'its seal mode is plain' AS detail, NULL::text AS fix
 WHERE freehold.seal_mode() = 'plain'
 UNION ALL
-SELECT 'FH112', 'freehold.seal_key' || coalesce('.' || k.part, ''),
+SELECT 'FH112', 'freehold.' || k.relation || coalesce('.' || k.part, ''),
   CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END || ' has ' || string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type), NULL
 FROM (
-  SELECT NULL::text, relacl, relowner FROM pg_class WHERE oid = 'freehold.seal_key'::regclass
+  SELECT relname, NULL::text, relacl, relowner FROM pg_class
+  WHERE oid IN ('freehold.seal_key'::regclass, to_regclass('freehold.session_number'))
   UNION ALL
-  SELECT a.attname::text, a.attacl, c.relowner FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+  SELECT c.relname, a.attname::text, a.attacl, c.relowner FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
   WHERE c.oid = 'freehold.seal_key'::regclass AND a.attacl IS NOT NULL
-) k(part, acl, owner), LATERAL aclexplode(k.acl) a
+) k(relation, part, acl, owner), LATERAL aclexplode(k.acl) a
 WHERE a.grantee <> k.owner
-GROUP BY k.part, a.grantee
+GROUP BY k.relation, k.part, a.grantee
 UNION ALL
 SELECT 'FH113', 'parameter ' || {verdict}, 'freehold_owner may not set it', NULL
 WHERE freehold.seal_mode() = 'best' AND NOT has_parameter_privilege('freehold_owner', {verdict}, 'SET')
@@ -49,9 +50,9 @@ WHERE a.attrelid = 'freehold.seal_key'::regclass AND a.attname IN ('inner_pad', 
             Check {
                 code: "FH112",
                 severity: Severity::Critical,
-                title: "A role besides the owner has a right to the keys that seal contexts",
-                meaning: "Whoever reads a key can seal any tenant's context, and whoever writes one can bring their own. No policy stands before this table.",
-                remedy: "REVOKE ALL ON freehold.seal_key FROM that role, and from its columns; then `freehold key rotate --retire-after-secs 0`, because the key may be known.",
+                title: "A role besides the owner has a right to what contexts are sealed with",
+                meaning: "Whoever reads a key, or the number of a session, can be any tenant, and whoever writes one can bring their own. No policy stands before them.",
+                remedy: "REVOKE ALL ON freehold.seal_key, or on SEQUENCE freehold.session_number, FROM that role, and from the table's columns; then `freehold key rotate --retire-after-secs 0`, because the key may be known.",
                 fix_is_safe: false,
             },
             Check {

@@ -119,6 +119,8 @@ const FAULTS: &[Fault] = &[
     fault("context that anybody may set", "CREATE OR REPLACE FUNCTION freehold.context() RETURNS text
         LANGUAGE sql STABLE AS 'SELECT pg_catalog.current_setting(''freehold.context'', true)'", SET, Allowed, Readiness),
     fault("keys granted", "GRANT SELECT ON freehold.seal_key TO freehold_viewer", "SELECT inner_pad FROM freehold.seal_key", Allowed, Readiness),
+    fault("session's number granted", "GRANT UPDATE ON SEQUENCE freehold.session_number TO PUBLIC",
+        "SELECT setval('freehold.session_number', 7); SELECT freehold.enter('{a}_' || repeat('0', 32) || '_owner', 7); SELECT body FROM {a}.notes", Allowed, Readiness),
     // Rights
     fault("TRUNCATE granted", "GRANT TRUNCATE ON {a}.tags TO freehold_member", "TRUNCATE {a}.tags", Allowed, Doctor),
     fault("REFERENCES granted", "GRANT REFERENCES ON {a}.notes TO freehold_viewer", READ, Refused, Doctor),

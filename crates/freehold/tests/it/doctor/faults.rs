@@ -176,6 +176,12 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
         "freehold.seal_key.inner_pad: PUBLIC has SELECT",
     ),
     (
+        "FH112",
+        Owner,
+        "GRANT USAGE ON SEQUENCE freehold.session_number TO freehold_app",
+        "freehold.session_number: freehold_app has USAGE",
+    ),
+    (
         "FH118",
         Owner,
         "ALTER TABLE freehold.seal_key ALTER COLUMN outer_pad SET STATISTICS 100",
