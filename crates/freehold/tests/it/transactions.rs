@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use freehold::ErrorKind;
+use freehold::{ErrorKind, Params};
 
 use crate::support::{House, house, house_of_one, notes_and, pooler, wait_until};
 
@@ -60,6 +60,11 @@ async fn a_parameter_of_the_wrong_type_commits_nothing() {
         // The driver refuses this by itself: the server never sees the statement.
         let refused = tx.query_and_commit("SELECT $1::int8", &[&"seven"]).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Statement);
+        assert_eq!(house.bodies(&acme).await, ["acme"]);
+        // Of many, those before it are not sent either, and not with what comes next.
+        let pieces: [(&str, Params<'_>); 2] =
+            [("INSERT INTO notes (body) VALUES ('lost')", &[]), ("SELECT $1::int8", &[&"seven"])];
+        assert!(house.freehold.pipeline(&acme, &pieces).await.is_err());
         assert_eq!(house.bodies(&acme).await, ["acme"]);
     }
     assert!(house.freehold.query(&acme, "SELECT $1::int8", &[&"seven"]).await.is_err());
