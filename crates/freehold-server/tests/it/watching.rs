@@ -2,7 +2,7 @@
 //! that watches a real server sees what it shall.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -206,10 +206,17 @@ async fn each_metric_of_the_rules_and_the_dashboard_is_one_that_a_server_has() {
 struct Prometheus {
     child: Child,
     port: u16,
+    log: PathBuf,
 }
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for path in ["/api/v1/targets", "/api/v1/alerts"] {
+                eprintln!("{path}: {}", self.get(path));
+            }
+            eprintln!("{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -235,17 +242,17 @@ impl Prometheus {
         );
         std::fs::write(folder.join("prometheus.yml"), config).unwrap();
         let port = free_port();
-        let log = std::fs::File::create(folder.join("log")).unwrap();
+        let log = folder.join("log");
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .expect("prometheus is here: ./dev test installs it");
-        Prometheus { child, port }
+        Prometheus { child, port, log }
     }
 
     fn get(&self, path: &str) -> Value {
