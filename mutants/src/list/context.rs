@@ -150,7 +150,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "another-modes-sessions-are-believed",
         breaks: "a server goes on with a session that the new mode knows nothing of, and is refused",
-        file: PORTABLE_SQL,
+        file: PLAIN_SQL,
         from: "IF session IS NOT NULL THEN",
         to: "IF false THEN",
         tests: Library(&["sealing::who_changes_the_mode_ends_sessions_and_disturbs_nobody"]),
