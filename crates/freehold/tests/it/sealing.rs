@@ -427,6 +427,7 @@ async fn sql_in_a_transaction_sees_nothing_of_the_session() {
         "SELECT setting FROM pg_settings WHERE name <> 'backtrace_functions' AND vartype = 'string' AND concat(setting, ' ', reset_val) ~ '[0-9]{17}|session_[-0-9]'",
         "SELECT current_setting('backtrace_functions') WHERE current_setting('backtrace_functions') NOT LIKE 'tenant\\_%'",
         "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND query ~ 'freehold.(enter|admit|open_session).*[0-9]{9}'",
+        "SELECT statement FROM pg_cursors WHERE statement ~ '[0-9]{17}'",
         "SELECT last_value::text FROM pg_sequences WHERE schemaname = 'freehold' AND last_value IS NOT NULL",
         "SELECT setting FROM pg_settings WHERE name = 'backtrace_functions' AND setting = ''",
     ] {
