@@ -95,11 +95,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "single-statements-miss-the-door",
         breaks: "a statement that is first and last runs without its context",
         file: TRANSACTION,
-        from: "(Stage::Fresh, Ending::Commit) => {
-                entry.put(&mut batch, &sealed)?;
-",
-        to: "(Stage::Fresh, Ending::Commit) => {
-",
+        from: "            entry.put(&mut batch, fixed, pass)?;
+        }
+        batch.query",
+        to: "            if !alone {
+                entry.put(&mut batch, fixed, pass)?;
+            }
+        }
+        batch.query",
         tests: Library(&["transactions::a_tenant_reads_what_it_wrote_and_no_other_tenant_does"]),
         survives_because: None,
     },
@@ -107,12 +110,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "commit-comes-before-the-query",
         breaks: "a last statement runs after its COMMIT, without a context",
         file: TRANSACTION,
-        from: "(_, Ending::Commit) => {
-                batch.query(statement, params)?;
-                batch.quiet(&fixed.commit, &[])?;",
-        to: "(_, Ending::Commit) => {
-                batch.quiet(&fixed.commit, &[])?;
-                batch.query(statement, params)?;",
+        from: "        batch.query(statement, params)?;
+        if !alone {
+            end(&mut batch, fixed, ending)?;
+        }",
+        to: "        if !alone {
+            end(&mut batch, fixed, ending)?;
+        }
+        batch.query(statement, params)?;",
         tests: Library(&[
             "transactions::an_error_in_the_last_statement_commits_nothing_of_those_before",
         ]),
@@ -122,16 +127,18 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "refused-parameters-commit",
         breaks: "a last statement that cannot be sent commits what came before it",
         file: TRANSACTION,
-        from: "(_, Ending::Commit) => {
-                batch.query(statement, params)?;
-                batch.quiet(&fixed.commit, &[])?;",
-        to: "(_, Ending::Commit) => {
-                let put = batch.query(statement, params);
-                batch.quiet(&fixed.commit, &[])?;
-                if let Err(refused) = put {
-                    batch.run().await?;
-                    return Err(refused);
-                }",
+        from: "        batch.query(statement, params)?;
+        if !alone {
+            end(&mut batch, fixed, ending)?;
+        }",
+        to: "        let put = batch.query(statement, params);
+        if !alone {
+            end(&mut batch, fixed, ending)?;
+        }
+        if let Err(refused) = put {
+            batch.run().await?;
+            return Err(refused.into());
+        }",
         tests: Library(&["transactions::a_parameter_of_the_wrong_type_commits_nothing"]),
         survives_because: None,
     },
@@ -139,7 +146,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "pipelines-of-transactions-miss-the-door",
         breaks: "a statement of a pipeline runs without its context, or in that of one before",
         file: PIPELINE,
-        from: "                entry.put(&mut batch, &sealed)?;
+        from: "                entry.put(&mut batch, fixed, &pass)?;
 ",
         to: "",
         tests: Library(&["pipelines::each_of_its_own_fails_alone"]),

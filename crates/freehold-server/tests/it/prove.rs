@@ -73,8 +73,16 @@ fn expect_leak(report: &Report, words: &str) {
     assert!(told, "{words:?} is in none of {:#?}", report.leaks_told);
 }
 
-async fn schemas(ground: &Ground) -> Vec<String> {
+fn schemas(ground: &Ground) -> Vec<String> {
     ground.residents.iter().map(|resident| resident.id.schema()).collect()
+}
+
+/// Each schema, and one that is another tenant's.
+fn neighbours(ground: &Ground) -> Vec<(String, String)> {
+    let own = schemas(ground);
+    let mut others = own.clone();
+    others.rotate_left(1);
+    own.into_iter().zip(others).collect()
 }
 
 async fn drop_policies(sql: &Client, schema: &str) {
@@ -138,12 +146,14 @@ async fn a_run_that_is_stopped_reports_what_was_done_and_the_system_is_whole_aga
 }
 
 // ── Systems that are broken ───────────────────────────────────────────────────────────────────
+//
+// At every tenant: any one of them may be suspended for the whole of a short run.
 
 /// The search path leads to the wrong schema, and the policies are gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_from_the_wrong_schema_are_seen_when_no_policy_stops_them() {
     let report = run_broken(async |ground, sql| {
-        let schemas = schemas(ground).await;
+        let schemas = schemas(ground);
         drop_policies(sql, &schemas[0]).await;
         drop_policies(sql, &schemas[1]).await;
         swap_schemas(sql, &schemas[0], &schemas[1]).await;
@@ -158,7 +168,7 @@ async fn rows_from_the_wrong_schema_are_seen_when_no_policy_stops_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_from_the_wrong_schema_are_refused_where_the_policies_stand() {
     let report = run_broken(async |ground, sql| {
-        let schemas = schemas(ground).await;
+        let schemas = schemas(ground);
         swap_schemas(sql, &schemas[0], &schemas[1]).await;
     })
     .await;
@@ -173,8 +183,9 @@ async fn rows_from_the_wrong_schema_are_refused_where_the_policies_stand() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_policy_that_is_gone_shows_in_violations_that_are_not_caught() {
     let report = run_broken(async |ground, sql| {
-        let schemas = schemas(ground).await;
-        drop_policies(sql, &schemas[2]).await;
+        for schema in schemas(ground) {
+            drop_policies(sql, &schema).await;
+        }
     })
     .await;
     assert!(report.violations_caught < report.violations_provoked, "{}", report.markdown());
@@ -184,12 +195,14 @@ async fn a_policy_that_is_gone_shows_in_violations_that_are_not_caught() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_policy_that_lets_everybody_pass_is_found() {
     let report = run_broken(async |ground, sql| {
-        let table = format!("{}.canaries", schemas(ground).await[0]);
-        let widen = format!(
-            "DROP POLICY tenant_isolation ON {table};
-             CREATE POLICY tenant_isolation ON {table} USING (true) WITH CHECK (true);"
-        );
-        sql.batch_execute(&widen).await.unwrap();
+        for schema in schemas(ground) {
+            let widen = format!(
+                "DROP POLICY tenant_isolation ON {schema}.canaries;
+                 CREATE POLICY tenant_isolation ON {schema}.canaries
+                 USING (true) WITH CHECK (true);"
+            );
+            sql.batch_execute(&widen).await.unwrap();
+        }
     })
     .await;
     expect_leak(&report, "another tenant's tables read by name: not refused");
@@ -198,19 +211,17 @@ async fn a_policy_that_lets_everybody_pass_is_found() {
 /// It belongs to a superuser, is no security_invoker, and reads another schema.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_view_that_reads_as_its_owner_is_found() {
-    // One tenant's view of three: enough operations that somebody reads it.
-    let settings = Settings { operations: 6000, ..short() };
-    let report = run_broken_with(settings, async |ground, sql| {
-        let schemas = schemas(ground).await;
-        let (own, other) = (&schemas[0], &schemas[1]);
-        let view = format!(
-            "ALTER VIEW {own}.pages OWNER TO CURRENT_USER;
-             ALTER VIEW {own}.pages RESET (security_invoker);
-             CREATE OR REPLACE VIEW {own}.pages AS
-             SELECT l.worker, l.no, l.revision, l.body, c.id AS canary_id, c.body AS canary_body
-             FROM {other}.ledger AS l JOIN {other}.canaries AS c ON c.id = l.canary_id;"
-        );
-        sql.batch_execute(&view).await.unwrap();
+    let report = run_broken(async |ground, sql| {
+        for (own, other) in neighbours(ground) {
+            let view = format!(
+                "ALTER VIEW {own}.pages OWNER TO CURRENT_USER;
+                 ALTER VIEW {own}.pages RESET (security_invoker);
+                 CREATE OR REPLACE VIEW {own}.pages AS
+                 SELECT l.worker, l.no, l.revision, l.body, c.id AS canary_id, c.body AS canary_body
+                 FROM {other}.ledger AS l JOIN {other}.canaries AS c ON c.id = l.canary_id;"
+            );
+            sql.batch_execute(&view).await.unwrap();
+        }
     })
     .await;
     expect_leak(&report, "read a view that joins");
@@ -220,22 +231,24 @@ async fn a_view_that_reads_as_its_owner_is_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_written_to_another_tenant_are_found_by_the_audit() {
     let report = run_broken(async |ground, sql| {
-        let schemas = schemas(ground).await;
-        let (own, other) = (&schemas[0], &schemas[1]);
-        let trigger = format!(
-            "CREATE FUNCTION {own}.astray() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-             BEGIN
-               INSERT INTO {other}.dropped VALUES (NEW.worker, -NEW.no - 1, 0, NEW.tag, NEW.body)
-               ON CONFLICT DO NOTHING;
-               RETURN NULL;
-             END $$;
-             CREATE TRIGGER astray AFTER INSERT ON {own}.ledger
-             FOR EACH ROW EXECUTE FUNCTION {own}.astray();"
-        );
-        sql.batch_execute(&trigger).await.unwrap();
+        for (own, other) in neighbours(ground) {
+            let trigger = format!(
+                "CREATE FUNCTION {own}.astray() RETURNS trigger
+                 LANGUAGE plpgsql SECURITY DEFINER AS $$
+                 BEGIN
+                   INSERT INTO {other}.dropped
+                   VALUES (NEW.worker, -NEW.no - 1, 0, NEW.tag, NEW.body)
+                   ON CONFLICT DO NOTHING;
+                   RETURN NULL;
+                 END $$;
+                 CREATE TRIGGER astray AFTER INSERT ON {own}.ledger
+                 FOR EACH ROW EXECUTE FUNCTION {own}.astray();"
+            );
+            sql.batch_execute(&trigger).await.unwrap();
+        }
     })
     .await;
-    expect_leak(&report, "has something of tenant 0");
+    expect_leak(&report, "has something of tenant");
     expect_leak(&report, "who never sent it");
 }
 
@@ -244,16 +257,17 @@ async fn a_write_that_is_confirmed_and_lost_is_found() {
     // So few that each writes the same rows again and again.
     let settings = Settings { tenants: 2, workers: 2, ..short() };
     let report = run_broken_with(settings, async |ground, sql| {
-        let schema = &schemas(ground).await[0];
-        let trigger = format!(
-            "CREATE FUNCTION {schema}.forget() RETURNS trigger LANGUAGE plpgsql AS $$
-             BEGIN RETURN NULL; END $$;
-             CREATE TRIGGER forget BEFORE INSERT ON {schema}.dropped
-             FOR EACH ROW WHEN (NEW.part = 1) EXECUTE FUNCTION {schema}.forget();
-             CREATE TRIGGER forget BEFORE UPDATE ON {schema}.ledger
-             FOR EACH ROW EXECUTE FUNCTION {schema}.forget();"
-        );
-        sql.batch_execute(&trigger).await.unwrap();
+        for schema in schemas(ground) {
+            let trigger = format!(
+                "CREATE FUNCTION {schema}.forget() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN RETURN NULL; END $$;
+                 CREATE TRIGGER forget BEFORE INSERT ON {schema}.dropped
+                 FOR EACH ROW WHEN (NEW.part = 1) EXECUTE FUNCTION {schema}.forget();
+                 CREATE TRIGGER forget BEFORE UPDATE ON {schema}.ledger
+                 FOR EACH ROW EXECUTE FUNCTION {schema}.forget();"
+            );
+            sql.batch_execute(&trigger).await.unwrap();
+        }
     })
     .await;
     assert_eq!(report.leaks, 0, "{:#?}", report.leaks_told);

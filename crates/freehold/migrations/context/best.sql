@@ -27,7 +27,7 @@ DECLARE
 BEGIN
   -- Behind a pooler a session is everybody's.
   IF NOT pg_catalog.starts_with(claim, 'session_') OR pg_catalog.substr(sealed, 85, 10) OPERATOR(pg_catalog.=) '0000000000' THEN
-    RAISE EXCEPTION 'freehold: tenant context refused' USING ERRCODE = '42501', DETAIL = 'malformed context';
+    RETURN freehold.refuse('malformed context');
   END IF;
   ignored := pg_catalog.setval('freehold.session_number', pg_catalog.substr(claim, 9)::int8);
   -- What the sequence itself keeps, for dumps to read, is overwritten. currval stays.

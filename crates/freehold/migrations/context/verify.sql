@@ -27,6 +27,6 @@ BEGIN
       END IF;
     END IF;
   END IF;
-  RAISE EXCEPTION 'freehold: tenant context refused' USING ERRCODE = '42501', DETAIL = reason;
+  RETURN freehold.refuse(reason);
 END
 $$;

@@ -105,12 +105,13 @@ struct Entry {
 }
 
 impl Entry {
-    /// A sealed context is good for seconds, so it is made when it is sent.
-    fn vouch(&self, connection: &Checkout) -> (Pass, Fixed) {
-        (connection.vouch(&self.claim), connection.fixed.clone())
+    /// What the door asks for, if the transaction is still before it. A sealed context is good for
+    /// seconds, so it is made when it is sent.
+    fn vouch(&self, connection: &Checkout, stage: Stage) -> Option<Pass> {
+        (stage == Stage::Fresh).then(|| connection.vouch(&self.claim))
     }
 
-    fn put(&self, batch: &mut Batch<'_>, (pass, fixed): &(Pass, Fixed)) -> Result<(), WireError> {
+    fn put(&self, batch: &mut Batch<'_>, fixed: &Fixed, pass: &Pass) -> Result<(), WireError> {
         let door = match self.door {
             Door::Tenant => &fixed.enter,
             Door::Catalog => &fixed.enter_catalog,
@@ -295,39 +296,24 @@ impl Transaction {
     ) -> Result<Answer> {
         let Transaction { connection, entry, stage, .. } = self;
         let connection = held(connection);
-        let sealed = entry.vouch(connection);
-        let fixed = &sealed.1;
+        let fixed = &connection.fixed.clone();
+        let pass = entry.vouch(connection, *stage);
         let mut batch = connection.batch()?;
-        match (*stage, ending) {
-            (Stage::Fresh, _) if entry.access != Access::Write || ending == Ending::CommitAt => {
+        // Sent by itself, a batch without BEGIN and COMMIT is the transaction.
+        let alone = pass.is_some() && entry.access == Access::Write && ending == Ending::Commit;
+        if let Some(pass) = &pass {
+            if !alone {
                 batch.quiet(entry.begin(fixed), &[])?;
-                if matches!(entry.access, Access::Replica(_)) {
-                    // Before the statement, whose snapshot is then of that moment or later.
-                    batch.query(position(fixed)?, &[])?;
-                }
-                entry.put(&mut batch, &sealed)?;
-                batch.query(statement, params)?;
-                end(&mut batch, fixed, ending)?;
             }
-            (Stage::Fresh, Ending::Open) => {
-                batch.quiet(&fixed.begin, &[])?;
-                entry.put(&mut batch, &sealed)?;
-                batch.query(statement, params)?;
+            if matches!(entry.access, Access::Replica(_)) {
+                // Before the statement, whose snapshot is then of that moment or later.
+                batch.query(position(fixed)?, &[])?;
             }
-            // Without a BEGIN, the batch itself is the transaction.
-            (Stage::Fresh, Ending::Commit) => {
-                entry.put(&mut batch, &sealed)?;
-                batch.query(statement, params)?;
-            }
-            (_, Ending::Open) => batch.query(statement, params)?,
-            (_, Ending::Commit) => {
-                batch.query(statement, params)?;
-                batch.quiet(&fixed.commit, &[])?;
-            }
-            (_, Ending::CommitAt) => {
-                batch.query(statement, params)?;
-                end(&mut batch, fixed, ending)?;
-            }
+            entry.put(&mut batch, fixed, pass)?;
+        }
+        batch.query(statement, params)?;
+        if !alone {
+            end(&mut batch, fixed, ending)?;
         }
         let mut answers = batch.run().await?;
         if ending == Ending::CommitAt {
@@ -335,7 +321,7 @@ impl Transaction {
         }
         let answer = answers.pop().unwrap_or_default();
         if let Access::Replica(floor) = self.entry.access
-            && *stage == Stage::Fresh
+            && pass.is_some()
         {
             require_position(answers.pop(), floor)?;
         }
@@ -353,9 +339,10 @@ impl Transaction {
         if let Some(statement) = connection.find_statement(&key) {
             return Ok(statement);
         }
-        let sealed = (*stage == Stage::Fresh).then(|| entry.vouch(connection));
-        let enter = |batch: &mut Batch<'_>| match &sealed {
-            Some(sealed) => entry.put(batch, sealed),
+        let fixed = connection.fixed.clone();
+        let pass = entry.vouch(connection, *stage);
+        let enter = |batch: &mut Batch<'_>| match &pass {
+            Some(pass) => entry.put(batch, &fixed, pass),
             None => Ok(()),
         };
         let prepared = connection.prepare(key, sql, enter).await;

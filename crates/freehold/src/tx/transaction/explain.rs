@@ -41,13 +41,13 @@ impl Transaction {
     ) -> Result<Vec<Answer>> {
         let Transaction { connection, entry, .. } = self;
         let connection = held(connection);
-        let sealed = entry.vouch(connection);
-        let fixed = &sealed.1;
+        let fixed = &connection.fixed.clone();
+        let pass = connection.vouch(&entry.claim);
         let nulls = vec!["NULL"; parameters].join(", ");
         let call = if parameters == 0 { name.to_owned() } else { format!("{name}({nulls})") };
         let mut batch = connection.batch()?;
         batch.quiet(&fixed.begin_read, &[])?;
-        entry.put(&mut batch, &sealed)?;
+        entry.put(&mut batch, fixed, &pass)?;
         for setting in SETTINGS {
             batch.quiet(&Statement::unnamed(setting, &[]), &[])?;
         }

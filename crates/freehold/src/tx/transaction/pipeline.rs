@@ -175,13 +175,13 @@ impl Transaction {
     ) -> Result<Vec<Answer>, PipelineError> {
         let Transaction { connection, entry, stage, .. } = self;
         let connection = held(connection);
-        let sealed = entry.vouch(connection);
-        let fixed = &sealed.1;
+        let fixed = &connection.fixed.clone();
+        let pass = entry.vouch(connection, *stage);
         let mut batch = connection.batch().map_err(PipelineError::of_none)?;
         let mut before = 0;
-        if *stage == Stage::Fresh {
+        if let Some(pass) = &pass {
             batch.quiet(&fixed.begin, &[]).map_err(PipelineError::of_none)?;
-            entry.put(&mut batch, &sealed).map_err(PipelineError::of_none)?;
+            entry.put(&mut batch, fixed, pass).map_err(PipelineError::of_none)?;
             before = 2;
         }
         for (at, (statement, (_, params))) in statements.iter().zip(pieces).enumerate() {
@@ -268,7 +268,8 @@ impl Transaction {
         let statements = self.statements(pieces).await;
         let Transaction { connection, entry, .. } = self;
         let connection = held(connection);
-        let sealed = entry.vouch(connection);
+        let fixed = &connection.fixed.clone();
+        let pass = connection.vouch(&entry.claim);
         let mut outcomes: Vec<Result<Answer, WireError>> = Vec::with_capacity(pieces.len());
         let mut batch = match connection.batch() {
             Ok(batch) => batch,
@@ -276,7 +277,7 @@ impl Transaction {
         };
         for (statement, (_, params)) in statements.into_iter().zip(pieces) {
             let put = statement.and_then(|statement| {
-                entry.put(&mut batch, &sealed)?;
+                entry.put(&mut batch, fixed, &pass)?;
                 batch.query(&statement, params)
             });
             // Even one that could not be put has sent its door, which does nothing.
@@ -307,9 +308,10 @@ impl Transaction {
             }
             let Transaction { connection, entry, stage, scope, .. } = self;
             let connection = held(connection);
-            let sealed = (*stage == Stage::Fresh).then(|| entry.vouch(connection));
-            let enter = |batch: &mut Batch<'_>| match &sealed {
-                Some(sealed) => entry.put(batch, sealed),
+            let fixed = connection.fixed.clone();
+            let pass = entry.vouch(connection, *stage);
+            let enter = |batch: &mut Batch<'_>| match &pass {
+                Some(pass) => entry.put(batch, &fixed, pass),
                 None => Ok(()),
             };
             let keyed = wanted.iter().map(|sql| (format!("{scope}{sql}"), *sql)).collect();
