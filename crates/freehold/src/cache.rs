@@ -33,10 +33,11 @@ use self::local::{Epoch, Local};
 use self::redis_server::Redis;
 use self::stats::{CacheStats, Fault, Lookup};
 use crate::catalog::cache_epochs;
+use crate::client;
 use crate::context::{OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
-use crate::pool::{self, Pool};
+use crate::pool::Pool;
 use crate::resolver::{DEAF_MAX, Resolver};
 use crate::seal::ContextKey;
 use crate::tls::Target;
@@ -668,7 +669,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Which database this is: so that several may share a Redis, copies of one another too.
 async fn identity(target: &Target) -> Result<String> {
-    let client = pool::connect_to_read(target).await?;
+    let client = client::connect_to_read(target).await?;
     let row = client
         .query_one(
             "SELECT oid::text || ' ' || datname FROM pg_database WHERE datname = current_database()",

@@ -28,8 +28,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::Options;
+use crate::client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pool;
 use crate::tls::{self, Target};
 
 use self::check::{Probe, Sight};
@@ -195,11 +195,11 @@ async fn look(
 ) -> Result<DoctorReport> {
     let sight = if owner.is_some() { Sight::Owner } else { Sight::Anyone };
     let target = owner.unwrap_or(app);
-    let mut examination = Examination::begin(pool::connect(target).await?, sight, doctor).await?;
+    let mut examination = Examination::begin(client::connect(target).await?, sight, doctor).await?;
     examination.require_catalog()?;
     // Comparing with the template takes about as long as all the rest, so it gets a connection of
     // its own.
-    let mut comparison = Examination::begin(pool::connect(target).await?, sight, doctor).await?;
+    let mut comparison = Examination::begin(client::connect(target).await?, sight, doctor).await?;
     let ask = async {
         for probe in probes() {
             examination.ask(probe).await?;
@@ -218,7 +218,7 @@ async fn look(
 async fn repair(owner: &Target, doctor: &DoctorOptions) -> Result<Vec<Repair>> {
     let thorough = DoctorOptions { examples_max: REPAIRS_MAX, ..doctor.clone() };
     let mut examination =
-        Examination::begin(pool::connect(owner).await?, Sight::Owner, &thorough).await?;
+        Examination::begin(client::connect(owner).await?, Sight::Owner, &thorough).await?;
     examination.require_catalog()?;
     for probe in probes().filter(|probe| probe.checks.iter().any(|check| check.fix_is_safe)) {
         examination.ask(probe).await?;
@@ -230,7 +230,7 @@ async fn repair(owner: &Target, doctor: &DoctorOptions) -> Result<Vec<Repair>> {
 /// What the catalog is compared with in the seal mode of this database, which was just prepared.
 #[cfg(feature = "testing")]
 pub(crate) async fn describe_catalog(database: &Target) -> Result<String> {
-    let client = pool::connect(database).await?;
+    let client = client::connect(database).await?;
     let rows = client.simple_query(&catalog::describe()).await?;
     let line = |message: &tokio_postgres::SimpleQueryMessage| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(|line| format!("{line}\n")),
@@ -242,7 +242,7 @@ pub(crate) async fn describe_catalog(database: &Target) -> Result<String> {
 /// The critical findings that the app role can see by itself, as sentences: what a readiness probe
 /// asks.
 pub(crate) async fn list_critical(app: &Target) -> Result<Vec<String>> {
-    let client = pool::connect(app).await?;
+    let client = client::connect(app).await?;
     let doctor = DoctorOptions { examples_max: 1, ..DoctorOptions::default() };
     let mut examination = Examination::begin(client, Sight::Anyone, &doctor).await?;
     let is_critical = |probe: &&Probe| {

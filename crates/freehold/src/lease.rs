@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
+use crate::client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pool;
 use crate::tls::Target;
 
 /// How often the connection is proved, and how long an answer may take.
@@ -22,7 +22,7 @@ pub(crate) struct Lease(Client);
 
 impl Lease {
     pub(crate) async fn connect(target: &Target) -> Result<Lease> {
-        let client = pool::connect(target).await?;
+        let client = client::connect(target).await?;
         // A machine that vanishes says no farewell; the server then asks after it.
         client
             .batch_execute(

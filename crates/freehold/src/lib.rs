@@ -134,6 +134,8 @@ mod analytics;
 pub mod axum;
 mod cache;
 mod catalog;
+mod client;
+mod connection;
 mod context;
 pub mod control;
 pub mod doctor;
@@ -175,11 +177,12 @@ use tokio::sync::watch;
 
 use crate::analytics::Connections;
 use crate::cache::local::Local;
+use crate::connection::{Position, Source};
 use crate::control::turns::SlugTurns;
 use crate::indexes::asked::Asked;
 use crate::insight::Insight;
 use crate::passwords::PasswordHasher;
-use crate::pool::{Pool, Position, Source};
+use crate::pool::Pool;
 use crate::recorder::Recorder;
 use crate::replicas::Replicas;
 use crate::reporter::Reporter;
@@ -195,10 +198,11 @@ pub use crate::analytics::run::{AnalyticsFailure, AnalyticsOptions, AnalyticsRun
 pub use crate::cache::key::CacheKey;
 pub use crate::cache::stats::{CacheCount, CacheStats};
 pub use crate::cache::{CACHE_AGE_MAX, Cache, CacheOptions, CacheWrite, Cached};
+pub use crate::client::connect_bare;
 pub use crate::context::{OperatorContext, TenantContext};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::ids::{Email, IdentityId, Slug, TEMPLATE_SCHEMA, TenantId};
-pub use crate::init::{CATALOG_VERSION, InitOptions, InitReport, Passwords, connect_bare, init};
+pub use crate::init::{CATALOG_VERSION, InitOptions, InitReport, Passwords, init};
 pub use crate::insight::{InsightOptions, TenantSeries};
 pub use crate::limiter::{Rate, SignInLimits};
 pub use crate::lsn::Lsn;
@@ -359,7 +363,9 @@ impl Freehold {
         let app_target = tls::target(&options.app_url, "DATABASE_URL")?;
         // First, because what is asked next may fail behind a pooler that does not fit.
         let direct = options.pooler.is_direct(&app_target).await;
-        if !direct.map_err(|error| pool::cannot_connect(&app_target).because(error.into_cause()))? {
+        if !direct
+            .map_err(|error| client::cannot_connect(&app_target).because(error.into_cause()))?
+        {
             pooler::require_apart(&app_target, "DATABASE_URL").await?;
         }
         let mode = init::check(&app_target, "DATABASE_URL").await?;
@@ -687,7 +693,7 @@ impl Freehold {
     /// Tables of tenants that row-level security does not protect, as `schema.table`, at most
     /// `limit`. Reads the whole fleet's entries in PostgreSQL's catalog, so ask now and then.
     pub async fn list_unprotected_tables(&self, limit: i64) -> Result<Vec<String>> {
-        let client = pool::connect_to_read(&self.0.app.target()).await?;
+        let client = client::connect_to_read(&self.0.app.target()).await?;
         let tables = policy::list_unprotected(&client, limit).await;
         client.batch_execute("ROLLBACK").await?;
         tables

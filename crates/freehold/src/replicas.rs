@@ -19,9 +19,10 @@ use tokio::task::JoinHandle;
 
 use self::history::History;
 pub(crate) use self::monitor::require_replica;
+use crate::client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lsn::Lsn;
-use crate::pool::{self, Pool, PoolStatus};
+use crate::pool::{Pool, PoolStatus};
 use crate::pooler::Pooler;
 use crate::tls::Target;
 
@@ -181,7 +182,7 @@ impl Replicas {
         let unknown = Seen { state: ReplicaState::Unreachable, replayed: None };
         let list = pools.into_iter().map(|pool| {
             Arc::new(Replica {
-                name: pool::hosts(&pool.target().config),
+                name: client::hosts(&pool.target().config),
                 pool,
                 pooler,
                 direct: AtomicBool::new(false),

@@ -12,9 +12,9 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use tokio::sync::watch;
 
+use crate::client;
 use crate::context::Claim;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pool;
 use crate::tls::Target;
 
 /// How long a sealed context is good for, in the database's time.
@@ -251,7 +251,7 @@ impl Key {
 
 /// The newest key of the catalog, read by the owner role, who alone can.
 pub(crate) async fn read_key(owner: &Target) -> Result<ContextKey> {
-    let client = pool::connect(owner).await?;
+    let client = client::connect(owner).await?;
     let row = client
         .query_opt(
             "SELECT id, inner_pad FROM freehold.seal_key

@@ -31,6 +31,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::actor::{Actor, Role};
+use crate::client;
 use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::control::tenants::{NewOwner, NewTenant};
 use crate::doctor;
@@ -38,7 +39,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::init::{self, InitOptions, Passwords};
 use crate::migrator::{Baseline, MigrateOptions};
-use crate::pool;
 use crate::seal::{self, SealMode, Sealer, Seat};
 use crate::tenant::Tenant;
 use crate::tls;
@@ -126,7 +126,7 @@ impl TestDatabase {
     pub async fn sealed_context(&self, tenant: TenantId, actor: Actor) -> Result<String> {
         let owner = tls::target(&self.owner_url(), "the test server's URL")?;
         let key = seal::read_key(&owner).await?;
-        let client = pool::connect(&owner).await?;
+        let client = client::connect(&owner).await?;
         let now = client.query_one("SELECT date_part('epoch', clock_timestamp())", &[]).await?;
         let seat = Seat { pid: 0, clock: (now.get(0), Instant::now()) };
         let claim = Claim::from(&TenantContext::new(tenant, actor));
@@ -192,7 +192,7 @@ pub async fn create_tenant(freehold: &Freehold, slug: &str) -> Result<(Tenant, T
 }
 
 async fn connect(url: &str) -> Result<Client> {
-    pool::connect(&tls::target(url, "the test server's URL")?).await
+    client::connect(&tls::target(url, "the test server's URL")?).await
 }
 
 async fn ensure_template(admin: &Client, admin_url: &str, baseline: &Baseline) -> Result<String> {

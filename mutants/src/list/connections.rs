@@ -8,7 +8,7 @@ const TRANSACTION: &str = "crates/freehold/src/tx/transaction.rs";
 const WIRE: &str = "crates/freehold/src/wire.rs";
 const PIPELINE: &str = "crates/freehold/src/tx/transaction/pipeline.rs";
 const BATCH: &str = "crates/freehold/src/wire/batch.rs";
-const POOL: &str = "crates/freehold/src/pool.rs";
+const CONNECTION: &str = "crates/freehold/src/connection.rs";
 const LANES: &str = "crates/freehold/src/lanes.rs";
 const POOLER: &str = "crates/freehold/src/pooler.rs";
 
@@ -85,10 +85,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "statements-have-names-to-guess",
         breaks: "SQL that is injected can put a statement of its own in another's place",
-        file: POOL,
+        file: CONNECTION,
         from: "format!(\"{prefix}_{next}\")",
         to: "format!(\"{}_{next}\", prefix.len())",
-        tests: LibraryUnit(&["pool::tests::no_two_connections_name_their_statements_alike"]),
+        tests: LibraryUnit(&["connection::tests::no_two_connections_name_their_statements_alike"]),
         survives_because: None,
     },
     Mutant {
@@ -174,7 +174,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "statements-prepared-for-nobody-stay",
         breaks: "who asks and goes away fills the server's memory with prepared statements",
-        file: POOL,
+        file: CONNECTION,
         from: "self.discarded.push(Statement::named(name.clone()));",
         to: "self.discarded.push(Statement::named(String::new()));",
         tests: Library(&["abandonment::a_dropped_pipeline_leaves_no_statement_on_the_server"]),
@@ -287,7 +287,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "dead-connections-are-lent",
         breaks: "a connection that was lost is given to the next",
-        file: POOL,
+        file: CONNECTION,
         from: "self.wire.is_reusable() && ",
         to: "",
         tests: Library(&["transactions::a_connection_that_died_in_the_pool_is_not_lent"]),

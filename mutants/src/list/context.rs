@@ -196,7 +196,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "servers-seal-for-any-session",
         breaks: "a server's contexts open their tenant in every session",
-        file: "crates/freehold/src/pool.rs",
+        file: "crates/freehold/src/connection.rs",
         from: "pid: if direct { pid } else { 0 },",
         to: "pid: 0,",
         tests: Library(&["sealing::a_server_seals_for_its_own_session_and_for_seconds"]),

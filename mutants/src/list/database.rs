@@ -4,7 +4,7 @@ use super::Mutant;
 use super::Tests::{Library, LibraryUnit, Server};
 
 const POLICY: &str = "crates/freehold/src/policy.rs";
-const INIT: &str = "crates/freehold/src/init.rs";
+const ROLES: &str = "crates/freehold/src/init/roles.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -110,7 +110,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "app-role-owns-what-it-likes",
         breaks: "the server starts with a role that row-level security does not bind",
-        file: INIT,
+        file: ROLES,
         from: "        let Some(fault) = row.get::<_, Option<&str>>(2) else { continue };",
         to: "        let Some(fault) = row.get::<_, Option<&str>>(2).filter(|_| role.is_empty()) else { continue };",
         tests: Library(&["mutants::each_fault_of_the_database_is_caught"]),
@@ -119,7 +119,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "app-role-by-another-name",
         breaks: "the server starts with any role",
-        file: INIT,
+        file: ROLES,
         from: "    if rows.first().is_none_or(|row| row.get::<_, &str>(1) != \"freehold_app\") {",
         to: "    if rows.is_empty() {",
         tests: Server(&["cli::serve_refuses_with_a_sentence_that_says_what_to_do"]),
@@ -128,7 +128,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "temporary-tables-allowed",
         breaks: "anybody may make temporary tables, which can shadow real ones",
-        file: INIT,
+        file: ROLES,
         from: "REVOKE CREATE, TEMPORARY ON DATABASE {database} FROM PUBLIC;",
         to: "REVOKE CREATE ON DATABASE {database} FROM PUBLIC;",
         tests: Library(&["privileges::nothing_that_leads_out_of_a_tenant_is_permitted"]),
@@ -137,7 +137,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "large-objects-open",
         breaks: "large objects are a drop box between tenants",
-        file: INIT,
+        file: ROLES,
         from: "    \"lo_from_bytea\",\n",
         to: "",
         tests: Library(&["privileges::nothing_that_leads_out_of_a_tenant_is_permitted"]),
@@ -146,7 +146,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "sessions-can-be-ended",
         breaks: "a tenant's SQL may end the sessions of others",
-        file: INIT,
+        file: ROLES,
         from: "    \"pg_terminate_backend\",\n",
         to: "",
         tests: Library(&["privileges::nothing_that_leads_out_of_a_tenant_is_permitted"]),
@@ -155,7 +155,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "app-role-inherits",
         breaks: "outside of a tenant's transaction the app role has a tenant's rights",
-        file: INIT,
+        file: ROLES,
         from: "let inherit = if role == \"freehold_app\" { \"NOINHERIT\" } else { \"INHERIT\" };",
         to: "let inherit = if role.is_empty() { \"NOINHERIT\" } else { \"INHERIT\" };",
         tests: Library(&["isolation::the_role_that_connects_has_no_rights_of_its_own"]),

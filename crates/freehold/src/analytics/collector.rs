@@ -19,9 +19,9 @@ use crate::analytics::Connections;
 use crate::analytics::activity::{Counts, Work};
 use crate::analytics::rollup::{ROWS_MAX, Rollup};
 use crate::analytics::source::{Reader, Source};
+use crate::client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
-use crate::pool;
 
 /// A tenant whose tables somebody holds is tried again at the next run.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
@@ -110,7 +110,7 @@ impl Lane {
             LOCK_TIMEOUT.as_millis(),
         );
         let reader = Reader::open(source, &connections.primary, settings).await?;
-        let writer = pool::connect(&connections.primary).await?;
+        let writer = client::connect(&connections.primary).await?;
         // How many rows an array holds the planner cannot know; only a nested loop over two
         // would be a bad guess.
         writer

@@ -21,10 +21,10 @@ use crate::analytics::activity::{self, AT_A_TIME, Collected, Counts, Work};
 use crate::analytics::collector::{Fence, Job, Lane, Outcome, Part};
 use crate::analytics::rollup::Rollup;
 use crate::analytics::source::Source;
+use crate::client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::lease::Lease;
-use crate::pool;
 
 /// The class of the locks that a run takes, one for each definition.
 const RUN_LOCKS: i32 = 72_374_652;
@@ -95,7 +95,7 @@ pub(crate) async fn run(
     pass_over_busy: bool,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Vec<AnalyticsRun>> {
-    let client = pool::connect(&connections.primary).await?;
+    let client = client::connect(&connections.primary).await?;
     let mut rollups = load(&client, names).await?;
     let lease = Lease::connect(&connections.primary).await?;
     let mut ours = Vec::new();

@@ -12,8 +12,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::analytics::Connections;
+use crate::client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pool;
 use crate::replicas::{self, Replica};
 use crate::tls::Target;
 
@@ -82,7 +82,7 @@ impl Place {
 /// counted already and not yet read would never be noticed again. Gives back of when it is if it
 /// does not come so far in time.
 async fn catch_up(replica: &Target, primary: &Client) -> Result<Option<Timestamp>> {
-    let replica = pool::connect(replica).await?;
+    let replica = client::connect(replica).await?;
     let reached: String =
         primary.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?.get(0);
     let started = Instant::now();
@@ -169,7 +169,7 @@ impl Reader {
 }
 
 async fn open(target: &Target, settings: &str) -> Result<Client> {
-    let client = pool::connect(target).await?;
+    let client = client::connect(target).await?;
     client.batch_execute(settings).await?;
     Ok(client)
 }

@@ -13,8 +13,8 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use super::Example;
 use super::check::{Check, Severity};
 use super::examination::Examination;
+use crate::client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pool;
 use crate::tls::Target;
 
 pub(super) const CHECKS: &[Check] = &[
@@ -64,7 +64,7 @@ pub(super) async fn look(examination: &mut Examination<'_>, app: &Target) {
 }
 
 async fn try_out(examination: &mut Examination<'_>, app: &Target) -> Result<()> {
-    let (first, second) = (pool::connect(app).await?, pool::connect(app).await?);
+    let (first, second) = (client::connect(app).await?, client::connect(app).await?);
     let process = "SELECT pg_catalog.pg_backend_pid()";
     // The one that came free last is given out first, so taking turns is enough to meet.
     let shared = ask(&first, process).await? == ask(&second, process).await?;
@@ -179,7 +179,7 @@ enum Settings {
 async fn settings_of_pooler(app: &Target) -> Settings {
     let mut target = app.clone();
     target.config.dbname("pgbouncer");
-    let client = match pool::connect(&target).await {
+    let client = match client::connect(&target).await {
         Ok(client) => client,
         // PostgreSQL's own answer to a database that it has not.
         Err(error) if sqlstate(&error) == Some("3D000") => return Settings::NoPooler,

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::{IndexColumn, in_schema};
+use crate::client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::quote_ident;
-use crate::pool;
 use crate::tls::Target;
 
 /// The class of the lock that whoever changes an index holds: "idx".
@@ -28,7 +28,7 @@ impl Builder {
     /// # Errors
     /// [`ErrorKind::Retryable`] if somebody else changes this index.
     pub(crate) async fn begin(target: &Target, schema: String, name: &str) -> Result<Builder> {
-        let client = pool::connect(target).await?;
+        let client = client::connect(target).await?;
         client
             .batch_execute(&format!(
                 "SET lock_timeout = {}; SET statement_timeout = 0; SET search_path = pg_catalog, pg_temp",

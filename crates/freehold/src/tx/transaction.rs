@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::connection::Fixed;
 use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::error::{
     Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan, is_unknown_seal,
@@ -15,7 +16,7 @@ use crate::insight::{Counting, Insight, Statements, Watch};
 use crate::lanes::Guest;
 use crate::lsn::Lsn;
 use crate::params::Params;
-use crate::pool::{Checkout, Fixed, Pool};
+use crate::pool::{Checkout, Pool};
 use crate::seal::Pass;
 use crate::violations::{Violation, Violations};
 use crate::wire::{self, Answer, Batch, Row, Statement, TransactionStatus, WireError};

@@ -10,10 +10,54 @@ const PURE: &[&str] = &["actor", "context", "excerpt", "ids", "lsn", "tenant"];
 const FORBIDDEN: &[(&str, &[&str])] = &[
     (
         "wire",
-        &["pool", "tx", "context", "catalog", "control", "resolver", "provisioner", "migrator"],
+        &[
+            "client",
+            "connection",
+            "pool",
+            "tx",
+            "context",
+            "catalog",
+            "control",
+            "resolver",
+            "provisioner",
+            "migrator",
+        ],
     ),
-    ("pooler", &["pool", "tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
+    (
+        "client",
+        &[
+            "connection",
+            "pool",
+            "replicas",
+            "tx",
+            "catalog",
+            "control",
+            "resolver",
+            "provisioner",
+            "migrator",
+            "analytics",
+        ],
+    ),
+    (
+        "pooler",
+        &["connection", "pool", "tx", "catalog", "control", "resolver", "provisioner", "migrator"],
+    ),
     ("seal", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
+    (
+        "connection",
+        &[
+            // Not `pooler`, which is below.
+            "pool::",
+            "replicas",
+            "tx",
+            "catalog",
+            "control",
+            "resolver",
+            "provisioner",
+            "migrator",
+            "analytics",
+        ],
+    ),
     (
         "pool",
         &[

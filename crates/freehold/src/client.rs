@@ -1,0 +1,60 @@
+//! Clients of a driver with conveniences, for set-up, for LISTEN and for looks from outside: no
+//! tenant's work goes over them.
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::tls::{self, Target};
+
+/// A connection as whoever `url` names, in no tenant's context: for those who prepare a database
+/// or look at what is really in it. Policies bind it as they bind its role.
+///
+/// # Errors
+/// [`ErrorKind::Setup`] if it is no connection string, [`ErrorKind::Unavailable`].
+pub async fn connect_bare(url: &str) -> Result<Client> {
+    connect(&tls::target(url, "the database's URL")?).await
+}
+
+pub(crate) fn cannot_connect(target: &Target) -> Error {
+    let (user, host) = (target.config.get_user().unwrap_or("?"), hosts(&target.config));
+    Error::new(ErrorKind::Unavailable, format!("cannot connect to PostgreSQL at {host} as {user}"))
+}
+
+/// Connects by a driver with conveniences, for set-up, and lets the connection's own task run
+/// until the client is dropped.
+pub(crate) async fn connect(target: &Target) -> Result<Client> {
+    let (client, connection) = target
+        .config
+        .connect(target.tls.clone())
+        .await
+        .map_err(|source| cannot_connect(target).because(source))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a database connection ended");
+        }
+    });
+    Ok(client)
+}
+
+/// [`connect`], to read in a transaction: behind a pooler what follows is then one session's, which
+/// knows the statements that the driver has prepared. To be ended by ROLLBACK.
+pub(crate) async fn connect_to_read(target: &Target) -> Result<Client> {
+    let client = connect(target).await?;
+    client.batch_execute("BEGIN READ ONLY").await?;
+    Ok(client)
+}
+
+pub(crate) fn hosts(config: &tokio_postgres::Config) -> String {
+    use tokio_postgres::config::Host;
+    let ports = config.get_ports();
+    let port = ports.first().copied().unwrap_or(5432);
+    let names: Vec<_> = config
+        .get_hosts()
+        .iter()
+        .map(|host| match host {
+            Host::Tcp(name) => format!("{name}:{port}"),
+            Host::Unix(path) => path.display().to_string(),
+        })
+        .collect();
+    if names.is_empty() { "no host".to_owned() } else { names.join(", ") }
+}

@@ -1,0 +1,242 @@
+//! The roles: what they are, what PUBLIC may no longer do beside them, and whether the one that
+//! serves is bound by row-level security.
+
+use tokio_postgres::Client;
+
+use super::setup;
+use crate::error::{Error, Result};
+
+/// Roles that log in; the others are what they may become.
+const LOGIN_ROLES: [&str; 3] = ["freehold_owner", "freehold_app", "freehold_analytics"];
+const TENANT_ROLES: [&str; 3] = ["freehold_viewer", "freehold_member", "freehold_admin"];
+
+/// Passwords to set. A role that is new and has none here cannot log in by password.
+#[derive(Clone, Default)]
+pub struct Passwords {
+    /// For `freehold_owner`, which owns the schemas and migrates.
+    pub owner: Option<String>,
+    /// For `freehold_app`, which serves requests.
+    pub app: Option<String>,
+    /// For `freehold_analytics`, which reads every tenant and writes none.
+    pub analytics: Option<String>,
+}
+
+/// Functions of PostgreSQL that anybody may call, through which tenants could meet or harm each
+/// other: large objects carry no row-level security, the signals reach sessions of the same role,
+/// which all tenants share, and a session's prepared statements show what others asked over it and
+/// under which name one could be replaced.
+pub(crate) const DANGEROUS: &[&str] = &[
+    "lo_creat",
+    "lo_create",
+    "lo_from_bytea",
+    "lo_open",
+    "lo_close",
+    "lo_put",
+    "lo_get",
+    "lo_lseek",
+    "lo_lseek64",
+    "lo_tell",
+    "lo_tell64",
+    "lo_truncate",
+    "lo_truncate64",
+    "lo_unlink",
+    "loread",
+    "lowrite",
+    "lo_import",
+    "lo_export",
+    "pg_terminate_backend",
+    "pg_cancel_backend",
+    "pg_prepared_statement",
+];
+
+/// Makes the roles that are missing, and says which.
+pub(super) async fn ensure(client: &Client, passwords: &Passwords) -> Result<Vec<String>> {
+    let mut created = Vec::new();
+    for role in LOGIN_ROLES.into_iter().chain(TENANT_ROLES) {
+        let known = client.query_opt("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&role]).await?;
+        if known.is_none() {
+            let login = if LOGIN_ROLES.contains(&role) { "LOGIN" } else { "NOLOGIN" };
+            // NOINHERIT: the app role has a tenant role's rights only inside a tenant's transaction.
+            let inherit = if role == "freehold_app" { "NOINHERIT" } else { "INHERIT" };
+            client
+                .batch_execute(&format!("CREATE ROLE {role} {login} {inherit}"))
+                .await
+                .map_err(explain_roles)?;
+            created.push(role.to_owned());
+        }
+    }
+    let secrets = [
+        ("freehold_owner", &passwords.owner),
+        ("freehold_app", &passwords.app),
+        ("freehold_analytics", &passwords.analytics),
+    ];
+    for (role, password) in secrets {
+        if let Some(password) = password {
+            // A utility statement takes no parameters; PostgreSQL quotes it for us.
+            let row = client.query_one("SELECT quote_literal($1)", &[password]).await?;
+            let quoted: String = row.get(0);
+            client.batch_execute(&format!("ALTER ROLE {role} PASSWORD {quoted}")).await?;
+        }
+    }
+    client
+        .batch_execute(
+            "GRANT freehold_viewer TO freehold_member;
+             GRANT freehold_member TO freehold_admin;
+             GRANT freehold_admin, freehold_member, freehold_viewer TO freehold_app;
+             ALTER ROLE freehold_app SET statement_timeout = '30s';
+             ALTER ROLE freehold_app SET idle_in_transaction_session_timeout = '60s';
+             ALTER ROLE freehold_app SET search_path = pg_temp",
+        )
+        .await
+        .map_err(explain_roles)?;
+    // A superuser needs no membership, and one who is a member already must not be granted again
+    // on every start: on PostgreSQL 16 and newer that would pile up.
+    let member = client
+        .query_one(
+            "SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+                 OR pg_has_role(current_user, 'freehold_owner', 'USAGE')",
+            &[],
+        )
+        .await?;
+    if !member.get::<_, bool>(0) {
+        client
+            .batch_execute("GRANT freehold_owner TO CURRENT_USER")
+            .await
+            .map_err(explain_roles)?;
+    }
+    Ok(created)
+}
+
+fn explain_roles(source: tokio_postgres::Error) -> Error {
+    setup(
+        "the roles cannot be made: connect as a superuser, or as a role with CREATEROLE that owns the database",
+    )
+    .because(source)
+}
+
+pub(crate) async fn ensure_database_grants(client: &Client) -> Result<()> {
+    let row = client.query_one("SELECT quote_ident(current_database())", &[]).await?;
+    let database: String = row.get(0);
+    client
+        .batch_execute(&format!(
+            "REVOKE CREATE, TEMPORARY ON DATABASE {database} FROM PUBLIC;
+             GRANT CONNECT ON DATABASE {database} TO freehold_app, freehold_owner, freehold_analytics;
+             GRANT CREATE, TEMPORARY ON DATABASE {database} TO freehold_owner"
+        ))
+        .await
+        .map_err(|source| {
+            setup("the database's rights cannot be set: connect as its owner or as a superuser").because(source)
+        })?;
+    // Extensions that a baseline asks for live in public; nobody else may put anything there.
+    let public = client
+        .batch_execute(
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+             GRANT CREATE, USAGE ON SCHEMA public TO freehold_owner",
+        )
+        .await;
+    public.map_err(|source| {
+        setup("the schema public is missing or not this role's to grant").because(source)
+    })
+}
+
+/// Takes from PUBLIC what only a superuser can take, and reports what is still open.
+pub(super) async fn harden(client: &Client) -> Result<Vec<String>> {
+    let superuser = client
+        .query_one("SELECT rolsuper FROM pg_roles WHERE rolname = current_user", &[])
+        .await?
+        .get::<_, bool>(0);
+    if superuser {
+        let rows = client
+            .query(
+                "SELECT oid::regprocedure::text FROM pg_proc
+                 WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY($1)",
+                &[&DANGEROUS],
+            )
+            .await?;
+        let functions: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        client
+            .batch_execute(&format!(
+                "REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC;
+                 REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC;
+                 GRANT USAGE ON LANGUAGE plpgsql TO freehold_owner",
+                functions.join(", ")
+            ))
+            .await?;
+    }
+    let mut warnings = Vec::new();
+    let row = client
+        .query_one(
+            "SELECT has_function_privilege('freehold_app', 'pg_catalog.lo_from_bytea(oid, bytea)', 'EXECUTE'),
+                    has_function_privilege('freehold_app', 'pg_catalog.pg_terminate_backend(int, bigint)', 'EXECUTE'),
+                    has_language_privilege('freehold_app', 'plpgsql', 'USAGE'),
+                    has_function_privilege('freehold_app', 'pg_catalog.pg_prepared_statement()', 'EXECUTE')",
+            &[],
+        )
+        .await?;
+    for (index, warning) in [
+        "large objects are open to the app role: injected SQL could leave data there for another tenant",
+        "pg_terminate_backend is open to the app role: injected SQL could end other tenants' sessions",
+        "DO blocks are open to the app role",
+        "the names of prepared statements are open to the app role: injected SQL could put one of its own in their place",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if row.get::<_, bool>(index) {
+            warnings.push(format!("{warning}; only a superuser can close this (run init as one)"));
+        }
+    }
+    Ok(warnings)
+}
+
+/// Refuses a role that row-level security does not bind, or that could become one.
+///
+/// Each catalog of PostgreSQL's is read once and by itself. A join of two was planned by statistics
+/// from before the tenants came, and took more than the half minute it had with 2,000 of them.
+pub(super) async fn require_bound(client: &Client, setting: &str) -> Result<()> {
+    let rows = client
+        .query(
+            "SELECT r.rolname::text, session_user::text,
+                    CASE WHEN r.rolsuper THEN 'a superuser'
+                         WHEN r.rolbypassrls THEN 'a role with BYPASSRLS'
+                         WHEN r.rolcreaterole THEN 'a role with CREATEROLE'
+                         WHEN r.rolname = 'freehold_owner' THEN 'the owner of the tenants'' tables'
+                         WHEN r.rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files',
+                              'pg_write_server_files', 'pg_execute_server_program') THEN 'the predefined role ' || r.rolname
+                         WHEN EXISTS (SELECT FROM pg_database d WHERE d.datname = current_database() AND d.datdba = r.oid)
+                              THEN 'the owner of the database'
+                         WHEN EXISTS (SELECT FROM pg_namespace n WHERE n.nspowner = r.oid AND n.nspname ~ '^(freehold|tenant_)')
+                              THEN 'an owner of tenant schemas'
+                         WHEN r.oid IN (SELECT c.relowner FROM pg_class c)
+                              AND EXISTS (SELECT FROM pg_class c WHERE c.relowner = r.oid
+                                          AND c.relnamespace::regnamespace::text ~ '^(freehold|tenant_)')
+                              THEN 'an owner of tenants'' tables'
+                    END AS fault
+             FROM pg_roles r
+             WHERE r.rolname = session_user
+                OR (pg_has_role(session_user, r.oid, 'MEMBER')
+                    AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = session_user))
+             ORDER BY r.rolname <> session_user",
+            &[],
+        )
+        .await?;
+    for row in &rows {
+        let (role, user): (&str, &str) = (row.get(0), row.get(1));
+        let Some(fault) = row.get::<_, Option<&str>>(2) else { continue };
+        let who = if role == user {
+            format!("{user} is {fault}")
+        } else {
+            format!("{user} is a member of {role}, {fault}")
+        };
+        return Err(setup(format!(
+            "refusing to serve: {setting} connects as a role that row-level security does not bind: {who}. \
+             Connect as freehold_app, which `freehold init` makes"
+        )));
+    }
+    if rows.first().is_none_or(|row| row.get::<_, &str>(1) != "freehold_app") {
+        return Err(setup(format!(
+            "refusing to serve: {setting} must connect as freehold_app, which `freehold init` makes"
+        )));
+    }
+    Ok(())
+}
