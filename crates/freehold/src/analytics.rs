@@ -10,11 +10,13 @@
 //! - `schema`: the tables of a rollup, and how its totals are computed.
 //! - `activity`: which tenants changed since they were collected.
 //! - `source`: where tenants are read: on a replica that is fit for it, or on the primary.
+//! - `courtesy`: how a run keeps out of the way of requests.
 //! - `collector`: reads tenants and writes rollups.
 //! - `run`: a whole run: who is read, in which order it is published, and who may do so.
 
 pub(crate) mod activity;
 pub(crate) mod collector;
+mod courtesy;
 pub(crate) mod definition;
 pub(crate) mod rollup;
 pub(crate) mod run;
@@ -23,7 +25,9 @@ pub(crate) mod source;
 
 use std::sync::Arc;
 
+use crate::analytics::courtesy::Courtesy;
 use crate::error::Result;
+use crate::pool::Pool;
 use crate::replicas::Replicas;
 use crate::tls::{self, Target};
 
@@ -36,6 +40,7 @@ pub(crate) struct Connections {
     pub(crate) reader: Option<Arc<Target>>,
     /// One of these otherwise.
     pub(crate) replicas: Replicas,
+    pub(crate) courtesy: Courtesy,
 }
 
 impl Connections {
@@ -43,13 +48,14 @@ impl Connections {
         url: &str,
         read_url: Option<&str>,
         replicas: Replicas,
+        requests: Pool,
     ) -> Result<Connections> {
         let reader = match read_url {
             Some(url) => Some(Arc::new(target(url, "DATABASE_ANALYTICS_READ_URL")?)),
             None => None,
         };
         let primary = Arc::new(target(url, "DATABASE_ANALYTICS_URL")?);
-        Ok(Connections { primary, reader, replicas })
+        Ok(Connections { primary, reader, replicas, courtesy: Courtesy::to(requests) })
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::ids::TenantId;
 
@@ -45,6 +45,8 @@ pub(crate) struct Lanes<T> {
     state: Mutex<State<T>>,
     /// False where a home is worth nothing: a pooler gives every transaction another backend.
     have_homes: AtomicBool,
+    /// Told whenever the last place was left.
+    rested: Notify,
 }
 
 struct State<T> {
@@ -123,7 +125,8 @@ impl<T> Lanes<T> {
             waits: Waits::default(),
             closed: false,
         };
-        Arc::new(Lanes { state: Mutex::new(state), have_homes: AtomicBool::new(true) })
+        let have_homes = AtomicBool::new(true);
+        Arc::new(Lanes { state: Mutex::new(state), have_homes, rested: Notify::new() })
     }
 
     /// From now on one place is as good as another.
@@ -234,11 +237,22 @@ impl<T> Lanes<T> {
                 }
             }
         }
-        if state.closed {
-            return;
-        }
-        if let Some(content) = content {
+        if let Some(content) = content.filter(|_| !state.closed) {
             state.places[number] = Slot::Idle(content);
+        }
+        if !state.is_busy() {
+            self.rested.notify_waiters();
+        }
+    }
+
+    /// Comes back when nobody has a place: at once, or as soon as that is so.
+    pub(crate) async fn rest(&self) {
+        loop {
+            let rested = self.rested.notified();
+            if !self.state().is_busy() {
+                return;
+            }
+            rested.await;
         }
     }
 
@@ -285,6 +299,10 @@ impl<T> State<T> {
     fn queue(&mut self, home: Option<usize>) -> &mut VecDeque<Waiter<T>> {
         let nowhere = self.places.len();
         &mut self.queues[home.unwrap_or(nowhere)]
+    }
+
+    fn is_busy(&self) -> bool {
+        self.places.iter().any(|slot| matches!(slot, Slot::Taken { .. }))
     }
 
     /// The place for one who has just come; None to wait.
@@ -400,6 +418,30 @@ mod tests {
             tokio::task::yield_now().await;
         }
         task
+    }
+
+    #[tokio::test]
+    async fn rest_is_when_nobody_has_a_place() {
+        let lanes = Lanes::new(2);
+        lanes.rest().await;
+        let (one, other) = (take(&lanes, tenant(0)).await, take(&lanes, tenant(1)).await);
+        let resting = {
+            let lanes = Arc::clone(&lanes);
+            tokio::spawn(async move { lanes.rest().await })
+        };
+        drop(one);
+        tokio::time::sleep(SHORT).await;
+        assert!(!resting.is_finished(), "one place is taken still");
+        // Whoever waits for a place gets it without a rest in between.
+        let next = waiting(&lanes, tenant(1)).await;
+        drop(take(&lanes, tenant(0)).await);
+        drop(other);
+        tokio::time::sleep(SHORT).await;
+        assert!(!resting.is_finished(), "the place went to the next");
+        drop(next.await.unwrap().ok().unwrap());
+        tokio::time::timeout(LONG, resting).await.expect("nobody has a place").unwrap();
+        lanes.close();
+        lanes.rest().await;
     }
 
     #[tokio::test]

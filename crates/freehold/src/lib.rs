@@ -405,7 +405,7 @@ impl Freehold {
         let analytics = match &options.analytics_url {
             Some(url) => {
                 let read_url = options.analytics_read_url.as_deref();
-                Some(Connections::new(url, read_url, replicas.clone())?)
+                Some(Connections::new(url, read_url, replicas.clone(), app.clone())?)
             }
             None => None,
         };

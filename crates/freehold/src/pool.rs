@@ -131,6 +131,11 @@ impl Pool {
         Ok(checkout)
     }
 
+    /// Comes back when no connection is on loan.
+    pub(crate) async fn rest(&self) {
+        self.0.lanes.rest().await;
+    }
+
     pub(crate) fn status(&self) -> PoolStatus {
         let Occupancy { places, idle, taken, waiting, waits } = self.0.lanes.occupancy();
         PoolStatus {

@@ -137,6 +137,7 @@ async fn prove_on(
     report.add_panics(PANICS.load(Ordering::Relaxed));
     if let Some(pooler) = &pooler {
         report.add_version("pgbouncer", pooler.version());
+        report.disturbances.pooler_restarts = pooler.restarts();
     }
     Ok(report)
 }

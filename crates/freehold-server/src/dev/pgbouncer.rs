@@ -1,5 +1,8 @@
 //! A PgBouncer of one's own in front of a server, for the proof and for tests: transaction mode, and
 //! so few connections to the server that tenants meet on each of them all the time.
+//!
+//! It is started again whenever it ends, as a supervisor does in production: PgBouncer before 1.20.1
+//! may end with `server in bad state` where many queries are cancelled (its issue 822).
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,11 +11,14 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use freehold::tokio_postgres::Config;
 use freehold::tokio_postgres::config::Host;
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -20,12 +26,16 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Connections to the server, for all clients together.
 const SERVER_CONNECTIONS: usize = 4;
 const START_MAX: Duration = Duration::from_secs(10);
+/// Before it is started again.
+const RESTART_AFTER: Duration = Duration::from_millis(200);
 /// PgBouncer refuses to run as root; then it becomes the first of these that there is.
 const ACCOUNTS: [&str; 3] = ["pgbouncer", "postgres", "nobody"];
 
 /// A running PgBouncer. It ends with this value.
 pub struct PgBouncer {
-    child: Child,
+    /// Holds the process, which ends with it.
+    keeper: JoinHandle<()>,
+    restarts: Arc<AtomicU64>,
     folder: PathBuf,
     url: String,
     version: String,
@@ -60,30 +70,25 @@ impl PgBouncer {
             command.arg("-u").arg(&account.name);
         }
         let log = fs::File::create(folder.join("pgbouncer.log"))?;
-        let child = command
+        command
             .arg(folder.join("pgbouncer.ini"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            .kill_on_drop(true)
-            .spawn()?;
-        let url = by_port(app_url, port);
-        let mut pooler = PgBouncer { child, folder, url, version };
-        pooler.wait_until_up(port).await?;
-        Ok(pooler)
+            .kill_on_drop(true);
+        let mut child = command.spawn()?;
+        if let Err(failure) = wait_until_up(&mut child, port, &folder).await {
+            let _ = fs::remove_dir_all(&folder);
+            return Err(failure);
+        }
+        let restarts = Arc::new(AtomicU64::new(0));
+        let keeper = tokio::spawn(keep(child, command, Arc::clone(&restarts)));
+        Ok(PgBouncer { keeper, restarts, folder, url: by_port(app_url, port), version })
     }
 
-    async fn wait_until_up(&mut self, port: u16) -> Result<(), Failure> {
-        let began = Instant::now();
-        while tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
-            let ended = self.child.try_wait()?;
-            if ended.is_some() || began.elapsed() > START_MAX {
-                let log = fs::read_to_string(self.folder.join("pgbouncer.log")).unwrap_or_default();
-                return Err(format!("pgbouncer does not come up: {log}").into());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+    /// How often it ended and was started again.
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
     }
 
     /// The same user and database, by this pooler.
@@ -105,8 +110,32 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        let _ = self.child.start_kill();
+        self.keeper.abort();
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+async fn wait_until_up(child: &mut Child, port: u16, folder: &Path) -> Result<(), Failure> {
+    let began = Instant::now();
+    while tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
+        if child.try_wait()?.is_some() || began.elapsed() > START_MAX {
+            let log = fs::read_to_string(folder.join("pgbouncer.log")).unwrap_or_default();
+            return Err(format!("pgbouncer does not come up: {log}").into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Starts it again whenever it has ended, until it cannot be.
+async fn keep(mut child: Child, mut command: Command, restarts: Arc<AtomicU64>) {
+    while child.wait().await.is_ok() {
+        tokio::time::sleep(RESTART_AFTER).await;
+        match command.spawn() {
+            Ok(another) => child = another,
+            Err(_) => return,
+        }
+        restarts.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Disturbances {
     pub role_changes: u64,
     /// Migrations that were brought to every tenant.
     pub migrations: u64,
+    /// The pooler ended, of itself, and was started again.
+    pub pooler_restarts: u64,
 }
 
 pub(super) struct Chaos {
@@ -79,6 +81,7 @@ impl Disturbances {
         self.suspensions += other.suspensions;
         self.role_changes += other.role_changes;
         self.migrations += other.migrations;
+        self.pooler_restarts += other.pooler_restarts;
     }
 }
 

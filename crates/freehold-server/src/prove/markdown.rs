@@ -63,6 +63,7 @@ impl Report {
             ("Suspensions, each followed by a resumption", disturbances.suspensions),
             ("Changes of a member's role", disturbances.role_changes),
             ("Migrations of all tenants meanwhile", disturbances.migrations),
+            ("Restarts of the pooler, which had ended of itself", disturbances.pooler_restarts),
             ("Tables read at the end", audit.tables),
             ("Rows read at the end", audit.rows),
             ("… that were not of their table's tenant", audit.foreign_rows),

@@ -470,6 +470,47 @@ async fn clients_of_the_proofs_pgbouncer_share_sessions() {
     assert_eq!(session(&clients[0]).await, session(&clients[1]).await);
 }
 
+const SOON: Duration = Duration::from_secs(20);
+
+/// A process of this name that this one has started.
+fn child(name: &str) -> Option<u32> {
+    let ours = std::process::id().to_string();
+    std::fs::read_dir("/proc").unwrap().find_map(|entry| {
+        let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (named, rest) = stat.split_once(") ")?;
+        let mut fields = rest.split(' ');
+        let (state, parent) = (fields.next()?, fields.next()?);
+        let is_it = named.ends_with(&format!("({name}")) && parent == ours && state != "Z";
+        is_it.then_some(pid)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_proofs_pgbouncer_is_started_again_when_it_ends() {
+    let site = Site::new().await;
+    let pooler = PgBouncer::start(&site.system.app_url).await.unwrap();
+    let client = connect(pooler.url()).await;
+    for turn in 1..=2 {
+        let pid = child("pgbouncer").expect("there is a pgbouncer to kill").to_string();
+        let killed = std::process::Command::new("kill").args(["-9", &pid]).status();
+        assert!(killed.unwrap().success());
+        let again = async || pooler.restarts() == turn && child("pgbouncer").is_some();
+        eventually("it is started again", SOON, again).await;
+    }
+    assert!(client.simple_query("SELECT 1").await.is_err());
+    eventually("it serves", SOON, async || {
+        let Ok((client, connection)) =
+            tokio_postgres::connect(pooler.url(), tokio_postgres::NoTls).await
+        else {
+            return false;
+        };
+        tokio::spawn(connection);
+        client.simple_query("SELECT 1").await.is_ok()
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_proof_by_a_pooler_in_transaction_mode_finds_nothing() {
     let mut site = Site::new().await;

@@ -11,9 +11,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
+use crate::analytics::courtesy::Courtesy;
 use crate::analytics::rollup::Rollup;
 use crate::error::Result;
 
@@ -22,9 +23,6 @@ use crate::error::Result;
 const LATE_MAX: Duration = Duration::from_secs(15 * 60);
 /// All rows of a tenant are collected again after this long, whatever a watermark says.
 const FULL_EVERY: Duration = Duration::from_secs(24 * 3600);
-/// Rows that PostgreSQL handles without a pause, where a run has to do with all tenants: somebody
-/// who works meanwhile may be waiting for the processor.
-pub(crate) const AT_A_TIME: usize = 250;
 
 /// What was counted in the tables that a definition reads of one tenant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +69,7 @@ pub(crate) async fn counted_since(client: &Client) -> Result<Option<String>> {
 /// The counts of every tenant, by the place of the definition in `rollups`.
 pub(crate) async fn count(
     client: &mut Client,
+    courtesy: &Courtesy,
     rollups: &[Rollup],
 ) -> Result<HashMap<(usize, Uuid), Counts>> {
     let (mut places, mut tables) = (Vec::new(), Vec::new());
@@ -91,35 +90,23 @@ pub(crate) async fn count(
     // Counts of others are not even looked up; NULL is all of them. Schemas are looked up rather than
     // joined, which would depend on how many of them PostgreSQL takes there to be.
     let asked: Option<Vec<&str>> = tables.iter().copied().collect();
-    let tx = client.transaction().await?;
-    let counts = tx
-        .bind(
-            "SELECT d.place, substr(s.schema, 8)::uuid, s.inserted, s.updated, s.deleted, s.oid + s.file
+    let sql = "SELECT d.place, substr(s.schema, 8)::uuid, s.inserted, s.updated, s.deleted, s.oid + s.file
              FROM (SELECT c.relnamespace::regnamespace::text AS schema,
                           c.relname::text AS name, c.oid::bigint AS oid, c.relfilenode::bigint AS file,
                           pg_stat_get_tuples_inserted(c.oid) AS inserted, pg_stat_get_tuples_updated(c.oid) AS updated,
                           pg_stat_get_tuples_deleted(c.oid) AS deleted
                    FROM pg_class c WHERE c.relkind = 'r' AND ($3::text[] IS NULL OR c.relname = ANY($3)) OFFSET 0) s
              JOIN unnest($1::int[], $2::text[]) AS d (place, name) ON d.name IS NULL OR d.name = s.name
-             WHERE s.schema ~ '^tenant_[0-9a-f]{32}$'",
-            &[&places, &tables, &asked],
-        )
-        .await?;
+             WHERE s.schema ~ '^tenant_[0-9a-f]{32}$'";
     let mut sums: HashMap<_, Counts> = HashMap::new();
-    loop {
-        let rows = tx.query_portal(&counts, AT_A_TIME as i32).await?;
-        for row in &rows {
-            let sum = sums.entry((row.get::<_, i32>(0) as usize, row.get(1))).or_default();
-            sum.inserted += row.get::<_, i64>(2);
-            sum.updated += row.get::<_, i64>(3);
-            sum.deleted += row.get::<_, i64>(4);
-            sum.files += row.get::<_, i64>(5);
-        }
-        if rows.len() < AT_A_TIME {
-            break;
-        }
-    }
-    tx.commit().await?;
+    let add = |row: &Row| {
+        let sum = sums.entry((row.get::<_, i32>(0) as usize, row.get(1))).or_default();
+        sum.inserted += row.get::<_, i64>(2);
+        sum.updated += row.get::<_, i64>(3);
+        sum.deleted += row.get::<_, i64>(4);
+        sum.files += row.get::<_, i64>(5);
+    };
+    courtesy.query(client, sql, &[&places, &tables, &asked], add).await?;
     Ok(sums)
 }
 

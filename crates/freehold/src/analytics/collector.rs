@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::analytics::Connections;
 use crate::analytics::activity::{Counts, Work};
+use crate::analytics::courtesy::Courtesy;
 use crate::analytics::rollup::{ROWS_MAX, Rollup};
 use crate::analytics::source::{Reader, Source};
 use crate::client;
@@ -84,6 +85,7 @@ impl Fence<'_> {
 pub(crate) struct Lane {
     reader: Reader,
     pub(crate) writer: Client,
+    courtesy: Courtesy,
     statements: Statements,
     tenant_timeout: Duration,
 }
@@ -129,7 +131,8 @@ impl Lane {
             succeed: writer.prepare(SUCCEED_SQL).await?,
             fail: writer.prepare(FAIL_SQL).await?,
         };
-        Ok(Lane { reader, writer, statements, tenant_timeout })
+        let courtesy = connections.courtesy.clone();
+        Ok(Lane { reader, writer, courtesy, statements, tenant_timeout })
     }
 
     /// Reads some tenants. An error means that nobody can be read any more; a tenant's own
@@ -174,6 +177,7 @@ impl Lane {
             message.push_str(";\n");
             message.push_str(&rollups[part.place].read_sql(since));
         }
+        self.courtesy.pause().await;
         let answers = match self.reader.ask(&message).await? {
             Ok(answers) => answers,
             Err(error) => return self.tenants_own(error).map(Err),
@@ -253,6 +257,7 @@ impl Lane {
         // Some tenants of many: by the index, also before the rollup was ever analysed.
         tx.batch_execute("SET LOCAL enable_seqscan = off").await?;
         for (place, outcomes) in by_place {
+            self.courtesy.pause().await;
             let name = &fence.names[place];
             let succeeded: Vec<_> = outcomes
                 .iter()
@@ -269,6 +274,7 @@ impl Lane {
                     failed.iter().map(|(tenant, error)| (tenant.as_uuid(), error.as_str())).unzip();
                 tx.execute(&self.statements.fail, &[name, &tenants, &errors]).await?;
             }
+            self.courtesy.pause().await;
             write_rows(&tx, &self.statements.write[place], &succeeded, &there).await?;
         }
         tx.commit().await?;

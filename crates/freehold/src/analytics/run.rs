@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
-use tokio_postgres::{Client, IsolationLevel};
+use tokio_postgres::{Client, IsolationLevel, Row};
 use uuid::Uuid;
 
 use crate::analytics::Connections;
-use crate::analytics::activity::{self, AT_A_TIME, Collected, Counts, Work};
+use crate::analytics::activity::{self, Collected, Counts, Work};
 use crate::analytics::collector::{Fence, Job, Lane, Outcome, Part};
+use crate::analytics::courtesy::{AT_A_TIME, Courtesy};
 use crate::analytics::rollup::Rollup;
 use crate::analytics::source::Source;
 use crate::client;
@@ -163,6 +164,7 @@ impl<'a> Batches<'a> {
 
 struct Run {
     client: Client,
+    courtesy: Courtesy,
     source: Source,
     rollups: Vec<Rollup>,
     names: Vec<String>,
@@ -192,7 +194,7 @@ impl Run {
         // not contain yet makes them differ at the next run.
         let counted_since = activity::counted_since(&client).await?;
         let counts = match &counted_since {
-            Some(_) => activity::count(&mut client, &rollups).await?,
+            Some(_) => activity::count(&mut client, &connections.courtesy, &rollups).await?,
             None => HashMap::new(),
         };
         // What a replica has not replayed yet must not pass for read.
@@ -201,13 +203,14 @@ impl Run {
             None => (primary_now, counts),
             Some(as_of) => (as_of.min(primary_now), HashMap::new()),
         };
-        let collected = begin_sql(&client, &names, token, as_of, counted_since.as_deref()).await?;
-        let tenants: Vec<(TenantId, String)> = client
-            .query("SELECT id, slug FROM freehold.tenant WHERE status = 'active' ORDER BY id", &[])
-            .await?
-            .iter()
-            .map(|row| (TenantId::from(row.get::<_, Uuid>(0)), row.get(1)))
-            .collect();
+        take_over(&client, &names, token, as_of).await?;
+        let courtesy = connections.courtesy.clone();
+        let since = counted_since.as_deref();
+        let collected = how_far(&mut client, &courtesy, &names, since).await?;
+        let active = "SELECT id, slug FROM freehold.tenant WHERE status = 'active' ORDER BY id";
+        let mut tenants: Vec<(TenantId, String)> = Vec::new();
+        let add = |row: &Row| tenants.push((row.get::<_, Uuid>(0).into(), row.get(1)));
+        courtesy.query(&mut client, active, &[], add).await?;
         let mut unchanged = vec![Vec::new(); rollups.len()];
         let mut jobs = Vec::new();
         for (tenant, _) in &tenants {
@@ -232,6 +235,7 @@ impl Run {
         }
         Ok(Run {
             client,
+            courtesy,
             source,
             rollups,
             names,
@@ -301,6 +305,7 @@ impl Run {
         self.fence().hold(&tx).await?;
         for (name, tenants) in self.names.iter().zip(&self.unchanged) {
             for tenants in tenants.chunks(AT_A_TIME) {
+                self.courtesy.pause().await;
                 tx.execute(
                     "UPDATE freehold.analytics_collection SET collected_at = $3 WHERE name = $1 AND tenant_id = ANY($2)",
                     &[name, &tenants, &self.as_of],
@@ -349,8 +354,10 @@ impl Run {
             .start()
             .await?;
         fence.hold(&tx).await?;
+        self.courtesy.pause().await;
         let withheld: i32 =
             tx.query_one("SELECT freehold.refresh_analytics($1)", &[name]).await?.get(0);
+        self.courtesy.pause().await;
         tx.execute(PUBLISH_SQL, &[name, &self.as_of, &withheld]).await?;
         tx.execute(
             "UPDATE freehold.analytics_run SET finished_at = clock_timestamp(), counted_since = $2 WHERE name = $1",
@@ -434,15 +441,8 @@ ON CONFLICT (name) DO UPDATE SET published_at = excluded.published_at, as_of = e
   oldest_as_of = excluded.oldest_as_of, tenants = excluded.tenants, fresh = excluded.fresh,
   failed = excluded.failed, missing = excluded.missing, withheld = excluded.withheld";
 
-/// Puts our token where the former run's was, which waits for what that has under way, and reads
-/// how far each tenant is. Counts of another time than these are left out.
-async fn begin_sql(
-    client: &Client,
-    names: &[String],
-    token: Uuid,
-    as_of: Timestamp,
-    counted_since: Option<&str>,
-) -> Result<HashMap<(usize, Uuid), Collected>> {
+/// Puts our token where the former run's was, which waits for what that has under way.
+async fn take_over(client: &Client, names: &[String], token: Uuid, as_of: Timestamp) -> Result<()> {
     client
         .execute(
             "INSERT INTO freehold.analytics_run AS r (name, token, as_of, started_at)
@@ -452,17 +452,24 @@ async fn begin_sql(
             &[&names, &token, &as_of],
         )
         .await?;
-    let rows = client
-        .query(
-            "SELECT array_position($1::text[], c.name) - 1, c.tenant_id, c.collected_at, c.full_at,
-                    CASE WHEN r.counted_since = $2 THEN c.inserted END, c.updated, c.deleted, c.files,
-                    c.error IS NOT NULL
-             FROM freehold.analytics_collection c JOIN freehold.analytics_run r USING (name)
-             WHERE c.name = ANY($1)",
-            &[&names, &counted_since],
-        )
-        .await?;
-    let collected = rows.iter().map(|row| {
+    Ok(())
+}
+
+/// How far each tenant is, by the place of the definition. Counts of another time than
+/// `counted_since` are left out.
+async fn how_far(
+    client: &mut Client,
+    courtesy: &Courtesy,
+    names: &[String],
+    counted_since: Option<&str>,
+) -> Result<HashMap<(usize, Uuid), Collected>> {
+    let sql = "SELECT array_position($1::text[], c.name) - 1, c.tenant_id, c.collected_at, c.full_at,
+                      CASE WHEN r.counted_since = $2 THEN c.inserted END, c.updated, c.deleted, c.files,
+                      c.error IS NOT NULL
+               FROM freehold.analytics_collection c JOIN freehold.analytics_run r USING (name)
+               WHERE c.name = ANY($1)";
+    let mut all = HashMap::new();
+    let add = |row: &Row| {
         let counts = row.get::<_, Option<i64>>(4).map(|inserted| Counts {
             inserted,
             updated: row.get(5),
@@ -471,7 +478,8 @@ async fn begin_sql(
         });
         let collected =
             Collected { at: row.get(2), full_at: row.get(3), counts, failed: row.get(8) };
-        ((row.get::<_, i32>(0) as usize, row.get(1)), collected)
-    });
-    Ok(collected.collect())
+        all.insert((row.get::<_, i32>(0) as usize, row.get(1)), collected);
+    };
+    courtesy.query(client, sql, &[&names, &counted_since], add).await?;
+    Ok(all)
 }
