@@ -425,23 +425,22 @@ mod tests {
         let lanes = Lanes::new(2);
         lanes.rest().await;
         let (one, other) = (take(&lanes, tenant(0)).await, take(&lanes, tenant(1)).await);
+        let next = waiting(&lanes, Guest::Anyone).await;
         let resting = {
             let lanes = Arc::clone(&lanes);
             tokio::spawn(async move { lanes.rest().await })
         };
         drop(one);
-        tokio::time::sleep(SHORT).await;
-        assert!(!resting.is_finished(), "one place is taken still");
-        // Whoever waits for a place gets it without a rest in between.
-        let next = waiting(&lanes, tenant(1)).await;
-        drop(take(&lanes, tenant(0)).await);
+        let next = next.await.unwrap().ok().unwrap();
         drop(other);
         tokio::time::sleep(SHORT).await;
-        assert!(!resting.is_finished(), "the place went to the next");
-        drop(next.await.unwrap().ok().unwrap());
+        assert!(!resting.is_finished(), "a place went to the next who waited");
+        drop(next);
         tokio::time::timeout(LONG, resting).await.expect("nobody has a place").unwrap();
+        let last = take(&lanes, tenant(0)).await;
         lanes.close();
-        lanes.rest().await;
+        drop(last);
+        tokio::time::timeout(LONG, lanes.rest()).await.expect("a closed pool is at rest");
     }
 
     #[tokio::test]
