@@ -3,7 +3,7 @@
 
 use tokio_postgres::Client;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::tls::{self, Target};
 
 /// A connection as whoever `url` names, in no tenant's context: for those who prepare a database
@@ -15,11 +15,6 @@ pub async fn connect_bare(url: &str) -> Result<Client> {
     connect(&tls::target(url, "the database's URL")?).await
 }
 
-pub(crate) fn cannot_connect(target: &Target) -> Error {
-    let (user, host) = (target.config.get_user().unwrap_or("?"), hosts(&target.config));
-    Error::new(ErrorKind::Unavailable, format!("cannot connect to PostgreSQL at {host} as {user}"))
-}
-
 /// Connects by a driver with conveniences, for set-up, and lets the connection's own task run
 /// until the client is dropped.
 pub(crate) async fn connect(target: &Target) -> Result<Client> {
@@ -27,7 +22,7 @@ pub(crate) async fn connect(target: &Target) -> Result<Client> {
         .config
         .connect(target.tls.clone())
         .await
-        .map_err(|source| cannot_connect(target).because(source))?;
+        .map_err(|source| target.cannot_connect().because(source))?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a database connection ended");
@@ -42,19 +37,4 @@ pub(crate) async fn connect_to_read(target: &Target) -> Result<Client> {
     let client = connect(target).await?;
     client.batch_execute("BEGIN READ ONLY").await?;
     Ok(client)
-}
-
-pub(crate) fn hosts(config: &tokio_postgres::Config) -> String {
-    use tokio_postgres::config::Host;
-    let ports = config.get_ports();
-    let port = ports.first().copied().unwrap_or(5432);
-    let names: Vec<_> = config
-        .get_hosts()
-        .iter()
-        .map(|host| match host {
-            Host::Tcp(name) => format!("{name}:{port}"),
-            Host::Unix(path) => path.display().to_string(),
-        })
-        .collect();
-    if names.is_empty() { "no host".to_owned() } else { names.join(", ") }
 }

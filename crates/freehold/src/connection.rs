@@ -27,6 +27,7 @@ const STATEMENTS_MAX: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 /// the memory, 20 to 70 kB each, that its catalog caches took for the tenants it met.
 const AGE_MAX: Duration = Duration::from_secs(30 * 60);
 const TENANTS_MAX: usize = 2000;
+
 /// Where connections come from.
 pub(crate) struct Source {
     pub(crate) target: Arc<Target>,

@@ -363,9 +363,7 @@ impl Freehold {
         let app_target = tls::target(&options.app_url, "DATABASE_URL")?;
         // First, because what is asked next may fail behind a pooler that does not fit.
         let direct = options.pooler.is_direct(&app_target).await;
-        if !direct
-            .map_err(|error| client::cannot_connect(&app_target).because(error.into_cause()))?
-        {
+        if !direct.map_err(|error| app_target.cannot_connect().because(error.into_cause()))? {
             pooler::require_apart(&app_target, "DATABASE_URL").await?;
         }
         let mode = init::check(&app_target, "DATABASE_URL").await?;

@@ -7,7 +7,6 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::cannot_connect;
 use crate::connection::{Connection, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::insight::Insight;
@@ -118,7 +117,7 @@ impl Pool {
         if !checkout.0.content.as_mut().is_some_and(Connection::is_fit) {
             checkout.0.content = None;
             let opened = tokio::time::timeout(OPEN_MAX, Connection::open(source)).await;
-            let cannot = || cannot_connect(&source.target);
+            let cannot = || source.target.cannot_connect();
             let connection = opened
                 .map_err(|late| cannot().because(late))?
                 .map_err(|error| cannot().because(error.into_cause()))?;

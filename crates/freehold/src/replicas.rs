@@ -19,7 +19,6 @@ use tokio::task::JoinHandle;
 
 use self::history::History;
 pub(crate) use self::monitor::require_replica;
-use crate::client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lsn::Lsn;
 use crate::pool::{Pool, PoolStatus};
@@ -182,7 +181,7 @@ impl Replicas {
         let unknown = Seen { state: ReplicaState::Unreachable, replayed: None };
         let list = pools.into_iter().map(|pool| {
             Arc::new(Replica {
-                name: client::hosts(&pool.target().config),
+                name: pool.target().hosts(),
                 pool,
                 pooler,
                 direct: AtomicBool::new(false),

@@ -8,6 +8,7 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_postgres::config::Host;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -17,6 +18,29 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) struct Target {
     pub(crate) config: tokio_postgres::Config,
     pub(crate) tls: MakeRustlsConnect,
+}
+
+impl Target {
+    /// The hosts with the first one's port, for people.
+    pub(crate) fn hosts(&self) -> String {
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        let names: Vec<_> = self
+            .config
+            .get_hosts()
+            .iter()
+            .map(|host| match host {
+                Host::Tcp(name) => format!("{name}:{port}"),
+                Host::Unix(path) => path.display().to_string(),
+            })
+            .collect();
+        if names.is_empty() { "no host".to_owned() } else { names.join(", ") }
+    }
+
+    pub(crate) fn cannot_connect(&self) -> Error {
+        let (user, hosts) = (self.config.get_user().unwrap_or("?"), self.hosts());
+        let message = format!("cannot connect to PostgreSQL at {hosts} as {user}");
+        Error::new(ErrorKind::Unavailable, message)
+    }
 }
 
 /// How far the server's certificate is checked.

@@ -9,7 +9,9 @@ use freehold::testing::{self, PASSWORD, TestDatabase};
 use freehold_server::dev::postgres::{EmbeddedPostgres, Options};
 use serde_json::{Value, json};
 
-use crate::process::{Env, Folder, Ran, Running, Server, env_of, freehold, http, token, with};
+use crate::process::{
+    Env, Folder, Ran, Running, Server, child_of, env_of, freehold, http, send_signal, token, with,
+};
 use crate::support::{admin_url, connect, eventually, project, shop, slow_shop, text};
 
 const COMMANDS: &[&[&str]] = &[
@@ -374,10 +376,7 @@ async fn top_shows_the_busiest_tenants_as_a_table_as_json_and_live_on_a_terminal
     .await;
     let said = live.said();
     assert!(said.contains("TENANT") || said.contains("no tenant is busy"), "{said}");
-    let children = format!("/proc/{0}/task/{0}/children", live.pid());
-    let pid = std::fs::read_to_string(children).unwrap().trim().to_owned();
-    let sent = std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
-    assert!(sent.success());
+    send_signal(child_of(live.pid(), "freehold").expect("it runs"), "INT");
     assert_eq!(live.wait(Duration::from_secs(30)).code(), Some(0), "{}", live.said());
     for wrong in [["top", "--interval", "0"], ["top", "--limit", "0"]] {
         freehold(&wrong, &env).ended(2);

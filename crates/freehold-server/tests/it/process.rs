@@ -131,9 +131,7 @@ impl Running {
 
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
-        assert!(sent.success());
+        send_signal(self.child.id(), name);
     }
 
     pub(crate) fn wait(&mut self, within: Duration) -> ExitStatus {
@@ -334,4 +332,22 @@ pub(crate) fn token(identity: Uuid, tenant: Option<Uuid>, role: &str) -> String 
     let tokens = AccessTokens::new(keyring, "freehold", "freehold");
     let subject = Subject { identity, session: Uuid::new_v4(), tenant, role: role.to_owned() };
     tokens.issue(&subject, Duration::from_secs(600), SystemTime::now()).unwrap()
+}
+
+pub(crate) fn send_signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
+/// A process of this name that another has started.
+pub(crate) fn child_of(parent: u32, name: &str) -> Option<u32> {
+    std::fs::read_dir("/proc").unwrap().find_map(|entry| {
+        let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (named, rest) = stat.rsplit_once(") ")?;
+        let mut fields = rest.split(' ');
+        let (state, started_by) = (fields.next()?, fields.next()?);
+        let is_it = named.ends_with(&format!("({name}")) && started_by == parent.to_string();
+        (is_it && state != "Z").then_some(pid)
+    })
 }

@@ -112,6 +112,17 @@ impl Entry {
         (stage == Stage::Fresh).then(|| connection.vouch(&self.claim))
     }
 
+    /// What comes before a statement that is prepared: the door, if the transaction is still before
+    /// it.
+    fn before<'e>(
+        &'e self,
+        connection: &Checkout,
+        stage: Stage,
+    ) -> impl Fn(&mut Batch<'_>) -> Result<(), WireError> + use<'e> {
+        let (fixed, pass) = (connection.fixed.clone(), self.vouch(connection, stage));
+        move |batch| pass.as_ref().map_or(Ok(()), |pass| self.put(batch, &fixed, pass))
+    }
+
     fn put(&self, batch: &mut Batch<'_>, fixed: &Fixed, pass: &Pass) -> Result<(), WireError> {
         let door = match self.door {
             Door::Tenant => &fixed.enter,
@@ -340,13 +351,8 @@ impl Transaction {
         if let Some(statement) = connection.find_statement(&key) {
             return Ok(statement);
         }
-        let fixed = connection.fixed.clone();
-        let pass = entry.vouch(connection, *stage);
-        let enter = |batch: &mut Batch<'_>| match &pass {
-            Some(pass) => entry.put(batch, &fixed, pass),
-            None => Ok(()),
-        };
-        let prepared = connection.prepare(key, sql, enter).await;
+        let before = entry.before(connection, *stage);
+        let prepared = connection.prepare(key, sql, before).await;
         prepared.map_err(|error| {
             self.stage = Stage::Failed;
             Error::from(error)

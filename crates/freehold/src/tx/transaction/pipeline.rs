@@ -11,7 +11,7 @@ use crate::error::{
 };
 use crate::insight::Statements;
 use crate::params::Params;
-use crate::wire::{Answer, Batch, Failure, Statement, WireError};
+use crate::wire::{Answer, Failure, Statement, WireError};
 
 /// Fewer than a connection keeps prepared, so that none of a pipeline's own makes room for another.
 pub(in crate::tx) const STATEMENTS_MAX: usize = 256;
@@ -308,14 +308,9 @@ impl Transaction {
             }
             let Transaction { connection, entry, stage, scope, .. } = self;
             let connection = held(connection);
-            let fixed = connection.fixed.clone();
-            let pass = entry.vouch(connection, *stage);
-            let enter = |batch: &mut Batch<'_>| match &pass {
-                Some(pass) => entry.put(batch, &fixed, pass),
-                None => Ok(()),
-            };
+            let before = entry.before(connection, *stage);
             let keyed = wanted.iter().map(|sql| (format!("{scope}{sql}"), *sql)).collect();
-            let prepared = match connection.prepare_each(keyed, enter).await {
+            let prepared = match connection.prepare_each(keyed, before).await {
                 Ok(prepared) => prepared,
                 Err(error) => {
                     known.insert(wanted[0], Err(error));
