@@ -98,6 +98,6 @@ audit() {
     die 'the advisory database (github.com/RustSec/advisory-db) could not be fetched:' \
       'known vulnerabilities were NOT looked for. Run this again where it can be reached.'
   fi
-  "$cargo_deny" --locked check --disable-fetch advisories || status=$?
+  "$cargo_deny" --locked check advisories || status=$?
   return "$status"
 }

@@ -94,7 +94,7 @@ pub async fn init(admin_url: &str, options: &InitOptions) -> Result<InitReport> 
 
 async fn prepare(client: &Client, options: &InitOptions) -> Result<InitReport> {
     let roles_created = roles::ensure(client, &options.passwords).await?;
-    roles::ensure_database_grants(client).await?;
+    ensure_database_grants(client).await?;
     let mut warnings = roles::harden(client).await?;
     let seal = choose_seal(client, options.seal).await?;
     if seal == SealMode::Plain {
