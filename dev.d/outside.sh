@@ -65,8 +65,7 @@ served_by() {
 
 # Faults of the code, in a copy of it under target/mutants. The first run builds all of it there.
 mutants() {
-  need_cargo
-  need cc postgres
+  need_for_tests
   say 'building'
   cargo build -p freehold-server -p freehold-mutants --locked
   FREEHOLD_PG_BIN=$pg_bin "$target/debug/freehold-mutants" --freehold "$target/debug/freehold" "$@"

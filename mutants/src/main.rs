@@ -19,7 +19,7 @@ use clap::Parser;
 use crate::copy::Copy;
 use crate::list::Mutant;
 use crate::report::{Report, Verdict};
-use crate::run::{Outcome, Runner};
+use crate::run::{ALL_TESTS_MAX, Outcome, Runner, TESTS_MAX};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -74,7 +74,7 @@ fn try_all(chosen: &[&Mutant], folder: &Path, freehold: &Path) -> Result<Report>
     eprintln!("» the tests as they are, without any fault");
     // Otherwise a test that fails always would seem to catch everything.
     for suite in list::suites(chosen) {
-        match runner.run(&suite)? {
+        match runner.run(&suite, ALL_TESTS_MAX)? {
             Outcome::Passed => {}
             outcome => return Err(format!("without a fault: {suite}: {outcome}").into()),
         }
@@ -83,7 +83,7 @@ fn try_all(chosen: &[&Mutant], folder: &Path, freehold: &Path) -> Result<Report>
     for (at, mutant) in chosen.iter().enumerate() {
         let began = Instant::now();
         copy.plant(mutant)?;
-        let outcome = runner.run(&mutant.suite());
+        let outcome = runner.run(&mutant.suite(), TESTS_MAX);
         copy.mend(mutant)?;
         // One that could not be judged must not cost the verdicts of the others.
         let outcome = outcome.unwrap_or_else(|error| Outcome::Unclear(error.to_string()));

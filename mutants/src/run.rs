@@ -14,8 +14,10 @@ use crate::list::Suite;
 
 /// A build after one file has changed takes some tens of seconds; the first one, minutes.
 const BUILD_MAX: Duration = Duration::from_secs(30 * 60);
-/// Tests that hang have noticed something, too.
-const TESTS_MAX: Duration = Duration::from_secs(180);
+/// All tests together, as they are.
+pub(crate) const ALL_TESTS_MAX: Duration = Duration::from_secs(20 * 60);
+/// One mutant's tests: those that hang have noticed something, too.
+pub(crate) const TESTS_MAX: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(50);
 const MESSAGE_CHARS_MAX: usize = 160;
 
@@ -64,7 +66,7 @@ impl Runner {
     }
 
     /// Builds and runs the suite's tests.
-    pub(crate) fn run(&self, suite: &Suite) -> Result<Outcome> {
+    pub(crate) fn run(&self, suite: &Suite, time_max: Duration) -> Result<Outcome> {
         let mut build = self.command(Path::new("cargo"));
         build.args(cargo_test(suite)).arg("--no-run");
         match self.finish(build, BUILD_MAX)? {
@@ -75,7 +77,7 @@ impl Runner {
         let mut tests = self.command(&self.freehold);
         tests.args(["dev", "--database-only", "--reset", "--dir"]).arg(&self.database).arg("--");
         tests.arg("cargo").args(cargo_test(suite)).args(["--", "--exact"]).args(&suite.tests);
-        let Some(succeeded) = self.finish(tests, TESTS_MAX)? else { return Ok(Outcome::Hung) };
+        let Some(succeeded) = self.finish(tests, time_max)? else { return Ok(Outcome::Hung) };
         self.judge(suite, succeeded)
     }
 
