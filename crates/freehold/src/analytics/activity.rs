@@ -72,41 +72,37 @@ pub(crate) async fn count(
     courtesy: &Courtesy,
     rollups: &[Rollup],
 ) -> Result<HashMap<(usize, Uuid), Counts>> {
-    let (mut places, mut tables) = (Vec::new(), Vec::new());
-    for (place, rollup) in rollups.iter().enumerate() {
-        match &rollup.tables {
-            None => {
-                places.push(place as i32);
-                tables.push(None);
-            }
-            Some(names) => {
-                for name in names {
-                    places.push(place as i32);
-                    tables.push(Some(name.as_str()));
-                }
-            }
-        }
-    }
-    // Counts of others are not even looked up; NULL is all of them. Schemas are looked up rather than
-    // joined, which would depend on how many of them PostgreSQL takes there to be.
-    let asked: Option<Vec<&str>> = tables.iter().copied().collect();
-    let sql = "SELECT d.place, substr(s.schema, 8)::uuid, s.inserted, s.updated, s.deleted, s.oid + s.file
+    // `None`: one of them reads any table.
+    let tables: Option<Vec<&String>> = rollups
+        .iter()
+        .map(|rollup| rollup.tables.as_ref())
+        .collect::<Option<Vec<_>>>()
+        .map(|tables| tables.into_iter().flatten().collect());
+    // Counts of others are not even looked up. Schemas are looked up rather than joined, which would
+    // depend on how many of them PostgreSQL takes there to be.
+    let sql = "SELECT s.name, substr(s.schema, 8)::uuid, s.inserted, s.updated, s.deleted, s.oid + s.file
              FROM (SELECT c.relnamespace::regnamespace::text AS schema,
                           c.relname::text AS name, c.oid::bigint AS oid, c.relfilenode::bigint AS file,
                           pg_stat_get_tuples_inserted(c.oid) AS inserted, pg_stat_get_tuples_updated(c.oid) AS updated,
                           pg_stat_get_tuples_deleted(c.oid) AS deleted
-                   FROM pg_class c WHERE c.relkind = 'r' AND ($3::text[] IS NULL OR c.relname = ANY($3)) OFFSET 0) s
-             JOIN unnest($1::int[], $2::text[]) AS d (place, name) ON d.name IS NULL OR d.name = s.name
+                   FROM pg_class c WHERE c.relkind = 'r' AND ($1::text[] IS NULL OR c.relname = ANY($1)) OFFSET 0) s
              WHERE s.schema ~ '^tenant_[0-9a-f]{32}$'";
     let mut sums: HashMap<_, Counts> = HashMap::new();
     let add = |row: &Row| {
-        let sum = sums.entry((row.get::<_, i32>(0) as usize, row.get(1))).or_default();
-        sum.inserted += row.get::<_, i64>(2);
-        sum.updated += row.get::<_, i64>(3);
-        sum.deleted += row.get::<_, i64>(4);
-        sum.files += row.get::<_, i64>(5);
+        let (table, tenant): (&str, Uuid) = (row.get(0), row.get(1));
+        for (place, rollup) in rollups.iter().enumerate() {
+            let reads = |tables: &Vec<String>| tables.iter().any(|name| name == table);
+            if !rollup.tables.as_ref().is_none_or(reads) {
+                continue;
+            }
+            let sum = sums.entry((place, tenant)).or_default();
+            sum.inserted += row.get::<_, i64>(2);
+            sum.updated += row.get::<_, i64>(3);
+            sum.deleted += row.get::<_, i64>(4);
+            sum.files += row.get::<_, i64>(5);
+        }
     };
-    courtesy.query(client, sql, &[&places, &tables, &asked], add).await?;
+    courtesy.query(client, sql, &[&tables], add).await?;
     Ok(sums)
 }
 

@@ -306,13 +306,14 @@ impl Rows {
     }
 }
 
+/// Tenants that are gone are left out. Each is looked up: a join may read all there are for these few.
 const SUCCEED_SQL: &str = "
 INSERT INTO freehold.analytics_collection AS c
   (name, tenant_id, collected_at, full_at, inserted, updated, deleted, files)
-SELECT $1::text, t.id, $2::timestamptz, CASE WHEN u.is_full THEN $2::timestamptz END, u.inserted, u.updated, u.deleted, u.files
+SELECT $1::text, u.id, $2::timestamptz, CASE WHEN u.is_full THEN $2::timestamptz END, u.inserted, u.updated, u.deleted, u.files
 FROM unnest($3::uuid[], $4::bool[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
   AS u (id, is_full, inserted, updated, deleted, files)
-JOIN freehold.tenant t ON t.id = u.id
+WHERE (SELECT true FROM freehold.tenant t WHERE t.id = u.id)
 ON CONFLICT (name, tenant_id) DO UPDATE SET collected_at = excluded.collected_at,
   full_at = coalesce(excluded.full_at, c.full_at), inserted = excluded.inserted, updated = excluded.updated,
   deleted = excluded.deleted, files = excluded.files, error = NULL, failed_at = NULL
@@ -320,8 +321,9 @@ RETURNING tenant_id";
 
 const FAIL_SQL: &str = "
 INSERT INTO freehold.analytics_collection AS c (name, tenant_id, error, failed_at)
-SELECT $1::text, t.id, u.error, clock_timestamp()
-FROM unnest($2::uuid[], $3::text[]) AS u (id, error) JOIN freehold.tenant t ON t.id = u.id
+SELECT $1::text, u.id, u.error, clock_timestamp()
+FROM unnest($2::uuid[], $3::text[]) AS u (id, error)
+WHERE (SELECT true FROM freehold.tenant t WHERE t.id = u.id)
 ON CONFLICT (name, tenant_id) DO UPDATE SET error = excluded.error, failed_at = excluded.failed_at";
 
 /// Notes how far tenants are. Gives back those that still are there.

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::pool::Pool;
 
 /// Rows that PostgreSQL handles in one step, where a run has to do with all tenants.
-pub(crate) const AT_A_TIME: usize = 250;
+pub(crate) const AT_A_TIME: usize = 100;
 /// The longest that a step waits. A server that is never at rest slows a run, and stops none.
 const PAUSE_MAX: Duration = Duration::from_millis(2);
 

@@ -117,6 +117,23 @@ async fn a_tenant_that_fails_is_named_and_keeps_its_figures_and_their_age() {
 }
 
 #[tokio::test]
+async fn a_fleet_of_any_size_is_counted_once() {
+    let house = shop(&[TOTALS]).await;
+    let acme = house.tenant("acme").await;
+    house.sell(&acme, "2026-01-01", 1).await;
+    // In the catalog alone: there is nothing to read.
+    let others = "INSERT INTO freehold.tenant (id, slug, name)
+                  SELECT gen_random_uuid(), 'other-' || n, 'Other' FROM generate_series(1, 1234) n";
+    house.superuser().await.batch_execute(others).await.unwrap();
+    let runs = house.collect().await;
+    assert_eq!((runs[0].tenants, runs[0].collected, runs[0].failed), (1235, 1, 1234));
+    let published = house.publication("totals").await;
+    assert_eq!((published.tenants, published.fresh), (1235, 1));
+    assert_eq!((published.failed, published.missing), (1234, 1234));
+    assert_eq!(published.oldest_as_of, Some(published.as_of));
+}
+
+#[tokio::test]
 async fn what_fails_in_one_definition_or_tenant_touches_no_other() {
     let house = shop(&[TOTALS, CHANGES]).await;
     let mut tenants = Vec::new();
