@@ -55,8 +55,8 @@ impl Pooler {
     }
 }
 
-/// Two clients, at the same time: one marks its transaction and asks for its mark again, the other
-/// must never see it; nor may anybody once it has ended.
+/// Two clients: one marks its transaction, and while it asks for its mark again the other looks for it
+/// and must never see it; nor may anybody once it has ended.
 ///
 /// # Errors
 /// [`ErrorKind::Setup`] if the pooler mixes them up: it must not be served behind.
@@ -65,16 +65,17 @@ pub(crate) async fn require_apart(target: &Target, setting: &str) -> Result<()> 
         let (mut one, mut other) = (wire::connect(target).await?, wire::connect(target).await?);
         for round in 0..ROUNDS {
             let mark = format!("round {round}");
-            let (kept, seen) =
-                tokio::join!(keeps_its_mark(&mut one, &mark), sees_a_mark(&mut other));
-            let kept = match kept {
+            match begin_marked(&mut one, &mark).await {
                 // PgBouncer in statement mode knows no transactions.
                 Err(WireError::Database(db)) => {
                     return Err(refuses_transactions(setting, db.message()));
                 }
-                kept => kept?,
-            };
-            if !kept {
+                begun => begun?,
+            }
+            // A pooler with one session makes the other wait for the transaction's end.
+            let (seen, kept) =
+                tokio::join!(sees_a_mark(&mut other), keeps_its_mark(&mut one, &mark));
+            if !kept? {
                 return Err(refuse(
                     setting,
                     "gives the statements of one transaction to different sessions",
@@ -116,17 +117,27 @@ const MARK: &str = "SELECT pg_catalog.set_config('freehold.pooler_test', $1, tru
 const MARKED: &str =
     "SELECT coalesce(pg_catalog.current_setting('freehold.pooler_test', true), '')";
 
-/// As the engine does it: unnamed statements, once in a transaction block and once in a batch.
-async fn keeps_its_mark(wire: &mut Connection, mark: &str) -> Result<bool, WireError> {
-    let (begin, set) = (Statement::unnamed("BEGIN", &[]), Statement::unnamed(MARK, &[Type::TEXT]));
+fn set_mark() -> Statement {
+    Statement::unnamed(MARK, &[Type::TEXT])
+}
+
+/// As the engine does it: unnamed statements, here in a transaction block.
+async fn begin_marked(wire: &mut Connection, mark: &str) -> Result<(), WireError> {
+    let (begin, set) = (Statement::unnamed("BEGIN", &[]), set_mark());
     let mut batch = wire.batch();
     batch.quiet(&begin, &[])?;
     batch.quiet(&set, &[&mark])?;
     batch.run().await?;
+    Ok(())
+}
+
+/// Ends the block, and marks a batch, which is a transaction of its own.
+async fn keeps_its_mark(wire: &mut Connection, mark: &str) -> Result<bool, WireError> {
     let in_block = read_mark(wire).await?;
     wire.batch_execute("COMMIT").await?;
 
     let marked = wire.batch().run_and_prepare(String::new(), MARKED).await?;
+    let set = set_mark();
     let mut batch = wire.batch();
     batch.quiet(&set, &[&mark])?;
     batch.query(&marked, &[])?;

@@ -335,11 +335,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: POOLER,
         from: "        Ok(outcome) => outcome,",
         to: "        Ok(_) => Ok(()),",
-        tests: Server(&["pooler::a_pooler_that_breaks_transactions_apart_is_not_served_behind"]),
-        survives_because: Some(
-            "PgBouncer's statement mode is refused by the check of the catalog as well, and there is no pooler \
-             at hand that shows one client what another's transaction has set",
-        ),
+        tests: Server(&["pooler::a_pooler_that_mixes_its_clients_up_is_not_served_behind"]),
+        survives_because: None,
     },
     Mutant {
         name: "certificate-of-any-host",

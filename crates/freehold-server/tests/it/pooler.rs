@@ -5,10 +5,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use freehold::testing::{PASSWORD, TestDatabase, create_tenant};
-use freehold::{Actor, ErrorKind, Freehold, OperatorContext};
+use freehold::{Actor, ErrorKind, Freehold, OperatorContext, Pooler};
 
+use self::mixing::{Choice, MixingPooler};
 use crate::process::{Folder, free_port};
 use crate::support::{admin_url, connect, eventually, shop};
+
+mod mixing;
 
 pub(crate) struct PgBouncer {
     child: Child,
@@ -167,6 +170,31 @@ async fn a_pooler_that_breaks_transactions_apart_is_not_served_behind() {
     let refused = behind(&pooler, &database).await.err().expect("it is served behind");
     assert_eq!(refused.kind(), ErrorKind::Setup, "{refused}");
     assert!(refused.to_string().contains("pool_mode = transaction"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_mixes_its_clients_up_is_not_served_behind() {
+    let database = database().await;
+    let cases = [
+        (Choice::Own, None),
+        (Choice::First, Some("lets one client see what another's transaction has set")),
+        (Choice::Next, Some("gives the statements of one transaction to different sessions")),
+    ];
+    for (choice, expected) in cases {
+        let pooler = MixingPooler::before(&database.app_url(), choice).await;
+        let mut options = database.options();
+        options.app_url = pooler.url().to_owned();
+        options.pooler = Pooler::Transaction;
+        match (Freehold::connect(&options).await, expected) {
+            (Ok(freehold), None) => freehold.close(),
+            (Err(refused), Some(expected)) => {
+                assert_eq!(refused.kind(), ErrorKind::Setup, "{refused}");
+                assert!(refused.to_string().contains(expected), "{refused}");
+            }
+            (Ok(_), Some(fault)) => panic!("it is served behind a pooler that {fault}"),
+            (Err(error), None) => panic!("{error:?}"),
+        }
+    }
 }
 
 /// One that goes round among its sessions gives each transaction another, which knows nothing of
