@@ -32,6 +32,7 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (71, "slow_queries", include_str!("../migrations/0071_slow_queries.sql")),
     (72, "totals", include_str!("../migrations/0072_totals.sql")),
     (73, "doors", include_str!("../migrations/0073_doors.sql")),
+    (74, "growth", include_str!("../migrations/0074_growth.sql")),
 ];
 
 /// The oldest catalog version whose servers can go on beside this catalog, while they are replaced

@@ -222,7 +222,8 @@ pub(super) struct TenantGrowthBody {
     bytes: i64,
     /// As PostgreSQL estimates them.
     rows: i64,
-    /// Of a straight line through the sizes of the last seven days.
+    /// Of a straight line through the sizes of the last seven days; of one who is known for less
+    /// than a day, by what they grew since.
     bytes_per_day: f64,
     /// What it will take in 30 days if it goes on like this.
     forecast_bytes: f64,

@@ -26,7 +26,8 @@ pub struct TenantGrowth {
     pub bytes: i64,
     /// As PostgreSQL estimates them.
     pub rows: i64,
-    /// Of a straight line through the sizes of the last seven days.
+    /// Of a straight line through the sizes of the last seven days; of one who is known for less
+    /// than a day, by what they grew since.
     pub bytes_per_day: f64,
     /// What it will take in 30 days if it goes on like this.
     pub forecast_bytes: f64,

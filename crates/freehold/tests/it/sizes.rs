@@ -111,6 +111,23 @@ async fn a_tenant_without_growth_or_with_one_size_grows_by_nothing() {
     assert_eq!(refused.kind(), ErrorKind::NotFound);
 }
 
+/// An import is no pace.
+#[tokio::test]
+async fn whoever_is_known_for_an_hour_grew_in_a_day_by_what_they_grew_in_that_hour() {
+    let house = house().await;
+    let acme = house.tenant("acme").await;
+    let bytes = measured(&house).await[0].bytes;
+    let owner = connect(&house.database.owner_url()).await;
+    for (since, rate) in [("1 hour", 4_000_000.0), ("2 days", 2_000_000.0)] {
+        owner.batch_execute("DELETE FROM freehold.tenant_size").await.unwrap();
+        remember(&owner, &acme, &format!("now() - interval '{since}'"), bytes - 4_000_000).await;
+        let growth = &measured(&house).await[0];
+        assert!(near(growth.bytes_per_day, rate), "{growth:?}");
+        let forecast = bytes as f64 + 30.0 * rate;
+        assert!((growth.forecast_bytes - forecast).abs() < 30_000.0, "{growth:?}");
+    }
+}
+
 #[tokio::test]
 async fn growth_is_a_straight_line_through_the_sizes_of_a_week_and_the_forecast_follows_it() {
     let house = house().await;
