@@ -17,6 +17,7 @@
 pub(crate) mod activity;
 pub(crate) mod collector;
 mod courtesy;
+mod coverage;
 pub(crate) mod definition;
 pub(crate) mod rollup;
 pub(crate) mod run;

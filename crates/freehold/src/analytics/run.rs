@@ -5,7 +5,6 @@
 //! by the transaction that publishes them.
 
 use std::collections::HashMap;
-use std::iter;
 use std::ops::Range;
 use std::slice::Chunks;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,14 +13,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
+use tokio_postgres::{Client, IsolationLevel, Row};
 use uuid::Uuid;
 
 use crate::analytics::Connections;
 use crate::analytics::activity::{self, Collected, Counts, Work};
 use crate::analytics::collector::{Fence, Job, Lane, Outcome, Part};
 use crate::analytics::courtesy::{AT_A_TIME, Courtesy};
+use crate::analytics::coverage::Coverage;
 use crate::analytics::rollup::Rollup;
 use crate::analytics::source::Source;
 use crate::client;
@@ -33,8 +32,6 @@ use crate::lease::Lease;
 const RUN_LOCKS: i32 = 72_374_652;
 /// Tenants that are written together.
 const BATCH: usize = 16;
-/// Tenants that are counted together, which takes less each than a row that is read or written.
-const COVERED_AT_A_TIME: usize = 500;
 /// The most failures that a report names; the catalog has them all.
 const FAILURES_MAX: usize = 100;
 
@@ -361,21 +358,9 @@ impl Run {
         self.courtesy.pause().await;
         let withheld: i32 =
             tx.query_one("SELECT freehold.refresh_analytics($1)", &[name]).await?.get(0);
-        let coverage = self.coverage(&tx, name).await?;
-        tx.execute(
-            PUBLISH_SQL,
-            &[
-                name,
-                &self.as_of,
-                &coverage.oldest_as_of,
-                &coverage.tenants,
-                &coverage.fresh,
-                &coverage.failed,
-                &coverage.missing,
-                &withheld,
-            ],
-        )
-        .await?;
+        let tenants = self.tenants.iter().map(|(tenant, _)| *tenant);
+        let coverage = Coverage::count(&tx, &self.courtesy, name, self.as_of, tenants).await?;
+        coverage.publish(&tx, name, self.as_of, withheld).await?;
         tx.execute(
             "UPDATE freehold.analytics_run SET finished_at = clock_timestamp(), counted_since = $2 WHERE name = $1",
             &[name, &self.counted_since],
@@ -383,21 +368,6 @@ impl Run {
         .await?;
         tx.commit().await?;
         Ok(withheld)
-    }
-
-    /// What the figures are made of, counted in steps, which the snapshot of `tx` makes one count.
-    async fn coverage(&self, tx: &Transaction<'_>, name: &String) -> Result<Coverage> {
-        let statement = tx.prepare(COVERAGE_SQL).await?;
-        let firsts = self.tenants.chunks(COVERED_AT_A_TIME).skip(1).map(|t| t[0].0.as_uuid());
-        let bounds: Vec<Uuid> =
-            iter::once(Uuid::nil()).chain(firsts).chain(iter::once(Uuid::max())).collect();
-        let mut all = Coverage::default();
-        for bounds in bounds.windows(2) {
-            self.courtesy.pause().await;
-            let params: &[&(dyn ToSql + Sync)] = &[name, &self.as_of, &bounds[0], &bounds[1]];
-            all.add(&tx.query_one(&statement, params).await?);
-        }
-        Ok(all)
     }
 
     fn report(&self, ended: &[Ended], withheld: &[i32], collected: Duration) -> Vec<AnalyticsRun> {
@@ -459,45 +429,6 @@ impl From<Outcome> for Ended {
         Ended { tenant: outcome.tenant, place: outcome.part.place, error: outcome.rows.err() }
     }
 }
-
-/// Active tenants, and of how many of them the figures are how fresh.
-#[derive(Default)]
-struct Coverage {
-    oldest_as_of: Option<Timestamp>,
-    tenants: i32,
-    fresh: i32,
-    failed: i32,
-    missing: i32,
-}
-
-impl Coverage {
-    fn add(&mut self, row: &Row) {
-        let oldest: Option<Timestamp> = row.get(0);
-        self.oldest_as_of = self.oldest_as_of.into_iter().chain(oldest).min();
-        self.tenants += row.get::<_, i32>(1);
-        self.fresh += row.get::<_, i32>(2);
-        self.failed += row.get::<_, i32>(3);
-        self.missing += row.get::<_, i32>(4);
-    }
-}
-
-/// Of tenants from `$3` on and before `$4`.
-const COVERAGE_SQL: &str = "
-SELECT min(c.collected_at), count(*)::int,
-       (count(*) FILTER (WHERE c.error IS NULL AND c.collected_at >= $2))::int,
-       (count(*) FILTER (WHERE c.error IS NOT NULL))::int,
-       (count(*) FILTER (WHERE c.collected_at IS NULL))::int
-FROM freehold.tenant t LEFT JOIN freehold.analytics_collection c
-  ON c.tenant_id = t.id AND c.name = $1 AND c.tenant_id >= $3 AND c.tenant_id < $4
-WHERE t.status = 'active' AND t.id >= $3 AND t.id < $4";
-
-const PUBLISH_SQL: &str = "
-INSERT INTO freehold.analytics_publication AS p
-  (name, published_at, as_of, oldest_as_of, tenants, fresh, failed, missing, withheld)
-VALUES ($1, clock_timestamp(), $2, $3, $4, $5, $6, $7, $8)
-ON CONFLICT (name) DO UPDATE SET published_at = excluded.published_at, as_of = excluded.as_of,
-  oldest_as_of = excluded.oldest_as_of, tenants = excluded.tenants, fresh = excluded.fresh,
-  failed = excluded.failed, missing = excluded.missing, withheld = excluded.withheld";
 
 /// Puts our token where the former run's was, which waits for what that has under way.
 async fn take_over(client: &Client, names: &[String], token: Uuid, as_of: Timestamp) -> Result<()> {
