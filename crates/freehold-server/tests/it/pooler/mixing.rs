@@ -1,9 +1,7 @@
 //! A pooler as none may be, which no package has: it passes each of a client's messages on to a session
 //! of its choice, whatever transaction is under way there.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use freehold::testing::PASSWORD;
 use tokio::io::{self, AsyncReadExt as _, AsyncWriteExt as _};
@@ -34,7 +32,7 @@ impl MixingPooler {
     /// In front of the server and database of a URL.
     pub(super) async fn before(url: &str, choice: Choice) -> MixingPooler {
         let (server, name) = url.rsplit_once('@').unwrap().1.split_once('/').unwrap();
-        let server: SocketAddr = server.parse().expect("the tests' server is named by its address");
+        let server = server.to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let sessions = Arc::new(Sessions { server, choice, open: Mutex::default() });
@@ -61,14 +59,14 @@ impl Drop for MixingPooler {
 }
 
 struct Sessions {
-    server: SocketAddr,
+    server: String,
     choice: Choice,
     open: Mutex<Vec<Arc<Mutex<TcpStream>>>>,
 }
 
 impl Sessions {
     async fn serve(&self, mut client: TcpStream) -> io::Result<()> {
-        let mut server = TcpStream::connect(self.server).await?;
+        let mut server = TcpStream::connect(&self.server).await?;
         if !sign_in(&mut client, &mut server).await? {
             return Ok(());
         }
@@ -77,14 +75,12 @@ impl Sessions {
             open.push(Arc::new(Mutex::new(server)));
             open.len() - 1
         };
-        let sent = AtomicUsize::new(0);
-        loop {
+        for sent in 0.. {
             let mut request = Vec::new();
             // An answer comes to what a simple query or a Sync ends.
             while !matches!(read_message(&mut client, &mut request).await?, b'Q' | b'S') {}
             let session = {
                 let open = self.open.lock().await;
-                let sent = sent.fetch_add(1, Ordering::Relaxed);
                 let chosen = match self.choice {
                     Choice::Own => own,
                     Choice::First => 0,
@@ -98,6 +94,7 @@ impl Sessions {
             while read_message(&mut session, &mut answer).await? != b'Z' {}
             client.write_all(&answer).await?;
         }
+        Ok(())
     }
 }
 
