@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::analytics::Connections;
 use crate::analytics::activity::{self, Collected, Counts, Work};
 use crate::analytics::collector::{Fence, Job, Lane, Outcome, Part};
-use crate::analytics::courtesy::{AT_A_TIME, Courtesy};
+use crate::analytics::courtesy::Courtesy;
 use crate::analytics::coverage::Coverage;
 use crate::analytics::rollup::Rollup;
 use crate::analytics::source::Source;
@@ -32,6 +32,8 @@ use crate::lease::Lease;
 const RUN_LOCKS: i32 = 72_374_652;
 /// Tenants that are written together.
 const BATCH: usize = 16;
+/// Tenants that are confirmed together.
+const CONFIRMED_AT_A_TIME: usize = 100;
 /// The most failures that a report names; the catalog has them all.
 const FAILURES_MAX: usize = 100;
 
@@ -304,14 +306,12 @@ impl Run {
     async fn confirm_unchanged(&self, client: &mut Client) -> Result<()> {
         let tx = client.transaction().await?;
         self.fence().hold(&tx).await?;
+        let confirm = tx.prepare(CONFIRM_SQL).await?;
         for (name, tenants) in self.names.iter().zip(&self.unchanged) {
-            for tenants in tenants.chunks(AT_A_TIME) {
+            for tenants in tenants.chunks(CONFIRMED_AT_A_TIME) {
                 self.courtesy.pause().await;
-                tx.execute(
-                    "UPDATE freehold.analytics_collection SET collected_at = $3 WHERE name = $1 AND tenant_id = ANY($2)",
-                    &[name, &tenants, &self.as_of],
-                )
-                .await?;
+                let (first, last) = (&tenants[0], &tenants[tenants.len() - 1]);
+                tx.execute(&confirm, &[name, &self.as_of, first, last, &tenants]).await?;
             }
         }
         tx.commit().await?;
@@ -360,6 +360,7 @@ impl Run {
             tx.query_one("SELECT freehold.refresh_analytics($1)", &[name]).await?.get(0);
         let tenants = self.tenants.iter().map(|(tenant, _)| *tenant);
         let coverage = Coverage::count(&tx, &self.courtesy, name, self.as_of, tenants).await?;
+        self.courtesy.pause().await;
         coverage.publish(&tx, name, self.as_of, withheld).await?;
         tx.execute(
             "UPDATE freehold.analytics_run SET finished_at = clock_timestamp(), counted_since = $2 WHERE name = $1",
@@ -429,6 +430,12 @@ impl From<Outcome> for Ended {
         Ended { tenant: outcome.tenant, place: outcome.part.place, error: outcome.rows.err() }
     }
 }
+
+/// The first and the last of them, in the order of ids, keep PostgreSQL from reading all there are
+/// for some.
+const CONFIRM_SQL: &str = "
+UPDATE freehold.analytics_collection SET collected_at = $2
+WHERE name = $1 AND tenant_id BETWEEN $3 AND $4 AND tenant_id = ANY($5)";
 
 /// Puts our token where the former run's was, which waits for what that has under way.
 async fn take_over(client: &Client, names: &[String], token: Uuid, as_of: Timestamp) -> Result<()> {
