@@ -9,9 +9,11 @@ use tokio_postgres::{Client, Row};
 use crate::error::Result;
 use crate::pool::Pool;
 
-/// Rows that are read in one step, at first: then as many as take so long.
-const READ_AT_FIRST: i32 = 20;
+/// A step that reads takes so long, as far as so many rows do: where PostgreSQL is far away, less
+/// would be on its way for longer than it takes.
 const STEP: Duration = Duration::from_micros(500);
+const ROWS_MIN: i32 = 50;
+const ROWS_MAX: i32 = 1000;
 /// The longest that a step waits. A server that is never at rest slows a run, and stops none.
 const PAUSE_MAX: Duration = Duration::from_millis(2);
 
@@ -43,7 +45,7 @@ impl Courtesy {
         self.pause().await;
         let tx = client.transaction().await?;
         let portal = tx.bind(sql, params).await?;
-        let mut at_a_time = READ_AT_FIRST;
+        let mut at_a_time = ROWS_MIN;
         loop {
             let began = Instant::now();
             let rows = tx.query_portal(&portal, at_a_time).await?;
@@ -63,7 +65,7 @@ impl Courtesy {
 /// How many rows to read after so many took so long.
 fn next(rows: i32, took: Duration) -> i32 {
     let fitting = f64::from(rows) * STEP.div_duration_f64(took.max(Duration::from_micros(1)));
-    (fitting as i32).clamp(rows / 2, rows * 2).clamp(1, 1000)
+    (fitting as i32).clamp(rows / 2, rows * 2).clamp(ROWS_MIN, ROWS_MAX)
 }
 
 #[cfg(test)]
@@ -72,13 +74,19 @@ mod tests {
 
     #[test]
     fn steps_come_to_take_as_long_as_they_may() {
-        for micros_per_row in [0, 1, 7, 100, 2_000] {
-            let mut rows = READ_AT_FIRST;
-            for _ in 0..20 {
-                rows = next(rows, Duration::from_micros(rows as u64 * micros_per_row));
+        for (way, per_row, expected) in [
+            (0, 0, ROWS_MAX),
+            (0, 2, 250),
+            (100, 2, 200),
+            (0, 9, 55),
+            (0, 100, ROWS_MIN),
+            (2_000, 1, ROWS_MIN),
+        ] {
+            let mut rows = ROWS_MIN;
+            for _ in 0..50 {
+                rows = next(rows, Duration::from_micros(way + rows as u64 * per_row));
             }
-            let expected = 500_u64.checked_div(micros_per_row).unwrap_or(1000).clamp(1, 1000);
-            assert!(rows.abs_diff(expected as i32) <= 1, "{micros_per_row} µs: {rows}");
+            assert!(rows.abs_diff(expected) <= 1, "{way} and {per_row} µs: {rows}");
         }
     }
 }
