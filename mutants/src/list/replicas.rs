@@ -68,7 +68,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "a server starts with a replica URL that row-level security does not bind",
         file: MONITOR,
         from: "            Err(error) if error.kind() == ErrorKind::Setup => Err(error),",
-        to: "",
+        to: "            Err(error) if error.kind() == ErrorKind::Internal => Err(error),",
         tests: Server(&[
             "replicas::fitness::a_replica_url_that_row_level_security_does_not_bind_stops_the_start",
         ]),

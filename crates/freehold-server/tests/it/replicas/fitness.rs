@@ -101,8 +101,13 @@ async fn a_promoted_replica_is_not_read_from_the_moment_of_its_promotion() {
         }
         by_replica
     });
-    house.replica.promote().await;
-    astray.batch_execute(&sql).await.unwrap();
+    // The row comes as soon as one can, and before the next look at the replica.
+    house.replica.sql("SELECT pg_promote(wait => false)").await;
+    let promoted = Instant::now();
+    while astray.batch_execute(&sql).await.is_err() {
+        assert!(promoted.elapsed() < SOON, "it is not promoted");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     assert!(reader.await.unwrap() > 0, "it was read before");
     house.until(ReplicaState::Promoted).await;
     assert_eq!(house.read(&acme, None).await, (bodies(["common"]), false));
