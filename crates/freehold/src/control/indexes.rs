@@ -106,10 +106,11 @@ impl Freehold {
         table: &str,
         columns: &[IndexColumn],
     ) -> Result<TenantIndex> {
-        let Situation { tenant, survey, recorded } = self.situation(context, tenant).await?;
+        let name = name_for(table, columns);
+        let (builder, Situation { tenant, survey, recorded }) =
+            self.begin_change(context, tenant, &name).await?;
         let target = find_table(&survey, table)?;
         check_columns(target, columns)?;
-        let name = name_for(table, columns);
         let record = recorded.iter().find(|index| index.name == name);
         if record.is_some_and(|index| index.state == IndexState::Dropped) {
             let message = format!(
@@ -128,7 +129,6 @@ impl Freehold {
             let message = format!("there is an index {name} {which}: drop it first");
             return Err(Error::new(ErrorKind::Conflict, message));
         }
-        let builder = self.builder(tenant.id, &name).await?;
         let mut index = TenantIndex {
             tenant: tenant.id,
             slug: tenant.slug.to_string(),
@@ -161,7 +161,8 @@ impl Freehold {
         tenant: TenantId,
         name: &str,
     ) -> Result<()> {
-        let Situation { tenant, survey, recorded } = self.situation(context, tenant).await?;
+        let (builder, Situation { tenant, survey, recorded }) =
+            self.begin_change(context, tenant, name).await?;
         let recorded = recorded.into_iter().find(|index| index.name == name);
         let (mut record, in_template) = match (survey.index(name), recorded) {
             (Some((table, index)), recorded) => {
@@ -187,7 +188,6 @@ impl Freehold {
             }
             (None, None) => return Err(no_such_index(name)),
         };
-        let builder = self.builder(tenant.id, name).await?;
         if record.definition.is_empty() {
             record.definition = builder.definition().await?.unwrap_or_default();
         }
@@ -214,12 +214,12 @@ impl Freehold {
         tenant: TenantId,
         name: &str,
     ) -> Result<()> {
-        let Situation { tenant, recorded, .. } = self.situation(context, tenant).await?;
+        let (builder, Situation { tenant, recorded, .. }) =
+            self.begin_change(context, tenant, name).await?;
         let dropped = |i: &TenantIndex| {
             i.name == name && matches!(i.state, IndexState::Dropped | IndexState::Dropping)
         };
         let record = recorded.into_iter().find(dropped).ok_or_else(|| no_such_index(name))?;
-        let builder = self.builder(tenant.id, name).await?;
         if let Err(error) = builder.restore(&record.definition).await {
             return Err(self.record_failure(context, record, error).await);
         }
@@ -247,6 +247,17 @@ impl Freehold {
         tx.commit().await?;
         let survey = found.into_iter().next().ok_or_else(no_such_tenant)?;
         Ok(Situation { tenant, survey, recorded })
+    }
+
+    /// First that nobody else changes this index from here on, then how things are.
+    async fn begin_change(
+        &self,
+        context: &OperatorContext,
+        tenant: TenantId,
+        name: &str,
+    ) -> Result<(Builder, Situation)> {
+        let builder = self.builder(tenant, name).await?;
+        Ok((builder, self.situation(context, tenant).await?))
     }
 
     async fn builder(&self, tenant: TenantId, name: &str) -> Result<Builder> {
