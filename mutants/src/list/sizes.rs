@@ -4,6 +4,8 @@ use super::Mutant;
 use super::Tests::Library;
 
 const MIGRATION: &str = "crates/freehold/migrations/0022_sizes.sql";
+/// It replaces how sizes are measured.
+const GROWTH: &str = "crates/freehold/migrations/0074_growth.sql";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -18,7 +20,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "sizes-of-other-tenants",
         breaks: "a tenant's growth is a line through every tenant's sizes",
-        file: MIGRATION,
+        file: GROWTH,
         from: "            WHERE s.tenant_id = m.id AND s.measured_at > now() - interval '7 days'",
         to: "            WHERE s.measured_at > now() - interval '7 days'",
         tests: Library(&[
@@ -42,7 +44,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "sizes-without-indexes",
         breaks: "a tenant takes more than is told",
-        file: MIGRATION,
+        file: GROWTH,
         from: "coalesce(sum(pg_catalog.pg_total_relation_size(c.oid)), 0)",
         to: "coalesce(sum(pg_catalog.pg_table_size(c.oid)), 0)",
         tests: Library(&["sizes::the_tenant_whose_tables_grow_is_the_one_that_takes_more"]),
@@ -51,10 +53,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "sizes-older-than-a-week",
         breaks: "growth that ended long ago is forecast on",
-        file: MIGRATION,
+        file: GROWTH,
         from: "s.measured_at > now() - interval '7 days'",
         to: "s.measured_at > now() - interval '9 days'",
         tests: Library(&["sizes::a_tenant_without_growth_or_with_one_size_grows_by_nothing"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "sizes-of-an-hour-are-a-pace",
+        breaks: "an import is forecast for a month",
+        file: GROWTH,
+        from: "least(86400, extract(epoch FROM now() - min(p.measured_at)))",
+        to: "86400",
+        tests: Library(&[
+            "sizes::whoever_is_known_for_an_hour_grew_in_a_day_by_what_they_grew_in_that_hour",
+        ]),
         survives_because: None,
     },
     Mutant {
