@@ -51,9 +51,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         to: "        let _ = Action::WriteData;
 ",
         tests: Server(&["http::data::a_viewer_reads_and_writes_nothing"]),
-        survives_because: Some(
-            "the database's role may not write either; the check saves the way there",
-        ),
+        survives_because: None,
     },
     Mutant {
         name: "answers-are-cached",
