@@ -61,21 +61,20 @@ impl Pooler {
 /// # Errors
 /// [`ErrorKind::Setup`] if the pooler mixes them up: it must not be served behind.
 pub(crate) async fn require_apart(target: &Target, setting: &str) -> Result<()> {
+    // PgBouncer in statement mode knows no transactions.
+    let told = |error| match error {
+        WireError::Database(db) => refuses_transactions(setting, db.message()),
+        error => error.into(),
+    };
     let tested = async {
         let (mut one, mut other) = (wire::connect(target).await?, wire::connect(target).await?);
         for round in 0..ROUNDS {
             let mark = format!("round {round}");
-            match begin_marked(&mut one, &mark).await {
-                // PgBouncer in statement mode knows no transactions.
-                Err(WireError::Database(db)) => {
-                    return Err(refuses_transactions(setting, db.message()));
-                }
-                begun => begun?,
-            }
+            begin_marked(&mut one, &mark).await.map_err(told)?;
             // A pooler with one session makes the other wait for the transaction's end.
             let (seen, kept) =
                 tokio::join!(sees_a_mark(&mut other), keeps_its_mark(&mut one, &mark));
-            if !kept? {
+            if !kept.map_err(told)? {
                 return Err(refuse(
                     setting,
                     "gives the statements of one transaction to different sessions",

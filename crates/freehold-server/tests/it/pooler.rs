@@ -9,7 +9,7 @@ use freehold::{Actor, ErrorKind, Freehold, OperatorContext, Pooler};
 
 use self::mixing::{Choice, MixingPooler};
 use crate::process::{Folder, free_port};
-use crate::support::{admin_url, connect, eventually, shop};
+use crate::support::{admin_url, connect, eventually, server_and_database, shop};
 
 mod mixing;
 
@@ -29,7 +29,7 @@ impl PgBouncer {
     pub(crate) fn before(url: &str, settings: &str) -> PgBouncer {
         let folder = Folder::new();
         let port = free_port();
-        let (server, name) = url.rsplit_once('@').unwrap().1.split_once('/').unwrap();
+        let (server, name) = server_and_database(url);
         let (host, server_port) = server.rsplit_once(':').unwrap_or((server, "5432"));
         let users = folder.path().join("users.txt");
         let ini = format!(

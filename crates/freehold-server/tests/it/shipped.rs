@@ -11,7 +11,7 @@ use freehold::testing::{self, PASSWORD, TestDatabase};
 use serde_json::{Value, json};
 
 use crate::process::{Folder, Running, Server, free_port, freehold, http, token};
-use crate::support::{connect, project, shop};
+use crate::support::{connect, project, server_and_database, shop};
 use crate::tls::Encrypted;
 
 fn shipped(name: &str) -> String {
@@ -36,7 +36,7 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
 /// PgBouncer as it is shipped, between a server and this PostgreSQL.
 async fn pool(place: &Encrypted, database: &TestDatabase, folder: &Folder, port: u16) -> Running {
     let url = database.superuser_url();
-    let (server, name) = url.rsplit_once('@').unwrap().1.split_once('/').unwrap();
+    let (server, name) = server_and_database(&url);
     let server_port = server.rsplit_once(':').unwrap().1;
     let (users, ca) = (folder.path().join("users.txt"), folder.path().join("ca.pem"));
     let mut ini = shipped("pgbouncer.ini");

@@ -38,6 +38,11 @@ pub(crate) fn admin_url() -> String {
         .expect("DATABASE_URL leads to a PostgreSQL server for tests; run ./dev test")
 }
 
+/// Where the server of a URL is, and the name of its database.
+pub(crate) fn server_and_database(url: &str) -> (&str, &str) {
+    url.rsplit_once('@').unwrap().1.split_once('/').unwrap()
+}
+
 /// The project's own folder.
 pub(crate) fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()

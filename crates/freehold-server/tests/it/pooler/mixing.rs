@@ -9,6 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
+use crate::support::server_and_database;
+
 const SSL_REQUEST: u32 = 80_877_103;
 const CANCEL_REQUEST: u32 = 80_877_102;
 
@@ -31,7 +33,7 @@ pub(super) struct MixingPooler {
 impl MixingPooler {
     /// In front of the server and database of a URL.
     pub(super) async fn before(url: &str, choice: Choice) -> MixingPooler {
-        let (server, name) = url.rsplit_once('@').unwrap().1.split_once('/').unwrap();
+        let (server, name) = server_and_database(url);
         let server = server.to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
