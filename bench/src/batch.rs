@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use freehold::tokens::{AccessTokens, Keyring, Subject};
 use freehold::{Params, TenantContext};
-use uuid::Uuid;
 
 use crate::Result;
 use crate::client::HttpConnection;
@@ -85,6 +84,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec
     let fleet = Fleet::with_orders(admin_url, TENANTS).await?;
     let tokens =
         AccessTokens::new(Keyring::new(&"benchmark ".repeat(4), &[""; 0])?, "bench", "bench");
+    fleet.open_sessions().await?;
     let mut singles = Vec::new();
     let mut batches = Vec::new();
     for member in &fleet.tenants {
@@ -130,9 +130,10 @@ async fn ask(address: SocketAddr, requests: Vec<Vec<String>>) -> Result<Ask> {
 
 fn token(tokens: &AccessTokens, member: &Member) -> Result<String> {
     let context = &member.context;
+    let identity = context.actor().id.as_uuid();
     let subject = Subject {
-        identity: context.actor().id.as_uuid(),
-        session: Uuid::new_v4(),
+        identity,
+        session: identity,
         tenant: Some(context.tenant().as_uuid()),
         role: context.role().as_str().to_owned(),
     };

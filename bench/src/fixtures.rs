@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use freehold::control::people::Named;
 use freehold::control::tenants::{NewOwner, NewTenant};
 use freehold::testing::{PASSWORD, TestDatabase};
 use freehold::{
@@ -41,6 +42,15 @@ pub(crate) fn demo_baseline() -> Result<Baseline> {
 }
 
 impl Fleet {
+    /// So that access tokens that are issued without a sign-in are good: a session of each person, named
+    /// by their id.
+    pub(crate) async fn open_sessions(&self) -> Result<()> {
+        for member in &self.tenants {
+            self.database.open_session(member.context.actor().id.as_uuid()).await?;
+        }
+        Ok(())
+    }
+
     /// Shops without data.
     pub(crate) async fn empty(admin_url: &str, count: usize) -> Result<Fleet> {
         eprintln!("creating {count} tenants");
@@ -103,11 +113,9 @@ pub(crate) fn bare_schema(number: usize) -> String {
 
 /// The first tenant brings its owner along; everyone after that belongs to the same person.
 async fn create_first(freehold: &Freehold) -> Result<Member> {
-    let owner = NewOwner {
-        email: OWNER_EMAIL.into(),
-        name: String::new(),
-        password: Some(PASSWORD.into()),
-    };
+    let (email, password) = (OWNER_EMAIL.into(), Some(PASSWORD.into()));
+    let person = Named { email, password, existing: false };
+    let owner = NewOwner { person, name: String::new() };
     let new = NewTenant {
         slug: "shop-0".into(),
         name: "shop-0".into(),
@@ -125,7 +133,8 @@ async fn create_first(freehold: &Freehold) -> Result<Member> {
 
 /// A tenant that belongs to the person who owns the first.
 pub(crate) async fn create(freehold: &Freehold, slug: String) -> Result<Tenant> {
-    let owner = NewOwner { email: OWNER_EMAIL.into(), ..NewOwner::default() };
+    let person = Named { email: OWNER_EMAIL.into(), password: None, existing: true };
+    let owner = NewOwner { person, name: String::new() };
     let new = NewTenant { name: slug.clone(), slug, owner: Some(owner), idempotency: None };
     Ok(freehold.create_tenant(&operator(), new).await?.tenant)
 }

@@ -14,12 +14,11 @@ use axum::serve::ListenerExt as _;
 use freehold::SignInLimits;
 use freehold::control::sessions::{SignIn, SignInOptions};
 use freehold::tokens::{AccessTokens, Keyring, Subject};
-use freehold_server::config::HttpSettings;
-use freehold_server::http::{AppState, router};
+use freehold_server::config::{HttpSettings, SignUpMode};
+use freehold_server::http::{AppState, PeopleSettings, router};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_postgres::{Client, Statement};
-use uuid::Uuid;
 
 use crate::Result;
 use crate::client::HttpConnection;
@@ -45,6 +44,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec
     let fleet = Fleet::with_orders(admin_url, TENANTS).await?;
     let tokens =
         AccessTokens::new(Keyring::new(&"benchmark ".repeat(4), &[""; 0])?, "bench", "bench");
+    fleet.open_sessions().await?;
     let requests = Arc::new(
         fleet
             .tenants
@@ -79,9 +79,10 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec
 
 fn request(tokens: &AccessTokens, member: &Member) -> Result<String> {
     let context = &member.context;
+    let identity = context.actor().id.as_uuid();
     let subject = Subject {
-        identity: context.actor().id.as_uuid(),
-        session: Uuid::new_v4(),
+        identity,
+        session: identity,
         tenant: Some(context.tenant().as_uuid()),
         role: context.role().as_str().to_owned(),
     };
@@ -139,8 +140,9 @@ pub(crate) async fn whole(fleet: &Fleet, tokens: AccessTokens) -> Result<Router>
         access_lifetime: Duration::from_secs(3600),
         session_lifetime: Duration::from_secs(3600),
         limits: SignInLimits::default(),
+        public_url: "http://127.0.0.1".to_owned(),
     };
-    let sign_in = SignIn::new(fleet.freehold.clone(), sign_in);
+    let sign_in = Arc::new(SignIn::new(fleet.freehold.clone(), sign_in));
     // What `freehold serve` has when nobody sets anything.
     let settings = HttpSettings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -157,7 +159,8 @@ pub(crate) async fn whole(fleet: &Fleet, tokens: AccessTokens) -> Result<Router>
         shutdown_secs: 10,
         metrics_token: None,
     };
-    Ok(router(AppState::new(fleet.freehold.clone(), sign_in, &settings, false).await?))
+    let people = PeopleSettings { signup: SignUpMode::Off, mail: false };
+    Ok(router(AppState::new(fleet.freehold.clone(), sign_in, &settings, people).await?))
 }
 
 struct BarePool {

@@ -3,6 +3,8 @@
 //!
 //! A setting whose `hide_env_values` is set is a secret: it is never printed.
 
+mod mail;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -16,6 +18,9 @@ use freehold::{
     AnalyticsOptions, CacheOptions, ContextKey, InsightOptions, Options, PoolLimits, Pooler, Rate,
     ReplicaLimits, SignInLimits,
 };
+
+pub use self::mail::{MailMode, MailSettings};
+pub(crate) use self::mail::{SmtpServer, SmtpTls};
 
 /// Where the database is.
 #[derive(Args, Clone)]
@@ -169,6 +174,9 @@ pub struct ServeSettings {
 
     #[command(flatten)]
     pub sign_in: SignInSettings,
+
+    #[command(flatten)]
+    pub mail: MailSettings,
 
     #[command(flatten)]
     pub http: HttpSettings,
@@ -338,21 +346,33 @@ pub struct SignInSettings {
           value_parser = clap::value_parser!(u64).range(1..=3650))]
     pub session_days: u64,
 
-    /// Whether people may create tenants themselves
-    #[arg(long, env, value_name = "SIGNUP", default_value_t = true, action = clap::ArgAction::Set)]
-    pub signup: bool,
+    /// Whether people may create tenants themselves: verified, open, off
+    #[arg(long, env, value_name = "SIGNUP", default_value = "verified")]
+    pub signup: SignUpMode,
 
-    /// Sign-in attempts a minute for one e-mail
+    /// Wrong passwords a minute for one e-mail, at all servers together; a device that has signed in
+    /// before has as many of its own
     #[arg(long, env, value_name = "SIGN_IN_PER_EMAIL", default_value = "10")]
     pub sign_in_per_email: NonZeroU32,
 
-    /// Sign-in attempts a minute for one client address
+    /// Wrong passwords, sign-ups and the like a minute for one client address, at all servers together
     #[arg(long, env, value_name = "SIGN_IN_PER_CLIENT", default_value = "60")]
     pub sign_in_per_client: NonZeroU32,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SignUpMode {
+    /// Once they have proven their address by a letter
+    Verified,
+    /// At once, by whatever address they type: for development and closed networks alone
+    Open,
+    /// Not at all
+    Off,
+}
+
 impl SignInSettings {
-    pub fn options(&self) -> Result<SignInOptions, String> {
+    /// `public_url`: where the links of letters lead.
+    pub fn options(&self, public_url: String) -> Result<SignInOptions, String> {
         let retired: Vec<_> =
             self.jwt_secrets_retired.iter().filter(|secret| !secret.is_empty()).collect();
         let keyring = Keyring::new(&self.jwt_secret, &retired)
@@ -365,8 +385,8 @@ impl SignInSettings {
             limits: SignInLimits {
                 per_email: rate(self.sign_in_per_email),
                 per_client: rate(self.sign_in_per_client),
-                ..SignInLimits::default()
             },
+            public_url,
         })
     }
 }

@@ -6,6 +6,7 @@ pub mod config;
 mod data;
 pub mod dev;
 pub mod http;
+pub mod mail;
 pub mod prove;
 mod telemetry;
 mod worker;

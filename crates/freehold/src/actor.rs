@@ -100,11 +100,13 @@ pub enum Action {
     ListViolations,
     /// See which statements are slow: one's own tenant's, or any.
     ListSlowQueries,
+    /// See what was done to people and tenants: to one's own tenant, or all.
+    ListAudit,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 8] = [
+    pub const ALL: [Action; 9] = [
         Action::ReadData,
         Action::WriteData,
         Action::ListMembers,
@@ -113,6 +115,7 @@ impl Action {
         Action::ManageTenants,
         Action::ListViolations,
         Action::ListSlowQueries,
+        Action::ListAudit,
     ];
 }
 
@@ -127,7 +130,7 @@ pub fn permits(role: Role, action: Action) -> bool {
         Action::ListTenants | Action::ManageTenants | Action::ListViolations => {
             matches!(role, Role::Operator)
         }
-        Action::ListSlowQueries => matches!(role, Role::Owner | Role::Operator),
+        Action::ListSlowQueries | Action::ListAudit => matches!(role, Role::Owner | Role::Operator),
     }
 }
 
@@ -164,7 +167,8 @@ mod tests {
              ListTenants: operator\n\
              ManageTenants: operator\n\
              ListViolations: operator\n\
-             ListSlowQueries: owner operator\n"
+             ListSlowQueries: owner operator\n\
+             ListAudit: owner operator\n"
         );
     }
 

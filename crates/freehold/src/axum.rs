@@ -37,7 +37,9 @@
 //! let router: Router = Router::new().route("/notes", get(list)).with_state(sign_in.clone());
 //! # create_tenant(sign_in.freehold(), "acme").await?;
 //! # let client = std::net::Ipv4Addr::LOCALHOST.into();
-//! # let tokens = sign_in.log_in("owner@acme.example", PASSWORD.into(), None, client).await?;
+//! # let (email, password) = ("owner@acme.example".into(), PASSWORD.into());
+//! # let who = freehold::control::credentials::Credentials { email, password, ..Default::default() };
+//! # let tokens = sign_in.log_in(who, client).await?;
 //! # let bearer = format!("Bearer {}", tokens.access_token);
 //! # let signed_in = Request::get("/notes").header("authorization", bearer);
 //! # for (request, status) in
@@ -102,7 +104,11 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
         return Err(refuse("the header Authorization came twice"));
     }
     match value.to_str().unwrap_or_default().split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
+        Some((scheme, token))
+            if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() =>
+        {
+            Ok(token.trim())
+        }
         _ => Err(refuse("the header Authorization must read `Bearer` and a token")),
     }
 }
@@ -111,7 +117,9 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
 pub fn status(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
-        ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ErrorKind::Unauthenticated | ErrorKind::InvalidToken | ErrorKind::TokenExpired => {
+            StatusCode::UNAUTHORIZED
+        }
         ErrorKind::Forbidden | ErrorKind::TenantSuspended | ErrorKind::Violation => {
             StatusCode::FORBIDDEN
         }
@@ -135,6 +143,19 @@ pub fn status(kind: ErrorKind) -> StatusCode {
 pub fn header(error: &Error) -> Option<(HeaderName, HeaderValue)> {
     match error.kind() {
         ErrorKind::Unauthenticated => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+        // RFC 6750, 3.1: one code for both; the description tells them apart.
+        ErrorKind::InvalidToken => Some((
+            WWW_AUTHENTICATE,
+            HeaderValue::from_static(
+                r#"Bearer error="invalid_token", error_description="the access token is not valid; sign in again""#,
+            ),
+        )),
+        ErrorKind::TokenExpired => Some((
+            WWW_AUTHENTICATE,
+            HeaderValue::from_static(
+                r#"Bearer error="invalid_token", error_description="the access token has expired; refresh it, or sign in again""#,
+            ),
+        )),
         ErrorKind::RateLimited => {
             Some((RETRY_AFTER, HeaderValue::from(error.retry_after_secs().unwrap_or(1))))
         }

@@ -25,8 +25,12 @@ pub struct Error {
 pub enum ErrorKind {
     /// Something that was sent is malformed; [`Error::field_name`] says what.
     InvalidInput,
-    /// No valid token, or wrong credentials.
+    /// No token, or wrong credentials.
     Unauthenticated,
+    /// The access token is none of ours, or its session has ended.
+    InvalidToken,
+    /// The access token was good until its time was over.
+    TokenExpired,
     /// The actor's role does not allow the action, or the database refused it.
     Forbidden,
     /// It does not exist, or belongs to another tenant: the two look alike.
@@ -71,6 +75,8 @@ impl ErrorKind {
         match self {
             Self::InvalidInput => "invalid_input",
             Self::Unauthenticated => "unauthenticated",
+            Self::InvalidToken => "invalid_token",
+            Self::TokenExpired => "token_expired",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::SlugTaken => "slug_taken",

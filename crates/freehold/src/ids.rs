@@ -166,11 +166,22 @@ impl FromStr for Slug {
         if text.ends_with('-') || text.contains("--") {
             return refuse("must not end with a hyphen or hold two in a row");
         }
+        // Whoever reads either must be able to tell them apart.
+        if is_like_an_id(text) {
+            return refuse("must not look like a tenant's id");
+        }
         if RESERVED.contains(&text) || text.starts_with("pg-") || text.starts_with("freehold-") {
             return refuse("is reserved");
         }
         Ok(Slug(text.to_owned()))
     }
+}
+
+/// 32 hex digits, hyphens or not, alone or as a schema is named.
+fn is_like_an_id(slug: &str) -> bool {
+    let bare: String = slug.chars().filter(|character| *character != '-').collect();
+    let id = bare.strip_prefix("tenant").unwrap_or(&bare);
+    id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 impl TryFrom<String> for Slug {
@@ -300,6 +311,9 @@ mod tests {
             "pg-x",
             "freehold-template",
             "tenants",
+            "a1b2c3d4-0000-4000-8000-0123456789ab",
+            "abcdef00000040008000000000000001",
+            "tenant-abcdef00000040008000000000000001",
             "a/b",
             "a:b",
             "../x",

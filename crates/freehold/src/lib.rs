@@ -147,14 +147,16 @@ mod init;
 mod insight;
 mod lanes;
 mod lease;
-mod limiter;
 mod lsn;
+mod mail;
 mod migrator;
+mod origin;
 mod params;
 mod passwords;
 mod policy;
 mod pool;
 mod pooler;
+mod proof;
 mod provisioner;
 mod recorder;
 mod replicas;
@@ -200,15 +202,17 @@ pub use crate::cache::stats::{CacheCount, CacheStats};
 pub use crate::cache::{CACHE_AGE_MAX, Cache, CacheOptions, CacheWrite, Cached};
 pub use crate::client::connect_bare;
 pub use crate::context::{OperatorContext, TenantContext};
+pub use crate::control::guessing::{Rate, SignInLimits};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::ids::{Email, IdentityId, Slug, TEMPLATE_SCHEMA, TenantId};
 pub use crate::init::{CATALOG_VERSION, InitOptions, InitReport, Passwords, init};
 pub use crate::insight::{InsightOptions, TenantSeries};
-pub use crate::limiter::{Rate, SignInLimits};
 pub use crate::lsn::Lsn;
+pub use crate::mail::{MailKind, Message};
 pub use crate::migrator::{
     Baseline, MigrateFailure, MigrateOptions, MigrateReport, MigrateStatus, Migration,
 };
+pub use crate::origin::{Origin, with_origin};
 pub use crate::params::{Params, TextParam};
 pub use crate::pool::{PoolLimits, PoolStatus};
 pub use crate::pooler::Pooler;
@@ -216,7 +220,6 @@ pub use crate::replicas::{ReplicaLimits, ReplicaReads, ReplicaState, ReplicaStat
 pub use crate::seal::{ContextKey, SealMode};
 pub use crate::tenant::{Tenant, TenantStatus, Transition};
 pub use crate::tx::{PipelineError, ReadTx, TenantTx};
-pub use crate::violations::with_request_id;
 pub use crate::wire::{Answer, Column, DbError, Row, RowIndex};
 /// The time of this API, as rows and answers hold it.
 pub use jiff;
@@ -434,7 +437,7 @@ impl Freehold {
             let follow = seal::follow_keys(sealer, target, resolver.key_changes());
             tasks.push(tokio::spawn(follow));
         }
-        let hasher = PasswordHasher::per_core();
+        let hasher = PasswordHasher::for_half_the_cores();
         let turns = SlugTurns::new();
         let inner = Inner {
             app,
@@ -651,6 +654,11 @@ impl Freehold {
         self.0.resolver.baseline_changes()
     }
 
+    /// Changes whenever a letter is put into the outbox.
+    pub fn mail_changes(&self) -> watch::Receiver<u64> {
+        self.0.resolver.mail_changes()
+    }
+
     /// Values that are dear to make and may be a little old.
     pub fn cache(&self) -> &Cache {
         &self.0.cache
@@ -724,6 +732,10 @@ impl Freehold {
         if let Some(owner) = &self.0.owner {
             owner.close();
         }
+    }
+
+    pub(crate) fn resolver(&self) -> &Resolver {
+        &self.0.resolver
     }
 
     pub(crate) fn turns(&self) -> &SlugTurns {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt as _};
 use sha2::{Digest, Sha256};
 
+use crate::catalog::audit::{self, Deed};
 use crate::catalog::{baseline, indexes, tenants};
 use crate::context::OperatorContext;
 use crate::error::{Error, ErrorKind, Result};
@@ -160,7 +161,8 @@ pub struct MigrateStatus {
 pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Vec<String>> {
     let mut adopted = Vec::new();
     for migration in pending(owner, folder).await? {
-        let mut tx = OwnerTx::new(owner, &OperatorContext::system("adopt a migration")).await?;
+        let context = OperatorContext::system("adopt a migration");
+        let mut tx = OwnerTx::new(owner, &context).await?;
         baseline::lock(tx.catalog()).await?;
         if baseline::list(tx.catalog())
             .await?
@@ -172,6 +174,9 @@ pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Vec<String>
                 "another migrator changed the baseline meanwhile; run it again",
             ));
         }
+        let detail = serde_json::json!({"migration": migration.label()});
+        let deed = Deed::of("migration.adopt", &context).detail(detail);
+        audit::record(tx.catalog(), deed).await?;
         tx.enter_schema(TenantId::TEMPLATE).await?;
         tx.ddl(async |client| apply_to_template(client, &migration).await).await?;
         baseline::insert(tx.catalog(), &migration).await?;

@@ -185,6 +185,11 @@ impl Scratch {
     }
 }
 
+/// How many hashes at a time leave half of so many cores to others.
+fn at_a_time(cores: usize) -> usize {
+    (cores / 2).clamp(1, 8)
+}
+
 /// Hashes and verifies on threads of their own, a few at a time, with a short queue. Each takes a
 /// core for tens of milliseconds and 19 MiB: without a bound, a burst of sign-ins would starve
 /// every tenant's requests and the memory. The memory is kept: at most 19 MiB for each that may
@@ -210,11 +215,13 @@ impl PasswordHasher {
         }
     }
 
-    /// As many at a time as there are cores, but no more than eight (150 MiB, some 400 sign-ins a
-    /// second); forty times as many may wait, which takes about a second.
-    pub(crate) fn per_core() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8));
-        Self::new(cores, cores * 40)
+    /// Half as many at a time as there are cores, at least one and at most eight (150 MiB, some 400
+    /// sign-ins a second), so that the other half is left to requests; a hundred times as many may wait,
+    /// which takes two to three seconds.
+    pub(crate) fn for_half_the_cores() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let parallel = at_a_time(cores);
+        Self::new(parallel, parallel * 100)
     }
 
     /// [`hash`]; a password against the rules is refused at once.

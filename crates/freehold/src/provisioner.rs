@@ -3,17 +3,24 @@
 
 use std::time::Instant;
 
+use uuid::Uuid;
+
 use crate::actor::Role;
-use crate::catalog::idempotency::{self, IdempotencyKey};
-use crate::catalog::identities::{self, Identity};
-use crate::catalog::{baseline, memberships, tenants};
+use crate::catalog::audit::{self, Deed};
+use crate::catalog::idempotency::{self, Claimed, IdempotencyKey};
+use crate::catalog::identities::{self, Identity, Proof};
+use crate::catalog::invitations::{self, Inviter};
+use crate::catalog::outbox::{self, Letter};
+use crate::catalog::{baseline, memberships, sign_ups, tenants};
 use crate::context::OperatorContext;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{Slug, TenantId};
+use crate::ids::{Email, Slug, TenantId};
+use crate::mail::MailKind;
 use crate::migrator;
 use crate::pool::Pool;
+use crate::proof;
 use crate::tenant::Tenant;
-use crate::tx::OwnerTx;
+use crate::tx::{CatalogTx, OwnerTx};
 
 /// A tenant to be made; everything in it has been checked.
 pub(crate) struct Order {
@@ -21,16 +28,32 @@ pub(crate) struct Order {
     pub(crate) name: String,
     pub(crate) owner: Option<Owner>,
     pub(crate) idempotency: Option<IdempotencyKey>,
+    /// The sign-up that it confirms, which is used up with it.
+    pub(crate) sign_up: Option<SignUpToken>,
+}
+
+/// A sign-up with the hash of the token that confirms it.
+pub(crate) struct SignUpToken {
+    pub(crate) id: Uuid,
+    pub(crate) hash: [u8; 32],
 }
 
 /// The first owner of a new tenant.
 pub(crate) enum Owner {
     /// Somebody who is known already.
     Known(Identity),
-    New {
-        identity: Identity,
-        password_hash: String,
-    },
+    New(NewPerson),
+    /// Somebody who is invited to be it.
+    Invited(Email),
+}
+
+/// Somebody who has been nobody until now.
+pub(crate) struct NewPerson {
+    pub(crate) email: Email,
+    pub(crate) name: String,
+    pub(crate) password_hash: String,
+    /// Without one, the address is believed as it was typed.
+    pub(crate) proof: Option<Proof>,
 }
 
 /// A tenant, and whether this call made it or an earlier one with the same key did.
@@ -49,17 +72,26 @@ pub(crate) async fn provision(
     let id = TenantId::generate();
     let mut tx = OwnerTx::new(owner_pool, context).await?;
     if let Some(key) = &order.idempotency
-        && let Some(earlier) = idempotency::claim(tx.catalog(), key, id).await?
+        && let Claimed::Repeated(earlier) = idempotency::claim(tx.catalog(), key, Some(id)).await?
     {
-        let tenant = tenants::find(tx.catalog(), earlier).await?.ok_or_else(|| {
-            Error::new(ErrorKind::Conflict, "the tenant that this Idempotency-Key made is gone")
-        })?;
+        let gone =
+            || Error::new(ErrorKind::Conflict, "the tenant that this Idempotency-Key made is gone");
+        let earlier = earlier.ok_or_else(gone)?;
+        let tenant = tenants::find(tx.catalog(), earlier).await?.ok_or_else(gone)?;
         return Ok(Provisioned { tenant, repeated: true });
+    }
+    if let Some(SignUpToken { id, hash }) = &order.sign_up
+        && !sign_ups::take(tx.catalog(), *id, hash).await?
+    {
+        return Err(Error::new(ErrorKind::NotFound, "the link is unknown, used or expired"));
     }
     // The slug first: of those who race for it, the others learn so before any work is done.
     tenants::insert(tx.catalog(), id, &order.slug, &order.name).await?;
+    let made = Deed::of("tenant.create", context).tenant(id);
+    let detail = serde_json::json!({"slug": order.slug.as_str(), "name": order.name});
+    audit::record(tx.catalog(), made.detail(detail)).await?;
     if let Some(owner) = order.owner {
-        add_owner(&mut tx, id, owner).await?;
+        add_owner(tx.catalog(), context, id, owner).await?;
     }
     baseline::hold(tx.catalog()).await?;
     let migrations = baseline::list(tx.catalog()).await?;
@@ -89,19 +121,65 @@ pub(crate) async fn provision(
     Ok(Provisioned { tenant, repeated: false })
 }
 
-async fn add_owner(tx: &mut OwnerTx, tenant: TenantId, owner: Owner) -> Result<()> {
+/// Makes somebody an owner of a tenant, or invites them to be one.
+pub(crate) async fn add_owner(
+    tx: &mut CatalogTx,
+    context: &OperatorContext,
+    tenant: TenantId,
+    owner: Owner,
+) -> Result<()> {
     let identity = match owner {
-        Owner::Known(identity) => identity,
-        Owner::New { identity, password_hash } => {
-            if !identities::insert(tx.catalog(), &identity, &password_hash).await? {
-                return Err(Error::new(
-                    ErrorKind::EmailTaken,
-                    "somebody with this e-mail exists; sign up with their password",
-                ));
+        Owner::Known(known) => {
+            // As they are now: disabled, or with another password, they are not who was meant.
+            let present = identities::lock(tx, known.id).await?;
+            let unchanged = |now: &Identity| now.epoch == known.epoch && !now.is_disabled;
+            present.filter(unchanged).ok_or_else(|| {
+                Error::new(ErrorKind::Retryable, "this person has changed meanwhile; try again")
+            })?
+        }
+        Owner::New(new) => create_person(tx, &new).await?,
+        Owner::Invited(email) => {
+            let inviter = Inviter::Operator(context.actor());
+            let email = email.as_str();
+            let invitation = invitations::upsert(tx, tenant, email, Role::Owner, inviter).await?;
+            let letter = Letter::new(MailKind::Invitation, email).of_tenant(tenant);
+            if let Some(invitation) = invitation {
+                outbox::insert(tx, &letter.about(invitation.id)).await?;
             }
-            identity
+            let deed = Deed::of("member.invite", context).tenant(tenant);
+            let detail = serde_json::json!({"email": email, "role": Role::Owner});
+            return audit::record(tx, deed.detail(detail)).await;
         }
     };
-    memberships::insert(tx.catalog(), tenant, identity.id, Role::Owner).await?;
-    Ok(())
+    if memberships::insert(tx, tenant, identity.id, Role::Owner).await? {
+        let deed = Deed::of("owner.add", context).tenant(tenant);
+        audit::record(tx, deed.to(identity.id, &identity.email)).await?;
+        return Ok(());
+    }
+    memberships::set_role(tx, tenant, identity.id, Role::Owner).await?;
+    let deed = Deed::of("owner.raise", context).tenant(tenant);
+    audit::record(tx, deed.to(identity.id, &identity.email)).await
+}
+
+async fn create_person(tx: &mut CatalogTx, new: &NewPerson) -> Result<Identity> {
+    let known = || {
+        Error::new(ErrorKind::EmailTaken, "somebody with this e-mail has become known; try again")
+    };
+    let identity = match &new.proof {
+        Some(by) => {
+            let before = identities::lock_by_email(tx, new.email.as_str()).await?;
+            // Without a password there is none to be known by: whoever has the proof sets one.
+            let has_password = before.as_ref().is_some_and(|before| before.is_proven)
+                && identities::find_credential(tx, new.email.as_str())
+                    .await?
+                    .is_some_and(|credential| credential.password_hash.is_some());
+            if has_password {
+                return Err(known());
+            }
+            proof::prove(tx, &new.email, &new.name, by).await?
+        }
+        None => identities::insert(tx, &new.email, &new.name).await?.ok_or_else(known)?,
+    };
+    identities::set_password(tx, identity.id, &new.password_hash).await?;
+    Ok(identity)
 }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::actor::{Actor, Role};
 use crate::cache::local::Local;
 use crate::cache::stats::Lookup;
-use crate::catalog::memberships;
+use crate::catalog::memberships::{self, Standing};
 use crate::context::{OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{IdentityId, TenantId};
@@ -41,6 +41,8 @@ pub(crate) struct Resolver {
     pool: Pool,
     tenants: Cache<TenantId, Entry<Tenant>>,
     roles: Cache<(TenantId, IdentityId), Entry<Role>>,
+    /// Sessions that go on, and whose they are.
+    sessions: Cache<Uuid, Entry<IdentityId>>,
     ear: Arc<Ear>,
     /// What is heard of the cache goes there.
     cache: Local,
@@ -61,6 +63,7 @@ struct Ear {
     generation: AtomicU64,
     baseline: watch::Sender<u64>,
     keys: watch::Sender<u64>,
+    mail: watch::Sender<u64>,
 }
 
 impl Ear {
@@ -78,12 +81,14 @@ impl Resolver {
             cache,
             tenants: Cache::new(ENTRIES_MAX),
             roles: Cache::new(ENTRIES_MAX),
+            sessions: Cache::new(ENTRIES_MAX),
             ear: Arc::new(Ear {
                 born: Instant::now(),
                 heard_at_ms: AtomicU64::new(0),
                 generation: AtomicU64::new(0),
                 baseline: watch::Sender::new(0),
                 keys: watch::Sender::new(0),
+                mail: watch::Sender::new(0),
             }),
         }
     }
@@ -99,18 +104,39 @@ impl Resolver {
         let cached = self.cached(tenant).zip(self.believe(self.roles.get(&(tenant, identity))));
         let (tenant, role) = match cached {
             Some((tenant, role)) => (tenant, Some(role)),
-            None => self.load(tenant, identity).await?.ok_or_else(no_such_tenant)?,
+            None => {
+                let found = self.load(tenant, identity, None).await?.ok_or_else(no_such_tenant)?;
+                (found.tenant, found.role)
+            }
         };
         let role = role.ok_or_else(no_such_tenant)?;
         tenant.status.require_active()?;
         Ok(TenantContext::new(tenant.id, Actor { id: identity, role }))
     }
 
+    /// [`resolve`](Self::resolve) for a person in a session, which must be theirs and go on. One that has
+    /// ended is the same error as a membership that has.
+    pub(crate) async fn resolve_session(
+        &self,
+        tenant: TenantId,
+        identity: IdentityId,
+        session: Uuid,
+    ) -> Result<TenantContext> {
+        let lives = self.believe(self.sessions.get(&session)) == Some(identity);
+        if !lives {
+            let found = self.load(tenant, identity, Some(session)).await?;
+            if !found.is_some_and(|found| found.session_lives) {
+                return Err(no_such_tenant());
+            }
+        }
+        self.resolve(tenant, identity).await
+    }
+
     /// A context for an actor whose right to act was established by the caller.
     pub(crate) async fn resolve_as(&self, tenant: TenantId, actor: Actor) -> Result<TenantContext> {
         let tenant = match self.cached(tenant) {
             Some(tenant) => tenant,
-            None => self.load(tenant, actor.id).await?.ok_or_else(no_such_tenant)?.0,
+            None => self.load(tenant, actor.id, None).await?.ok_or_else(no_such_tenant)?.tenant,
         };
         tenant.status.require_active()?;
         Ok(TenantContext::new(tenant.id, actor))
@@ -137,20 +163,28 @@ impl Resolver {
         &self,
         id: TenantId,
         identity: IdentityId,
-    ) -> Result<Option<(Tenant, Option<Role>)>> {
+        session: Option<Uuid>,
+    ) -> Result<Option<Standing>> {
         let generation = self.ear.generation.load(Ordering::Acquire);
         let loaded_at = Instant::now();
         let tx = CatalogTx::new(&self.pool, &OperatorContext::system("resolve a token")).await?;
-        let found = memberships::find_with_tenant(tx, id, identity).await?;
-        if let Some((tenant, role)) = &found {
-            self.tenants.insert(id, Entry { value: tenant.clone(), loaded_at });
-            if let Some(role) = role {
-                self.roles.insert((id, identity), Entry { value: *role, loaded_at });
+        let found = memberships::find_standing(tx, id, identity, session).await?;
+        if let Some(found) = &found {
+            self.tenants.insert(id, Entry { value: found.tenant.clone(), loaded_at });
+            if let Some(role) = found.role {
+                self.roles.insert((id, identity), Entry { value: role, loaded_at });
+            }
+            let lives = session.filter(|_| found.session_lives);
+            if let Some(session) = lives {
+                self.sessions.insert(session, Entry { value: identity, loaded_at });
             }
             // What was written a moment ago may be older than a notification that came between.
             if self.ear.generation.load(Ordering::Acquire) != generation {
                 self.tenants.invalidate(&id);
                 self.roles.invalidate(&(id, identity));
+                if let Some(session) = lives {
+                    self.sessions.invalidate(&session);
+                }
             }
         }
         Ok(found)
@@ -164,6 +198,11 @@ impl Resolver {
     /// Hears of a new key to seal contexts with.
     pub(crate) fn key_changes(&self) -> watch::Receiver<u64> {
         self.ear.keys.subscribe()
+    }
+
+    /// Hears of letters that are to be sent.
+    pub(crate) fn mail_changes(&self) -> watch::Receiver<u64> {
+        self.ear.mail.subscribe()
     }
 
     /// Listens until the task is dropped; reconnects by itself.
@@ -253,6 +292,10 @@ impl Resolver {
             (Some("member"), [tenant, identity]) => {
                 self.roles.invalidate(&(TenantId::from(*tenant), IdentityId::from(*identity)));
             }
+            (Some("session"), [session]) => self.sessions.invalidate(session),
+            // Seldom: somebody was disabled, or enabled again.
+            (Some("identity"), [_]) => self.roles.invalidate_all(),
+            (Some("mail"), []) => self.ear.mail.send_modify(|n| *n += 1),
             (Some("baseline"), []) => self.ear.baseline.send_modify(|n| *n += 1),
             (Some("seal_key"), []) => self.ear.keys.send_modify(|n| *n += 1),
             _ => self.forget_all(),
@@ -263,9 +306,11 @@ impl Resolver {
         self.ear.generation.fetch_add(1, Ordering::AcqRel);
         self.tenants.invalidate_all();
         self.roles.invalidate_all();
+        self.sessions.invalidate_all();
         self.cache.forget_all();
         self.ear.baseline.send_modify(|n| *n += 1);
         self.ear.keys.send_modify(|n| *n += 1);
+        self.ear.mail.send_modify(|n| *n += 1);
     }
 }
 

@@ -33,6 +33,7 @@ use uuid::Uuid;
 use crate::actor::{Actor, Role};
 use crate::client;
 use crate::context::{Claim, OperatorContext, TenantContext};
+use crate::control::people::Named;
 use crate::control::tenants::{NewOwner, NewTenant};
 use crate::doctor;
 use crate::error::{Error, ErrorKind, Result};
@@ -46,6 +47,9 @@ use crate::{Freehold, Options};
 
 /// The password that all roles have on a server for tests, and all owners that are made here.
 pub const PASSWORD: &str = "freehold-test";
+
+const OPEN_SESSION: &str = "INSERT INTO freehold.session (id, identity_id, expires_at)
+    VALUES ($1, $1, now() + interval '1 day') ON CONFLICT DO NOTHING";
 
 /// A database that a test left behind is dropped after this long.
 const LEFTOVER_SECS: u64 = 30 * 60;
@@ -133,6 +137,17 @@ impl TestDatabase {
         Ok(Sealer::new(Some(&key)).seal(&claim, seat))
     }
 
+    /// A session of a person that goes on for a day, named by the person's own id: for access tokens that
+    /// a test issues without signing in.
+    ///
+    /// # Errors
+    /// If there is no such person.
+    pub async fn open_session(&self, identity: Uuid) -> Result<()> {
+        let superuser = connect(&self.superuser_url()).await?;
+        superuser.execute(OPEN_SESSION, &[&identity]).await?;
+        Ok(())
+    }
+
     /// All three connections, with the default limits.
     pub fn options(&self) -> Options {
         Options::new(self.app_url()).owner_url(self.owner_url()).analytics_url(self.analytics_url())
@@ -170,14 +185,16 @@ impl Drop for TestDatabase {
 }
 
 /// A tenant with an owner `owner@<slug>.example` whose password is [`PASSWORD`], and a context of
-/// that owner.
+/// that owner, who has a session named by their own id as [`TestDatabase::open_session`] makes one.
 pub async fn create_tenant(freehold: &Freehold, slug: &str) -> Result<(Tenant, TenantContext)> {
     let operator = OperatorContext::system("a test's tenant");
-    let owner = NewOwner {
-        email: format!("owner@{slug}.example"),
-        name: String::new(),
-        password: Some(PASSWORD.to_owned()),
-    };
+    let (email, password) = (format!("owner@{slug}.example"), Some(PASSWORD.to_owned()));
+    let person = Named { email, password, existing: false };
+    // Known already, where a tenant of this slug was there before.
+    let existing = freehold.find_person_id(&operator, &person.email).await.is_ok();
+    let password = person.password.filter(|_| !existing);
+    let person = Named { existing, password, ..person };
+    let owner = NewOwner { person, name: String::new() };
     let new =
         NewTenant { slug: slug.into(), name: slug.into(), owner: Some(owner), idempotency: None };
     let tenant = freehold.create_tenant(&operator, new).await?.tenant;
@@ -187,6 +204,9 @@ pub async fn create_tenant(freehold: &Freehold, slug: &str) -> Result<(Tenant, T
     let context = freehold.tenant_context_as(tenant.id, system).await?;
     let members = freehold.list_members(&context, None, Some(1)).await?;
     let owner = members.first().ok_or_else(|| Error::new(ErrorKind::Internal, "no owner"))?;
+    let mut tx = freehold.catalog(&operator).await?;
+    tx.execute(OPEN_SESSION, &[&owner.id.as_uuid()]).await?;
+    tx.commit().await?;
     let context = freehold.tenant_context(tenant.id, owner.id).await?;
     Ok((tenant, context))
 }

@@ -1,5 +1,5 @@
-//! Access tokens (signed JWTs), and in a file of their own opaque tokens (refresh, invitation). Pure:
-//! the caller says what time it is, and who may hold a token is decided elsewhere.
+//! Access tokens (signed JWTs), and in files of their own opaque tokens (refresh, invitation …) and
+//! devices. Pure: the caller says what time it is, and who may hold a token is decided elsewhere.
 //!
 //! An access token is a JWS in compact form with HS256 (RFC 7515, 7519) and the type `at+jwt`
 //! (RFC 9068). HS256 is the only algorithm there is: a header chooses nothing, it only has to say
@@ -18,8 +18,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+pub(crate) use self::device::Device;
 pub use self::opaque::{OpaqueKind, OpaqueToken};
 
+mod device;
 mod opaque;
 #[cfg(test)]
 mod tests;
@@ -92,9 +94,31 @@ impl Key {
         URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
     }
 
+    fn derive(&self, purpose: &str) -> DerivedKey {
+        // Ends in a NUL, so that no purpose is the beginning of another, and no signed token is one.
+        let purpose = format!("freehold key for {purpose} v1\0");
+        let bytes = self.mac.clone().chain_update(purpose.as_bytes()).finalize().into_bytes();
+        DerivedKey(Hmac::new_from_slice(&bytes).expect("HMAC takes a key of any length"))
+    }
+
     /// Compares in constant time.
     fn signed(&self, message: &str, signature: &[u8]) -> bool {
         self.mac.clone().chain_update(message.as_bytes()).verify_slice(signature).is_ok()
+    }
+}
+
+/// A key of one purpose.
+#[derive(Clone)]
+pub(crate) struct DerivedKey(Hmac<Sha256>);
+
+impl DerivedKey {
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 32] {
+        self.0.clone().chain_update(message).finalize().into_bytes().into()
+    }
+
+    /// Compares in constant time.
+    pub(crate) fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.0.clone().chain_update(message).verify_slice(signature).is_ok()
     }
 }
 
@@ -133,7 +157,21 @@ impl Keyring {
     }
 
     fn find(&self, kid: &str) -> Option<&Key> {
-        std::iter::once(&self.current).chain(&self.retired).find(|key| key.kid == kid)
+        self.keys().find(|key| key.kid == kid)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.current).chain(&self.retired)
+    }
+
+    /// A key for another purpose, which tells nothing of this one.
+    pub(crate) fn derive(&self, purpose: &str) -> DerivedKey {
+        self.current.derive(purpose)
+    }
+
+    /// [`derive`](Self::derive), of the present key first and then of the retired ones.
+    pub(crate) fn derive_each(&self, purpose: &str) -> impl Iterator<Item = DerivedKey> {
+        self.keys().map(move |key| key.derive(purpose))
     }
 }
 
@@ -273,6 +311,10 @@ impl AccessTokens {
     /// Tokens by this issuer for this audience, and no others.
     pub fn new(keyring: Keyring, issuer: impl Into<String>, audience: impl Into<String>) -> Self {
         AccessTokens { keyring, issuer: issuer.into(), audience: audience.into() }
+    }
+
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 
     /// Signs a token with the current key.

@@ -6,7 +6,6 @@
 //! one, the queue is bounded, and what falls out of it is counted.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,6 +20,7 @@ use crate::context::{OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result};
 use crate::excerpt::excerpt;
 use crate::ids::{IdentityId, TenantId};
+use crate::origin::{self, plain};
 
 #[cfg(test)]
 mod tests;
@@ -30,25 +30,8 @@ const FOLD: Duration = Duration::from_secs(1);
 /// How many may wait to be written. Some 500 bytes each, and enough for a minute of the worst that
 /// the writer's pace allows for.
 const WAITING_MAX: usize = 1000;
-/// The longest text that is kept of one, and of a statement.
-const TEXT_CHARS_MAX: usize = 400;
+/// The longest text that is kept of a statement.
 const STATEMENT_CHARS_MAX: usize = 300;
-
-tokio::task_local! {
-    static REQUEST_ID: Arc<str>;
-}
-
-/// Does a request's work. What is recorded meanwhile, by the task itself, carries the request's id.
-///
-/// Nothing but the record depends on it: a task that the work spawns has none.
-pub async fn with_request_id<T>(id: &str, work: impl Future<Output = T>) -> T {
-    REQUEST_ID.scope(id.into(), work).await
-}
-
-/// The id of the request that is being worked on, if one is.
-pub(crate) fn request_id() -> Option<String> {
-    REQUEST_ID.try_with(|id| plain(id)).ok()
-}
 
 /// What kind of border was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -188,11 +171,6 @@ fn target_of_detail(detail: &str) -> Option<TenantId> {
     Some(TenantId::from(id))
 }
 
-/// Text that the catalog takes whatever is in it: no longer than its bounds, in one line.
-fn plain(text: &str) -> String {
-    text.chars().take(TEXT_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 /// A violation as it is written down.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -275,7 +253,7 @@ impl Violations {
                 id: Uuid::now_v7(),
                 occurred_at: Timestamp::now(),
                 count: 1,
-                request_id: request_id(),
+                request_id: origin::of_request().1,
                 violation,
             };
             make_room(&mut waiting, now, &self.0.dropped);

@@ -8,6 +8,7 @@ use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::StatusCode;
 use freehold::Row;
 use freehold::axum::Tenant;
+use freehold::control::credentials::Credentials;
 use freehold::control::sessions::{SignIn, Tokens};
 use freehold::jiff::Timestamp;
 use freehold::uuid::Uuid;
@@ -18,20 +19,23 @@ use serde_json::{Value, json};
 use crate::error::explain;
 
 #[derive(Deserialize)]
-pub(crate) struct Credentials {
+pub(crate) struct LogIn {
     email: String,
     password: String,
     /// Needed by people who belong to several tenants.
     tenant: Option<String>,
+    /// From the last sign-in on this device.
+    device_token: Option<String>,
 }
 
 pub(crate) async fn log_in(
     State(sign_in): State<Arc<SignIn>>,
     ConnectInfo(client): ConnectInfo<SocketAddr>,
-    Json(who): Json<Credentials>,
+    Json(who): Json<LogIn>,
 ) -> Result<Json<Tokens>> {
-    let tenant = who.tenant.as_deref();
-    Ok(Json(sign_in.log_in(&who.email, who.password, tenant, client.ip()).await?))
+    let LogIn { email, password, tenant, device_token } = who;
+    let credentials = Credentials { email, password, tenant, device_token };
+    Ok(Json(sign_in.log_in(credentials, client.ip()).await?))
 }
 
 #[derive(Serialize)]

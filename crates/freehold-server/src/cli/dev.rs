@@ -2,7 +2,9 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use freehold::control::people::Named;
 use freehold::control::sessions::SignIn;
 use freehold::control::tenants::{NewOwner, NewTenant};
 use freehold::{
@@ -15,10 +17,11 @@ use super::init::{random_password, with_user};
 use super::output::Output;
 use super::serve::{bind, serve};
 use super::{Failure, migrate};
-use crate::config::{DevSettings, HttpSettings, SignInSettings, WorkerSettings};
+use crate::config::{DevSettings, HttpSettings, MailSettings, SignInSettings, WorkerSettings};
 use crate::dev::pgbouncer::PgBouncer;
 use crate::dev::postgres::{self, EmbeddedPostgres};
-use crate::http::AppState;
+use crate::http::{AppState, PeopleSettings};
+use crate::mail::{Postman, Transport};
 use crate::telemetry;
 use crate::worker::Worker;
 
@@ -99,13 +102,25 @@ async fn serve_demo(server: &EmbeddedPostgres, settings: &DevSettings) -> Result
     let freehold = prepare(server, &settings.baseline).await?;
     let secret = keep_secret(&settings.dir.join("jwt-secret"))?;
     let sign_in: SignInSettings = defaults(&["--jwt-secret", &secret])?;
+    let mailbox = settings.dir.join("mail");
+    let public_url = format!("http://127.0.0.1:{}", settings.port);
+    let mail: MailSettings = defaults(&[
+        "--mail=log",
+        "--mail-folder",
+        &mailbox.to_string_lossy(),
+        "--public-url",
+        &public_url,
+    ])?;
+    let transport = Transport::new(&mail)?;
     // Nobody balances this one.
     let http: HttpSettings = defaults(&["--drain-secs", "0"])?;
-    let sign_in = SignIn::new(freehold.clone(), sign_in.options()?);
-    let state = AppState::new(freehold.clone(), sign_in, &http, true).await?;
+    let people = PeopleSettings { signup: sign_in.signup, mail: true };
+    let sign_in = Arc::new(SignIn::new(freehold.clone(), sign_in.options(public_url)?));
+    let state = AppState::new(freehold.clone(), Arc::clone(&sign_in), &http, people).await?;
     let worker: WorkerSettings = defaults(&[])?;
     let worker = Worker::start(freehold, &worker);
-    welcome(settings.port, server);
+    let _postman = Postman::start(&sign_in, transport);
+    welcome(settings.port, server, &mailbox);
     serve(listener, state, worker, &http).await
 }
 
@@ -193,18 +208,14 @@ async fn ensure_database(server: &EmbeddedPostgres) -> Result<(), Failure> {
 async fn ensure_people(freehold: &Freehold, baseline: &Path) -> Result<(), Failure> {
     let context = OperatorContext::system("freehold dev");
     let seed = baseline.parent().map(|parent| parent.join("seed.sql")).filter(|seed| seed.exists());
-    let mut made_any = false;
     for (slug, name) in DEMO_TENANTS {
         match freehold.get_tenant_by_slug(&context, slug).await {
             Ok(_) => continue,
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
-        let owner = NewOwner {
-            email: format!("owner@{slug}.example"),
-            name: String::new(),
-            password: Some(PASSWORD.to_owned()),
-        };
+        let owner =
+            NewOwner { person: vouched_for(format!("owner@{slug}.example")), name: String::new() };
         let new = NewTenant {
             slug: slug.into(),
             name: name.into(),
@@ -219,14 +230,17 @@ async fn ensure_people(freehold: &Freehold, baseline: &Path) -> Result<(), Failu
             freehold.run_script(&context, tenant.id, &sql).await?;
         }
         progress(&format!("Created the tenant {slug}."));
-        made_any = true;
     }
-    if made_any {
-        freehold
-            .create_operator(&context, "operator@freehold.example", Some(PASSWORD.to_owned()))
-            .await?;
+    if freehold.list_operators(&context, None, Some(1)).await?.is_empty() {
+        let operator = vouched_for("operator@freehold.example".to_owned());
+        freehold.create_operator(&context, operator).await?;
     }
     Ok(())
+}
+
+/// Somebody of the demo.
+fn vouched_for(email: String) -> Named {
+    Named { email, password: Some(PASSWORD.to_owned()), existing: false }
 }
 
 /// The secret that signs tokens, kept so that a restart signs nobody out.
@@ -245,7 +259,7 @@ fn keep_secret(path: &Path) -> Result<String, Failure> {
     Ok(secret)
 }
 
-fn welcome(port: u16, server: &EmbeddedPostgres) {
+fn welcome(port: u16, server: &EmbeddedPostgres, mailbox: &Path) {
     let base = format!("http://127.0.0.1:{port}");
     Output::text(&format!(
         "
@@ -254,6 +268,7 @@ Freehold is at {base} (PostgreSQL {version} on port {pg_port}). Ctrl-C stops it.
   Tenants    acme: owner@acme.example    globex: owner@globex.example
   Operator   operator@freehold.example
   Password   {PASSWORD}, for all of them
+  Mail       goes nowhere: letters are written to {mailbox}
 
 Sign in, and read the latest orders of a tenant:
 
@@ -264,6 +279,7 @@ Sign in, and read the latest orders of a tenant:
 Every address is described at {base}/openapi.json
 ",
         version = server.version(),
+        mailbox = mailbox.display(),
         pg_port = server.port(),
     ));
 }

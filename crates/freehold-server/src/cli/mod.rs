@@ -1,6 +1,7 @@
 //! The command line: parsed here, a file per command, one place that prints.
 
 mod analytics;
+mod audit;
 mod config;
 mod dev;
 mod doctor;
@@ -11,6 +12,7 @@ mod key;
 mod migrate;
 mod operator;
 mod output;
+mod person;
 mod prove;
 mod scratch;
 mod serve;
@@ -21,6 +23,7 @@ mod violations;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use freehold::Origin;
 
 use crate::config::{DatabaseSettings, DevSettings, ServeSettings};
 use output::Output;
@@ -49,12 +52,18 @@ enum Command {
     Serve(Box<ServeSettings>),
     /// Show every setting, with secrets hidden
     Config(Box<ServeSettings>),
-    /// Create, list, show, suspend and resume tenants
+    /// Create, list, show, suspend and resume tenants, and give them owners
     #[command(subcommand)]
     Tenant(tenant::TenantCommand),
-    /// People who run the platform
+    /// People who run the platform: create, list and revoke them
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
+    /// People: who they are, and whether they may come in
+    #[command(subcommand)]
+    Person(person::PersonCommand),
+    /// What was done to people and tenants, by whom
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// The keys that contexts are sealed with
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -105,7 +114,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(async {
+    let outcome = runtime.block_on(freehold::with_origin(command_line(), async {
         match cli.command {
             Command::Dev(settings) => dev::run(*settings).await,
             Command::Init(args) => init::run(args).await,
@@ -113,6 +122,8 @@ pub fn main() -> ExitCode {
             Command::Config(_) => config::run(),
             Command::Tenant(command) => tenant::run(command).await,
             Command::Operator(command) => operator::run(command).await,
+            Command::Person(command) => person::run(command).await,
+            Command::Audit(command) => audit::run(command).await,
             Command::Key(command) => key::run(command).await,
             Command::Violations(command) => violations::run(command).await,
             Command::Insight(command) => insight::run(command).await,
@@ -127,12 +138,22 @@ pub fn main() -> ExitCode {
                 Ok(ExitCode::SUCCESS)
             }
         }
-    });
+    }));
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     outcome.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");
         ExitCode::FAILURE
     })
+}
+
+/// Who gives the command, as the record shows it.
+fn command_line() -> Origin {
+    let account = std::fs::metadata("/proc/self").map(|process| {
+        use std::os::unix::fs::MetadataExt as _;
+        format!("command line, uid {}", process.uid())
+    });
+    let from = account.unwrap_or_else(|_| "command line".to_owned());
+    Origin { request_id: None, from: Some(from.into()) }
 }
 
 #[cfg(test)]

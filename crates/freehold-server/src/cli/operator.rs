@@ -1,40 +1,102 @@
-//! `freehold operator create`.
+//! `freehold operator create|list|revoke`.
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use freehold::control::people::Named;
 use freehold::{Freehold, OperatorContext};
 
 use super::output::Output;
+use super::person::print_list;
 use super::{Common, Failure};
 
 #[derive(Subcommand)]
 pub(super) enum OperatorCommand {
-    /// Make somebody an operator, who may manage tenants through the API
+    /// Make somebody an operator, who may manage tenants and people through the API
     Create {
         #[command(flatten)]
         common: Common,
         email: String,
-        /// Needed for somebody who is new here; from the environment it stays out of the process list
-        #[arg(
-            long,
-            env = "FREEHOLD_PASSWORD",
-            value_name = "FREEHOLD_PASSWORD",
-            hide_env_values = true
-        )]
-        password: Option<String>,
+        #[command(flatten)]
+        means: Means,
+    },
+    /// List operators in the order of their e-mails
+    List {
+        #[command(flatten)]
+        common: Common,
+        /// Begin after this e-mail
+        #[arg(long)]
+        after: Option<String>,
+        /// How many at most (200 a page)
+        #[arg(long, default_value_t = 50)]
+        limit: i64,
+    },
+    /// Take the platform out of somebody's hands, within a second
+    Revoke {
+        #[command(flatten)]
+        common: Common,
+        email: String,
     },
 }
 
+/// Who is meant by an e-mail: somebody new, or somebody who is known.
+#[derive(Args)]
+pub(super) struct Means {
+    /// The password of somebody new, for whose e-mail you vouch; from the environment it stays out of
+    /// the process list
+    #[arg(
+        long,
+        env = "FREEHOLD_PASSWORD",
+        value_name = "FREEHOLD_PASSWORD",
+        hide_env_values = true,
+        conflicts_with = "existing"
+    )]
+    password: Option<String>,
+    /// The person with this e-mail who is known already
+    #[arg(long)]
+    pub(super) existing: bool,
+}
+
+impl Means {
+    pub(super) fn named(self, email: String) -> Named {
+        Named { email, password: self.password, existing: self.existing }
+    }
+
+    /// Somebody new whom nobody vouches for.
+    pub(super) fn invites(&self) -> bool {
+        self.password.is_none() && !self.existing
+    }
+}
+
 pub(super) async fn run(command: OperatorCommand) -> Result<ExitCode, Failure> {
-    let OperatorCommand::Create { common, email, password } = command;
-    let freehold = Freehold::connect(&common.database.options()?).await?;
-    let context = OperatorContext::system("freehold operator create");
-    let id = freehold.create_operator(&context, &email, password).await?;
-    if common.json {
-        Output::json(&serde_json::json!({"id": id, "email": email}));
-    } else {
-        Output::text(&format!("{email} is an operator"));
+    match command {
+        OperatorCommand::Create { common, email, means } => {
+            let context = OperatorContext::system("freehold operator create");
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let made = freehold.create_operator(&context, means.named(email)).await?;
+            match common.json {
+                true => Output::json(&made),
+                false => Output::text(&format!("{} is an operator", made.email)),
+            }
+        }
+        OperatorCommand::List { common, after, limit } => {
+            let context = OperatorContext::system("freehold operator list");
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            print_list(
+                &common,
+                &freehold.list_operators(&context, after.as_deref(), Some(limit)).await?,
+            );
+        }
+        OperatorCommand::Revoke { common, email } => {
+            let context = OperatorContext::system("freehold operator revoke");
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let id = freehold.find_person_id(&context, &email).await?;
+            let person = freehold.revoke_operator(&context, id).await?;
+            match common.json {
+                true => Output::json(&person),
+                false => Output::text(&format!("{} is no operator any more", person.email)),
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,11 @@ impl Output {
         println!("{text}");
     }
 
+    /// For a person who reads along; not part of what a program reads.
+    pub(super) fn note(text: &str) {
+        eprintln!("{text}");
+    }
+
     /// Puts lines in the place of what the terminal shows, as many as it has room for. One write, so
     /// nothing flickers.
     pub(super) fn screen(lines: &[String]) {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
@@ -11,8 +12,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
-use crate::config::{HttpSettings, ServeSettings};
-use crate::http::{self, AppState};
+use crate::config::{HttpSettings, ServeSettings, SignUpMode};
+use crate::http::{self, AppState, PeopleSettings};
+use crate::mail::{Postman, Transport};
 use crate::telemetry;
 use crate::worker::Worker;
 
@@ -21,18 +23,31 @@ const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
     let traces = telemetry::init(&settings.log, &settings.traces)?;
-    let sign_in = settings.sign_in.options()?;
+    let transport = Transport::new(&settings.mail)?;
+    let public_url = settings.mail.public_url()?.unwrap_or_default();
+    let sign_in = settings.sign_in.options(public_url)?;
     settings.http.check()?;
     let mut options = settings.database.options()?;
     options.insight = settings.insight.options();
     options.cache = settings.cache.options();
     let patience = Duration::from_secs(settings.http.startup_secs);
     let freehold = connect(&options, patience).await?;
-    let sign_in = SignIn::new(freehold.clone(), sign_in);
+    let sign_in = Arc::new(SignIn::new(freehold.clone(), sign_in));
+    let people = PeopleSettings { signup: settings.sign_in.signup, mail: transport.is_some() };
+    if !people.mail {
+        tracing::warn!(
+            "MAIL is off: invitations, new passwords by mail and sign-ups with a proven address are \
+             refused; docs/mail.md says how letters are sent"
+        );
+    }
+    if people.signup == SignUpMode::Open {
+        tracing::warn!("SIGNUP is open: addresses are believed as they are typed");
+    }
     let state =
-        AppState::new(freehold.clone(), sign_in, &settings.http, settings.sign_in.signup).await?;
+        AppState::new(freehold.clone(), Arc::clone(&sign_in), &settings.http, people).await?;
     let listener = bind(settings.http.listen).await?;
     let worker = Worker::start(freehold, &settings.worker);
+    let _postman = Postman::start(&sign_in, transport);
     tracing::info!(address = %listener.local_addr()?, "serving");
     let outcome = serve(listener, state, worker, &settings.http).await;
     if let Some(traces) = traces {

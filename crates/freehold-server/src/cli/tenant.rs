@@ -1,4 +1,4 @@
-//! `freehold tenant create|list|show|suspend|resume`.
+//! `freehold tenant create|list|show|suspend|resume|owner`.
 
 use std::process::ExitCode;
 
@@ -6,6 +6,7 @@ use clap::Subcommand;
 use freehold::control::tenants::{NewOwner, NewTenant};
 use freehold::{Freehold, OperatorContext, Tenant};
 
+use super::operator::Means;
 use super::output::Output;
 use super::{Common, Failure};
 
@@ -23,14 +24,18 @@ pub(super) enum TenantCommand {
         /// The e-mail of its first owner
         #[arg(long)]
         owner: Option<String>,
-        /// The owner's password, if they are new here
-        #[arg(
-            long,
-            env = "FREEHOLD_PASSWORD",
-            value_name = "FREEHOLD_PASSWORD",
-            hide_env_values = true
-        )]
-        password: Option<String>,
+        #[command(flatten)]
+        owner_is: Means,
+    },
+    /// Give a tenant an owner: one that has none, or whose owner is gone
+    Owner {
+        #[command(flatten)]
+        common: Common,
+        slug: String,
+        /// The owner's e-mail
+        email: String,
+        #[command(flatten)]
+        owner_is: Means,
     },
     /// List tenants in the order of their slugs
     List {
@@ -65,14 +70,41 @@ pub(super) enum TenantCommand {
 
 pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
     match command {
-        TenantCommand::Create { common, slug, name, owner, password } => {
+        TenantCommand::Create { common, slug, name, owner, owner_is } => {
             let context = OperatorContext::system("freehold tenant create");
+            if owner.is_none() && owner_is.existing {
+                return Err("--existing says who --owner is; give --owner too".into());
+            }
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let owner = owner.map(|email| NewOwner { email, name: String::new(), password });
+            let invited = owner.as_ref().filter(|_| owner_is.invites()).cloned();
+            let owner =
+                owner.map(|email| NewOwner { person: owner_is.named(email), name: String::new() });
             let name = name.unwrap_or_else(|| slug.clone());
             let new = NewTenant { slug, name, owner, idempotency: None };
             let made = freehold.create_tenant(&context, new).await?;
             print(&common, &made.tenant);
+            if let Some(email) = invited {
+                Output::note(&format!("{email} is invited: a server sends the letter"));
+            }
+        }
+        TenantCommand::Owner { common, slug, email, owner_is } => {
+            let context = OperatorContext::system("freehold tenant owner");
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let id = freehold.get_tenant_by_slug(&context, &slug).await?.id;
+            let invites = owner_is.invites();
+            let owner = NewOwner { person: owner_is.named(email.clone()), name: String::new() };
+            freehold.add_owner(&context, id, owner).await?;
+            if common.json {
+                Output::json(
+                    &serde_json::json!({"tenant": id, "email": email, "invited": invites}),
+                );
+            } else if invites {
+                Output::text(&format!(
+                    "{email} is invited to own {slug}: a server sends the letter"
+                ));
+            } else {
+                Output::text(&format!("{email} is an owner of {slug}"));
+            }
         }
         TenantCommand::List { common, after, limit } => {
             let context = OperatorContext::system("freehold tenant list");

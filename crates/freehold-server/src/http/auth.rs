@@ -11,7 +11,7 @@ use freehold::control::violations::{Violation, ViolationKind};
 use freehold::tokens::AccessClaims;
 use freehold::{OperatorContext, TenantContext, TenantId};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{Extensions, HeaderMap, HeaderName, StatusCode};
 use uuid::Uuid;
 
 use super::error::Problem;
@@ -22,6 +22,9 @@ const TENANT_HEADER: HeaderName = HeaderName::from_static("x-tenant-id");
 
 /// Anybody who has signed in.
 pub(super) struct AnyCaller(pub(super) Caller);
+
+/// Somebody who has signed in, or nobody. A token that is not good is refused all the same.
+pub(super) struct MaybeCaller(pub(super) Option<AnyCaller>);
 
 /// Somebody in a tenant that is active.
 pub(super) struct TenantCaller(pub(super) TenantContext);
@@ -53,6 +56,17 @@ impl FromRequestParts<AppState> for AnyCaller {
         }
         check_named_tenant(&parts.headers, &caller, state)?;
         Ok(AnyCaller(caller))
+    }
+}
+
+impl FromRequestParts<AppState> for MaybeCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        match parts.headers.contains_key(http::header::AUTHORIZATION) {
+            true => AnyCaller::from_request_parts(parts, state).await.map(|c| MaybeCaller(Some(c))),
+            false => Ok(MaybeCaller(None)),
+        }
     }
 }
 
@@ -135,15 +149,17 @@ impl FromRequestParts<AppState> for ClientIp {
         parts: &mut Parts,
         state: &AppState,
     ) -> Result<Self, Self::Rejection> {
-        let peer = parts
-            .extensions
-            .get::<ConnectInfo<SocketAddr>>()
-            .map_or(IpAddr::from([0, 0, 0, 0]), |info| info.0.ip());
-        let forwarded = || {
-            let last = parts.headers.get_all("x-forwarded-for").iter().next_back()?;
-            last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
-        };
-        let trusted = state.limits().trust_forwarded_for.then(forwarded).flatten();
-        Ok(ClientIp(trusted.unwrap_or(peer)))
+        Ok(ClientIp(client_ip(&parts.headers, &parts.extensions, state)))
     }
+}
+
+/// Who asks, by the connection, or by what a trusted proxy tells of it.
+pub(super) fn client_ip(headers: &HeaderMap, extensions: &Extensions, state: &AppState) -> IpAddr {
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>();
+    let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |info| info.0.ip());
+    let forwarded = || {
+        let last = headers.get_all("x-forwarded-for").iter().next_back()?;
+        last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+    };
+    state.limits().trust_forwarded_for.then(forwarded).flatten().unwrap_or(peer)
 }

@@ -3,16 +3,17 @@
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use freehold::Role;
+use freehold::control::joining::Acceptance;
 use freehold::control::members::Invitation;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::auth::{ClientIp, TenantCaller};
+use super::auth::{ClientIp, MaybeCaller, TenantCaller};
 use super::error::Problem;
 use super::json::Body;
-use super::sessions::TenantBriefBody;
+use super::sessions::{TenantBriefBody, named};
 use super::state::AppState;
 
 #[derive(Serialize, ToSchema)]
@@ -22,19 +23,15 @@ pub(super) struct InvitationBody {
     role: &'static str,
     /// RFC 3339, UTC.
     expires_at: String,
-    /// Shown once: deliver it to the person.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<String>,
 }
 
-impl InvitationBody {
-    fn new(invitation: Invitation, token: Option<String>) -> Self {
+impl From<Invitation> for InvitationBody {
+    fn from(invitation: Invitation) -> Self {
         InvitationBody {
             id: invitation.id,
             email: invitation.email,
             role: invitation.role.as_str(),
             expires_at: invitation.expires_at.to_string(),
-            token,
         }
     }
 }
@@ -54,22 +51,35 @@ pub(super) struct InviteRequest {
     role: String,
 }
 
-/// Invite somebody. Inviting the same e-mail again replaces the former invitation.
+/// Invite somebody, to whom a letter is sent. Inviting the same e-mail again replaces the former
+/// invitation.
 #[utoipa::path(post, path = "/v1/invitations", tag = "members", request_body = InviteRequest,
     responses((status = 201, body = InvitationBody), (status = 400, response = Problem), (status = 403, response = Problem),
-              (status = 409, response = Problem)))]
+              (status = 409, response = Problem), (status = 429, response = Problem), (status = 503, response = Problem)))]
 pub(super) async fn invite(
     State(state): State<AppState>,
     TenantCaller(context): TenantCaller,
     body: Body<InviteRequest>,
 ) -> Result<(StatusCode, Json<InvitationBody>), Problem> {
+    state.require_mail()?;
     let role = Role::parse_in_tenant(&body.value.role)?;
-    let (invitation, token) =
-        state.freehold().invite_member(&context, &body.value.email, role).await?;
-    Ok((
-        StatusCode::CREATED,
-        Json(InvitationBody::new(invitation, Some(token.secret().to_owned()))),
-    ))
+    let made = state.freehold().invite_member(&context, &body.value.email, role).await?;
+    Ok((StatusCode::CREATED, Json(made.into())))
+}
+
+/// Send the letter of an invitation again; the former link is good no more.
+#[utoipa::path(post, path = "/v1/invitations/{id}/resend", tag = "members", params(("id" = Uuid, Path)),
+    responses((status = 202, body = InvitationBody), (status = 403, response = Problem), (status = 404, response = Problem),
+              (status = 429, response = Problem), (status = 503, response = Problem)))]
+pub(super) async fn resend(
+    State(state): State<AppState>,
+    TenantCaller(context): TenantCaller,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<InvitationBody>), Problem> {
+    state.require_mail()?;
+    let id = named(&id, "invitation")?;
+    let made = state.freehold().resend_invitation(&context, id).await?;
+    Ok((StatusCode::ACCEPTED, Json(made.into())))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -90,9 +100,7 @@ pub(super) async fn list(
     Query(query): Query<LimitQuery>,
 ) -> Result<Json<InvitationPage>, Problem> {
     let list = state.freehold().list_invitations(&context, query.limit).await?;
-    Ok(Json(InvitationPage {
-        items: list.into_iter().map(|i| InvitationBody::new(i, None)).collect(),
-    }))
+    Ok(Json(InvitationPage { items: list.into_iter().map(InvitationBody::from).collect() }))
 }
 
 /// Take an invitation back.
@@ -103,9 +111,7 @@ pub(super) async fn revoke(
     TenantCaller(context): TenantCaller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id: Uuid = id.parse().map_err(|_| {
-        Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such invitation")
-    })?;
+    let id = named(&id, "invitation")?;
     state.freehold().revoke_invitation(&context, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -113,24 +119,29 @@ pub(super) async fn revoke(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AcceptRequest {
+    /// From the letter.
     token: String,
-    /// A new one, or that of the identity with the invitation's e-mail.
-    #[schema(min_length = 8, max_length = 1024, pattern = r"\S")]
-    password: String,
+    /// Of somebody new, chosen now; of somebody known, their own, unless they send an access token.
+    #[schema(max_length = 1024)]
+    password: Option<String>,
     /// The name of somebody new.
     #[serde(default)]
     #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
 }
 
-/// Accept an invitation; then sign in.
-#[utoipa::path(post, path = "/v1/invitations/accept", tag = "sign-in", security(()), request_body = AcceptRequest,
-    responses((status = 200, body = TenantBriefBody), (status = 401, response = Problem), (status = 404, response = Problem)))]
+/// Accept an invitation, signed in or by password; then sign in to the tenant.
+#[utoipa::path(post, path = "/v1/invitations/accept", tag = "sign-in", security((), ("bearer" = [])), request_body = AcceptRequest,
+    responses((status = 200, body = TenantBriefBody), (status = 400, response = Problem), (status = 401, response = Problem),
+              (status = 403, response = Problem), (status = 404, response = Problem), (status = 429, response = Problem)))]
 pub(super) async fn accept(
     State(state): State<AppState>,
     ClientIp(client): ClientIp,
+    MaybeCaller(caller): MaybeCaller,
     body: Body<AcceptRequest>,
 ) -> Result<Json<TenantBriefBody>, Problem> {
     let AcceptRequest { token, password, name } = body.value;
-    Ok(Json(state.sign_in().accept_invitation(&token, password, &name, client).await?.into()))
+    let claims = caller.map(|caller| caller.claims().clone());
+    let acceptance = Acceptance { token, password, name, claims };
+    Ok(Json(state.sign_in().accept_invitation(acceptance, client).await?.into()))
 }

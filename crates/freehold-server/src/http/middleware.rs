@@ -6,6 +6,7 @@ use std::time::Instant;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use freehold::Origin;
 use futures_util::FutureExt as _;
 use http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
@@ -15,7 +16,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::auth::TenantOfRequest;
+use super::auth::{TenantOfRequest, client_ip};
 use super::error::Problem;
 use super::state::AppState;
 use crate::telemetry::traces;
@@ -33,6 +34,7 @@ pub(super) async fn observe(
 ) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
+    let client = client_ip(request.headers(), request.extensions(), &state);
     let tenant = TenantOfRequest::default();
     request.extensions_mut().insert(tenant.clone());
     let method = request.method().clone();
@@ -44,7 +46,11 @@ pub(super) async fn observe(
     let trace = traces::request(&request, &route, &id);
 
     let work = next.run(request).instrument(span.clone()).instrument(trace.clone());
-    let mut response = freehold::with_request_id(id.to_str().unwrap_or_default(), work).await;
+    let origin = Origin {
+        request_id: id.to_str().ok().map(Into::into),
+        from: Some(client.to_string().into()),
+    };
+    let mut response = freehold::with_origin(origin, work).await;
 
     let status = response.status();
     let elapsed = started.elapsed();
@@ -70,11 +76,10 @@ pub(super) async fn observe(
     headers.insert(REQUEST_ID, id);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // An answer is data. Should a browser ever show one, it runs nothing, sits in no frame and tells
-    // nobody its address.
-    headers.insert(
-        CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
+    // nobody its address. A page has a policy of its own.
+    headers
+        .entry(CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-store"));

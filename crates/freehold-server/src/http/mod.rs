@@ -1,22 +1,29 @@
 //! The HTTP service. A handler reads its request, calls one function of `control` or `data`, and
 //! answers; it writes no SQL and opens no transaction.
 
+mod addresses;
 mod analytics;
+mod audit;
 mod auth;
 mod batch;
 mod cache;
 mod cors;
+mod credentials;
 mod data;
 mod error;
 mod health;
 mod insight;
 mod invitations;
 mod json;
+mod links;
 mod me;
 mod members;
 mod metrics;
 mod middleware;
 mod openapi;
+mod operators;
+mod pages;
+mod people;
 mod readiness;
 mod router;
 mod sessions;
@@ -28,4 +35,4 @@ mod violations;
 
 pub use openapi::openapi_json;
 pub use router::router;
-pub use state::AppState;
+pub use state::{AppState, PeopleSettings};

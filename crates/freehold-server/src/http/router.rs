@@ -10,8 +10,9 @@ use utoipa_axum::routes;
 use super::openapi::Document;
 use super::state::AppState;
 use super::{
-    analytics, batch, cors, data, error, health, insight, invitations, me, members, metrics,
-    middleware, openapi, sessions, signup, slow_queries, tenants, violations,
+    addresses, analytics, audit, batch, cors, credentials, data, error, health, insight,
+    invitations, links, me, members, metrics, middleware, openapi, operators, pages, people,
+    sessions, signup, slow_queries, tenants, violations,
 };
 
 /// The whole service.
@@ -26,6 +27,8 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn_with_state(state.clone(), middleware::guard))
         // Probes and metrics must answer when everything else is busy.
         .merge(probes().split_for_parts().0)
+        // For people, and so not in the document. Their files lie in memory; what they call is bounded.
+        .merge(pages::pages())
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::method_not_allowed);
     let open = match state.limits().cors_origins.is_empty() {
@@ -43,13 +46,23 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(sessions::log_out))
         .routes(routes!(sessions::switch_tenant))
         .routes(routes!(me::get))
+        .routes(routes!(sessions::list, sessions::end_others))
+        .routes(routes!(sessions::end))
+        .routes(routes!(credentials::change))
+        .routes(routes!(credentials::request_reset))
+        .routes(routes!(credentials::confirm_reset))
+        .routes(routes!(addresses::request))
+        .routes(routes!(addresses::confirm))
         .routes(routes!(signup::sign_up))
+        .routes(routes!(signup::confirm))
         .routes(routes!(invitations::accept))
+        .routes(routes!(links::inspect))
         // A tenant's own affairs
         .routes(routes!(members::list))
         .routes(routes!(members::change_role, members::remove))
         .routes(routes!(invitations::list, invitations::invite))
         .routes(routes!(invitations::revoke))
+        .routes(routes!(invitations::resend))
         // A tenant's data
         .routes(routes!(data::read, data::insert, data::update, data::delete))
         .routes(routes!(batch::run))
@@ -57,11 +70,22 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(analytics::list))
         .routes(routes!(analytics::get))
         .routes(routes!(slow_queries::list))
+        .routes(routes!(audit::list))
         // The platform
         .routes(routes!(tenants::list, tenants::create))
         .routes(routes!(tenants::get))
         .routes(routes!(tenants::suspend))
         .routes(routes!(tenants::resume))
+        .routes(routes!(tenants::add_owner))
+        .routes(routes!(people::list))
+        .routes(routes!(people::get, people::remove))
+        .routes(routes!(people::disable))
+        .routes(routes!(people::enable))
+        .routes(routes!(people::reset))
+        .routes(routes!(people::vouch))
+        .routes(routes!(people::end_sessions))
+        .routes(routes!(operators::list, operators::create))
+        .routes(routes!(operators::revoke))
         .routes(routes!(violations::list))
         .routes(routes!(health::sample_tenants))
         .routes(routes!(insight::list))

@@ -1,8 +1,9 @@
-//! `/v1/auth`: sign in, refresh, sign out, switch tenant.
+//! `/v1/auth`: sign in, refresh, sign out, switch tenant; `/v1/me/sessions`: one's sign-ins.
 
 use axum::Json;
-use axum::extract::State;
-use freehold::control::sessions::{TenantBrief, Tokens};
+use axum::extract::{Path, State};
+use freehold::control::credentials::Credentials;
+use freehold::control::sessions::{SessionEntry, TenantBrief, Tokens};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,6 +21,8 @@ pub(super) struct LogInRequest {
     password: String,
     /// The slug of the tenant to sign in to; needed only by those who belong to several.
     tenant: Option<String>,
+    /// What the last sign-in from this device gave: with it, guesses from elsewhere keep nobody out.
+    device_token: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -31,6 +34,10 @@ pub(super) struct TokensBody {
     /// Good once; absent where the present one stays good.
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<String>,
+    /// To be kept beyond the session and sent with the next sign-in. It opens nothing. Only a sign-in
+    /// gives one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_token: Option<String>,
     /// owner, admin, member, viewer; or operator, outside of any tenant.
     role: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,6 +64,7 @@ impl From<Tokens> for TokensBody {
             token_type: tokens.token_type,
             expires_in: tokens.expires_in,
             refresh_token: tokens.refresh_token,
+            device_token: tokens.device_token,
             role: tokens.role.as_str(),
             tenant: tokens.tenant.map(TenantBriefBody::from),
         }
@@ -72,9 +80,9 @@ pub(super) async fn log_in(
     ClientIp(client): ClientIp,
     body: Body<LogInRequest>,
 ) -> Result<Json<TokensBody>, Problem> {
-    let LogInRequest { email, password, tenant } = body.value;
-    let tokens = state.sign_in().log_in(&email, password, tenant.as_deref(), client).await?;
-    Ok(Json(tokens.into()))
+    let LogInRequest { email, password, tenant, device_token } = body.value;
+    let credentials = Credentials { email, password, tenant, device_token };
+    Ok(Json(state.sign_in().log_in(credentials, client).await?.into()))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -83,7 +91,8 @@ pub(super) struct RefreshRequest {
     refresh_token: String,
 }
 
-/// Exchange a refresh token for new tokens. A token that comes twice ends the session.
+/// Exchange a refresh token for new tokens. For ten seconds the same token gives the same successor; one
+/// that comes again later ends the session.
 #[utoipa::path(post, path = "/v1/auth/refresh", tag = "sign-in", security(()), request_body = RefreshRequest,
     responses((status = 200, body = TokensBody), (status = 401, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn refresh(
@@ -111,7 +120,7 @@ pub(super) struct SwitchRequest {
     tenant: String,
 }
 
-/// Move the session to another of one's tenants.
+/// Move the session to another of one's tenants. The new access token ends when the present one does.
 #[utoipa::path(post, path = "/v1/auth/switch", tag = "sign-in", request_body = SwitchRequest,
     responses((status = 200, body = TokensBody), (status = 401, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn switch_tenant(
@@ -120,4 +129,81 @@ pub(super) async fn switch_tenant(
     body: Body<SwitchRequest>,
 ) -> Result<Json<TokensBody>, Problem> {
     Ok(Json(state.sign_in().switch_tenant(caller.claims(), &body.value.tenant).await?.into()))
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct SessionBody {
+    id: Uuid,
+    /// The tenant that it is in now; absent for an operator's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<Uuid>,
+    /// RFC 3339, UTC.
+    created_at: String,
+    /// RFC 3339, UTC.
+    refreshed_at: String,
+    /// RFC 3339, UTC.
+    expires_at: String,
+    /// Whether it is the one that asks.
+    current: bool,
+}
+
+impl SessionBody {
+    pub(super) fn new(entry: SessionEntry, current: Option<Uuid>) -> SessionBody {
+        SessionBody {
+            id: entry.id,
+            tenant: entry.tenant,
+            created_at: entry.created_at.to_string(),
+            refreshed_at: entry.refreshed_at.to_string(),
+            expires_at: entry.expires_at.to_string(),
+            current: current == Some(entry.id),
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct SessionPage {
+    items: Vec<SessionBody>,
+}
+
+/// List one's sessions that go on, the newest first; 200 at most.
+#[utoipa::path(get, path = "/v1/me/sessions", tag = "sign-in",
+    responses((status = 200, body = SessionPage), (status = 401, response = Problem)))]
+pub(super) async fn list(
+    State(state): State<AppState>,
+    caller: AnyCaller,
+) -> Result<Json<SessionPage>, Problem> {
+    let claims = caller.claims();
+    let list = state.sign_in().list_sessions(claims).await?;
+    let items = list.into_iter().map(|entry| SessionBody::new(entry, Some(claims.sid))).collect();
+    Ok(Json(SessionPage { items }))
+}
+
+/// End one of one's sessions: its tokens are refused within a second.
+#[utoipa::path(delete, path = "/v1/me/sessions/{id}", tag = "sign-in", params(("id" = Uuid, Path)),
+    responses((status = 204), (status = 401, response = Problem), (status = 404, response = Problem)))]
+pub(super) async fn end(
+    State(state): State<AppState>,
+    caller: AnyCaller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    state.sign_in().end_session(caller.claims(), named(&id, "session")?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// End all of one's sessions but this one.
+#[utoipa::path(delete, path = "/v1/me/sessions", tag = "sign-in",
+    responses((status = 204), (status = 401, response = Problem)))]
+pub(super) async fn end_others(
+    State(state): State<AppState>,
+    caller: AnyCaller,
+) -> Result<StatusCode, Problem> {
+    state.sign_in().end_other_sessions(caller.claims()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What is no id names nothing.
+pub(super) fn named(id: &str, what: &str) -> Result<Uuid, Problem> {
+    id.parse().map_err(|_| {
+        Problem::new(StatusCode::NOT_FOUND, "not_found", format!("there is no such {what}"))
+    })
 }

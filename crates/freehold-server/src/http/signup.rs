@@ -1,10 +1,11 @@
-//! `/v1/signup`: a person makes a tenant of their own.
+//! `/v1/signup`: a person makes a tenant of their own, after the proof of their address.
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use freehold::control::joining::SignUp;
 use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::ClientIp;
@@ -12,6 +13,7 @@ use super::error::Problem;
 use super::json::Body;
 use super::state::AppState;
 use super::tenants::{TenantBody, idempotency_key};
+use crate::config::SignUpMode;
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -28,33 +30,84 @@ pub(super) struct SignUpRequest {
     name: String,
     #[schema(format = Email, max_length = 254)]
     email: String,
-    /// A new one, or that of the identity with this e-mail.
+    /// To be given again with the link, so that nobody confirms a password that a stranger chose;
+    /// without one, it is chosen there. Where addresses are not proven: a new one, or that of the
+    /// person with this e-mail.
     #[schema(min_length = 8, max_length = 1024, pattern = r"\S")]
-    password: String,
+    password: Option<String>,
 }
 
-/// Create a tenant and become its owner; then sign in. A setting of the server turns it off.
+/// A sign-up that was taken.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SignUpTaken {
+    /// sent: a letter is on its way to the address, whose link makes the tenant.
+    status: &'static str,
+}
+
+/// Ask for a tenant. A letter is sent to the address, and its link makes the tenant (202); a server whose
+/// SIGNUP is `open` makes it at once (201), and one whose SIGNUP is `off` takes none.
 #[utoipa::path(post, path = "/v1/signup", tag = "sign-in", security(()), request_body = SignUpRequest,
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "With the same key and body, the first answer is given again")),
-    responses((status = 201, body = TenantBody), (status = 400, response = Problem), (status = 403, response = Problem),
-              (status = 409, response = Problem), (status = 429, response = Problem)))]
+    responses((status = 201, body = TenantBody), (status = 202, body = SignUpTaken), (status = 400, response = Problem),
+              (status = 401, response = Problem), (status = 403, response = Problem), (status = 409, response = Problem),
+              (status = 429, response = Problem), (status = 503, response = Problem)))]
 pub(super) async fn sign_up(
     State(state): State<AppState>,
     ClientIp(client): ClientIp,
     headers: HeaderMap,
     body: Body<SignUpRequest>,
-) -> Result<(StatusCode, Json<TenantBody>), Problem> {
-    if !state.signup_open() {
-        return Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "signup_closed",
-            "this service takes no sign-ups; ask its operator for a tenant",
-        ));
-    }
+) -> Result<Response, Problem> {
+    require_open(&state)?;
     let SignUpRequest { slug, name, email, password } = body.value;
     // The key belongs to whoever gives the same e-mail, and the body's hash covers the password.
-    let idempotency = idempotency_key(&headers, format!("signup {email}"), body.hash)?;
+    let scope = format!("signup {email}");
+    let idempotency = idempotency_key(&state, &headers, scope, body.hash)?;
     let new = SignUp { slug, name, email, password, idempotency };
-    let made = state.sign_in().sign_up(new, client).await?;
+    if state.signup() == SignUpMode::Open {
+        let made = state.sign_in().sign_up(new, client).await?;
+        return Ok((StatusCode::CREATED, Json(TenantBody::from(made.tenant))).into_response());
+    }
+    state.require_mail()?;
+    state.sign_in().request_sign_up(new, client).await?;
+    Ok((StatusCode::ACCEPTED, Json(SignUpTaken { status: "sent" })).into_response())
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConfirmSignUpRequest {
+    /// From the letter.
+    token: String,
+    /// The one that was given at sign-up, or that of the person's account; else it is chosen now.
+    #[schema(max_length = 1024)]
+    password: String,
+    /// In the place of the one that was asked for, which may be taken by now.
+    #[schema(min_length = 3, max_length = 63, pattern = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
+    slug: Option<String>,
+}
+
+/// Make the tenant of a sign-up, whose address is proven by the token; then sign in.
+#[utoipa::path(post, path = "/v1/signup/confirm", tag = "sign-in", security(()), request_body = ConfirmSignUpRequest,
+    responses((status = 201, body = TenantBody), (status = 400, response = Problem), (status = 403, response = Problem),
+              (status = 404, response = Problem), (status = 409, response = Problem), (status = 429, response = Problem)))]
+pub(super) async fn confirm(
+    State(state): State<AppState>,
+    ClientIp(client): ClientIp,
+    body: Body<ConfirmSignUpRequest>,
+) -> Result<(StatusCode, Json<TenantBody>), Problem> {
+    require_open(&state)?;
+    let ConfirmSignUpRequest { token, password, slug } = body.value;
+    let made = state.sign_in().confirm_sign_up(&token, password, slug.as_deref(), client).await?;
     Ok((StatusCode::CREATED, Json(made.tenant.into())))
+}
+
+/// A link that was sent before sign-up was turned off makes no tenant either.
+fn require_open(state: &AppState) -> Result<(), Problem> {
+    if state.signup() != SignUpMode::Off {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        "signup_closed",
+        "this service takes no sign-ups; ask its operator for a tenant",
+    ))
 }

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use freehold::control::sessions::SignIn;
 use freehold::{Freehold, OperatorContext, Result};
+use http::StatusCode;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 
+use super::error::Problem;
 use super::metrics::Slugs;
 use super::readiness::Readiness;
-use crate::config::HttpSettings;
+use crate::config::{HttpSettings, SignUpMode};
 use crate::data::{MODEL_SQL, Model};
 
 #[derive(Clone)]
@@ -18,8 +20,8 @@ pub struct AppState(Arc<Inner>);
 
 struct Inner {
     freehold: Freehold,
-    sign_in: SignIn,
-    signup_open: bool,
+    sign_in: Arc<SignIn>,
+    people: PeopleSettings,
     limits: RequestLimits,
     data_limits: crate::data::Limits,
     batch_limits: crate::data::BatchLimits,
@@ -39,6 +41,14 @@ impl Drop for Inner {
     }
 }
 
+/// How people come to the service.
+#[derive(Clone, Copy, Debug)]
+pub struct PeopleSettings {
+    pub signup: SignUpMode,
+    /// Whether letters are sent.
+    pub mail: bool,
+}
+
 /// Bounds of one request.
 pub(super) struct RequestLimits {
     pub(super) body_bytes_max: usize,
@@ -53,9 +63,9 @@ impl AppState {
     /// If the template cannot be read.
     pub async fn new(
         freehold: Freehold,
-        sign_in: SignIn,
+        sign_in: Arc<SignIn>,
         settings: &HttpSettings,
-        signup_open: bool,
+        people: PeopleSettings,
     ) -> Result<AppState> {
         // Subscribed before the first reading, so that no change falls between the two.
         let changes = freehold.baseline_changes();
@@ -68,7 +78,7 @@ impl AppState {
         Ok(AppState(Arc::new(Inner {
             freehold,
             sign_in,
-            signup_open,
+            people,
             limits: RequestLimits {
                 body_bytes_max: settings.max_body_bytes as usize,
                 time_max: Duration::from_millis(settings.request_timeout_ms),
@@ -102,8 +112,20 @@ impl AppState {
         &self.0.sign_in
     }
 
-    pub(super) fn signup_open(&self) -> bool {
-        self.0.signup_open
+    pub(super) fn signup(&self) -> SignUpMode {
+        self.0.people.signup
+    }
+
+    /// Refuses what ends in a letter, where none is sent: nobody waits for it in vain.
+    pub(super) fn require_mail(&self) -> std::result::Result<(), Problem> {
+        if self.0.people.mail {
+            return Ok(());
+        }
+        Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "mail_off",
+            "this service sends no mail, which this needs; its operator turns it on by MAIL",
+        ))
     }
 
     pub(super) fn limits(&self) -> &RequestLimits {

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use freehold::control::people::Named;
 use freehold::control::tenants::{IdempotencyKey, NewOwner, NewTenant};
 use freehold::{OperatorContext, Tenant, TenantId};
 use http::{HeaderMap, StatusCode};
@@ -12,6 +13,7 @@ use uuid::Uuid;
 use super::auth::OperatorCaller;
 use super::error::Problem;
 use super::json::Body;
+use super::sessions::named;
 use super::state::AppState;
 
 #[derive(Serialize, ToSchema)]
@@ -64,15 +66,29 @@ pub(super) struct OwnerRequest {
     #[serde(default)]
     #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
-    /// Needed if the person is new here, and then of 8 characters at least.
+    /// Of somebody new, for whom the operator vouches: of 8 characters at least. Somebody new without one
+    /// is invited by mail.
     password: Option<String>,
+    /// The person with this e-mail who is known already, rather than somebody new.
+    #[serde(default)]
+    existing: bool,
+}
+
+impl OwnerRequest {
+    fn read(self, state: &AppState) -> Result<NewOwner, Problem> {
+        let OwnerRequest { email, name, password, existing } = self;
+        if password.is_none() && !existing {
+            state.require_mail()?;
+        }
+        Ok(NewOwner { person: Named { email, password, existing }, name })
+    }
 }
 
 /// Create a tenant: schema, baseline, policies and first owner, or nothing.
 #[utoipa::path(post, path = "/v1/tenants", tag = "tenants", request_body = CreateTenantRequest,
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "With the same key and body, the first answer is given again")),
     responses((status = 201, body = TenantBody), (status = 400, response = Problem), (status = 403, response = Problem),
-              (status = 409, response = Problem)))]
+              (status = 404, response = Problem), (status = 409, response = Problem), (status = 503, response = Problem)))]
 pub(super) async fn create(
     State(state): State<AppState>,
     OperatorCaller(operator): OperatorCaller,
@@ -80,20 +96,37 @@ pub(super) async fn create(
     body: Body<CreateTenantRequest>,
 ) -> Result<(StatusCode, Json<TenantBody>), Problem> {
     let scope = format!("operator {}", operator.actor());
-    let idempotency = idempotency_key(&headers, scope, body.hash)?;
+    let idempotency = idempotency_key(&state, &headers, scope, body.hash)?;
     let CreateTenantRequest { slug, name, owner } = body.value;
-    let owner = owner.map(|o| NewOwner { email: o.email, name: o.name, password: o.password });
+    let owner = owner.map(|owner| owner.read(&state)).transpose()?;
     let new = NewTenant { slug, name, owner, idempotency };
     let context = OperatorContext::of(operator.actor(), "POST /v1/tenants");
     let made = state.freehold().create_tenant(&context, new).await?;
     Ok((StatusCode::CREATED, Json(made.tenant.into())))
 }
 
+/// Give a tenant an owner: one that has none, or whose owner is gone.
+#[utoipa::path(post, path = "/v1/tenants/{id}/owners", tag = "tenants", params(("id" = Uuid, Path)), request_body = OwnerRequest,
+    responses((status = 204), (status = 400, response = Problem), (status = 403, response = Problem),
+              (status = 404, response = Problem), (status = 409, response = Problem), (status = 503, response = Problem)))]
+pub(super) async fn add_owner(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Path(id): Path<String>,
+    body: Body<OwnerRequest>,
+) -> Result<StatusCode, Problem> {
+    let context = OperatorContext::of(operator.actor(), "POST /v1/tenants/{id}/owners");
+    let owner = body.value.read(&state)?;
+    state.freehold().add_owner(&context, tenant_id(&id)?, owner).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Reads `Idempotency-Key`: 1 to 255 printable characters, once.
 pub(super) fn idempotency_key(
+    state: &AppState,
     headers: &HeaderMap,
     scope: String,
-    request_hash: [u8; 32],
+    body_hash: [u8; 32],
 ) -> Result<Option<IdempotencyKey>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -106,6 +139,7 @@ pub(super) fn idempotency_key(
         )
         .field("Idempotency-Key"));
     }
+    let request_hash = state.sign_in().request_hash(&body_hash);
     Ok(Some(IdempotencyKey { scope, key: key.to_owned(), request_hash }))
 }
 
@@ -177,10 +211,6 @@ pub(super) async fn resume(
     Ok(Json(state.freehold().resume_tenant(&context, tenant_id(&id)?).await?.into()))
 }
 
-/// What is no id names no tenant.
 fn tenant_id(text: &str) -> Result<TenantId, Problem> {
-    let id: Uuid = text
-        .parse()
-        .map_err(|_| Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such tenant"))?;
-    Ok(TenantId::from(id))
+    named(text, "tenant").map(TenantId::from)
 }

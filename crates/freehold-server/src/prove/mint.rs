@@ -157,7 +157,7 @@ fn issue(
     now: SystemTime,
 ) -> String {
     let tenant = tenant.map(|tenant| tenant.as_uuid());
-    // The session is asked for only when it is changed.
+    // Each person has one session, of the same id.
     let subject = Subject { identity, session: identity, tenant, role: role.as_str().to_owned() };
     tokens.issue(&subject, LIFETIME, now).expect("roles and tenants go together here")
 }

@@ -26,7 +26,21 @@ const COMMANDS: &[&[&str]] = &[
     &["tenant", "show"],
     &["tenant", "suspend"],
     &["tenant", "resume"],
+    &["tenant", "owner"],
     &["operator", "create"],
+    &["operator", "list"],
+    &["operator", "revoke"],
+    &["person"],
+    &["person", "list"],
+    &["person", "show"],
+    &["person", "disable"],
+    &["person", "enable"],
+    &["person", "remove"],
+    &["person", "reset"],
+    &["person", "vouch"],
+    &["person", "sign-out"],
+    &["audit"],
+    &["audit", "list"],
     &["key", "show"],
     &["key", "list"],
     &["key", "rotate"],
@@ -68,6 +82,8 @@ const SECRETS: Env = &[
     ("FREEHOLD_ANALYTICS_PASSWORD", "hush-8"),
     ("CONTEXT_KEY", "hush-9"),
     ("METRICS_TOKEN", "hush-11 and sixteen"),
+    ("MAIL_SMTP_URL", "smtp://post:hush-12@127.0.0.1:1"),
+    ("MAIL_HOOK_SECRET", "hush-13 and thirty-two bytes and more"),
 ];
 
 fn tells_no_secret(ran: &Ran) {
@@ -586,8 +602,6 @@ fn a_tenant_lives_by_the_commands(app: &str, owner: &str) {
 
     let create =
         ["tenant", "create", "acme", "--name", "Acme", "--owner", "owner@acme.example", "--json"];
-    let ran = run(&create).ended(1);
-    assert!(ran.stderr().contains("give a password too"), "{}", ran.stderr());
     let made =
         freehold(&create, &[env[0], env[1], ("FREEHOLD_PASSWORD", PASSWORD)]).ended(0).json();
     assert_eq!(
@@ -614,14 +628,13 @@ fn a_tenant_lives_by_the_commands(app: &str, owner: &str) {
     }
     let text = run(&["tenant", "list"]).ended(0).stdout();
     assert!(text.starts_with("SLUG") && text.lines().count() == 2, "{text}");
-    let ran = run(&["operator", "create", "op@freehold.example", "--password", PASSWORD, "--json"]);
-    assert_eq!(ran.ended(0).json()["email"], "op@freehold.example");
+    people_are_governed_by_the_commands(&env);
 
-    // A new migration reaches the tenant; a second run has nothing to do.
+    // A new migration reaches both tenants; a second run has nothing to do.
     let name = "0003_notes.sql";
     std::fs::copy(project().join("demo/migrations").join(name), folder.path().join(name)).unwrap();
     let report = run(&up).ended(0).json();
-    assert_eq!((&report["version"], &report["migrated"]), (&json!(3), &json!(1)));
+    assert_eq!((&report["version"], &report["migrated"]), (&json!(3), &json!(2)));
     assert_eq!(run(&up).ended(0).json()["migrated"], 0);
     let status = run(&["migrate", "status", "--json"]).ended(0).json();
     assert_eq!((&status["version"], &status["failed"]), (&json!(3), &json!([])));
@@ -632,7 +645,99 @@ fn a_tenant_lives_by_the_commands(app: &str, owner: &str) {
     assert!(ran.stderr().contains("0003"), "{}", ran.stderr());
     let ran = run(&["migrate", "up", "--baseline", "/no/such/folder"]).ended(1);
     assert!(ran.stderr().contains("/no/such/folder"), "{}", ran.stderr());
-    // Without the owner's connection nothing is made or migrated.
+    // Without the owner's connection nobody is vouched for, though the key is known.
+    let shown = run(&["key", "show", "--json"]).ended(0).json();
+    let key = shown["context_key"].as_str().unwrap();
+    let as_app = [env[0], ("CONTEXT_KEY", key)];
+    for arguments in [
+        &["operator", "create", "new@freehold.example", "--password", PASSWORD][..],
+        &["person", "reset", "owner@acme.example", "--password", PASSWORD],
+        &["person", "vouch", "owner@acme.example", "--why", "seen in person"],
+    ] {
+        let ran = freehold(arguments, &as_app).ended(1);
+        assert!(ran.stderr().contains("to vouch for an address takes"), "{}", ran.stderr());
+    }
+    // Nor is anything made or migrated.
     let ran = freehold(&["tenant", "create", "globex"], &env[..1]).ended(1);
     assert!(ran.stderr().contains("DATABASE_OWNER_URL"), "{}", ran.stderr());
+}
+
+fn people_are_governed_by_the_commands(env: Env) {
+    let run = |arguments: &[&str]| freehold(arguments, env);
+    let fails = |arguments: &[&str], told: &str| {
+        let ran = run(arguments).ended(1);
+        assert!(ran.stderr().contains(told), "{arguments:?}: {}", ran.stderr());
+        assert_eq!(ran.stdout(), "", "{arguments:?}");
+    };
+    let (op, owner) = ("op@freehold.example", "owner@acme.example");
+    let made = run(&["operator", "create", op, "--password", PASSWORD, "--json"]).ended(0).json();
+    assert_eq!((&made["email"], &made["is_operator"]), (&json!(op), &json!(true)));
+    assert_eq!(made["proven_why"], "freehold operator create");
+    // Whoever is known is not meant by accident, and nothing that is given is ignored.
+    fails(&["operator", "create", op, "--password", PASSWORD], "say `existing` if you mean them");
+    fails(&["operator", "create", owner], "say `existing` if you mean them");
+    fails(&["operator", "create", "new@x.example"], "give a password too");
+    fails(&["operator", "create", "new@x.example", "--existing"], "nobody has proven this e-mail");
+    run(&["operator", "create", owner, "--existing", "--password", PASSWORD]).ended(2);
+    run(&["operator", "create", owner, "--existing"]).ended(0);
+    let listed = run(&["operator", "list"]).ended(0).stdout();
+    assert!(listed.starts_with("EMAIL") && listed.lines().count() == 3, "{listed}");
+    let ran = run(&["operator", "revoke", owner]).ended(0).stdout();
+    assert!(ran.contains("is no operator any more"), "{ran}");
+    fails(&["operator", "revoke", owner], "there is no such operator");
+    fails(&["operator", "revoke", op], "the last operator");
+    fails(&["person", "show", "nobody@x.example"], "there is no such person");
+
+    let shown = run(&["person", "show", owner]).ended(0).stdout();
+    for told in
+        ["email     owner@acme.example", "operator  no", "tenant    acme, owner", "password  yes"]
+    {
+        assert!(shown.contains(told), "{told}: {shown}");
+    }
+    let state = |what: &str| run(&["person", what, owner, "--json"]).ended(0).json();
+    assert!(state("disable")["disabled_at"].is_string());
+    assert_eq!(state("enable")["disabled_at"], Value::Null);
+    let reset = run(&["person", "reset", owner, "--json"]).ended(0);
+    assert_eq!(reset.json()["has_password"], false);
+    assert!(reset.stderr().contains("a server sends the letter"), "{}", reset.stderr());
+    let reset = run(&["person", "reset", owner, "--password", PASSWORD, "--json"]).ended(0).json();
+    assert_eq!((&reset["has_password"], &reset["is_operator"]), (&json!(true), &json!(false)));
+    fails(&["person", "remove", owner], "the only owner of acme");
+    fails(&["person", "vouch", owner, "--why", " "], "say in 1 to 500 characters");
+    run(&["person", "vouch", owner, "--why", "seen in person"]).ended(0);
+    run(&["person", "sign-out", owner]).ended(0);
+    let listed = run(&["person", "list", "--json"]).ended(0).json();
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+
+    // A tenant without an owner is given one: invited, or somebody who is known.
+    run(&["tenant", "create", "empty"]).ended(0);
+    let ran = run(&["tenant", "owner", "empty", "bill@x.example"]).ended(0).stdout();
+    assert!(ran.contains("bill@x.example is invited to own empty"), "{ran}");
+    fails(&["tenant", "owner", "empty", owner], "say `existing` if you mean them");
+    run(&["tenant", "owner", "empty", owner, "--existing"]).ended(0);
+    fails(&["tenant", "owner", "nowhere", owner, "--existing"], "there is no such tenant");
+
+    let lines = run(&["audit", "list", "--json"]).ended(0).json();
+    let actions: Vec<_> =
+        lines.as_array().unwrap().iter().map(|line| text(&line["action"])).collect();
+    for action in [
+        "owner.raise",
+        "owner.add",
+        "member.invite",
+        "tenant.create",
+        "person.reset",
+        "person.enable",
+        "person.disable",
+        "operator.revoke",
+        "operator.create",
+        "person.vouch",
+    ] {
+        let known = actions.iter().any(|known| known == action);
+        assert!(known || action == "owner.raise", "{action}: {actions:?}");
+    }
+    assert!(lines[0]["origin"].as_str().unwrap().starts_with("command line"), "{}", lines[0]);
+    let table = run(&["audit", "list", "--tenant", "empty", "--limit", "2"]).ended(0).stdout();
+    assert!(table.starts_with("OCCURRED") && table.lines().count() == 3, "{table}");
+    let of_one = run(&["audit", "list", "--person", op, "--json"]).ended(0).json();
+    assert!(of_one.as_array().unwrap().iter().all(|line| line["target_email"] == op), "{of_one}");
 }

@@ -74,6 +74,31 @@ fn one_command_makes_two_tenants_with_data_of_their_own_and_starts_again_quickly
     }
     assert!(orders[0].iter().all(|order| !orders[1].contains(order)), "orders are shared");
     let token = dev.sign_in("operator@freehold.example");
+    // Its people are proven, and its mailbox is a folder: a sign-up goes from letter to tenant.
+    let (_, people) = dev.ask("GET", "/v1/people", &token, Value::Null);
+    let people = people["items"].as_array().unwrap().clone();
+    assert_eq!(people.len(), 3);
+    assert!(people.iter().all(|person| person["proven_at"].is_string()), "{people:?}");
+    let mailbox = folder.path().join("mail");
+    assert!(said.contains(mailbox.to_str().unwrap()), "the mailbox is not told:\n{said}");
+    let wish = json!({"slug": "initech", "name": "Initech", "email": "bill@initech.example"});
+    assert_eq!(dev.ask("POST", "/v1/signup", "", wish).0, 202);
+    let began = Instant::now();
+    let letter = loop {
+        assert!(began.elapsed() < AGAIN, "no letter is written");
+        let files = std::fs::read_dir(&mailbox).into_iter().flatten();
+        let files = files.map(|file| file.unwrap().path());
+        let text = files.filter(|path| path.extension().is_some_and(|end| end == "txt"));
+        if let Some(path) = text.into_iter().next() {
+            break std::fs::read_to_string(path).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let link = letter.lines().find(|line| line.contains("/confirm#")).unwrap();
+    assert!(link.starts_with(&format!("http://127.0.0.1:{}/confirm#fhs_", dev.port)), "{link}");
+    let confirm = json!({"token": link.split_once('#').unwrap().1, "password": "freehold-demo"});
+    assert_eq!(dev.ask("POST", "/v1/signup/confirm", "", confirm).0, 201);
+    dev.sign_in("bill@initech.example");
     // The demo's analytics have figures from the start.
     let (_, list) = dev.ask("GET", "/v1/analytics", &token, Value::Null);
     let list = list["items"].as_array().unwrap().clone();

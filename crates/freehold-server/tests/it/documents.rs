@@ -45,6 +45,7 @@ const GUIDE: &[&str] = &[
     "docs/tables.md",
     "docs/migrations.md",
     "docs/errors.md",
+    "docs/people.md",
     "docs/pgbouncer.md",
     "docs/replicas.md",
     "docs/doctor.md",
@@ -547,7 +548,7 @@ async fn the_readmes_commands_work() {
     }
     course.lend("demo/migrations", "migrations");
     let demo = course.replaced[0].1.clone();
-    let (port, dir) = (demo.rsplit_once(':').unwrap().1, course.folder.path().join("demo-pg"));
+    let (port, dir) = (demo.rsplit_once(':').unwrap().1, course.folder.path().join(".freehold"));
     let migrations = project().join("demo/migrations");
     let arguments = ["dev", "--port", port, "--dir", dir.to_str().unwrap(), "--baseline"];
     let arguments = [&arguments[..], &[migrations.to_str().unwrap()]].concat();

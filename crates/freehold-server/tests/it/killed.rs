@@ -92,11 +92,13 @@ async fn a_server_killed_amid_many_creations_leaves_whole_tenants_or_none() {
     let sql = connect(&database.superuser_url()).await;
     let operator = Uuid::new_v4();
     sql.execute(
-        "INSERT INTO freehold.identity (id, email, is_operator) VALUES ($1, 'op@x.example', true)",
+        "INSERT INTO freehold.identity (id, email, is_operator, proven_at, proven_by, proven_why)
+         VALUES ($1, 'op@x.example', true, now(), $1, 'a test')",
         &[&operator],
     )
     .await
     .unwrap();
+    database.open_session(operator).await.unwrap();
     let token = token(operator, None, "operator");
     let create = |port: u16, n: usize| {
         let slug = format!("shop{n}");
@@ -169,7 +171,7 @@ async fn a_server_killed_at_any_step_of_a_sign_up_leaves_nothing_of_it() {
         "pg_catalog.pg_policy",
         "freehold.ledger",
     ] {
-        let mut server = Server::start(&database);
+        let mut server = Server::start_with(&database, &[("SIGNUP", "open")]);
         let barrier = Barrier::at(table, &database).await;
         let port = server.port;
         thread::scope(|scope| {
@@ -189,10 +191,72 @@ async fn a_server_killed_at_any_step_of_a_sign_up_leaves_nothing_of_it() {
         assert_eq!(left, [0; 4], "killed at {table}: tenants, people, keys, schemas");
     }
     // The same request, sent again to a server that lives, and once more.
-    let mut server = Server::start(&database);
+    let mut server = Server::start_with(&database, &[("SIGNUP", "open")]);
     for _ in 0..2 {
         assert_eq!(sign_up(server.port).unwrap(), 201);
     }
+    nothing_is_half_done(&sql).await;
+    server.running.stop();
+}
+
+/// With the proof of an address: the tenant and what the token uses up are one transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_killed_at_any_step_of_a_confirmation_leaves_the_link_as_good_as_it_was() {
+    let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();
+    let sql = connect(&database.superuser_url()).await;
+    let folder = crate::process::Folder::new();
+    let settings = [
+        ("MAIL", "log"),
+        ("MAIL_FOLDER", folder.text()),
+        ("PUBLIC_URL", "https://app.example.com"),
+    ];
+    let mut server = Server::start_with(&database, &settings);
+    let wish = json!({"slug": "initech", "name": "Initech", "email": "p@initech.example", "password": PASSWORD});
+    let (status, _) = http_with(server.port, "POST", "/v1/signup", &[], &wish).unwrap();
+    assert_eq!(status, 202);
+    let letter = async || {
+        let files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+        let mut texts = files.map(|path| std::fs::read_to_string(path).unwrap());
+        texts.find(|text| text.contains("#fhs_"))
+    };
+    eventually("the letter is written", Duration::from_secs(20), async || letter().await.is_some())
+        .await;
+    let letter = letter().await.unwrap();
+    let token = letter.split_once('#').unwrap().1.split_whitespace().next().unwrap().to_owned();
+    server.running.stop();
+    let body = json!({"token": token, "password": PASSWORD});
+    let confirm = |port: u16| {
+        http_with(port, "POST", "/v1/signup/confirm", &[], &body).map(|(status, _)| status)
+    };
+    for table in [
+        "freehold.sign_up",
+        "freehold.tenant",
+        "freehold.identity",
+        "freehold.membership",
+        "pg_catalog.pg_class",
+    ] {
+        let mut server = Server::start(&database);
+        let barrier = Barrier::at(table, &database).await;
+        let port = server.port;
+        thread::scope(|scope| {
+            let request = scope.spawn(move || confirm(port));
+            tokio::task::block_in_place(|| {
+                tokio::runtime::Handle::current().block_on(barrier.is_reached(&sql));
+            });
+            server.running.kill();
+            assert!(request.join().unwrap().is_err(), "{table}: it was answered");
+        });
+        barrier.lift().await;
+        the_backends_end(&sql).await;
+        let left = "SELECT (SELECT count(*) FROM freehold.tenant), (SELECT count(*) FROM freehold.identity),
+            (SELECT count(*) FROM freehold.sign_up), (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tenant\\_%')";
+        let row = sql.query_one(left, &[]).await.unwrap();
+        let left: Vec<i64> = (0..4).map(|column| row.get(column)).collect();
+        assert_eq!(left, [0, 0, 1, 0], "killed at {table}: tenants, people, sign-ups, schemas");
+    }
+    let mut server = Server::start(&database);
+    assert_eq!(confirm(server.port).unwrap(), 201);
+    assert_eq!(confirm(server.port).unwrap(), 404);
     nothing_is_half_done(&sql).await;
     server.running.stop();
 }

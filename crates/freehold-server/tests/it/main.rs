@@ -13,6 +13,8 @@ mod doctor;
 mod documents;
 mod http;
 mod killed;
+mod mail;
+mod pages;
 mod pooler;
 mod postgrest;
 mod process;

@@ -327,10 +327,11 @@ impl Server {
     }
 }
 
+/// An access token of the session that has the person's own id.
 pub(crate) fn token(identity: Uuid, tenant: Option<Uuid>, role: &str) -> String {
     let keyring = Keyring::new(SECRET, &[] as &[&str]).unwrap();
     let tokens = AccessTokens::new(keyring, "freehold", "freehold");
-    let subject = Subject { identity, session: Uuid::new_v4(), tenant, role: role.to_owned() };
+    let subject = Subject { identity, session: identity, tenant, role: role.to_owned() };
     tokens.issue(&subject, Duration::from_secs(600), SystemTime::now()).unwrap()
 }
 

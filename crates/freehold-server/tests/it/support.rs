@@ -10,15 +10,16 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use freehold::control::mail::Delivery;
 use freehold::control::sessions::{SignIn, SignInOptions};
 use freehold::testing::{self, PASSWORD, TestDatabase};
 use freehold::tokens::{AccessTokens, Keyring, Subject};
 use freehold::{
-    Baseline, CacheOptions, Freehold, InsightOptions, Migration, OperatorContext, PoolLimits, Rate,
-    ReplicaLimits, Role, SignInLimits, Tenant,
+    Baseline, CacheOptions, Freehold, InsightOptions, MailKind, Message, Migration,
+    OperatorContext, PoolLimits, Rate, ReplicaLimits, Role, SignInLimits, Tenant,
 };
-use freehold_server::config::HttpSettings;
-use freehold_server::http::{AppState, router};
+use freehold_server::config::{HttpSettings, SignUpMode};
+use freehold_server::http::{AppState, PeopleSettings, router};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::BodyExt as _;
@@ -28,6 +29,7 @@ use tokio_postgres::{Client, NoTls};
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
+pub(crate) const PUBLIC_URL: &str = "https://app.example.com";
 pub(crate) const SECRET: &str = "the secret that the tests sign tokens with";
 /// Part of every text that the tenants' rows hold; no error may ever repeat it.
 pub(crate) const CANARY: &str = "-canary";
@@ -72,7 +74,8 @@ pub(crate) fn slow_shop(seconds: f64) -> Baseline {
 pub(crate) struct Setup {
     pub(crate) baseline: Baseline,
     pub(crate) http: HttpSettings,
-    pub(crate) signup: bool,
+    pub(crate) signup: SignUpMode,
+    pub(crate) mail: bool,
     /// Sign-in attempts a minute.
     pub(crate) per_email: u32,
     pub(crate) per_client: u32,
@@ -104,7 +107,8 @@ impl Default for Setup {
                 shutdown_secs: 1,
                 metrics_token: None,
             },
-            signup: true,
+            signup: SignUpMode::Verified,
+            mail: true,
             per_email: 100_000,
             per_client: 100_000,
             secret: SECRET,
@@ -121,6 +125,7 @@ impl Default for Setup {
 /// The service, in this process.
 pub(crate) struct Service {
     pub(crate) freehold: Freehold,
+    pub(crate) sign_in: Arc<SignIn>,
     pub(crate) tokens: AccessTokens,
     router: Router,
     // Dropped last: it takes the connections with it.
@@ -161,13 +166,14 @@ impl Service {
             limits: SignInLimits {
                 per_email: rate(setup.per_email),
                 per_client: rate(setup.per_client),
-                ..SignInLimits::default()
             },
+            public_url: PUBLIC_URL.to_owned(),
         };
-        let sign_in = SignIn::new(freehold.clone(), sign_in);
-        let state =
-            AppState::new(freehold.clone(), sign_in, &setup.http, setup.signup).await.unwrap();
-        Service { freehold, tokens, router: router(state), database }
+        let sign_in = Arc::new(SignIn::new(freehold.clone(), sign_in));
+        let people = PeopleSettings { signup: setup.signup, mail: setup.mail };
+        let state = AppState::new(freehold.clone(), Arc::clone(&sign_in), &setup.http, people);
+        let router = router(state.await.unwrap());
+        Service { freehold, sign_in, tokens, router, database }
     }
 
     pub(crate) fn router(&self) -> Router {
@@ -254,10 +260,10 @@ impl Service {
         Person { id, email, token: self.token(id, None, Role::Operator) }
     }
 
-    /// An access token as the service would issue it.
+    /// An access token as the service would issue it, of the session that has the person's own id.
     pub(crate) fn token(&self, identity: Uuid, tenant: Option<Uuid>, role: Role) -> String {
         let role = role.as_str().to_owned();
-        let subject = Subject { identity, session: Uuid::new_v4(), tenant, role };
+        let subject = Subject { identity, session: identity, tenant, role };
         self.tokens.issue(&subject, Duration::from_secs(600), SystemTime::now()).unwrap()
     }
 
@@ -270,6 +276,27 @@ impl Service {
     /// The access token of somebody who signs in.
     pub(crate) async fn sign_in(&self, email: &str) -> String {
         text(&self.log_in(email).await["access_token"])
+    }
+
+    /// Has all letters sent that are due, and opens them.
+    pub(crate) async fn letters(&self) -> Vec<Message> {
+        let mut letters = Vec::new();
+        loop {
+            let deliver = self.sign_in.deliver_letter(async |letter| {
+                letters.push(letter.clone());
+                Ok(())
+            });
+            if deliver.await.unwrap() == Delivery::Nothing {
+                return letters;
+            }
+        }
+    }
+
+    /// The token of the last letter of a kind to somebody, of those that are due.
+    pub(crate) async fn letter_token(&self, kind: MailKind, email: &str) -> String {
+        let letters = self.letters().await;
+        let letter = letters.into_iter().rev().find(|l| (l.kind, l.to.as_str()) == (kind, email));
+        letter.unwrap_or_else(|| panic!("no {kind:?} for {email}")).token.unwrap()
     }
 
     /// Everything that a tenant has, rows and catalog, as one text to compare.
@@ -325,8 +352,16 @@ pub(crate) async fn connect(url: &str) -> Client {
 /// With the password of whoever came first, so that none need be hashed.
 async fn insert_identity(sql: &Client, id: Uuid, email: &str, is_operator: bool) {
     sql.execute(
-        "INSERT INTO freehold.identity (id, email, is_operator) VALUES ($1, $2, $3)",
+        "INSERT INTO freehold.identity (id, email, is_operator, proven_at, proven_by, proven_why)
+         VALUES ($1, $2, $3, now(), $1, 'a test')",
         &[&id, &email, &is_operator],
+    )
+    .await
+    .unwrap();
+    sql.execute(
+        "INSERT INTO freehold.session (id, identity_id, expires_at)
+         VALUES ($1, $1, now() + interval '1 day')",
+        &[&id],
     )
     .await
     .unwrap();

@@ -116,6 +116,8 @@ impl Watched {
             ("DRAIN_SECS", "0"),
             ("METRICS_TOKEN", METRICS_TOKEN),
             ("SIZES_EVERY_SECS", "1"),
+            ("MAIL", "log"),
+            ("PUBLIC_URL", "http://127.0.0.1"),
         ];
         let mut running = Running::start(&["serve"], &env);
         let line = running.wait_for("\"message\":\"serving\"", Duration::from_secs(60));

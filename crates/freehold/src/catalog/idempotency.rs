@@ -11,27 +11,37 @@ pub struct IdempotencyKey {
     pub scope: String,
     /// What the caller sent, such as the header `Idempotency-Key`.
     pub key: String,
-    /// SHA-256 of what the request asked for.
+    /// A hash of what the request asked for; keyed, if that holds a secret:
+    /// [`SignIn::request_hash`](crate::control::sessions::SignIn::request_hash).
     pub request_hash: [u8; 32],
 }
 
-/// Claims the key for this transaction, or returns the tenant that the first request made.
+/// What a key was found to be.
+pub(crate) enum Claimed {
+    /// This request is the first with it.
+    Fresh,
+    /// Another one was, which made this tenant, or none.
+    Repeated(Option<TenantId>),
+}
+
+/// Claims the key for this transaction, and the tenant that it makes.
 ///
 /// A second request that comes while the first is under way waits for it here.
 pub(crate) async fn claim(
     tx: &mut CatalogTx,
     key: &IdempotencyKey,
-    tenant: TenantId,
-) -> Result<Option<TenantId>> {
+    tenant: Option<TenantId>,
+) -> Result<Claimed> {
+    let tenant = tenant.map(|tenant| tenant.as_uuid());
     let claimed = tx
         .execute(
             "INSERT INTO idempotency (scope, key, request_hash, tenant_id) VALUES ($1, $2, $3, $4)
              ON CONFLICT DO NOTHING",
-            &[&key.scope, &key.key, &key.request_hash.as_slice(), &tenant.as_uuid()],
+            &[&key.scope, &key.key, &key.request_hash.as_slice(), &tenant],
         )
         .await?;
     if claimed == 1 {
-        return Ok(None);
+        return Ok(Claimed::Fresh);
     }
     let row = tx
         .query_opt(
@@ -48,7 +58,13 @@ pub(crate) async fn claim(
             "this Idempotency-Key came with another request before; use a new one",
         ));
     }
-    Ok(row.get::<_, Option<uuid::Uuid>>(1).map(TenantId::from))
+    Ok(Claimed::Repeated(row.get::<_, Option<uuid::Uuid>>(1).map(TenantId::from)))
+}
+
+/// Forgets keys after a day: who repeats a request does so sooner.
+pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
+    tx.execute("DELETE FROM idempotency WHERE created_at < now() - interval '1 day'", &[]).await?;
+    Ok(())
 }
 
 /// Whether a request with the key has succeeded before.

@@ -1,7 +1,10 @@
-//! `freehold.identity` and `credential`: people, and how they prove it.
+//! `freehold.identity` and `credential`: people, how they prove it, and whether their address was proven.
+
+use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::error::Result;
-use crate::ids::IdentityId;
+use crate::ids::{Email, IdentityId};
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 
@@ -11,6 +14,10 @@ pub(crate) struct Identity {
     pub(crate) email: String,
     pub(crate) name: String,
     pub(crate) is_operator: bool,
+    pub(crate) is_proven: bool,
+    pub(crate) is_disabled: bool,
+    /// Rises with each change of password or address, and with each disabling.
+    pub(crate) epoch: i32,
 }
 
 /// An identity with its password hash, if it has one.
@@ -19,57 +26,122 @@ pub(crate) struct Credential {
     pub(crate) password_hash: Option<String>,
 }
 
+/// Who is behind an address's proof, and why it is believed.
+#[derive(Clone, Debug)]
+pub(crate) struct Proof {
+    /// The operator who vouches, or [`IdentityId::SYSTEM`] for the command line; nobody: the person, by
+    /// a token that was sent to the address.
+    pub(crate) by: Option<IdentityId>,
+    pub(crate) why: String,
+}
+
+/// A person, as operators see them.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Person {
+    /// The same in every tenant.
+    pub id: IdentityId,
+    /// In lower case.
+    pub email: String,
+    /// A display name; empty if none was given.
+    pub name: String,
+    /// Whether they run the platform.
+    pub is_operator: bool,
+    /// Whether they have a password.
+    pub has_password: bool,
+    /// Since when they are known.
+    pub created_at: Timestamp,
+    /// When their address was proven; absent if it never was.
+    pub proven_at: Option<Timestamp>,
+    /// Who vouched for it: the person themselves, an operator, or the nil UUID for the command line.
+    pub proven_by: Option<Uuid>,
+    /// Why it is believed.
+    pub proven_why: Option<String>,
+    /// When they were disabled; absent if they are not.
+    pub disabled_at: Option<Timestamp>,
+}
+
+const COLUMNS: &str = "i.id, i.email, i.name, i.is_operator, i.proven_at IS NOT NULL AS is_proven, \
+                       i.disabled_at IS NOT NULL AS is_disabled, i.epoch";
+
+const PERSON: &str = "SELECT i.id, i.email, i.name, i.is_operator, i.created_at, i.proven_at, i.proven_by, \
+                      i.proven_why, i.disabled_at, c.identity_id IS NOT NULL AS has_password \
+                      FROM identity i LEFT JOIN credential c ON c.identity_id = i.id";
+
 fn from_row(row: &Row) -> Identity {
     Identity {
-        id: IdentityId::from(row.get::<_, uuid::Uuid>("id")),
+        id: IdentityId::from(row.get::<_, Uuid>("id")),
         email: row.get("email"),
         name: row.get("name"),
         is_operator: row.get("is_operator"),
+        is_proven: row.get("is_proven"),
+        is_disabled: row.get("is_disabled"),
+        epoch: row.get("epoch"),
+    }
+}
+
+fn person_from_row(row: &Row) -> Person {
+    Person {
+        id: IdentityId::from(row.get::<_, Uuid>("id")),
+        email: row.get("email"),
+        name: row.get("name"),
+        is_operator: row.get("is_operator"),
+        has_password: row.get("has_password"),
+        created_at: row.get("created_at"),
+        proven_at: row.get("proven_at"),
+        proven_by: row.get("proven_by"),
+        proven_why: row.get("proven_why"),
+        disabled_at: row.get("disabled_at"),
     }
 }
 
 pub(crate) async fn find(tx: &mut CatalogTx, id: IdentityId) -> Result<Option<Identity>> {
-    let row = tx
-        .query_opt(
-            "SELECT id, email, name, is_operator FROM identity WHERE id = $1",
-            &[&id.as_uuid()],
-        )
-        .await?;
-    Ok(row.as_ref().map(from_row))
+    let sql = format!("SELECT {COLUMNS} FROM identity i WHERE i.id = $1");
+    Ok(tx.query_opt(&sql, &[&id.as_uuid()]).await?.as_ref().map(from_row))
+}
+
+/// [`find`]; the row stays locked until the transaction ends.
+pub(crate) async fn lock(tx: &mut CatalogTx, id: IdentityId) -> Result<Option<Identity>> {
+    let sql = format!("SELECT {COLUMNS} FROM identity i WHERE i.id = $1 FOR NO KEY UPDATE");
+    Ok(tx.query_opt(&sql, &[&id.as_uuid()]).await?.as_ref().map(from_row))
+}
+
+/// `email` is in lower case.
+pub(crate) async fn find_by_email(tx: &mut CatalogTx, email: &str) -> Result<Option<Identity>> {
+    let sql = format!("SELECT {COLUMNS} FROM identity i WHERE i.email = $1");
+    Ok(tx.query_opt(&sql, &[&email]).await?.as_ref().map(from_row))
+}
+
+/// [`find_by_email`]; the row stays locked until the transaction ends.
+pub(crate) async fn lock_by_email(tx: &mut CatalogTx, email: &str) -> Result<Option<Identity>> {
+    let sql = format!("SELECT {COLUMNS} FROM identity i WHERE i.email = $1 FOR NO KEY UPDATE");
+    Ok(tx.query_opt(&sql, &[&email]).await?.as_ref().map(from_row))
 }
 
 /// `email` is in lower case.
 pub(crate) async fn find_credential(tx: &mut CatalogTx, email: &str) -> Result<Option<Credential>> {
-    let row = tx
-        .query_opt(
-            "SELECT i.id, i.email, i.name, i.is_operator, c.password_hash
-             FROM identity i LEFT JOIN credential c ON c.identity_id = i.id WHERE i.email = $1",
-            &[&email],
-        )
-        .await?;
+    let sql = format!(
+        "SELECT {COLUMNS}, c.password_hash
+         FROM identity i LEFT JOIN credential c ON c.identity_id = i.id WHERE i.email = $1"
+    );
+    let row = tx.query_opt(&sql, &[&email]).await?;
     Ok(row.map(|row| Credential {
         identity: from_row(&row),
         password_hash: row.get("password_hash"),
     }))
 }
 
-/// False if the e-mail belongs to somebody already.
+/// Somebody new, whose address nobody has proven. `None` if the e-mail belongs to somebody already.
 pub(crate) async fn insert(
     tx: &mut CatalogTx,
-    identity: &Identity,
-    password_hash: &str,
-) -> Result<bool> {
-    let inserted = tx
-        .execute(
-            "INSERT INTO identity (id, email, name, is_operator) VALUES ($1, $2, $3, $4)
-             ON CONFLICT ON CONSTRAINT identity_email_key DO NOTHING",
-            &[&identity.id.as_uuid(), &identity.email, &identity.name, &identity.is_operator],
-        )
-        .await?;
-    if inserted == 1 {
-        set_password(tx, identity.id, password_hash).await?;
-    }
-    Ok(inserted == 1)
+    email: &Email,
+    name: &str,
+) -> Result<Option<Identity>> {
+    let sql = format!(
+        "INSERT INTO identity AS i (id, email, name) VALUES ($1, $2, $3)
+         ON CONFLICT ON CONSTRAINT identity_email_key DO NOTHING RETURNING {COLUMNS}"
+    );
+    let id = IdentityId::generate();
+    Ok(tx.query_opt(&sql, &[&id.as_uuid(), &email.as_str(), &name]).await?.as_ref().map(from_row))
 }
 
 pub(crate) async fn set_password(
@@ -86,7 +158,90 @@ pub(crate) async fn set_password(
     Ok(())
 }
 
-pub(crate) async fn make_operator(tx: &mut CatalogTx, id: IdentityId) -> Result<()> {
-    tx.execute("UPDATE identity SET is_operator = true WHERE id = $1", &[&id.as_uuid()]).await?;
+pub(crate) async fn delete_password(tx: &mut CatalogTx, id: IdentityId) -> Result<()> {
+    tx.execute("DELETE FROM credential WHERE identity_id = $1", &[&id.as_uuid()]).await?;
     Ok(())
+}
+
+pub(crate) async fn set_proven(tx: &mut CatalogTx, id: IdentityId, proof: &Proof) -> Result<()> {
+    let by = proof.by.unwrap_or(id);
+    tx.execute(
+        "UPDATE identity SET proven_at = now(), proven_by = $2, proven_why = $3 WHERE id = $1",
+        &[&id.as_uuid(), &by.as_uuid(), &proof.why],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(crate) async fn set_name(tx: &mut CatalogTx, id: IdentityId, name: &str) -> Result<()> {
+    tx.execute("UPDATE identity SET name = $2 WHERE id = $1", &[&id.as_uuid(), &name]).await?;
+    Ok(())
+}
+
+pub(crate) async fn set_operator(tx: &mut CatalogTx, id: IdentityId, is: bool) -> Result<()> {
+    tx.execute("UPDATE identity SET is_operator = $2 WHERE id = $1", &[&id.as_uuid(), &is]).await?;
+    Ok(())
+}
+
+pub(crate) async fn set_disabled(tx: &mut CatalogTx, id: IdentityId, is: bool) -> Result<()> {
+    tx.execute(
+        "UPDATE identity SET disabled_at = CASE WHEN $2 THEN now() END WHERE id = $1",
+        &[&id.as_uuid(), &is],
+    )
+    .await?;
+    Ok(())
+}
+
+/// False if the address belongs to somebody already.
+pub(crate) async fn set_email(tx: &mut CatalogTx, id: IdentityId, email: &str) -> Result<bool> {
+    let set = tx
+        .execute(
+            "UPDATE identity SET email = $2 WHERE id = $1
+             AND NOT EXISTS (SELECT FROM identity o WHERE o.email = $2)",
+            &[&id.as_uuid(), &email],
+        )
+        .await?;
+    Ok(set == 1)
+}
+
+/// What was signed for the person until now is not believed any more.
+pub(crate) async fn raise_epoch(tx: &mut CatalogTx, id: IdentityId) -> Result<()> {
+    tx.execute("UPDATE identity SET epoch = epoch + 1 WHERE id = $1", &[&id.as_uuid()]).await?;
+    Ok(())
+}
+
+/// Everything of the person goes with it: password, sessions, memberships, tokens.
+pub(crate) async fn delete(tx: &mut CatalogTx, id: IdentityId) -> Result<()> {
+    tx.execute("DELETE FROM identity WHERE id = $1", &[&id.as_uuid()]).await?;
+    Ok(())
+}
+
+pub(crate) async fn find_person(tx: &mut CatalogTx, id: IdentityId) -> Result<Option<Person>> {
+    let sql = format!("{PERSON} WHERE i.id = $1");
+    Ok(tx.query_opt(&sql, &[&id.as_uuid()]).await?.as_ref().map(person_from_row))
+}
+
+/// Pages through people, or operators alone, in the order of e-mails, beginning after one.
+pub(crate) async fn list_people(
+    tx: &mut CatalogTx,
+    operators: bool,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Vec<Person>> {
+    let only = if operators { "AND i.is_operator" } else { "" };
+    let sql = format!("{PERSON} WHERE i.email > $1 {only} ORDER BY i.email LIMIT $2");
+    let rows = tx.query(&sql, &[&after.unwrap_or(""), &limit]).await?;
+    Ok(rows.iter().map(person_from_row).collect())
+}
+
+/// How many operators there are who can sign in; their rows stay locked, so that of two who revoke each
+/// other at once, the second sees that it would be the last.
+pub(crate) async fn lock_operators(tx: &mut CatalogTx) -> Result<Vec<IdentityId>> {
+    let rows = tx
+        .query(
+            "SELECT id FROM identity WHERE is_operator AND disabled_at IS NULL ORDER BY id FOR NO KEY UPDATE",
+            &[],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| IdentityId::from(row.get::<_, Uuid>(0))).collect())
 }

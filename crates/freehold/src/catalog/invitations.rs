@@ -7,6 +7,10 @@ use crate::actor::Role;
 use crate::error::Result;
 use crate::ids::{IdentityId, TenantId};
 use crate::tx::CatalogTx;
+use crate::wire::Row;
+
+/// How long its link is good.
+const LIFETIME: &str = "interval '7 days'";
 
 /// An offer of membership, as [`Freehold::list_invitations`](crate::Freehold::list_invitations)
 /// shows it.
@@ -22,66 +26,123 @@ pub struct Invitation {
     pub expires_at: Timestamp,
 }
 
+/// Who makes an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inviter {
+    Member(IdentityId),
+    /// An operator, or [`IdentityId::SYSTEM`] for the command line.
+    Operator(IdentityId),
+}
+
+impl Inviter {
+    pub(crate) fn id(self) -> IdentityId {
+        match self {
+            Inviter::Member(id) | Inviter::Operator(id) => id,
+        }
+    }
+
+    fn read(id: Uuid, by_operator: bool) -> Inviter {
+        let id = IdentityId::from(id);
+        if by_operator { Inviter::Operator(id) } else { Inviter::Member(id) }
+    }
+}
+
+/// An offer with who made it.
+#[derive(Clone, Debug)]
+pub(crate) struct Offer {
+    pub(crate) invitation: Invitation,
+    pub(crate) tenant: TenantId,
+    pub(crate) inviter: Inviter,
+}
+
+const COLUMNS: &str =
+    "v.id, v.email, v.role, v.expires_at, v.tenant_id, v.invited_by, v.by_operator";
+
+fn from_row(row: &Row) -> Result<Offer> {
+    Ok(Offer {
+        invitation: Invitation {
+            id: row.get(0),
+            email: row.get(1),
+            role: Role::parse_in_tenant(row.get(2))?,
+            expires_at: row.get(3),
+        },
+        tenant: TenantId::from(row.get::<_, Uuid>(4)),
+        inviter: Inviter::read(row.get(5), row.get(6)),
+    })
+}
+
 /// A later invitation of the same e-mail takes the place of the earlier one.
 pub(crate) async fn upsert(
     tx: &mut CatalogTx,
     tenant: TenantId,
-    invitation: &Invitation,
-    token_hash: &[u8; 32],
-    invited_by: IdentityId,
-) -> Result<()> {
-    tx.execute(
-        "INSERT INTO invitation (id, tenant_id, email, role, token_hash, invited_by, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+    email: &str,
+    role: Role,
+    inviter: Inviter,
+) -> Result<Option<Invitation>> {
+    let sql = format!(
+        "INSERT INTO invitation AS v (id, tenant_id, email, role, invited_by, by_operator, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, now() + {LIFETIME})
          ON CONFLICT ON CONSTRAINT invitation_email_key DO UPDATE
-         SET id = $1, role = $4, token_hash = $5, invited_by = $6, expires_at = $7, created_at = now()",
-        &[
-            &invitation.id,
-            &tenant.as_uuid(),
-            &invitation.email,
-            &invitation.role.as_str(),
-            &token_hash.as_slice(),
-            &invited_by.as_uuid(),
-            &invitation.expires_at,
-        ],
-    )
-    .await?;
-    Ok(())
+         SET id = $1, role = $4, token_hash = NULL, invited_by = $5, by_operator = $6,
+             created_at = now(), expires_at = now() + {LIFETIME}
+         RETURNING {COLUMNS}"
+    );
+    let by_operator = matches!(inviter, Inviter::Operator(_));
+    let row = tx
+        .query_opt(
+            &sql,
+            &[
+                &Uuid::new_v4(),
+                &tenant.as_uuid(),
+                &email,
+                &role.as_str(),
+                &inviter.id().as_uuid(),
+                &by_operator,
+            ],
+        )
+        .await?;
+    Ok(row.as_ref().map(from_row).transpose()?.map(|offer| offer.invitation))
 }
 
+/// Those that have not run out, with their inviter's role of this moment: none if the inviter is no
+/// member any more.
 pub(crate) async fn list(
     tx: &mut CatalogTx,
     tenant: TenantId,
     limit: i64,
-) -> Result<Vec<Invitation>> {
-    let rows = tx
-        .query(
-            "SELECT id, email, role, expires_at FROM invitation
-             WHERE tenant_id = $1 AND expires_at > now() ORDER BY email LIMIT $2",
-            &[&tenant.as_uuid(), &limit],
-        )
-        .await?;
+) -> Result<Vec<(Offer, Option<Role>)>> {
+    let sql = format!(
+        "SELECT {COLUMNS}, m.role FROM invitation v
+         LEFT JOIN membership m ON m.tenant_id = v.tenant_id AND m.identity_id = v.invited_by
+         WHERE v.tenant_id = $1 AND v.expires_at > now() ORDER BY v.email LIMIT $2"
+    );
+    let rows = tx.query(&sql, &[&tenant.as_uuid(), &limit]).await?;
     rows.iter()
         .map(|row| {
-            Ok(Invitation {
-                id: row.get(0),
-                email: row.get(1),
-                role: Role::parse_in_tenant(row.get(2))?,
-                expires_at: row.get(3),
-            })
+            let role: Option<&str> = row.get(7);
+            Ok((from_row(row)?, role.map(Role::parse_in_tenant).transpose()?))
         })
         .collect()
 }
 
-/// The role it offers, if there is such an invitation; its row stays locked.
-pub(crate) async fn lock(tx: &mut CatalogTx, tenant: TenantId, id: Uuid) -> Result<Option<Role>> {
-    let row = tx
-        .query_opt(
-            "SELECT role FROM invitation WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
-            &[&tenant.as_uuid(), &id],
-        )
-        .await?;
-    row.map(|row| Role::parse_in_tenant(row.get(0))).transpose()
+/// One of a tenant's invitations; its row stays locked.
+pub(crate) async fn lock(tx: &mut CatalogTx, tenant: TenantId, id: Uuid) -> Result<Option<Offer>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM invitation v WHERE v.tenant_id = $1 AND v.id = $2 FOR UPDATE"
+    );
+    tx.query_opt(&sql, &[&tenant.as_uuid(), &id]).await?.as_ref().map(from_row).transpose()
+}
+
+/// The tenant's invitation of an address; its row stays locked.
+pub(crate) async fn lock_of(
+    tx: &mut CatalogTx,
+    tenant: TenantId,
+    email: &str,
+) -> Result<Option<Offer>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM invitation v WHERE v.tenant_id = $1 AND v.email = $2 FOR UPDATE"
+    );
+    tx.query_opt(&sql, &[&tenant.as_uuid(), &email]).await?.as_ref().map(from_row).transpose()
 }
 
 pub(crate) async fn delete(tx: &mut CatalogTx, tenant: TenantId, id: Uuid) -> Result<()> {
@@ -93,21 +154,51 @@ pub(crate) async fn delete(tx: &mut CatalogTx, tenant: TenantId, id: Uuid) -> Re
     Ok(())
 }
 
-/// Takes the invitation that a token stands for: gone afterwards, so a token is good once.
-pub(crate) async fn take(
+/// Those that somebody made, in one tenant or in all.
+pub(crate) async fn delete_by(
     tx: &mut CatalogTx,
+    inviter: IdentityId,
+    tenant: Option<TenantId>,
+) -> Result<()> {
+    tx.execute(
+        "DELETE FROM invitation WHERE invited_by = $1 AND ($2::uuid IS NULL OR tenant_id = $2)",
+        &[&inviter.as_uuid(), &tenant.map(|tenant| tenant.as_uuid())],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Gives it the token of the letter that is written now. `None`: it is gone, or ran out.
+pub(crate) async fn set_token(
+    tx: &mut CatalogTx,
+    id: Uuid,
     token_hash: &[u8; 32],
-) -> Result<Option<(TenantId, String, Role)>> {
-    let row = tx
-        .query_opt(
-            "DELETE FROM invitation WHERE token_hash = $1 AND expires_at > now()
-             RETURNING tenant_id, email, role",
-            &[&token_hash.as_slice()],
-        )
-        .await?;
-    row.map(|row| {
-        let tenant = TenantId::from(row.get::<_, Uuid>(0));
-        Ok((tenant, row.get(1), Role::parse_in_tenant(row.get(2))?))
-    })
-    .transpose()
+) -> Result<Option<Offer>> {
+    let sql = format!(
+        "UPDATE invitation v SET token_hash = $2 WHERE v.id = $1 AND v.expires_at > now()
+         RETURNING {COLUMNS}"
+    );
+    tx.query_opt(&sql, &[&id, &token_hash.as_slice()]).await?.as_ref().map(from_row).transpose()
+}
+
+/// The offer that a token stands for.
+pub(crate) async fn find(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Option<Offer>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM invitation v WHERE v.token_hash = $1 AND v.expires_at > now()"
+    );
+    tx.query_opt(&sql, &[&token_hash.as_slice()]).await?.as_ref().map(from_row).transpose()
+}
+
+/// Takes the offer that a token stands for: gone afterwards, so a token is good once.
+pub(crate) async fn take(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Option<Offer>> {
+    let sql = format!(
+        "DELETE FROM invitation v WHERE v.token_hash = $1 AND v.expires_at > now() RETURNING {COLUMNS}"
+    );
+    tx.query_opt(&sql, &[&token_hash.as_slice()]).await?.as_ref().map(from_row).transpose()
+}
+
+/// Forgets what ran out a month ago.
+pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
+    tx.execute("DELETE FROM invitation WHERE expires_at < now() - interval '30 days'", &[]).await?;
+    Ok(())
 }

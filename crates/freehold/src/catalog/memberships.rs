@@ -1,5 +1,7 @@
 //! `freehold.membership`: who belongs to which tenant, in which role.
 
+use uuid::Uuid;
+
 use crate::actor::Role;
 use crate::catalog::tenants;
 use crate::error::Result;
@@ -22,23 +24,40 @@ pub struct Member {
     pub joined_at: jiff::Timestamp,
 }
 
-/// The tenant, and the identity's role in it if it has one: all that a request's guard needs.
-pub(crate) async fn find_with_tenant(
+/// What a request's guard needs to know.
+pub(crate) struct Standing {
+    pub(crate) tenant: Tenant,
+    /// The identity's role in the tenant: none if it is no member, or disabled.
+    pub(crate) role: Option<Role>,
+    /// Whether the session is the identity's and goes on; false where none was asked for.
+    pub(crate) session_lives: bool,
+}
+
+/// How an identity stands in a tenant, and whether a session of it goes on.
+pub(crate) async fn find_standing(
     tx: CatalogTx,
     tenant: TenantId,
     identity: IdentityId,
-) -> Result<Option<(Tenant, Option<Role>)>> {
+    session: Option<Uuid>,
+) -> Result<Option<Standing>> {
     let rows = tx
         .query_and_commit(
-            "SELECT t.id, t.slug, t.name, t.status, t.version, t.created_at, m.role
-             FROM tenant t LEFT JOIN membership m ON m.tenant_id = t.id AND m.identity_id = $2
-             WHERE t.id = $1",
-            &[&tenant.as_uuid(), &identity.as_uuid()],
+            "SELECT t.id, t.slug, t.name, t.status, t.version, t.created_at,
+                    (SELECT m.role FROM membership m JOIN identity i ON i.id = m.identity_id
+                     WHERE m.tenant_id = t.id AND m.identity_id = $2 AND i.disabled_at IS NULL) AS role,
+                    EXISTS (SELECT FROM session s WHERE s.id = $3 AND s.identity_id = $2
+                            AND s.revoked_at IS NULL AND s.expires_at > now()) AS session_lives
+             FROM tenant t WHERE t.id = $1",
+            &[&tenant.as_uuid(), &identity.as_uuid(), &session],
         )
         .await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let role: Option<&str> = row.get("role");
-    Ok(Some((tenants::from_row(row)?, role.map(Role::parse_in_tenant).transpose()?)))
+    Ok(Some(Standing {
+        tenant: tenants::from_row(row)?,
+        role: role.map(Role::parse_in_tenant).transpose()?,
+        session_lives: row.get("session_lives"),
+    }))
 }
 
 /// The tenants of a person in the order of slugs, or only the one with a slug.
@@ -190,4 +209,28 @@ pub(crate) async fn is_member(tx: &mut CatalogTx, tenant: TenantId, email: &str)
         )
         .await?;
     Ok(row.is_some())
+}
+
+/// The slugs of tenants whose only owner the person is; 20 at most.
+pub(crate) async fn list_owned_alone(
+    tx: &mut CatalogTx,
+    identity: IdentityId,
+) -> Result<Vec<String>> {
+    let rows = tx
+        .query(
+            "SELECT t.slug FROM membership m JOIN tenant t ON t.id = m.tenant_id
+             WHERE m.identity_id = $1 AND m.role = 'owner'
+               AND NOT EXISTS (SELECT FROM membership o WHERE o.tenant_id = m.tenant_id
+                               AND o.role = 'owner' AND o.identity_id <> $1)
+             ORDER BY t.slug LIMIT 20",
+            &[&identity.as_uuid()],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// All memberships of a person.
+pub(crate) async fn delete_of(tx: &mut CatalogTx, identity: IdentityId) -> Result<()> {
+    tx.execute("DELETE FROM membership WHERE identity_id = $1", &[&identity.as_uuid()]).await?;
+    Ok(())
 }

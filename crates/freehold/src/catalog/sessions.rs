@@ -1,10 +1,12 @@
 //! `freehold.session` and `refresh_token`: sign-ins, and the tokens that renew them.
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{IdentityId, TenantId};
 use crate::tx::CatalogTx;
+use crate::wire::Row;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Session {
@@ -12,42 +14,65 @@ pub(crate) struct Session {
     pub(crate) identity: IdentityId,
     /// None: an operator's session.
     pub(crate) tenant: Option<TenantId>,
+    /// When it ends.
+    pub(crate) expires_at: Timestamp,
 }
+
+/// A sign-in, as its owner and operators see it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct SessionEntry {
+    /// Names it, for ending it. It opens nothing.
+    pub id: Uuid,
+    /// The tenant that it is in now; absent for an operator's.
+    pub tenant: Option<Uuid>,
+    /// When the person signed in.
+    pub created_at: Timestamp,
+    /// When it was last renewed.
+    pub refreshed_at: Timestamp,
+    /// When it ends, however often it is renewed.
+    pub expires_at: Timestamp,
+}
+
+/// For so long a token that was exchanged gives the same successor again: two tabs at once, or an answer
+/// that was lost.
+const REPEAT_SECS: f64 = 10.0;
 
 /// What became of a refresh token that was presented.
 pub(crate) enum Exchange {
     Unknown,
-    /// It was exchanged before: two hold it, and one of them should not.
+    /// It was exchanged a while ago: two hold it, and one of them should not.
     Reused(Session),
-    Fresh(Session),
+    /// It is good: for the first time, or once more within some seconds.
+    Good(Session),
 }
 
+/// A new session, and when it ends.
 pub(crate) async fn insert(
     tx: &mut CatalogTx,
-    session: &Session,
+    identity: IdentityId,
+    tenant: Option<TenantId>,
     lifetime_secs: f64,
-) -> Result<()> {
-    tx.execute(
-        "INSERT INTO session (id, identity_id, tenant_id, expires_at)
-         VALUES ($1, $2, $3, now() + make_interval(secs => $4))",
-        &[
-            &session.id,
-            &session.identity.as_uuid(),
-            &session.tenant.map(|t| t.as_uuid()),
-            &lifetime_secs,
-        ],
-    )
-    .await?;
-    Ok(())
+) -> Result<Session> {
+    let row = tx
+        .query_opt(
+            "INSERT INTO session (id, identity_id, tenant_id, expires_at)
+             VALUES ($1, $2, $3, now() + make_interval(secs => $4)) RETURNING id, expires_at",
+            &[&Uuid::new_v4(), &identity.as_uuid(), &tenant.map(|t| t.as_uuid()), &lifetime_secs],
+        )
+        .await?
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "the session was not written"))?;
+    Ok(Session { id: row.get(0), identity, tenant, expires_at: row.get(1) })
 }
 
+/// A token of the session. One that is there already is no error: it is the successor of a token that
+/// was presented twice.
 pub(crate) async fn insert_token(
     tx: &mut CatalogTx,
     session: Uuid,
     token_hash: &[u8; 32],
 ) -> Result<()> {
     tx.execute(
-        "INSERT INTO refresh_token (token_hash, session_id) VALUES ($1, $2)",
+        "INSERT INTO refresh_token (token_hash, session_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
         &[&token_hash.as_slice(), &session],
     )
     .await?;
@@ -59,28 +84,34 @@ pub(crate) async fn insert_token(
 pub(crate) async fn exchange(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Exchange> {
     let row = tx
         .query_opt(
-            "SELECT s.id, s.identity_id, s.tenant_id, r.used_at IS NOT NULL
+            "SELECT s.id, s.identity_id, s.tenant_id, s.expires_at,
+                    coalesce(r.used_at < now() - make_interval(secs => $2), false)
              FROM refresh_token r JOIN session s ON s.id = r.session_id
              WHERE r.token_hash = $1 AND s.revoked_at IS NULL AND s.expires_at > now()
              FOR UPDATE OF r",
-            &[&token_hash.as_slice()],
+            &[&token_hash.as_slice(), &REPEAT_SECS],
         )
         .await?;
     let Some(row) = row else { return Ok(Exchange::Unknown) };
-    let session = Session {
-        id: row.get(0),
-        identity: IdentityId::from(row.get::<_, Uuid>(1)),
-        tenant: row.get::<_, Option<Uuid>>(2).map(TenantId::from),
-    };
-    if row.get(3) {
+    let session = from_row(&row);
+    if row.get(4) {
         return Ok(Exchange::Reused(session));
     }
     tx.execute(
-        "UPDATE refresh_token SET used_at = now() WHERE token_hash = $1",
+        "UPDATE refresh_token SET used_at = coalesce(used_at, now()) WHERE token_hash = $1",
         &[&token_hash.as_slice()],
     )
     .await?;
-    Ok(Exchange::Fresh(session))
+    Ok(Exchange::Good(session))
+}
+
+fn from_row(row: &Row) -> Session {
+    Session {
+        id: row.get(0),
+        identity: IdentityId::from(row.get::<_, Uuid>(1)),
+        tenant: row.get::<_, Option<Uuid>>(2).map(TenantId::from),
+        expires_at: row.get(3),
+    }
 }
 
 pub(crate) async fn set_tenant(
@@ -96,29 +127,91 @@ pub(crate) async fn set_tenant(
     Ok(())
 }
 
-/// Whether the session is the identity's and still good.
-pub(crate) async fn is_live(
+/// The identity's session, if it is still good; its row stays locked.
+pub(crate) async fn lock(
+    tx: &mut CatalogTx,
+    session: Uuid,
+    identity: IdentityId,
+) -> Result<Option<Session>> {
+    let row = tx
+        .query_opt(
+            "SELECT id, identity_id, tenant_id, expires_at FROM session
+             WHERE id = $1 AND identity_id = $2 AND revoked_at IS NULL AND expires_at > now() FOR UPDATE",
+            &[&session, &identity.as_uuid()],
+        )
+        .await?;
+    Ok(row.as_ref().map(from_row))
+}
+
+/// Whether an operator's session is still good, and its person still one.
+pub(crate) async fn is_operators(
+    tx: CatalogTx,
+    session: Uuid,
+    identity: IdentityId,
+) -> Result<bool> {
+    let rows = tx
+        .query_and_commit(
+            "SELECT 1 FROM session s JOIN identity i ON i.id = s.identity_id
+             WHERE s.id = $1 AND i.id = $2 AND s.revoked_at IS NULL AND s.expires_at > now()
+               AND i.is_operator AND i.disabled_at IS NULL",
+            &[&session, &identity.as_uuid()],
+        )
+        .await?;
+    Ok(!rows.is_empty())
+}
+
+/// The sessions of a person that go on, the newest first; 200 at most.
+pub(crate) async fn list(tx: &mut CatalogTx, identity: IdentityId) -> Result<Vec<SessionEntry>> {
+    let rows = tx
+        .query(
+            "SELECT s.id, s.tenant_id, s.created_at, s.expires_at,
+                    coalesce((SELECT max(r.created_at) FROM refresh_token r WHERE r.session_id = s.id), s.created_at)
+             FROM session s
+             WHERE s.identity_id = $1 AND s.revoked_at IS NULL AND s.expires_at > now()
+             ORDER BY s.created_at DESC, s.id LIMIT 200",
+            &[&identity.as_uuid()],
+        )
+        .await?;
+    Ok(rows
+        .iter()
+        .map(|row| SessionEntry {
+            id: row.get(0),
+            tenant: row.get(1),
+            created_at: row.get(2),
+            expires_at: row.get(3),
+            refreshed_at: row.get(4),
+        })
+        .collect())
+}
+
+/// Ends a session. False if the person has no such session, or it has ended.
+pub(crate) async fn revoke(
     tx: &mut CatalogTx,
     session: Uuid,
     identity: IdentityId,
 ) -> Result<bool> {
-    let row = tx
-        .query_opt(
-            "SELECT 1 FROM session WHERE id = $1 AND identity_id = $2
-             AND revoked_at IS NULL AND expires_at > now() FOR UPDATE",
+    let revoked = tx
+        .execute(
+            "UPDATE session SET revoked_at = now()
+             WHERE id = $1 AND identity_id = $2 AND revoked_at IS NULL AND expires_at > now()",
             &[&session, &identity.as_uuid()],
         )
         .await?;
-    Ok(row.is_some())
+    Ok(revoked == 1)
 }
 
-pub(crate) async fn revoke(tx: &mut CatalogTx, session: Uuid) -> Result<()> {
+/// Ends all sessions of a person, or all but one.
+pub(crate) async fn revoke_all(
+    tx: &mut CatalogTx,
+    identity: IdentityId,
+    except: Option<Uuid>,
+) -> Result<u64> {
     tx.execute(
-        "UPDATE session SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL",
-        &[&session],
+        "UPDATE session SET revoked_at = now()
+         WHERE identity_id = $1 AND revoked_at IS NULL AND id IS DISTINCT FROM $2",
+        &[&identity.as_uuid(), &except],
     )
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Forgets sessions that have ended; called at sign-in for the identity that signs in.
@@ -127,6 +220,17 @@ pub(crate) async fn prune(tx: &mut CatalogTx, identity: IdentityId) -> Result<()
         "DELETE FROM session WHERE identity_id = $1
          AND (expires_at < now() OR revoked_at < now() - interval '1 day')",
         &[&identity.as_uuid()],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Forgets everybody's sessions that have ended.
+pub(crate) async fn prune_all(tx: &mut CatalogTx) -> Result<()> {
+    tx.execute(
+        "DELETE FROM session WHERE expires_at < now() - interval '1 day'
+         OR revoked_at < now() - interval '1 day'",
+        &[],
     )
     .await?;
     Ok(())

@@ -12,6 +12,7 @@ use crate::analytics::rollup::{self, Rollup};
 use crate::analytics::run::{self, AnalyticsOptions, AnalyticsRun};
 use crate::cache::key::CacheKey;
 use crate::catalog::analytics::{self, Of};
+use crate::catalog::audit::{self, Deed};
 use crate::context::{OperatorContext, TenantContext};
 use crate::control::clamp_page;
 use crate::error::{Error, ErrorKind, Result};
@@ -186,6 +187,10 @@ impl Freehold {
             }
             analytics::insert(tx.catalog(), new).await?;
         }
+        let detail = serde_json::json!({
+            "added": applied.added, "rebuilt": applied.rebuilt, "removed": applied.removed,
+        });
+        audit::record(tx.catalog(), Deed::of("analytics.apply", context).detail(detail)).await?;
         tx.commit().await?;
         self.cache().doubt_global(CACHE);
         tracing::info!(added = ?applied.added, rebuilt = ?applied.rebuilt, removed = ?applied.removed,

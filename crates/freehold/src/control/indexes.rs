@@ -1,6 +1,9 @@
 //! Indexes of single tenants: advise, apply, drop, restore, list. For operators.
 
+use serde_json::json;
+
 use crate::Freehold;
+use crate::catalog::audit::{self, Deed};
 use crate::catalog::{baseline, indexes, tenants};
 use crate::context::{OperatorContext, TenantContext};
 use crate::control::tenants::no_such_tenant;
@@ -223,7 +226,11 @@ impl Freehold {
         if let Err(error) = builder.restore(&record.definition).await {
             return Err(self.record_failure(context, record, error).await);
         }
-        self.forget_index(context, tenant.id, name).await
+        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+        let deed = Deed::of("index.restore", context).tenant(tenant.id);
+        audit::record(tx.catalog(), deed.detail(json!({"index": name}))).await?;
+        indexes::forget(tx.catalog(), tenant.id, name).await?;
+        tx.commit().await
     }
 
     /// What is recorded of one tenant, or of all: at most 10,000.
@@ -274,6 +281,16 @@ impl Freehold {
     async fn record_index(&self, context: &OperatorContext, index: &TenantIndex) -> Result<()> {
         let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
         indexes::record(tx.catalog(), context, index).await?;
+        // As it begins: what it comes to is in the list of indexes.
+        let action = match index.state {
+            IndexState::Creating => Some("index.create"),
+            IndexState::Dropping => Some("index.drop"),
+            _ => None,
+        };
+        if let Some(action) = action {
+            let deed = Deed::of(action, context).tenant(index.tenant);
+            audit::record(tx.catalog(), deed.detail(json!({"index": index.name}))).await?;
+        }
         tx.commit().await
     }
 

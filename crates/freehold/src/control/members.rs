@@ -1,23 +1,24 @@
 //! The members of a tenant, and invitations to become one.
 
-use std::time::{Duration, SystemTime};
-
-use jiff::Timestamp;
+use serde_json::json;
 use uuid::Uuid;
 
+use super::joining::may_offer;
 use crate::Freehold;
-use crate::actor::{Action, Role, require};
-use crate::catalog::{invitations, memberships};
+use crate::actor::{Action, Role, permits, require};
+use crate::catalog::audit::{self, Deed};
+use crate::catalog::invitations::{Inviter, Offer};
+use crate::catalog::outbox::{self, Full, Letter};
+use crate::catalog::{identities, invitations, memberships};
 use crate::context::TenantContext;
 use crate::control::{check_after, clamp_page};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{Email, IdentityId};
-use crate::tokens::{OpaqueKind, OpaqueToken};
+use crate::ids::{Email, IdentityId, TenantId};
+use crate::mail::MailKind;
+use crate::tx::CatalogTx;
 
 pub use crate::catalog::invitations::Invitation;
 pub use crate::catalog::memberships::Member;
-
-const INVITATION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Freehold {
     /// Pages through the members in the order of e-mails, beginning after one. `limit` is 50 if not
@@ -61,6 +62,14 @@ impl Freehold {
             return Err(last_owner());
         }
         memberships::set_role(&mut tx, context.tenant(), member, role).await?;
+        // What they offered ends with the right to offer it; of what is left, each is looked at again
+        // when it is accepted.
+        if !permits(role, Action::ManageMembers) {
+            invitations::delete_by(&mut tx, member, Some(context.tenant())).await?;
+        }
+        let deed =
+            Deed::in_tenant("member.role", context).to(member, &email_of(&mut tx, member).await?);
+        audit::record(&mut tx, deed.detail(json!({"from": current, "to": role}))).await?;
         tx.commit().await?;
         tracing::info!(tenant = %context.tenant(), actor = %context.actor().id, %member,
             role = role.as_str(), "member's role changed");
@@ -87,46 +96,72 @@ impl Freehold {
         if current == Role::Owner && owners == 1 {
             return Err(last_owner());
         }
+        let email = email_of(&mut tx, member).await?;
         memberships::delete(&mut tx, context.tenant(), member).await?;
+        invitations::delete_by(&mut tx, member, Some(context.tenant())).await?;
+        let deed = Deed::in_tenant("member.remove", context).to(member, &email);
+        audit::record(&mut tx, deed.detail(json!({"role": current}))).await?;
         tx.commit().await?;
         tracing::info!(tenant = %context.tenant(), actor = %context.actor().id, %member, "member removed");
         Ok(())
     }
 
-    /// Invites somebody by e-mail. The token is returned once, for the caller to deliver; whoever
-    /// holds it can accept, within seven days. A second invitation of an e-mail replaces the first.
+    /// Invites somebody by e-mail, to whom a letter is sent. Whoever can read it may accept, within
+    /// seven days, for as long as the inviter might make the offer. A second invitation of an e-mail
+    /// replaces the first.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`]; [`ErrorKind::Forbidden`] if the actor may not manage members, or
-    /// the role is above their own; [`ErrorKind::Conflict`] for a member.
+    /// [`ErrorKind::InvalidInput`]; [`ErrorKind::Forbidden`] if the actor may not manage members, the
+    /// role is above their own, or the invitation that it would replace was made by somebody above them;
+    /// [`ErrorKind::Conflict`] for a member; [`ErrorKind::RateLimited`] after too many letters.
     pub async fn invite_member(
         &self,
         context: &TenantContext,
         email: &str,
         role: Role,
-    ) -> Result<(Invitation, OpaqueToken)> {
+    ) -> Result<Invitation> {
         self.require_write(context, Action::ManageMembers)?;
         if !context.role().may_grant(role) {
             return Err(self.refused_write(context, above_own_role()));
         }
         let email: Email = email.parse()?;
-        let token = OpaqueToken::generate(OpaqueKind::Invitation);
-        let expires_at =
-            Timestamp::try_from(SystemTime::now() + INVITATION_LIFETIME).map_err(|source| {
-                Error::new(ErrorKind::Internal, "the clock is out of range").because(source)
-            })?;
-        let invitation =
-            Invitation { id: Uuid::new_v4(), email: email.as_str().to_owned(), role, expires_at };
+        let tenant = context.tenant();
         let mut tx = self.catalog_of(context).await?;
-        if memberships::is_member(&mut tx, context.tenant(), &invitation.email).await? {
+        if memberships::is_member(&mut tx, tenant, email.as_str()).await? {
             return Err(
                 Error::new(ErrorKind::Conflict, "this person is a member already").field("email")
             );
         }
-        let actor = context.actor().id;
-        invitations::upsert(&mut tx, context.tenant(), &invitation, &token.hash(), actor).await?;
+        if let Some(former) = invitations::lock_of(&mut tx, tenant, email.as_str()).await? {
+            self.require_above(context, &mut tx, &former).await?;
+        }
+        let inviter = Inviter::Member(context.actor().id);
+        let made = invitations::upsert(&mut tx, tenant, email.as_str(), role, inviter).await?;
+        let made = made.ok_or_else(no_such_invitation)?;
+        send(&mut tx, tenant, &made).await?;
+        let deed = Deed::in_tenant("member.invite", context);
+        audit::record(&mut tx, deed.detail(json!({"email": made.email, "role": role}))).await?;
         tx.commit().await?;
-        Ok((invitation, token))
+        Ok(made)
+    }
+
+    /// Sends the letter of an invitation again; the link of the former is good no more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] as for [`revoke_invitation`](Self::revoke_invitation);
+    /// [`ErrorKind::RateLimited`] after too many letters.
+    pub async fn resend_invitation(&self, context: &TenantContext, id: Uuid) -> Result<Invitation> {
+        self.require_write(context, Action::ManageMembers)?;
+        let mut tx = self.catalog_of(context).await?;
+        let offer = invitations::lock(&mut tx, context.tenant(), id).await?;
+        let offer = offer.ok_or_else(no_such_invitation)?;
+        self.require_above(context, &mut tx, &offer).await?;
+        send(&mut tx, context.tenant(), &offer.invitation).await?;
+        let deed = Deed::in_tenant("member.invite_again", context);
+        let detail = json!({"email": offer.invitation.email, "role": offer.invitation.role});
+        audit::record(&mut tx, deed.detail(detail)).await?;
+        tx.commit().await?;
+        Ok(offer.invitation)
     }
 
     /// Lists the invitations that can still be accepted, in the order of e-mails.
@@ -144,25 +179,69 @@ impl Freehold {
         let mut tx = self.catalog_of(context).await?;
         let list = invitations::list(&mut tx, context.tenant(), clamp_page(limit)).await?;
         tx.commit().await?;
-        Ok(list)
+        let holds = |offer: &Offer, inviter: Option<Role>| match offer.inviter {
+            Inviter::Operator(_) => true,
+            Inviter::Member(_) => {
+                inviter.is_some_and(|role| may_offer(role, offer.invitation.role))
+            }
+        };
+        let list = list.into_iter().filter(|(offer, inviter)| holds(offer, *inviter));
+        Ok(list.map(|(offer, _)| offer.invitation).collect())
     }
 
     /// Takes an invitation back: its token opens nothing any more.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] if it offers a role above the actor's own.
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] if it offers a role above the actor's own, or
+    /// was made by somebody above them.
     pub async fn revoke_invitation(&self, context: &TenantContext, id: Uuid) -> Result<()> {
         self.require_write(context, Action::ManageMembers)?;
         let mut tx = self.catalog_of(context).await?;
-        let role = invitations::lock(&mut tx, context.tenant(), id)
-            .await?
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such invitation"))?;
-        if !context.role().may_grant(role) {
-            return Err(self.refused_write(context, above_own_role()));
-        }
+        let offer = invitations::lock(&mut tx, context.tenant(), id).await?;
+        let offer = offer.ok_or_else(no_such_invitation)?;
+        self.require_above(context, &mut tx, &offer).await?;
         invitations::delete(&mut tx, context.tenant(), id).await?;
+        let deed = Deed::in_tenant("member.uninvite", context);
+        audit::record(&mut tx, deed.detail(json!({"email": offer.invitation.email}))).await?;
         tx.commit().await
     }
+
+    /// Somebody's offer is touched by nobody who could not have made it, nor by anybody below its maker.
+    async fn require_above(
+        &self,
+        context: &TenantContext,
+        tx: &mut CatalogTx,
+        offer: &Offer,
+    ) -> Result<()> {
+        let maker = match offer.inviter {
+            // On a level with owners: nobody else may make one.
+            Inviter::Operator(_) => Some(Role::Owner),
+            Inviter::Member(id) => memberships::lock(tx, context.tenant(), id).await?,
+        };
+        let above = |role: Role| !context.role().may_grant(role);
+        if above(offer.invitation.role) || maker.is_some_and(above) {
+            return Err(self.refused_write(context, above_own_role()));
+        }
+        Ok(())
+    }
+}
+
+async fn send(tx: &mut CatalogTx, tenant: TenantId, invitation: &Invitation) -> Result<()> {
+    let letter = Letter::new(MailKind::Invitation, &invitation.email);
+    let letter = letter.of_tenant(tenant).about(invitation.id);
+    match outbox::has_room(tx, &letter).await? {
+        Ok(()) => outbox::insert(tx, &letter).await,
+        Err(Full::Address) => Err(Error::rate_limited(3600)),
+        Err(Full::Tenant) => Err(Error::rate_limited(24 * 3600)),
+    }
+}
+
+async fn email_of(tx: &mut CatalogTx, member: IdentityId) -> Result<String> {
+    Ok(identities::find(tx, member).await?.map(|identity| identity.email).unwrap_or_default())
+}
+
+fn no_such_invitation() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such invitation")
 }
 
 fn no_such_member() -> Error {

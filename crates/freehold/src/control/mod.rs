@@ -1,13 +1,21 @@
 //! The operations of the control plane: one function each, called by API, command line and
 //! worker alike. Here it is decided who may do what; below is only SQL.
 
+pub mod addresses;
 pub mod analytics;
+pub mod audit;
+pub mod credentials;
+pub(crate) mod guessing;
 pub mod health;
 pub mod indexes;
 pub mod insight;
 pub mod joining;
 pub mod keys;
+pub mod links;
+pub mod mail;
 pub mod members;
+pub mod operators;
+pub mod people;
 pub mod sessions;
 pub mod sizes;
 pub mod slow_queries;

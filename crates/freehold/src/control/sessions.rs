@@ -1,32 +1,34 @@
-//! Sign-in: sessions and their tokens. Passwords are tried here and nowhere else, behind the
-//! limiter; [`joining`](super::joining) tries them by the same function.
+//! Sign-in: sessions and their tokens. `credentials` tries the passwords.
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::credentials::{Credentials, wrong_credentials};
 use crate::Freehold;
 use crate::actor::Role;
-use crate::catalog::identities::Credential;
+use crate::catalog::audit::{self, Deed};
+use crate::catalog::identities::{Credential, Identity};
 use crate::catalog::sessions::{Exchange, Session};
 use crate::catalog::{identities, memberships, sessions};
 use crate::context::{OperatorContext, TenantContext};
+use crate::control::guessing::{Guesses, SignInLimits};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{Email, IdentityId, Slug, TenantId};
-use crate::limiter::{SignInLimiter, SignInLimits};
-use crate::passwords::needs_rehash;
+use crate::ids::{IdentityId, Slug, TenantId};
 use crate::tenant::Tenant;
 use crate::tokens::{
     ACCESS_LIFETIME, AccessClaims, AccessTokens, KeyError, Keyring, OpaqueKind, OpaqueToken,
-    Subject,
+    Subject, TokenError,
 };
 use crate::tx::CatalogTx;
 use crate::violations::{Violation, ViolationKind};
 
+pub use crate::catalog::sessions::SessionEntry;
+
 /// More tenants than this are not listed to a person at sign-in.
-const MEMBERSHIPS_MAX: i64 = 1000;
+pub(super) const MEMBERSHIPS_MAX: i64 = 1000;
 
 /// How sign-in works.
 #[derive(Clone, Debug)]
@@ -38,13 +40,15 @@ pub struct SignInOptions {
     pub access_lifetime: Duration,
     /// How long after a sign-in its session ends, however often it was refreshed.
     pub session_lifetime: Duration,
-    /// How often passwords may be tried.
+    /// How often passwords may be tried, at all servers together.
     pub limits: SignInLimits,
+    /// Where people reach the service, such as `https://app.example.com`: letters lead there.
+    pub public_url: String,
 }
 
 impl SignInOptions {
     /// Signs tokens with `secret` for the issuer and audience `freehold`; access for
-    /// [`ACCESS_LIFETIME`], sessions of 30 days, the default limits.
+    /// [`ACCESS_LIFETIME`], sessions of 30 days, the default limits, letters that lead to this machine.
     ///
     /// # Errors
     /// [`KeyError::TooShort`]: a secret has at least 32 bytes.
@@ -55,6 +59,7 @@ impl SignInOptions {
             access_lifetime: ACCESS_LIFETIME,
             session_lifetime: Duration::from_secs(30 * 24 * 3600),
             limits: SignInLimits::default(),
+            public_url: "http://127.0.0.1:8080".to_owned(),
         })
     }
 }
@@ -62,8 +67,8 @@ impl SignInOptions {
 /// Sign-in over a [`Freehold`]: a service that has its own needs none of it.
 pub struct SignIn {
     freehold: Freehold,
-    options: SignInOptions,
-    pub(super) limiter: SignInLimiter,
+    pub(super) options: SignInOptions,
+    pub(super) guesses: Guesses,
 }
 
 /// What a person gets who has signed in.
@@ -78,6 +83,9 @@ pub struct Tokens {
     /// Good once, at [`SignIn::refresh`]. Absent from [`SignIn::switch_tenant`]: the one before stays
     /// good.
     pub refresh_token: Option<String>,
+    /// To be kept by the client beyond the session, for [`Credentials::device_token`]. It opens nothing.
+    /// Only a sign-in gives one.
+    pub device_token: Option<String>,
     /// The role in the tenant; `operator` without one.
     pub role: Role,
     /// Absent for an operator.
@@ -138,10 +146,10 @@ pub struct MyTenant {
 }
 
 impl SignIn {
-    /// Keeps the count of attempts at passwords, so make one per process and share it.
+    /// Make one per process and share it: it remembers whose guesses are used up.
     pub fn new(freehold: Freehold, options: SignInOptions) -> SignIn {
-        let limiter = SignInLimiter::new(options.limits);
-        SignIn { freehold, options, limiter }
+        let guesses = Guesses::new(options.limits);
+        SignIn { freehold, options, guesses }
     }
 
     /// The fleet that people sign in to.
@@ -149,99 +157,62 @@ impl SignIn {
         &self.freehold
     }
 
-    /// Signs in by password. Without `tenant`: to the only one the person belongs to, or as an
+    /// Signs in by password. Without a tenant: to the only one the person belongs to, or as an
     /// operator.
     ///
-    /// An unknown e-mail, a wrong password and a tenant that the person does not belong to are
-    /// one error, after the same work. `client` is whose attempts are counted: behind a proxy, the
-    /// address that the proxy saw.
+    /// An unknown e-mail, a wrong password, a person who is disabled and a tenant that they do not
+    /// belong to are one error, after the same work. `client` is whose guesses are counted: behind a
+    /// proxy, the address that the proxy saw.
     ///
     /// # Errors
     /// [`ErrorKind::Unauthenticated`], [`ErrorKind::RateLimited`], [`ErrorKind::TenantRequired`],
     /// [`ErrorKind::TenantSuspended`]; [`ErrorKind::Forbidden`] for a person without any tenant.
-    pub async fn log_in(
-        &self,
-        email: &str,
-        password: String,
-        tenant: Option<&str>,
-        client: IpAddr,
-    ) -> Result<Tokens> {
-        let (credential, tenants) = self.check_password(email, password, tenant, client).await?;
-        let credential = credential.ok_or_else(wrong_credentials)?;
-        let identity = credential.identity;
-        let place = match tenant {
-            Some(_) => Some(tenants.into_iter().next().ok_or_else(wrong_credentials)?),
-            None if identity.is_operator => None,
-            None => Some(only_one(tenants)?),
-        };
-        if let Some((tenant, _)) = &place {
-            tenant.status.require_active()?;
-        }
-        let session = Session {
-            id: Uuid::new_v4(),
-            identity: identity.id,
-            tenant: place.as_ref().map(|(tenant, _)| tenant.id),
+    pub async fn log_in(&self, credentials: Credentials, client: IpAddr) -> Result<Tokens> {
+        let tenant = credentials.tenant.clone();
+        let (credential, tenants, taken) = self.check_password(credentials, client).await?;
+        let Some(Credential { identity, .. }) = credential else {
+            // Without what was typed: people mistake one field for the other.
+            tracing::warn!(%client, "a sign-in was refused");
+            return Err(wrong_credentials());
         };
         let mut tx = self.catalog("sign in").await?;
+        let place = match choose_place(&identity, tenant.is_some(), tenants) {
+            Ok(place) => place,
+            Err(refused) => {
+                // A right password whose refusal reads like a wrong one's must count like one, too.
+                if refused.kind() != ErrorKind::Unauthenticated {
+                    taken.give_back(&mut tx).await?;
+                }
+                tx.commit().await?;
+                return Err(refused);
+            }
+        };
+        // Whoever changed the password meanwhile has ended what the former one opens.
+        let present = identities::lock(&mut tx, identity.id).await?;
+        if !present.is_some_and(|now| now.epoch == identity.epoch && !now.is_disabled) {
+            return Err(wrong_credentials());
+        }
         sessions::prune(&mut tx, identity.id).await?;
-        sessions::insert(&mut tx, &session, self.options.session_lifetime.as_secs_f64()).await?;
-        let refresh = new_refresh_token(&mut tx, session.id).await?;
-        tx.commit().await?;
-        self.tokens(&session, place.as_ref(), Some(refresh))
-    }
-
-    /// Counts an attempt at a password.
-    pub(super) fn limit(&self, email: &str, client: IpAddr) -> Result<()> {
-        self.limiter.check(email, client).map_err(|wait| Error::rate_limited(wait.seconds()))
-    }
-
-    /// [`verify_password`](Self::verify_password), after the attempt was counted.
-    pub(super) async fn check_password(
-        &self,
-        email: &str,
-        password: String,
-        tenant: Option<&str>,
-        client: IpAddr,
-    ) -> Result<(Option<Credential>, Vec<(Tenant, Role)>)> {
-        self.limit(email, client)?;
-        self.verify_password(email, password, tenant).await
-    }
-
-    /// The person whose password this is, if it is, and their tenants, or the one of them that is
-    /// named. Takes the same time whether or not there is such a person, or such a tenant.
-    pub(super) async fn verify_password(
-        &self,
-        email: &str,
-        password: String,
-        tenant: Option<&str>,
-    ) -> Result<(Option<Credential>, Vec<(Tenant, Role)>)> {
-        // A malformed address belongs to nobody, and takes as long to say so.
-        let email =
-            email.parse::<Email>().map_or_else(|_| String::new(), |e| e.as_str().to_owned());
-        // Nor does a malformed slug.
-        let tenant =
-            tenant.map(|slug| slug.parse::<Slug>().map_or_else(|_| String::new(), String::from));
-        let mut tx = self.catalog("sign in").await?;
-        let mut credential = identities::find_credential(&mut tx, &email).await?;
-        let id = credential.as_ref().map_or(IdentityId::SYSTEM, |c| c.identity.id);
-        let tenants =
-            memberships::list_tenants(&mut tx, id, tenant.as_deref(), MEMBERSHIPS_MAX).await?;
-        tx.commit().await?;
-        let stored = credential.as_mut().and_then(|c| c.password_hash.take());
-        let outdated = stored.as_deref().is_some_and(needs_rehash);
-        let hasher = self.freehold.hasher();
-        let matches = hasher.verify(password.clone(), stored).await?;
-        if matches && outdated {
-            let fresh = hasher.hash(password).await?;
-            let mut tx = self.catalog("renew a password's hash").await?;
-            identities::set_password(&mut tx, id, &fresh).await?;
-            tx.commit().await?;
+        let at = place.as_ref().map(|(tenant, _)| tenant.id);
+        let lifetime = self.options.session_lifetime.as_secs_f64();
+        let session = sessions::insert(&mut tx, identity.id, at, lifetime).await?;
+        let refresh = OpaqueToken::generate(OpaqueKind::Refresh);
+        sessions::insert_token(&mut tx, session.id, &refresh.hash()).await?;
+        let mut deed = Deed::by("session.start", identity.id).to(identity.id, &identity.email);
+        if let Some(tenant) = at {
+            deed = deed.tenant(tenant);
         }
-        Ok((credential.filter(|_| matches), tenants))
+        audit::record(&mut tx, deed).await?;
+        // Last, since others wait for it: a client's people share a row.
+        taken.give_back(&mut tx).await?;
+        tx.commit().await?;
+        let device_token = Some(self.new_device(&identity));
+        Ok(Tokens { device_token, ..self.tokens(&session, place.as_ref(), Some(refresh), None)? })
     }
 
-    /// Exchanges a refresh token for new tokens. Each is good once: one that comes back ends the
-    /// session, for then two hold it.
+    /// Exchanges a refresh token for new tokens. The same token gives the same successor for some
+    /// seconds, for another tab or an answer that was lost; one that comes back later ends the session,
+    /// for then two hold it.
     ///
     /// # Errors
     /// [`ErrorKind::Unauthenticated`], [`ErrorKind::TenantSuspended`].
@@ -250,10 +221,13 @@ impl SignIn {
             OpaqueToken::parse(OpaqueKind::Refresh, refresh_token).map_err(|_| signed_out())?;
         let mut tx = self.catalog("refresh a session").await?;
         let session = match sessions::exchange(&mut tx, &token.hash()).await? {
-            Exchange::Fresh(session) => session,
+            Exchange::Good(session) => session,
             Exchange::Unknown => return Err(signed_out()),
             Exchange::Reused(session) => {
-                sessions::revoke(&mut tx, session.id).await?;
+                sessions::revoke(&mut tx, session.id, session.identity).await?;
+                let deed = Deed::by_nobody("session.reuse").to(session.identity, "");
+                let detail = serde_json::json!({"session": session.id});
+                audit::record(&mut tx, deed.detail(detail)).await?;
                 tx.commit().await?;
                 tracing::warn!(identity = %session.identity, session = %session.id,
                     "a refresh token was used twice; the session is ended");
@@ -281,9 +255,11 @@ impl SignIn {
         if let Some((tenant, _)) = &place {
             tenant.status.require_active()?;
         }
-        let refresh = new_refresh_token(&mut tx, session.id).await?;
+        let keyring = self.options.tokens.keyring();
+        let refresh = token.successor(&keyring.derive("refresh tokens"));
+        sessions::insert_token(&mut tx, session.id, &refresh.hash()).await?;
         tx.commit().await?;
-        self.tokens(&session, place.as_ref(), Some(refresh))
+        self.tokens(&session, place.as_ref(), Some(refresh), None)
     }
 
     /// Ends the session of a refresh token. One that is not known is no error: it is signed out.
@@ -294,20 +270,26 @@ impl SignIn {
         let mut tx = self.catalog("sign out").await?;
         match sessions::exchange(&mut tx, &token.hash()).await? {
             Exchange::Unknown => {}
-            Exchange::Fresh(session) | Exchange::Reused(session) => {
-                sessions::revoke(&mut tx, session.id).await?;
+            Exchange::Good(session) | Exchange::Reused(session) => {
+                sessions::revoke(&mut tx, session.id, session.identity).await?;
+                let deed = Deed::by("session.end", session.identity).to(session.identity, "");
+                audit::record(&mut tx, deed).await?;
             }
         }
         tx.commit().await
     }
 
-    /// Moves a session to another of the person's tenants. The refresh token stays as it is.
+    /// Moves a session to another of the person's tenants. The refresh token stays as it is, and the new
+    /// access token ends when the presented one does: nobody prolongs one by itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a tenant that is not the person's, [`ErrorKind::TenantSuspended`],
+    /// [`ErrorKind::Unauthenticated`].
     pub async fn switch_tenant(&self, claims: &AccessClaims, slug: &str) -> Result<Tokens> {
         let mut tx = self.catalog("switch tenant").await?;
         let identity = IdentityId::from(claims.sub);
-        if !sessions::is_live(&mut tx, claims.sid, identity).await? {
-            return Err(signed_out());
-        }
+        let session = sessions::lock(&mut tx, claims.sid, identity).await?;
+        let session = session.ok_or_else(signed_out)?;
         let named = match slug.parse::<Slug>() {
             Ok(slug) => {
                 memberships::list_tenants(&mut tx, identity, Some(slug.as_str()), 1).await?
@@ -317,18 +299,18 @@ impl SignIn {
         let none = || Error::new(ErrorKind::NotFound, "there is no such tenant");
         let place = named.into_iter().next().ok_or_else(none)?;
         place.0.status.require_active()?;
-        let session = Session { id: claims.sid, identity, tenant: Some(place.0.id) };
+        let session = Session { tenant: Some(place.0.id), ..session };
         sessions::set_tenant(&mut tx, session.id, session.tenant).await?;
         tx.commit().await?;
-        self.tokens(&session, Some(&place), None)
+        self.tokens(&session, Some(&place), None, Some(claims.exp))
     }
 
-    /// Verifies an access token and the guard behind it: the tenant is active, the person is a
-    /// member still, and has the role of this moment, whatever the token says. An operator still is
-    /// one.
+    /// Verifies an access token and the guard behind it: its session goes on, the tenant is active, the
+    /// person is a member still, and has the role of this moment, whatever the token says. An operator
+    /// still is one. What has ended bites within a second on every server.
     ///
     /// # Errors
-    /// [`ErrorKind::Unauthenticated`], [`ErrorKind::TenantSuspended`].
+    /// [`ErrorKind::InvalidToken`], [`ErrorKind::TokenExpired`], [`ErrorKind::TenantSuspended`].
     pub async fn authenticate(&self, access_token: &str) -> Result<Caller> {
         let claims =
             self.options.tokens.verify(access_token, SystemTime::now()).map_err(|source| {
@@ -338,36 +320,71 @@ impl SignIn {
                     let forged = Violation::new(ViolationKind::ForgedToken);
                     self.freehold.record_violation(forged.because(source.to_string()));
                 }
-                Error::new(ErrorKind::Unauthenticated, "the access token is not valid")
-                    .because(source)
+                match source {
+                    TokenError::Expired => Error::new(
+                        ErrorKind::TokenExpired,
+                        "the access token has expired; refresh it, or sign in again",
+                    ),
+                    _ => invalid_token(),
+                }
+                .because(source)
             })?;
         let identity = IdentityId::from(claims.sub);
         match claims.tid {
             Some(tenant) => {
-                let context = self.freehold.tenant_context(TenantId::from(tenant), identity).await;
+                let resolver = self.freehold.resolver();
+                let context = resolver.resolve_session(tenant.into(), identity, claims.sid).await;
                 let context = context.map_err(|error| match error.kind() {
-                    // Removed, or erased with the tenant: the token is worth nothing any more.
-                    ErrorKind::NotFound => {
-                        Error::new(ErrorKind::Unauthenticated, "the access token is not valid")
-                    }
+                    // Signed out, removed, disabled, or erased with the tenant: the token is worth
+                    // nothing any more.
+                    ErrorKind::NotFound => invalid_token(),
                     _ => error,
                 })?;
                 Ok(Caller::Tenant(context, claims))
             }
             None => {
                 // Operators ask seldom, so nothing is cached: who is none any more is none at once.
-                let mut tx = self.catalog("verify an operator").await?;
-                let person = identities::find(&mut tx, identity).await?;
-                tx.commit().await?;
-                if !person.is_some_and(|person| person.is_operator) {
-                    return Err(Error::new(
-                        ErrorKind::Unauthenticated,
-                        "the access token is not valid",
-                    ));
+                let tx = self.catalog("verify an operator").await?;
+                if !sessions::is_operators(tx, claims.sid, identity).await? {
+                    return Err(invalid_token());
                 }
                 Ok(Caller::Operator(OperatorContext::of(identity, "operator API"), claims))
             }
         }
+    }
+
+    /// The sessions of the caller that go on, the newest first.
+    pub async fn list_sessions(&self, claims: &AccessClaims) -> Result<Vec<SessionEntry>> {
+        let mut tx = self.catalog("list one's sessions").await?;
+        let list = sessions::list(&mut tx, claims.sub.into()).await?;
+        tx.commit().await?;
+        Ok(list)
+    }
+
+    /// Ends one of the caller's sessions; its access tokens are refused within a second.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub async fn end_session(&self, claims: &AccessClaims, session: Uuid) -> Result<()> {
+        let identity = IdentityId::from(claims.sub);
+        let mut tx = self.catalog("end one's session").await?;
+        if !sessions::revoke(&mut tx, session, identity).await? {
+            return Err(no_such_session());
+        }
+        let deed = Deed::by("session.end", identity).to(identity, "");
+        audit::record(&mut tx, deed.detail(serde_json::json!({"session": session}))).await?;
+        tx.commit().await
+    }
+
+    /// Ends all of the caller's sessions but the one that asks, and says how many.
+    pub async fn end_other_sessions(&self, claims: &AccessClaims) -> Result<u64> {
+        let identity = IdentityId::from(claims.sub);
+        let mut tx = self.catalog("end one's other sessions").await?;
+        let ended = sessions::revoke_all(&mut tx, identity, Some(claims.sid)).await?;
+        let deed = Deed::by("session.end_others", identity).to(identity, "");
+        audit::record(&mut tx, deed.detail(serde_json::json!({"ended": ended}))).await?;
+        tx.commit().await?;
+        Ok(ended)
     }
 
     /// The person behind a token, and the tenants they may switch to.
@@ -402,12 +419,28 @@ impl SignIn {
         self.freehold.catalog(&OperatorContext::system(reason)).await
     }
 
+    /// A request's hash with which the catalog tells a repetition from another request. What is in the
+    /// request, a password say, cannot be guessed from it without a server's key.
+    pub fn request_hash(&self, body_hash: &[u8; 32]) -> [u8; 32] {
+        self.options.tokens.keyring().derive("repeated requests").sign(body_hash)
+    }
+
+    /// Tokens of a session, none of which outlives it, nor `ends_at`.
     fn tokens(
         &self,
         session: &Session,
         place: Option<&(Tenant, Role)>,
         refresh: Option<OpaqueToken>,
+        ends_at: Option<u64>,
     ) -> Result<Tokens> {
+        let now = SystemTime::now();
+        let now_secs = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let session_end = u64::try_from(session.expires_at.as_second()).unwrap_or(0);
+        let end = ends_at.unwrap_or(u64::MAX).min(session_end);
+        let lifetime = self.options.access_lifetime.as_secs().min(end.saturating_sub(now_secs));
+        if lifetime == 0 {
+            return Err(signed_out());
+        }
         let role = place.map_or(Role::Operator, |(_, role)| *role);
         let subject = Subject {
             identity: session.identity.as_uuid(),
@@ -415,28 +448,37 @@ impl SignIn {
             tenant: place.map(|(tenant, _)| tenant.id.as_uuid()),
             role: role.as_str().to_owned(),
         };
-        let access_token = self
-            .options
-            .tokens
-            .issue(&subject, self.options.access_lifetime, SystemTime::now())
-            .map_err(|source| {
-                Error::new(ErrorKind::Internal, "no token can be issued").because(source)
-            })?;
+        let issued = self.options.tokens.issue(&subject, Duration::from_secs(lifetime), now);
+        let access_token = issued.map_err(|source| {
+            Error::new(ErrorKind::Internal, "no token can be issued").because(source)
+        })?;
         Ok(Tokens {
             access_token,
             token_type: "Bearer",
-            expires_in: self.options.access_lifetime.as_secs(),
+            expires_in: lifetime,
             refresh_token: refresh.map(|token| token.secret().to_owned()),
+            device_token: None,
             role,
             tenant: place.map(|(tenant, _)| tenant.into()),
         })
     }
 }
 
-async fn new_refresh_token(tx: &mut CatalogTx, session: Uuid) -> Result<OpaqueToken> {
-    let token = OpaqueToken::generate(OpaqueKind::Refresh);
-    sessions::insert_token(tx, session, &token.hash()).await?;
-    Ok(token)
+/// Where somebody signs in to whose password is right.
+fn choose_place(
+    identity: &Identity,
+    tenant_named: bool,
+    tenants: Vec<(Tenant, Role)>,
+) -> Result<Option<(Tenant, Role)>> {
+    let place = match tenant_named {
+        true => Some(tenants.into_iter().next().ok_or_else(wrong_credentials)?),
+        false if identity.is_operator => None,
+        false => Some(only_one(tenants)?),
+    };
+    if let Some((tenant, _)) = &place {
+        tenant.status.require_active()?;
+    }
+    Ok(place)
 }
 
 /// The tenant to sign in to where none was named.
@@ -458,10 +500,14 @@ fn only_one(mut tenants: Vec<(Tenant, Role)>) -> Result<(Tenant, Role)> {
     }
 }
 
-pub(super) fn wrong_credentials() -> Error {
-    Error::new(ErrorKind::Unauthenticated, "the e-mail, the password or the tenant is wrong")
+pub(super) fn signed_out() -> Error {
+    Error::new(ErrorKind::Unauthenticated, "the session has ended; sign in again")
 }
 
-fn signed_out() -> Error {
-    Error::new(ErrorKind::Unauthenticated, "the session has ended; sign in again")
+fn invalid_token() -> Error {
+    Error::new(ErrorKind::InvalidToken, "the access token is not valid; sign in again")
+}
+
+pub(super) fn no_such_session() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such session")
 }

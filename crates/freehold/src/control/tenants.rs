@@ -1,13 +1,15 @@
 //! Tenants: create, list, get, suspend, resume.
 
 use crate::Freehold;
-use crate::catalog::identities::Identity;
-use crate::catalog::{cache_epochs, idempotency, identities, tenants};
+use crate::catalog::audit::{self, Deed};
+use crate::catalog::{cache_epochs, idempotency, tenants};
 use crate::context::OperatorContext;
+use crate::control::people::{Meant, Named, known};
 use crate::control::{check_after, clamp_page};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{Email, IdentityId, Slug, TenantId};
-use crate::provisioner::{self, Order, Owner};
+use crate::ids::{Slug, TenantId};
+use crate::proof;
+use crate::provisioner::{self, NewPerson, Order, Owner};
 use crate::tenant::{Tenant, Transition, check_name};
 use crate::tx::{CatalogTx, OwnerTx};
 
@@ -27,21 +29,14 @@ pub struct NewTenant {
     pub idempotency: Option<IdempotencyKey>,
 }
 
-/// The first owner of a new tenant. A password is needed only if the person is new here.
-#[derive(Clone, Default)]
+/// The first owner of a new tenant, or another one: somebody who is known, if that is said; somebody new
+/// with a password, for whom the caller vouches; or somebody who is invited by mail.
+#[derive(Clone, Debug, Default)]
 pub struct NewOwner {
-    /// Who they are.
-    pub email: String,
-    /// A display name, or nothing.
+    /// Who is meant.
+    pub person: Named,
+    /// The display name of somebody new, or nothing.
     pub name: String,
-    /// Ignored for a person who is known already.
-    pub password: Option<String>,
-}
-
-impl std::fmt::Debug for NewOwner {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NewOwner").field("email", &self.email).finish_non_exhaustive()
-    }
 }
 
 impl Freehold {
@@ -49,7 +44,8 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::SlugTaken`], [`ErrorKind::InvalidInput`], [`ErrorKind::IdempotencyKeyReused`];
-    /// [`ErrorKind::Setup`] if this server has no owner connection.
+    /// [`ErrorKind::EmailTaken`] if the owner is known and that was not said, [`ErrorKind::NotFound`] if
+    /// they are not and that was said; [`ErrorKind::Setup`] if this server has no owner connection.
     pub async fn create_tenant(
         &self,
         context: &OperatorContext,
@@ -58,63 +54,60 @@ impl Freehold {
         let slug: Slug = new.slug.parse()?;
         let name = check_name("name", &new.name)?;
         let _turn = self.turns().take(&slug).await;
-        self.require_free(context, &slug, new.idempotency.as_ref()).await?;
+        let repeats = self.require_free(context, &slug, new.idempotency.as_ref()).await?;
         let owner = match new.owner {
-            Some(owner) => Some(self.find_or_prepare_owner(context, owner).await?),
-            None => None,
+            // Whom the first request made is known by now, and is in its answer.
+            Some(owner) if !repeats => Some(self.understand_owner(context, owner).await?),
+            _ => None,
         };
-        let order = Order { slug, name, owner, idempotency: new.idempotency };
+        let order = Order { slug, name, owner, idempotency: new.idempotency, sign_up: None };
         self.provision(context, order).await
     }
 
-    /// An operator's word is enough to make somebody known the owner; a new person needs a password.
-    async fn find_or_prepare_owner(
-        &self,
-        context: &OperatorContext,
-        owner: NewOwner,
-    ) -> Result<Owner> {
-        let email: Email = owner.email.parse()?;
-        let mut tx = self.catalog(context).await?;
-        let known = identities::find_credential(&mut tx, email.as_str()).await?;
-        tx.commit().await?;
-        if let Some(known) = known {
-            return Ok(Owner::Known(known.identity));
-        }
-        let Some(password) = owner.password else {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "nobody has this e-mail yet; give a password too",
-            )
-            .field("owner.password"));
-        };
-        self.prepare_owner(email, &owner.name, password).await
+    async fn understand_owner(&self, context: &OperatorContext, owner: NewOwner) -> Result<Owner> {
+        let name = owner.name.trim();
+        let name = if name.is_empty() { String::new() } else { check_name("name", name)? };
+        Ok(match self.understand(context, owner.person).await? {
+            Meant::Known(email) => {
+                let mut tx = self.catalog(context).await?;
+                let identity = known(&mut tx, &email).await?;
+                tx.commit().await?;
+                Owner::Known(identity)
+            }
+            Meant::New { email, password_hash: Some(password_hash) } => {
+                let proof = Some(proof::by_word(context.actor(), context.reason()));
+                Owner::New(NewPerson { email, name, password_hash, proof })
+            }
+            Meant::New { email, password_hash: None } => Owner::Invited(email),
+        })
     }
 
-    pub(crate) async fn prepare_owner(
+    /// Gives a tenant an owner: one that was made without, or whose owner is gone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for the tenant; as for [`create_tenant`](Self::create_tenant) otherwise.
+    pub async fn add_owner(
         &self,
-        email: Email,
-        name: &str,
-        password: String,
-    ) -> Result<Owner> {
-        let name = if name.trim().is_empty() { String::new() } else { check_name("name", name)? };
-        let password_hash = self.hasher().hash(password).await?;
-        let identity = Identity {
-            id: IdentityId::generate(),
-            email: email.as_str().to_owned(),
-            name,
-            is_operator: false,
-        };
-        Ok(Owner::New { identity, password_hash })
+        context: &OperatorContext,
+        id: TenantId,
+        owner: NewOwner,
+    ) -> Result<()> {
+        let owner = self.understand_owner(context, owner).await?;
+        let mut tx = self.catalog(context).await?;
+        tenants::find(&mut tx, id).await?.ok_or_else(no_such_tenant)?;
+        provisioner::add_owner(&mut tx, context, id, owner).await?;
+        tx.commit().await
     }
 
     /// Refuses a slug that is taken before a password is hashed or a connection is held that can
-    /// DDL. A request that may be the repetition of one that succeeded is let through.
+    /// DDL. A request whose key is known may be the repetition of one that succeeded: it is let through,
+    /// and true is returned.
     pub(crate) async fn require_free(
         &self,
         context: &OperatorContext,
         slug: &Slug,
         key: Option<&IdempotencyKey>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut tx = self.catalog(context).await?;
         let taken = tenants::find_by_slug(&mut tx, slug).await?.is_some();
         let repeats = match key {
@@ -122,7 +115,7 @@ impl Freehold {
             _ => false,
         };
         tx.commit().await?;
-        if taken && !repeats { Err(tenants::slug_taken(slug)) } else { Ok(()) }
+        if taken && !repeats { Err(tenants::slug_taken(slug)) } else { Ok(repeats) }
     }
 
     pub(crate) async fn provision(
@@ -150,6 +143,7 @@ impl Freehold {
     ) -> Result<()> {
         let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
         tenants::lock(tx.catalog(), tenant).await?.ok_or_else(no_such_tenant)?;
+        audit::record(tx.catalog(), Deed::of("tenant.script", context).tenant(tenant)).await?;
         tx.enter_schema(tenant).await?;
         tx.catalog().query("SELECT freehold.run_migration($1)", &[&sql]).await?;
         cache_epochs::end_all(tx.catalog(), tenant.as_uuid()).await?;
@@ -267,6 +261,11 @@ impl Freehold {
         let status = transition.apply(tenant.status);
         if status != tenant.status {
             tenants::set_status(&mut tx, id, status).await?;
+            let action = match transition {
+                Transition::Suspend => "tenant.suspend",
+                Transition::Resume => "tenant.resume",
+            };
+            audit::record(&mut tx, Deed::of(action, context).tenant(id)).await?;
             tenant.status = status;
             tracing::info!(tenant = %id, status = status.as_str(), actor = %context.actor(),
                 reason = context.reason(), "tenant status changed");
@@ -275,54 +274,6 @@ impl Freehold {
         // Its epochs ended with its status; this leaves nothing of it in memory.
         self.cache().drop_tenant(id);
         Ok(tenant)
-    }
-
-    /// Creates an operator, or makes a known person one. A password is needed for a new person;
-    /// for a known one it is set anew if given.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`].
-    pub async fn create_operator(
-        &self,
-        context: &OperatorContext,
-        email: &str,
-        password: Option<String>,
-    ) -> Result<IdentityId> {
-        let email: Email = email.parse()?;
-        let hash = match password {
-            Some(password) => Some(self.hasher().hash(password).await?),
-            None => None,
-        };
-        let mut tx = self.catalog(context).await?;
-        let known = identities::find_credential(&mut tx, email.as_str()).await?;
-        let id = match (known, hash) {
-            (Some(known), hash) => {
-                identities::make_operator(&mut tx, known.identity.id).await?;
-                if let Some(hash) = hash {
-                    identities::set_password(&mut tx, known.identity.id, &hash).await?;
-                }
-                known.identity.id
-            }
-            (None, Some(hash)) => {
-                let identity = Identity {
-                    id: IdentityId::generate(),
-                    email: email.as_str().to_owned(),
-                    name: String::new(),
-                    is_operator: true,
-                };
-                identities::insert(&mut tx, &identity, &hash).await?;
-                identity.id
-            }
-            (None, None) => {
-                return Err(Error::new(
-                    ErrorKind::InvalidInput,
-                    "nobody has this e-mail yet; give a password too",
-                )
-                .field("password"));
-            }
-        };
-        tx.commit().await?;
-        Ok(id)
     }
 }
 

@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 use crate::context::TenantContext;
 use crate::excerpt::excerpt;
 use crate::ids::TenantId;
+use crate::origin;
 use crate::params::Params;
-use crate::violations;
 
 /// Statements that wait to be written, and how many of them may be one tenant's.
 const WAITING_MAX: usize = 256;
@@ -225,7 +225,7 @@ fn describe(ended: &Ended<'_>) -> SlowQuery {
             us: ended.us,
             rows: ended.rows,
             at: now,
-            request_id: violations::request_id(),
+            request_id: origin::of_request().1,
         },
     }
 }

@@ -143,7 +143,7 @@ async fn the_memory_is_used_again() {
 
 #[tokio::test]
 async fn the_hasher_answers_like_the_plain_functions() {
-    let hasher = PasswordHasher::per_core();
+    let hasher = PasswordHasher::for_half_the_cores();
     let stored = hasher.hash(PASSWORD.to_owned()).await.unwrap();
     let verify = |password: &str, stored| hasher.verify(password.to_owned(), stored);
     assert_eq!(verify(PASSWORD, Some(stored.clone())).await, Ok(true));
@@ -218,4 +218,10 @@ async fn a_panic_on_a_thread_frees_its_place() {
     let hasher = PasswordHasher::new(1, 0);
     assert_eq!(hasher.work(|_| panic!("on purpose")).await, Err::<(), _>(PasswordError::Failed));
     assert_eq!(hasher.work(|_| 7).await, Ok(7));
+}
+
+#[test]
+fn hashing_takes_half_the_cores_at_most() {
+    let taken: Vec<_> = [1, 2, 3, 4, 8, 16, 64].map(at_a_time).into();
+    assert_eq!(taken, [1, 1, 1, 2, 4, 8, 8]);
 }

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::TokenError;
+use super::{DerivedKey, TokenError};
 
 const OPAQUE_BYTES: usize = 32;
 
@@ -17,6 +17,12 @@ pub enum OpaqueKind {
     Refresh,
     /// Accepts an invitation, once.
     Invitation,
+    /// Confirms a sign-up, once.
+    SignUp,
+    /// Chooses a new password, once.
+    PasswordReset,
+    /// Agrees to a change of address, once.
+    AddressChange,
 }
 
 impl OpaqueKind {
@@ -25,6 +31,9 @@ impl OpaqueKind {
         match self {
             OpaqueKind::Refresh => "fhr_",
             OpaqueKind::Invitation => "fhi_",
+            OpaqueKind::SignUp => "fhs_",
+            OpaqueKind::PasswordReset => "fhp_",
+            OpaqueKind::AddressChange => "fha_",
         }
     }
 }
@@ -42,7 +51,17 @@ impl OpaqueToken {
     pub fn generate(kind: OpaqueKind) -> Self {
         let mut bytes = [0; OPAQUE_BYTES];
         getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
+        OpaqueToken::of(kind, bytes)
+    }
+
+    fn of(kind: OpaqueKind, bytes: [u8; OPAQUE_BYTES]) -> Self {
         OpaqueToken { kind, text: format!("{}{}", kind.prefix(), URL_SAFE_NO_PAD.encode(bytes)) }
+    }
+
+    /// The token that takes this one's place: always the same, and known to nobody without the key. So
+    /// it can be given again without being kept.
+    pub(crate) fn successor(&self, key: &DerivedKey) -> Self {
+        OpaqueToken::of(self.kind, key.sign(self.text.as_bytes()))
     }
 
     /// Reads a token that a client sent. Each token has one spelling, so has one hash.
@@ -86,6 +105,20 @@ mod tests {
         let sent = OpaqueToken::parse(OpaqueKind::Refresh, token.secret()).unwrap();
         assert_eq!(sent.hash(), token.hash());
         assert_ne!(OpaqueToken::generate(OpaqueKind::Refresh).hash(), token.hash());
+    }
+
+    #[test]
+    fn a_successor_is_the_same_each_time_and_another_by_another_key_or_of_another_token() {
+        let ring = |secret: &str| crate::tokens::Keyring::new(secret, &[""; 0]).unwrap();
+        let key = ring("0123456789abcdef0123456789abcdef").derive("a test");
+        let other = ring("0123456789abcdef0123456789abcdeX").derive("a test");
+        let purpose = ring("0123456789abcdef0123456789abcdef").derive("another test");
+        let token = OpaqueToken::generate(OpaqueKind::Refresh);
+        let next = token.successor(&key);
+        assert_eq!(next.secret(), token.successor(&key).secret());
+        assert!(OpaqueToken::parse(OpaqueKind::Refresh, next.secret()).is_ok());
+        let others = [token.successor(&other), token.successor(&purpose), next.successor(&key)];
+        assert!(others.iter().all(|other| other.secret() != next.secret()));
     }
 
     #[test]

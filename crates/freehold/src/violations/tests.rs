@@ -1,6 +1,14 @@
 //! The queue: what folds, what falls out, and when something is due.
 
 use super::*;
+use crate::origin::{Origin, with_origin};
+
+/// As `origin.rs` bounds what came from outside.
+const TEXT_CHARS_MAX: usize = 400;
+
+fn request(id: &str) -> Origin {
+    Origin { request_id: Some(id.into()), from: None }
+}
 
 fn because(reason: &str) -> Violation {
     Violation::new(ViolationKind::WrongScope).because(reason)
@@ -42,8 +50,8 @@ async fn the_first_is_due_at_once_and_its_repetitions_together_after_a_second() 
 async fn only_what_is_the_same_in_all_but_its_request_is_folded() {
     let violations = Violations::default();
     let tenant = TenantId::generate();
-    with_request_id("one", async { violations.record(because("a")) }).await;
-    with_request_id("two", async { violations.record(because("a")) }).await;
+    with_origin(request("one"), async { violations.record(because("a")) }).await;
+    with_origin(request("two"), async { violations.record(because("a")) }).await;
     violations.record(because("b"));
     violations.record(because("a").towards(Some(tenant)));
     violations.record(Violation::new(ViolationKind::ForgedToken).because("a"));
@@ -92,7 +100,7 @@ async fn what_could_not_be_written_stays_due() {
 async fn no_text_can_stop_the_writer() {
     let violations = Violations::default();
     let long = "x\0\n".repeat(1000);
-    with_request_id(&long, async { violations.record(because(&long)) }).await;
+    with_origin(request(&long), async { violations.record(because(&long)) }).await;
     let row = violations.batch(1, true).remove(0);
     for text in [row.request_id.unwrap(), row.violation.reason.unwrap()] {
         assert_eq!(text.chars().count(), TEXT_CHARS_MAX);

@@ -26,16 +26,21 @@ fn tests_of(folder: &Path, module: &str, names: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_test_that_the_page_about_isolation_names_exists() {
+fn every_test_that_the_pages_about_isolation_and_people_name_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut names = BTreeSet::new();
     for tests in ["crates/freehold/tests/it", "crates/freehold-server/tests/it"] {
         tests_of(&root.join(tests), "", &mut names);
     }
-    let page = std::fs::read_to_string(root.join("docs/isolation.md")).unwrap();
-    let named = page.split('`').filter(|word| {
-        word.contains("::") && word.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c))
-    });
-    let unknown: Vec<_> = named.filter(|name| !names.contains(*name)).collect();
-    assert!(unknown.is_empty(), "docs/isolation.md names tests that are not there: {unknown:#?}");
+    for page in ["docs/isolation.md", "docs/people.md"] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        // A test's name is in lower case; what has capitals is code.
+        let named = text.split('`').filter(|word| {
+            let is_part =
+                |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c);
+            word.contains("::") && word.chars().all(is_part)
+        });
+        let unknown: Vec<_> = named.filter(|name| !names.contains(*name)).collect();
+        assert!(unknown.is_empty(), "{page} names tests that are not there: {unknown:#?}");
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Modules that are pure: no driver, no async.
-const PURE: &[&str] = &["actor", "context", "excerpt", "ids", "lsn", "tenant"];
+const PURE: &[&str] = &["actor", "context", "excerpt", "ids", "lsn", "mail", "tenant"];
 
 /// What each layer must not import, of the library.
 const FORBIDDEN: &[(&str, &[&str])] = &[
@@ -113,7 +113,8 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("doctor", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
     ("tokens", &["tx", "pool", "catalog", "control"]),
     ("passwords", &["tx", "pool", "catalog", "control"]),
-    ("limiter", &["tx", "pool", "catalog", "control"]),
+    ("mail", &["tx", "pool", "catalog", "control"]),
+    ("proof", &["pool", "control", "provisioner", "resolver"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

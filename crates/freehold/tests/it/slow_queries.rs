@@ -5,8 +5,8 @@ use std::time::Duration;
 use freehold::control::slow_queries::SlowStatement;
 use freehold::testing::{TestDatabase, create_tenant};
 use freehold::{
-    Actor, ErrorKind, Freehold, InsightOptions, PoolLimits, Role, SealMode, TenantContext,
-    with_request_id,
+    Actor, ErrorKind, Freehold, InsightOptions, Origin, PoolLimits, Role, SealMode, TenantContext,
+    with_origin,
 };
 
 use crate::support::{
@@ -78,7 +78,8 @@ async fn a_slow_statement_is_kept_with_its_plan_and_none_of_its_values() {
         let select = "SELECT n.body FROM notes n /* SECRET comment */
             WHERE n.body = $$SECRET in the text$$ AND n.body <> $1 AND n.id < 424242";
         let work = house.freehold.query(&acme, select, &[&"SECRET parameter"]);
-        assert_eq!(with_request_id("request-7", work).await.unwrap().len(), 1);
+        let origin = Origin { request_id: Some("request-7".into()), from: None };
+        assert_eq!(with_origin(origin, work).await.unwrap().len(), 1);
 
         let slow = planned(&house, &acme, "SELECT n.body").await;
         let text = "SELECT n.body FROM notes n WHERE n.body = ? AND n.body <> $1 AND n.id < ?";

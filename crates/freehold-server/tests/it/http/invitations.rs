@@ -1,15 +1,20 @@
 //! From an invitation to a membership.
 
 use freehold::testing::PASSWORD;
-use freehold::{OperatorContext, Role};
+use freehold::{MailKind, OperatorContext, Role};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Person, Service, Setup, text};
 
+/// The invitation, with the token of its letter beside it.
 async fn invite(service: &Service, by: &Person, email: &str, role: &str) -> Value {
     let body = json!({"email": email, "role": role});
-    service.post("/v1/invitations", body).by(by).send().await.expect(201).json()
+    let mut made = service.post("/v1/invitations", body).by(by).send().await.expect(201).json();
+    assert_eq!(made.get("token"), None, "the token is for the address's owner alone");
+    let token = service.letter_token(MailKind::Invitation, &text(&made["email"])).await;
+    made["token"] = json!(token);
+    made
 }
 
 async fn accept(service: &Service, token: &Value, password: &str) -> Answer {
@@ -31,7 +36,7 @@ async fn somebody_new_accepts_and_is_a_member_with_the_role_that_was_offered() {
     assert!(text(&made["token"]).starts_with("fhi_"));
     let listed = service.get("/v1/invitations").by(&acme.owner).send().await.json();
     assert_eq!(listed["items"][0]["id"], made["id"]);
-    assert_eq!(listed["items"][0].get("token"), None, "the token is shown once");
+    assert_eq!(listed["items"][0].get("token"), None, "the token is in its letter alone");
 
     // A password that breaks the rules uses nothing up.
     accept(&service, &made["token"], "short").await.refused(400, "invalid_input");
@@ -166,4 +171,130 @@ async fn only_those_who_manage_members_invite_and_see_who_is_invited() {
     // What an admin could not have offered, an admin cannot take back.
     service.delete(&path).by(&admin).send().await.refused(403, "forbidden");
     invite(&service, &admin, "bob@else.example", "admin").await;
+}
+
+#[tokio::test]
+async fn an_invitation_ends_with_its_inviters_right_to_make_it() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let operator = service.operator().await;
+    let lower = |role: &'static str| {
+        let service = &service;
+        let owner = acme.owner.clone();
+        async move |person: Person| {
+            let path = format!("/v1/members/{}", person.id);
+            let call = service.patch(&path, json!({"role": role})).by(&owner);
+            call.send().await.expect(204);
+        }
+    };
+    // Removed.
+    let admin = service.person(&acme, "a1", Role::Admin).await;
+    let made = invite(&service, &admin, "one@else.example", "viewer").await;
+    let path = format!("/v1/members/{}", admin.id);
+    service.delete(&path).by(&acme.owner).send().await.expect(204);
+    assert_eq!(waiting(&service, &acme.owner).await, [""; 0]);
+    accept(&service, &made["token"], PASSWORD).await.refused(404, "not_found");
+    // Lowered, so that nothing may be offered any more.
+    let admin = service.person(&acme, "a2", Role::Admin).await;
+    let made = invite(&service, &admin, "two@else.example", "viewer").await;
+    lower("member")(admin).await;
+    accept(&service, &made["token"], PASSWORD).await.refused(404, "not_found");
+    // Lowered, so that this may not be offered any more, and that still may.
+    let owner = service.person(&acme, "a3", Role::Owner).await;
+    let above = invite(&service, &owner, "three@else.example", "owner").await;
+    let below = invite(&service, &owner, "four@else.example", "admin").await;
+    lower("admin")(owner).await;
+    assert_eq!(waiting(&service, &acme.owner).await, ["four@else.example"]);
+    accept(&service, &above["token"], PASSWORD).await.refused(404, "not_found");
+    accept(&service, &below["token"], PASSWORD).await.expect(200);
+    // Disabled.
+    let admin = service.person(&acme, "a4", Role::Admin).await;
+    let made = invite(&service, &admin, "five@else.example", "viewer").await;
+    let path = format!("/v1/people/{}/disable", admin.id);
+    service.call("POST", &path).by(&operator).send().await.expect(200);
+    accept(&service, &made["token"], PASSWORD).await.refused(404, "not_found");
+    // However it went: what the catalog says at the moment of acceptance.
+    let admin = service.person(&acme, "a5", Role::Admin).await;
+    let made = invite(&service, &admin, "six@else.example", "viewer").await;
+    let sql = service.sql().await;
+    let gone = "DELETE FROM freehold.membership WHERE identity_id = $1";
+    sql.execute(gone, &[&admin.id]).await.unwrap();
+    accept(&service, &made["token"], PASSWORD).await.refused(404, "not_found");
+    let nobody = "SELECT count(*) FROM freehold.identity WHERE email LIKE '%@else.example'";
+    assert_eq!(sql.query_one(nobody, &[]).await.unwrap().get::<_, i64>(0), 1);
+}
+
+#[tokio::test]
+async fn an_admin_neither_replaces_nor_resends_nor_revokes_an_owners_invitation() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let admin = service.person(&acme, "admin", Role::Admin).await;
+    let made = invite(&service, &acme.owner, "ann@else.example", "viewer").await;
+    let path = format!("/v1/invitations/{}", text(&made["id"]));
+    let body = json!({"email": "ann@else.example", "role": "member"});
+    let replace = service.post("/v1/invitations", body).by(&admin).send().await;
+    replace.refused(403, "forbidden");
+    let resend = service.call("POST", &format!("{path}/resend")).by(&admin).send().await;
+    resend.refused(403, "forbidden");
+    service.delete(&path).by(&admin).send().await.refused(403, "forbidden");
+    // The owner may do all of it with an admin's; and the letter that is sent again has another token.
+    let admins = invite(&service, &admin, "bob@else.example", "viewer").await;
+    let path = format!("/v1/invitations/{}/resend", text(&admins["id"]));
+    service.call("POST", &path).by(&acme.owner).send().await.expect(202);
+    let again = service.letter_token(MailKind::Invitation, "bob@else.example").await;
+    accept(&service, &admins["token"], PASSWORD).await.refused(404, "not_found");
+    accept(&service, &json!(again), PASSWORD).await.expect(200);
+    accept(&service, &made["token"], PASSWORD).await.expect(200);
+}
+
+#[tokio::test]
+async fn somebody_known_accepts_signed_in_and_nobody_accepts_for_another() {
+    let service = Service::start(Setup::default()).await;
+    let (acme, globex) = service.two_tenants().await;
+    let made = invite(&service, &acme.owner, &globex.owner.email, "viewer").await;
+    let send = |by: Option<&Person>, body: Value| {
+        let call = service.post("/v1/invitations/accept", body);
+        match by {
+            Some(by) => call.by(by).send(),
+            None => call.send(),
+        }
+    };
+    let body = json!({"token": made["token"]});
+    send(None, body.clone()).await.refused(401, "unauthenticated");
+    let other = service.person(&acme, "other", Role::Viewer).await;
+    send(Some(&other), body.clone()).await.refused(403, "forbidden");
+    // A password that is given by somebody known is never set.
+    let guess = json!({"token": made["token"], "password": "a stranger's choice"});
+    send(None, guess).await.refused(401, "unauthenticated");
+    service.log_in(&globex.owner.email).await;
+    send(Some(&globex.owner), body.clone()).await.expect(200);
+    send(Some(&globex.owner), body).await.refused(404, "not_found");
+    // A token that is not good is not taken for none.
+    let made = invite(&service, &acme.owner, "new@else.example", "viewer").await;
+    let body = json!({"token": made["token"], "password": PASSWORD});
+    let call = service.post("/v1/invitations/accept", body).bearer("nonsense").send().await;
+    call.refused(401, "invalid_token");
+}
+
+/// Where addresses are believed, somebody may have come first; whoever gets the letter is who they are.
+#[tokio::test]
+async fn who_accepts_an_invitation_shares_nothing_with_whoever_typed_the_address_before() {
+    let setup = Setup { signup: freehold_server::config::SignUpMode::Open, ..Setup::default() };
+    let service = Service::start(setup).await;
+    let acme = service.tenant("acme").await;
+    let body =
+        json!({"slug": "trap", "name": "Trap", "email": "ann@else.example", "password": PASSWORD});
+    service.post("/v1/signup", body).send().await.expect(201);
+    let stranger = service.log_in("ann@else.example").await;
+    let made = invite(&service, &acme.owner, "ann@else.example", "admin").await;
+    let look = service.post("/v1/links/inspect", json!({"token": made["token"]})).send().await;
+    assert_eq!(look.expect(200).json()["password"], "choose", "nobody proven has the address");
+    accept(&service, &made["token"], "ann's own password").await.expect(200);
+    let refresh = json!({"refresh_token": stranger["refresh_token"]});
+    service.post("/v1/auth/refresh", refresh).send().await.refused(401, "unauthenticated");
+    let old = json!({"email": "ann@else.example", "password": PASSWORD});
+    service.post("/v1/auth/login", old).send().await.refused(401, "unauthenticated");
+    let new = json!({"email": "ann@else.example", "password": "ann's own password"});
+    let tokens = service.post("/v1/auth/login", new).send().await.expect(200).json();
+    assert_eq!((&tokens["role"], &tokens["tenant"]["slug"]), (&json!("admin"), &json!("acme")));
 }

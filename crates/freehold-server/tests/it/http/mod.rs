@@ -12,6 +12,7 @@ mod members;
 mod middleware;
 mod openapi;
 mod operations;
+mod people;
 mod properties;
 mod router;
 mod sessions;

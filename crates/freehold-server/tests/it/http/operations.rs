@@ -1,12 +1,12 @@
 //! One request for each operation of the OpenAPI document. The tests that must hold for every
 //! endpoint are made from this table, so one that is not in it makes them fail.
 
-use freehold::Role;
 use freehold::testing::PASSWORD;
+use freehold::{MailKind, Role};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Call, Person, Place, Service};
+use crate::support::{Call, Person, Place, Service, text};
 
 /// Method and path of every operation, as the document has them.
 pub(super) fn all() -> Vec<(String, String)> {
@@ -71,8 +71,12 @@ impl Objects {
         let name = format!("m{}", Uuid::new_v4().simple());
         let member = service.person(place, &name, Role::Viewer).await;
         let invited = json!({"email": format!("i{name}@else.example"), "role": "viewer"});
+        let email = text(&invited["email"]);
         let invited =
             service.post("/v1/invitations", invited).by(&place.owner).send().await.expect(201);
+        let invitation_token = service.letter_token(MailKind::Invitation, &email).await;
+        // So that what a tenant may send in a day is not used up by many of these.
+        service.sql().await.batch_execute("DELETE FROM freehold.outbox").await.unwrap();
         let session = service.log_in(&member.email).await;
         Objects {
             tenant: place.tenant.id.as_uuid(),
@@ -80,7 +84,7 @@ impl Objects {
             member: member.id,
             email: member.email,
             invitation: invited.json()["id"].as_str().unwrap().parse().unwrap(),
-            invitation_token: invited.json()["token"].as_str().unwrap().to_owned(),
+            invitation_token,
             refresh_token: session["refresh_token"].as_str().unwrap().to_owned(),
             customer: place.id("cy"),
             order: place.id("second"),
@@ -129,6 +133,64 @@ pub(super) fn sample(method: &str, path: &str, of: &Objects, caller: &Person) ->
             (path.to_owned(), Some(json!({"tenant": of.slug})), By::Member)
         }
         ("GET", "/v1/me") => (path.to_owned(), None, By::Member),
+        ("POST", "/v1/signup/confirm") => {
+            let body = json!({"token": format!("fhs_{}", "A".repeat(43)), "password": PASSWORD});
+            (path.to_owned(), Some(body), By::Anybody)
+        }
+        ("POST", "/v1/auth/reset") => {
+            (path.to_owned(), Some(json!({"email": of.email})), By::Anybody)
+        }
+        ("POST", "/v1/auth/reset/confirm") => {
+            let body = json!({"token": format!("fhp_{}", "A".repeat(43)), "password": PASSWORD});
+            (path.to_owned(), Some(body), By::Anybody)
+        }
+        ("POST", "/v1/auth/address/confirm") => {
+            let body = json!({"token": format!("fha_{}", "A".repeat(43))});
+            (path.to_owned(), Some(body), By::Anybody)
+        }
+        ("POST", "/v1/links/inspect") => {
+            (path.to_owned(), Some(json!({"token": of.invitation_token})), By::Anybody)
+        }
+        ("POST", "/v1/me/password") => {
+            let body = json!({"current_password": "not the password", "new_password": PASSWORD});
+            (path.to_owned(), Some(body), By::Member)
+        }
+        ("POST", "/v1/me/email") => {
+            let body = json!({"email": of.email, "password": "not the password"});
+            (path.to_owned(), Some(body), By::Member)
+        }
+        ("GET" | "DELETE", "/v1/me/sessions") => (path.to_owned(), None, By::Member),
+        ("DELETE", "/v1/me/sessions/{id}") => {
+            (format!("/v1/me/sessions/{}", of.member), None, By::Member)
+        }
+        ("POST", "/v1/invitations/{id}/resend") => {
+            (format!("/v1/invitations/{}/resend", of.invitation), None, By::Member)
+        }
+        ("GET", "/v1/audit") => (format!("{path}?tenant={}", of.tenant), None, By::Member),
+        ("POST", "/v1/tenants/{id}/owners") => {
+            let owner = json!({"email": of.email, "existing": true});
+            (path.replace("{id}", &of.tenant.to_string()), Some(owner), By::Operator)
+        }
+        ("GET", "/v1/people" | "/v1/operators") => (path.to_owned(), None, By::Operator),
+        ("POST", "/v1/operators") => {
+            let email = format!("o{}@new.example", Uuid::new_v4().simple());
+            let body = json!({"email": email, "password": PASSWORD});
+            (path.to_owned(), Some(body), By::Operator)
+        }
+        ("DELETE", "/v1/operators/{id}") => {
+            (format!("/v1/operators/{}", of.member), None, By::Operator)
+        }
+        ("GET" | "DELETE", "/v1/people/{id}") | ("DELETE", "/v1/people/{id}/sessions") => {
+            (path.replace("{id}", &of.member.to_string()), None, By::Operator)
+        }
+        (
+            "POST",
+            "/v1/people/{id}/disable" | "/v1/people/{id}/enable" | "/v1/people/{id}/reset",
+        ) => (path.replace("{id}", &of.member.to_string()), None, By::Operator),
+        ("POST", "/v1/people/{id}/vouch") => {
+            let body = json!({"why": "met in person"});
+            (path.replace("{id}", &of.member.to_string()), Some(body), By::Operator)
+        }
         ("POST", "/v1/signup") => {
             let slug = format!("s{}", Uuid::new_v4().simple());
             let email = format!("{slug}@new.example");

@@ -6,7 +6,7 @@ use freehold::Role;
 use freehold::testing::PASSWORD;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Service, Setup, add_member, text};
+use crate::support::{Answer, Service, Setup, add_member, eventually, text};
 
 async fn log_in(service: &Service, body: Value) -> Answer {
     service.post("/v1/auth/login", body).send().await
@@ -226,10 +226,11 @@ async fn a_session_moves_between_ones_own_tenants_only() {
     let product = json!({"sku": "X", "name": "X", "price_cents": 1});
     let call = service.post("/v1/data/products", product);
     call.bearer(&text(&moved["access_token"])).send().await.refused(403, "forbidden");
-    // A session that was ended moves nowhere, though its access token still lives.
+    // A session that was ended moves nowhere.
     let body = json!({"refresh_token": renewed["refresh_token"]});
     service.post("/v1/auth/logout", body).send().await.expect(204);
-    switch(&at_acme, "acme").send().await.refused(401, "unauthenticated");
+    // Refused by the session that is looked up, or by the token once that is heard of.
+    switch(&at_acme, "acme").send().await.expect(401);
 }
 
 /// More tenants than are listed to a person: each of them is still theirs.
@@ -314,8 +315,14 @@ async fn an_operator_signs_in_outside_of_any_tenant() {
 
 // ── Refresh tokens ────────────────────────────────────────────────────────────────────────────
 
+/// As if a token had been exchanged so long ago, by the database's clock.
+async fn some_time_later(service: &Service) {
+    let later = "UPDATE freehold.refresh_token SET used_at = used_at - interval '11 seconds'";
+    service.sql().await.batch_execute(later).await.unwrap();
+}
+
 #[tokio::test]
-async fn a_refresh_token_is_good_once_and_a_second_use_ends_the_session() {
+async fn a_refresh_token_is_good_once_and_a_late_second_use_ends_the_session() {
     let service = Service::start(Setup::default()).await;
     let acme = service.tenant("acme").await;
     let first = service.log_in(&acme.owner.email).await;
@@ -325,24 +332,226 @@ async fn a_refresh_token_is_good_once_and_a_second_use_ends_the_session() {
     assert_ne!(first["access_token"], second["access_token"]);
     service.get("/v1/me").bearer(&text(&second["access_token"])).send().await.expect(200);
     let third = refresh(&service, &second["refresh_token"]).await.expect(200).json();
+    some_time_later(&service).await;
     let reused = refresh(&service, &first["refresh_token"]).await.refused(401, "unauthenticated");
     assert!(reused.header("www-authenticate").starts_with("Bearer"));
-    // Neither of the two who hold it goes on; the person's other sessions do.
+    // Neither of the two who hold it goes on, their access tokens neither; the person's other sessions do.
     refresh(&service, &third["refresh_token"]).await.refused(401, "unauthenticated");
+    let token = text(&third["access_token"]);
+    eventually("the access token is refused", Duration::from_secs(5), async || {
+        service.get("/v1/me").bearer(&token).send().await.status == 401
+    })
+    .await;
     refresh(&service, &other_device["refresh_token"]).await.expect(200);
 }
 
+/// Two tabs, or an answer that was lost: for some seconds the same token has the same successor.
 #[tokio::test]
-async fn of_many_who_refresh_at_once_with_one_token_none_keeps_the_session() {
+async fn who_refreshes_at_once_or_again_within_seconds_goes_on_with_one_successor() {
     let service = Service::start(Setup::default()).await;
+    let other_server = service.beside(Setup::default()).await;
     let acme = service.tenant("acme").await;
     let tokens = service.log_in(&acme.owner.email).await;
-    let attempts = (0..8).map(|_| refresh(&service, &tokens["refresh_token"]));
+    let attempts = (0..8).map(|n| {
+        let server = if n % 2 == 0 { &service } else { &other_server };
+        refresh(server, &tokens["refresh_token"])
+    });
     let answers = futures_util::future::join_all(attempts).await;
-    let fresh: Vec<_> = answers.iter().filter(|answer| answer.status == 200).collect();
-    assert_eq!(fresh.len(), 1, "{:?}", answers.iter().map(|a| a.status).collect::<Vec<_>>());
-    let token = &fresh[0].json()["refresh_token"];
-    refresh(&service, token).await.refused(401, "unauthenticated");
+    let answers: Vec<Value> = answers.into_iter().map(|answer| answer.expect(200).json()).collect();
+    let next = &answers[0]["refresh_token"];
+    assert!(answers.iter().all(|answer| answer["refresh_token"] == *next));
+    // The one who is ahead does not shut out the one who is behind, nor the reverse.
+    let ahead = refresh(&service, next).await.expect(200).json();
+    assert_eq!(
+        refresh(&service, &tokens["refresh_token"]).await.expect(200).json()["refresh_token"],
+        *next
+    );
+    let behind = refresh(&service, next).await.expect(200).json();
+    assert_eq!(ahead["refresh_token"], behind["refresh_token"]);
+    refresh(&service, &ahead["refresh_token"]).await.expect(200);
+    // Nothing of it is stored in clear.
+    let stored = "SELECT count(*) FROM freehold.refresh_token t WHERE position($1 IN t::text) > 0";
+    let row = service.sql().await.query_one(stored, &[&text(next)]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 0);
+}
+
+/// A stolen access token is not made to live longer by itself.
+#[tokio::test]
+async fn what_a_switch_returns_ends_when_the_presented_token_does_and_nothing_outlives_its_session()
+{
+    let (service, acme, _) = person_of_two().await;
+    let exp = |token: &Value| {
+        use base64::Engine as _;
+        let claims = text(token).split('.').nth(1).unwrap().to_owned();
+        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
+        serde_json::from_slice::<Value>(&claims).unwrap()["exp"].as_u64().unwrap()
+    };
+    let body = json!({"email": acme.owner.email, "password": PASSWORD, "tenant": "acme"});
+    let tokens = log_in(&service, body).await.expect(200).json();
+    let session: uuid::Uuid = {
+        let list =
+            service.get("/v1/me/sessions").bearer(&text(&tokens["access_token"])).send().await;
+        let list = list.expect(200).json();
+        let own = list["items"].as_array().unwrap().iter().find(|s| s["current"] == true);
+        text(&own.unwrap()["id"]).parse().unwrap()
+    };
+    let subject = freehold::tokens::Subject {
+        identity: acme.owner.id,
+        session,
+        tenant: Some(acme.tenant.id.as_uuid()),
+        role: "owner".to_owned(),
+    };
+    let short =
+        service.tokens.issue(&subject, Duration::from_secs(60), std::time::SystemTime::now());
+    let short = short.unwrap();
+    let switch = service.post("/v1/auth/switch", json!({"tenant": "globex"})).bearer(&short);
+    let moved = switch.send().await.expect(200).json();
+    assert_eq!(exp(&moved["access_token"]), exp(&json!(short)));
+    assert!(moved["expires_in"].as_u64().unwrap() <= 60);
+    let end =
+        "UPDATE freehold.session SET expires_at = now() + interval '100 seconds' WHERE id = $1";
+    service.sql().await.execute(end, &[&session]).await.unwrap();
+    let renewed = refresh(&service, &tokens["refresh_token"]).await.expect(200).json();
+    assert!(renewed["expires_in"].as_u64().unwrap() <= 100, "{renewed}");
+}
+
+#[tokio::test]
+async fn sessions_are_listed_and_ended_by_their_owner_and_nobody_else() {
+    let service = Service::start(Setup::default()).await;
+    let other_server = service.beside(Setup::default()).await;
+    let (acme, globex) = service.two_tenants().await;
+    let here = service.log_in(&acme.owner.email).await;
+    let there = service.log_in(&acme.owner.email).await;
+    let (here, there_token) = (text(&here["access_token"]), text(&there["access_token"]));
+    let list = async |token: &str| {
+        let answer = service.get("/v1/me/sessions").bearer(token).send().await.expect(200).json();
+        answer["items"].as_array().unwrap().clone()
+    };
+    // The tests' own, and the two that signed in.
+    assert_eq!(list(&here).await.len(), 3);
+    let current: Vec<_> =
+        list(&there_token).await.into_iter().filter(|s| s["current"] == true).collect();
+    assert_eq!(current.len(), 1);
+    let path = format!("/v1/me/sessions/{}", text(&current[0]["id"]));
+    service.delete(&path).by(&globex.owner).send().await.refused(404, "not_found");
+    other_server.get("/v1/me").bearer(&there_token).send().await.expect(200);
+    service.delete(&path).bearer(&here).send().await.expect(204);
+    service.delete(&path).bearer(&here).send().await.refused(404, "not_found");
+    for server in [&service, &other_server] {
+        eventually("the ended session's token is refused", Duration::from_secs(5), async || {
+            server.get("/v1/me").bearer(&there_token).send().await.status == 401
+        })
+        .await;
+    }
+    refresh(&service, &there["refresh_token"]).await.refused(401, "unauthenticated");
+    service.delete("/v1/me/sessions").bearer(&here).send().await.expect(204);
+    let left = list(&here).await;
+    assert_eq!((left.len(), &left[0]["current"]), (1, &json!(true)));
+}
+
+// ── Guesses ───────────────────────────────────────────────────────────────────────────────────
+
+/// A sign-in with what the last one on this device gave.
+fn from_device(email: &str, password: &str, device: &Value) -> Value {
+    json!({"email": email, "password": password, "device_token": device})
+}
+
+#[tokio::test]
+async fn guesses_from_elsewhere_do_not_keep_the_owners_device_out() {
+    let service = Service::start(Setup { per_email: 3, per_client: 5, ..Setup::default() }).await;
+    let (acme, globex) = service.two_tenants().await;
+    let device = service.log_in(&acme.owner.email).await["device_token"].clone();
+    let other = service.log_in(&globex.owner.email).await["device_token"].clone();
+    let guess = |body: Value, client: [u8; 4]| service.post("/v1/auth/login", body).from(client);
+    let wrong = || json!({"email": acme.owner.email, "password": "not the password"});
+    for n in 0..3 {
+        guess(wrong(), [10, 0, 0, n]).send().await.expect(401);
+    }
+    let right = json!({"email": acme.owner.email, "password": PASSWORD});
+    guess(right, [10, 0, 0, 9]).send().await.refused(429, "rate_limited");
+    // The device has a budget of its own, even from where the guesses came, and is made anew.
+    let body = from_device(&acme.owner.email, PASSWORD, &device);
+    let again = guess(body.clone(), [10, 0, 0, 0]).send().await.expect(200).json();
+    assert_ne!(again["device_token"], device);
+    guess(body, [10, 0, 0, 1]).send().await.expect(200);
+    // It is one person's, has its own end, and no other text is one.
+    let fake = json!(text(&device).replace("fhd_", "fhr_"));
+    for device in [&other, &fake, &json!("fhd_"), &json!("x".repeat(5000)), &Value::Null] {
+        let body = from_device(&acme.owner.email, PASSWORD, device);
+        guess(body, [10, 0, 0, 9]).send().await.refused(429, "rate_limited");
+    }
+    for _ in 0..3 {
+        let body = from_device(&acme.owner.email, "not the password", &device);
+        guess(body, [10, 0, 1, 1]).send().await.expect(401);
+    }
+    let body = from_device(&acme.owner.email, PASSWORD, &device);
+    guess(body, [10, 0, 1, 1]).send().await.refused(429, "rate_limited");
+    let body = from_device(&acme.owner.email, PASSWORD, &again["device_token"]);
+    guess(body, [10, 0, 1, 1]).send().await.expect(200);
+}
+
+#[tokio::test]
+async fn a_device_is_forgotten_when_the_password_changes() {
+    let service = Service::start(Setup { per_email: 2, ..Setup::default() }).await;
+    let acme = service.tenant("acme").await;
+    let device = service.log_in(&acme.owner.email).await["device_token"].clone();
+    let change = json!({"current_password": PASSWORD, "new_password": "another password"});
+    let call = service.post("/v1/me/password", change).by(&acme.owner).send().await;
+    let fresh = call.expect(200).json()["device_token"].clone();
+    for n in 0..2 {
+        let body = json!({"email": acme.owner.email, "password": "wrong wrong"});
+        service.post("/v1/auth/login", body).from([10, 0, 0, n]).send().await.expect(401);
+    }
+    let body = from_device(&acme.owner.email, "another password", &device);
+    log_in(&service, body).await.refused(429, "rate_limited");
+    let body = from_device(&acme.owner.email, "another password", &fresh);
+    log_in(&service, body).await.expect(200);
+}
+
+#[tokio::test]
+async fn guesses_are_counted_for_all_servers_together_and_right_passwords_are_none() {
+    let setup = Setup { per_email: 4, per_client: 100, ..Setup::default() };
+    let one = Service::start(setup.clone()).await;
+    let two = one.beside(setup).await;
+    let acme = one.tenant("acme").await;
+    for _ in 0..10 {
+        one.log_in(&acme.owner.email).await;
+    }
+    let wrong = json!({"email": acme.owner.email, "password": "not the password"});
+    for server in [&one, &two, &one, &two] {
+        log_in(server, wrong.clone()).await.expect(401);
+    }
+    for server in [&one, &two] {
+        log_in(server, wrong.clone()).await.refused(429, "rate_limited");
+    }
+    // By the database's clock there is one more after a quarter of a minute.
+    let later = "UPDATE freehold.guess SET free_at = free_at - interval '15 seconds'";
+    one.sql().await.batch_execute(later).await.unwrap();
+    let three = one.beside(Setup { per_email: 4, per_client: 100, ..Setup::default() }).await;
+    log_in(&three, wrong.clone()).await.expect(401);
+    log_in(&three, wrong).await.refused(429, "rate_limited");
+}
+
+/// Otherwise the count would tell a right password from a wrong one.
+#[tokio::test]
+async fn a_right_password_for_a_wrong_tenant_counts_like_a_wrong_one() {
+    let service = Service::start(Setup { per_email: 3, ..Setup::default() }).await;
+    service.two_tenants().await;
+    let body = json!({"email": "owner@acme.example", "password": PASSWORD, "tenant": "globex"});
+    for _ in 0..3 {
+        log_in(&service, body.clone()).await.refused(401, "unauthenticated");
+    }
+    log_in(&service, body).await.refused(429, "rate_limited");
+}
+
+#[tokio::test]
+async fn many_guesses_at_once_are_no_more_than_one_after_another() {
+    let service = Service::start(Setup { per_email: 5, ..Setup::default() }).await;
+    service.tenant("acme").await;
+    let wrong = json!({"email": "owner@acme.example", "password": "not the password"});
+    let answers = futures_util::future::join_all((0..40).map(|_| log_in(&service, wrong.clone())));
+    let tried = answers.await.iter().filter(|answer| answer.status == 401).count();
+    assert_eq!(tried, 5);
 }
 
 #[tokio::test]
@@ -356,6 +565,11 @@ async fn who_signs_out_is_out_and_may_say_so_twice() {
         assert!(answer.body.is_empty());
     }
     refresh(&service, &tokens["refresh_token"]).await.refused(401, "unauthenticated");
+    let token = text(&tokens["access_token"]);
+    eventually("the access token is refused", Duration::from_secs(5), async || {
+        service.get("/v1/me").bearer(&token).send().await.status == 401
+    })
+    .await;
     for unknown in ["", "fhr_", "fhi_AAAA", &"x".repeat(9000)] {
         let body = json!({"refresh_token": unknown});
         service.post("/v1/auth/logout", body).send().await.expect(204);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use freehold::Role;
+use freehold::control::people::Named;
 use freehold::testing::PASSWORD;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -109,9 +110,14 @@ async fn a_request_that_is_sent_again_gets_the_first_answer() {
     office.create(body.clone(), Some("key 2")).await.refused(409, "slug_taken");
     let globex = json!({"slug": "globex", "name": "Globex"});
     let context = freehold::OperatorContext::system("a test");
-    let other =
-        office.service.freehold.create_operator(&context, "op@x.example", Some(PASSWORD.into()));
-    let other = other.await.unwrap().as_uuid();
+    let named = Named {
+        email: "op@x.example".to_owned(),
+        password: Some(PASSWORD.to_owned()),
+        existing: false,
+    };
+    let other = office.service.freehold.create_operator(&context, named);
+    let other = other.await.unwrap().id.as_uuid();
+    office.service.database().open_session(other).await.unwrap();
     let other = office.service.token(other, None, freehold::Role::Operator);
     let call = office.service.post("/v1/tenants", globex).bearer(&other);
     let made = call.header("idempotency-key", "key 1").send().await.expect(201).json();
@@ -220,7 +226,6 @@ async fn an_owner_who_cannot_be_made_leaves_no_tenant() {
     let service = &office.service;
     let counts = service.catalog_counts().await;
     for (owner, field) in [
-        (json!({"email": "owner@acme.example"}), "owner.password"),
         (json!({"email": "owner", "password": PASSWORD}), "email"),
         (json!({"email": "owner@acme.example", "password": "short"}), "password"),
     ] {
@@ -232,10 +237,29 @@ async fn an_owner_who_cannot_be_made_leaves_no_tenant() {
     let owner = json!({"email": "owner@acme.example", "password": PASSWORD});
     let body = json!({"slug": "acme", "name": "Acme", "owner": owner});
     office.create(body, None).await.expect(201);
-    // Somebody known needs no password.
-    let owner = json!({"email": "OWNER@acme.example"});
-    let body = json!({"slug": "globex", "name": "Globex", "owner": owner});
-    office.create(body, None).await.expect(201);
+    // Somebody known is not meant by accident, and keeps their own password.
+    let with = |owner: Value| json!({"slug": "globex", "name": "Globex", "owner": owner});
+    for (owner, status, code, field) in [
+        (json!({"email": "OWNER@acme.example"}), 409, "email_taken", "email"),
+        (
+            json!({"email": "owner@acme.example", "password": "another one"}),
+            409,
+            "email_taken",
+            "email",
+        ),
+        (
+            json!({"email": "owner@acme.example", "password": "another one", "existing": true}),
+            400,
+            "invalid_input",
+            "password",
+        ),
+        (json!({"email": "x@acme.example", "existing": true}), 404, "not_found", "email"),
+    ] {
+        let answer = office.create(with(owner), None).await.refused(status, code);
+        assert_eq!(answer.json()["field"], field, "{}", answer.text());
+    }
+    let owner = json!({"email": "OWNER@acme.example", "existing": true});
+    office.create(with(owner), None).await.expect(201);
     let body = json!({"email": "owner@acme.example", "password": PASSWORD, "tenant": "globex"});
     let tokens = service.post("/v1/auth/login", body).send().await.expect(200).json();
     assert_eq!(tokens["role"], "owner");
@@ -331,9 +355,11 @@ async fn a_key_is_its_callers_own() {
     let office = Office::open().await;
     office.create(json!({"slug": "aaa", "name": "A"}), Some("one key")).await.expect(201);
     let other = Uuid::new_v4();
-    let insert = "INSERT INTO freehold.identity (id, email, is_operator)
-                  VALUES ($1, 'other@freehold.example', true)";
+    let insert =
+        "INSERT INTO freehold.identity (id, email, is_operator, proven_at, proven_by, proven_why)
+                  VALUES ($1, 'other@freehold.example', true, now(), $1, 'a test')";
     office.service.sql().await.execute(insert, &[&other]).await.unwrap();
+    office.service.database().open_session(other).await.unwrap();
     let token = office.service.token(other, None, Role::Operator);
     let post = office.service.post("/v1/tenants", json!({"slug": "bbb", "name": "B"}));
     let made = post.bearer(&token).header("idempotency-key", "one key").send().await.expect(201);

@@ -122,7 +122,7 @@ async fn each_kind_is_one_event_and_one_count_with_who_and_where() {
         (
             service.get("/v1/me").bearer(&forged),
             401,
-            "unauthenticated",
+            "invalid_token",
             ["forged_token", "", "", "", ""],
         ),
     ];
@@ -188,7 +188,8 @@ async fn a_refusal_tells_the_caller_nothing_of_what_was_recorded() {
     let detail = "this takes an operator's token, and a tenant's was sent";
     problem(scope, detail, 403, "Forbidden", "wrong_scope");
     let forged = service.get("/v1/me").bearer(&format!("{}x", acme.owner.token)).send().await;
-    problem(forged, "the access token is not valid", 401, "Unauthorized", "unauthenticated");
+    let detail = "the access token is not valid; sign in again";
+    problem(forged, detail, 401, "Unauthorized", "invalid_token");
 }
 
 #[tokio::test]
@@ -277,7 +278,7 @@ async fn while_the_database_is_away_refusals_are_as_quick_and_are_written_later(
     let forged = format!("{}x", acme.owner.token);
     for _ in 0..50 {
         let call = service.get("/v1/me").bearer(&forged).header("x-request-id", "away");
-        call.send().await.refused(401, "unauthenticated");
+        call.send().await.refused(401, "invalid_token");
     }
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     for n in 0..1200 {

@@ -1,0 +1,111 @@
+//! `/v1/audit`: what was done to people and tenants. Operators read all of it, owners their tenant's.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use freehold::control::audit::{AuditEntry, AuditFilter};
+use freehold::control::sessions::Caller;
+use freehold::{IdentityId, OperatorContext, TenantId};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::auth::AnyCaller;
+use super::error::Problem;
+use super::state::AppState;
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditQuery {
+    /// Only what was done in this tenant; an owner names none, or their own.
+    #[param(nullable = false, required = false)]
+    tenant: Option<Uuid>,
+    /// Only what this person did, and what was done to them.
+    #[param(nullable = false, required = false)]
+    person: Option<Uuid>,
+    /// Begin after this one: the last of the page before.
+    #[param(nullable = false, required = false)]
+    after: Option<Uuid>,
+    /// How many at most; a page has 1 to 200.
+    #[param(default = 50, nullable = false, required = false)]
+    limit: Option<i64>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct AuditBody {
+    id: Uuid,
+    /// RFC 3339, UTC.
+    occurred_at: String,
+    /// Such as member.remove.
+    action: String,
+    /// Who did it: a person, the nil UUID for the command line and the system; absent for somebody who
+    /// had not signed in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<Uuid>,
+    /// To whom it was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_email: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<Uuid>,
+    /// A client's address, or the account at a command line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    #[schema(value_type = Object)]
+    detail: serde_json::Value,
+}
+
+impl From<AuditEntry> for AuditBody {
+    fn from(entry: AuditEntry) -> Self {
+        AuditBody {
+            id: entry.id,
+            occurred_at: entry.occurred_at.to_string(),
+            action: entry.action,
+            actor: entry.actor,
+            target: entry.target,
+            target_email: entry.target_email.filter(|email| !email.is_empty()),
+            tenant: entry.tenant,
+            origin: entry.origin,
+            request_id: entry.request_id,
+            why: entry.why,
+            detail: entry.detail,
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct AuditPage {
+    items: Vec<AuditBody>,
+}
+
+/// List what was done, from the newest to the oldest; kept are 400 days.
+#[utoipa::path(get, path = "/v1/audit", tag = "people", params(AuditQuery),
+    responses((status = 200, body = AuditPage), (status = 400, response = Problem), (status = 403, response = Problem)))]
+pub(super) async fn list(
+    State(state): State<AppState>,
+    AnyCaller(caller): AnyCaller,
+    Query(query): Query<AuditQuery>,
+) -> Result<Json<AuditPage>, Problem> {
+    let AuditQuery { tenant, person, after, limit } = query;
+    let person = person.map(IdentityId::from);
+    let freehold = state.freehold();
+    let list = match caller {
+        Caller::Operator(operator, _) => {
+            let context = OperatorContext::of(operator.actor(), "GET /v1/audit");
+            let filter = AuditFilter { tenant: tenant.map(TenantId::from), person };
+            freehold.list_audit(&context, &filter, after, limit).await?
+        }
+        // Another tenant's record is as empty as that of one that does not exist.
+        Caller::Tenant(context, _) => {
+            let list = freehold.list_own_audit(&context, person, after, limit).await?;
+            let named = tenant.is_none_or(|tenant| tenant == context.tenant().as_uuid());
+            if named { list } else { Vec::new() }
+        }
+    };
+    Ok(Json(AuditPage { items: list.into_iter().map(AuditBody::from).collect() }))
+}

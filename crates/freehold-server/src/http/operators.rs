@@ -1,0 +1,70 @@
+//! `/v1/operators`: who runs the platform.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use freehold::OperatorContext;
+use freehold::control::people::Named;
+use http::StatusCode;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::auth::OperatorCaller;
+use super::error::Problem;
+use super::json::Body;
+use super::people::{PersonBody, PersonPage, person_id};
+use super::state::AppState;
+use super::tenants::PageQuery;
+
+/// List operators in the order of their e-mails.
+#[utoipa::path(get, path = "/v1/operators", tag = "people", params(PageQuery),
+    responses((status = 200, body = PersonPage), (status = 403, response = Problem)))]
+pub(super) async fn list(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<PersonPage>, Problem> {
+    let context = OperatorContext::of(operator.actor(), "GET /v1/operators");
+    let list = state.freehold().list_operators(&context, page.after.as_deref(), page.limit).await?;
+    Ok(Json(PersonPage { items: list.into_iter().map(PersonBody::from).collect() }))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateOperatorRequest {
+    #[schema(format = Email, max_length = 254)]
+    email: String,
+    /// Of somebody new, for whom the caller vouches.
+    password: Option<String>,
+    /// The person with this e-mail who is known already, rather than somebody new.
+    #[serde(default)]
+    existing: bool,
+}
+
+/// Make somebody an operator: somebody new with a password, or the person who is known.
+#[utoipa::path(post, path = "/v1/operators", tag = "people", request_body = CreateOperatorRequest,
+    responses((status = 201, body = PersonBody), (status = 400, response = Problem), (status = 403, response = Problem),
+              (status = 404, response = Problem), (status = 409, response = Problem)))]
+pub(super) async fn create(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    body: Body<CreateOperatorRequest>,
+) -> Result<(StatusCode, Json<PersonBody>), Problem> {
+    let context = OperatorContext::of(operator.actor(), "POST /v1/operators");
+    let CreateOperatorRequest { email, password, existing } = body.value;
+    let named = Named { email, password, existing };
+    let made = state.freehold().create_operator(&context, named).await?;
+    Ok((StatusCode::CREATED, Json(made.into())))
+}
+
+/// Take the platform out of somebody's hands, within a second. The last operator stays.
+#[utoipa::path(delete, path = "/v1/operators/{id}", tag = "people", params(("id" = uuid::Uuid, Path)),
+    responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem), (status = 409, response = Problem)))]
+pub(super) async fn revoke(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let context = OperatorContext::of(operator.actor(), "API: DELETE /v1/operators/{id}");
+    state.freehold().revoke_operator(&context, person_id(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,214 @@
+//! `/v1/people`: who is known, for operators.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use freehold::control::people::{Person, PersonDetail};
+use freehold::{IdentityId, OperatorContext};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::auth::OperatorCaller;
+use super::error::Problem;
+use super::json::Body;
+use super::sessions::{SessionBody, named};
+use super::state::AppState;
+use super::tenants::PageQuery;
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct PersonBody {
+    id: Uuid,
+    email: String,
+    name: String,
+    operator: bool,
+    has_password: bool,
+    /// RFC 3339, UTC.
+    created_at: String,
+    /// When the address was proven; absent if it never was. RFC 3339, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proven_at: Option<String>,
+    /// The person themselves, an operator who vouched, or the nil UUID for the command line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proven_by: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proven_why: Option<String>,
+    /// RFC 3339, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disabled_at: Option<String>,
+}
+
+impl From<Person> for PersonBody {
+    fn from(person: Person) -> Self {
+        PersonBody {
+            id: person.id.as_uuid(),
+            email: person.email,
+            name: person.name,
+            operator: person.is_operator,
+            has_password: person.has_password,
+            created_at: person.created_at.to_string(),
+            proven_at: person.proven_at.map(|at| at.to_string()),
+            proven_by: person.proven_by,
+            proven_why: person.proven_why,
+            disabled_at: person.disabled_at.map(|at| at.to_string()),
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct PersonDetailBody {
+    #[serde(flatten)]
+    person: PersonBody,
+    tenants: Vec<MembershipBody>,
+    sessions: Vec<SessionBody>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct MembershipBody {
+    slug: String,
+    role: &'static str,
+}
+
+impl From<PersonDetail> for PersonDetailBody {
+    fn from(detail: PersonDetail) -> Self {
+        let tenants = detail.tenants.into_iter();
+        let sessions = detail.sessions.into_iter();
+        PersonDetailBody {
+            person: detail.person.into(),
+            tenants: tenants.map(|(slug, role)| MembershipBody { slug, role }).collect(),
+            sessions: sessions.map(|entry| SessionBody::new(entry, None)).collect(),
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct PersonPage {
+    pub(super) items: Vec<PersonBody>,
+}
+
+/// List people in the order of their e-mails.
+#[utoipa::path(get, path = "/v1/people", tag = "people", params(PageQuery),
+    responses((status = 200, body = PersonPage), (status = 403, response = Problem)))]
+pub(super) async fn list(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<PersonPage>, Problem> {
+    let context = OperatorContext::of(operator.actor(), "GET /v1/people");
+    let list = state.freehold().list_people(&context, page.after.as_deref(), page.limit).await?;
+    Ok(Json(PersonPage { items: list.into_iter().map(PersonBody::from).collect() }))
+}
+
+/// One person, with what they belong to and their sessions.
+#[utoipa::path(get, path = "/v1/people/{id}", tag = "people", params(("id" = Uuid, Path)),
+    responses((status = 200, body = PersonDetailBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
+pub(super) async fn get(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Path(id): Path<String>,
+) -> Result<Json<PersonDetailBody>, Problem> {
+    let context = OperatorContext::of(operator.actor(), "GET /v1/people/{id}");
+    Ok(Json(state.freehold().get_person(&context, person_id(&id)?).await?.into()))
+}
+
+/// Remove a person with all that is theirs. The only owner of a tenant stays until it has another.
+#[utoipa::path(delete, path = "/v1/people/{id}", tag = "people", params(("id" = Uuid, Path)),
+    responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem), (status = 409, response = Problem)))]
+pub(super) async fn remove(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let context = OperatorContext::of(operator.actor(), "API: DELETE /v1/people/{id}");
+    state.freehold().remove_person(&context, person_id(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Refuse a person everything from now on, on every server; what they belong to stays.
+#[utoipa::path(post, path = "/v1/people/{id}/disable", tag = "people", params(("id" = Uuid, Path)),
+    responses((status = 200, body = PersonBody), (status = 403, response = Problem), (status = 404, response = Problem),
+              (status = 409, response = Problem)))]
+pub(super) async fn disable(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Path(id): Path<String>,
+) -> Result<Json<PersonBody>, Problem> {
+    let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/disable");
+    Ok(Json(state.freehold().disable_person(&context, person_id(&id)?).await?.into()))
+}
+
+/// Let a person in again.
+#[utoipa::path(post, path = "/v1/people/{id}/enable", tag = "people", params(("id" = Uuid, Path)),
+    responses((status = 200, body = PersonBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
+pub(super) async fn enable(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Path(id): Path<String>,
+) -> Result<Json<PersonBody>, Problem> {
+    let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/enable");
+    Ok(Json(state.freehold().enable_person(&context, person_id(&id)?).await?.into()))
+}
+
+/// Take a person's password and sessions away, and send them a letter by which they choose a new one.
+#[utoipa::path(post, path = "/v1/people/{id}/reset", tag = "people", params(("id" = Uuid, Path)),
+    responses((status = 200, body = PersonBody), (status = 403, response = Problem), (status = 404, response = Problem),
+              (status = 503, response = Problem)))]
+pub(super) async fn reset(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Path(id): Path<String>,
+) -> Result<Json<PersonBody>, Problem> {
+    state.require_mail()?;
+    let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/reset");
+    Ok(Json(state.freehold().reset_person(&context, person_id(&id)?, None).await?.into()))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VouchRequest {
+    /// Why the address is believed to be the person's.
+    #[schema(min_length = 1, max_length = 500, pattern = r"\S")]
+    why: String,
+}
+
+/// Vouch that a person's address is theirs. If it was never proven, what was under it before is gone.
+#[utoipa::path(post, path = "/v1/people/{id}/vouch", tag = "people", params(("id" = Uuid, Path)), request_body = VouchRequest,
+    responses((status = 200, body = PersonBody), (status = 400, response = Problem), (status = 403, response = Problem),
+              (status = 404, response = Problem)))]
+pub(super) async fn vouch(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Path(id): Path<String>,
+    body: Body<VouchRequest>,
+) -> Result<Json<PersonBody>, Problem> {
+    let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/vouch");
+    let id = person_id(&id)?;
+    Ok(Json(state.freehold().vouch_for_person(&context, id, &body.value.why).await?.into()))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EndSessionsQuery {
+    /// Only this one.
+    #[param(nullable = false, required = false)]
+    session: Option<Uuid>,
+}
+
+/// End all of a person's sessions, or one.
+#[utoipa::path(delete, path = "/v1/people/{id}/sessions", tag = "people", params(("id" = Uuid, Path), EndSessionsQuery),
+    responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem)))]
+pub(super) async fn end_sessions(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Path(id): Path<String>,
+    Query(query): Query<EndSessionsQuery>,
+) -> Result<StatusCode, Problem> {
+    let context = OperatorContext::of(operator.actor(), "API: DELETE /v1/people/{id}/sessions");
+    state.freehold().end_sessions_of(&context, person_id(&id)?, query.session).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) fn person_id(text: &str) -> Result<IdentityId, Problem> {
+    named(text, "person").map(IdentityId::from)
+}

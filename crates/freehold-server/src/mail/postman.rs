@@ -1,0 +1,104 @@
+//! Brings letters on their way for as long as it lives: when one is put into the outbox, and each second
+//! for those that are tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use freehold::OperatorContext;
+use freehold::control::mail::{Delivery, Undelivered};
+use freehold::control::sessions::SignIn;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::Transport;
+
+/// How many letters this server sends at a time, so that one slow mailbox holds up no other.
+const HANDS: usize = 4;
+/// Where changes cannot be heard, and for letters that are tried again.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After the database could not be asked.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How often what has ended is forgotten.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
+
+/// Works until it is dropped.
+pub(crate) struct Postman(Vec<JoinHandle<()>>);
+
+impl Drop for Postman {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+impl Postman {
+    /// Without a transport it only forgets what has ended, as every server does.
+    pub(crate) fn start(sign_in: &Arc<SignIn>, transport: Option<Transport>) -> Postman {
+        let mut tasks = vec![tokio::spawn(prune(Arc::clone(sign_in)))];
+        if let Some(transport) = transport.map(Arc::new) {
+            tasks.push(tokio::spawn(tell(Arc::clone(sign_in))));
+            for _ in 0..HANDS {
+                tasks.push(tokio::spawn(deliver(Arc::clone(sign_in), Arc::clone(&transport))));
+            }
+        }
+        Postman(tasks)
+    }
+}
+
+async fn deliver(sign_in: Arc<SignIn>, transport: Arc<Transport>) {
+    let mut changes = sign_in.freehold().mail_changes();
+    loop {
+        // Marked before the look, so that what comes meanwhile is looked at once more.
+        changes.borrow_and_update();
+        let delivery = sign_in
+            .deliver_letter(async |message| {
+                transport.send(message).await.map_err(|error| Undelivered {
+                    permanent: error.permanent,
+                    error: error.to_string(),
+                })
+            })
+            .await;
+        let outcome = match delivery {
+            Ok(Delivery::Nothing) => {
+                let _ = tokio::time::timeout(LOOK_EVERY, changes.changed()).await;
+                continue;
+            }
+            Ok(Delivery::Sent) => "sent",
+            Ok(Delivery::Dropped) => "dropped",
+            Ok(Delivery::Delayed) => "delayed",
+            Ok(Delivery::Failed) => "failed",
+            Err(error) => {
+                tracing::warn!(%error, "letters cannot be taken up; they wait");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        metrics::counter!("freehold_letters_total", "outcome" => outcome).increment(1);
+    }
+}
+
+/// Tells Prometheus how many letters wait, and how many of the last day were given up.
+async fn tell(sign_in: Arc<SignIn>) {
+    let context = OperatorContext::system("metrics of letters");
+    let mut ticks = tokio::time::interval(PAUSE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Ok((waiting, failed)) = sign_in.freehold().count_letters(&context).await {
+            metrics::gauge!("freehold_letters_waiting").set(waiting as f64);
+            metrics::gauge!("freehold_letters_failed").set(failed as f64);
+        }
+    }
+}
+
+async fn prune(sign_in: Arc<SignIn>) {
+    // Not all servers at the same moment.
+    let every = PRUNE_EVERY.mul_f64(1.0 + f64::from(std::process::id() % 100) / 200.0);
+    loop {
+        tokio::time::sleep(every).await;
+        if let Err(error) = sign_in.freehold().prune_people().await {
+            tracing::warn!(%error, "what has ended cannot be forgotten");
+        }
+    }
+}

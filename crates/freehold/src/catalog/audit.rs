@@ -1,0 +1,147 @@
+//! `freehold.audit`: what was done to people and tenants, by whom. Added to, and nothing else.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::context::{OperatorContext, TenantContext};
+use crate::error::Result;
+use crate::ids::{IdentityId, TenantId};
+use crate::origin;
+use crate::tx::CatalogTx;
+
+/// What was done, to be written down in the transaction that does it: the one is never there without the
+/// other.
+pub(crate) struct Deed {
+    action: &'static str,
+    actor: Option<IdentityId>,
+    person: Option<(IdentityId, String)>,
+    tenant: Option<TenantId>,
+    why: Option<String>,
+    detail: Value,
+}
+
+impl Deed {
+    /// By somebody who has not signed in.
+    pub(crate) fn by_nobody(action: &'static str) -> Deed {
+        let (actor, person, tenant, why) = (None, None, None, None);
+        Deed { action, actor, person, tenant, why, detail: json!({}) }
+    }
+
+    pub(crate) fn by(action: &'static str, actor: IdentityId) -> Deed {
+        Deed { actor: Some(actor), ..Deed::by_nobody(action) }
+    }
+
+    /// By an operator or the command line, who says why.
+    pub(crate) fn of(action: &'static str, context: &OperatorContext) -> Deed {
+        Deed::by(action, context.actor()).because(context.reason())
+    }
+
+    pub(crate) fn in_tenant(action: &'static str, context: &TenantContext) -> Deed {
+        Deed::by(action, context.actor().id).tenant(context.tenant())
+    }
+
+    /// To whom it was done.
+    pub(crate) fn to(mut self, id: IdentityId, email: &str) -> Deed {
+        self.person = Some((id, email.to_owned()));
+        self
+    }
+
+    pub(crate) fn tenant(mut self, tenant: TenantId) -> Deed {
+        self.tenant = Some(tenant);
+        self
+    }
+
+    pub(crate) fn because(mut self, why: &str) -> Deed {
+        self.why = Some(why.chars().take(1000).collect());
+        self
+    }
+
+    pub(crate) fn detail(mut self, detail: Value) -> Deed {
+        self.detail = detail;
+        self
+    }
+}
+
+/// A line of the record.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct AuditEntry {
+    /// In the order of time.
+    pub id: Uuid,
+    /// By the database's clock.
+    pub occurred_at: Timestamp,
+    /// Such as `member.remove`.
+    pub action: String,
+    /// Who did it: a person, the nil UUID for the command line and the system; absent for somebody who
+    /// had not signed in.
+    pub actor: Option<Uuid>,
+    /// To whom it was done.
+    pub target: Option<Uuid>,
+    /// Their e-mail at that time.
+    pub target_email: Option<String>,
+    /// In which tenant.
+    pub tenant: Option<Uuid>,
+    /// A client's address, or the account at a command line.
+    pub origin: Option<String>,
+    /// The `x-request-id` of the request.
+    pub request_id: Option<String>,
+    /// What an operator gave as the reason, or the way it came.
+    pub why: Option<String>,
+    /// What else belongs to it.
+    pub detail: Value,
+}
+
+pub(crate) async fn record(tx: &mut CatalogTx, deed: Deed) -> Result<()> {
+    let (origin, request_id) = origin::of_request();
+    let (target, email) = deed.person.map_or((None, None), |(id, email)| (Some(id), Some(email)));
+    let entry = json!({
+        "id": Uuid::now_v7(), "action": deed.action, "actor_id": deed.actor, "target_id": target,
+        "target": email, "tenant_id": deed.tenant, "origin": origin, "request_id": request_id,
+        "why": deed.why, "detail": deed.detail,
+    });
+    tx.query("SELECT freehold.record_audit($1)", &[&entry]).await?;
+    Ok(())
+}
+
+/// Pages from the newest to the oldest, beginning after one: all, or what was done in a tenant or to a
+/// person.
+pub(crate) async fn list(
+    tx: &mut CatalogTx,
+    tenant: Option<TenantId>,
+    person: Option<IdentityId>,
+    after: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<AuditEntry>> {
+    let rows = tx
+        .query(
+            "SELECT id, occurred_at, action, actor_id, target_id, target, tenant_id, origin, request_id, why, detail
+             FROM audit
+             WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR $2 IN (target_id, actor_id))
+               AND ($3::uuid IS NULL OR id < $3)
+             ORDER BY id DESC LIMIT $4",
+            &[&tenant.map(|t| t.as_uuid()), &person.map(|p| p.as_uuid()), &after, &limit],
+        )
+        .await?;
+    Ok(rows
+        .iter()
+        .map(|row| AuditEntry {
+            id: row.get(0),
+            occurred_at: row.get(1),
+            action: row.get(2),
+            actor: row.get(3),
+            target: row.get(4),
+            target_email: row.get(5),
+            tenant: row.get(6),
+            origin: row.get(7),
+            request_id: row.get(8),
+            why: row.get(9),
+            detail: row.get(10),
+        })
+        .collect())
+}
+
+/// Deletes what is older than is kept.
+pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
+    tx.query("SELECT prune_audit()", &[]).await?;
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! `freehold.guess`: how far budgets of guesses are used up, for all servers together.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::tx::CatalogTx;
+
+/// So many guesses at once, then one more after each `secs`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    pub(crate) key: [u8; 16],
+    pub(crate) burst: i32,
+    pub(crate) secs: f64,
+}
+
+/// Takes a guess from each budget in their order. `Some`: the one with this key is used up, and has a
+/// guess after so many seconds.
+pub(crate) async fn take(tx: &mut CatalogTx, budgets: &[Budget]) -> Result<Option<(Vec<u8>, f64)>> {
+    let (keys, secs) = columns(budgets);
+    let bursts: Vec<i32> = budgets.iter().map(|budget| budget.burst).collect();
+    let row = tx
+        .query_opt("SELECT used_up, wait FROM take_guess($1, $2, $3)", &[&keys, &bursts, &secs])
+        .await?
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "guesses cannot be counted"))?;
+    Ok(row.get::<_, Option<Vec<u8>>>(0).zip(row.get(1)))
+}
+
+/// Gives back what [`take`] has taken.
+pub(crate) async fn give_back(tx: &mut CatalogTx, budgets: &[Budget]) -> Result<()> {
+    let (keys, secs) = columns(budgets);
+    tx.query("SELECT return_guess($1, $2)", &[&keys, &secs]).await?;
+    Ok(())
+}
+
+fn columns(budgets: &[Budget]) -> (Vec<&[u8]>, Vec<f64>) {
+    budgets.iter().map(|budget| (budget.key.as_slice(), budget.secs)).unzip()
+}
+
+/// Forgets budgets that are whole again.
+pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
+    tx.execute("DELETE FROM guess WHERE free_at < now()", &[]).await?;
+    Ok(())
+}

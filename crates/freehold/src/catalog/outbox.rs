@@ -1,0 +1,168 @@
+//! `freehold.outbox`: letters that wait to be sent, and what became of those of the last day. They hold
+//! no token: it is made when the letter is written.
+
+use uuid::Uuid;
+
+use crate::error::Result;
+use crate::ids::TenantId;
+use crate::mail::MailKind;
+use crate::tx::CatalogTx;
+
+/// Letters of one kind to one address in an hour that others than its owner can cause.
+const PER_ADDRESS_MAX: i64 = 5;
+/// Letters that one tenant causes in a day.
+const PER_TENANT_MAX: i64 = 200;
+/// After so many attempts, some two hours, a letter is given up.
+const ATTEMPTS_MAX: i32 = 8;
+/// Until another server may try a letter that one has taken up; a sender has less time than that.
+const LEASE_SECS: f64 = 60.0;
+
+/// A letter to be written.
+#[derive(Clone, Debug)]
+pub(crate) struct Letter {
+    pub(crate) kind: MailKind,
+    pub(crate) email: String,
+    pub(crate) tenant: Option<TenantId>,
+    /// The sign-up, invitation or change of address that it is about.
+    pub(crate) about: Option<Uuid>,
+    /// The former address and the new one, where a change is done.
+    pub(crate) addresses: Vec<String>,
+}
+
+impl Letter {
+    pub(crate) fn new(kind: MailKind, email: &str) -> Letter {
+        let email = email.to_owned();
+        Letter { kind, email, tenant: None, about: None, addresses: Vec::new() }
+    }
+
+    pub(crate) fn about(mut self, id: Uuid) -> Letter {
+        self.about = Some(id);
+        self
+    }
+
+    pub(crate) fn of_tenant(mut self, tenant: TenantId) -> Letter {
+        self.tenant = Some(tenant);
+        self
+    }
+}
+
+/// A letter that this process is to send now.
+pub(crate) struct Due {
+    pub(crate) id: Uuid,
+    pub(crate) letter: Letter,
+}
+
+/// Why a letter is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    Address,
+    Tenant,
+}
+
+/// Whether one more letter is within the bounds, of its address and of its tenant. Two who ask at once
+/// may both be let through.
+pub(crate) async fn has_room(tx: &mut CatalogTx, letter: &Letter) -> Result<Result<(), Full>> {
+    let row = tx
+        .query_opt(
+            "SELECT of_address, of_tenant FROM count_letters($1, $2, $3)",
+            &[&letter.email, &letter.kind.as_str(), &letter.tenant.map(|tenant| tenant.as_uuid())],
+        )
+        .await?;
+    let (of_address, of_tenant): (i64, i64) = row.map_or((0, 0), |row| (row.get(0), row.get(1)));
+    Ok(match () {
+        () if of_tenant >= PER_TENANT_MAX => Err(Full::Tenant),
+        () if of_address >= PER_ADDRESS_MAX => Err(Full::Address),
+        () => Ok(()),
+    })
+}
+
+pub(crate) async fn insert(tx: &mut CatalogTx, letter: &Letter) -> Result<()> {
+    tx.execute(
+        "INSERT INTO outbox (id, kind, email, tenant_id, about, addresses) VALUES ($1, $2, $3, $4, $5, $6)",
+        &[
+            &Uuid::now_v7(),
+            &letter.kind.as_str(),
+            &letter.email,
+            &letter.tenant.map(|tenant| tenant.as_uuid()),
+            &letter.about,
+            &letter.addresses,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Takes up what is due, at most `limit`: for a minute nobody else does.
+pub(crate) async fn take_due(tx: &mut CatalogTx, limit: i64) -> Result<Vec<Due>> {
+    let rows = tx
+        .query(
+            "UPDATE outbox o SET attempts = attempts + 1, next_at = now() + make_interval(secs => $2)
+             FROM (SELECT id FROM outbox WHERE state = 'waiting' AND next_at <= now()
+                   ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED) AS due
+             WHERE o.id = due.id
+             RETURNING o.id, o.kind, o.email, o.tenant_id, o.about, o.addresses",
+            &[&limit, &LEASE_SECS],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let letter = Letter {
+                kind: MailKind::parse(row.get(1))?,
+                email: row.get(2),
+                tenant: row.get::<_, Option<Uuid>>(3).map(TenantId::from),
+                about: row.get(4),
+                addresses: row.get::<_, Option<Vec<String>>>(5).unwrap_or_default(),
+            };
+            Ok(Due { id: row.get(0), letter })
+        })
+        .collect()
+}
+
+/// There is nothing to say any more: the address is nobody's, or what the letter is about is gone.
+pub(crate) async fn drop(tx: &mut CatalogTx, id: Uuid) -> Result<()> {
+    tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = $1", &[&id]).await?;
+    Ok(())
+}
+
+pub(crate) async fn set_sent(tx: &mut CatalogTx, id: Uuid) -> Result<()> {
+    tx.execute("UPDATE outbox SET state = 'sent', error = NULL WHERE id = $1", &[&id]).await?;
+    Ok(())
+}
+
+/// To be tried again after one, two, four … minutes; unless that is of no use, or was done often enough:
+/// then it is given up, and true is returned.
+pub(crate) async fn set_failed(
+    tx: &mut CatalogTx,
+    id: Uuid,
+    error: &str,
+    permanent: bool,
+) -> Result<bool> {
+    let error: String = error.chars().take(1000).collect();
+    let row = tx
+        .query_opt(
+            "UPDATE outbox SET error = $2,
+           state = CASE WHEN $3 OR attempts >= $4 THEN 'failed' ELSE state END,
+           next_at = now() + interval '1 minute' * power(2, attempts - 1)
+         WHERE id = $1 RETURNING state = 'failed'",
+            &[&id, &error, &permanent, &ATTEMPTS_MAX],
+        )
+        .await?;
+    Ok(row.is_some_and(|row| row.get(0)))
+}
+
+/// How many wait, and how many of the last day were given up.
+pub(crate) async fn count(tx: &mut CatalogTx) -> Result<(i64, i64)> {
+    let row = tx
+        .query_opt(
+            "SELECT count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'failed') FROM outbox",
+            &[],
+        )
+        .await?;
+    Ok(row.map_or((0, 0), |row| (row.get(0), row.get(1))))
+}
+
+/// Forgets what is a day old; what then still waits has waited too long.
+pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
+    tx.execute("DELETE FROM outbox WHERE created_at < now() - interval '1 day'", &[]).await?;
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! The record of what was done to people and tenants: operators read all of it, owners their tenant's.
+
+use uuid::Uuid;
+
+use crate::Freehold;
+use crate::actor::{Action, require};
+use crate::catalog::audit;
+use crate::context::{OperatorContext, TenantContext};
+use crate::control::clamp_page;
+use crate::error::Result;
+use crate::ids::{IdentityId, TenantId};
+
+pub use crate::catalog::audit::AuditEntry;
+
+/// Which lines to list; by default, all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AuditFilter {
+    /// Those of this tenant.
+    pub tenant: Option<TenantId>,
+    /// What this person did, and what was done to them.
+    pub person: Option<IdentityId>,
+}
+
+impl Freehold {
+    /// Pages through the record from the newest to the oldest, beginning after one. `limit` is 50 if not
+    /// given and [`PAGE_MAX`](crate::control::PAGE_MAX) at most. Kept are 400 days.
+    pub async fn list_audit(
+        &self,
+        context: &OperatorContext,
+        filter: &AuditFilter,
+        after: Option<Uuid>,
+        limit: Option<i64>,
+    ) -> Result<Vec<AuditEntry>> {
+        let mut tx = self.catalog(context).await?;
+        let AuditFilter { tenant, person } = *filter;
+        let list = audit::list(&mut tx, tenant, person, after, clamp_page(limit)).await?;
+        tx.commit().await?;
+        Ok(list)
+    }
+
+    /// [`list_audit`](Self::list_audit) of the caller's own tenant.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`](crate::ErrorKind::Forbidden) for anybody but an owner.
+    pub async fn list_own_audit(
+        &self,
+        context: &TenantContext,
+        person: Option<IdentityId>,
+        after: Option<Uuid>,
+        limit: Option<i64>,
+    ) -> Result<Vec<AuditEntry>> {
+        require(context.role(), Action::ListAudit)?;
+        let mut tx = self.catalog_of(context).await?;
+        let tenant = Some(context.tenant());
+        let list = audit::list(&mut tx, tenant, person, after, clamp_page(limit)).await?;
+        tx.commit().await?;
+        Ok(list)
+    }
+}

@@ -1,0 +1,204 @@
+//! Passwords: tried here and nowhere else, behind the count of guesses; changed by who knows the present
+//! one, or chosen anew by who can read the person's mail.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use super::guessing::Taken;
+use super::sessions::{MEMBERSHIPS_MAX, SignIn, signed_out};
+use crate::actor::Role;
+use crate::catalog::audit::{self, Deed};
+use crate::catalog::identities::{Credential, Identity};
+use crate::catalog::outbox::{self, Letter};
+use crate::catalog::{identities, memberships, password_resets};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{Email, IdentityId, Slug};
+use crate::mail::MailKind;
+use crate::passwords::{check_rules, needs_rehash};
+use crate::proof;
+use crate::tenant::Tenant;
+use crate::tokens::{AccessClaims, Device, OpaqueKind, OpaqueToken};
+
+/// What somebody signs in with.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// As it was typed.
+    pub email: String,
+    /// As it was typed.
+    pub password: String,
+    /// The slug of the tenant to sign in to; needed only by those who belong to several.
+    pub tenant: Option<String>,
+    /// What the last sign-in from this device gave as [`Tokens::device_token`]: with it, guesses from
+    /// elsewhere do not keep the person out.
+    pub device_token: Option<String>,
+}
+
+impl SignIn {
+    /// The person whose password this is, if it is, and their tenants, or the one of them that is
+    /// named; and what the guess has taken, to be given back if it was right. Takes the same time
+    /// whether or not there is such a person, or such a tenant.
+    pub(super) async fn check_password(
+        &self,
+        credentials: Credentials,
+        client: IpAddr,
+    ) -> Result<(Option<Credential>, Vec<(Tenant, Role)>, Taken)> {
+        // A malformed address belongs to nobody, and takes as long to say so.
+        let email = credentials.email.parse::<Email>();
+        let email = email.map_or_else(|_| String::new(), |email| email.as_str().to_owned());
+        // Nor does a malformed slug.
+        let tenant = credentials.tenant.map(|slug| slug.parse::<Slug>());
+        let tenant = tenant.map(|slug| slug.map_or_else(|_| String::new(), String::from));
+        let mut tx = self.catalog("sign in").await?;
+        let mut credential = identities::find_credential(&mut tx, &email).await?;
+        let device = credentials.device_token.as_deref().and_then(|text| self.open_device(text));
+        let device = device.filter(|device| {
+            credential.as_ref().is_some_and(|known| {
+                (known.identity.id, known.identity.epoch) == (device.identity, device.epoch)
+            })
+        });
+        let device = device.as_ref().map(|device| device.id);
+        let taken =
+            self.guesses.at_password(&mut tx, &credentials.email, client, device.as_ref()).await;
+        let id = credential.as_ref().map_or(IdentityId::SYSTEM, |c| c.identity.id);
+        let tenants =
+            memberships::list_tenants(&mut tx, id, tenant.as_deref(), MEMBERSHIPS_MAX).await?;
+        // What a refused guess has taken on the way counts too.
+        tx.commit().await?;
+        let taken = taken?;
+        let stored = credential.as_mut().and_then(|c| c.password_hash.take());
+        let outdated = stored.as_deref().is_some_and(needs_rehash);
+        let hasher = self.freehold().hasher();
+        let matches = hasher.verify(credentials.password.clone(), stored).await?;
+        if matches && outdated {
+            let fresh = hasher.hash(credentials.password).await?;
+            let mut tx = self.catalog("renew a password's hash").await?;
+            identities::set_password(&mut tx, id, &fresh).await?;
+            tx.commit().await?;
+        }
+        let credential = credential.filter(|known| matches && !known.identity.is_disabled);
+        Ok((credential, tenants, taken))
+    }
+
+    /// The person of a session whose present password this is. Guesses are counted for the session, so
+    /// that nobody else can use them up.
+    pub(super) async fn require_password(
+        &self,
+        claims: &AccessClaims,
+        password: String,
+        field: &'static str,
+        client: IpAddr,
+    ) -> Result<(Identity, Taken)> {
+        let id = IdentityId::from(claims.sub);
+        let mut tx = self.catalog("check a password").await?;
+        let identity = identities::find(&mut tx, id).await?.ok_or_else(signed_out)?;
+        let credential = identities::find_credential(&mut tx, &identity.email).await?;
+        let session = claims.sid.as_bytes();
+        let taken = self.guesses.at_password(&mut tx, &identity.email, client, Some(session)).await;
+        tx.commit().await?;
+        let taken = taken?;
+        let stored = credential.and_then(|credential| credential.password_hash);
+        if !self.freehold().hasher().verify(password, stored).await? {
+            return Err(wrong_password(field));
+        }
+        Ok((identity, taken))
+    }
+
+    /// A device of the person, as the client keeps it.
+    pub(super) fn new_device(&self, identity: &Identity) -> String {
+        let device = Device::new(identity.id, identity.epoch);
+        device.seal(self.options.tokens.keyring(), SystemTime::now())
+    }
+
+    fn open_device(&self, text: &str) -> Option<Device> {
+        Device::open(text, self.options.tokens.keyring(), SystemTime::now())
+    }
+
+    /// Changes the caller's password. All their other sessions and outstanding tokens end, and they are
+    /// told by mail. Returns a device token in the place of the former.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] with the field `current_password` if it is wrong;
+    /// [`ErrorKind::InvalidInput`] with the field `new_password`, [`ErrorKind::RateLimited`].
+    pub async fn change_password(
+        &self,
+        claims: &AccessClaims,
+        current: String,
+        new: String,
+        client: IpAddr,
+    ) -> Result<String> {
+        check_rules(&new).map_err(|error| Error::from(error).field("new_password"))?;
+        let (identity, taken) =
+            self.require_password(claims, current, "current_password", client).await?;
+        let hash = self.freehold().hasher().hash(new).await?;
+        let mut tx = self.catalog("change a password").await?;
+        let present = identities::lock(&mut tx, identity.id).await?;
+        let present = present.filter(|now| now.epoch == identity.epoch && !now.is_disabled);
+        let present = present.ok_or_else(signed_out)?;
+        taken.give_back(&mut tx).await?;
+        proof::replace_password(&mut tx, &present, &hash, Some(claims.sid)).await?;
+        let deed = Deed::by("password.change", present.id).to(present.id, &present.email);
+        audit::record(&mut tx, deed).await?;
+        // As it is after the change.
+        let changed = identities::find(&mut tx, present.id).await?.ok_or_else(signed_out)?;
+        tx.commit().await?;
+        Ok(self.new_device(&changed))
+    }
+
+    /// Has a letter sent by which the owner of the address chooses a new password. Whether the address
+    /// is anybody's shows neither in the answer nor in its time: that is looked at when the letter is
+    /// written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for text that is no address, [`ErrorKind::RateLimited`].
+    pub async fn request_reset(&self, email: &str, client: IpAddr) -> Result<()> {
+        let email: Email = email.parse()?;
+        let mut tx = self.catalog("ask for a new password").await?;
+        let counted = self.guesses.by_client(&mut tx, client).await;
+        let letter = Letter::new(MailKind::Reset, email.as_str());
+        if counted.is_ok() && outbox::has_room(&mut tx, &letter).await?.is_ok() {
+            outbox::insert(&mut tx, &letter).await?;
+        }
+        tx.commit().await?;
+        counted.map(drop)
+    }
+
+    /// Sets the password of whom a letter's token was sent to. All their sessions and outstanding tokens
+    /// end. Where the address had never been proven, it is now, and what was under it before is gone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a token that is unknown, used or expired;
+    /// [`ErrorKind::InvalidInput`], [`ErrorKind::RateLimited`]; [`ErrorKind::Forbidden`] for somebody who
+    /// is disabled.
+    pub async fn confirm_reset(&self, token: &str, password: String, client: IpAddr) -> Result<()> {
+        check_rules(&password)?;
+        let unknown = || Error::new(ErrorKind::NotFound, "the link is unknown, used or expired");
+        let token = OpaqueToken::parse(OpaqueKind::PasswordReset, token).map_err(|_| unknown())?;
+        // Argon2 is slow; it must not run while the token's row is locked, nor for no token at all.
+        let mut peek = self.catalog("look at a reset").await?;
+        let counted = self.guesses.by_client(&mut peek, client).await;
+        let known = password_resets::lock(&mut peek, &token.hash()).await?.is_some();
+        peek.commit().await?;
+        counted.map(drop)?;
+        if !known {
+            return Err(unknown());
+        }
+        let hash = self.freehold().hasher().hash(password).await?;
+        let mut tx = self.catalog("choose a new password").await?;
+        let (id, _) = password_resets::lock(&mut tx, &token.hash()).await?.ok_or_else(unknown)?;
+        let identity = identities::lock(&mut tx, id).await?.ok_or_else(unknown)?;
+        let by = proof::by_letter(MailKind::Reset);
+        let identity = proof::prove(&mut tx, &identity.email.parse()?, "", &by).await?;
+        proof::replace_password(&mut tx, &identity, &hash, None).await?;
+        let deed = Deed::by("password.reset", identity.id).to(identity.id, &identity.email);
+        audit::record(&mut tx, deed).await?;
+        tx.commit().await
+    }
+}
+
+pub(super) fn wrong_credentials() -> Error {
+    Error::new(ErrorKind::Unauthenticated, "the e-mail, the password or the tenant is wrong")
+}
+
+pub(super) fn wrong_password(field: &'static str) -> Error {
+    Error::new(ErrorKind::Forbidden, "this is not the present password").field(field)
+}

@@ -1,0 +1,192 @@
+//! Guesses at passwords and names: so many for an address and so many for a client, counted in the
+//! database for all servers together. What turns out to be no guess is given back.
+//!
+//! A device that has signed in before has a budget of its own, so that guesses from elsewhere do not
+//! keep its owner out. A flood of one client's is refused here without asking the database: what it
+//! refused a moment ago, it would refuse again.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use moka::sync::Cache;
+use sha2::{Digest, Sha256};
+
+use crate::catalog::guesses::{self, Budget};
+use crate::error::{Error, Result};
+use crate::tx::CatalogTx;
+
+/// Refused keys that are remembered; each takes some 100 bytes.
+const REFUSED_MAX: u64 = 100_000;
+/// The longest that a refusal is remembered without asking again.
+const REFUSED_FOR_MAX: Duration = Duration::from_secs(5);
+
+/// So many at once, then so many a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many at once, after a quiet time.
+    pub burst: NonZeroU32,
+    /// How many a minute from then on.
+    pub per_minute: NonZeroU32,
+}
+
+impl Rate {
+    const fn both(count: u32) -> Self {
+        let count = NonZeroU32::new(count).expect("a rate is not zero");
+        Rate { burst: count, per_minute: count }
+    }
+
+    fn budget(self, key: [u8; 16]) -> Budget {
+        let burst = i32::try_from(self.burst.get()).unwrap_or(i32::MAX);
+        Budget { key, burst, secs: 60.0 / f64::from(self.per_minute.get()) }
+    }
+}
+
+/// Limits on guesses, of all servers together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignInLimits {
+    /// Wrong passwords for one e-mail address, whether or not it belongs to anybody, by devices that
+    /// have not signed in before; and as many by each that has.
+    pub per_email: Rate,
+    /// Wrong passwords, sign-ups and the like of one client. That is an IPv4 address or an IPv6 network
+    /// of 64 bits; many people may be behind one.
+    pub per_client: Rate,
+}
+
+impl Default for SignInLimits {
+    fn default() -> Self {
+        SignInLimits { per_email: Rate::both(10), per_client: Rate::both(60) }
+    }
+}
+
+/// Counts guesses. One per server.
+pub(super) struct Guesses {
+    limits: SignInLimits,
+    refused: Cache<Vec<u8>, Instant>,
+}
+
+/// What a guess has taken.
+#[must_use]
+pub(super) struct Taken(Vec<Budget>);
+
+impl Guesses {
+    pub(super) fn new(limits: SignInLimits) -> Guesses {
+        let refused = Cache::builder().max_capacity(REFUSED_MAX).time_to_live(REFUSED_FOR_MAX);
+        Guesses { limits, refused: refused.build() }
+    }
+
+    /// Takes a guess at an address's password, from the budget of a device or session that is known as
+    /// the person's; without one, of the client and the address. The client comes first: once it is
+    /// refused, it uses up no address's guesses.
+    pub(super) async fn at_password(
+        &self,
+        tx: &mut CatalogTx,
+        email: &str,
+        client: IpAddr,
+        device: Option<&[u8; 16]>,
+    ) -> Result<Taken> {
+        let budgets = match device {
+            Some(device) => vec![self.limits.per_email.budget(hashed(&[b"device", device]))],
+            None => vec![
+                self.limits.per_client.budget(client_key(client)),
+                self.limits.per_email.budget(email_key(email)),
+            ],
+        };
+        self.take(tx, budgets).await
+    }
+
+    /// Takes one from what a client may ask for without having signed in.
+    pub(super) async fn by_client(&self, tx: &mut CatalogTx, client: IpAddr) -> Result<Taken> {
+        let budgets = vec![self.limits.per_client.budget(client_key(client))];
+        self.take(tx, budgets).await
+    }
+
+    async fn take(&self, tx: &mut CatalogTx, budgets: Vec<Budget>) -> Result<Taken> {
+        let now = Instant::now();
+        for budget in &budgets {
+            if let Some(until) = self.refused.get(budget.key.as_slice())
+                && until > now
+            {
+                return Err(refuse((until - now).as_secs_f64()));
+            }
+        }
+        let Some((key, wait)) = guesses::take(tx, &budgets).await? else {
+            return Ok(Taken(budgets));
+        };
+        self.refused.insert(key, now + Duration::from_secs_f64(wait).min(REFUSED_FOR_MAX));
+        Err(refuse(wait))
+    }
+}
+
+impl Taken {
+    /// It was no guess: the password was right.
+    pub(super) async fn give_back(self, tx: &mut CatalogTx) -> Result<()> {
+        guesses::give_back(tx, &self.0).await
+    }
+}
+
+fn refuse(wait_secs: f64) -> Error {
+    Error::rate_limited(wait_secs.ceil().max(1.0) as u64)
+}
+
+/// Hashed, so that every key has one size, however long an address somebody sends.
+fn hashed(parts: &[&[u8]]) -> [u8; 16] {
+    let digest = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize();
+    let mut key = [0; 16];
+    key.copy_from_slice(&digest[..16]);
+    key
+}
+
+/// Spellings that find the same identity must have one key: what the look-up folds is folded here.
+fn email_key(email: &str) -> [u8; 16] {
+    hashed(&[b"email", email.trim().to_lowercase().as_bytes()])
+}
+
+/// A client commonly has a whole IPv6 network of 64 bits to choose its addresses from.
+fn client_key(client: IpAddr) -> [u8; 16] {
+    match client.to_canonical() {
+        IpAddr::V4(address) => hashed(&[b"client 4", &address.octets()]),
+        IpAddr::V6(address) => hashed(&[b"client 6", &network(address)]),
+    }
+}
+
+fn network(address: Ipv6Addr) -> [u8; 8] {
+    let mut network = [0; 8];
+    network.copy_from_slice(&address.octets()[..8]);
+    network
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn spellings_of_one_address_share_its_budget() {
+        for spelling in ["A@ACME.example", " a@acme.example", "a@acme.example\n"] {
+            assert_eq!(email_key(spelling), email_key("a@acme.example"));
+        }
+        assert_ne!(email_key("b@acme.example"), email_key("a@acme.example"));
+    }
+
+    #[test]
+    fn addresses_of_one_client_share_its_budget() {
+        let same = |a, b| client_key(ip(a)) == client_key(ip(b));
+        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
+        assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+        assert!(!same("::ffff:192.0.2.1", "::ffff:192.0.2.2"), "not one network of 64 bits");
+        assert!(!same("::1", "0.0.0.1"));
+    }
+
+    #[test]
+    fn a_wait_is_told_in_whole_seconds_and_never_too_short() {
+        for (wait, secs) in [(0.0, 1), (0.001, 1), (1.0, 1), (1.001, 2), (5.999, 6), (6.0, 6)] {
+            assert_eq!(refuse(wait).retry_after_secs(), Some(secs));
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! People, as operators see and govern them: who they are, and whether they may come in.
+
+use uuid::Uuid;
+
+use super::operators::require_not_last_operator;
+use super::sessions::no_such_session;
+use crate::Freehold;
+use crate::catalog::audit::{self, Deed};
+use crate::catalog::identities::Identity;
+use crate::catalog::outbox::{self, Letter};
+use crate::catalog::sessions::SessionEntry;
+use crate::catalog::{identities, invitations, memberships, sessions};
+use crate::context::OperatorContext;
+use crate::control::{check_after, clamp_page};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{Email, IdentityId};
+use crate::mail::MailKind;
+use crate::proof;
+use crate::tx::CatalogTx;
+
+pub use crate::catalog::identities::Person;
+
+/// A person with what they belong to.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct PersonDetail {
+    /// Who they are.
+    #[serde(flatten)]
+    pub person: Person,
+    /// Slug and role of their tenants, in the order of slugs; 1,000 at most.
+    pub tenants: Vec<(String, &'static str)>,
+    /// Their sessions that go on, the newest first; 200 at most.
+    pub sessions: Vec<SessionEntry>,
+}
+
+/// Whom an operator means, by an address.
+#[derive(Clone, Default)]
+pub struct Named {
+    /// As it was typed.
+    pub email: String,
+    /// Of somebody new: the operator vouches that the address is theirs.
+    pub password: Option<String>,
+    /// The person with this address who is known already, rather than somebody new.
+    pub existing: bool,
+}
+
+impl std::fmt::Debug for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Named")
+            .field("email", &self.email)
+            .field("existing", &self.existing)
+            .finish_non_exhaustive()
+    }
+}
+
+/// [`Named`], looked at: nothing that was given is ignored.
+pub(super) enum Meant {
+    Known(Email),
+    /// With a password: vouched for. Without: to be invited.
+    New {
+        email: Email,
+        password_hash: Option<String>,
+    },
+}
+
+impl Freehold {
+    /// Pages through people in the order of e-mails, beginning after one. `limit` is 50 if not given and
+    /// [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
+    pub async fn list_people(
+        &self,
+        context: &OperatorContext,
+        after: Option<&str>,
+        limit: Option<i64>,
+    ) -> Result<Vec<Person>> {
+        self.page_of_people(context, false, after, limit).await
+    }
+
+    pub(super) async fn page_of_people(
+        &self,
+        context: &OperatorContext,
+        operators: bool,
+        after: Option<&str>,
+        limit: Option<i64>,
+    ) -> Result<Vec<Person>> {
+        let after = check_after(after)?;
+        let mut tx = self.catalog(context).await?;
+        let list = identities::list_people(&mut tx, operators, after, clamp_page(limit)).await?;
+        tx.commit().await?;
+        Ok(list)
+    }
+
+    /// Whose address this is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub async fn find_person_id(
+        &self,
+        context: &OperatorContext,
+        email: &str,
+    ) -> Result<IdentityId> {
+        let email: Email = email.parse()?;
+        let mut tx = self.catalog(context).await?;
+        let found = identities::find_by_email(&mut tx, email.as_str()).await?;
+        tx.commit().await?;
+        found.map(|identity| identity.id).ok_or_else(no_such_person)
+    }
+
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub async fn get_person(
+        &self,
+        context: &OperatorContext,
+        id: IdentityId,
+    ) -> Result<PersonDetail> {
+        let mut tx = self.catalog(context).await?;
+        let person = identities::find_person(&mut tx, id).await?.ok_or_else(no_such_person)?;
+        let tenants = memberships::list_tenants(&mut tx, id, None, 1000).await?;
+        let sessions = sessions::list(&mut tx, id).await?;
+        tx.commit().await?;
+        let tenants = tenants.into_iter().map(|(t, role)| (t.slug.into(), role.as_str())).collect();
+        Ok(PersonDetail { person, tenants, sessions })
+    }
+
+    /// Refuses a person everything within a second on every server: sign-in, sessions, tokens, API. What
+    /// they belong to stays; invitations that they made end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] for the last operator. Somebody who is disabled
+    /// already is no error.
+    pub async fn disable_person(
+        &self,
+        context: &OperatorContext,
+        id: IdentityId,
+    ) -> Result<Person> {
+        let mut tx = self.catalog(context).await?;
+        require_not_last_operator(&mut tx, id).await?;
+        let identity = lock(&mut tx, id).await?;
+        if !identity.is_disabled {
+            identities::set_disabled(&mut tx, id, true).await?;
+            proof::end_everything(&mut tx, &identity, None).await?;
+            invitations::delete_by(&mut tx, id, None).await?;
+            audit::record(&mut tx, Deed::of("person.disable", context).to(id, &identity.email))
+                .await?;
+        }
+        finish(tx, id).await
+    }
+
+    /// Lets a person in again. They sign in anew.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]. Somebody who is not disabled is no error.
+    pub async fn enable_person(&self, context: &OperatorContext, id: IdentityId) -> Result<Person> {
+        let mut tx = self.catalog(context).await?;
+        let identity = lock(&mut tx, id).await?;
+        if identity.is_disabled {
+            identities::set_disabled(&mut tx, id, false).await?;
+            audit::record(&mut tx, Deed::of("person.enable", context).to(id, &identity.email))
+                .await?;
+        }
+        finish(tx, id).await
+    }
+
+    /// Removes a person with all that is theirs: password, sessions, memberships. What the record says
+    /// of them stays for as long as it is kept.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] for the last operator, and for the only owner of
+    /// a tenant, which needs another first.
+    pub async fn remove_person(&self, context: &OperatorContext, id: IdentityId) -> Result<()> {
+        let mut tx = self.catalog(context).await?;
+        require_not_last_operator(&mut tx, id).await?;
+        let identity = lock(&mut tx, id).await?;
+        let alone = memberships::list_owned_alone(&mut tx, id).await?;
+        if !alone.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "this person is the only owner of {}; give each another owner first",
+                    alone.join(", ")
+                ),
+            ));
+        }
+        proof::end_everything(&mut tx, &identity, None).await?;
+        invitations::delete_by(&mut tx, id, None).await?;
+        audit::record(&mut tx, Deed::of("person.remove", context).to(id, &identity.email)).await?;
+        identities::delete(&mut tx, id).await?;
+        tx.commit().await
+    }
+
+    /// Takes a person's password and all their sessions and outstanding tokens away. With a new password
+    /// that is theirs from now on, and the operator vouches for the address; without, a letter is sent
+    /// by which they choose one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::InvalidInput`]; [`ErrorKind::Forbidden`] for somebody who is
+    /// disabled.
+    pub async fn reset_person(
+        &self,
+        context: &OperatorContext,
+        id: IdentityId,
+        password: Option<String>,
+    ) -> Result<Person> {
+        if password.is_some() {
+            self.require_voucher(context)?;
+        }
+        let hash = match password {
+            Some(password) => Some(self.hasher().hash(password).await?),
+            None => None,
+        };
+        let mut tx = self.catalog(context).await?;
+        let identity = lock(&mut tx, id).await?;
+        if identity.is_disabled {
+            return Err(proof::disabled());
+        }
+        match hash {
+            Some(hash) => {
+                let by = proof::by_word(context.actor(), context.reason());
+                proof::prove(&mut tx, &identity.email.parse()?, "", &by).await?;
+                proof::replace_password(&mut tx, &identity, &hash, None).await?;
+            }
+            None => {
+                proof::end_everything(&mut tx, &identity, None).await?;
+                identities::delete_password(&mut tx, id).await?;
+                outbox::insert(&mut tx, &Letter::new(MailKind::Reset, &identity.email)).await?;
+            }
+        }
+        audit::record(&mut tx, Deed::of("person.reset", context).to(id, &identity.email)).await?;
+        finish(tx, id).await
+    }
+
+    /// Vouches that a person's address is theirs. If it was never proven, what was under it before is
+    /// gone, and they choose a password by mail.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::InvalidInput`] without a reason; [`ErrorKind::Forbidden`] for
+    /// somebody who is disabled.
+    pub async fn vouch_for_person(
+        &self,
+        context: &OperatorContext,
+        id: IdentityId,
+        why: &str,
+    ) -> Result<Person> {
+        self.require_voucher(context)?;
+        let why = why.trim();
+        if why.is_empty() || why.chars().count() > 500 || why.chars().any(char::is_control) {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "say in 1 to 500 characters why the address is believed",
+            )
+            .field("why"));
+        }
+        let mut tx = self.catalog(context).await?;
+        let identity = lock(&mut tx, id).await?;
+        let by = proof::by_word(context.actor(), why);
+        proof::prove(&mut tx, &identity.email.parse()?, "", &by).await?;
+        finish(tx, id).await
+    }
+
+    /// Ends one session of a person, or all.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub async fn end_sessions_of(
+        &self,
+        context: &OperatorContext,
+        id: IdentityId,
+        session: Option<Uuid>,
+    ) -> Result<()> {
+        let mut tx = self.catalog(context).await?;
+        let identity = lock(&mut tx, id).await?;
+        let deed = Deed::of("session.end", context).to(id, &identity.email);
+        match session {
+            Some(session) => {
+                if !sessions::revoke(&mut tx, session, id).await? {
+                    return Err(no_such_session());
+                }
+            }
+            None => {
+                sessions::revoke_all(&mut tx, id, None).await?;
+            }
+        }
+        audit::record(&mut tx, deed.detail(serde_json::json!({"session": session}))).await?;
+        tx.commit().await
+    }
+
+    /// Who is meant by an address, before anything is done. A password that is given is used or refused.
+    pub(super) async fn understand(
+        &self,
+        context: &OperatorContext,
+        named: Named,
+    ) -> Result<Meant> {
+        let email: Email = named.email.parse()?;
+        let mut tx = self.catalog(context).await?;
+        let found = identities::find_by_email(&mut tx, email.as_str()).await?;
+        tx.commit().await?;
+        let proven = found.is_some_and(|identity| identity.is_proven);
+        match (named.existing, proven, named.password) {
+            (true, _, Some(_)) => Err(Error::new(
+                ErrorKind::InvalidInput,
+                "somebody who is known keeps their own password; leave it out, or reset the person",
+            )
+            .field("password")),
+            (true, false, None) => Err(Error::new(
+                ErrorKind::NotFound,
+                "nobody has proven this e-mail; vouch for the person first, or name somebody new",
+            )
+            .field("email")),
+            (true, true, None) => Ok(Meant::Known(email)),
+            (false, true, _) => Err(Error::new(
+                ErrorKind::EmailTaken,
+                "somebody with this e-mail is known; say `existing` if you mean them",
+            )
+            .field("email")),
+            (false, false, None) => Ok(Meant::New { email, password_hash: None }),
+            (false, false, Some(password)) => {
+                self.require_voucher(context)?;
+                let password_hash = Some(self.hasher().hash(password).await?);
+                Ok(Meant::New { email, password_hash })
+            }
+        }
+    }
+
+    /// Who vouches is an operator who has signed in, or somebody with the owner's URL.
+    fn require_voucher(&self, context: &OperatorContext) -> Result<()> {
+        match context.actor() {
+            IdentityId::SYSTEM => self.owner_pool().map(drop).map_err(|_| {
+                Error::new(
+                    ErrorKind::Setup,
+                    "to vouch for an address takes the owner's connection: set DATABASE_OWNER_URL",
+                )
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The person with an address, whose proof was seen when they were named.
+pub(super) async fn known(tx: &mut CatalogTx, email: &Email) -> Result<Identity> {
+    let found = identities::lock_by_email(tx, email.as_str()).await?;
+    let identity = found.filter(|identity| identity.is_proven).ok_or_else(no_such_person)?;
+    if identity.is_disabled {
+        return Err(proof::disabled());
+    }
+    Ok(identity)
+}
+
+/// Somebody new with a password, for whom the caller vouches.
+pub(super) async fn vouched(
+    tx: &mut CatalogTx,
+    context: &OperatorContext,
+    email: &Email,
+    name: &str,
+    password_hash: &str,
+) -> Result<Identity> {
+    if identities::lock_by_email(tx, email.as_str()).await?.is_some_and(|found| found.is_proven) {
+        return Err(Error::new(
+            ErrorKind::EmailTaken,
+            "somebody with this e-mail has become known meanwhile; say `existing` if you mean them",
+        ));
+    }
+    let by = proof::by_word(context.actor(), context.reason());
+    let identity = proof::prove(tx, email, name, &by).await?;
+    identities::set_password(tx, identity.id, password_hash).await?;
+    Ok(identity)
+}
+
+async fn lock(tx: &mut CatalogTx, id: IdentityId) -> Result<Identity> {
+    identities::lock(tx, id).await?.ok_or_else(no_such_person)
+}
+
+pub(super) async fn finish(mut tx: CatalogTx, id: IdentityId) -> Result<Person> {
+    let person = identities::find_person(&mut tx, id).await?.ok_or_else(no_such_person)?;
+    tx.commit().await?;
+    Ok(person)
+}
+
+pub(super) fn no_such_person() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such person")
+}
