@@ -9,6 +9,7 @@ mod database;
 mod http;
 mod indexes;
 mod lifecycle;
+mod mail;
 mod replicas;
 mod sign_in;
 mod sizes;
@@ -85,6 +86,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
         replicas::MUTANTS,
         data::MUTANTS,
         http::MUTANTS,
+        mail::MUTANTS,
         indexes::MUTANTS,
         sizes::MUTANTS,
     ]

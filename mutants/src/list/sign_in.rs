@@ -7,6 +7,9 @@ const TOKENS: &str = "crates/freehold/src/tokens.rs";
 const SESSIONS: &str = "crates/freehold/src/control/sessions.rs";
 const SESSION_ROWS: &str = "crates/freehold/src/catalog/sessions.rs";
 const INVITATIONS: &str = "crates/freehold/src/catalog/invitations.rs";
+const CREDENTIALS: &str = "crates/freehold/src/control/credentials.rs";
+const JOINING: &str = "crates/freehold/src/control/joining.rs";
+const GUESSING: &str = "crates/freehold/src/control/guessing.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -77,9 +80,9 @@ struct Header {",
         name: "refresh-tokens-twice",
         breaks: "a refresh token that was copied is good for both",
         file: SESSION_ROWS,
-        from: "    if row.get(3) {",
-        to: "    if row.get::<_, bool>(3) && session.id.is_nil() {",
-        tests: Server(&["http::sessions::a_refresh_token_is_good_once_and_a_second_use_ends_the_session"]),
+        from: "    if row.get(4) {",
+        to: "    if row.get::<_, bool>(4) && session.id.is_nil() {",
+        tests: Server(&["http::sessions::a_refresh_token_is_good_once_and_a_late_second_use_ends_the_session"]),
         survives_because: None,
     },
     Mutant {
@@ -90,7 +93,7 @@ struct Header {",
         to: "WHERE r.token_hash = $1 AND s.expires_at > now()",
         tests: Server(&[
             "http::sessions::who_signs_out_is_out_and_may_say_so_twice",
-            "http::sessions::a_refresh_token_is_good_once_and_a_second_use_ends_the_session",
+            "http::sessions::a_refresh_token_is_good_once_and_a_late_second_use_ends_the_session",
         ]),
         survives_because: None,
     },
@@ -98,18 +101,18 @@ struct Header {",
         name: "sessions-never-end",
         breaks: "a session can be refreshed after its end",
         file: SESSION_ROWS,
-        from: "AND s.revoked_at IS NULL AND s.expires_at > now()",
-        to: "AND s.revoked_at IS NULL",
+        from: "WHERE r.token_hash = $1 AND s.revoked_at IS NULL AND s.expires_at > now()",
+        to: "WHERE r.token_hash = $1 AND s.revoked_at IS NULL",
         tests: Server(&["http::sessions::a_session_ends_at_its_end_however_often_it_was_refreshed"]),
         survives_because: None,
     },
     Mutant {
-        name: "switch-after-sign-out",
-        breaks: "who signed out moves on to another tenant",
-        file: SESSIONS,
-        from: "        if !sessions::is_live(&mut tx, claims.sid, identity).await? {",
-        to: "        if claims.sid.is_nil() {",
-        tests: Server(&["http::sessions::a_session_moves_between_ones_own_tenants_only"]),
+        name: "sessions-not-looked-at",
+        breaks: "an access token outlives the session that was ended",
+        file: "crates/freehold/src/resolver.rs",
+        from: "            if !found.is_some_and(|found| found.session_lives) {",
+        to: "            if found.is_none() {",
+        tests: Server(&["http::sessions::sessions_are_listed_and_ended_by_their_owner_and_nobody_else"]),
         survives_because: None,
     },
     Mutant {
@@ -130,13 +133,11 @@ struct Header {",
         name: "sign-in-to-a-suspended-tenant",
         breaks: "people sign in to a tenant that is suspended",
         file: SESSIONS,
-        from: "            None => Some(only_one(tenants)?),
-        };
-        if let Some((tenant, _)) = &place {
-            tenant.status.require_active()?;
-        }",
-        to: "            None => Some(only_one(tenants)?),
-        };",
+        from: "    if let Some((tenant, _)) = &place {
+        tenant.status.require_active()?;
+    }
+    Ok(place)",
+        to: "    Ok(place)",
         tests: Server(&["http::sessions::who_belongs_to_a_suspended_tenant_neither_signs_in_nor_refreshes_nor_moves_there"]),
         survives_because: None,
     },
@@ -147,8 +148,8 @@ struct Header {",
         from: "        if let Some((tenant, _)) = &place {
             tenant.status.require_active()?;
         }
-        let refresh = new_refresh_token(&mut tx, session.id).await?;",
-        to: "        let refresh = new_refresh_token(&mut tx, session.id).await?;",
+        let keyring",
+        to: "        let keyring",
         tests: Server(&["http::sessions::who_belongs_to_a_suspended_tenant_neither_signs_in_nor_refreshes_nor_moves_there"]),
         survives_because: None,
     },
@@ -165,23 +166,22 @@ struct Header {",
         name: "unknown-tenant-told-apart",
         breaks: "sign-in tells a right password from a wrong one where the tenant is not one's own",
         file: SESSIONS,
-        from: "Some(_) => Some(tenants.into_iter().next().ok_or_else(wrong_credentials)?),",
-        to: "Some(_) => {
-                let none = || Error::new(ErrorKind::NotFound, \"no such tenant\");
-                Some(tenants.into_iter().next().ok_or_else(none)?)
-            }",
+        from: "        true => Some(tenants.into_iter().next().ok_or_else(wrong_credentials)?),",
+        to: "        true => {
+            let none = || Error::new(ErrorKind::NotFound, \"no such tenant\");
+            Some(tenants.into_iter().next().ok_or_else(none)?)
+        }",
         tests: Server(&["http::sessions::every_wrong_guess_is_answered_in_the_same_bytes"]),
         survives_because: None,
     },
     Mutant {
         name: "guesses-unlimited",
         breaks: "passwords may be guessed without end",
-        file: SESSIONS,
-        from: "        self.limiter.check(email, client).map_err(|wait| Error::rate_limited(wait.seconds()))
-",
-        to: "        let _ = (&self.limiter, email, client);
-        Ok(())
-",
+        file: GUESSING,
+        from: "        self.refused.insert(key, now + Duration::from_secs_f64(wait).min(REFUSED_FOR_MAX));
+        Err(refuse(wait))",
+        to: "        let _ = (key, wait);
+        Ok(Taken(budgets))",
         tests: Server(&["http::sessions::guesses_at_one_address_are_limited_whoever_makes_them"]),
         survives_because: None,
     },
@@ -198,28 +198,133 @@ struct Header {",
         name: "invitations-never-run-out",
         breaks: "an invitation can be accepted after its end",
         file: INVITATIONS,
-        from: "            \"DELETE FROM invitation WHERE token_hash = $1 AND expires_at > now()",
-        to: "            \"DELETE FROM invitation WHERE token_hash = $1",
+        from: "        \"SELECT {COLUMNS} FROM invitation v WHERE v.token_hash = $1 AND v.expires_at > now()\"",
+        to: "        \"SELECT {COLUMNS} FROM invitation v WHERE v.token_hash = $1\"",
         tests: Server(&["http::invitations::an_invitation_that_was_taken_back_or_ran_out_is_unknown"]),
-        survives_because: None,
+        survives_because: Some("it is asked once more when the invitation is taken"),
     },
     Mutant {
         name: "invitations-of-any-tenant",
         breaks: "a tenant takes back another's invitation",
         file: INVITATIONS,
-        from: "            \"SELECT role FROM invitation WHERE tenant_id = $1 AND id = $2 FOR UPDATE\",",
-        to: "            \"SELECT role FROM invitation WHERE $1::uuid IS NOT NULL AND id = $2 FOR UPDATE\",",
+        from: "        \"SELECT {COLUMNS} FROM invitation v WHERE v.tenant_id = $1 AND v.id = $2 FOR UPDATE\"",
+        to: "        \"SELECT {COLUMNS} FROM invitation v WHERE $1::uuid IS NOT NULL AND v.id = $2 FOR UPDATE\"",
         tests: Server(&["http::router::another_tenants_objects_look_like_none_on_every_route"]),
         survives_because: Some("the catalog's own row-level security shows a tenant its own rows alone"),
     },
     Mutant {
         name: "known-people-need-no-password",
         breaks: "who holds an invitation becomes the person it was sent to",
-        file: "crates/freehold/src/control/joining.rs",
-        from: "            Owner::Known(credential.ok_or_else(wrong_credentials)?.identity)",
-        to: "            let known = identities::find_credential(&mut self.catalog(\"\").await?, &email).await?;
-            Owner::Known(credential.or(known).ok_or_else(wrong_credentials)?.identity)",
+        file: JOINING,
+        from: "                credential.ok_or_else(wrong_credentials)?;
+                self.give_back",
+        to: "                let _ = credential;
+                self.give_back",
         tests: Server(&["http::invitations::somebody_known_proves_themselves_and_belongs_to_both"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "the-past-survives-its-proof",
+        breaks: "whoever typed an address before its owner came keeps password, sessions and memberships",
+        file: "crates/freehold/src/proof.rs",
+        from: "    drop_past(tx, &identity).await?;
+",
+        to: "",
+        tests: Server(&["http::people::whoever_only_typed_an_address_is_not_the_operator_that_it_becomes"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "sessions-survive-a-password",
+        breaks: "a change of password ends no session",
+        file: "crates/freehold/src/proof.rs",
+        from: "    end_everything(tx, identity, except).await?;
+    identities::set_password",
+        to: "    let _ = except;
+    identities::set_password",
+        tests: Server(&["http::people::a_password_is_changed_by_who_knows_it_and_all_other_sessions_end"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "a-strangers-password-confirmed",
+        breaks: "who opens the link of a sign-up confirms the password that somebody else chose",
+        file: JOINING,
+        from: "                    if !hasher.verify(password, Some(hash.clone())).await? {",
+        to: "                    if password.is_empty() {",
+        tests: Server(&["http::signup::nobody_confirms_a_password_that_a_stranger_chose"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "invitations-outlive-their-inviter",
+        breaks: "an invitation is good though its inviter may not make it any more",
+        file: JOINING,
+        from: "    if may { Ok(()) } else { Err(unknown_invitation()) }",
+        to: "    if may || offer.tenant == offer.tenant { Ok(()) } else { Err(unknown_invitation()) }",
+        tests: Server(&["http::invitations::an_invitation_ends_with_its_inviters_right_to_make_it"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "admins-take-owners-invitations",
+        breaks: "an admin replaces and revokes an owner's invitation",
+        file: "crates/freehold/src/control/members.rs",
+        from: "        if above(offer.invitation.role) || maker.is_some_and(above) {",
+        to: "        let _ = maker;
+        if above(offer.invitation.role) {",
+        tests: Server(&["http::invitations::an_admin_neither_replaces_nor_resends_nor_revokes_an_owners_invitation"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "switch-prolongs",
+        breaks: "a stolen access token is renewed by itself",
+        file: SESSIONS,
+        from: "        self.tokens(&session, Some(&place), None, Some(claims.exp))",
+        to: "        self.tokens(&session, Some(&place), None, None)",
+        tests: Server(&["http::sessions::what_a_switch_returns_ends_when_the_presented_token_does_and_nothing_outlives_its_session"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "devices-of-anybody",
+        breaks: "one person's device is another's",
+        file: CREDENTIALS,
+        from: "                (known.identity.id, known.identity.epoch) == (device.identity, device.epoch)",
+        to: "                known.identity.epoch == device.epoch",
+        tests: Server(&["http::sessions::guesses_from_elsewhere_do_not_keep_the_owners_device_out"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "wrong-tenants-are-no-guesses",
+        breaks: "the count of guesses tells a right password from a wrong one",
+        file: SESSIONS,
+        from: "                if refused.kind() != ErrorKind::Unauthenticated {",
+        to: "                if !refused.message().is_empty() {",
+        tests: Server(&["http::sessions::a_right_password_for_a_wrong_tenant_counts_like_a_wrong_one"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "digests-without-a-key",
+        breaks: "a password can be guessed from what is kept of a repeated request",
+        file: SESSIONS,
+        from: "        self.options.tokens.keyring().derive(\"repeated requests\").sign(body_hash)",
+        to: "        *body_hash",
+        tests: Server(&["http::signup::what_is_kept_of_a_request_that_may_be_repeated_tells_nothing_and_is_forgotten_after_a_day"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "letters-without-end",
+        breaks: "one address can be written to without end",
+        file: "crates/freehold/src/catalog/outbox.rs",
+        from: "        () if of_address >= PER_ADDRESS_MAX => Err(Full::Address),
+",
+        to: "",
+        tests: Server(&["http::signup::letters_to_one_address_are_bounded_and_it_shows_to_nobody"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "disabled-people-come-in",
+        breaks: "who was disabled signs in",
+        file: CREDENTIALS,
+        from: "matches && !known.identity.is_disabled",
+        to: "matches",
+        tests: Server(&["http::people::somebody_who_is_disabled_is_refused_everything_on_every_server_within_a_second"]),
         survives_because: None,
     },
 ];
