@@ -15,6 +15,8 @@ use crate::config::WorkerSettings;
 const TICK: Duration = Duration::from_secs(1);
 /// After a connection was lost, before the next is tried.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often what has ended is forgotten.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// How often a server reads what it tells Prometheus; the age it tells grows in between.
 const READ_EVERY: u32 = 5;
 
@@ -31,7 +33,8 @@ impl Drop for Worker {
 
 impl Worker {
     pub(crate) fn start(freehold: Freehold, settings: &WorkerSettings) -> Worker {
-        let mut tasks = vec![tokio::spawn(observe(freehold.clone()))];
+        let mut tasks =
+            vec![tokio::spawn(observe(freehold.clone())), tokio::spawn(prune(freehold.clone()))];
         if settings.worker {
             let options = settings.analytics.options();
             let sizes_every = Duration::from_secs(settings.sizes_every_secs);
@@ -112,9 +115,8 @@ fn report(run: &AnalyticsRun) {
 /// is seen by the others, and to do it twice does no harm.
 async fn measure(freehold: Freehold, every: Duration) {
     let context = OperatorContext::system("measure tenants");
-    // Not all servers at the same moment.
-    let look_every = (every / 20).clamp(Duration::from_millis(200), Duration::from_secs(60));
-    let look_every = look_every.mul_f64(1.0 + f64::from(std::process::id() % 100) / 200.0);
+    let look_every =
+        scattered((every / 20).clamp(Duration::from_millis(200), Duration::from_secs(60)));
     loop {
         tokio::time::sleep(look_every).await;
         let outcome = async {
@@ -132,6 +134,22 @@ async fn measure(freehold: Freehold, every: Duration) {
             tracing::warn!(%error, "tenants cannot be measured");
         }
     }
+}
+
+/// Forgets what has ended of people: sessions, tokens, guesses, letters and the record beyond its time.
+async fn prune(freehold: Freehold) {
+    let every = scattered(PRUNE_EVERY);
+    loop {
+        tokio::time::sleep(every).await;
+        if let Err(error) = freehold.prune_people().await {
+            tracing::warn!(%error, "what has ended cannot be forgotten");
+        }
+    }
+}
+
+/// Up to half longer, so that not all servers work at the same moment.
+fn scattered(every: Duration) -> Duration {
+    every.mul_f64(1.0 + f64::from(std::process::id() % 100) / 200.0)
 }
 
 /// Tells Prometheus of the fleet: its size and growth, and how far migrations are.

@@ -89,6 +89,16 @@ pub(crate) async fn replace_password(
     outbox::insert(tx, &Letter::new(MailKind::PasswordChanged, &identity.email)).await
 }
 
+/// Whether the address is a proven person's who has a password.
+pub(crate) async fn is_known(tx: &mut CatalogTx, email: &str) -> Result<bool> {
+    Ok(identities::find_credential(tx, email).await?.is_some_and(|found| found.is_known()))
+}
+
+/// A token from a letter that opens nothing, or nothing any more.
+pub(crate) fn unknown_link() -> Error {
+    Error::new(ErrorKind::NotFound, "the link is unknown, used or expired")
+}
+
 pub(crate) fn disabled() -> Error {
     Error::new(ErrorKind::Forbidden, "this person is disabled; an operator can enable them")
 }

@@ -83,7 +83,7 @@ pub(crate) async fn provision(
     if let Some(SignUpToken { id, hash }) = &order.sign_up
         && !sign_ups::take(tx.catalog(), *id, hash).await?
     {
-        return Err(Error::new(ErrorKind::NotFound, "the link is unknown, used or expired"));
+        return Err(proof::unknown_link());
     }
     // The slug first: of those who race for it, the others learn so before any work is done.
     tenants::insert(tx.catalog(), id, &order.slug, &order.name).await?;
@@ -143,9 +143,7 @@ pub(crate) async fn add_owner(
             let email = email.as_str();
             let invitation = invitations::upsert(tx, tenant, email, Role::Owner, inviter).await?;
             let letter = Letter::new(MailKind::Invitation, email).of_tenant(tenant);
-            if let Some(invitation) = invitation {
-                outbox::insert(tx, &letter.about(invitation.id)).await?;
-            }
+            outbox::insert(tx, &letter.about(invitation.id)).await?;
             let deed = Deed::of("member.invite", context).tenant(tenant);
             let detail = serde_json::json!({"email": email, "role": Role::Owner});
             return audit::record(tx, deed.detail(detail)).await;
@@ -167,13 +165,10 @@ async fn create_person(tx: &mut CatalogTx, new: &NewPerson) -> Result<Identity> 
     };
     let identity = match &new.proof {
         Some(by) => {
-            let before = identities::lock_by_email(tx, new.email.as_str()).await?;
+            // Nobody becomes known between the look and the proof.
+            identities::lock_by_email(tx, new.email.as_str()).await?;
             // Without a password there is none to be known by: whoever has the proof sets one.
-            let has_password = before.as_ref().is_some_and(|before| before.is_proven)
-                && identities::find_credential(tx, new.email.as_str())
-                    .await?
-                    .is_some_and(|credential| credential.password_hash.is_some());
-            if has_password {
+            if proof::is_known(tx, new.email.as_str()).await? {
                 return Err(known());
             }
             proof::prove(tx, &new.email, &new.name, by).await?

@@ -493,6 +493,6 @@ fn any_nil(ids: [Option<Uuid>; 3]) -> bool {
 }
 
 /// A clock before 1970 counts as 1970: then no token is valid yet.
-fn unix_seconds(time: SystemTime) -> u64 {
+pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

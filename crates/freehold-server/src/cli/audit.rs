@@ -55,15 +55,12 @@ fn print_list(common: &Common, list: &[AuditEntry]) {
     let heading = ["OCCURRED", "ACTION", "ACTOR", "TARGET", "TENANT", "FROM", "WHY", "DETAIL"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(list.iter().map(|entry| {
-        let or_dash = |text: Option<String>| {
-            text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned())
-        };
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let actor = match entry.actor {
             Some(id) if id.is_nil() => "system".to_owned(),
             other => or_dash(other.map(|id| id.to_string())),
         };
-        let email = entry.target_email.clone().filter(|email| !email.is_empty());
-        let target = email.or_else(|| entry.target.map(|id| id.to_string()));
+        let target = entry.target_email.clone().or_else(|| entry.target.map(|id| id.to_string()));
         let detail = match entry.detail.as_object() {
             Some(fields) if !fields.is_empty() => entry.detail.to_string(),
             _ => "-".to_owned(),

@@ -119,7 +119,7 @@ async fn serve_demo(server: &EmbeddedPostgres, settings: &DevSettings) -> Result
     let state = AppState::new(freehold.clone(), Arc::clone(&sign_in), &http, people).await?;
     let worker: WorkerSettings = defaults(&[])?;
     let worker = Worker::start(freehold, &worker);
-    let _postman = Postman::start(&sign_in, transport);
+    let _postman = transport.map(|transport| Postman::start(&sign_in, transport));
     welcome(settings.port, server, &mailbox);
     serve(listener, state, worker, &http).await
 }

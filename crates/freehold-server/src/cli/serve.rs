@@ -47,7 +47,7 @@ pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
         AppState::new(freehold.clone(), Arc::clone(&sign_in), &settings.http, people).await?;
     let listener = bind(settings.http.listen).await?;
     let worker = Worker::start(freehold, &settings.worker);
-    let _postman = Postman::start(&sign_in, transport);
+    let _postman = transport.map(|transport| Postman::start(&sign_in, transport));
     tracing::info!(address = %listener.local_addr()?, "serving");
     let outcome = serve(listener, state, worker, &settings.http).await;
     if let Some(traces) = traces {

@@ -2,20 +2,19 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use freehold::OperatorContext;
 use freehold::control::analytics::{
     AnalyticsOutline, AnalyticsPage, AnalyticsPublication, AnalyticsQuery, AnalyticsScope,
     AnalyticsStatus, OwnAnalytics,
 };
 use freehold::control::sessions::Caller;
-use freehold::{OperatorContext, TenantId};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
 
 use super::auth::AnyCaller;
-use super::error::Problem;
+use super::error::{Problem, no_such, parse_id};
 use super::state::AppState;
 
 const AS_OF: HeaderName = HeaderName::from_static("x-analytics-as-of");
@@ -210,7 +209,7 @@ pub(super) async fn get(
         limit: asked.limit,
         oldest_first: asked.order == Some(Order::Asc),
     };
-    let tenant = asked.tenant.as_deref().map(tenant_id).transpose()?;
+    let tenant = asked.tenant.map(|text| parse_id(&text, "tenant")).transpose()?;
     let page = match caller {
         Caller::Operator(operator, _) => {
             let context = OperatorContext::of(operator.actor(), "GET /v1/analytics/{name}");
@@ -230,7 +229,7 @@ pub(super) async fn get(
             }
             // Another tenant's id is like one that no tenant has.
             if tenant.is_some_and(|id| id != context.tenant()) {
-                return Err(no_such_tenant());
+                return Err(no_such("tenant"));
             }
             state.freehold().read_own_analytics(&context, &name, &query).await?
         }
@@ -262,14 +261,4 @@ fn answer(page: AnalyticsPage) -> Result<(HeaderMap, Json<FiguresBody>), Problem
         headers,
         Json(FiguresBody { name, grain, measures, as_of, coverage, items, next: page.next }),
     ))
-}
-
-/// What is no id names no tenant.
-fn tenant_id(text: &str) -> Result<TenantId, Problem> {
-    let id: Uuid = text.parse().map_err(|_| no_such_tenant())?;
-    Ok(TenantId::from(id))
-}
-
-fn no_such_tenant() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such tenant")
 }

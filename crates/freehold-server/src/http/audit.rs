@@ -68,7 +68,7 @@ impl From<AuditEntry> for AuditBody {
             action: entry.action,
             actor: entry.actor,
             target: entry.target,
-            target_email: entry.target_email.filter(|email| !email.is_empty()),
+            target_email: entry.target_email,
             tenant: entry.tenant,
             origin: entry.origin,
             request_id: entry.request_id,

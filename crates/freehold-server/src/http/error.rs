@@ -6,6 +6,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::{ToResponse, ToSchema};
+use uuid::Uuid;
 
 /// The content type of every error.
 pub(super) const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -107,6 +108,16 @@ impl IntoResponse for Problem {
         response.headers_mut().extend(headers);
         response
     }
+}
+
+/// The id in a path or a query. What is no id names nothing that there is.
+pub(super) fn parse_id<T: From<Uuid>>(text: &str, what: &str) -> Result<T, Problem> {
+    text.parse::<Uuid>().map(T::from).map_err(|_| no_such(what))
+}
+
+/// That `what`, such as "tenant", is not there, or not the caller's.
+pub(super) fn no_such(what: &str) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", format!("there is no such {what}"))
 }
 
 pub(super) async fn no_such_route() -> Problem {

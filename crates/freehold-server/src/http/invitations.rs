@@ -11,9 +11,9 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::auth::{ClientIp, MaybeCaller, TenantCaller};
-use super::error::Problem;
+use super::error::{Problem, parse_id};
 use super::json::Body;
-use super::sessions::{TenantBriefBody, named};
+use super::sessions::TenantBriefBody;
 use super::state::AppState;
 
 #[derive(Serialize, ToSchema)]
@@ -77,7 +77,7 @@ pub(super) async fn resend(
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<InvitationBody>), Problem> {
     state.require_mail()?;
-    let id = named(&id, "invitation")?;
+    let id = parse_id(&id, "invitation")?;
     let made = state.freehold().resend_invitation(&context, id).await?;
     Ok((StatusCode::ACCEPTED, Json(made.into())))
 }
@@ -111,7 +111,7 @@ pub(super) async fn revoke(
     TenantCaller(context): TenantCaller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id = named(&id, "invitation")?;
+    let id = parse_id(&id, "invitation")?;
     state.freehold().revoke_invitation(&context, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

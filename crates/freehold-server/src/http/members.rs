@@ -2,15 +2,15 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use freehold::Role;
 use freehold::control::members::Member;
-use freehold::{IdentityId, Role};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::auth::TenantCaller;
-use super::error::Problem;
+use super::error::{Problem, parse_id};
 use super::json::Body;
 use super::state::AppState;
 use super::tenants::PageQuery;
@@ -73,7 +73,7 @@ pub(super) async fn change_role(
     body: Body<ChangeRoleRequest>,
 ) -> Result<StatusCode, Problem> {
     let role = Role::parse_in_tenant(&body.value.role)?;
-    state.freehold().change_member_role(&context, member_id(&id)?, role).await?;
+    state.freehold().change_member_role(&context, parse_id(&id, "member")?, role).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -85,14 +85,6 @@ pub(super) async fn remove(
     TenantCaller(context): TenantCaller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    state.freehold().remove_member(&context, member_id(&id)?).await?;
+    state.freehold().remove_member(&context, parse_id(&id, "member")?).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// What is no id names no member.
-fn member_id(text: &str) -> Result<IdentityId, Problem> {
-    let id: Uuid = text
-        .parse()
-        .map_err(|_| Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such member"))?;
-    Ok(IdentityId::from(id))
 }

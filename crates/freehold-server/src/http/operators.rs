@@ -9,9 +9,9 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::auth::OperatorCaller;
-use super::error::Problem;
+use super::error::{Problem, parse_id};
 use super::json::Body;
-use super::people::{PersonBody, PersonPage, person_id};
+use super::people::{PersonBody, PersonPage};
 use super::state::AppState;
 use super::tenants::PageQuery;
 
@@ -65,6 +65,6 @@ pub(super) async fn revoke(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let context = OperatorContext::of(operator.actor(), "API: DELETE /v1/operators/{id}");
-    state.freehold().revoke_operator(&context, person_id(&id)?).await?;
+    state.freehold().revoke_operator(&context, parse_id(&id, "person")?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,17 +2,17 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use freehold::OperatorContext;
 use freehold::control::people::{Person, PersonDetail};
-use freehold::{IdentityId, OperatorContext};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::auth::OperatorCaller;
-use super::error::Problem;
+use super::error::{Problem, parse_id};
 use super::json::Body;
-use super::sessions::{SessionBody, named};
+use super::sessions::SessionBody;
 use super::state::AppState;
 use super::tenants::PageQuery;
 
@@ -108,7 +108,7 @@ pub(super) async fn get(
     Path(id): Path<String>,
 ) -> Result<Json<PersonDetailBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "GET /v1/people/{id}");
-    Ok(Json(state.freehold().get_person(&context, person_id(&id)?).await?.into()))
+    Ok(Json(state.freehold().get_person(&context, parse_id(&id, "person")?).await?.into()))
 }
 
 /// Remove a person with all that is theirs. The only owner of a tenant stays until it has another.
@@ -120,7 +120,7 @@ pub(super) async fn remove(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let context = OperatorContext::of(operator.actor(), "API: DELETE /v1/people/{id}");
-    state.freehold().remove_person(&context, person_id(&id)?).await?;
+    state.freehold().remove_person(&context, parse_id(&id, "person")?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -134,7 +134,7 @@ pub(super) async fn disable(
     Path(id): Path<String>,
 ) -> Result<Json<PersonBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/disable");
-    Ok(Json(state.freehold().disable_person(&context, person_id(&id)?).await?.into()))
+    Ok(Json(state.freehold().disable_person(&context, parse_id(&id, "person")?).await?.into()))
 }
 
 /// Let a person in again.
@@ -146,7 +146,7 @@ pub(super) async fn enable(
     Path(id): Path<String>,
 ) -> Result<Json<PersonBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/enable");
-    Ok(Json(state.freehold().enable_person(&context, person_id(&id)?).await?.into()))
+    Ok(Json(state.freehold().enable_person(&context, parse_id(&id, "person")?).await?.into()))
 }
 
 /// Take a person's password and sessions away, and send them a letter by which they choose a new one.
@@ -160,7 +160,7 @@ pub(super) async fn reset(
 ) -> Result<Json<PersonBody>, Problem> {
     state.require_mail()?;
     let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/reset");
-    Ok(Json(state.freehold().reset_person(&context, person_id(&id)?, None).await?.into()))
+    Ok(Json(state.freehold().reset_person(&context, parse_id(&id, "person")?, None).await?.into()))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -182,7 +182,7 @@ pub(super) async fn vouch(
     body: Body<VouchRequest>,
 ) -> Result<Json<PersonBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/vouch");
-    let id = person_id(&id)?;
+    let id = parse_id(&id, "person")?;
     Ok(Json(state.freehold().vouch_for_person(&context, id, &body.value.why).await?.into()))
 }
 
@@ -205,10 +205,6 @@ pub(super) async fn end_sessions(
     Query(query): Query<EndSessionsQuery>,
 ) -> Result<StatusCode, Problem> {
     let context = OperatorContext::of(operator.actor(), "API: DELETE /v1/people/{id}/sessions");
-    state.freehold().end_sessions_of(&context, person_id(&id)?, query.session).await?;
+    state.freehold().end_sessions_of(&context, parse_id(&id, "person")?, query.session).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-pub(super) fn person_id(text: &str) -> Result<IdentityId, Problem> {
-    named(text, "person").map(IdentityId::from)
 }

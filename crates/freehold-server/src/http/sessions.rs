@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::auth::{AnyCaller, ClientIp};
-use super::error::Problem;
+use super::error::{Problem, parse_id};
 use super::json::Body;
 use super::state::AppState;
 
@@ -186,7 +186,7 @@ pub(super) async fn end(
     caller: AnyCaller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    state.sign_in().end_session(caller.claims(), named(&id, "session")?).await?;
+    state.sign_in().end_session(caller.claims(), parse_id(&id, "session")?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -199,11 +199,4 @@ pub(super) async fn end_others(
 ) -> Result<StatusCode, Problem> {
     state.sign_in().end_other_sessions(caller.claims()).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// What is no id names nothing.
-pub(super) fn named(id: &str, what: &str) -> Result<Uuid, Problem> {
-    id.parse().map_err(|_| {
-        Problem::new(StatusCode::NOT_FOUND, "not_found", format!("there is no such {what}"))
-    })
 }

@@ -6,13 +6,12 @@ use axum::extract::{Query, State};
 use freehold::control::sessions::Caller;
 use freehold::control::slow_queries::SlowStatement;
 use freehold::{OperatorContext, TenantId};
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::auth::AnyCaller;
-use super::error::Problem;
+use super::error::{Problem, no_such, parse_id};
 use super::state::AppState;
 
 #[derive(Deserialize, IntoParams)]
@@ -100,9 +99,7 @@ pub(super) async fn list(
     Query(SlowQuery { tenant, offset, limit }): Query<SlowQuery>,
 ) -> Result<Json<SlowStatementPage>, Problem> {
     let freehold = state.freehold();
-    let tenant =
-        tenant.map(|text| text.parse::<Uuid>().map(TenantId::from).map_err(|_| no_such_tenant()));
-    let tenant = tenant.transpose()?;
+    let tenant: Option<TenantId> = tenant.map(|text| parse_id(&text, "tenant")).transpose()?;
     let list = match caller {
         Caller::Operator(operator, _) => {
             let context = OperatorContext::of(operator.actor(), "GET /v1/insight/slow");
@@ -110,15 +107,11 @@ pub(super) async fn list(
         }
         // Another tenant's id is like one that no tenant has.
         Caller::Tenant(context, _) if tenant.is_some_and(|id| id != context.tenant()) => {
-            return Err(no_such_tenant());
+            return Err(no_such("tenant"));
         }
         Caller::Tenant(context, _) => {
             freehold.list_own_slow_queries(&context, offset, limit).await?
         }
     };
     Ok(Json(SlowStatementPage { items: list.into_iter().map(Into::into).collect() }))
-}
-
-fn no_such_tenant() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such tenant")
 }

@@ -4,16 +4,15 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use freehold::control::people::Named;
 use freehold::control::tenants::{IdempotencyKey, NewOwner, NewTenant};
-use freehold::{OperatorContext, Tenant, TenantId};
+use freehold::{OperatorContext, Tenant};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::auth::OperatorCaller;
-use super::error::Problem;
+use super::error::{Problem, parse_id};
 use super::json::Body;
-use super::sessions::named;
 use super::state::AppState;
 
 #[derive(Serialize, ToSchema)]
@@ -117,7 +116,7 @@ pub(super) async fn add_owner(
 ) -> Result<StatusCode, Problem> {
     let context = OperatorContext::of(operator.actor(), "POST /v1/tenants/{id}/owners");
     let owner = body.value.read(&state)?;
-    state.freehold().add_owner(&context, tenant_id(&id)?, owner).await?;
+    state.freehold().add_owner(&context, parse_id(&id, "tenant")?, owner).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -184,7 +183,7 @@ pub(super) async fn get(
     Path(id): Path<String>,
 ) -> Result<Json<TenantBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "GET /v1/tenants/{id}");
-    Ok(Json(state.freehold().get_tenant(&context, tenant_id(&id)?).await?.into()))
+    Ok(Json(state.freehold().get_tenant(&context, parse_id(&id, "tenant")?).await?.into()))
 }
 
 /// Refuse the tenant's requests from now on, on every server; its data stays.
@@ -196,7 +195,7 @@ pub(super) async fn suspend(
     Path(id): Path<String>,
 ) -> Result<Json<TenantBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "POST /v1/tenants/{id}/suspend");
-    Ok(Json(state.freehold().suspend_tenant(&context, tenant_id(&id)?).await?.into()))
+    Ok(Json(state.freehold().suspend_tenant(&context, parse_id(&id, "tenant")?).await?.into()))
 }
 
 /// Serve a suspended tenant again.
@@ -208,9 +207,5 @@ pub(super) async fn resume(
     Path(id): Path<String>,
 ) -> Result<Json<TenantBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "POST /v1/tenants/{id}/resume");
-    Ok(Json(state.freehold().resume_tenant(&context, tenant_id(&id)?).await?.into()))
-}
-
-fn tenant_id(text: &str) -> Result<TenantId, Problem> {
-    named(text, "tenant").map(TenantId::from)
+    Ok(Json(state.freehold().resume_tenant(&context, parse_id(&id, "tenant")?).await?.into()))
 }

@@ -18,8 +18,6 @@ const HANDS: usize = 4;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After the database could not be asked.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How often what has ended is forgotten.
-const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
 /// Works until it is dropped.
 pub(crate) struct Postman(Vec<JoinHandle<()>>);
@@ -33,14 +31,11 @@ impl Drop for Postman {
 }
 
 impl Postman {
-    /// Without a transport it only forgets what has ended, as every server does.
-    pub(crate) fn start(sign_in: &Arc<SignIn>, transport: Option<Transport>) -> Postman {
-        let mut tasks = vec![tokio::spawn(prune(Arc::clone(sign_in)))];
-        if let Some(transport) = transport.map(Arc::new) {
-            tasks.push(tokio::spawn(tell(Arc::clone(sign_in))));
-            for _ in 0..HANDS {
-                tasks.push(tokio::spawn(deliver(Arc::clone(sign_in), Arc::clone(&transport))));
-            }
+    pub(crate) fn start(sign_in: &Arc<SignIn>, transport: Transport) -> Postman {
+        let transport = Arc::new(transport);
+        let mut tasks = vec![tokio::spawn(tell(Arc::clone(sign_in)))];
+        for _ in 0..HANDS {
+            tasks.push(tokio::spawn(deliver(Arc::clone(sign_in), Arc::clone(&transport))));
         }
         Postman(tasks)
     }
@@ -88,17 +83,6 @@ async fn tell(sign_in: Arc<SignIn>) {
         if let Ok((waiting, failed)) = sign_in.freehold().count_letters(&context).await {
             metrics::gauge!("freehold_letters_waiting").set(waiting as f64);
             metrics::gauge!("freehold_letters_failed").set(failed as f64);
-        }
-    }
-}
-
-async fn prune(sign_in: Arc<SignIn>) {
-    // Not all servers at the same moment.
-    let every = PRUNE_EVERY.mul_f64(1.0 + f64::from(std::process::id() % 100) / 200.0);
-    loop {
-        tokio::time::sleep(every).await;
-        if let Err(error) = sign_in.freehold().prune_people().await {
-            tracing::warn!(%error, "what has ended cannot be forgotten");
         }
     }
 }

@@ -151,6 +151,28 @@ async fn a_server_killed_amid_many_creations_leaves_whole_tenants_or_none() {
     server.running.stop();
 }
 
+/// Kills a server while its request waits for a table, and waits until its backends are gone.
+async fn killed_at(
+    table: &'static str,
+    server: &mut Server,
+    database: &TestDatabase,
+    sql: &Client,
+    request: &(impl Fn(u16) -> std::io::Result<u16> + Sync),
+) {
+    let barrier = Barrier::at(table, database).await;
+    let port = server.port;
+    thread::scope(|scope| {
+        let request = scope.spawn(move || request(port));
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(barrier.is_reached(sql));
+        });
+        server.running.kill();
+        assert!(request.join().unwrap().is_err(), "{table}: it was answered");
+    });
+    barrier.lift().await;
+    the_backends_end(sql).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_at_any_step_of_a_sign_up_leaves_nothing_of_it() {
     let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();
@@ -172,18 +194,7 @@ async fn a_server_killed_at_any_step_of_a_sign_up_leaves_nothing_of_it() {
         "freehold.ledger",
     ] {
         let mut server = Server::start_with(&database, &[("SIGNUP", "open")]);
-        let barrier = Barrier::at(table, &database).await;
-        let port = server.port;
-        thread::scope(|scope| {
-            let request = scope.spawn(move || sign_up(port));
-            tokio::task::block_in_place(|| {
-                tokio::runtime::Handle::current().block_on(barrier.is_reached(&sql));
-            });
-            server.running.kill();
-            assert!(request.join().unwrap().is_err(), "{table}: it was answered");
-        });
-        barrier.lift().await;
-        the_backends_end(&sql).await;
+        killed_at(table, &mut server, &database, &sql, &sign_up).await;
         let left = "SELECT (SELECT count(*) FROM freehold.tenant), (SELECT count(*) FROM freehold.identity),
             (SELECT count(*) FROM freehold.idempotency), (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tenant\\_%')";
         let row = sql.query_one(left, &[]).await.unwrap();
@@ -236,18 +247,7 @@ async fn a_server_killed_at_any_step_of_a_confirmation_leaves_the_link_as_good_a
         "pg_catalog.pg_class",
     ] {
         let mut server = Server::start(&database);
-        let barrier = Barrier::at(table, &database).await;
-        let port = server.port;
-        thread::scope(|scope| {
-            let request = scope.spawn(move || confirm(port));
-            tokio::task::block_in_place(|| {
-                tokio::runtime::Handle::current().block_on(barrier.is_reached(&sql));
-            });
-            server.running.kill();
-            assert!(request.join().unwrap().is_err(), "{table}: it was answered");
-        });
-        barrier.lift().await;
-        the_backends_end(&sql).await;
+        killed_at(table, &mut server, &database, &sql, &confirm).await;
         let left = "SELECT (SELECT count(*) FROM freehold.tenant), (SELECT count(*) FROM freehold.identity),
             (SELECT count(*) FROM freehold.sign_up), (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tenant\\_%')";
         let row = sql.query_one(left, &[]).await.unwrap();

@@ -15,7 +15,8 @@ use crate::tx::CatalogTx;
 pub(crate) struct Deed {
     action: &'static str,
     actor: Option<IdentityId>,
-    person: Option<(IdentityId, String)>,
+    target: Option<IdentityId>,
+    target_email: Option<String>,
     tenant: Option<TenantId>,
     why: Option<String>,
     detail: Value,
@@ -24,8 +25,15 @@ pub(crate) struct Deed {
 impl Deed {
     /// By somebody who has not signed in.
     pub(crate) fn by_nobody(action: &'static str) -> Deed {
-        let (actor, person, tenant, why) = (None, None, None, None);
-        Deed { action, actor, person, tenant, why, detail: json!({}) }
+        Deed {
+            action,
+            actor: None,
+            target: None,
+            target_email: None,
+            tenant: None,
+            why: None,
+            detail: json!({}),
+        }
     }
 
     pub(crate) fn by(action: &'static str, actor: IdentityId) -> Deed {
@@ -42,8 +50,13 @@ impl Deed {
     }
 
     /// To whom it was done.
-    pub(crate) fn to(mut self, id: IdentityId, email: &str) -> Deed {
-        self.person = Some((id, email.to_owned()));
+    pub(crate) fn to(self, id: IdentityId, email: &str) -> Deed {
+        Deed { target_email: Some(email.to_owned()), ..self.target(id) }
+    }
+
+    /// To whom it was done, where the e-mail is not at hand.
+    pub(crate) fn target(mut self, id: IdentityId) -> Deed {
+        self.target = Some(id);
         self
     }
 
@@ -93,10 +106,9 @@ pub struct AuditEntry {
 
 pub(crate) async fn record(tx: &mut CatalogTx, deed: Deed) -> Result<()> {
     let (origin, request_id) = origin::of_request();
-    let (target, email) = deed.person.map_or((None, None), |(id, email)| (Some(id), Some(email)));
     let entry = json!({
-        "id": Uuid::now_v7(), "action": deed.action, "actor_id": deed.actor, "target_id": target,
-        "target": email, "tenant_id": deed.tenant, "origin": origin, "request_id": request_id,
+        "id": Uuid::now_v7(), "action": deed.action, "actor_id": deed.actor, "target_id": deed.target,
+        "target": deed.target_email, "tenant_id": deed.tenant, "origin": origin, "request_id": request_id,
         "why": deed.why, "detail": deed.detail,
     });
     tx.query("SELECT freehold.record_audit($1)", &[&entry]).await?;

@@ -26,6 +26,13 @@ pub(crate) struct Credential {
     pub(crate) password_hash: Option<String>,
 }
 
+impl Credential {
+    /// Whether it is a proven person's who has a password.
+    pub(crate) fn is_known(&self) -> bool {
+        self.identity.is_proven && self.password_hash.is_some()
+    }
+}
+
 /// Who is behind an address's proof, and why it is believed.
 #[derive(Clone, Debug)]
 pub(crate) struct Proof {
@@ -63,6 +70,8 @@ pub struct Person {
 const COLUMNS: &str = "i.id, i.email, i.name, i.is_operator, i.proven_at IS NOT NULL AS is_proven, \
                        i.disabled_at IS NOT NULL AS is_disabled, i.epoch";
 
+const WITH_CREDENTIAL: &str = "FROM identity i LEFT JOIN credential c ON c.identity_id = i.id";
+
 const PERSON: &str = "SELECT i.id, i.email, i.name, i.is_operator, i.created_at, i.proven_at, i.proven_by, \
                       i.proven_why, i.disabled_at, c.identity_id IS NOT NULL AS has_password \
                       FROM identity i LEFT JOIN credential c ON c.identity_id = i.id";
@@ -77,6 +86,10 @@ fn from_row(row: &Row) -> Identity {
         is_disabled: row.get("is_disabled"),
         epoch: row.get("epoch"),
     }
+}
+
+fn credential_from_row(row: &Row) -> Credential {
+    Credential { identity: from_row(row), password_hash: row.get("password_hash") }
 }
 
 fn person_from_row(row: &Row) -> Person {
@@ -119,15 +132,18 @@ pub(crate) async fn lock_by_email(tx: &mut CatalogTx, email: &str) -> Result<Opt
 
 /// `email` is in lower case.
 pub(crate) async fn find_credential(tx: &mut CatalogTx, email: &str) -> Result<Option<Credential>> {
-    let sql = format!(
-        "SELECT {COLUMNS}, c.password_hash
-         FROM identity i LEFT JOIN credential c ON c.identity_id = i.id WHERE i.email = $1"
-    );
+    let sql = format!("SELECT {COLUMNS}, c.password_hash {WITH_CREDENTIAL} WHERE i.email = $1");
     let row = tx.query_opt(&sql, &[&email]).await?;
-    Ok(row.map(|row| Credential {
-        identity: from_row(&row),
-        password_hash: row.get("password_hash"),
-    }))
+    Ok(row.as_ref().map(credential_from_row))
+}
+
+pub(crate) async fn find_credential_of(
+    tx: &mut CatalogTx,
+    id: IdentityId,
+) -> Result<Option<Credential>> {
+    let sql = format!("SELECT {COLUMNS}, c.password_hash {WITH_CREDENTIAL} WHERE i.id = $1");
+    let row = tx.query_opt(&sql, &[&id.as_uuid()]).await?;
+    Ok(row.as_ref().map(credential_from_row))
 }
 
 /// Somebody new, whose address nobody has proven. `None` if the e-mail belongs to somebody already.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::actor::Role;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{IdentityId, TenantId};
 use crate::tx::CatalogTx;
 use crate::wire::Row;
@@ -78,7 +78,7 @@ pub(crate) async fn upsert(
     email: &str,
     role: Role,
     inviter: Inviter,
-) -> Result<Option<Invitation>> {
+) -> Result<Invitation> {
     let sql = format!(
         "INSERT INTO invitation AS v (id, tenant_id, email, role, invited_by, by_operator, expires_at)
          VALUES ($1, $2, $3, $4, $5, $6, now() + {LIFETIME})
@@ -100,8 +100,9 @@ pub(crate) async fn upsert(
                 &by_operator,
             ],
         )
-        .await?;
-    Ok(row.as_ref().map(from_row).transpose()?.map(|offer| offer.invitation))
+        .await?
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "the invitation was not written"))?;
+    Ok(from_row(&row)?.invitation)
 }
 
 /// Those that have not run out, with their inviter's role of this moment: none if the inviter is no

@@ -12,7 +12,7 @@ use crate::catalog::outbox::{self, Letter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::Email;
 use crate::mail::MailKind;
-use crate::proof;
+use crate::proof::{self, unknown_link};
 use crate::tokens::{AccessClaims, OpaqueKind, OpaqueToken};
 use crate::tx::CatalogTx;
 
@@ -84,14 +84,14 @@ impl SignIn {
     /// [`ErrorKind::NotFound`] for a token that is unknown, used or expired; [`ErrorKind::Conflict`] if
     /// the new address has become somebody's meanwhile; [`ErrorKind::RateLimited`].
     pub async fn confirm_address(&self, token: &str, client: IpAddr) -> Result<AddressState> {
-        let unknown = || Error::new(ErrorKind::NotFound, "the link is unknown, used or expired");
-        let token = OpaqueToken::parse(OpaqueKind::AddressChange, token).map_err(|_| unknown())?;
+        let token =
+            OpaqueToken::parse(OpaqueKind::AddressChange, token).map_err(|_| unknown_link())?;
         let mut tx = self.catalog("confirm an address").await?;
         let counted = self.guesses.by_client(&mut tx, client).await;
         let found = address_changes::lock(&mut tx, &token.hash()).await?;
         let Some((change, mailbox)) = found.filter(|_| counted.is_ok()) else {
             tx.commit().await?;
-            return Err(counted.map_or_else(|limited| limited, |_| unknown()));
+            return Err(counted.map_or_else(|limited| limited, |_| unknown_link()));
         };
         let waits_for = match mailbox {
             Mailbox::Old => (!change.new_confirmed).then_some(Mailbox::New),
@@ -107,8 +107,7 @@ impl SignIn {
 }
 
 async fn replace_address(tx: &mut CatalogTx, change: &AddressChange) -> Result<()> {
-    let unknown = || Error::new(ErrorKind::NotFound, "the link is unknown, used or expired");
-    let identity = identities::lock(tx, change.identity).await?.ok_or_else(unknown)?;
+    let identity = identities::lock(tx, change.identity).await?.ok_or_else(unknown_link)?;
     if identity.is_disabled {
         return Err(proof::disabled());
     }

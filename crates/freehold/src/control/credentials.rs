@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Email, IdentityId, Slug};
 use crate::mail::MailKind;
 use crate::passwords::{check_rules, needs_rehash};
-use crate::proof;
+use crate::proof::{self, unknown_link};
 use crate::tenant::Tenant;
 use crate::tokens::{AccessClaims, Device, OpaqueKind, OpaqueToken};
 
@@ -90,14 +90,13 @@ impl SignIn {
     ) -> Result<(Identity, Taken)> {
         let id = IdentityId::from(claims.sub);
         let mut tx = self.catalog("check a password").await?;
-        let identity = identities::find(&mut tx, id).await?.ok_or_else(signed_out)?;
-        let credential = identities::find_credential(&mut tx, &identity.email).await?;
+        let credential = identities::find_credential_of(&mut tx, id).await?;
+        let Credential { identity, password_hash } = credential.ok_or_else(signed_out)?;
         let session = claims.sid.as_bytes();
         let taken = self.guesses.at_password(&mut tx, &identity.email, client, Some(session)).await;
         tx.commit().await?;
         let taken = taken?;
-        let stored = credential.and_then(|credential| credential.password_hash);
-        if !self.freehold().hasher().verify(password, stored).await? {
+        if !self.freehold().hasher().verify(password, password_hash).await? {
             return Err(wrong_password(field));
         }
         Ok((identity, taken))
@@ -171,8 +170,8 @@ impl SignIn {
     /// is disabled.
     pub async fn confirm_reset(&self, token: &str, password: String, client: IpAddr) -> Result<()> {
         check_rules(&password)?;
-        let unknown = || Error::new(ErrorKind::NotFound, "the link is unknown, used or expired");
-        let token = OpaqueToken::parse(OpaqueKind::PasswordReset, token).map_err(|_| unknown())?;
+        let token =
+            OpaqueToken::parse(OpaqueKind::PasswordReset, token).map_err(|_| unknown_link())?;
         // Argon2 is slow; it must not run while the token's row is locked, nor for no token at all.
         let mut peek = self.catalog("look at a reset").await?;
         let counted = self.guesses.by_client(&mut peek, client).await;
@@ -180,12 +179,13 @@ impl SignIn {
         peek.commit().await?;
         counted.map(drop)?;
         if !known {
-            return Err(unknown());
+            return Err(unknown_link());
         }
         let hash = self.freehold().hasher().hash(password).await?;
         let mut tx = self.catalog("choose a new password").await?;
-        let (id, _) = password_resets::lock(&mut tx, &token.hash()).await?.ok_or_else(unknown)?;
-        let identity = identities::lock(&mut tx, id).await?.ok_or_else(unknown)?;
+        let (id, _) =
+            password_resets::lock(&mut tx, &token.hash()).await?.ok_or_else(unknown_link)?;
+        let identity = identities::lock(&mut tx, id).await?.ok_or_else(unknown_link)?;
         let by = proof::by_letter(MailKind::Reset);
         let identity = proof::prove(&mut tx, &identity.email.parse()?, "", &by).await?;
         proof::replace_password(&mut tx, &identity, &hash, None).await?;

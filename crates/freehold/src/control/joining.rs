@@ -5,13 +5,12 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::credentials::{Credentials, wrong_credentials, wrong_password};
-use super::links::is_known;
 use super::sessions::{SignIn, TenantBrief};
 use super::tenants::{IdempotencyKey, Provisioned};
 use crate::actor::{Action, Role, permits};
 use crate::catalog::audit::{self, Deed};
 use crate::catalog::idempotency::Claimed;
-use crate::catalog::identities::Identity;
+use crate::catalog::identities::{Credential, Identity};
 use crate::catalog::invitations::{Inviter, Offer};
 use crate::catalog::outbox::{self, Letter};
 use crate::catalog::{idempotency, identities, invitations, memberships, sign_ups, tenants};
@@ -20,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Email, IdentityId, Slug};
 use crate::mail::MailKind;
 use crate::passwords::check_rules;
-use crate::proof;
+use crate::proof::{self, is_known, unknown_link};
 use crate::provisioner::{NewPerson, Order, Owner, SignUpToken};
 use crate::tenant::check_name;
 use crate::tokens::{AccessClaims, OpaqueKind, OpaqueToken};
@@ -264,12 +263,12 @@ impl SignIn {
         let offer = invitations::find(&mut peek, &token.hash()).await?;
         let email = offer.as_ref().map(|offer| offer.invitation.email.clone());
         let email = email.unwrap_or_default();
-        let identity = identities::find_by_email(&mut peek, &email).await?;
-        let has_password = is_known(&mut peek, &email).await?;
+        let credential = identities::find_credential(&mut peek, &email).await?;
         peek.commit().await?;
         let counted = counted?;
         offer.ok_or_else(unknown)?;
-        let known = identity.filter(|identity| identity.is_proven);
+        let has_password = credential.as_ref().is_some_and(Credential::is_known);
+        let known = credential.map(|found| found.identity).filter(|identity| identity.is_proven);
         let known_id = known.as_ref().map(|identity| identity.id);
         let hash = match (known, &claims, password) {
             (Some(known), Some(claims), _) if IdentityId::from(claims.sub) == known.id => None,
@@ -357,10 +356,6 @@ async fn require_right(tx: &mut CatalogTx, offer: &Offer) -> Result<()> {
 /// Whether a member of a role may invite to a role.
 pub(super) fn may_offer(inviter: Role, offered: Role) -> bool {
     permits(inviter, Action::ManageMembers) && inviter.may_grant(offered)
-}
-
-fn unknown_link() -> Error {
-    Error::new(ErrorKind::NotFound, "the link is unknown, used or expired")
 }
 
 fn unknown_invitation() -> Error {

@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use super::sessions::{SignIn, TenantBrief};
 use crate::catalog::address_changes::{self, Mailbox};
 use crate::catalog::{identities, invitations, password_resets, sign_ups, tenants};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::mail::MailKind;
+use crate::proof::{is_known, unknown_link};
 use crate::tokens::{OpaqueKind, OpaqueToken};
 use crate::tx::CatalogTx;
 
@@ -67,7 +68,7 @@ impl SignIn {
             }
             (Ok(_), None) => {
                 tx.commit().await?;
-                Err(Error::new(ErrorKind::NotFound, "the link is unknown, used or expired"))
+                Err(unknown_link())
             }
             (Err(limited), _) => {
                 tx.commit().await?;
@@ -145,10 +146,4 @@ async fn find(tx: &mut CatalogTx, token: &str) -> Result<Option<Link>> {
         }));
     }
     Ok(None)
-}
-
-/// Whether the address is a proven person's who has a password.
-pub(super) async fn is_known(tx: &mut CatalogTx, email: &str) -> Result<bool> {
-    let known = identities::find_credential(tx, email).await?;
-    Ok(known.is_some_and(|known| known.identity.is_proven && known.password_hash.is_some()))
 }

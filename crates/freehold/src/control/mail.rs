@@ -9,8 +9,7 @@ use crate::Freehold;
 use crate::catalog::address_changes::Mailbox;
 use crate::catalog::outbox::{self, Due};
 use crate::catalog::{
-    address_changes, audit, guesses, idempotency, identities, invitations, password_resets,
-    sessions, sign_ups, tenants,
+    address_changes, identities, invitations, password_resets, sign_ups, tenants,
 };
 use crate::context::OperatorContext;
 use crate::error::Result;
@@ -165,21 +164,5 @@ impl Freehold {
         let counts = outbox::count(&mut tx).await?;
         tx.commit().await?;
         Ok(counts)
-    }
-
-    /// Forgets what has ended: sessions, links, letters, guesses, repeated requests, old lines of the
-    /// record. Any server may, now and then.
-    pub async fn prune_people(&self) -> Result<()> {
-        let mut tx = self.catalog(&OperatorContext::system("forget what has ended")).await?;
-        sessions::prune_all(&mut tx).await?;
-        sign_ups::prune(&mut tx).await?;
-        password_resets::prune(&mut tx).await?;
-        address_changes::prune(&mut tx).await?;
-        invitations::prune(&mut tx).await?;
-        idempotency::prune(&mut tx).await?;
-        outbox::prune(&mut tx).await?;
-        guesses::prune(&mut tx).await?;
-        audit::prune(&mut tx).await?;
-        tx.commit().await
     }
 }

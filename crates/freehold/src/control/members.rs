@@ -137,7 +137,6 @@ impl Freehold {
         }
         let inviter = Inviter::Member(context.actor().id);
         let made = invitations::upsert(&mut tx, tenant, email.as_str(), role, inviter).await?;
-        let made = made.ok_or_else(no_such_invitation)?;
         send(&mut tx, tenant, &made).await?;
         let deed = Deed::in_tenant("member.invite", context);
         audit::record(&mut tx, deed.detail(json!({"email": made.email, "role": role}))).await?;

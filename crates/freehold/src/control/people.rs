@@ -9,7 +9,10 @@ use crate::catalog::audit::{self, Deed};
 use crate::catalog::identities::Identity;
 use crate::catalog::outbox::{self, Letter};
 use crate::catalog::sessions::SessionEntry;
-use crate::catalog::{identities, invitations, memberships, sessions};
+use crate::catalog::{
+    address_changes, guesses, idempotency, identities, invitations, memberships, password_resets,
+    sessions, sign_ups,
+};
 use crate::context::OperatorContext;
 use crate::control::{check_after, clamp_page};
 use crate::error::{Error, ErrorKind, Result};
@@ -214,8 +217,8 @@ impl Freehold {
         match hash {
             Some(hash) => {
                 let by = proof::by_word(context.actor(), context.reason());
-                proof::prove(&mut tx, &identity.email.parse()?, "", &by).await?;
-                proof::replace_password(&mut tx, &identity, &hash, None).await?;
+                let proven = proof::prove(&mut tx, &identity.email.parse()?, "", &by).await?;
+                proof::replace_password(&mut tx, &proven, &hash, None).await?;
             }
             None => {
                 proof::end_everything(&mut tx, &identity, None).await?;
@@ -253,6 +256,22 @@ impl Freehold {
         let by = proof::by_word(context.actor(), why);
         proof::prove(&mut tx, &identity.email.parse()?, "", &by).await?;
         finish(tx, id).await
+    }
+
+    /// Forgets what has ended: sessions, links, letters, guesses, repeated requests, old lines of the
+    /// record. Any server may, now and then.
+    pub async fn prune_people(&self) -> Result<()> {
+        let mut tx = self.catalog(&OperatorContext::system("forget what has ended")).await?;
+        sessions::prune_all(&mut tx).await?;
+        sign_ups::prune(&mut tx).await?;
+        password_resets::prune(&mut tx).await?;
+        address_changes::prune(&mut tx).await?;
+        invitations::prune(&mut tx).await?;
+        idempotency::prune(&mut tx).await?;
+        outbox::prune(&mut tx).await?;
+        guesses::prune(&mut tx).await?;
+        audit::prune(&mut tx).await?;
+        tx.commit().await
     }
 
     /// Ends one session of a person, or all.

@@ -1,7 +1,7 @@
 //! Sign-in: sessions and their tokens. `credentials` tries the passwords.
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -20,7 +20,7 @@ use crate::ids::{IdentityId, Slug, TenantId};
 use crate::tenant::Tenant;
 use crate::tokens::{
     ACCESS_LIFETIME, AccessClaims, AccessTokens, KeyError, Keyring, OpaqueKind, OpaqueToken,
-    Subject, TokenError,
+    Subject, TokenError, unix_seconds,
 };
 use crate::tx::CatalogTx;
 use crate::violations::{Violation, ViolationKind};
@@ -225,7 +225,7 @@ impl SignIn {
             Exchange::Unknown => return Err(signed_out()),
             Exchange::Reused(session) => {
                 sessions::revoke(&mut tx, session.id, session.identity).await?;
-                let deed = Deed::by_nobody("session.reuse").to(session.identity, "");
+                let deed = Deed::by_nobody("session.reuse").target(session.identity);
                 let detail = serde_json::json!({"session": session.id});
                 audit::record(&mut tx, deed.detail(detail)).await?;
                 tx.commit().await?;
@@ -272,7 +272,7 @@ impl SignIn {
             Exchange::Unknown => {}
             Exchange::Good(session) | Exchange::Reused(session) => {
                 sessions::revoke(&mut tx, session.id, session.identity).await?;
-                let deed = Deed::by("session.end", session.identity).to(session.identity, "");
+                let deed = Deed::by("session.end", session.identity).target(session.identity);
                 audit::record(&mut tx, deed).await?;
             }
         }
@@ -371,7 +371,7 @@ impl SignIn {
         if !sessions::revoke(&mut tx, session, identity).await? {
             return Err(no_such_session());
         }
-        let deed = Deed::by("session.end", identity).to(identity, "");
+        let deed = Deed::by("session.end", identity).target(identity);
         audit::record(&mut tx, deed.detail(serde_json::json!({"session": session}))).await?;
         tx.commit().await
     }
@@ -381,7 +381,7 @@ impl SignIn {
         let identity = IdentityId::from(claims.sub);
         let mut tx = self.catalog("end one's other sessions").await?;
         let ended = sessions::revoke_all(&mut tx, identity, Some(claims.sid)).await?;
-        let deed = Deed::by("session.end_others", identity).to(identity, "");
+        let deed = Deed::by("session.end_others", identity).target(identity);
         audit::record(&mut tx, deed.detail(serde_json::json!({"ended": ended}))).await?;
         tx.commit().await?;
         Ok(ended)
@@ -434,10 +434,10 @@ impl SignIn {
         ends_at: Option<u64>,
     ) -> Result<Tokens> {
         let now = SystemTime::now();
-        let now_secs = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let session_end = u64::try_from(session.expires_at.as_second()).unwrap_or(0);
         let end = ends_at.unwrap_or(u64::MAX).min(session_end);
-        let lifetime = self.options.access_lifetime.as_secs().min(end.saturating_sub(now_secs));
+        let lifetime =
+            self.options.access_lifetime.as_secs().min(end.saturating_sub(unix_seconds(now)));
         if lifetime == 0 {
             return Err(signed_out());
         }
