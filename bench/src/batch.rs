@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use freehold::tokens::{AccessTokens, Keyring, Subject};
-use freehold::{Params, TenantContext};
+use freehold::{Params, SignInLimits, TenantContext};
 
 use crate::Result;
 use crate::client::HttpConnection;
@@ -96,7 +96,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec
         let body = serde_json::Value::from((0..TOGETHER).map(operation).collect::<Vec<_>>());
         batches.push(vec![head("POST", "/v1/batch", &token, &body.to_string())]);
     }
-    let address = serve(whole(&fleet, tokens).await?).await?;
+    let address = serve(whole(&fleet, tokens, SignInLimits::default()).await?).await?;
     let query = |pipelined| {
         let tenants = fleet.tenants.iter().map(|member| member.context).collect();
         Asked::Library(Query { freehold: fleet.freehold.clone(), tenants, pipelined })

@@ -24,6 +24,14 @@ impl HttpConnection {
     /// Sends a request as it is, and returns the answer's body. An answer that isn't 200 is an
     /// error.
     pub(crate) async fn send(&mut self, request: &str) -> Result<&[u8]> {
+        match self.ask(request).await? {
+            (200, body) => Ok(body),
+            (_, body) => Err(format!("refused: {}", String::from_utf8_lossy(body)).into()),
+        }
+    }
+
+    /// Sends a request as it is, and returns the answer's status and body.
+    pub(crate) async fn ask(&mut self, request: &str) -> Result<(u16, &[u8])> {
         self.stream.write_all(request.as_bytes()).await?;
         self.received.clear();
         let head = loop {
@@ -34,15 +42,12 @@ impl HttpConnection {
         };
         let text = std::str::from_utf8(&self.received[..head])?;
         let length = content_length(text).ok_or("an answer without a length came")?;
-        let is_ok = text.starts_with("HTTP/1.1 200 ");
+        let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or("an answer without a status came")?;
         while self.received.len() < head + length {
             self.receive().await?;
         }
-        let body = &self.received[head..];
-        match is_ok {
-            true => Ok(body),
-            false => Err(format!("refused: {}", String::from_utf8_lossy(body)).into()),
-        }
+        Ok((status, &self.received[head..]))
     }
 
     async fn receive(&mut self) -> Result<()> {

@@ -28,12 +28,12 @@ use crate::rounds::{Case, Load, Operation, take_turns};
 
 const TENANTS: usize = 100;
 /// Of the clients to the service, and of each service to the database.
-const CONNECTIONS: usize = 16;
+pub(crate) const CONNECTIONS: usize = 16;
 const PAGE: &str = "/v1/data/orders?order=created_at.desc&limit=20";
 const ROWS: usize = 20;
 
 /// Asks one service for the page.
-struct Ask {
+pub(crate) struct Ask {
     /// One for each worker.
     connections: Vec<tokio::sync::Mutex<HttpConnection>>,
     /// One for each tenant.
@@ -53,7 +53,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec
             .collect::<Result<Vec<String>>>()?,
     );
     let bare = serve(bare(&fleet).await?).await?;
-    let whole = serve(whole(&fleet, tokens).await?).await?;
+    let whole = serve(whole(&fleet, tokens, SignInLimits::default()).await?).await?;
     let case = async |name: &str, address, ratio_to: Option<&str>| {
         Ok::<_, crate::Failure>(Case {
             name: name.to_owned(),
@@ -77,7 +77,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec
     take_turns(&cases, "requests/s", seconds).await
 }
 
-fn request(tokens: &AccessTokens, member: &Member) -> Result<String> {
+pub(crate) fn request(tokens: &AccessTokens, member: &Member) -> Result<String> {
     let context = &member.context;
     let identity = context.actor().id.as_uuid();
     let subject = Subject {
@@ -91,7 +91,7 @@ fn request(tokens: &AccessTokens, member: &Member) -> Result<String> {
 }
 
 impl Ask {
-    async fn open(address: SocketAddr, requests: &Arc<Vec<String>>) -> Result<Ask> {
+    pub(crate) async fn open(address: SocketAddr, requests: &Arc<Vec<String>>) -> Result<Ask> {
         let mut connections = Vec::new();
         for _ in 0..CONNECTIONS {
             connections.push(tokio::sync::Mutex::new(HttpConnection::open(address).await?));
@@ -100,7 +100,7 @@ impl Ask {
     }
 
     /// Every tenant gets a full page, and its own.
-    async fn check(&self) -> Result<()> {
+    pub(crate) async fn check(&self) -> Result<()> {
         let mut connection = self.connections[0].lock().await;
         for request in &*self.requests {
             let rows: Vec<serde_json::Value> =
@@ -134,12 +134,16 @@ pub(crate) async fn serve(router: Router) -> Result<SocketAddr> {
     Ok(address)
 }
 
-pub(crate) async fn whole(fleet: &Fleet, tokens: AccessTokens) -> Result<Router> {
+pub(crate) async fn whole(
+    fleet: &Fleet,
+    tokens: AccessTokens,
+    limits: SignInLimits,
+) -> Result<Router> {
     let sign_in = SignInOptions {
         tokens,
         access_lifetime: Duration::from_secs(3600),
         session_lifetime: Duration::from_secs(3600),
-        limits: SignInLimits::default(),
+        limits,
         public_url: "http://127.0.0.1".to_owned(),
     };
     let sign_in = Arc::new(SignIn::new(fleet.freehold.clone(), sign_in));

@@ -15,6 +15,7 @@ mod fleet;
 mod http;
 mod migrate;
 mod onboarding;
+mod people;
 mod report;
 mod rounds;
 mod seal;
@@ -70,6 +71,8 @@ enum Bench {
     Batch,
     /// What a sealed context costs, against a plain one and against tables without policies
     Seal,
+    /// Pages at half the machine's rate, alone and beside 60 clients that sign in
+    People,
     /// Creating tenants, one after the other and in parallel
     Onboarding,
     /// Collecting and publishing the demo's analytics beside live load, against a view over all schemas
@@ -115,6 +118,7 @@ fn run(arguments: &Arguments) -> Result<Report> {
             Bench::Http => ("http", http::run(url, seconds.unwrap_or(20), only).await?),
             Bench::Batch => ("batch", batch::run(url, seconds.unwrap_or(20), only).await?),
             Bench::Seal => ("seal", seal::run(url, seconds.unwrap_or(90), only).await?),
+            Bench::People => ("people", people::run(url, seconds.unwrap_or(70)).await?),
             Bench::Onboarding => {
                 ("onboarding", onboarding::run(url, seconds.unwrap_or(20), only).await?)
             }

@@ -1,0 +1,322 @@
+//! What sign-ins take from everybody else: pages of orders at a fixed rate, alone and beside 60
+//! clients that sign in one time after the other.
+//!
+//! The rate is half of what the machine does at most, load generator included. Requests are sent
+//! when they are due, whether the last was answered or not, and their latency counts from then: a
+//! stall shows in all that it kept waiting.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use freehold::testing::PASSWORD;
+use freehold::tokens::{AccessTokens, Keyring};
+use freehold::{Rate, SignInLimits};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::Result;
+use crate::client::HttpConnection;
+use crate::fixtures::{Fleet, OWNER_EMAIL, connect};
+use crate::http::{Ask, CONNECTIONS, request, serve, whole};
+use crate::report::{Latency, Ratio, Row};
+use crate::rounds::{Case, Load, latency, median, take_turns};
+
+const TENANTS: usize = 100;
+/// Clients that sign in, each without a pause.
+const SIGNING_IN: usize = 60;
+/// Those whom they sign in: so many that nobody's rows are fought over.
+const PEOPLE: usize = 1200;
+/// Requests under way at a time; whoever is due beyond that waits in the load generator, and that
+/// counts as well.
+const UNDER_WAY_MAX: usize = 64;
+const ROUNDS: u32 = 7;
+/// Of the time that is asked for, spent to find the most that the machine does.
+const TO_FIND: Duration = Duration::from_secs(10);
+/// Latencies that are kept of a slice: at the rates of a large machine, of a minute.
+const KEPT_MAX: usize = 4_000_000;
+/// After a slice with sign-ins, so that what they left is no part of the quiet one that follows.
+const PAUSE: Duration = Duration::from_millis(500);
+
+pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
+    let fleet = Fleet::with_orders(admin_url, TENANTS).await?;
+    fleet.open_sessions().await?;
+    add_people(&fleet).await?;
+    let tokens =
+        AccessTokens::new(Keyring::new(&"benchmark ".repeat(4), &[""; 0])?, "bench", "bench");
+    let pages: Result<Vec<String>> =
+        fleet.tenants.iter().map(|member| request(&tokens, member)).collect();
+    let pages = Arc::new(pages?);
+    // What is measured is hashing, and not how soon somebody is refused.
+    let plenty = NonZeroU32::new(1_000_000).expect("a rate is not zero");
+    let plenty = Rate { burst: plenty, per_minute: plenty };
+    let limits = SignInLimits { per_email: plenty, per_client: plenty };
+    let address = serve(whole(&fleet, tokens, limits).await?).await?;
+
+    let ask = Ask::open(address, &pages).await?;
+    ask.check().await?;
+    let case = Case {
+        name: "data/most".to_owned(),
+        ratio_to: None,
+        operation: Arc::new(ask),
+        load: Load { workers: CONNECTIONS, tenants: TENANTS },
+    };
+    eprintln!("warming up");
+    take_turns(std::slice::from_ref(&case), "/s", 3).await?;
+    eprintln!("finding the most that the machine does");
+    let mut rows = take_turns(&[case], "/s", TO_FIND.as_secs()).await?;
+    let rate = rows[0].rate / 2.0;
+
+    let load = Arc::new(FixedRate::open(address, pages).await?);
+    let slice = Duration::from_secs(seconds) / (2 * ROUNDS);
+    let (mut quiet, mut beside) = (Vec::new(), Vec::new());
+    let mut signed_in = SignedIn::default();
+    for round in 1..=ROUNDS {
+        quiet.push(load.send(rate, slice).await?);
+        let sign_ins = SignIns::start(address, round as usize);
+        beside.push(load.send(rate, slice).await?);
+        let ended = sign_ins.end().await?;
+        eprintln!(
+            "round {round} of {ROUNDS}: p99 {:.2} ms quiet, {:.2} ms beside {:.0} sign-ins a second",
+            quiet.last().map_or(f64::NAN, Slice::p99_ms),
+            beside.last().map_or(f64::NAN, Slice::p99_ms),
+            ended.latencies.len() as f64 / ended.secs,
+        );
+        signed_in.add(ended);
+        tokio::time::sleep(PAUSE).await;
+    }
+    rows.extend(report(quiet, beside, signed_in));
+    Ok(rows)
+}
+
+fn report(quiet: Vec<Slice>, beside: Vec<Slice>, signed_in: SignedIn) -> Vec<Row> {
+    let p99s = |slices: &[Slice]| slices.iter().map(Slice::p99_ms).collect::<Vec<_>>();
+    let p50s = |slices: &[Slice]| slices.iter().map(Slice::p50_ms).collect::<Vec<_>>();
+    let ratio =
+        |of: Vec<f64>, to: Vec<f64>| median(of.iter().zip(&to).map(|(a, b)| a / b).collect());
+    let compared = |case: &str, of: &dyn Fn(&[Slice]) -> Vec<f64>, to: &str| Row {
+        ratio: Some(Ratio { value: ratio(of(&beside), of(&quiet)), to: to.to_owned() }),
+        ..Row::of(case, median(of(&beside)), "ms")
+    };
+    let p50 = compared("data/beside/median_p50", &p50s, "data/quiet");
+    let p99 = compared("data/beside/median_p99", &p99s, "data/quiet");
+    let rate = |slices: &[Slice]| median(slices.iter().map(|slice| slice.rate).collect());
+    let sent = |case: &str, slices: Vec<Slice>| Row {
+        latency: latency(slices.iter().flat_map(|slice| &slice.latencies).copied().collect()),
+        ..Row::of(case, rate(&slices), "/s")
+    };
+    let quiet = sent("data/quiet", quiet);
+    let beside = sent("data/beside", beside);
+    let SignedIn { latencies, refused, secs } = signed_in;
+    let sign_ins = Row {
+        rate: latencies.len() as f64 / secs,
+        latency: latency(latencies),
+        ..Row::of("sign_ins", 0.0, "/s")
+    };
+    vec![quiet, beside, p50, p99, sign_ins, Row::of("sign_ins/told_429", refused as f64, "")]
+}
+
+/// People with the password of the fleet's owner, and its hash: a hash for each would take a
+/// minute. Each belongs to one tenant.
+async fn add_people(fleet: &Fleet) -> Result<()> {
+    eprintln!("adding {PEOPLE} people");
+    let admin = connect(&fleet.database.superuser_url()).await?;
+    let ids: Vec<_> = (0..PEOPLE).map(|_| uuid::Uuid::now_v7()).collect();
+    let emails: Vec<_> = (0..PEOPLE).map(email).collect();
+    let tenants = &fleet.tenants;
+    let homes: Vec<_> =
+        (0..PEOPLE).map(|number| tenants[number % tenants.len()].tenant.id.as_uuid()).collect();
+    admin
+        .execute(
+            "INSERT INTO freehold.identity (id, email, proven_at, proven_by, proven_why)
+             SELECT id, email, now(), id, 'benchmark' FROM unnest($1::uuid[], $2::text[]) AS new (id, email)",
+            &[&ids, &emails],
+        )
+        .await?;
+    admin
+        .execute(
+            "INSERT INTO freehold.membership (tenant_id, identity_id, role)
+             SELECT tenant, id, 'member' FROM unnest($1::uuid[], $2::uuid[]) AS new (id, tenant)",
+            &[&ids, &homes],
+        )
+        .await?;
+    admin
+        .execute(
+            "INSERT INTO freehold.credential (identity_id, password_hash)
+             SELECT new.id, c.password_hash FROM unnest($1::uuid[]) AS new (id), freehold.credential c
+             JOIN freehold.identity i ON i.id = c.identity_id WHERE i.email = $2",
+            &[&ids, &OWNER_EMAIL],
+        )
+        .await?;
+    admin.batch_execute("VACUUM ANALYZE").await?;
+    Ok(())
+}
+
+fn email(number: usize) -> String {
+    format!("person-{number}@bench.example")
+}
+
+/// What was sent at a fixed rate for a while.
+struct Slice {
+    rate: f64,
+    latencies: Vec<Duration>,
+    summary: Option<Latency>,
+}
+
+impl Slice {
+    fn p50_ms(&self) -> f64 {
+        self.summary.map_or(f64::NAN, |latency| latency.p50_ms)
+    }
+
+    fn p99_ms(&self) -> f64 {
+        self.summary.map_or(f64::NAN, |latency| latency.p99_ms)
+    }
+}
+
+/// Sends pages for one tenant after the other, each when it is due.
+struct FixedRate {
+    pages: Arc<Vec<String>>,
+    idle: Mutex<Vec<HttpConnection>>,
+    /// As many as there are connections; those who wait come in the order in which they were due.
+    places: Semaphore,
+    outcomes: Mutex<Vec<Result<Duration>>>,
+}
+
+impl FixedRate {
+    async fn open(address: SocketAddr, pages: Arc<Vec<String>>) -> Result<FixedRate> {
+        let mut idle = Vec::new();
+        for _ in 0..UNDER_WAY_MAX {
+            idle.push(HttpConnection::open(address).await?);
+        }
+        Ok(FixedRate {
+            pages,
+            idle: Mutex::new(idle),
+            places: Semaphore::new(UNDER_WAY_MAX),
+            outcomes: Mutex::default(),
+        })
+    }
+
+    /// Comes back when all are answered.
+    async fn send(self: &Arc<Self>, rate: f64, time: Duration) -> Result<Slice> {
+        let count = ((time.as_secs_f64() * rate) as usize).min(KEPT_MAX);
+        let began = Instant::now();
+        let (load, runtime) = (Arc::clone(self), Handle::current());
+        // A thread of its own, because the runtime's timers know no less than a millisecond, and
+        // since the runtime is what may be late.
+        let pace = std::thread::spawn(move || {
+            let mut sent = JoinSet::new();
+            for number in 0..count {
+                let due = began + Duration::from_secs_f64(number as f64 / rate);
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                sent.spawn_on(Arc::clone(&load).one(number, due), &runtime);
+                while sent.try_join_next().is_some() {}
+            }
+            sent
+        });
+        let sent = tokio::task::spawn_blocking(move || pace.join());
+        let sent = sent.await?.map_err(|_| "the thread that keeps the pace panicked")?;
+        sent.join_all().await;
+        let outcomes = std::mem::take(&mut *locked(&self.outcomes));
+        let latencies = outcomes.into_iter().collect::<Result<Vec<_>>>()?;
+        let rate = latencies.len() as f64 / began.elapsed().as_secs_f64();
+        let summary = latency(latencies.clone());
+        Ok(Slice { rate, latencies, summary })
+    }
+
+    async fn one(self: Arc<Self>, number: usize, due: Instant) {
+        let outcome = self.ask(number).await.map(|()| due.elapsed());
+        locked(&self.outcomes).push(outcome);
+    }
+
+    async fn ask(&self, number: usize) -> Result<()> {
+        let _place = self.places.acquire().await?;
+        let mut connection = locked(&self.idle).pop().ok_or("fewer connections than places")?;
+        // One that failed ends the benchmark, so its connection need not come back.
+        connection.send(&self.pages[number % self.pages.len()]).await?;
+        locked(&self.idle).push(connection);
+        Ok(())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Clients that sign in, each one time after the other, until they are told to end.
+struct SignIns {
+    began: Instant,
+    stopped: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Result<SignedIn>>>,
+}
+
+/// What became of sign-ins.
+#[derive(Default)]
+struct SignedIn {
+    latencies: Vec<Duration>,
+    /// Told to come back later.
+    refused: usize,
+    secs: f64,
+}
+
+impl SignIns {
+    fn start(address: SocketAddr, round: usize) -> SignIns {
+        let stopped = Arc::new(AtomicBool::new(false));
+        let clients = (0..SIGNING_IN).map(|client| {
+            let stopped = Arc::clone(&stopped);
+            tokio::spawn(async move {
+                let mut connection = HttpConnection::open(address).await?;
+                let mut done = SignedIn::default();
+                // Each client has people of its own, and begins elsewhere in each round.
+                for turn in round * 7.. {
+                    if stopped.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let person = (client + turn * SIGNING_IN) % PEOPLE;
+                    let began = Instant::now();
+                    match connection.ask(&log_in(person)).await? {
+                        (200, _) => done.latencies.push(began.elapsed()),
+                        (429, _) => done.refused += 1,
+                        (status, body) => {
+                            let body = String::from_utf8_lossy(body);
+                            return Err(format!("a sign-in got {status}: {body}").into());
+                        }
+                    }
+                }
+                Ok(done)
+            })
+        });
+        let clients = clients.collect();
+        SignIns { began: Instant::now(), stopped, clients }
+    }
+
+    /// Comes back when all are answered.
+    async fn end(self) -> Result<SignedIn> {
+        self.stopped.store(true, Ordering::Relaxed);
+        let mut all = SignedIn::default();
+        for client in self.clients {
+            all.add(client.await??);
+        }
+        all.secs = self.began.elapsed().as_secs_f64();
+        Ok(all)
+    }
+}
+
+impl SignedIn {
+    fn add(&mut self, other: SignedIn) {
+        self.latencies.extend(other.latencies);
+        self.refused += other.refused;
+        self.secs += other.secs;
+    }
+}
+
+fn log_in(person: usize) -> String {
+    let body = serde_json::json!({"email": email(person), "password": PASSWORD}).to_string();
+    format!(
+        "POST /v1/auth/login HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
