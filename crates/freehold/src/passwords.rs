@@ -2,12 +2,12 @@
 //! password opens is decided elsewhere.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::sync::{Semaphore, oneshot};
 
 #[cfg(test)]
 mod tests;
@@ -185,6 +185,12 @@ impl Scratch {
     }
 }
 
+/// How much lower than requests' the priority of hashing is, as `nice` counts: where both want a core,
+/// hashing gets a tenth. Not 19, a seventieth: sign-ins must not starve on a machine that is busy, and a
+/// thread that holds a lock of the runtime while it hands over its answer must come to its end.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
 /// How many hashes at a time leave half of so many cores to others.
 fn at_a_time(cores: usize) -> usize {
     (cores / 2).clamp(1, 8)
@@ -202,7 +208,12 @@ pub(crate) struct PasswordHasher {
     workers: Arc<Semaphore>,
     /// What no one works in just now.
     scratch: Arc<Mutex<Vec<Scratch>>>,
+    /// To the threads, which are started when there is something to do for the first time.
+    jobs: Arc<OnceLock<mpsc::Sender<Job>>>,
+    parallel: usize,
 }
+
+type Job = Box<dyn FnOnce() + Send>;
 
 impl PasswordHasher {
     /// `parallel` hashes at a time, at least one; `waiting_max` more may wait.
@@ -212,6 +223,8 @@ impl PasswordHasher {
             places: Arc::new(Semaphore::new(parallel + waiting_max.min(1 << 20))),
             workers: Arc::new(Semaphore::new(parallel)),
             scratch: Arc::default(),
+            jobs: Arc::default(),
+            parallel,
         }
     }
 
@@ -248,19 +261,61 @@ impl PasswordHasher {
         let worker = Arc::clone(&self.workers);
         let worker = worker.acquire_owned().await.map_err(|_| PasswordError::Failed)?;
         let shelf = Arc::clone(&self.scratch);
-        // The thread holds the permits, not this future: a caller who goes away does not stop the
+        let (answer, answered) = oneshot::channel();
+        // The job holds the permits, not this future: a caller who goes away does not stop the
         // thread, and what still works must still count.
-        let task = spawn_blocking(move || {
-            let _permits = (place, worker);
-            let locked = || shelf.lock().unwrap_or_else(PoisonError::into_inner);
-            let kept = locked().pop();
+        let job = move || {
+            let permits = (place, worker);
+            let kept = locked(&shelf).pop();
             let mut scratch = kept.unwrap_or_default();
             let done = job(&mut scratch);
-            locked().push(scratch);
-            done
-        });
-        task.await.map_err(|_| PasswordError::Failed)
+            locked(&shelf).push(scratch);
+            // First, so that whoever hears the answer finds the place free.
+            drop(permits);
+            let _ = answer.send(done);
+        };
+        let jobs = self.jobs.get_or_init(|| start_threads(self.parallel));
+        jobs.send(Box::new(job)).map_err(|_| PasswordError::Failed)?;
+        answered.await.map_err(|_| PasswordError::Failed)
     }
+}
+
+/// As many threads as may work at a time, apart from the runtime's, whose priority could not be raised
+/// again. They end when the last sender is gone.
+fn start_threads(parallel: usize) -> mpsc::Sender<Job> {
+    let (jobs, queue) = mpsc::channel::<Job>();
+    let queue = Arc::new(Mutex::new(queue));
+    for _ in 0..parallel {
+        let queue = Arc::clone(&queue);
+        let thread = move || {
+            give_way();
+            loop {
+                // Whoever waits for a job holds the lock meanwhile: the others wait for that.
+                let job = locked(&queue).recv();
+                let Ok(job) = job else { return };
+                // Of a panic the hook has told, and the caller hears by the channel.
+                let _ = std::panic::catch_unwind(AssertUnwindSafe(job));
+            }
+        };
+        // With fewer threads the rest do the work; with none, whoever asks hears of it.
+        if let Err(error) = std::thread::Builder::new().name("hashing".to_owned()).spawn(thread) {
+            tracing::warn!(%error, "a thread that hashes passwords cannot be started");
+        }
+    }
+    jobs
+}
+
+/// Lets whoever else wants this thread's core go first. Elsewhere than on Linux it would be the whole
+/// process that gives way.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::warn!(%error, "passwords are hashed at the priority of requests");
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for PasswordHasher {

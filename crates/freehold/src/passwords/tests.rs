@@ -220,6 +220,48 @@ async fn a_panic_on_a_thread_frees_its_place() {
     assert_eq!(hasher.work(|_| 7).await, Ok(7));
 }
 
+#[tokio::test]
+async fn the_threads_are_as_many_as_may_work_and_stay() {
+    let hasher = PasswordHasher::new(2, 100);
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..20 {
+        let id = || hasher.work(|_| std::thread::current().id());
+        let (a, b, c, d) = tokio::join!(id(), id(), id(), id());
+        seen.extend([a, b, c, d].map(Result::unwrap));
+    }
+    assert!((1..=2).contains(&seen.len()), "{seen:?}");
+    assert!(!seen.contains(&std::thread::current().id()));
+}
+
+thread_local! {
+    /// Goes when its thread ends.
+    static MARK: std::cell::RefCell<Option<Arc<()>>> = const { std::cell::RefCell::new(None) };
+}
+
+#[tokio::test]
+async fn the_threads_end_with_the_hasher() {
+    let hasher = PasswordHasher::new(2, 100);
+    let mark = Arc::new(());
+    let clone = Arc::clone(&mark);
+    hasher.work(move |_| MARK.set(Some(clone))).await.unwrap();
+    assert_eq!(Arc::strong_count(&mark), 2);
+    drop(hasher);
+    eventually(|| Arc::strong_count(&mark) == 1).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn hashing_gives_way_to_whoever_asked_for_it() {
+    let priority = || rustix::process::getpriority_process(None).unwrap();
+    let own = priority();
+    let hasher = PasswordHasher::new(1, 0);
+    // The second time as well: it adds up no further.
+    for _ in 0..2 {
+        assert_eq!(hasher.work(move |_| priority()).await, Ok((own + NICE).min(19)));
+    }
+    assert_eq!(priority(), own, "only those threads give way");
+}
+
 #[test]
 fn hashing_takes_half_the_cores_at_most() {
     let taken: Vec<_> = [1, 2, 3, 4, 8, 16, 64].map(at_a_time).into();
