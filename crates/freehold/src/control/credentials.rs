@@ -48,6 +48,7 @@ impl SignIn {
         // Nor does a malformed slug.
         let tenant = credentials.tenant.map(|slug| slug.parse::<Slug>());
         let tenant = tenant.map(|slug| slug.map_or_else(|_| String::new(), String::from));
+        let turn = self.turn().await?;
         let mut tx = self.catalog("sign in").await?;
         let mut credential = identities::find_credential(&mut tx, &email).await?;
         let device = credentials.device_token.as_deref().and_then(|text| self.open_device(text));
@@ -57,13 +58,15 @@ impl SignIn {
             })
         });
         let device = device.as_ref().map(|device| device.id);
-        let taken =
-            self.guesses.at_password(&mut tx, &credentials.email, client, device.as_ref()).await;
         let id = credential.as_ref().map_or(IdentityId::SYSTEM, |c| c.identity.id);
         let tenants =
             memberships::list_tenants(&mut tx, id, tenant.as_deref(), MEMBERSHIPS_MAX).await?;
+        // Last, since others wait for it: a client's people share a row.
+        let taken =
+            self.guesses.at_password(&mut tx, &credentials.email, client, device.as_ref()).await;
         // What a refused guess has taken on the way counts too.
         tx.commit().await?;
+        drop(turn);
         let taken = taken?;
         let stored = credential.as_mut().and_then(|c| c.password_hash.take());
         let outdated = stored.as_deref().is_some_and(needs_rehash);
