@@ -18,7 +18,7 @@ from service import PROJECT, prepare
 SCHEMA = r"(freehold_template|tenant_[0-9a-f]{32})"
 ACCEPTED = [
     ("SEC001", r"freehold\.catalog_migration", "version numbers alone, which a server reads before it has a context"),
-    ("SEC001", r"freehold\.seal_key", "nobody but the owner has any right to it"),
+    ("SEC001", r"freehold_guard\.seal_key", "nobody but its owner has any right to it"),
     ("SEC005", rf"{SCHEMA}\.\w+\.tenant_isolation", "a schema is one tenant's: the policy compares the context with a constant"),
     ("SEC005", r"freehold\.analytics\.catalog_or_tenant", "definitions, in which there is nothing of a tenant's"),
     ("SEC005", r"freehold\.\w+\.catalog_only", "tables that no tenant sees at all: what decides is the context"),
@@ -30,8 +30,10 @@ ACCEPTED = [
     ("SEC013", r"freehold\.\w+\.notify(_cache)?", "tells servers what to forget; reads and writes no table"),
     ("SEC013", r"freehold\.tenant\.forget_analytics", "removes what is left of a tenant, as who removes the tenant"),
     ("SEC013", r"freehold\.tenant\.end_epochs", "ends what caches hold of the tenant, as who changes the tenant"),
-    ("SEC014", r"freehold\.(unseal|admit)", "read a key that the owner alone may read, and give back what they were given"),
-    ("SEC014", r"freehold\.open_session", "keeps what unseal has verified, where nobody but its owner can ask for it"),
+    ("SEC014", r"freehold_guard\.(unseal|admit)", "read a key that their owner alone may read, and give back what they were given"),
+    ("SEC014", r"freehold_guard\.open_session", "keeps what unseal has verified, where nobody but its owner can ask for it"),
+    ("SEC014", r"freehold_guard\.(list_keys|newest_key|next_key|add_key)", "granted to freehold_owner, and answer its own login alone"),
+    ("SEC014", r"freehold_guard\.list_sampled", "names columns"),
     ("SEC014", r"freehold\.(record|prune)_violations", "so that the app role can add to the record and neither change nor shorten it"),
     *(
         ("SEC014", pattern, "figures, which the app role adds to and does not change; the catalog's policies bind the function as well")

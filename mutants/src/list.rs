@@ -11,6 +11,7 @@ mod indexes;
 mod lifecycle;
 mod mail;
 mod replicas;
+mod sessions;
 mod sign_in;
 mod sizes;
 
@@ -81,6 +82,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
         analytics::MUTANTS,
         connections::MUTANTS,
         database::MUTANTS,
+        sessions::MUTANTS,
         sign_in::MUTANTS,
         lifecycle::MUTANTS,
         replicas::MUTANTS,

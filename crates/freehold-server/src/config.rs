@@ -30,6 +30,15 @@ pub struct DatabaseSettings {
     #[arg(long, env = "DATABASE_URL", value_name = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 
+    /// PostgreSQL, as the role freehold_catalog; without it, DATABASE_URL with that name and the same password
+    #[arg(
+        long,
+        env = "DATABASE_CATALOG_URL",
+        value_name = "DATABASE_CATALOG_URL",
+        hide_env_values = true
+    )]
+    pub database_catalog_url: Option<String>,
+
     /// PostgreSQL, as the role freehold_owner; without it, no tenant is created or migrated
     #[arg(
         long,
@@ -85,6 +94,11 @@ pub struct DatabaseSettings {
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub max_connection_pool: u16,
 
+    /// The most connections to the catalog: of sign-in, administration and what goes on in the background
+    #[arg(long, env, value_name = "MAX_CATALOG_CONNECTION_POOL", default_value_t = 8,
+          value_parser = clap::value_parser!(u16).range(2..=1000))]
+    pub max_catalog_connection_pool: u16,
+
     /// The most connections of the owner role
     #[arg(long, env, value_name = "MAX_OWNER_CONNECTION_POOL", default_value_t = 4,
           value_parser = clap::value_parser!(u16).range(1..=100))]
@@ -135,6 +149,7 @@ impl DatabaseSettings {
         Ok(Options {
             app_url: self.database_url.clone(),
             // Set to nothing is not set: compose files and shells do that.
+            catalog_url: set(&self.database_catalog_url),
             owner_url: set(&self.database_owner_url),
             analytics_url: set(&self.database_analytics_url),
             analytics_read_url: set(&self.database_analytics_read_url),
@@ -149,6 +164,7 @@ impl DatabaseSettings {
                 wait_max: Duration::from_millis(self.replica_wait_ms),
             },
             app_pool: limits(self.max_connection_pool),
+            catalog_pool: limits(self.max_catalog_connection_pool),
             owner_pool: limits(self.max_owner_connection_pool),
             pooler: match self.pooler {
                 PoolerSetting::Detect => Pooler::Detect,

@@ -138,7 +138,7 @@ BEGIN
     EXECUTE format('ALTER TABLE freehold.%I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE freehold.%I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format('CREATE POLICY owner_access ON freehold.%I TO freehold_owner USING (true) WITH CHECK (true)', t);
-    EXECUTE format('CREATE POLICY app_access ON freehold.%I TO freehold_app USING (true) WITH CHECK (true)', t);
+    EXECUTE format('CREATE POLICY app_access ON freehold.%I TO freehold_catalog USING (true) WITH CHECK (true)', t);
   END LOOP;
   FOREACH t IN ARRAY ARRAY['baseline', 'ledger', 'migration_failure', 'credential', 'session',
     'refresh_token', 'idempotency'] LOOP
@@ -157,13 +157,16 @@ CREATE POLICY tenant_scope ON freehold.identity AS RESTRICTIVE
   WITH CHECK ((SELECT freehold.in_catalog()));
 
 -- ── Grants ─────────────────────────────────────────────────────────────────────────────────
-GRANT USAGE ON SCHEMA freehold TO freehold_app, freehold_viewer, freehold_analytics;
-GRANT SELECT ON freehold.baseline, freehold.ledger, freehold.migration_failure, freehold.catalog_migration TO freehold_app;
-GRANT SELECT ON freehold.tenant TO freehold_app;
-GRANT UPDATE (status) ON freehold.tenant TO freehold_app;
-GRANT SELECT, INSERT, UPDATE ON freehold.identity, freehold.credential TO freehold_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON freehold.membership, freehold.invitation, freehold.session, freehold.refresh_token TO freehold_app;
-GRANT SELECT ON freehold.idempotency TO freehold_app;
+-- freehold_app and the tenants' roles call its functions and reach none of its tables: SQL of a tenant's may
+-- become freehold_app.
+GRANT USAGE ON SCHEMA freehold TO freehold_catalog, freehold_app, freehold_viewer, freehold_analytics;
+GRANT SELECT ON freehold.baseline, freehold.ledger, freehold.migration_failure, freehold.catalog_migration TO freehold_catalog;
+GRANT SELECT ON freehold.catalog_migration TO freehold_app;
+GRANT SELECT ON freehold.tenant TO freehold_catalog;
+GRANT UPDATE (status) ON freehold.tenant TO freehold_catalog;
+GRANT SELECT, INSERT, UPDATE ON freehold.identity, freehold.credential TO freehold_catalog;
+GRANT SELECT, INSERT, UPDATE, DELETE ON freehold.membership, freehold.invitation, freehold.session, freehold.refresh_token TO freehold_catalog;
+GRANT SELECT ON freehold.idempotency TO freehold_catalog;
 REVOKE ALL ON FUNCTION freehold.run_migration(text) FROM PUBLIC;
 
 -- ── Word to every server ───────────────────────────────────────────────────────────────────

@@ -26,12 +26,12 @@ CREATE INDEX violation_kind_idx ON freehold.violation (kind, id);
 ALTER TABLE freehold.violation ENABLE ROW LEVEL SECURITY;
 ALTER TABLE freehold.violation FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner_access ON freehold.violation TO freehold_owner USING (true) WITH CHECK (true);
-CREATE POLICY app_access ON freehold.violation TO freehold_app USING (true) WITH CHECK (true);
+CREATE POLICY app_access ON freehold.violation TO freehold_catalog USING (true) WITH CHECK (true);
 CREATE POLICY catalog_only ON freehold.violation AS RESTRICTIVE USING ((SELECT freehold.in_catalog()));
 
 -- The app role reads them, and adds to them by the two functions below. It can neither change nor
 -- remove what is written, so whoever comes to run SQL as that role cannot cover their tracks.
-GRANT SELECT ON freehold.violation TO freehold_app;
+GRANT SELECT ON freehold.violation TO freehold_catalog;
 
 -- Writes rows down, or raises the count of those that are there. Twice is as once.
 CREATE FUNCTION freehold.record_violations(events jsonb) RETURNS void
@@ -59,4 +59,4 @@ LANGUAGE sql SECURITY DEFINER SET search_path = freehold, pg_temp AS $$
 $$;
 
 REVOKE ALL ON FUNCTION freehold.record_violations(jsonb), freehold.prune_violations() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION freehold.record_violations(jsonb), freehold.prune_violations() TO freehold_app;
+GRANT EXECUTE ON FUNCTION freehold.record_violations(jsonb), freehold.prune_violations() TO freehold_catalog;

@@ -86,7 +86,7 @@ BEGIN
     EXECUTE format('ALTER TABLE freehold.%I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE freehold.%I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format('CREATE POLICY owner_access ON freehold.%I TO freehold_owner USING (true) WITH CHECK (true)', t);
-    EXECUTE format('CREATE POLICY app_read ON freehold.%I FOR SELECT TO freehold_app USING (true)', t);
+    EXECUTE format('CREATE POLICY app_read ON freehold.%I FOR SELECT TO freehold_catalog USING (true)', t);
   END LOOP;
   FOREACH t IN ARRAY ARRAY['analytics_run', 'analytics_publication'] LOOP
     EXECUTE format('CREATE POLICY catalog_only ON freehold.%I AS RESTRICTIVE USING ((SELECT freehold.in_catalog()))', t);
@@ -107,11 +107,11 @@ CREATE POLICY tenant_scope ON freehold.analytics_collection AS RESTRICTIVE
 CREATE POLICY analytics_read ON freehold.tenant FOR SELECT TO freehold_analytics USING (true);
 
 GRANT SELECT ON freehold.analytics, freehold.analytics_run, freehold.analytics_collection,
-  freehold.analytics_publication TO freehold_app;
+  freehold.analytics_publication TO freehold_catalog;
 GRANT SELECT ON freehold.analytics TO freehold_analytics;
 -- So that it knows whom to read, and no more of them.
 GRANT SELECT (id, slug, status) ON freehold.tenant TO freehold_analytics;
-GRANT USAGE ON SCHEMA freehold_analytics TO freehold_app, freehold_analytics;
+GRANT USAGE ON SCHEMA freehold_analytics TO freehold_catalog, freehold_analytics;
 
 -- ── Work that needs the owner's rights ─────────────────────────────────────────────────────
 

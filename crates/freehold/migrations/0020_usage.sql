@@ -44,9 +44,9 @@ BEGIN
     EXECUTE format('ALTER TABLE freehold.%I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE freehold.%I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format('CREATE POLICY owner_access ON freehold.%I TO freehold_owner USING (true) WITH CHECK (true)', t);
-    EXECUTE format('CREATE POLICY app_access ON freehold.%I TO freehold_app USING (true) WITH CHECK (true)', t);
+    EXECUTE format('CREATE POLICY app_access ON freehold.%I TO freehold_catalog USING (true) WITH CHECK (true)', t);
     EXECUTE format('CREATE POLICY catalog_only ON freehold.%I AS RESTRICTIVE USING ((SELECT freehold.in_catalog()))', t);
-    EXECUTE format('GRANT SELECT ON freehold.%I TO freehold_app', t);
+    EXECUTE format('GRANT SELECT ON freehold.%I TO freehold_catalog', t);
   END LOOP;
 END
 $$;
@@ -97,4 +97,4 @@ $$;
 REVOKE ALL ON FUNCTION freehold.record_usage(uuid, bigint, jsonb), freehold.record_busiest(uuid, bigint, jsonb),
   freehold.prune_usage() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION freehold.record_usage(uuid, bigint, jsonb), freehold.record_busiest(uuid, bigint, jsonb),
-  freehold.prune_usage() TO freehold_app;
+  freehold.prune_usage() TO freehold_catalog;

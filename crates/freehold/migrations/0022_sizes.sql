@@ -31,9 +31,9 @@ BEGIN
     EXECUTE format('ALTER TABLE freehold.%I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE freehold.%I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format('CREATE POLICY owner_access ON freehold.%I TO freehold_owner USING (true) WITH CHECK (true)', t);
-    EXECUTE format('CREATE POLICY app_access ON freehold.%I TO freehold_app USING (true) WITH CHECK (true)', t);
+    EXECUTE format('CREATE POLICY app_access ON freehold.%I TO freehold_catalog USING (true) WITH CHECK (true)', t);
     EXECUTE format('CREATE POLICY catalog_only ON freehold.%I AS RESTRICTIVE USING ((SELECT freehold.in_catalog()))', t);
-    EXECUTE format('GRANT SELECT ON freehold.%I TO freehold_app', t);
+    EXECUTE format('GRANT SELECT ON freehold.%I TO freehold_catalog', t);
   END LOOP;
 END
 $$;
@@ -92,4 +92,4 @@ LANGUAGE sql SECURITY DEFINER SET search_path = freehold, pg_temp AS $$
 $$;
 
 REVOKE ALL ON FUNCTION freehold.measure_sizes(uuid, int), freehold.prune_sizes() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION freehold.measure_sizes(uuid, int), freehold.prune_sizes() TO freehold_app;
+GRANT EXECUTE ON FUNCTION freehold.measure_sizes(uuid, int), freehold.prune_sizes() TO freehold_catalog;

@@ -37,9 +37,9 @@ BEGIN
     EXECUTE format('ALTER TABLE freehold.%I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE freehold.%I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format('CREATE POLICY owner_access ON freehold.%I TO freehold_owner USING (true) WITH CHECK (true)', t);
-    EXECUTE format('CREATE POLICY app_access ON freehold.%I TO freehold_app USING (true) WITH CHECK (true)', t);
+    EXECUTE format('CREATE POLICY app_access ON freehold.%I TO freehold_catalog USING (true) WITH CHECK (true)', t);
     EXECUTE format('CREATE POLICY catalog_only ON freehold.%I AS RESTRICTIVE USING ((SELECT freehold.in_catalog()))', t);
-    EXECUTE format('GRANT SELECT ON freehold.%I TO freehold_app', t);
+    EXECUTE format('GRANT SELECT ON freehold.%I TO freehold_catalog', t);
   END LOOP;
 END
 $$;
@@ -71,4 +71,4 @@ LANGUAGE sql SECURITY DEFINER SET search_path = freehold, pg_temp AS $$
 $$;
 
 REVOKE ALL ON FUNCTION freehold.record_query_shapes(jsonb), freehold.prune_query_shapes() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION freehold.record_query_shapes(jsonb), freehold.prune_query_shapes() TO freehold_app;
+GRANT EXECUTE ON FUNCTION freehold.record_query_shapes(jsonb), freehold.prune_query_shapes() TO freehold_catalog;

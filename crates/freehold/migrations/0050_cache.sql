@@ -22,12 +22,12 @@ CREATE TABLE freehold.cache_epoch (
 ALTER TABLE freehold.cache_epoch ENABLE ROW LEVEL SECURITY;
 ALTER TABLE freehold.cache_epoch FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner_access ON freehold.cache_epoch TO freehold_owner USING (true) WITH CHECK (true);
-CREATE POLICY app_access ON freehold.cache_epoch TO freehold_app USING (true) WITH CHECK (true);
+CREATE POLICY app_access ON freehold.cache_epoch TO freehold_catalog USING (true) WITH CHECK (true);
 CREATE POLICY tenant_scope ON freehold.cache_epoch AS RESTRICTIVE
   USING ((SELECT freehold.in_catalog()) OR tenant_id = (SELECT freehold.tenant()));
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON freehold.cache_epoch TO freehold_app;
-GRANT USAGE ON SEQUENCE freehold.cache_epoch_seq TO freehold_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON freehold.cache_epoch TO freehold_catalog;
+GRANT USAGE ON SEQUENCE freehold.cache_epoch_seq TO freehold_catalog;
 
 -- Word to every server, on a channel of its own: an older server would take it for a reason to
 -- forget everything. The payload is a hint; a forged one costs a query.
@@ -66,7 +66,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
      FROM freehold.analytics a LEFT JOIN freehold.analytics_publication p USING (name)), 0) END
 $$;
 REVOKE ALL ON FUNCTION freehold.cache_source(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION freehold.cache_source(text) TO freehold_app;
+GRANT EXECUTE ON FUNCTION freehold.cache_source(text) TO freehold_catalog;
 
 CREATE FUNCTION freehold.notify_published() RETURNS trigger
 LANGUAGE plpgsql AS $$

@@ -28,10 +28,10 @@ CREATE INDEX slow_query_last_idx ON freehold.slow_query (last_at DESC, tenant_id
 ALTER TABLE freehold.slow_query ENABLE ROW LEVEL SECURITY;
 ALTER TABLE freehold.slow_query FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner_access ON freehold.slow_query TO freehold_owner USING (true) WITH CHECK (true);
-CREATE POLICY app_access ON freehold.slow_query TO freehold_app USING (true) WITH CHECK (true);
+CREATE POLICY app_access ON freehold.slow_query TO freehold_catalog USING (true) WITH CHECK (true);
 CREATE POLICY tenant_scope ON freehold.slow_query AS RESTRICTIVE
   USING ((SELECT freehold.in_catalog()) OR tenant_id = (SELECT freehold.tenant()));
-GRANT SELECT ON freehold.slow_query TO freehold_app;
+GRANT SELECT ON freehold.slow_query TO freehold_catalog;
 
 -- Adds to what is there. A tenant keeps the 50 statements that were slow last, so that one which
 -- makes up ever new ones fills no table. One that is gone is passed over.
@@ -77,4 +77,4 @@ $$;
 REVOKE ALL ON FUNCTION freehold.record_slow_queries(jsonb), freehold.record_slow_plan(uuid, text, jsonb),
   freehold.prune_slow_queries() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION freehold.record_slow_queries(jsonb), freehold.record_slow_plan(uuid, text, jsonb),
-  freehold.prune_slow_queries() TO freehold_app;
+  freehold.prune_slow_queries() TO freehold_catalog;

@@ -199,27 +199,27 @@ BEGIN
     EXECUTE format('ALTER TABLE freehold.%I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE freehold.%I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format('CREATE POLICY owner_access ON freehold.%I TO freehold_owner USING (true) WITH CHECK (true)', t);
-    EXECUTE format('CREATE POLICY app_access ON freehold.%I TO freehold_app USING (true) WITH CHECK (true)', t);
+    EXECUTE format('CREATE POLICY app_access ON freehold.%I TO freehold_catalog USING (true) WITH CHECK (true)', t);
   END LOOP;
   FOREACH t IN ARRAY ARRAY['sign_up', 'password_reset', 'address_change', 'guess'] LOOP
     EXECUTE format('CREATE POLICY catalog_only ON freehold.%I AS RESTRICTIVE USING ((SELECT freehold.in_catalog()))', t);
   END LOOP;
   -- For the app role: the owner's functions above look beyond one tenant.
   FOREACH t IN ARRAY ARRAY['outbox', 'audit'] LOOP
-    EXECUTE format('CREATE POLICY tenant_scope ON freehold.%I AS RESTRICTIVE TO freehold_app USING ((SELECT freehold.in_catalog()) OR tenant_id = (SELECT freehold.tenant()))', t);
+    EXECUTE format('CREATE POLICY tenant_scope ON freehold.%I AS RESTRICTIVE TO freehold_catalog USING ((SELECT freehold.in_catalog()) OR tenant_id = (SELECT freehold.tenant()))', t);
   END LOOP;
 END
 $$;
 GRANT SELECT, INSERT, UPDATE, DELETE ON freehold.sign_up, freehold.password_reset, freehold.address_change,
-  freehold.outbox, freehold.guess TO freehold_app;
-GRANT SELECT ON freehold.audit TO freehold_app;
-GRANT DELETE ON freehold.identity, freehold.credential TO freehold_app;
+  freehold.outbox, freehold.guess TO freehold_catalog;
+GRANT SELECT ON freehold.audit TO freehold_catalog;
+GRANT DELETE ON freehold.identity, freehold.credential TO freehold_catalog;
 -- A sign-up that is sent again before its proof has no tenant to remember, and no owner to write it.
-GRANT INSERT, DELETE ON freehold.idempotency TO freehold_app;
+GRANT INSERT, DELETE ON freehold.idempotency TO freehold_catalog;
 REVOKE ALL ON FUNCTION freehold.take_guess(bytea[], int[], float8[]), freehold.return_guess(bytea[], float8[]),
   freehold.count_letters(text, text, uuid), freehold.record_audit(jsonb), freehold.prune_audit() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION freehold.take_guess(bytea[], int[], float8[]), freehold.return_guess(bytea[], float8[]),
-  freehold.count_letters(text, text, uuid), freehold.record_audit(jsonb), freehold.prune_audit() TO freehold_app;
+  freehold.count_letters(text, text, uuid), freehold.record_audit(jsonb), freehold.prune_audit() TO freehold_catalog;
 
 -- ── Word to every server ───────────────────────────────────────────────────────────────────
 -- A session that has ended is refused within a second, and so is whoever was disabled.

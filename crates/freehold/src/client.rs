@@ -32,9 +32,12 @@ pub(crate) async fn connect(target: &Target) -> Result<Client> {
 }
 
 /// [`connect`], to read in a transaction: behind a pooler what follows is then one session's, which
-/// knows the statements that the driver has prepared. To be ended by ROLLBACK.
+/// knows the statements that the driver has prepared. What the role has set for itself (`settings`) is in
+/// no way here. To be ended by ROLLBACK.
 pub(crate) async fn connect_to_read(target: &Target) -> Result<Client> {
     let client = connect(target).await?;
-    client.batch_execute("BEGIN READ ONLY").await?;
+    let begin = "BEGIN READ ONLY; SET LOCAL statement_timeout = '30s'; SET LOCAL ROLE NONE;
+                 SET LOCAL search_path = pg_temp; SET LOCAL row_security = on";
+    client.batch_execute(begin).await?;
     Ok(client)
 }

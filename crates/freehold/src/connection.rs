@@ -4,9 +4,11 @@
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::context::Claim;
@@ -14,11 +16,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lanes::Guest;
 use crate::pooler::{Look, Pooler};
 use crate::seal::{Pass, Sealer, Seat, Session};
-use crate::tls::{self, Target};
-use crate::wire::{self, Batch, Canceller, Statement, WireError};
+use crate::settings::{self, Setting};
+use crate::tls::Target;
+use crate::wire::{self, Batch, Canceller, DbError, Statement, WireError};
 
-/// What `freehold.enter` and its like take: a context, and a session's number.
-const DOOR: &[Type] = &[Type::TEXT, Type::INT8];
+/// What the statements at the door take: a context, a session's number, and where random() begins.
+const DOOR: &[Type] = &[Type::TEXT, Type::INT8, Type::FLOAT8];
+const ENTER: &str = "SELECT freehold.begin_clean($3) AND freehold.enter($1, $2)";
+const ENTER_CATALOG: &str = "SELECT freehold.begin_clean($3) AND freehold.enter_catalog($1, $2)";
 /// Prepared statements kept per connection. One holds 20 to 70 kB in the backend, so a full
 /// cache is about 20 MB; fewer than the tenants a connection meets costs a round trip each.
 const STATEMENTS_MAX: NonZeroUsize = NonZeroUsize::new(512).unwrap();
@@ -35,24 +40,42 @@ pub(crate) struct Source {
     sealer: Sealer,
     position: Position,
     opens_sessions: bool,
+    /// For the startup packet.
+    settings: Vec<Setting>,
+    /// False once a pooler has refused them.
+    takes_settings: AtomicBool,
 }
 
 impl Source {
-    /// `name` is the setting's name, for messages about a malformed one.
     pub(crate) fn new(
-        url: &str,
-        name: &str,
+        mut target: Target,
         pooler: Pooler,
         sealer: &Sealer,
         position: Position,
-    ) -> Result<Source> {
-        let mut target = tls::target(url, name)?;
+    ) -> Source {
         target.config.connect_timeout(Duration::from_secs(5));
         if target.config.get_application_name().is_none() {
             target.config.application_name("freehold");
         }
+        let options = target.config.get_options().unwrap_or("");
+        let settings = settings::at_startup(target.user(), options);
+        let takes_settings = AtomicBool::new(pooler != Pooler::Transaction);
         let (target, sealer) = (Arc::new(target), sealer.clone());
-        Ok(Source { target, pooler, sealer, position, opens_sessions: false })
+        let opens_sessions = false;
+        Source { target, pooler, sealer, position, opens_sessions, settings, takes_settings }
+    }
+
+    /// Connects, and says whether the session has begun with the settings that it shall have.
+    async fn connect(&self) -> Result<(wire::Connection, bool), WireError> {
+        if self.takes_settings.load(Ordering::Relaxed) {
+            match wire::connect(&self.target, &self.settings).await {
+                Err(WireError::Database(db)) if is_refused_parameter(&db) => {
+                    self.takes_settings.store(false, Ordering::Relaxed);
+                }
+                connected => return Ok((connected?, true)),
+            }
+        }
+        Ok((wire::connect(&self.target, &[]).await?, false))
     }
 
     /// Each connection opens a session, where it can: on a primary, for a role that is nobody without
@@ -90,6 +113,8 @@ pub(crate) struct Fixed {
     pub(crate) begin: Statement,
     /// Sent whole each time, so that a connection that never reads only need not prepare it.
     pub(crate) begin_read: Statement,
+    /// What SQL of a tenant's, or of a migration, is followed by before the COMMIT.
+    pub(crate) leave: [Statement; 4],
     pub(crate) commit: Statement,
     /// Gives the place in the log, where somebody wants to know it.
     pub(crate) position: Option<Statement>,
@@ -153,24 +178,26 @@ impl Naming {
 
 impl Connection {
     pub(crate) async fn open(source: &Source) -> Result<Connection, WireError> {
-        let Source { target, pooler, sealer, position, opens_sessions } = source;
-        let mut wire = wire::connect(target).await?;
+        let Source { target, pooler, sealer, position, opens_sessions, .. } = source;
+        let (mut wire, has_settings) = source.connect().await?;
         let Look { pid, now, direct } = pooler.look(&mut wire).await?;
         let seat = Seat { pid: if direct { pid } else { 0 }, clock: (now, Instant::now()) };
         let cancel = wire.canceller(target);
         let mut naming =
             if direct { Naming::secret().unwrap_or(Naming::Unnamed) } else { Naming::Unnamed };
+        let set = if has_settings { String::new() } else { settings::at_the_door() };
+        let (enter, enter_catalog) = (format!("{ENTER}{set}"), format!("{ENTER_CATALOG}{set}"));
         let fixed = Fixed {
-            enter: fixed(&mut wire, &mut naming, "SELECT freehold.enter($1, $2)", DOOR).await?,
-            enter_catalog: fixed(
-                &mut wire,
-                &mut naming,
-                "SELECT freehold.enter_catalog($1, $2)",
-                DOOR,
-            )
-            .await?,
+            enter: fixed(&mut wire, &mut naming, &enter, DOOR).await?,
+            enter_catalog: fixed(&mut wire, &mut naming, &enter_catalog, DOOR).await?,
             begin: fixed(&mut wire, &mut naming, "BEGIN", &[]).await?,
             begin_read: Statement::unnamed("BEGIN READ ONLY", &[]),
+            leave: [
+                fixed(&mut wire, &mut naming, "SET CONSTRAINTS ALL IMMEDIATE", &[]).await?,
+                fixed(&mut wire, &mut naming, "CLOSE ALL", &[]).await?,
+                fixed(&mut wire, &mut naming, "UNLISTEN *", &[]).await?,
+                fixed(&mut wire, &mut naming, "RESET ALL", &[]).await?,
+            ],
             commit: fixed(&mut wire, &mut naming, "COMMIT", &[]).await?,
             position: match position.sql() {
                 Some(sql) => Some(fixed(&mut wire, &mut naming, sql, &[]).await?),
@@ -312,10 +339,16 @@ async fn fixed(
     }
 }
 
+/// PgBouncer takes the parameters that it follows from one server to the next, and no others.
+fn is_refused_parameter(db: &DbError) -> bool {
+    *db.code() == SqlState::PROTOCOL_VIOLATION
+        && db.message().starts_with("unsupported startup parameter")
+}
+
 /// False where the database has none to open, or takes no seal of ours: then it will say so of the
 /// first context, to somebody who can be told.
 async fn open_session(wire: &mut wire::Connection, sealed: &str) -> Result<bool, WireError> {
-    let sql = "SELECT freehold.open_session($1)";
+    let sql = "SELECT freehold_guard.open_session($1)";
     match wire.query_once(sql, &[&sealed]).await {
         Ok(rows) => Ok(rows.first().is_some_and(|row| row.get(0))),
         Err(WireError::Database(_)) => Ok(false),

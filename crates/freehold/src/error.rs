@@ -216,7 +216,7 @@ pub(crate) fn is_unknown_seal(db: &DbError) -> bool {
 /// SEQUENCES has ended it. Told by the door's name: the texts are translated.
 fn is_without_session(db: &DbError) -> bool {
     *db.code() == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
-        && db.where_().is_some_and(|place| place.contains("freehold.admit("))
+        && db.where_().is_some_and(|place| place.contains("freehold_guard.admit("))
 }
 
 /// A prepared statement is gone from its session, which only SQL can bring about.

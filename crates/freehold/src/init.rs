@@ -13,14 +13,13 @@ use crate::seal::{ContextKey, SealMode};
 use crate::tls::{self, Target};
 
 pub use self::roles::Passwords;
-pub(crate) use self::roles::{DANGEROUS, ensure_database_grants};
+pub(crate) use self::roles::{CATALOG_ROLE, DANGEROUS, GUARD_ROLE, ensure_database_grants};
 
 mod roles;
 
 /// The catalog's own migrations, oldest first.
 const CATALOG: &[(i32, &str, &str)] = &[
     (1, "catalog", include_str!("../migrations/0001_catalog.sql")),
-    (2, "seal", include_str!("../migrations/0002_seal.sql")),
     (3, "violations", include_str!("../migrations/0003_violations.sql")),
     (10, "analytics", include_str!("../migrations/0010_analytics.sql")),
     (20, "usage", include_str!("../migrations/0020_usage.sql")),
@@ -34,21 +33,27 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (73, "doors", include_str!("../migrations/0073_doors.sql")),
     (74, "growth", include_str!("../migrations/0074_growth.sql")),
     (80, "people", include_str!("../migrations/0080_people.sql")),
+    (81, "guard", include_str!("../migrations/0081_guard.sql")),
 ];
 
 /// The oldest catalog version whose servers can go on beside this catalog, while they are replaced
 /// one after another. A migration that they could not live with raises it to its own version.
-const SERVES_FROM: i32 = 80;
+const SERVES_FROM: i32 = 81;
 
-/// The functions that policies call, replaced at every `init`: first whom to believe, then the rest.
+/// What belongs to `freehold_guard`, replaced at every `init`: the keys, and whom to believe.
+const GUARD: &str = include_str!("../migrations/context/guard.sql");
 const VERIFY: &str = include_str!("../migrations/context/verify.sql");
 const PLAIN: &str = include_str!("../migrations/context/plain.sql");
 const PORTABLE: &str = include_str!("../migrations/context/portable.sql");
 const BEST: &str = include_str!("../migrations/context/best.sql");
+/// The functions that policies call, and the doors; replaced at every `init` too.
 const COMMON: &str = include_str!("../migrations/context/common.sql");
 
 /// The setting that keeps the verdict on a context where a superuser allows it; see `best.sql`.
 pub(crate) const VERDICT: &str = "backtrace_functions";
+
+/// Who runs tenants' transactions.
+pub(crate) const APP_ROLE: &str = "freehold_app";
 
 /// The catalog version that this build works with.
 pub const CATALOG_VERSION: i32 = CATALOG[CATALOG.len() - 1].0;
@@ -69,6 +74,9 @@ pub struct InitOptions {
 pub struct InitReport {
     /// Roles that were not there before.
     pub roles_created: Vec<String>,
+    /// Defaults of settings that were a login role's own and not Freehold's, as `role: name=value`.
+    /// They are gone.
+    pub settings_removed: Vec<String>,
     /// The catalog's version before; 0 if there was none.
     pub catalog_before: i32,
     /// The catalog's version now: [`CATALOG_VERSION`].
@@ -96,6 +104,7 @@ pub async fn init(admin_url: &str, options: &InitOptions) -> Result<InitReport> 
 
 async fn prepare(client: &Client, options: &InitOptions) -> Result<InitReport> {
     let roles_created = roles::ensure(client, &options.passwords).await?;
+    let settings_removed = roles::ensure_defaults(client).await?;
     ensure_database_grants(client).await?;
     let mut warnings = roles::harden(client).await?;
     let seal = choose_seal(client, options.seal).await?;
@@ -106,8 +115,9 @@ async fn prepare(client: &Client, options: &InitOptions) -> Result<InitReport> {
                 .to_owned(),
         );
     }
-    let (catalog_before, catalog_now) = ensure_catalog(client, seal).await?;
-    Ok(InitReport { roles_created, catalog_before, catalog_now, seal, warnings })
+    ensure_guard(client, seal).await?;
+    let (catalog_before, catalog_now) = ensure_catalog(client).await?;
+    Ok(InitReport { roles_created, settings_removed, catalog_before, catalog_now, seal, warnings })
 }
 
 /// Which of the modes it shall be, and the grant that `best` needs.
@@ -120,31 +130,34 @@ async fn choose_seal(client: &Client, wanted: Option<SealMode>) -> Result<SealMo
         return Ok(SealMode::Plain);
     }
     client.batch_execute("SAVEPOINT grant_verdict").await?;
-    let grant = format!("GRANT SET ON PARAMETER {VERDICT} TO freehold_owner");
+    let grant = format!(
+        "GRANT SET ON PARAMETER {VERDICT} TO {GUARD_ROLE}; REVOKE SET ON PARAMETER {VERDICT} FROM freehold_owner"
+    );
     if client.batch_execute(&grant).await.is_err() {
         client.batch_execute("ROLLBACK TO SAVEPOINT grant_verdict").await?;
     }
     let row = client
-        .query_one("SELECT has_parameter_privilege('freehold_owner', $1, 'SET')", &[&VERDICT])
+        .query_one("SELECT has_parameter_privilege($1, $2, 'SET')", &[&GUARD_ROLE, &VERDICT])
         .await?;
     match (row.get(0), wanted) {
         (true, _) => Ok(SealMode::Best),
         (false, None) => Ok(SealMode::Portable),
         (false, Some(_)) => Err(setup(format!(
             "sealing in the mode best needs a superuser's leave: have one run \
-             `GRANT SET ON PARAMETER {VERDICT} TO freehold_owner`, or choose --seal portable"
+             `GRANT SET ON PARAMETER {VERDICT} TO {GUARD_ROLE}`, or choose --seal portable"
         ))),
     }
 }
 
 /// The mode of a catalog, if there is one.
 async fn find_seal_mode(client: &Client) -> Result<Option<SealMode>> {
-    let known =
-        client.query_one("SELECT to_regprocedure('freehold.seal_mode()') IS NOT NULL", &[]).await?;
+    let known = client
+        .query_one("SELECT to_regprocedure('freehold_guard.seal_mode()') IS NOT NULL", &[])
+        .await?;
     if !known.get::<_, bool>(0) {
         return Ok(None);
     }
-    let row = client.query_one("SELECT freehold.seal_mode()", &[]).await?;
+    let row = client.query_one("SELECT freehold_guard.seal_mode()", &[]).await?;
     SealMode::parse(row.get(0)).map(Some)
 }
 
@@ -160,8 +173,36 @@ async fn require_version(client: &Client) -> Result<()> {
     Ok(())
 }
 
+/// The keys, and what verifies a context: in a schema of `freehold_guard`, as that role. Who runs `init`
+/// is a member of it for as long as this takes.
+async fn ensure_guard(client: &Client, seal: SealMode) -> Result<()> {
+    let joined = roles::join_guard(client).await?;
+    client
+        .batch_execute(&format!(
+            "CREATE SCHEMA IF NOT EXISTS freehold_guard AUTHORIZATION {GUARD_ROLE};
+             GRANT USAGE ON SCHEMA freehold_guard TO PUBLIC;
+             SET LOCAL ROLE {GUARD_ROLE};
+             SET LOCAL search_path = freehold_guard, pg_temp"
+        ))
+        .await?;
+    let believe: &[&str] = match seal {
+        SealMode::Plain => &[PLAIN],
+        SealMode::Portable => &[VERIFY, PORTABLE],
+        SealMode::Best => &[VERIFY, BEST],
+    };
+    for sql in [GUARD].iter().chain(believe) {
+        client.batch_execute(sql).await?;
+    }
+    ensure_key(client).await?;
+    client.batch_execute("RESET ROLE").await?;
+    if joined {
+        roles::leave_guard(client).await?;
+    }
+    Ok(())
+}
+
 /// The catalog's migrations, as the owner role. Returns the versions before and after.
-async fn ensure_catalog(client: &Client, seal: SealMode) -> Result<(i32, i32)> {
+async fn ensure_catalog(client: &Client) -> Result<(i32, i32)> {
     client
         .batch_execute(
             "SET LOCAL ROLE freehold_owner;
@@ -175,14 +216,7 @@ async fn ensure_catalog(client: &Client, seal: SealMode) -> Result<(i32, i32)> {
         .await?;
     let before = find_version(client).await?;
     refuse_newer(before)?;
-    let believe: &[&str] = match seal {
-        SealMode::Plain => &[PLAIN],
-        SealMode::Portable => &[VERIFY, PORTABLE],
-        SealMode::Best => &[VERIFY, BEST],
-    };
-    for sql in believe.iter().chain(&[COMMON]) {
-        client.batch_execute(sql).await?;
-    }
+    client.batch_execute(COMMON).await?;
     let rows = client.query("SELECT version FROM freehold.catalog_migration", &[]).await?;
     let applied: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
     for (version, name, sql) in CATALOG.iter().filter(|(version, ..)| !applied.contains(version)) {
@@ -200,7 +234,6 @@ async fn ensure_catalog(client: &Client, seal: SealMode) -> Result<(i32, i32)> {
             &[&CATALOG_VERSION, &SERVES_FROM],
         )
         .await?;
-    ensure_key(client).await?;
     client.batch_execute("RESET ROLE").await?;
     Ok((before, CATALOG_VERSION))
 }
@@ -211,7 +244,7 @@ async fn ensure_key(client: &Client) -> Result<()> {
         .query_one(
             "SELECT coalesce(bool_or(retires_at IS NULL OR retires_at > now()), false),
                     coalesce(max(id::int8), 0) + 1
-             FROM freehold.seal_key",
+             FROM freehold_guard.seal_key",
             &[],
         )
         .await?;
@@ -224,7 +257,7 @@ async fn ensure_key(client: &Client) -> Result<()> {
     let (id, inner, outer) = key.pads();
     client
         .execute(
-            "INSERT INTO freehold.seal_key (id, inner_pad, outer_pad) VALUES ($1, $2, $3)",
+            "INSERT INTO freehold_guard.seal_key (id, inner_pad, outer_pad) VALUES ($1, $2, $3)",
             &[&id, &inner, &outer],
         )
         .await?;
@@ -256,7 +289,7 @@ async fn serves_us(client: &Client, version: i32) -> Result<bool> {
 /// What the catalog is made by: two builds with the same text make the same catalog.
 #[cfg(feature = "testing")]
 pub(crate) fn catalog_text() -> String {
-    let context = [VERIFY, PLAIN, PORTABLE, BEST, COMMON];
+    let context = [GUARD, VERIFY, PLAIN, PORTABLE, BEST, COMMON];
     context.into_iter().chain(CATALOG.iter().map(|(_, _, sql)| *sql)).collect()
 }
 
@@ -280,7 +313,7 @@ async fn connect_to_check(target: &Target, setting: &str) -> Result<Client> {
 }
 
 async fn check_catalog(client: &Client, setting: &str) -> Result<SealMode> {
-    roles::require_bound(client, setting).await?;
+    roles::require_bound(client, setting, APP_ROLE).await?;
     let catalog = client
         .query_one("SELECT to_regclass('freehold.catalog_migration') IS NOT NULL", &[])
         .await?;
@@ -301,10 +334,10 @@ async fn check_catalog(client: &Client, setting: &str) -> Result<SealMode> {
     })
 }
 
-/// Whether who a setting connects as is bound by row-level security.
-pub(crate) async fn check_role(target: &Target, setting: &str) -> Result<()> {
+/// Whether a setting connects as this role, and row-level security binds it.
+pub(crate) async fn check_role(target: &Target, setting: &str, role: &str) -> Result<()> {
     let client = connect_to_check(target, setting).await?;
-    let checked = roles::require_bound(&client, setting).await;
+    let checked = roles::require_bound(&client, setting, role).await;
     client.batch_execute("ROLLBACK").await?;
     checked
 }

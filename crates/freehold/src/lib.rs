@@ -18,7 +18,8 @@
 //! # How to start
 //!
 //! Prepare the database once, by [`init()`] or the command `freehold init`: it makes the catalog
-//! and the roles. From then on a service connects as `freehold_app`, and as `freehold_owner` too if
+//! and the roles. From then on a service connects as `freehold_app` and, with the same password, as
+//! `freehold_catalog`, and as `freehold_owner` too if
 //! it shall create or migrate tenants.
 //!
 //! ```
@@ -163,6 +164,7 @@ mod replicas;
 mod reporter;
 mod resolver;
 mod seal;
+mod settings;
 mod slow_log;
 mod tenant;
 #[cfg(feature = "testing")]
@@ -191,6 +193,7 @@ use crate::reporter::Reporter;
 use crate::resolver::Resolver;
 use crate::seal::Sealer;
 use crate::slow_log::SlowLog;
+use crate::tls::Target;
 use crate::tx::CatalogTx;
 use crate::violations::Violations;
 
@@ -231,8 +234,11 @@ pub use uuid;
 /// Where the database is, and how much of it may be used.
 #[derive(Clone)]
 pub struct Options {
-    /// Connects as `freehold_app`.
+    /// Connects as `freehold_app`, which runs tenants' transactions.
     pub app_url: String,
+    /// Connects as `freehold_catalog`, which reads and writes the catalog. Without it, `app_url` with that
+    /// name and the same password, which [`init()`] has given to both.
+    pub catalog_url: Option<String>,
     /// Connects as `freehold_owner`. Without it, this server creates and migrates nothing.
     pub owner_url: Option<String>,
     /// Connects as `freehold_analytics`, directly. Without it, this server collects no analytics.
@@ -247,6 +253,9 @@ pub struct Options {
     pub replica_limits: ReplicaLimits,
     /// Limits of the connections as `freehold_app`, to the primary and to each replica.
     pub app_pool: PoolLimits,
+    /// Limits of the connections as `freehold_catalog`: sign-in and what goes on in the background does not
+    /// wait for tenants, nor they for it.
+    pub catalog_pool: PoolLimits,
     /// Limits of the connections as `freehold_owner`.
     pub owner_pool: PoolLimits,
     /// What lies between this server and PostgreSQL.
@@ -268,12 +277,14 @@ impl Options {
     pub fn new(app_url: impl Into<String>) -> Options {
         Options {
             app_url: app_url.into(),
+            catalog_url: None,
             owner_url: None,
             analytics_url: None,
             analytics_read_url: None,
             replica_urls: Vec::new(),
             replica_limits: ReplicaLimits::default(),
             app_pool: PoolLimits::default(),
+            catalog_pool: PoolLimits { connections_max: 8, ..PoolLimits::default() },
             owner_pool: PoolLimits { connections_max: 4, ..PoolLimits::default() },
             pooler: Pooler::default(),
             listen_url: None,
@@ -308,6 +319,7 @@ pub struct Freehold(Arc<Inner>);
 
 struct Inner {
     app: Pool,
+    catalog: Pool,
     replicas: Replicas,
     owner: Option<Pool>,
     analytics: Option<Connections>,
@@ -370,35 +382,37 @@ impl Freehold {
             pooler::require_apart(&app_target, "DATABASE_URL").await?;
         }
         let mode = init::check(&app_target, "DATABASE_URL").await?;
+        let (catalog_target, setting) = match &options.catalog_url {
+            Some(url) => (tls::target(url, "DATABASE_CATALOG_URL")?, "DATABASE_CATALOG_URL"),
+            None => (app_target.as_user(init::CATALOG_ROLE), "DATABASE_URL"),
+        };
+        init::check_role(&catalog_target, setting, init::CATALOG_ROLE).await?;
         let owner_target = match &options.owner_url {
-            Some(url) => Some(Arc::new(tls::target(url, "DATABASE_OWNER_URL")?)),
+            Some(url) => Some(tls::target(url, "DATABASE_OWNER_URL")?),
             None => None,
         };
-        let key = find_key(options, mode, owner_target.as_deref()).await?;
+        let key = find_key(options, mode, owner_target.as_ref()).await?;
         let sealer = Sealer::new(key.as_ref());
         let violations = Violations::default();
         let insight = Insight::new(options.insight);
         let source =
-            |url: &str, name, position| Source::new(url, name, options.pooler, &sealer, position);
+            |target: Target, position| Source::new(target, options.pooler, &sealer, position);
         let position = match options.replica_urls.is_empty() {
             true => Position::Untold,
             false => Position::Written,
         };
-        let app = source(&options.app_url, "DATABASE_URL", position)?.with_sessions();
-        let app = Pool::new(app, options.app_pool, &violations, &insight);
-        let owner = match &options.owner_url {
-            Some(url) => {
-                let source = source(url, "DATABASE_OWNER_URL", Position::Untold)?;
-                Some(Pool::new(source, options.owner_pool, &violations, &insight))
-            }
-            None => None,
-        };
+        let pool = |source, limits| Pool::new(source, limits, &violations, &insight);
+        let app = pool(source(app_target, position).with_sessions(), options.app_pool);
+        let catalog = source(catalog_target, Position::Untold).with_sessions();
+        let catalog = pool(catalog, options.catalog_pool);
+        let owner =
+            owner_target.map(|target| pool(source(target, Position::Untold), options.owner_pool));
         let replica_pool =
             PoolLimits { wait_max: options.replica_limits.wait_max, ..options.app_pool };
         let mut replica_pools = Vec::new();
         for url in &options.replica_urls {
-            let source = source(url, replicas::SETTING, Position::Replayed)?;
-            let pool = Pool::new(source, replica_pool, &violations, &insight);
+            let target = tls::target(url, replicas::SETTING)?;
+            let pool = pool(source(target, Position::Replayed), replica_pool);
             Replicas::require_one_host(&pool.target())?;
             replica_pools.push(pool);
         }
@@ -411,20 +425,20 @@ impl Freehold {
             None => None,
         };
         let local = Local::new(options.cache.bytes_max);
-        let resolver = Resolver::new(app.clone(), local.clone());
+        let resolver = Resolver::new(catalog.clone(), local.clone());
         let cache =
-            Cache::connect(&options.cache, local, app.clone(), resolver.clone(), key.as_ref())
+            Cache::connect(&options.cache, local, catalog.clone(), resolver.clone(), key.as_ref())
                 .await?;
         let listen = match &options.listen_url {
             Some(url) => Arc::new(tls::target(url, "DATABASE_LISTEN_URL")?),
             None => app.target(),
         };
         let listen = resolver.clone().listen(listen, options.pooler);
-        let recorder = Recorder::new(app.clone(), violations.clone());
+        let recorder = Recorder::new(catalog.clone(), violations.clone());
         let mut tasks = replicas.follow(app.target()).await?;
-        let slow_log = SlowLog::new(app.clone(), resolver.clone(), insight.clone());
+        let slow_log = SlowLog::new(&app, &catalog, resolver.clone(), insight.clone());
         let asked = Asked::new(options.insight.sample);
-        let reporter = Reporter::new(app.clone(), insight.clone(), asked.clone());
+        let reporter = Reporter::new(catalog.clone(), insight.clone(), asked.clone());
         tasks.extend([
             tokio::spawn(listen),
             tokio::spawn(recorder.clone().run()),
@@ -433,14 +447,15 @@ impl Freehold {
         ]);
         tasks.push(tokio::spawn(cache.clone().announce()));
         tasks.push(tokio::spawn(cache.clone().keep_connected()));
-        if let (Some(target), None) = (owner_target, &options.context_key) {
-            let follow = seal::follow_keys(sealer, target, resolver.key_changes());
+        if let (Some(owner), None) = (&owner, &options.context_key) {
+            let follow = seal::follow_keys(sealer, owner.target(), resolver.key_changes());
             tasks.push(tokio::spawn(follow));
         }
         let hasher = PasswordHasher::for_half_the_cores();
         let turns = SlugTurns::new();
         let inner = Inner {
             app,
+            catalog,
             replicas,
             owner,
             analytics,
@@ -624,7 +639,7 @@ impl Freehold {
 
     /// How far the fleet is, and whom the last run of [`migrate`](Self::migrate) failed for.
     pub async fn migrate_status(&self) -> Result<MigrateStatus> {
-        migrator::status(&self.0.app).await
+        migrator::status(&self.0.catalog).await
     }
 
     /// Runs a query about the template, whose schema is its parameter `$1`, and returns the text
@@ -720,6 +735,11 @@ impl Freehold {
         self.0.app.status()
     }
 
+    /// The connections as `freehold_catalog`, at this moment.
+    pub fn catalog_pool_status(&self) -> PoolStatus {
+        self.0.catalog.status()
+    }
+
     /// The connections as `freehold_owner`, if this server has them.
     pub fn owner_pool_status(&self) -> Option<PoolStatus> {
         self.0.owner.as_ref().map(Pool::status)
@@ -728,6 +748,7 @@ impl Freehold {
     /// Refuses new work, of every clone; what is under way may finish.
     pub fn close(&self) {
         self.0.app.close();
+        self.0.catalog.close();
         self.0.replicas.close();
         if let Some(owner) = &self.0.owner {
             owner.close();
@@ -789,11 +810,11 @@ impl Freehold {
     }
 
     pub(crate) async fn catalog(&self, context: &OperatorContext) -> Result<CatalogTx> {
-        CatalogTx::new(&self.0.app, context).await
+        CatalogTx::new(&self.0.catalog, context).await
     }
 
     pub(crate) async fn catalog_of(&self, context: &TenantContext) -> Result<CatalogTx> {
-        CatalogTx::for_tenant(&self.0.app, context).await
+        CatalogTx::for_tenant(&self.0.catalog, context).await
     }
 }
 

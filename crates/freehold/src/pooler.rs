@@ -50,7 +50,7 @@ impl Pooler {
 
     /// Whether connections to this place have a session of their own.
     pub(crate) async fn is_direct(self, target: &Target) -> Result<bool, WireError> {
-        let mut wire = wire::connect(target).await?;
+        let mut wire = wire::connect(target, &[]).await?;
         Ok(self.look(&mut wire).await?.direct)
     }
 }
@@ -67,7 +67,8 @@ pub(crate) async fn require_apart(target: &Target, setting: &str) -> Result<()> 
         error => error.into(),
     };
     let tested = async {
-        let (mut one, mut other) = (wire::connect(target).await?, wire::connect(target).await?);
+        let (mut one, mut other) =
+            (wire::connect(target, &[]).await?, wire::connect(target, &[]).await?);
         for round in 0..ROUNDS {
             let mark = format!("round {round}");
             begin_marked(&mut one, &mark).await.map_err(told)?;

@@ -38,7 +38,7 @@ pub enum SealMode {
 }
 
 impl SealMode {
-    /// The mode in lower case, as `freehold.seal_mode()` says it.
+    /// The mode in lower case, as `freehold_guard.seal_mode()` says it.
     pub fn as_str(self) -> &'static str {
         match self {
             SealMode::Plain => "plain",
@@ -225,7 +225,7 @@ impl Sealer {
         }
     }
 
-    /// A session for the backend of this seat, and what `freehold.open_session` takes for it.
+    /// A session for the backend of this seat, and what `freehold_guard.open_session` takes for it.
     /// None without a key, and behind a pooler, where a session is everybody's.
     pub(crate) fn session(&self, seat: Seat) -> Option<(Session, String)> {
         let key = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -252,13 +252,8 @@ impl Key {
 /// The newest key of the catalog, read by the owner role, who alone can.
 pub(crate) async fn read_key(owner: &Target) -> Result<ContextKey> {
     let client = client::connect(owner).await?;
-    let row = client
-        .query_opt(
-            "SELECT id, inner_pad FROM freehold.seal_key
-             WHERE retires_at IS NULL OR retires_at > now() ORDER BY id DESC LIMIT 1",
-            &[],
-        )
-        .await?;
+    let row =
+        client.query_opt("SELECT id, inner_pad FROM freehold_guard.newest_key()", &[]).await?;
     let row = row.ok_or_else(|| {
         Error::new(
             ErrorKind::Setup,

@@ -41,7 +41,9 @@ const FLUSH_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub(crate) struct SlowLog {
-    pool: Pool,
+    /// Where plans are asked for, in the tenant's own transaction.
+    app: Pool,
+    catalog: Pool,
     resolver: Resolver,
     insight: Insight,
     plans: Arc<Mutex<Plans>>,
@@ -61,9 +63,10 @@ struct Wanted {
 }
 
 impl SlowLog {
-    pub(crate) fn new(pool: Pool, resolver: Resolver, insight: Insight) -> SlowLog {
+    pub(crate) fn new(app: &Pool, catalog: &Pool, resolver: Resolver, insight: Insight) -> SlowLog {
         let plans = Plans { wanted: VecDeque::new(), asked: LruCache::new(PLANNED_MAX) };
-        SlowLog { pool, resolver, insight, plans: Arc::new(Mutex::new(plans)) }
+        let (app, catalog) = (app.clone(), catalog.clone());
+        SlowLog { app, catalog, resolver, insight, plans: Arc::new(Mutex::new(plans)) }
     }
 
     /// Writes until the task is dropped.
@@ -146,7 +149,7 @@ impl SlowLog {
 
     /// Whether a connection is free that nobody waits for.
     fn has_room(&self) -> bool {
-        let PoolStatus { connections_max, connections, idle, waiting, .. } = self.pool.status();
+        let PoolStatus { connections_max, connections, idle, waiting, .. } = self.app.status();
         waiting == 0 && connections < connections_max + idle
     }
 
@@ -156,7 +159,7 @@ impl SlowLog {
     ) -> Result<Option<serde_json::Value>> {
         // The tenant may have been suspended since.
         let context = self.resolver.resolve_as(context.tenant(), context.actor()).await?;
-        let explained = async { TenantTx::new(&self.pool, &context).await?.explain(sql).await };
+        let explained = async { TenantTx::new(&self.app, &context).await?.explain(sql).await };
         match tokio::time::timeout(PLAN_MAX, explained).await {
             Ok(explained) => Ok(plan::without_values(&explained?)),
             Err(_) => Err(Error::new(ErrorKind::Timeout, "the plan did not come in time")),
@@ -164,7 +167,7 @@ impl SlowLog {
     }
 
     async fn catalog(&self, reason: &'static str) -> Result<CatalogTx> {
-        CatalogTx::new(&self.pool, &OperatorContext::system(reason)).await
+        CatalogTx::new(&self.catalog, &OperatorContext::system(reason)).await
     }
 }
 

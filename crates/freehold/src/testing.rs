@@ -87,6 +87,11 @@ impl TestDatabase {
         self.url_of("freehold_app")
     }
 
+    /// As freehold_catalog, as a server connects beside it.
+    pub fn catalog_url(&self) -> String {
+        self.url_of("freehold_catalog")
+    }
+
     /// As freehold_owner.
     pub fn owner_url(&self) -> String {
         self.url_of("freehold_owner")
@@ -257,7 +262,8 @@ async fn passwords_of_new_roles(admin: &Client) -> Result<Passwords> {
         .query_one("SELECT count(*) FROM pg_roles WHERE rolname = 'freehold_app'", &[])
         .await?;
     let password = (row.get::<_, i64>(0) == 0).then(|| PASSWORD.to_owned());
-    Ok(Passwords { owner: password.clone(), app: password.clone(), analytics: password })
+    let catalog = password.clone();
+    Ok(Passwords { owner: password.clone(), app: password.clone(), catalog, analytics: password })
 }
 
 async fn end_sessions(admin: &Client, database: &str) -> Result<()> {

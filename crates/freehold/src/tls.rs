@@ -21,6 +21,18 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// The same place with the same password, by another name.
+    pub(crate) fn as_user(&self, user: &str) -> Target {
+        let mut target = self.clone();
+        target.config.user(user);
+        target
+    }
+
+    /// Who signs in.
+    pub(crate) fn user(&self) -> &str {
+        self.config.get_user().unwrap_or("freehold_app")
+    }
+
     /// The hosts with the first one's port, for people.
     pub(crate) fn hosts(&self) -> String {
         let port = self.config.get_ports().first().copied().unwrap_or(5432);

@@ -303,7 +303,7 @@ impl OwnerTx {
         let path = format!("{}, public, pg_temp", tenant.schema());
         self.0
             .query(
-                "SELECT freehold.admit($1), set_config('search_path', $2, true)",
+                "SELECT freehold_guard.admit($1), set_config('search_path', $2, true)",
                 &[&sealed, &path],
             )
             .await?;

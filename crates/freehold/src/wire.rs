@@ -144,10 +144,6 @@ impl Connection {
             self.broken = true;
             return false;
         }
-        // A rollback's answer is on its way; its reader will see how the session is.
-        if self.unanswered > 0 {
-            return true;
-        }
         // What the server says unasked must be no farewell.
         while let Ok(Some(message)) = Message::parse(&mut self.inbox) {
             if !self.is_aside(&message) {
@@ -175,20 +171,6 @@ impl Connection {
         let mut batch = self.batch();
         batch.query(&statement, params)?;
         Ok(batch.run().await?.pop().unwrap_or_default().rows)
-    }
-
-    /// Sends a rollback and does not wait for its answer, which the next batch skips. False if it
-    /// could not be sent at once.
-    pub(crate) fn roll_back_unattended(&mut self) -> bool {
-        if frontend::query("ROLLBACK", &mut self.outbox).is_err() {
-            return false;
-        }
-        self.unanswered += 1;
-        let mut context = Context::from_waker(noop_waker_ref());
-        match self.poll_transfer(&mut context) {
-            Poll::Ready(Err(_)) => false,
-            _ => self.outbox.is_empty(),
-        }
     }
 
     /// Never to be used again.

@@ -54,7 +54,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "owner-enters-no-context",
         breaks: "a migration runs without its tenant's context",
         file: TX,
-        from: "SELECT freehold.admit($1), set_config('search_path', $2, true)",
+        from: "SELECT freehold_guard.admit($1), set_config('search_path', $2, true)",
         to: "SELECT set_config('backtrace_functions', left($1, 0), true), set_config('search_path', $2, true)",
         tests: Library(&["migrations::a_migration_reaches_no_other_tenants_rows"]),
         survives_because: None,
@@ -111,8 +111,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "a last statement runs after its COMMIT, without a context",
         file: TRANSACTION,
         from: "        batch.query(statement, params)?;
-        if !alone {
-            end(&mut batch, fixed, ending)?;
+        match alone {
+            true => leave(&mut batch, fixed)?,
+            false => end(&mut batch, fixed, ending)?,
         }",
         to: "        if !alone {
             end(&mut batch, fixed, ending)?;
@@ -128,8 +129,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "a last statement that cannot be sent commits what came before it",
         file: TRANSACTION,
         from: "        batch.query(statement, params)?;
-        if !alone {
-            end(&mut batch, fixed, ending)?;
+        match alone {
+            true => leave(&mut batch, fixed)?,
+            false => end(&mut batch, fixed, ending)?,
         }",
         to: "        let put = batch.query(statement, params);
         if !alone {
@@ -219,8 +221,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "dropped-is-not-rolled-back",
         breaks: "a dropped transaction stays open on its connection",
         file: TRANSACTION,
-        from: "(false, _) => wire.roll_back_unattended(),",
-        to: "(false, _) => true,",
+        from: "!wire.is_busy() && wire.status() == TransactionStatus::Idle",
+        to: "!wire.is_busy()",
         tests: Library(&[
             "abandonment::a_transaction_dropped_between_its_statements_is_rolled_back",
         ]),

@@ -120,7 +120,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "app-role-by-another-name",
         breaks: "the server starts with any role",
         file: ROLES,
-        from: "    if rows.first().is_none_or(|row| row.get::<_, &str>(1) != \"freehold_app\") {",
+        from: "    if rows.first().is_none_or(|row| row.get::<_, &str>(1) != wanted) {",
         to: "    if rows.is_empty() {",
         tests: Server(&["cli::serve_refuses_with_a_sentence_that_says_what_to_do"]),
         survives_because: None,

@@ -138,6 +138,7 @@ async fn prepare(server: &EmbeddedPostgres, folder: &Path) -> Result<Freehold, F
     // Nobody needs to know these, so every start has new ones.
     let passwords = Passwords {
         app: Some(random_password()),
+        catalog: None,
         owner: Some(random_password()),
         analytics: Some(random_password()),
     };

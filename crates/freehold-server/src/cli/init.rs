@@ -23,6 +23,15 @@ pub(super) struct InitArgs {
     )]
     app_password: Option<String>,
 
+    /// The password to give to freehold_catalog, if it is not to be that of freehold_app
+    #[arg(
+        long,
+        env = "FREEHOLD_CATALOG_PASSWORD",
+        value_name = "FREEHOLD_CATALOG_PASSWORD",
+        hide_env_values = true
+    )]
+    catalog_password: Option<String>,
+
     /// The password to give to freehold_owner; made up if there is none yet
     #[arg(
         long,
@@ -76,6 +85,7 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
     // What is given is set; roles that are new and have none given get one that is shown once.
     let given = Passwords {
         app: args.app_password,
+        catalog: args.catalog_password,
         owner: args.owner_password,
         analytics: args.analytics_password,
     };
@@ -87,6 +97,7 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
         |role, given: &Option<String>| (is_new(role) && given.is_none()).then(random_password);
     let made = Passwords {
         app: made_up("freehold_app", &given.app),
+        catalog: given.catalog.clone(),
         owner: made_up("freehold_owner", &given.owner),
         analytics: made_up("freehold_analytics", &given.analytics),
     };
@@ -101,6 +112,10 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
     let app_url = url_for("freehold_app", &given.app, &made.app);
     let owner_url = url_for("freehold_owner", &given.owner, &made.owner);
     let analytics_url = url_for("freehold_analytics", &given.analytics, &made.analytics);
+    // Without one it is the app's, with the other name.
+    let catalog_url = given.catalog.as_ref();
+    let catalog_url =
+        catalog_url.map(|password| with_user(&args.database_url, "freehold_catalog", password));
 
     if let Some(folder) = &args.baseline {
         let known =
@@ -111,12 +126,15 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
                 .into());
         }
         let baseline = Baseline::read(folder)?;
-        let freehold = Freehold::connect(&Options::new(&app_url).owner_url(&owner_url)).await?;
+        let mut options = Options::new(&app_url).owner_url(&owner_url);
+        options.catalog_url.clone_from(&catalog_url);
+        let freehold = Freehold::connect(&options).await?;
         freehold.migrate(&baseline, MigrateOptions::default(), &|_, _| {}).await?;
     }
     if args.json {
         let urls = serde_json::json!({"report": report, "database_url": app_url,
-            "database_owner_url": owner_url, "database_analytics_url": analytics_url});
+            "database_catalog_url": catalog_url, "database_owner_url": owner_url,
+            "database_analytics_url": analytics_url});
         Output::json(&urls);
         return Ok(ExitCode::SUCCESS);
     }
@@ -129,6 +147,9 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
             "The catalog went from version {before} to {}.",
             report.catalog_now
         )),
+    }
+    for removed in &report.settings_removed {
+        Output::text(&format!("Removed a setting that was not Freehold's: {removed}."));
     }
     if !report.roles_created.is_empty() {
         Output::text(&format!("Roles made: {}.", report.roles_created.join(", ")));
@@ -143,6 +164,9 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
     }
     Output::text("\nThe server's settings (passwords that were made up are shown only now):");
     Output::text(&format!("DATABASE_URL={app_url}\nDATABASE_OWNER_URL={owner_url}"));
+    if let Some(catalog_url) = catalog_url {
+        Output::text(&format!("DATABASE_CATALOG_URL={catalog_url}"));
+    }
     Output::text(&format!("DATABASE_ANALYTICS_URL={analytics_url}"));
     Ok(ExitCode::SUCCESS)
 }

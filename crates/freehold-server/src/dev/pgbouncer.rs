@@ -186,11 +186,13 @@ fn write_for(path: &Path, text: &str, account: Option<&Account>) -> Result<(), F
     Ok(())
 }
 
+/// That of the URL, and freehold_catalog by the same password, as a server connects beside it.
 fn users(app: &Config) -> Result<String, Failure> {
     let user = app.get_user().ok_or("the URL names no user")?;
     let password = app.get_password().ok_or("the URL has no password")?;
     let password = String::from_utf8_lossy(password).replace('"', "\"\"");
-    Ok(format!("\"{user}\" \"{password}\"\n"))
+    let line = |user| format!("\"{user}\" \"{password}\"\n");
+    Ok([user, "freehold_catalog"].map(line).concat())
 }
 
 fn settings(app: &Config, port: u16, folder: &Path) -> Result<String, Failure> {

@@ -26,7 +26,7 @@ const CROSS_READS: [&str; 12] = [
     // A schema's name is the beginning of its tenant's claim.
     "SELECT body FROM {other}.canaries WHERE set_config('freehold.context', '{other}_00000000000000000000000000000007_owner', true) IS NOT NULL",
     "SELECT body FROM {other}.canaries WHERE set_config('backtrace_functions', '{other}_00000000000000000000000000000007_owner', true) IS NOT NULL",
-    "SELECT freehold.admit(repeat('0', 94) || '{other}_00000000000000000000000000000007_owner'), body FROM {other}.canaries",
+    "SELECT freehold_guard.admit(repeat('0', 94) || '{other}_00000000000000000000000000000007_owner'), body FROM {other}.canaries",
 ];
 
 /// Statements that write another tenant's tables, or its rows into one's own. `{mark}` is one's own.

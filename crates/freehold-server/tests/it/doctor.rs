@@ -249,9 +249,21 @@ async fn faults_of_roles_are_found_under_their_codes() {
         ),
         (
             "FH113",
-            "REVOKE SET ON PARAMETER backtrace_functions FROM freehold_owner",
-            "GRANT SET ON PARAMETER backtrace_functions TO freehold_owner",
-            "parameter backtrace_functions: freehold_owner may not set it",
+            "REVOKE SET ON PARAMETER backtrace_functions FROM freehold_guard",
+            "GRANT SET ON PARAMETER backtrace_functions TO freehold_guard",
+            "parameter backtrace_functions: freehold_guard may not set it",
+        ),
+        (
+            "FH119",
+            "GRANT freehold_guard TO freehold_owner",
+            "REVOKE freehold_guard FROM freehold_owner",
+            "freehold_owner: it is a member of freehold_guard",
+        ),
+        (
+            "FH120",
+            "CREATE ROLE warden LOGIN IN ROLE freehold_guard",
+            "DROP ROLE warden",
+            "warden: it is a member of freehold_guard",
         ),
         (
             "FH114",

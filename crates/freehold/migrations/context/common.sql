@@ -10,13 +10,18 @@
 --                   operator_<actor>                 for work on the catalog
 -- or, in a session that best.sql has opened, the bare claim and beside it the session's number.
 -- Ids in a claim are 32 hex digits. There is no _ before the claim's own, so its parts are found by
--- them, with a seal or without. `freehold.admit` takes the text at the door, and
--- `freehold.context` gives the claim that is believed in this transaction, or ''.
+-- them, with a seal or without. `freehold_guard.admit` takes the text at the door, and
+-- `freehold_guard.context` gives the claim that is believed in this transaction, or ''.
 
-CREATE OR REPLACE FUNCTION freehold.refuse(reason text) RETURNS text
+-- What SQL of the last transaction on this session may have left although it was rolled back, or beside
+-- what its end has cleaned (`leave` in tx/transaction.rs): temporary tables, session locks, and a state of
+-- random() that it knows. DISCARD ALL cannot run in a transaction, and would take the server's prepared
+-- statements with it. currval and lastval tell nothing to a role without rights on the sequence.
+CREATE OR REPLACE FUNCTION freehold.begin_clean(seed float8) RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
-  RAISE EXCEPTION 'freehold: tenant context refused' USING ERRCODE = '42501', DETAIL = reason;
+  DISCARD TEMP;
+  RETURN pg_catalog.setseed(seed) IS NOT NULL AND pg_catalog.pg_advisory_unlock_all() IS NOT NULL;
 END
 $$;
 
@@ -25,13 +30,13 @@ $$;
 -- temporary table can shadow a real one.
 CREATE OR REPLACE FUNCTION freehold.enter(context text, session int8 DEFAULT NULL) RETURNS boolean
 LANGUAGE sql AS $$
-  SELECT freehold.admit(context, session) IS NOT NULL
+  SELECT freehold_guard.admit(context, session) IS NOT NULL
     AND pg_catalog.set_config('role', CASE pg_catalog.split_part(context, '_', 4)
         WHEN 'viewer' THEN 'freehold_viewer'
         WHEN 'member' THEN 'freehold_member'
         WHEN 'admin' THEN 'freehold_admin'
         WHEN 'owner' THEN 'freehold_admin'
-        ELSE freehold.refuse('malformed context')
+        ELSE freehold_guard.refuse('malformed context')
       END, true) IS NOT NULL
     AND pg_catalog.set_config('search_path', 'tenant_' OPERATOR(pg_catalog.||) pg_catalog.split_part(context, '_', 2)
       OPERATOR(pg_catalog.||) ', public, pg_temp', true) IS NOT NULL
@@ -40,10 +45,10 @@ $$;
 -- The door to the catalog: all of it for an operator's context, one tenant's rows for a tenant's.
 CREATE OR REPLACE FUNCTION freehold.enter_catalog(context text, session int8 DEFAULT NULL) RETURNS boolean
 LANGUAGE sql AS $$
-  SELECT freehold.admit(context, session) IS NOT NULL
+  SELECT freehold_guard.admit(context, session) IS NOT NULL
     AND pg_catalog.set_config('search_path', CASE
         WHEN context OPERATOR(pg_catalog.~) '^[0-9a-f]*(operator|tenant)_' THEN 'freehold, pg_temp'
-        ELSE freehold.refuse('malformed context')
+        ELSE freehold_guard.refuse('malformed context')
       END, true) IS NOT NULL
 $$;
 
@@ -69,32 +74,32 @@ $$;
 CREATE OR REPLACE FUNCTION freehold.require_tenant(tenant uuid) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT CASE
-    WHEN pg_catalog.substr(freehold.context(), 1, 40)
+    WHEN pg_catalog.substr(freehold_guard.context(), 1, 40)
       OPERATOR(pg_catalog.=) ('tenant_' OPERATOR(pg_catalog.||) pg_catalog.replace(tenant::pg_catalog.text, '-', '') OPERATOR(pg_catalog.||) '_')
     THEN true
-    ELSE freehold.pass_or_refuse(freehold.context(), tenant)
+    ELSE freehold.pass_or_refuse(freehold_guard.context(), tenant)
   END
 $$;
 
 -- The tenant of this transaction, or NULL.
 CREATE OR REPLACE FUNCTION freehold.tenant() RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-  SELECT CASE WHEN pg_catalog.starts_with(freehold.context(), 'tenant_')
-    THEN pg_catalog.substr(freehold.context(), 8, 32)::pg_catalog.uuid END
+  SELECT CASE WHEN pg_catalog.starts_with(freehold_guard.context(), 'tenant_')
+    THEN pg_catalog.substr(freehold_guard.context(), 8, 32)::pg_catalog.uuid END
 $$;
 
 -- The person who acts, or NULL; for defaults and policies of a baseline.
 CREATE OR REPLACE FUNCTION freehold.actor_id() RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-  SELECT CASE WHEN pg_catalog.starts_with(freehold.context(), 'tenant_')
-    THEN pg_catalog.substr(freehold.context(), 41, 32)::pg_catalog.uuid END
+  SELECT CASE WHEN pg_catalog.starts_with(freehold_guard.context(), 'tenant_')
+    THEN pg_catalog.substr(freehold_guard.context(), 41, 32)::pg_catalog.uuid END
 $$;
 
 -- The actor's role in the tenant (viewer, member, admin, owner), or NULL.
 CREATE OR REPLACE FUNCTION freehold.actor_role() RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-  SELECT CASE WHEN pg_catalog.starts_with(freehold.context(), 'tenant_')
-    THEN pg_catalog.substr(freehold.context(), 74) END
+  SELECT CASE WHEN pg_catalog.starts_with(freehold_guard.context(), 'tenant_')
+    THEN pg_catalog.substr(freehold_guard.context(), 74) END
 $$;
 
 -- Owner and analytics may look at the catalog without a context; nobody else.
@@ -113,8 +118,8 @@ $$;
 CREATE OR REPLACE FUNCTION freehold.in_catalog() RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT CASE
-    WHEN pg_catalog.starts_with(freehold.context(), 'operator_') THEN true
-    WHEN pg_catalog.starts_with(freehold.context(), 'tenant_') THEN session_user OPERATOR(pg_catalog.=) 'freehold_owner'
+    WHEN pg_catalog.starts_with(freehold_guard.context(), 'operator_') THEN true
+    WHEN pg_catalog.starts_with(freehold_guard.context(), 'tenant_') THEN session_user OPERATOR(pg_catalog.=) 'freehold_owner'
     ELSE freehold.pass_catalog_or_refuse()
   END
 $$;

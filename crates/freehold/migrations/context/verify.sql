@@ -1,8 +1,8 @@
--- What portable and best have in common: the check of a seal. Run with the owner's rights, who
--- alone can read the keys. HMAC by PostgreSQL's own sha256(), so no extension is needed.
+-- What portable and best have in common: the check of a seal. Run with the rights of
+-- freehold_guard, who alone can read the keys. HMAC by PostgreSQL's own sha256(), so no extension is needed.
 
 -- The claim of a sealed context, or an error.
-CREATE OR REPLACE FUNCTION freehold.unseal(context text) RETURNS text
+CREATE OR REPLACE FUNCTION freehold_guard.unseal(context text) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   message bytea := pg_catalog.convert_to(pg_catalog.substr(context, 65), 'UTF8');
@@ -11,7 +11,7 @@ DECLARE
   inner_pad bytea;
   outer_pad bytea;
 BEGIN
-  SELECT k.inner_pad, k.outer_pad INTO inner_pad, outer_pad FROM freehold.seal_key k
+  SELECT k.inner_pad, k.outer_pad INTO inner_pad, outer_pad FROM freehold_guard.seal_key k
   WHERE k.id OPERATOR(pg_catalog.=) pg_catalog.substr(context, 65, 10)
     AND (k.retires_at IS NULL OR k.retires_at OPERATOR(pg_catalog.>) pg_catalog.now());
   IF pg_catalog.encode(pg_catalog.sha256(outer_pad OPERATOR(pg_catalog.||) pg_catalog.sha256(inner_pad OPERATOR(pg_catalog.||) message)), 'hex')
@@ -27,6 +27,6 @@ BEGIN
       END IF;
     END IF;
   END IF;
-  RETURN freehold.refuse(reason);
+  RETURN freehold_guard.refuse(reason);
 END
 $$;

@@ -41,9 +41,9 @@ impl Rollup {
              CREATE POLICY tenant_scope ON {rollup} AS RESTRICTIVE
                USING ((SELECT freehold.in_catalog()) OR tenant_id = (SELECT freehold.tenant()));
              CREATE POLICY analytics_access ON {rollup} TO freehold_analytics USING (true) WITH CHECK (true);
-             CREATE POLICY app_read ON {rollup} FOR SELECT TO freehold_app USING (true);
+             CREATE POLICY app_read ON {rollup} FOR SELECT TO freehold_catalog USING (true);
              GRANT SELECT, INSERT, UPDATE, DELETE ON {rollup} TO freehold_analytics;
-             GRANT SELECT ON {rollup} TO freehold_app;",
+             GRANT SELECT ON {rollup} TO freehold_catalog;",
             grain = declared(&self.grain, " NOT NULL"),
             measures = declared(&self.measures, ""),
             protection = protect(&rollup),
@@ -153,7 +153,7 @@ END
              CREATE VIEW {published} WITH (security_barrier) AS
                SELECT {keys}, tenants, {measures} FROM {fleet}
                WHERE NOT withheld AND (SELECT freehold.require_catalog());
-             GRANT SELECT ON {published} TO freehold_app;",
+             GRANT SELECT ON {published} TO freehold_catalog;",
             total = self.table("total"),
             measures = names(&self.measures, ""),
         )

@@ -1,4 +1,4 @@
-//! `freehold.seal_key`: what contexts are sealed with. Only the owner role may touch it.
+//! What contexts are sealed with, by the functions of `freehold_guard`, which answer the owner's login alone.
 
 use crate::error::Result;
 use crate::seal::ContextKey;
@@ -17,9 +17,8 @@ pub struct SealKey {
 
 /// Newest first.
 pub(crate) async fn list(tx: &mut CatalogTx) -> Result<Vec<SealKey>> {
-    let rows = tx
-        .query("SELECT ltrim(id, '0'), created_at, retires_at FROM seal_key ORDER BY id DESC", &[])
-        .await?;
+    let sql = "SELECT ltrim(id, '0'), created_at, retires_at FROM freehold_guard.list_keys() ORDER BY id DESC";
+    let rows = tx.query(sql, &[]).await?;
     Ok(rows
         .iter()
         .map(|row| SealKey { id: row.get(0), created_at: row.get(1), retires_at: row.get(2) })
@@ -28,46 +27,25 @@ pub(crate) async fn list(tx: &mut CatalogTx) -> Result<Vec<SealKey>> {
 
 /// The key that seals now.
 pub(crate) async fn find_newest(tx: &mut CatalogTx) -> Result<Option<ContextKey>> {
-    let row = tx
-        .query_opt(
-            "SELECT id, inner_pad FROM seal_key
-             WHERE retires_at IS NULL OR retires_at > now() ORDER BY id DESC LIMIT 1",
-            &[],
-        )
-        .await?;
+    let sql = "SELECT id, inner_pad FROM freehold_guard.newest_key()";
+    let row = tx.query_opt(sql, &[]).await?;
     row.map(|row| ContextKey::from_pads(row.get(0), row.get(1))).transpose()
 }
 
-/// The number for the next key. Whoever asks for one at the same time waits.
+/// The number for the next key. Who asks for one at the same time waits.
 pub(crate) async fn next_id(tx: &mut CatalogTx) -> Result<i64> {
-    tx.execute("LOCK TABLE seal_key IN SHARE ROW EXCLUSIVE MODE", &[]).await?;
-    let row = tx.query_opt("SELECT coalesce(max(id::int8), 0) + 1 FROM seal_key", &[]).await?;
+    let row = tx.query_opt("SELECT freehold_guard.next_key()", &[]).await?;
     Ok(row.map_or(1, |row| row.get(0)))
 }
 
-pub(crate) async fn insert(tx: &mut CatalogTx, key: &ContextKey) -> Result<()> {
-    let (id, inner, outer) = key.pads();
-    tx.execute(
-        "INSERT INTO seal_key (id, inner_pad, outer_pad) VALUES ($1, $2, $3)",
-        &[&id, &inner, &outer],
-    )
-    .await?;
-    Ok(())
-}
-
-/// Retires every older key after so long, and forgets those that retired a day ago.
-pub(crate) async fn retire_before(
+/// Adds a key, retires every older one after so long, and forgets those that retired a day ago.
+pub(crate) async fn add(
     tx: &mut CatalogTx,
     key: &ContextKey,
-    after_secs: f64,
+    retire_after_secs: f64,
 ) -> Result<()> {
-    let (id, ..) = key.pads();
-    tx.execute(
-        "UPDATE seal_key SET retires_at = now() + make_interval(secs => $2)
-         WHERE id < $1 AND (retires_at IS NULL OR retires_at > now() + make_interval(secs => $2))",
-        &[&id, &after_secs],
-    )
-    .await?;
-    tx.execute("DELETE FROM seal_key WHERE retires_at < now() - interval '1 day'", &[]).await?;
+    let (id, inner, outer) = key.pads();
+    let sql = "SELECT freehold_guard.add_key($1, $2, $3, $4)";
+    tx.query(sql, &[&id, &inner, &outer, &retire_after_secs]).await?;
     Ok(())
 }

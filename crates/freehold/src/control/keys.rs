@@ -57,8 +57,7 @@ impl Freehold {
         // First: what this transaction was sealed with may be retired by it.
         let detail = serde_json::json!({"key": key.id()});
         audit::record(tx.catalog(), Deed::of("key.rotate", context).detail(detail)).await?;
-        seal_keys::insert(tx.catalog(), &key).await?;
-        seal_keys::retire_before(tx.catalog(), &key, retire_after.as_secs_f64()).await?;
+        seal_keys::add(tx.catalog(), &key, retire_after.as_secs_f64()).await?;
         tx.commit().await?;
         tracing::info!(
             key = key.id(),

@@ -31,8 +31,8 @@ pub use crate::catalog::sessions::SessionEntry;
 /// More tenants than this are not listed to a person at sign-in.
 pub(super) const MEMBERSHIPS_MAX: i64 = 1000;
 
-/// Of so many connections, sign-ins may hold one: of the default sixteen, four.
-const CONNECTIONS_OF_SIGN_INS: usize = 4;
+/// Of so many connections to the catalog, sign-ins may hold one: of the default eight, four.
+const CONNECTIONS_OF_SIGN_INS: usize = 2;
 /// As long as one waits for a connection.
 const TURN_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -157,7 +157,8 @@ impl SignIn {
     /// Make one per process and share it: it remembers whose guesses are used up.
     pub fn new(freehold: Freehold, options: SignInOptions) -> SignIn {
         let guesses = Guesses::new(options.limits);
-        let turns = (freehold.pool_status().connections_max / CONNECTIONS_OF_SIGN_INS).max(1);
+        let turns =
+            (freehold.catalog_pool_status().connections_max / CONNECTIONS_OF_SIGN_INS).max(1);
         SignIn { freehold, options, guesses, turns: Semaphore::new(turns) }
     }
 

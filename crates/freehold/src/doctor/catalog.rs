@@ -13,36 +13,42 @@ pub(super) const EXPECTED: &str = include_str!("catalog.txt");
 /// The same lines from the real database. The owner's own rights are left out: which there are
 /// depends on the version of PostgreSQL.
 pub(super) const ACTUAL: &str = "
-actual(kind, name, definition) AS MATERIALIZED (
-  SELECT 'table', c.relname::text, CASE WHEN c.relrowsecurity THEN 'enabled' ELSE 'disabled' END
+relation AS MATERIALIZED (
+  SELECT c.*, c.oid AS id, CASE c.relnamespace WHEN 'freehold'::regnamespace THEN '' ELSE 'freehold_guard.' END || c.relname AS name
+  FROM pg_class c WHERE c.relnamespace IN ('freehold'::regnamespace, 'freehold_guard'::regnamespace)
+), routine AS MATERIALIZED (
+  SELECT p.*, p.oid::regprocedure::text AS name
+  FROM pg_proc p WHERE p.pronamespace IN ('freehold'::regnamespace, 'freehold_guard'::regnamespace)
+), actual(kind, name, definition) AS MATERIALIZED (
+  SELECT 'table', c.name, CASE WHEN c.relrowsecurity THEN 'enabled' ELSE 'disabled' END
     || CASE WHEN c.relforcerowsecurity THEN ', forced' ELSE ', not forced' END
-  FROM pg_class c WHERE c.relnamespace = 'freehold'::regnamespace AND c.relkind IN ('r', 'p')
+  FROM relation c WHERE c.relkind IN ('r', 'p')
   UNION ALL
-  SELECT 'policy', c.relname || '.' || p.polname, CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END
+  SELECT 'policy', c.name || '.' || p.polname, CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END
     || ' ' || p.polcmd::text || ' to ' || (SELECT string_agg(CASE r WHEN 0 THEN 'public' ELSE r::regrole::text END, ' ' ORDER BY 1) FROM unnest(p.polroles) r)
     || ' using ' || coalesce(regexp_replace(pg_get_expr(p.polqual, p.polrelid), '\\s+', ' ', 'g'), '-')
     || ' check ' || coalesce(regexp_replace(pg_get_expr(p.polwithcheck, p.polrelid), '\\s+', ' ', 'g'), '-')
-  FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relnamespace = 'freehold'::regnamespace
+  FROM pg_policy p JOIN relation c ON c.id = p.polrelid
   UNION ALL
-  SELECT 'function', p.oid::regprocedure::text, 'returns ' || format_type(p.prorettype, NULL)
+  SELECT 'function', p.name, 'returns ' || format_type(p.prorettype, NULL)
     || ' ' || l.lanname || ' ' || p.provolatile::text || p.proparallel::text || CASE WHEN p.prosecdef THEN ' definer' ELSE '' END
     || ' owner ' || p.proowner::regrole::text || coalesce(' set ' || array_to_string(p.proconfig, ' '), '') || ' ' || md5(p.prosrc)
-  FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'freehold'::regnamespace
+  FROM routine p JOIN pg_language l ON l.oid = p.prolang
   UNION ALL
-  SELECT 'trigger', c.relname || '.' || t.tgname, pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ', disabled' ELSE ', enabled for replication' END
-  FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'freehold'::regnamespace AND NOT t.tgisinternal
+  SELECT 'trigger', c.name || '.' || t.tgname, pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ', disabled' ELSE ', enabled for replication' END
+  FROM pg_trigger t JOIN relation c ON c.id = t.tgrelid WHERE NOT t.tgisinternal
   UNION ALL
   SELECT 'rights', o.name, string_agg(CASE a.grantee WHEN 0 THEN 'public' ELSE a.grantee::regrole::text END || ' ' || a.privilege_type
       || CASE WHEN a.is_grantable THEN ' grantable' ELSE '' END, ', ' ORDER BY CASE a.grantee WHEN 0 THEN 'public' ELSE a.grantee::regrole::text END COLLATE \"C\", a.privilege_type COLLATE \"C\")
   FROM (
-    SELECT 'schema freehold', nspacl, nspowner FROM pg_namespace WHERE nspname = 'freehold'
+    SELECT 'schema ' || nspname, nspacl, nspowner FROM pg_namespace WHERE nspname IN ('freehold', 'freehold_guard')
     UNION ALL
-    SELECT c.relname::text, c.relacl, c.relowner FROM pg_class c WHERE c.relnamespace = 'freehold'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+    SELECT c.name, c.relacl, c.relowner FROM relation c WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
     UNION ALL
-    SELECT c.relname || '.' || a.attname, a.attacl, c.relowner FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-    WHERE c.relnamespace = 'freehold'::regnamespace AND a.attacl IS NOT NULL
+    SELECT c.name || '.' || a.attname, a.attacl, c.relowner FROM pg_attribute a JOIN relation c ON c.id = a.attrelid
+    WHERE a.attacl IS NOT NULL
     UNION ALL
-    SELECT p.oid::regprocedure::text, coalesce(p.proacl, acldefault('f', p.proowner)), p.proowner FROM pg_proc p WHERE p.pronamespace = 'freehold'::regnamespace
+    SELECT p.name, coalesce(p.proacl, acldefault('f', p.proowner)), p.proowner FROM routine p
   ) o(name, acl, owner), LATERAL aclexplode(o.acl) a
   WHERE a.grantee <> o.owner
   GROUP BY o.name
@@ -65,7 +71,7 @@ const DIFFERENCE: &str = "
 ), seal(mode) AS MATERIALIZED (
   -- A function that is none of those that tell the mode is a finding in the best of them.
   SELECT coalesce((SELECT l.part[4] FROM line l JOIN actual a ON a.kind = l.part[1] AND a.name = l.part[2] AND a.definition = l.part[3]
-    WHERE l.part[1] = 'function' AND l.part[2] = 'freehold.seal_mode()'), 'best')
+    WHERE l.part[1] = 'function' AND l.part[2] = 'freehold_guard.seal_mode()'), 'best')
 ), expected(kind, name, definition) AS MATERIALIZED (
   SELECT part[1], part[2], part[3] FROM line, seal
   WHERE part[4] IS NULL OR seal.mode = ANY (string_to_array(part[4], ' '))
@@ -85,7 +91,7 @@ pub(super) const PROBES: &[Probe] = &[Probe {
     with: DIFFERENCE,
     sql: "
 SELECT CASE kind WHEN 'table' THEN 'FH106' WHEN 'policy' THEN 'FH107' WHEN 'function' THEN 'FH108' WHEN 'trigger' THEN 'FH110' ELSE 'FH109' END AS code,
-  CASE WHEN kind = 'rights' AND name LIKE 'schema %' OR kind IN ('function', 'rights') AND name LIKE 'freehold.%' THEN name ELSE 'freehold.' || name END AS object,
+  CASE WHEN kind = 'rights' AND name LIKE 'schema %' OR name LIKE 'freehold.%' OR name LIKE 'freehold\\_guard.%' THEN name ELSE 'freehold.' || name END AS object,
   CASE WHEN actual IS NULL AND kind = 'rights' THEN 'nobody has rights to it; expected: ' || expected
        WHEN actual IS NULL THEN 'it is missing'
        WHEN expected IS NULL AND kind = 'rights' THEN 'nobody but the owner should have rights to it, and there are: ' || actual

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TEMPLATE_SCHEMA;
 use crate::init::{self, CATALOG_VERSION};
 use crate::policy::quote_literal;
+use crate::settings;
 
 /// For one question: over twenty thousand tenants the longest takes some seconds.
 const QUESTION_SECS_MAX: u32 = 120;
@@ -295,6 +296,7 @@ fn complete(probe: &Probe, sight: Sight, examples_max: usize) -> String {
         .replace("{isolation}", &quote_literal(policies::ISOLATION))
         .replace("{expected_catalog}", &quote_literal(catalog::EXPECTED))
         .replace("{dangerous_functions}", &quote_literal(&init::DANGEROUS.join(" ")))
+        .replace("{app_bounds}", &quote_literal(&settings::app_bounds().join(" ")))
         .replace("{verdict}", &quote_literal(init::VERDICT))
 }
 

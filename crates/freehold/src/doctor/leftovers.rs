@@ -14,7 +14,7 @@ FROM fleet f WHERE f.nspname <> 'freehold_template' AND NOT EXISTS (SELECT FROM 
 UNION ALL
 SELECT 'FH702', format('schema %I', n.nspname), 'its name is like those of Freehold''s schemas, and it is none', NULL
 FROM pg_namespace n
-WHERE n.nspname ~ '^(tenant|freehold)_' AND n.nspname <> 'freehold_analytics' AND NOT EXISTS (SELECT FROM fleet f WHERE f.oid = n.oid)
+WHERE n.nspname ~ '^(tenant|freehold)_' AND n.nspname NOT IN ('freehold_analytics', 'freehold_guard') AND NOT EXISTS (SELECT FROM fleet f WHERE f.oid = n.oid)
 UNION ALL
 SELECT 'FH703', 'tenant ' || t.slug, format('it is at version %s and the baseline at %s', t.version, b.version), NULL
 FROM freehold.tenant t, (SELECT coalesce(max(version), 0) AS version FROM freehold.baseline) b WHERE t.version < b.version

@@ -71,7 +71,7 @@ UNION ALL
 SELECT 'FH303', c.object, a.role || ' has ' || string_agg(DISTINCT a.privilege_type, ', ') || coalesce(' on column ' || c.part, ''), NULL
 FROM carrier c JOIN acl a USING (acl)
 WHERE a.grantee <> 0 AND (
-  a.role NOT IN ('freehold_app', 'freehold_viewer', 'freehold_member', 'freehold_admin', 'freehold_analytics')
+  a.role NOT IN ('freehold_app', 'freehold_catalog', 'freehold_viewer', 'freehold_member', 'freehold_admin', 'freehold_analytics')
   OR a.role = 'freehold_app' AND c.is_fleet AND c.kind <> 'schema')
 GROUP BY c.object, c.part, a.role
 UNION ALL
@@ -116,7 +116,7 @@ CROSS JOIN LATERAL (
   SELECT string_agg(DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END, ', ') AS role
   FROM aclexplode(n.nspacl) a
   WHERE a.privilege_type = 'CREATE' AND (a.grantee = 0 OR a.grantee <> n.nspowner AND a.grantee::regrole::text IN
-    ('freehold_app', 'freehold_viewer', 'freehold_member', 'freehold_admin', 'freehold_analytics'))) g
+    ('freehold_app', 'freehold_catalog', 'freehold_viewer', 'freehold_member', 'freehold_admin', 'freehold_analytics'))) g
 WHERE (n.nspname IN ('public', 'freehold') OR n.oid IN (SELECT oid FROM fleet)) AND g.role IS NOT NULL
 UNION ALL
 SELECT 'FH307', 'default privileges of ' || d.defaclrole::regrole::text || coalesce(' in schema ' || quote_ident(n.nspname), ''),

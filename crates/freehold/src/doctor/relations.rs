@@ -49,7 +49,7 @@ WHERE c.relkind IN ('m', 'f') AND g.names IS NOT NULL",
         sight: Sight::Anyone,
         with: "
 reachable AS MATERIALIZED (
-  SELECT p.oid, p.proowner, p.proconfig, p.prosecdef, p.proleakproof, p.pronamespace
+  SELECT p.oid, p.proowner, p.proconfig, p.prosecdef, p.proleakproof, p.pronamespace, p.prolang, p.prosrc
   FROM pg_proc p
   WHERE (p.prosecdef OR p.proleakproof)
     AND (p.pronamespace IN (SELECT oid FROM fleet) OR p.pronamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('public', 'freehold')))
@@ -65,6 +65,10 @@ SELECT 'FH204', p.oid::regprocedure::text, 'it runs as ' || p.proowner::regrole:
 FROM reachable p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE p.prosecdef AND n.nspname <> 'freehold'
   AND NOT EXISTS (SELECT FROM unnest(p.proconfig) setting WHERE setting LIKE 'search\\_path=%')
+UNION ALL
+SELECT 'FH206', p.oid::regprocedure::text, 'it executes text as ' || p.proowner::regrole::text, NULL
+FROM reachable p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
+WHERE p.prosecdef AND n.nspname <> 'freehold' AND l.lanname = 'plpgsql' AND p.prosrc ~* '\\mexecute\\M'
 UNION ALL
 SELECT 'FH205', p.oid::regprocedure::text, 'it is LEAKPROOF', NULL
 FROM reachable p
@@ -84,6 +88,14 @@ WHERE p.proleakproof AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = '
                 title: "A SECURITY DEFINER function without a search path of its own",
                 meaning: "The function runs with its owner's rights and the caller's search path, so the caller chooses which tables and functions its names mean.",
                 remedy: "ALTER FUNCTION … SET search_path = … with pg_temp last; in a migration, so that every tenant gets it.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH206",
+                severity: Severity::Info,
+                title: "A SECURITY DEFINER function executes text",
+                meaning: "If any of that text comes from its caller, the caller is its owner: no other tenant's row is reached so, and no key, but tables and policies can be changed.",
+                remedy: "Look at what it executes: names by format('%I'), values by USING, nothing else of the caller's. Or let it run as its caller.",
                 fix_is_safe: false,
             },
             Check {

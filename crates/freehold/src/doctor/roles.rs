@@ -5,7 +5,7 @@ use super::check::{Check, Probe, Severity, Sight};
 /// The roles of the application, with every role that each may become.
 const BECOMES: &str = "
 ours(role) AS (
-  SELECT unnest(ARRAY['freehold_app', 'freehold_viewer', 'freehold_member', 'freehold_admin', 'freehold_analytics'])
+  SELECT unnest(ARRAY['freehold_app', 'freehold_catalog', 'freehold_viewer', 'freehold_member', 'freehold_admin', 'freehold_analytics'])
 ), becomes AS MATERIALIZED (
   SELECT o.role, r.rolname::text AS other, r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolcreatedb, r.rolreplication,
     r.oid AS other_oid
@@ -53,7 +53,13 @@ FROM unnest(ARRAY['statement_timeout', 'idle_in_transaction_session_timeout', 's
 WHERE NOT EXISTS (
   SELECT FROM pg_db_role_setting s, unnest(s.setconfig) c
   WHERE s.setrole = 'freehold_app'::regrole AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
-    AND starts_with(c, e.setting || '='))",
+    AND starts_with(c, e.setting || '='))
+UNION ALL
+SELECT 'FH316', s.setrole::regrole || CASE s.setdatabase WHEN 0 THEN '' ELSE ' in this database' END, 'it has ' || c, NULL
+FROM pg_db_role_setting s, unnest(s.setconfig) c
+WHERE s.setrole::regrole::text IN ('freehold_owner', 'freehold_app', 'freehold_catalog', 'freehold_analytics')
+  AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+  AND NOT (s.setrole::regrole::text = 'freehold_app' AND s.setdatabase = 0 AND c = ANY (string_to_array({app_bounds}, ' ')))",
         checks: &[
             Check {
                 code: "FH311",
@@ -95,6 +101,14 @@ WHERE NOT EXISTS (
                 remedy: "Run `freehold init` again; it sets them.",
                 fix_is_safe: false,
             },
+            Check {
+                code: "FH316",
+                severity: Severity::Warning,
+                title: "A login role has a setting of its own that is not Freehold's",
+                meaning: "Every connection of that role begins with it. A role can set its own, and needs no right for it: SQL that a baseline executes as text may have done so.",
+                remedy: "Run `freehold init` again; it removes them and says which. What is meant for all connections goes into the connection string (options=-c name=value) or is set for the database.",
+                fix_is_safe: false,
+            },
         ],
     },
     Probe {
@@ -102,7 +116,7 @@ WHERE NOT EXISTS (
         with: "",
         sql: "
 SELECT 'FH321' AS code, 'database ' || current_database() AS object, r.role || ' has ' || p.privilege AS detail, NULL::text AS fix
-FROM unnest(ARRAY['freehold_app', 'freehold_analytics']) r(role), unnest(ARRAY['CREATE', 'TEMPORARY']) p(privilege)
+FROM unnest(ARRAY['freehold_app', 'freehold_catalog', 'freehold_analytics']) r(role), unnest(ARRAY['CREATE', 'TEMPORARY']) p(privilege)
 WHERE has_database_privilege(r.role, current_database(), p.privilege)
 UNION ALL
 SELECT 'FH322', p.oid::regprocedure::text, 'freehold_app may call it', NULL

@@ -40,9 +40,9 @@ FROM analytics_relation a CROSS JOIN LATERAL (
 WHERE g.grantee <> a.relowner AND NOT CASE
     WHEN a.relkind = 'r' AND starts_with(a.relname, 'rollup_') THEN
       g.grantee = 'freehold_analytics'::regrole AND g.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
-      OR g.grantee = 'freehold_app'::regrole AND g.privilege_type = 'SELECT'
+      OR g.grantee = 'freehold_catalog'::regrole AND g.privilege_type = 'SELECT'
     WHEN a.relkind = 'v' AND starts_with(a.relname, 'published_') THEN
-      g.grantee = 'freehold_app'::regrole AND g.privilege_type = 'SELECT'
+      g.grantee = 'freehold_catalog'::regrole AND g.privilege_type = 'SELECT'
     ELSE false END
 GROUP BY a.relname, g.grantee",
     checks: &[

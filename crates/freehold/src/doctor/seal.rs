@@ -9,35 +9,34 @@ pub(super) const PROBES: &[Probe] = &[
         with: "",
         sql: "
 SELECT 'FH111' AS code, 'database ' || current_database() AS object, 'its seal mode is plain' AS detail, NULL::text AS fix
-WHERE freehold.seal_mode() = 'plain'
+WHERE freehold_guard.seal_mode() = 'plain'
 UNION ALL
-SELECT 'FH112', 'freehold.' || k.relation || coalesce('.' || k.part, ''),
+SELECT 'FH112', 'freehold_guard.' || k.relation || coalesce('.' || k.part, ''),
   CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END || ' has ' || string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type), NULL
 FROM (
   SELECT relname, NULL::text, relacl, relowner FROM pg_class
-  WHERE oid IN ('freehold.seal_key'::regclass, to_regclass('freehold.session_number'))
+  WHERE oid IN ('freehold_guard.seal_key'::regclass, to_regclass('freehold_guard.session_number'))
   UNION ALL
   SELECT c.relname, a.attname::text, a.attacl, c.relowner FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-  WHERE c.oid = 'freehold.seal_key'::regclass AND a.attacl IS NOT NULL
+  WHERE c.oid = 'freehold_guard.seal_key'::regclass AND a.attacl IS NOT NULL
 ) k(relation, part, acl, owner), LATERAL aclexplode(k.acl) a
 WHERE a.grantee <> k.owner
 GROUP BY k.relation, k.part, a.grantee
 UNION ALL
-SELECT 'FH113', 'parameter ' || {verdict}, 'freehold_owner may not set it', NULL
-WHERE freehold.seal_mode() = 'best' AND NOT has_parameter_privilege('freehold_owner', {verdict}, 'SET')
+SELECT 'FH113', 'parameter ' || {verdict}, 'freehold_guard may not set it', NULL
+WHERE freehold_guard.seal_mode() = 'best' AND NOT has_parameter_privilege('freehold_guard', {verdict}, 'SET')
 UNION ALL
 SELECT 'FH114', 'parameter ' || {verdict}, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END || ' has ' || a.privilege_type, NULL
 FROM pg_parameter_acl p, LATERAL aclexplode(p.paracl) a
-WHERE p.parname = {verdict} AND freehold.seal_mode() = 'best' AND a.grantee <> 'freehold_owner'::regrole
+WHERE p.parname = {verdict} AND freehold_guard.seal_mode() = 'best' AND a.grantee <> 'freehold_guard'::regrole
   AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.grantee AND r.rolsuper)
 UNION ALL
-SELECT 'FH118', 'freehold.seal_key.' || a.attname, 'statistics keep samples of it',
-  -- To change a type, even to the same, removes what is kept.
-  format('ALTER TABLE freehold.seal_key ALTER COLUMN %1$I TYPE bytea, ALTER COLUMN %1$I SET STATISTICS 0', a.attname)
-FROM pg_attribute a
-WHERE a.attrelid = 'freehold.seal_key'::regclass AND a.attname IN ('inner_pad', 'outer_pad')
-  AND (a.attstattarget IS DISTINCT FROM 0
-    OR EXISTS (SELECT FROM pg_stats s WHERE s.schemaname = 'freehold' AND s.tablename = 'seal_key' AND s.attname = a.attname))",
+SELECT 'FH118', 'freehold_guard.seal_key.' || attname, 'statistics keep samples of it', NULL
+FROM freehold_guard.list_sampled() attname
+UNION ALL
+SELECT CASE WHEN m.rolname ~ '^freehold_' THEN 'FH119' ELSE 'FH120' END, m.rolname::text, 'it is a member of freehold_guard', NULL
+FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member
+WHERE a.roleid = 'freehold_guard'::regrole AND NOT m.rolsuper",
         checks: &[
             Check {
                 code: "FH111",
@@ -52,15 +51,15 @@ WHERE a.attrelid = 'freehold.seal_key'::regclass AND a.attname IN ('inner_pad', 
                 severity: Severity::Critical,
                 title: "A role besides the owner has a right to what contexts are sealed with",
                 meaning: "Whoever reads a key, or the number of a session, can be any tenant, and whoever writes one can bring their own. No policy stands before them.",
-                remedy: "REVOKE ALL ON freehold.seal_key, or on SEQUENCE freehold.session_number, FROM that role, and from the table's columns; then `freehold key rotate --retire-after-secs 0`, because the key may be known.",
+                remedy: "REVOKE ALL ON freehold_guard.seal_key, or on SEQUENCE freehold_guard.session_number, FROM that role, and from the table's columns; then `freehold key rotate --retire-after-secs 0`, because the key may be known.",
                 fix_is_safe: false,
             },
             Check {
                 code: "FH113",
                 severity: Severity::Critical,
-                title: "The owner role has lost the leave that the seal mode best rests on",
+                title: "The guard role has lost the leave that the seal mode best rests on",
                 meaning: "The database cannot note that a context was verified, so it refuses every request.",
-                remedy: "GRANT SET ON PARAMETER backtrace_functions TO freehold_owner, as a superuser; or `freehold init --seal portable`.",
+                remedy: "GRANT SET ON PARAMETER backtrace_functions TO freehold_guard, as a superuser; or `freehold init --seal portable`.",
                 fix_is_safe: false,
             },
             Check {
@@ -76,8 +75,24 @@ WHERE a.attrelid = 'freehold.seal_key'::regclass AND a.attname IN ('inner_pad', 
                 severity: Severity::Warning,
                 title: "Statistics keep samples of the keys that seal contexts",
                 meaning: "ANALYZE copies keys to another table, which has rights of its own and from which a key that was removed does not go.",
-                remedy: "`freehold doctor --fix`: it removes what is kept and sets the columns' statistics to 0, as they were made.",
-                fix_is_safe: true,
+                remedy: "Run `freehold init` again: it removes what is kept and sets the columns' statistics to 0, as they were made.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH119",
+                severity: Severity::Critical,
+                title: "A role of Freehold is a member of the guard role",
+                meaning: "What freehold_guard owns makes a context believed. A function of a baseline runs with the rights of freehold_owner; if that is a member, so is the function.",
+                remedy: "REVOKE freehold_guard FROM that role; then `freehold key rotate --retire-after-secs 0`, because the key may be known.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH120",
+                severity: Severity::Info,
+                title: "A role that is no superuser is a member of the guard role",
+                meaning: "It can read what contexts are sealed with. From PostgreSQL 16 on the role that ran `freehold init` without being a superuser has the ADMIN option by itself, and may make itself a member.",
+                remedy: "Keep its password as safe as a superuser's, and let no server connect with it.",
+                fix_is_safe: false,
             },
         ],
     },
@@ -85,17 +100,17 @@ WHERE a.attrelid = 'freehold.seal_key'::regclass AND a.attname IN ('inner_pad', 
         sight: Sight::Owner,
         with: "
 usable AS MATERIALIZED (
-  SELECT ltrim(id, '0') AS id, created_at, retires_at FROM freehold.seal_key
-  WHERE freehold.seal_mode() <> 'plain' AND (retires_at IS NULL OR retires_at > now())
+  SELECT ltrim(id, '0') AS id, created_at, retires_at FROM freehold_guard.list_keys()
+  WHERE freehold_guard.seal_mode() <> 'plain' AND (retires_at IS NULL OR retires_at > now())
 )",
         sql: "
-SELECT 'FH115' AS code, 'freehold.seal_key' AS object, 'there is no key that is still good' AS detail, NULL::text AS fix
-WHERE freehold.seal_mode() <> 'plain' AND NOT EXISTS (SELECT FROM usable)
+SELECT 'FH115' AS code, 'freehold_guard.seal_key' AS object, 'there is no key that is still good' AS detail, NULL::text AS fix
+WHERE freehold_guard.seal_mode() <> 'plain' AND NOT EXISTS (SELECT FROM usable)
 UNION ALL
-SELECT 'FH116', 'freehold.seal_key', format('the last key, %s, retires at %s', id, retires_at), NULL
+SELECT 'FH116', 'freehold_guard.seal_key', format('the last key, %s, retires at %s', id, retires_at), NULL
 FROM (SELECT id, retires_at FROM usable ORDER BY retires_at DESC NULLS FIRST LIMIT 1) last WHERE retires_at IS NOT NULL
 UNION ALL
-SELECT 'FH117', 'freehold.seal_key', format('the newest key, %s, is %s days old', id, extract(day FROM now() - created_at)), NULL
+SELECT 'FH117', 'freehold_guard.seal_key', format('the newest key, %s, is %s days old', id, extract(day FROM now() - created_at)), NULL
 FROM (SELECT id, created_at FROM usable ORDER BY created_at DESC LIMIT 1) newest WHERE created_at < now() - interval '180 days'",
         checks: &[
             Check {

@@ -117,7 +117,7 @@ given AS MATERIALIZED (
   SELECT coalesce(s.setrole::regrole::text, '') AS role, split_part(c, '=', 1) AS name, substr(c, strpos(c, '=') + 1) AS value
   FROM pg_db_role_setting s, unnest(s.setconfig) c
   WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
-    AND (s.setrole = 0 OR s.setrole::regrole::text IN ('freehold_owner', 'freehold_app', 'freehold_analytics'))
+    AND (s.setrole = 0 OR s.setrole::regrole::text IN ('freehold_owner', 'freehold_app', 'freehold_catalog', 'freehold_analytics'))
   UNION ALL
   SELECT '', name, reset_val FROM pg_settings
   UNION ALL
@@ -135,8 +135,8 @@ WHERE name = 'row_security' AND lower(value) IN ('off', 'false', 'no', '0')
 UNION ALL
 -- Where the context is kept: a claim that is believed, or in the mode portable a seal over it.
 SELECT CASE WHEN believed AND value ~ '^(tenant|operator)_' THEN 'FH513' ELSE 'FH515' END, object, 'it is set for a session: ' || value, NULL
-FROM setting, LATERAL (SELECT freehold.seal_mode() <> 'portable') seal(believed)
-WHERE name = CASE freehold.seal_mode() WHEN 'best' THEN {verdict} ELSE 'freehold.context' END AND value <> ''
+FROM setting, LATERAL (SELECT freehold_guard.seal_mode() <> 'portable') seal(believed)
+WHERE name = CASE freehold_guard.seal_mode() WHEN 'best' THEN {verdict} ELSE 'freehold.context' END AND value <> ''
 UNION ALL
 SELECT DISTINCT 'FH514', s.object, 'it is ' || s.value || ', and log_parameter_max_length is ' || current_setting('log_parameter_max_length'), NULL FROM setting s
 WHERE (s.name IN ('log_min_duration_statement', 'log_min_duration_sample') AND s.value <> '-1' OR s.name = 'log_statement' AND s.value <> 'none' AND s.value <> 'ddl'

@@ -1,13 +1,22 @@
 //! The roles: what they are, what PUBLIC may no longer do beside them, and whether the one that
 //! serves is bound by row-level security.
 
+use std::fmt::Write as _;
+
 use tokio_postgres::Client;
 
 use super::setup;
 use crate::error::{Error, Result};
+use crate::policy::quote_ident;
+use crate::settings;
 
 /// Roles that log in; the others are what they may become.
-const LOGIN_ROLES: [&str; 3] = ["freehold_owner", "freehold_app", "freehold_analytics"];
+const LOGIN_ROLES: [&str; 4] =
+    ["freehold_owner", "freehold_app", CATALOG_ROLE, "freehold_analytics"];
+/// Reads and writes the catalog, and never runs SQL of a tenant's.
+pub(crate) const CATALOG_ROLE: &str = "freehold_catalog";
+/// Owns what contexts are sealed with and what verifies them, and nothing else. No role is a member of it.
+pub(crate) const GUARD_ROLE: &str = "freehold_guard";
 const TENANT_ROLES: [&str; 3] = ["freehold_viewer", "freehold_member", "freehold_admin"];
 
 /// Passwords to set. A role that is new and has none here cannot log in by password.
@@ -15,8 +24,11 @@ const TENANT_ROLES: [&str; 3] = ["freehold_viewer", "freehold_member", "freehold
 pub struct Passwords {
     /// For `freehold_owner`, which owns the schemas and migrates.
     pub owner: Option<String>,
-    /// For `freehold_app`, which serves requests.
+    /// For `freehold_app`, which runs tenants' transactions.
     pub app: Option<String>,
+    /// For `freehold_catalog`, which reads and writes the catalog. If none is given it gets that of
+    /// `freehold_app`.
+    pub catalog: Option<String>,
     /// For `freehold_analytics`, which reads every tenant and writes none.
     pub analytics: Option<String>,
 }
@@ -52,7 +64,7 @@ pub(crate) const DANGEROUS: &[&str] = &[
 /// Makes the roles that are missing, and says which.
 pub(super) async fn ensure(client: &Client, passwords: &Passwords) -> Result<Vec<String>> {
     let mut created = Vec::new();
-    for role in LOGIN_ROLES.into_iter().chain(TENANT_ROLES) {
+    for role in LOGIN_ROLES.into_iter().chain(TENANT_ROLES).chain([GUARD_ROLE]) {
         let known = client.query_opt("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&role]).await?;
         if known.is_none() {
             let login = if LOGIN_ROLES.contains(&role) { "LOGIN" } else { "NOLOGIN" };
@@ -68,6 +80,7 @@ pub(super) async fn ensure(client: &Client, passwords: &Passwords) -> Result<Vec
     let secrets = [
         ("freehold_owner", &passwords.owner),
         ("freehold_app", &passwords.app),
+        (CATALOG_ROLE, passwords.catalog.as_ref().map_or(&passwords.app, |_| &passwords.catalog)),
         ("freehold_analytics", &passwords.analytics),
     ];
     for (role, password) in secrets {
@@ -78,14 +91,17 @@ pub(super) async fn ensure(client: &Client, passwords: &Passwords) -> Result<Vec
             client.batch_execute(&format!("ALTER ROLE {role} PASSWORD {quoted}")).await?;
         }
     }
+    if created.iter().any(|role| role == CATALOG_ROLE)
+        && passwords.catalog.is_none()
+        && passwords.app.is_none()
+    {
+        copy_password(client, "freehold_app", CATALOG_ROLE).await?;
+    }
     client
         .batch_execute(
             "GRANT freehold_viewer TO freehold_member;
              GRANT freehold_member TO freehold_admin;
-             GRANT freehold_admin, freehold_member, freehold_viewer TO freehold_app;
-             ALTER ROLE freehold_app SET statement_timeout = '30s';
-             ALTER ROLE freehold_app SET idle_in_transaction_session_timeout = '60s';
-             ALTER ROLE freehold_app SET search_path = pg_temp",
+             GRANT freehold_admin, freehold_member, freehold_viewer TO freehold_app",
         )
         .await
         .map_err(explain_roles)?;
@@ -107,6 +123,89 @@ pub(super) async fn ensure(client: &Client, passwords: &Passwords) -> Result<Vec
     Ok(created)
 }
 
+/// Gives one role the password of another, where this is a superuser, who can see how it is kept. What
+/// SCRAM keeps does not depend on the role's name; what MD5 keeps does.
+async fn copy_password(client: &Client, from: &str, to: &str) -> Result<()> {
+    let sql = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
+    if !client.query_one(sql, &[]).await?.get::<_, bool>(0) {
+        return Ok(());
+    }
+    let sql = "SELECT quote_literal(rolpassword) FROM pg_authid
+               WHERE rolname = $1 AND starts_with(rolpassword, 'SCRAM-SHA-256$')";
+    if let Some(row) = client.query_opt(sql, &[&from]).await? {
+        let kept: &str = row.get(0);
+        client.batch_execute(&format!("ALTER ROLE {to} PASSWORD {kept}")).await?;
+    }
+    Ok(())
+}
+
+/// Gives the login roles the defaults of settings that are ours, and takes away any others, which are
+/// returned as `role: name=value`. A role can change its own, and what it has set outlives every
+/// connection. Where all is as it should be nothing is written: the roles are the whole server's.
+pub(super) async fn ensure_defaults(client: &Client) -> Result<Vec<String>> {
+    let rows = client
+        .query(
+            "SELECT setrole::regrole::text, coalesce(quote_ident(d.datname), ''), setconfig
+             FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = setdatabase
+             WHERE setrole::regrole::text = ANY($1)
+               AND (setdatabase = 0 OR d.datname = current_database())",
+            &[&&LOGIN_ROLES[..]],
+        )
+        .await?;
+    let bounds = settings::app_bounds();
+    let (mut sql, mut removed, mut found) = (String::new(), Vec::new(), Vec::new());
+    for row in &rows {
+        let (role, database, given): (&str, &str, Vec<String>) =
+            (row.get(0), row.get(1), row.get(2));
+        let may_stay = role == "freehold_app" && database.is_empty();
+        let (ours, others): (Vec<_>, Vec<_>) =
+            given.into_iter().partition(|setting| may_stay && bounds.contains(setting));
+        let scope = match database {
+            "" => role.to_owned(),
+            database => format!("{role} IN DATABASE {database}"),
+        };
+        for setting in others {
+            let name = setting.split_once('=').map_or(&*setting, |(name, _)| name);
+            let name = name.split('.').map(quote_ident).collect::<Vec<_>>().join(".");
+            let _ = writeln!(sql, "ALTER ROLE {scope} RESET {name};");
+            removed.push(format!("{scope}: {setting}"));
+        }
+        found.extend(ours);
+    }
+    for (name, value) in settings::APP_BOUNDS {
+        if !found.contains(&format!("{name}={value}")) {
+            let _ = writeln!(sql, "ALTER ROLE freehold_app SET {name} = '{value}';");
+        }
+    }
+    client.batch_execute(&sql).await.map_err(explain_roles)?;
+    Ok(removed)
+}
+
+/// Makes the role that runs `init` a member of the guard, if it is neither that nor a superuser; says
+/// whether it did. From PostgreSQL 16 on, the role that has made the guard may do this again at any time,
+/// and before 16 any role with CREATEROLE may.
+pub(super) async fn join_guard(client: &Client) -> Result<bool> {
+    let row = client
+        .query_one(
+            "SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
+                    current_setting('server_version_num')::int >= 160000",
+            &[],
+        )
+        .await?;
+    let (superuser, has_options): (bool, bool) = (row.get(0), row.get(1));
+    if !superuser {
+        let options = if has_options { " WITH SET TRUE, INHERIT TRUE" } else { "" };
+        let grant = format!("GRANT {GUARD_ROLE} TO CURRENT_USER{options}");
+        client.batch_execute(&grant).await.map_err(explain_roles)?;
+    }
+    Ok(!superuser)
+}
+
+pub(super) async fn leave_guard(client: &Client) -> Result<()> {
+    let revoke = format!("REVOKE {GUARD_ROLE} FROM CURRENT_USER GRANTED BY CURRENT_USER");
+    client.batch_execute(&revoke).await.map_err(explain_roles)
+}
+
 fn explain_roles(source: tokio_postgres::Error) -> Error {
     setup(
         "the roles cannot be made: connect as a superuser, or as a role with CREATEROLE that owns the database",
@@ -120,7 +219,7 @@ pub(crate) async fn ensure_database_grants(client: &Client) -> Result<()> {
     client
         .batch_execute(&format!(
             "REVOKE CREATE, TEMPORARY ON DATABASE {database} FROM PUBLIC;
-             GRANT CONNECT ON DATABASE {database} TO freehold_app, freehold_owner, freehold_analytics;
+             GRANT CONNECT ON DATABASE {database} TO freehold_app, freehold_catalog, freehold_owner, freehold_analytics;
              GRANT CREATE, TEMPORARY ON DATABASE {database} TO freehold_owner"
         ))
         .await
@@ -158,7 +257,7 @@ pub(super) async fn harden(client: &Client) -> Result<Vec<String>> {
             .batch_execute(&format!(
                 "REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC;
                  REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC;
-                 GRANT USAGE ON LANGUAGE plpgsql TO freehold_owner",
+                 GRANT USAGE ON LANGUAGE plpgsql TO freehold_owner, freehold_guard",
                 functions.join(", ")
             ))
             .await?;
@@ -193,7 +292,7 @@ pub(super) async fn harden(client: &Client) -> Result<Vec<String>> {
 ///
 /// Each catalog of PostgreSQL's is read once and by itself. A join of two was planned by statistics
 /// from before the tenants came, and took more than the half minute it had with 2,000 of them.
-pub(super) async fn require_bound(client: &Client, setting: &str) -> Result<()> {
+pub(super) async fn require_bound(client: &Client, setting: &str, wanted: &str) -> Result<()> {
     let rows = client
         .query(
             "SELECT r.rolname::text, session_user::text,
@@ -230,12 +329,12 @@ pub(super) async fn require_bound(client: &Client, setting: &str) -> Result<()> 
         };
         return Err(setup(format!(
             "refusing to serve: {setting} connects as a role that row-level security does not bind: {who}. \
-             Connect as freehold_app, which `freehold init` makes"
+             Connect as {wanted}, which `freehold init` makes"
         )));
     }
-    if rows.first().is_none_or(|row| row.get::<_, &str>(1) != "freehold_app") {
+    if rows.first().is_none_or(|row| row.get::<_, &str>(1) != wanted) {
         return Err(setup(format!(
-            "refusing to serve: {setting} must connect as freehold_app, which `freehold init` makes"
+            "refusing to serve: {setting} must connect as {wanted}, which `freehold init` makes"
         )));
     }
     Ok(())

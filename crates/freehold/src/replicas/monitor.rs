@@ -153,7 +153,7 @@ async fn follow_replica_once(replicas: &Replicas, replica: &Replica) -> Result<I
 /// Whether the library may serve from there at all.
 async fn require_safe(replica: &Replica) -> Result<()> {
     let target = replica.pool.target();
-    init::check_role(&target, SETTING).await?;
+    init::check_role(&target, SETTING, init::APP_ROLE).await?;
     let direct = replica.pooler.is_direct(&target).await?;
     if !direct {
         pooler::require_apart(&target, SETTING).await?;
@@ -254,7 +254,7 @@ async fn look(connection: &mut Connection, statement: &Statement) -> Result<Look
 }
 
 async fn connect(target: &Target) -> Result<Connection> {
-    within(SILENCE_MAX, async { Ok(wire::connect(target).await?) }).await
+    within(SILENCE_MAX, async { Ok(wire::connect(target, &[]).await?) }).await
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -128,7 +128,7 @@ impl Entry {
             Door::Tenant => &fixed.enter,
             Door::Catalog => &fixed.enter_catalog,
         };
-        batch.quiet(door, &[&pass.context(), &pass.session()])
+        batch.quiet(door, &[&pass.context(), &pass.session(), &unforeseen()])
     }
 
     fn begin<'f>(&self, fixed: &'f Fixed) -> &'f Statement {
@@ -324,8 +324,9 @@ impl Transaction {
             entry.put(&mut batch, fixed, pass)?;
         }
         batch.query(statement, params)?;
-        if !alone {
-            end(&mut batch, fixed, ending)?;
+        match alone {
+            true => leave(&mut batch, fixed)?,
+            false => end(&mut batch, fixed, ending)?,
         }
         let mut answers = batch.run().await?;
         if ending == Ending::CommitAt {
@@ -484,15 +485,30 @@ fn trace(party: &Party) -> tracing::Span {
     span
 }
 
+/// Cleans the session in the transaction that may have left something on it: if that fails, nothing is
+/// left. What acts before the next transaction's first statement, such as a timeout or
+/// `default_transaction_read_only`, is gone by then. Deferred constraint triggers run SQL of the tenant's,
+/// so they come first. The rest is `freehold.begin_clean`'s.
+fn leave(batch: &mut Batch<'_>, fixed: &Fixed) -> Result<(), WireError> {
+    fixed.leave.iter().try_for_each(|statement| batch.quiet(statement, &[]))
+}
+
 /// What follows a transaction's last statement.
 fn end(batch: &mut Batch<'_>, fixed: &Fixed, ending: Ending) -> Result<()> {
     if ending != Ending::Open {
+        leave(batch, fixed)?;
         batch.quiet(&fixed.commit, &[])?;
     }
     if ending == Ending::CommitAt {
         batch.query(position(fixed)?, &[])?;
     }
     Ok(())
+}
+
+/// Where random() begins: what one tenant learns of it, or sets by setseed(), tells it nothing of the
+/// next tenant's.
+fn unforeseen() -> f64 {
+    getrandom::u64().map_or(0.0, |bits| bits as f64 / u64::MAX as f64)
 }
 
 fn position(fixed: &Fixed) -> Result<&Statement> {
@@ -527,15 +543,9 @@ fn aborted() -> Error {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        let Some(mut connection) = self.connection.take() else { return };
-        let wire = &mut connection.wire;
-        let rests = match (wire.is_busy(), wire.status()) {
-            (true, _) => false,
-            (false, TransactionStatus::Idle) => true,
-            // The pool's next borrower comes after it.
-            (false, _) => wire.roll_back_unattended(),
-        };
-        if rests {
+        let Some(connection) = self.connection.take() else { return };
+        let wire = &connection.wire;
+        if !wire.is_busy() && wire.status() == TransactionStatus::Idle {
             return;
         }
         match tokio::runtime::Handle::try_current() {

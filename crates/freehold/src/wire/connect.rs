@@ -17,16 +17,17 @@ use super::{
     Backend, CONNECT_MAX, Connection, DbError, Result, Settings, Socket, TransactionStatus,
     WireError,
 };
+use crate::settings::Setting;
 use crate::tls::Target;
 
 /// Connects to the first of the target's hosts that can be signed in to and is of the kind asked
-/// for.
-pub(crate) async fn connect(target: &Target) -> Result<Connection> {
+/// for. The session begins with these settings.
+pub(crate) async fn connect(target: &Target, settings: &[Setting]) -> Result<Connection> {
     let mut last = WireError::SignIn("the connection string names no host".to_owned());
     for (host, port) in addresses(target) {
         let signed_in = async {
             let socket = open(target, host, port).await?;
-            let mut connection = sign_in(target, socket).await?;
+            let mut connection = sign_in(target, settings, socket).await?;
             require_kind(target, &mut connection).await?;
             Ok(connection)
         };
@@ -108,7 +109,11 @@ async fn encrypt(target: &Target, host: &str, mut socket: TcpStream) -> Result<B
     Ok(Box::new(connector.connect(socket).await.map_err(WireError::Lost)?))
 }
 
-async fn sign_in(target: &Target, socket: Box<dyn Socket>) -> Result<Connection> {
+async fn sign_in(
+    target: &Target,
+    settings: &[Setting],
+    socket: Box<dyn Socket>,
+) -> Result<Connection> {
     let config = &target.config;
     let mut connection = Connection {
         socket,
@@ -121,7 +126,7 @@ async fn sign_in(target: &Target, socket: Box<dyn Socket>) -> Result<Connection>
         settings: Settings::default(),
         types: std::collections::HashMap::new(),
     };
-    let user = config.get_user().unwrap_or("freehold_app");
+    let user = target.user();
     let mut parameters = vec![("user", user), ("client_encoding", "UTF8")];
     let optional = [
         ("database", config.get_dbname()),
@@ -129,6 +134,7 @@ async fn sign_in(target: &Target, socket: Box<dyn Socket>) -> Result<Connection>
         ("options", config.get_options()),
     ];
     parameters.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    parameters.extend(settings);
     frontend::startup_message(parameters, &mut connection.outbox).map_err(WireError::Unsendable)?;
     authenticate(&mut connection, user, config.get_password()).await?;
     // Keys and settings, until the server is ready.

@@ -83,7 +83,6 @@ async fn from_a_tenants_context_nobody_writes_figures_of_another() {
         rows.get::<_, String>(0)
     };
     let before = figures().await;
-    let attacker = house.attacker().await;
     for tenant in [&globex, &acme] {
         let entry = format!("jsonb_build_array(jsonb_build_object('tenant_id', '{}',
             'table_name', 't', 'shape', md5('s'), 'statement', 'SELECT', 'queries', 1, 'rows', 1, 'errors', 1, 'time_us', 1,
@@ -100,9 +99,15 @@ async fn from_a_tenants_context_nobody_writes_figures_of_another() {
             "freehold.prune_query_shapes()".to_owned(),
             "freehold.prune_slow_queries()".to_owned(),
         ] {
-            for role in ["SET ROLE freehold_admin", "RESET ROLE"] {
-                house.enter(&attacker, acme.tenant(), "owner").await;
-                attacker.batch_execute(role).await.unwrap();
+            for role in ["freehold_admin", "freehold_app", "freehold_catalog"] {
+                let mut attacker = house.attacker().await;
+                match role {
+                    "freehold_catalog" => attacker = house.in_catalog(acme.tenant(), "owner").await,
+                    role => {
+                        house.enter(&attacker, acme.tenant(), "owner").await;
+                        attacker.batch_execute(&format!("SET ROLE {role}")).await.unwrap();
+                    }
+                }
                 // Refused, or without any effect.
                 let _ = attacker.batch_execute(&format!("SELECT {call}")).await;
                 let _ = attacker.batch_execute("COMMIT").await;
@@ -110,16 +115,14 @@ async fn from_a_tenants_context_nobody_writes_figures_of_another() {
             }
         }
         let call = format!("SELECT freehold.record_slow_queries({entry})");
-        house.enter(&attacker, acme.tenant(), "owner").await;
-        attacker.batch_execute("RESET ROLE").await.unwrap();
+        let attacker = house.in_catalog(acme.tenant(), "owner").await;
         let recorded = attacker.batch_execute(&call).await;
         let _ = attacker.batch_execute("COMMIT").await;
         let others = "SELECT count FROM freehold.slow_query WHERE tenant_id = $1";
         let others = superuser.query_one(others, &[&globex.tenant().as_uuid()]).await.unwrap();
         assert_eq!(others.get::<_, i64>(0), 1, "{recorded:?}");
     }
-    house.enter(&attacker, acme.tenant(), "owner").await;
-    attacker.batch_execute("RESET ROLE").await.unwrap();
+    let attacker = house.in_catalog(acme.tenant(), "owner").await;
     if let Ok(row) = attacker.query_one("SELECT freehold.measure_sizes(NULL, 1000)", &[]).await {
         assert_ne!(row.get::<_, Option<uuid::Uuid>>(0), Some(globex.tenant().as_uuid()));
     }

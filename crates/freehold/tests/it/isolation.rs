@@ -161,7 +161,7 @@ async fn the_context_is_gone_with_its_transaction() {
             attacker.batch_execute(ending).await.unwrap();
             let row = attacker
                 .query_one(
-                    "SELECT coalesce(freehold.context(), ''), current_user::text, current_setting('search_path')",
+                    "SELECT coalesce(freehold_guard.context(), ''), current_user::text, current_setting('search_path')",
                     &[],
                 )
                 .await
@@ -297,9 +297,7 @@ async fn one_text_through_the_library_serves_two_tenants_in_turn() {
 async fn a_tenant_sees_its_own_part_of_the_catalog_alone() {
     let house = house().await;
     let (acme, globex) = house.acme_and_globex().await;
-    let attacker = house.attacker().await;
-    house.enter(&attacker, acme.tenant(), "owner").await;
-    attacker.batch_execute("RESET ROLE").await.unwrap();
+    let attacker = house.in_catalog(acme.tenant(), "owner").await;
     for (sql, seen) in [
         ("SELECT count(*) FROM freehold.tenant", 1),
         ("SELECT count(*) FROM freehold.membership", 1),

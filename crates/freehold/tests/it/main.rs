@@ -17,6 +17,7 @@ mod privileges;
 mod properties;
 mod roles;
 mod sealing;
+mod sessions;
 mod sizes;
 mod slow_queries;
 mod support;

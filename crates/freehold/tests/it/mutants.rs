@@ -113,14 +113,14 @@ const FAULTS: &[Fault] = &[
     fault("migrations run by anybody", "GRANT EXECUTE ON FUNCTION freehold.run_migration(text) TO PUBLIC",
         "SELECT freehold.run_migration('SELECT 1')", Allowed, Doctor),
     // The seal
-    fault("door that believes anybody", "CREATE OR REPLACE FUNCTION freehold.admit(context text, session int8 DEFAULT NULL) RETURNS text
+    fault("door that believes anybody", "CREATE OR REPLACE FUNCTION freehold_guard.admit(context text, session int8 DEFAULT NULL) RETURNS text
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
         AS 'BEGIN RETURN set_config(''backtrace_functions'', substr(context, 95), true); END'", FORGE, Allowed, Readiness),
-    fault("context that anybody may set", "CREATE OR REPLACE FUNCTION freehold.context() RETURNS text
+    fault("context that anybody may set", "CREATE OR REPLACE FUNCTION freehold_guard.context() RETURNS text
         LANGUAGE sql STABLE AS 'SELECT pg_catalog.current_setting(''freehold.context'', true)'", SET, Allowed, Readiness),
-    fault("keys granted", "GRANT SELECT ON freehold.seal_key TO freehold_viewer", "SELECT inner_pad FROM freehold.seal_key", Allowed, Readiness),
-    fault("session's number granted", "GRANT UPDATE ON SEQUENCE freehold.session_number TO PUBLIC",
-        "SELECT setval('freehold.session_number', 7); SELECT freehold.enter('{a}_' || repeat('0', 32) || '_owner', 7); SELECT body FROM {a}.notes", Allowed, Readiness),
+    fault("keys granted", "GRANT SELECT ON freehold_guard.seal_key TO freehold_viewer", "SELECT inner_pad FROM freehold_guard.seal_key", Allowed, Readiness),
+    fault("session's number granted", "GRANT UPDATE ON SEQUENCE freehold_guard.session_number TO PUBLIC",
+        "SELECT setval('freehold_guard.session_number', 7); SELECT freehold.enter('{a}_' || repeat('0', 32) || '_owner', 7); SELECT body FROM {a}.notes", Allowed, Readiness),
     // Rights
     fault("TRUNCATE granted", "GRANT TRUNCATE ON {a}.tags TO freehold_member", "TRUNCATE {a}.tags", Allowed, Doctor),
     fault("REFERENCES granted", "GRANT REFERENCES ON {a}.notes TO freehold_viewer", READ, Refused, Doctor),
@@ -149,9 +149,9 @@ const FAULTS: &[Fault] = &[
     fault("a tenant's role owns a table", "ALTER TABLE {a}.notes OWNER TO freehold_viewer",
         "ALTER TABLE {a}.notes DISABLE ROW LEVEL SECURITY", Allowed, Start),
     // The catalog
-    fault("catalog's security disabled", "ALTER TABLE freehold.membership DISABLE ROW LEVEL SECURITY", READ_MEMBERS, Allowed, Readiness),
+    fault("catalog's security disabled", "ALTER TABLE freehold.membership DISABLE ROW LEVEL SECURITY", READ_MEMBERS, Refused, Readiness),
     fault("catalog's security not forced", "ALTER TABLE freehold.membership NO FORCE ROW LEVEL SECURITY", READ_MEMBERS, Refused, Readiness),
-    fault("catalog's policy dropped", "DROP POLICY tenant_scope ON freehold.membership", READ_MEMBERS, Allowed, Readiness),
+    fault("catalog's policy dropped", "DROP POLICY tenant_scope ON freehold.membership", READ_MEMBERS, Refused, Readiness),
     fault("catalog granted to tenants' roles", "GRANT SELECT ON freehold.credential TO freehold_viewer",
         "SELECT 1 / count(*) FROM freehold.credential", Refused, Doctor),
     fault("servers are told nothing", "ALTER TABLE freehold.tenant DISABLE TRIGGER notify", READ, Refused, Readiness),
@@ -301,14 +301,14 @@ async fn every_table_of_the_catalog_is_protected() {
         .await
         .unwrap();
     let open: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(open, ["catalog_migration", "seal_key"]);
+    assert_eq!(open, ["catalog_migration"]);
     let rows = owner
         .query(
             "SELECT r.rolname::text || ' may ' || p
              FROM pg_roles r, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p
-             WHERE r.rolname ~ '^freehold_' AND r.rolname <> 'freehold_owner'
-               AND CASE WHEN p IN ('DELETE', 'TRUNCATE', 'TRIGGER') THEN has_table_privilege(r.oid, 'freehold.seal_key', p)
-                 ELSE has_any_column_privilege(r.oid, 'freehold.seal_key', p) END",
+             WHERE r.rolname ~ '^freehold_' AND r.rolname <> 'freehold_guard'
+               AND CASE WHEN p IN ('DELETE', 'TRUNCATE', 'TRIGGER') THEN has_table_privilege(r.oid, 'freehold_guard.seal_key', p)
+                 ELSE has_any_column_privilege(r.oid, 'freehold_guard.seal_key', p) END",
             &[],
         )
         .await

@@ -1,7 +1,7 @@
 //! What PostgreSQL offers beside tables: nothing of it may lead from one tenant to another, or
 //! out of the database.
 
-use crate::support::{house, notes_and, outcome};
+use crate::support::{house, house_with, notes_and, outcome, sqlstate};
 
 const REFUSED: &str = "42501";
 
@@ -207,4 +207,48 @@ async fn a_function_of_the_owners_is_bound_to_its_callers_tenant() {
     }
     attacker.batch_execute("BEGIN").await.unwrap();
     assert_eq!(outcome(&attacker, &peek).await, REFUSED, "without any context");
+}
+
+/// A function of the baseline that executes text makes one SELECT a whole script. After RESET ROLE it is
+/// freehold_app, which reaches none of the catalog's tables, in whatever context.
+#[tokio::test]
+async fn one_statement_of_a_tenant_reaches_no_table_of_the_catalog() {
+    let run = "CREATE FUNCTION run(sql text) RETURNS boolean LANGUAGE plpgsql AS
+               $$ BEGIN EXECUTE sql; RETURN true; END $$";
+    let house = house_with(&notes_and(&[run])).await;
+    let (acme, _) = house.acme_and_globex().await;
+    let superuser = house.superuser().await;
+    let tables = "SELECT relname::text FROM pg_class WHERE relnamespace = 'freehold'::regnamespace AND relkind = 'r'";
+    let tables = superuser.query(tables, &[]).await.unwrap();
+    let mut scripts: Vec<String> = tables
+        .iter()
+        .map(|row| row.get::<_, &str>(0))
+        .filter(|table| *table != "catalog_migration")
+        .map(|table| format!("SELECT * FROM freehold.{table}"))
+        .collect();
+    assert!(scripts.len() > 20, "{scripts:?}");
+    scripts.extend(
+        [
+            "UPDATE freehold.membership SET role = 'owner' RETURNING role",
+            "INSERT INTO freehold.membership SELECT * FROM freehold.membership RETURNING role",
+            "DELETE FROM freehold.session RETURNING id",
+            "SELECT freehold.record_audit('[]')",
+            "SELECT freehold.take_guess('{}', '{}', '{}')",
+            "SELECT freehold.prune_violations()",
+            "SELECT nextval('freehold.cache_epoch_seq')",
+            "SELECT * FROM freehold_guard.seal_key",
+            "SELECT freehold_guard.newest_key()",
+        ]
+        .map(str::to_owned),
+    );
+    for script in scripts {
+        let quoted = script.replace('\'', "''");
+        for role in ["none", "freehold_app", "freehold_viewer", "freehold_admin"] {
+            let sql = format!(
+                "SELECT run('{quoted}') FROM (SELECT set_config('role', '{role}', true) OFFSET 0) s"
+            );
+            let error = house.freehold.query(&acme, &sql, &[]).await.expect_err(&sql);
+            assert_eq!(sqlstate(&error), "42501", "{role}: {script}: {error}");
+        }
+    }
 }

@@ -143,7 +143,7 @@ async fn the_owner_role_in_one_tenants_context_does_not_touch_another() {
     let (acme, globex) = house.acme_and_globex().await;
     let owner = connect(&house.database.owner_url()).await;
     let sealed = house.sealed(acme.tenant(), "member").await;
-    owner.batch_execute(&format!("BEGIN; SELECT freehold.admit('{sealed}')")).await.unwrap();
+    owner.batch_execute(&format!("BEGIN; SELECT freehold_guard.admit('{sealed}')")).await.unwrap();
     let theirs = globex.tenant().schema();
     for sql in [
         format!("SELECT * FROM {theirs}.notes"),

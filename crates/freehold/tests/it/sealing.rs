@@ -4,12 +4,16 @@
 use std::time::Duration;
 
 use freehold::control::violations::ViolationFilter;
+use freehold::testing::TestDatabase;
 use freehold::tokio_postgres::Client;
-use freehold::{OperatorContext, Params, SealMode, TenantContext};
+use freehold::{Freehold, OperatorContext, Params, SealMode, TenantContext};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::support::{House, claim, house_sealed, outcome, pooler, wait_until};
+use crate::support::{
+    House, admin_url, claim, house_sealed, notes_and, options, outcome, pooler, sqlstate,
+    wait_until,
+};
 
 const REFUSED: &str = "42501";
 const SEALED: [SealMode; 2] = [SealMode::Best, SealMode::Portable];
@@ -27,7 +31,7 @@ impl Forgery {
     /// What the server would make for this session.
     async fn genuine(house: &House, attacker: &Client, tenant: &TenantContext) -> Forgery {
         let superuser = house.superuser().await;
-        let sql = "SELECT id, inner_pad FROM freehold.seal_key ORDER BY id DESC LIMIT 1";
+        let sql = "SELECT id, inner_pad FROM freehold_guard.seal_key ORDER BY id DESC LIMIT 1";
         let row = superuser.query_one(sql, &[]).await.unwrap();
         let pad: Vec<u8> = row.get(1);
         let pid = attacker.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
@@ -153,7 +157,7 @@ fn context_changes(to: &TenantContext) -> Vec<String> {
             statements.push(format!("SELECT set_config('{setting}', '{value}', true)"));
             statements.push(format!("SELECT set_config('{setting}', '{value}', false)"));
         }
-        statements.push(format!("SELECT freehold.admit('{value}')"));
+        statements.push(format!("SELECT freehold_guard.admit('{value}')"));
         statements.push(format!("SELECT freehold.enter('{value}')"));
         statements.push(format!("SELECT freehold.enter_catalog('{value}')"));
         statements.push(format!("SELECT query_to_xml('SELECT set_config(''freehold.context'', ''{value}'', true)', true, true, '')"));
@@ -263,15 +267,15 @@ async fn nobody_but_the_owner_reads_a_key_and_nothing_shows_one() {
         let house = house_sealed(mode).await;
         let (acme, _) = house.acme_and_globex().await;
         let attacker = house.attacker().await;
-        house.superuser().await.batch_execute("ANALYZE freehold.seal_key").await.unwrap();
+        house.superuser().await.batch_execute("ANALYZE freehold_guard.seal_key").await.unwrap();
         for role in ["viewer", "owner"] {
             house.enter(&attacker, acme.tenant(), role).await;
             for sql in [
-                "SELECT * FROM freehold.seal_key",
-                "SELECT count(*) FROM freehold.seal_key",
-                "UPDATE freehold.seal_key SET retires_at = now()",
-                "COPY freehold.seal_key TO STDOUT",
-                "INSERT INTO freehold.seal_key VALUES ('0000000009', decode(repeat('00', 64), 'hex'), decode(repeat('00', 64), 'hex'))",
+                "SELECT * FROM freehold_guard.seal_key",
+                "SELECT count(*) FROM freehold_guard.seal_key",
+                "UPDATE freehold_guard.seal_key SET retires_at = now()",
+                "COPY freehold_guard.seal_key TO STDOUT",
+                "INSERT INTO freehold_guard.seal_key VALUES ('0000000009', decode(repeat('00', 64), 'hex'), decode(repeat('00', 64), 'hex'))",
             ] {
                 assert_eq!(outcome(&attacker, sql).await, REFUSED, "{mode:?}: {sql}");
             }
@@ -360,7 +364,7 @@ fn session_claim() -> String {
 }
 
 async fn open_session(client: &Client, sealed: &str) -> String {
-    match client.batch_execute(&format!("SELECT freehold.open_session('{sealed}')")).await {
+    match client.batch_execute(&format!("SELECT freehold_guard.open_session('{sealed}')")).await {
         Ok(()) => "permitted".to_owned(),
         Err(error) => error.code().unwrap().code().to_owned(),
     }
@@ -413,7 +417,7 @@ async fn a_session_is_opened_in_no_mode_but_the_best() {
     for mode in [SealMode::Portable, SealMode::Plain] {
         let house = house_sealed(mode).await;
         let attacker = house.attacker().await;
-        let row = attacker.query_one("SELECT freehold.open_session('')", &[]).await.unwrap();
+        let row = attacker.query_one("SELECT freehold_guard.open_session('')", &[]).await.unwrap();
         assert!(!row.get::<_, bool>(0), "{mode:?}");
     }
 }
@@ -437,16 +441,16 @@ async fn sql_in_a_transaction_sees_nothing_of_the_session() {
     for sql in [
         "RESET backtrace_functions",
         "SET backtrace_functions TO DEFAULT",
-        "PERFORM currval('freehold.session_number')",
+        "PERFORM currval('freehold_guard.session_number')",
         "PERFORM lastval()",
-        "PERFORM nextval('freehold.session_number')",
-        "PERFORM setval('freehold.session_number', 7)",
-        "PERFORM last_value FROM freehold.session_number",
+        "PERFORM nextval('freehold_guard.session_number')",
+        "PERFORM setval('freehold_guard.session_number', 7)",
+        "PERFORM last_value FROM freehold_guard.session_number",
     ] {
         let sql = format!("DO $$ BEGIN {sql}; END $$");
         assert!(house.freehold.query(&acme, &sql, &[]).await.is_err(), "{sql}");
     }
-    let sql = "SELECT last_value, is_called FROM freehold.session_number";
+    let sql = "SELECT last_value, is_called FROM freehold_guard.session_number";
     let kept = house.superuser().await.query_one(sql, &[]).await.unwrap();
     assert_eq!((kept.get(0), kept.get(1)), (0_i64, false), "what a dump would hold");
 }
@@ -516,5 +520,55 @@ async fn a_parallel_plan_meets_the_same_context() {
         assert_eq!(count.get::<_, i64>(0), 20_001);
         let theirs = format!("SELECT count(*) FROM {}.notes", globex.tenant().schema());
         assert_eq!(outcome(&attacker, &theirs).await, REFUSED, "{mode:?}");
+    }
+}
+
+/// What a baseline could have for reasons of its own, with the rights of freehold_owner.
+const HELPERS: &str = "
+CREATE FUNCTION app_set(n text, v text) RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS
+  'SELECT set_config(n, v, true)';
+CREATE FUNCTION app_one(q text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS
+  $$ DECLARE one text; BEGIN EXECUTE q INTO one; RETURN one; END $$";
+
+#[tokio::test]
+async fn a_helper_with_the_owners_rights_neither_sets_the_verdict_nor_reads_a_key() {
+    for mode in SEALED {
+        let database = TestDatabase::create(&admin_url(), &notes_and(&[HELPERS])).await.unwrap();
+        database.change_seal(mode).await.unwrap();
+        let freehold = Freehold::connect(&options(&database)).await.unwrap();
+        let house = House { freehold, database };
+        let (acme, globex) = house.acme_and_globex().await;
+        let theirs = format!("SELECT body FROM {}.notes", globex.tenant().schema());
+        let context = claim(globex.tenant(), "owner");
+        let unsealed = format!("{:094}{context}", 0);
+        let refused = async |sql: &str| {
+            let outcome = house.freehold.query(&acme, sql, &[]).await;
+            let error = outcome.expect_err(&format!("{mode:?}: {sql}"));
+            assert_eq!(sqlstate(&error), REFUSED, "{mode:?}: {sql}: {error}");
+        };
+        for setting in ["backtrace_functions", "freehold.context"] {
+            for value in [&context, &unsealed] {
+                refused(&format!(
+                    "SELECT t.body FROM (SELECT app_set('{setting}', '{value}') OFFSET 0) s, LATERAL ({theirs}) t"
+                ))
+                .await;
+            }
+        }
+        for sql in [
+            format!("SELECT app_one('SELECT set_config(''backtrace_functions'', ''{context}'', true)')"),
+            "SELECT app_one('SELECT encode(inner_pad, ''hex'') FROM freehold_guard.seal_key')".to_owned(),
+            "SELECT app_one('SELECT encode(inner_pad, ''hex'') FROM freehold_guard.newest_key()')".to_owned(),
+            "SELECT app_one('SELECT id FROM freehold_guard.list_keys()')".to_owned(),
+            "SELECT app_one('SELECT freehold_guard.next_key()')".to_owned(),
+            "SELECT app_one('SELECT freehold_guard.add_key(''0000000009'', decode(repeat(''00'', 64), ''hex''), decode(repeat(''00'', 64), ''hex''), 0)')".to_owned(),
+            "SELECT app_one('SELECT currval(''freehold_guard.session_number'')')".to_owned(),
+            "SELECT app_one('SELECT setval(''freehold_guard.session_number'', 7)')".to_owned(),
+            "SELECT app_one('SELECT last_value FROM freehold_guard.session_number')".to_owned(),
+            "SELECT app_one('CREATE FUNCTION freehold_guard.mine() RETURNS int LANGUAGE sql AS ''SELECT 1''')".to_owned(),
+            "SELECT app_one('GRANT freehold_guard TO freehold_app')".to_owned(),
+        ] {
+            refused(&sql).await;
+        }
+        assert_eq!(house.bodies(&globex).await, ["globex"]);
     }
 }

@@ -223,14 +223,19 @@ async fn a_tenants_context_sees_no_sizes_and_writes_none() {
     let sql = "SELECT * FROM freehold.tenant_size";
     let refused = house.freehold.query(&acme, sql, &[]).await.unwrap_err();
     assert_eq!(refused.database().map(|db| db.code().code()), Some("42501"), "{refused}");
-    let attacker = house.attacker().await;
-    for role in ["SET ROLE freehold_admin", "RESET ROLE"] {
-        house.enter(&attacker, acme.tenant(), "owner").await;
-        attacker.batch_execute(role).await.unwrap();
+    for role in ["freehold_admin", "freehold_app", "freehold_catalog"] {
+        let mut attacker = house.attacker().await;
+        match role {
+            "freehold_catalog" => attacker = house.in_catalog(acme.tenant(), "owner").await,
+            role => {
+                house.enter(&attacker, acme.tenant(), "owner").await;
+                attacker.batch_execute(&format!("SET ROLE {role}")).await.unwrap();
+            }
+        }
         for table in ["tenant_size", "tenant_growth"] {
             let table = format!("freehold.{table}");
-            if role == "RESET ROLE" {
-                // The app role may read them all, but in no tenant's context.
+            if role == "freehold_catalog" {
+                // It may read them all, but in no tenant's context.
                 let rows = attacker.query(&format!("SELECT FROM {table}"), &[]).await.unwrap();
                 assert_eq!(rows.len(), 0, "{table}");
             } else {

@@ -175,12 +175,14 @@ async fn one_tenants_slow_queries_are_never_shown_to_another() {
         assert_eq!(refused.kind(), ErrorKind::Forbidden, "{role:?}");
     }
 
-    // And to whoever runs SQL: nothing in a tenant, and of the app role what is its context's.
+    // And to SQL: nothing in a tenant's transaction, and in the catalog what is its context's.
     let attacker = house.attacker().await;
     house.enter(&attacker, globex.tenant(), "owner").await;
     let select = "SELECT * FROM freehold.slow_query";
     assert_eq!(outcome(&attacker, select).await, "42501");
     attacker.batch_execute("RESET ROLE").await.unwrap();
+    assert_eq!(outcome(&attacker, select).await, "42501");
+    let attacker = house.in_catalog(globex.tenant(), "owner").await;
     let seen = attacker.query("SELECT DISTINCT tenant_id FROM freehold.slow_query", &[]).await;
     let seen: Vec<uuid::Uuid> = seen.unwrap().iter().map(|row| row.get(0)).collect();
     assert_eq!(seen, [globex.tenant().as_uuid()]);

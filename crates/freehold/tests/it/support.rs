@@ -84,11 +84,20 @@ pub(crate) async fn house_sealed(mode: SealMode) -> House {
 /// A fleet whose application has a single connection: each transaction follows in the tracks of
 /// the one before.
 pub(crate) async fn house_of_one() -> House {
-    let database = TestDatabase::create(&admin_url(), &notes_baseline()).await.unwrap();
-    let mut options = options(&database);
-    options.app_pool = PoolLimits { connections_max: 1, wait_max: Duration::from_secs(3) };
-    let freehold = Freehold::connect(&options).await.unwrap();
+    house_of_one_with(&notes_baseline()).await
+}
+
+pub(crate) async fn house_of_one_with(baseline: &Baseline) -> House {
+    let database = TestDatabase::create(&admin_url(), baseline).await.unwrap();
+    let freehold = connect_by_one(&database).await;
     House { freehold, database }
+}
+
+async fn connect_by_one(database: &TestDatabase) -> Freehold {
+    let mut options = options(database);
+    let one = PoolLimits { connections_max: 1, wait_max: Duration::from_secs(3) };
+    (options.app_pool, options.owner_pool) = (one, one);
+    Freehold::connect(&options).await.unwrap()
 }
 
 pub(crate) fn operator() -> OperatorContext {
@@ -121,6 +130,11 @@ impl House {
         self.freehold.run_script(&operator(), tenant.tenant(), sql).await.unwrap();
     }
 
+    /// Another server of the same fleet, with a single connection.
+    pub(crate) async fn connect_anew(&self) -> Freehold {
+        connect_by_one(&self.database).await
+    }
+
     pub(crate) async fn superuser(&self) -> Client {
         connect(&self.database.superuser_url()).await
     }
@@ -141,6 +155,15 @@ impl House {
     pub(crate) async fn enter(&self, client: &Client, tenant: TenantId, role: &str) {
         let sealed = self.sealed(tenant, role).await;
         client.batch_execute(&format!("BEGIN; SELECT freehold.enter('{sealed}')")).await.unwrap();
+    }
+
+    /// As freehold_catalog in a tenant's context, in a transaction: what policies leave of the catalog's tables.
+    pub(crate) async fn in_catalog(&self, tenant: TenantId, role: &str) -> Client {
+        let client = connect(&self.database.catalog_url()).await;
+        let sealed = self.sealed(tenant, role).await;
+        let begin = format!("BEGIN; SELECT freehold.enter_catalog('{sealed}')");
+        client.batch_execute(&begin).await.unwrap();
+        client
     }
 
     pub(crate) async fn bodies(&self, tenant: &TenantContext) -> Vec<String> {

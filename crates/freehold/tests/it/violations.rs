@@ -304,10 +304,15 @@ async fn the_app_role_neither_changes_nor_removes_what_is_written() {
         for sql in direct.into_iter().chain([forge]) {
             assert_eq!(outcome(&attacker, sql).await, "42501", "as {role}, reset: {sql}");
         }
-        let see = attacker.query("SELECT * FROM freehold.violation", &[]).await.unwrap();
-        assert!(see.is_empty(), "a tenant's context sees violations");
         attacker.batch_execute("ROLLBACK").await.unwrap();
+        let catalog = house.in_catalog(acme.tenant(), role).await;
+        let see = catalog.query("SELECT * FROM freehold.violation", &[]).await.unwrap();
+        assert!(see.is_empty(), "a tenant's context sees violations");
+        for sql in direct.into_iter().chain([forge]) {
+            assert_eq!(outcome(&catalog, sql).await, "42501", "as {role} in the catalog: {sql}");
+        }
     }
+    let attacker = connect(&house.database.catalog_url()).await;
     for sql in ["SELECT * FROM freehold.violation", forge] {
         attacker.batch_execute("BEGIN").await.unwrap();
         assert_eq!(outcome(&attacker, sql).await, "42501", "without a context: {sql}");

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::{Ending, Stage, Transaction, held};
+use super::{Ending, Stage, Transaction, end, held, leave};
 use crate::error::{
     Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan, is_unknown_seal,
 };
@@ -189,7 +189,7 @@ impl Transaction {
             put.map_err(|error| PipelineError { at: Some(at), error: error.into() })?;
         }
         if ending == Ending::Commit {
-            batch.quiet(&fixed.commit, &[]).map_err(PipelineError::of_none)?;
+            end(&mut batch, fixed, ending).map_err(PipelineError::of_none)?;
         }
         batch.run_as_one().await.map_err(|Failure { step, error }| PipelineError {
             at: step.checked_sub(before).filter(|at| *at < pieces.len()),
@@ -278,7 +278,8 @@ impl Transaction {
         for (statement, (_, params)) in statements.into_iter().zip(pieces) {
             let put = statement.and_then(|statement| {
                 entry.put(&mut batch, fixed, &pass)?;
-                batch.query(&statement, params)
+                batch.query(&statement, params)?;
+                leave(&mut batch, fixed)
             });
             // Even one that could not be put has sent its door, which does nothing.
             batch.end_section();

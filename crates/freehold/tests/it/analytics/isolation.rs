@@ -72,7 +72,8 @@ async fn sql_in_a_tenants_context_gets_its_own_rollup_rows_and_nothing_published
             assert_eq!(outcome(&attacker, sql).await, "42501", "{role}: {sql}");
         }
     }
-    // As the app role, what row-level security leaves: acme's.
+    // In the catalog, what row-level security leaves: acme's.
+    let attacker = house.in_catalog(acme.tenant(), "owner").await;
     let read = "SELECT tenant_id::text FROM freehold_analytics.rollup_totals
                 UNION ALL SELECT tenant_id::text FROM freehold.analytics_collection
                 UNION ALL SELECT name FROM freehold.analytics_run
@@ -180,7 +181,10 @@ async fn a_tenant_context_is_no_key_for_the_collector_either() {
     // Whoever could make the analytics role claim a tenant still would not see another's rollup.
     let analytics = connect(&house.database.analytics_url()).await;
     let sealed = house.sealed(acme.tenant(), "owner").await;
-    analytics.batch_execute(&format!("BEGIN; SELECT freehold.admit('{sealed}')")).await.unwrap();
+    analytics
+        .batch_execute(&format!("BEGIN; SELECT freehold_guard.admit('{sealed}')"))
+        .await
+        .unwrap();
     let theirs = format!(
         "SELECT count(*) FROM freehold_analytics.rollup_totals WHERE tenant_id = '{}'",
         globex.tenant()

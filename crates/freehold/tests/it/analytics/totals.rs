@@ -119,7 +119,7 @@ async fn definitions_of_a_former_release_go_on_until_they_are_applied_again() {
         CREATE VIEW freehold_analytics.published_totals WITH (security_barrier) AS
           SELECT day, tenants, sales, cents, largest FROM freehold_analytics.fleet_totals
           WHERE NOT withheld AND (SELECT freehold.require_catalog());
-        GRANT SELECT ON freehold_analytics.published_totals TO freehold_app;
+        GRANT SELECT ON freehold_analytics.published_totals TO freehold_catalog;
         RESET ROLE;
         UPDATE freehold.analytics SET rollup = replace(rollup, ',\"totals\":true', '')";
     house.superuser().await.batch_execute(former).await.unwrap();

@@ -165,27 +165,27 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
     ),
     (
         "FH112",
-        Owner,
-        "GRANT SELECT ON freehold.seal_key TO freehold_analytics",
-        "freehold.seal_key: freehold_analytics has SELECT",
+        Superuser,
+        "GRANT SELECT ON freehold_guard.seal_key TO freehold_analytics",
+        "freehold_guard.seal_key: freehold_analytics has SELECT",
     ),
     (
         "FH112",
-        Owner,
-        "GRANT SELECT (inner_pad) ON freehold.seal_key TO PUBLIC",
-        "freehold.seal_key.inner_pad: PUBLIC has SELECT",
+        Superuser,
+        "GRANT SELECT (inner_pad) ON freehold_guard.seal_key TO PUBLIC",
+        "freehold_guard.seal_key.inner_pad: PUBLIC has SELECT",
     ),
     (
         "FH112",
-        Owner,
-        "GRANT USAGE ON SEQUENCE freehold.session_number TO freehold_app",
-        "freehold.session_number: freehold_app has USAGE",
+        Superuser,
+        "GRANT USAGE ON SEQUENCE freehold_guard.session_number TO freehold_app",
+        "freehold_guard.session_number: freehold_app has USAGE",
     ),
     (
         "FH118",
-        Owner,
-        "ALTER TABLE freehold.seal_key ALTER COLUMN outer_pad SET STATISTICS 100",
-        "freehold.seal_key.outer_pad: statistics keep samples",
+        Superuser,
+        "ALTER TABLE freehold_guard.seal_key ALTER COLUMN outer_pad SET STATISTICS 100",
+        "freehold_guard.seal_key.outer_pad: statistics keep samples",
     ),
     ("FH201", Owner, "ALTER VIEW {a}.loud RESET (security_invoker)", "{a}.loud: the view reads"),
     (
@@ -217,6 +217,18 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
         Superuser,
         "CREATE FUNCTION public.f205() RETURNS int LANGUAGE sql LEAKPROOF AS 'SELECT 1'",
         "public.f205(): it is LEAKPROOF",
+    ),
+    (
+        "FH206",
+        Owner,
+        "CREATE FUNCTION {a}.f206(q text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS 'BEGIN EXECUTE q; END'",
+        "{a}.f206(text): it executes text as freehold_owner",
+    ),
+    (
+        "FH316",
+        Superuser,
+        "DO $$ BEGIN EXECUTE format('ALTER ROLE freehold_app IN DATABASE %I SET work_mem = 64', current_database()); END $$",
+        "freehold_app in this database: it has work_mem=64",
     ),
     (
         "FH301",
@@ -461,8 +473,8 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
 /// faults are planted in a server of their own (`freehold-server`, `tests/it/doctor.rs`); seal modes
 /// and keys are in `seal.rs`; versions are a unit test.
 const ELSEWHERE: &[&str] = &[
-    "FH111", "FH113", "FH114", "FH115", "FH116", "FH117", "FH311", "FH312", "FH313", "FH314",
-    "FH315", "FH501", "FH502", "FH601", "FH602", "FH603",
+    "FH111", "FH113", "FH114", "FH115", "FH116", "FH117", "FH119", "FH120", "FH311", "FH312",
+    "FH313", "FH314", "FH315", "FH501", "FH502", "FH601", "FH602", "FH603",
 ];
 
 /// A table for every fault, and one of each other kind of object.

@@ -1,0 +1,119 @@
+//! The settings of a session that this library relies on, whatever a role's or a database's own say.
+//!
+//! A role may change its own defaults: no right is needed for `ALTER ROLE freehold_app SET …`, and none
+//! can be taken away. What is set so outlives every connection. So a connection brings its settings
+//! along. In the startup packet they go before those of the role, and RESET ALL comes back to them; a
+//! pooler refuses parameters that it does not follow, so behind one they are set at the door of each
+//! transaction.
+//!
+//! Not here is what an operator sets for a database on purpose and what breaks nothing: TimeZone,
+//! memory, the planner's. Nor `default_transaction_read_only`, by which managed services stop writes to
+//! a full disk. The doctor tells of any that were set for a role of ours (FH316).
+
+/// A setting's name and value.
+pub(crate) type Setting = (&'static str, &'static str);
+
+/// For every role.
+const COMMON: &[Setting] = &[
+    ("client_min_messages", "notice"),
+    ("DateStyle", "ISO"),
+    ("IntervalStyle", "postgres"),
+    ("extra_float_digits", "1"),
+    ("bytea_output", "hex"),
+    ("xmlbinary", "base64"),
+    ("xmloption", "content"),
+    ("array_nulls", "on"),
+    ("backslash_quote", "safe_encoding"),
+    ("standard_conforming_strings", "on"),
+    ("transform_null_equals", "off"),
+    ("quote_all_identifiers", "off"),
+    ("row_security", "on"),
+    ("gin_fuzzy_search_limit", "0"),
+    ("plan_cache_mode", "auto"),
+];
+
+/// Those that act before a transaction's first statement, or without one. They cannot be set at its
+/// door.
+const BEFORE_THE_DOOR: &[Setting] = &[
+    ("role", "none"),
+    ("local_preload_libraries", ""),
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_deferrable", "off"),
+    ("idle_session_timeout", "0"),
+];
+
+/// What bounds `freehold_app`. `init` sets them for the role too, for connections that go through a
+/// pooler.
+pub(crate) const APP_BOUNDS: &[Setting] = &[
+    ("statement_timeout", "30s"),
+    ("idle_in_transaction_session_timeout", "60s"),
+    ("search_path", "pg_temp"),
+];
+
+/// The bounds as PostgreSQL keeps them with the role.
+pub(crate) fn app_bounds() -> Vec<String> {
+    APP_BOUNDS.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// For the startup packet of a connection as `user`, but for what `options` of its connection string
+/// says.
+pub(crate) fn at_startup(user: &str, options: &str) -> Vec<Setting> {
+    let bounds = if user == "freehold_app" { APP_BOUNDS } else { &[] };
+    let all = [COMMON, BEFORE_THE_DOOR, bounds].concat();
+    let given: Vec<String> = options.split_whitespace().filter_map(name_of).collect();
+    all.into_iter().filter(|(name, _)| !given.contains(&name.to_ascii_lowercase())).collect()
+}
+
+/// The name in `-c name=value`, `-cname=value` or `--name=value`, as PostgreSQL reads it.
+fn name_of(option: &str) -> Option<String> {
+    let named = option.strip_prefix("--").or(option.strip_prefix("-c")).unwrap_or(option);
+    let (name, _) = named.split_once('=')?;
+    Some(name.to_ascii_lowercase().replace('-', "_"))
+}
+
+/// For the door of a transaction behind a pooler: an expression that sets them for it alone.
+pub(crate) fn at_the_door() -> String {
+    let set = |(name, value): &Setting| {
+        format!(" AND pg_catalog.set_config('{name}', '{value}', true) IS NOT NULL")
+    };
+    COMMON.iter().map(set).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(user: &str, options: &str) -> Vec<&'static str> {
+        at_startup(user, options).into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn bounds_are_the_app_roles() {
+        assert!(names("freehold_app", "").contains(&"statement_timeout"));
+        assert!(!names("freehold_owner", "").contains(&"statement_timeout"));
+    }
+
+    #[test]
+    fn what_the_connection_string_says_stands() {
+        for options in [
+            "-c statement_timeout=90s",
+            "-cstatement_timeout=90s",
+            "--statement-timeout=90s",
+            "-c work_mem=8MB -c Statement_Timeout=90s",
+        ] {
+            assert!(!names("freehold_app", options).contains(&"statement_timeout"), "{options}");
+        }
+        let another = "-c log_min_duration=1 -c idle_in_transaction_session_timeout=1";
+        assert!(names("freehold_app", another).contains(&"statement_timeout"));
+        assert!(names("freehold_app", "-c application_name=role").contains(&"role"));
+    }
+
+    #[test]
+    fn what_acts_before_the_door_is_not_set_there() {
+        let door = at_the_door();
+        assert!(
+            door.starts_with(" AND pg_catalog.set_config('client_min_messages', 'notice', true)")
+        );
+        assert!(BEFORE_THE_DOOR.iter().all(|(name, _)| !door.contains(&format!("'{name}'"))));
+    }
+}

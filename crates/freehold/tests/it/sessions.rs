@@ -1,0 +1,337 @@
+//! What one tenant's SQL leaves on a session is gone or harmless before the next tenant's first
+//! statement, however the transaction ended. The baseline here executes text that tenants send: whatever
+//! SQL can leave at all is left.
+
+use std::collections::BTreeMap;
+
+use freehold::{Freehold, SealMode, TenantContext};
+use serde_json::Value;
+
+use crate::support::{House, drop_after_polls, house_of_one_with, notes_and, pooler};
+
+/// `run` executes text as its caller, `run_as_owner` as the owner role, and a row of `deferred` runs its
+/// text when the transaction commits.
+const HOSTILE: &str = "
+CREATE FUNCTION run(sql text) RETURNS boolean LANGUAGE plpgsql AS
+  $$ BEGIN EXECUTE sql; RETURN true; END $$;
+CREATE FUNCTION run_as_owner(sql text) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS
+  $$ BEGIN EXECUTE sql; RETURN true; END $$;
+CREATE TABLE deferred (sql text NOT NULL);
+CREATE FUNCTION run_row() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN EXECUTE NEW.sql; RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER run_row AFTER INSERT ON deferred DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION run_row()";
+
+/// All that a session shows of itself. `app.note` and what is of its kind stay known to PostgreSQL once
+/// somebody has set them, and are empty.
+const LOOK: &str = "
+SELECT json_build_object(
+  'settings', (SELECT json_object_agg(name, setting) FROM pg_settings
+               WHERE name NOT LIKE '%.%' AND name <> 'transaction_isolation'),
+  'own settings', (SELECT count(*) FROM pg_settings WHERE name LIKE 'app.%' AND setting <> ''),
+  'isolation', current_setting('transaction_isolation'),
+  'users', current_user || ' ' || session_user,
+  'channels', (SELECT count(*) FROM pg_listening_channels()),
+  'cursors', (SELECT count(*) FROM pg_cursors WHERE is_holdable),
+  'temporary', (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()),
+  'locks', (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())
+)::text";
+
+/// The state of random() that `setseed(0.5)` leaves, which another tenant must not meet.
+const RANDOM: &str = "SELECT random()::text";
+
+fn settings() -> Vec<String> {
+    [
+        ("app.note", "acme"),
+        ("application_name", "acme"),
+        ("array_nulls", "off"),
+        ("bytea_output", "escape"),
+        ("client_encoding", "LATIN1"),
+        ("client_min_messages", "debug5"),
+        ("DateStyle", "German"),
+        ("default_transaction_deferrable", "on"),
+        ("default_transaction_isolation", "serializable"),
+        ("default_transaction_read_only", "on"),
+        ("enable_indexscan", "off"),
+        ("extra_float_digits", "-15"),
+        ("gin_fuzzy_search_limit", "1"),
+        ("idle_in_transaction_session_timeout", "1"),
+        ("idle_session_timeout", "1"),
+        ("IntervalStyle", "iso_8601"),
+        ("lock_timeout", "1"),
+        ("plan_cache_mode", "force_custom_plan"),
+        ("role", "none"),
+        ("role", "freehold_viewer"),
+        ("row_security", "off"),
+        ("search_path", "pg_temp"),
+        ("standard_conforming_strings", "off"),
+        ("statement_timeout", "1"),
+        ("TimeZone", "Asia/Tokyo"),
+        ("transform_null_equals", "on"),
+        ("work_mem", "64"),
+        ("xmlbinary", "hex"),
+    ]
+    .iter()
+    // Without quotes: one of them changes what a quote means.
+    .map(|(name, value)| format!("SELECT set_config('{name}', '{value}', false)"))
+    .collect()
+}
+
+/// What a transaction's SQL can leave besides settings.
+const OTHERS: [&str; 9] = [
+    "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE",
+    "SET SESSION AUTHORIZATION freehold_app",
+    "LISTEN acme",
+    "DECLARE held CURSOR WITH HOLD FOR SELECT 1",
+    "SELECT pg_advisory_lock(7)",
+    "SELECT pg_try_advisory_lock_shared(8)",
+    "SELECT setseed(0.5)",
+    "SET statement_timeout = 1",
+    "RESET ALL",
+];
+
+fn leavings() -> Vec<String> {
+    let mut all = settings();
+    all.extend(OTHERS.map(str::to_owned));
+    all
+}
+
+/// How the transaction that leaves something ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Alone,
+    Committed,
+    CommittedInOneFlush,
+    Pipeline,
+    PipelineOfEach,
+    AtItsCommit,
+    RolledBack,
+    Dropped,
+    DroppedBusy,
+    Failed,
+    Read,
+}
+
+const ENDINGS: [Ending; 11] = [
+    Ending::Alone,
+    Ending::Committed,
+    Ending::CommittedInOneFlush,
+    Ending::Pipeline,
+    Ending::PipelineOfEach,
+    Ending::AtItsCommit,
+    Ending::RolledBack,
+    Ending::Dropped,
+    Ending::DroppedBusy,
+    Ending::Failed,
+    Ending::Read,
+];
+
+const RUN: &str = "SELECT run($1)";
+
+/// Whether it comes to a good end is not what is tried: some of the leavings are refused somewhere.
+async fn leave(freehold: &Freehold, by: &TenantContext, ending: Ending, sql: &str) {
+    match ending {
+        Ending::Alone => drop(freehold.query(by, RUN, &[&sql]).await),
+        Ending::Committed => {
+            let mut tx = freehold.begin(by).await.unwrap();
+            let _ = tx.query(RUN, &[&sql]).await;
+            let _ = tx.commit().await;
+        }
+        Ending::CommittedInOneFlush => {
+            let mut tx = freehold.begin(by).await.unwrap();
+            let _ = tx.query("SELECT 1", &[]).await;
+            let _ = tx.query_and_commit(RUN, &[&sql]).await;
+        }
+        Ending::Pipeline => drop(freehold.pipeline(by, &[(RUN, &[&sql]), (RUN, &[&sql])]).await),
+        Ending::PipelineOfEach => {
+            drop(freehold.pipeline_each(by, &[(RUN, &[&sql]), (RUN, &[&sql])]).await);
+        }
+        Ending::AtItsCommit => {
+            drop(freehold.query(by, "INSERT INTO deferred VALUES ($1)", &[&sql]).await);
+            let mut tx = freehold.begin(by).await.unwrap();
+            let _ = tx.execute("INSERT INTO deferred VALUES ($1)", &[&sql]).await;
+            let _ = tx.commit().await;
+        }
+        Ending::RolledBack => {
+            let mut tx = freehold.begin(by).await.unwrap();
+            let _ = tx.query(RUN, &[&sql]).await;
+            let _ = tx.rollback().await;
+        }
+        Ending::Dropped => {
+            let mut tx = freehold.begin(by).await.unwrap();
+            let _ = tx.query(RUN, &[&sql]).await;
+        }
+        Ending::DroppedBusy => {
+            let mut tx = freehold.begin(by).await.unwrap();
+            let sql = format!("{sql}; SELECT pg_sleep(20)");
+            let params: freehold::Params<'_> = &[&sql];
+            drop(drop_after_polls(2, tx.query(RUN, params)).await);
+        }
+        Ending::Failed => drop(freehold.query(by, "SELECT run($1), 1 / 0", &[&sql]).await),
+        Ending::Read => {
+            let mut tx = freehold.begin_read(by, None).await.unwrap();
+            let _ = tx.query_and_end(RUN, &[&sql]).await;
+        }
+    }
+}
+
+async fn look(freehold: &Freehold, by: &TenantContext) -> BTreeMap<String, Value> {
+    let rows = freehold.query(by, LOOK, &[]).await.unwrap();
+    serde_json::from_str(rows[0].get(0)).unwrap()
+}
+
+async fn hostile_house() -> House {
+    house_of_one_with(&notes_and(&[HOSTILE])).await
+}
+
+#[tokio::test]
+async fn nothing_that_a_transaction_leaves_reaches_the_next_tenant() {
+    let house = hostile_house().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let before = look(&house.freehold, &globex).await;
+    for ending in ENDINGS {
+        for sql in leavings() {
+            leave(&house.freehold, &acme, ending, &sql).await;
+            let rows = house.freehold.query(&globex, LOOK, &[]).await;
+            let rows = rows.unwrap_or_else(|error| panic!("{ending:?}: {sql}: {error}"));
+            let after: BTreeMap<String, Value> = serde_json::from_str(rows[0].get(0)).unwrap();
+            assert_eq!(after, before, "{ending:?}: {sql}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_needs_the_owners_rights_to_leave_is_gone_too() {
+    let house = hostile_house().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let before = look(&house.freehold, &globex).await;
+    let left = "CREATE TEMP TABLE notes (body text); INSERT INTO pg_temp.notes VALUES ('of acme')";
+    house.freehold.query(&acme, "SELECT run_as_owner($1)", &[&left]).await.unwrap();
+    assert_eq!(look(&house.freehold, &globex).await, before);
+    assert_eq!(house.bodies(&globex).await, ["globex"]);
+}
+
+/// Which tokens a baseline makes of random() is not for another tenant to choose.
+#[tokio::test]
+async fn no_tenant_knows_what_random_gives_the_next() {
+    let house = hostile_house().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let random = async |by: &TenantContext, sql: &str| -> String {
+        house.freehold.query(by, sql, &[]).await.unwrap()[0].get(0)
+    };
+    let known = random(&acme, "SELECT random()::text FROM (SELECT setseed(0.5) OFFSET 0) s").await;
+    assert_eq!(
+        random(&acme, "SELECT random()::text FROM (SELECT setseed(0.5) OFFSET 0) s").await,
+        known
+    );
+    house.freehold.query(&acme, "SELECT setseed(0.5)", &[]).await.unwrap();
+    assert_ne!(random(&globex, RANDOM).await, known);
+}
+
+/// A cursor that one function opens and another reads is all the same a cursor of one tenant.
+#[tokio::test]
+async fn rows_of_a_held_cursor_are_for_the_tenant_that_opened_it() {
+    let pages = "
+CREATE FUNCTION open_pages() RETURNS void LANGUAGE sql AS
+  'DECLARE pages CURSOR WITH HOLD FOR SELECT body FROM notes';
+CREATE FUNCTION next_page() RETURNS text LANGUAGE plpgsql AS
+  $$ DECLARE pages refcursor := 'pages'; page text; BEGIN FETCH pages INTO page; RETURN page; END $$";
+    let house = house_of_one_with(&notes_and(&[pages])).await;
+    let (acme, globex) = house.acme_and_globex().await;
+    house.freehold.query(&acme, "SELECT open_pages()", &[]).await.unwrap();
+    let read = house.freehold.query(&globex, "SELECT next_page()", &[]).await;
+    assert_eq!(crate::support::sqlstate(&read.unwrap_err()), "34000", "no such cursor");
+}
+
+/// The case that gave the text of one tenant to the next.
+#[tokio::test]
+async fn a_setting_that_a_trigger_leaves_is_not_the_next_tenants_default() {
+    let kept = "
+CREATE TABLE kept (note text, before text DEFAULT current_setting('app.note', true));
+CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM set_config('app.note', NEW.note, false); RETURN NEW; END $$;
+CREATE TRIGGER keep BEFORE INSERT ON kept FOR EACH ROW EXECUTE FUNCTION keep()";
+    let house = house_of_one_with(&notes_and(&[kept])).await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let insert = "INSERT INTO kept (note) VALUES ($1) RETURNING before";
+    house.freehold.query(&acme, insert, &[&"of acme"]).await.unwrap();
+    let rows = house.freehold.query(&globex, insert, &[&"of globex"]).await.unwrap();
+    // PostgreSQL knows a name for good that was set once, and gives '' for it.
+    assert!(matches!(rows[0].get::<_, Option<&str>>(0), None | Some("")));
+}
+
+/// Nor does a migration's file set anything for the next file, or the next tenant.
+#[tokio::test]
+async fn a_migrations_settings_end_with_its_transaction() {
+    let house = house_of_one_with(&notes_and(&[])).await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let set = "SELECT set_config('app.note', 'of acme', false); SET work_mem = '64kB'; LISTEN acme";
+    house.script(&acme, set).await;
+    for _ in 0..4 {
+        house
+            .script(&globex, "INSERT INTO notes (body) SELECT concat_ws(' ', current_setting('app.note', true), current_setting('work_mem'), (SELECT count(*) FROM pg_listening_channels()))")
+            .await;
+    }
+    let seen = house.bodies(&globex).await;
+    assert!(
+        seen[1..].iter().all(|seen| !seen.contains("acme") && seen.ends_with(" 0")),
+        "{seen:?}"
+    );
+    assert!(seen[1..].iter().all(|seen| !seen.contains("64kB")), "{seen:?}");
+}
+
+/// What the app role sets for itself, by SQL that a baseline executes as text, outlives its sessions. New
+/// connections bring along what they rely on.
+#[tokio::test]
+async fn what_the_app_role_sets_for_itself_changes_nothing_that_is_relied_on() {
+    if pooler().is_some() {
+        return; // Here the pooler's own sessions begin with it; see docs/isolation.md.
+    }
+    let house = hostile_house().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let before = look(&house.freehold, &globex).await;
+    let database = name_of_database(&house).await;
+    for (name, value) in [
+        ("statement_timeout", "1"),
+        ("search_path", "public"),
+        ("DateStyle", "German"),
+        ("bytea_output", "escape"),
+        ("row_security", "off"),
+        ("default_transaction_isolation", "serializable"),
+        ("role", "freehold_viewer"),
+    ] {
+        let sql = format!("ALTER ROLE freehold_app IN DATABASE {database} SET {name} = '{value}'");
+        let alter = "SELECT set_config('role', 'none', true), run($1)";
+        house.freehold.query(&acme, alter, &[&sql]).await.unwrap();
+    }
+    let again = house.connect_anew().await;
+    let after = look(&again, &globex).await;
+    assert_eq!(after["settings"], before["settings"]);
+    assert_eq!(after["users"], before["users"]);
+}
+
+#[tokio::test]
+async fn init_removes_what_a_login_role_has_set_for_itself() {
+    let house = house_of_one_with(&notes_and(&[])).await;
+    let app = house.attacker().await;
+    let database = name_of_database(&house).await;
+    for setting in ["work_mem = 64", "TimeZone = 'Asia/Tokyo'"] {
+        let alter = format!("ALTER ROLE freehold_app IN DATABASE {database} SET {setting}");
+        app.batch_execute(&alter).await.unwrap();
+    }
+    let superuser = house.superuser().await;
+    let left = async || -> i64 {
+        let sql =
+            "SELECT count(*) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+                   WHERE d.datname = current_database()";
+        superuser.query_one(sql, &[]).await.unwrap().get(0)
+    };
+    assert_eq!(left().await, 1);
+    house.database.change_seal(SealMode::Best).await.unwrap();
+    assert_eq!(left().await, 0);
+}
+
+async fn name_of_database(house: &House) -> String {
+    let sql = "SELECT quote_ident(current_database())";
+    house.superuser().await.query_one(sql, &[]).await.unwrap().get(0)
+}
