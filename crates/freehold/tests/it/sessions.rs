@@ -165,7 +165,7 @@ async fn leave(freehold: &Freehold, by: &TenantContext, ending: Ending, sql: &st
             let mut tx = freehold.begin(by).await.unwrap();
             let sql = format!("{sql}; SELECT pg_sleep(20)");
             let params: freehold::Params<'_> = &[&sql];
-            drop(drop_after_polls(2, tx.query(RUN, params)).await);
+            drop(drop_after_polls(1, tx.query(RUN, params)).await);
         }
         Ending::Failed => drop(freehold.query(by, "SELECT run($1), 1 / 0", &[&sql]).await),
         Ending::Read => {
