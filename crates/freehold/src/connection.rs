@@ -206,9 +206,8 @@ impl Connection {
 
     /// Fit to be lent. Costs no round trip.
     pub(crate) fn is_fit(&mut self) -> bool {
-        self.wire.is_reusable()
-            && self.opened.elapsed() < self.age_max
-            && self.met.len() < TENANTS_MAX
+        let is_worn = self.opened.elapsed() >= self.age_max || self.met.len() >= TENANTS_MAX;
+        self.wire.is_reusable() && !is_worn
     }
 
     /// Notes whose tables the backend gets to know.
