@@ -92,7 +92,7 @@ async fn a_server_whose_database_takes_no_writes_is_not_ready_until_it_does_agai
     );
     sql.batch_execute(&spell).await.unwrap();
 
-    let product = json!({"sku": "NEW-1", "name": "New", "price": 1});
+    let product = json!({"sku": "NEW-1", "name": "New", "price_cents": 1});
     let write =
         async || service.post("/v1/data/products", product.clone()).by(&acme.owner).send().await;
     let answer = write().await.refused(503, "database_unavailable");
