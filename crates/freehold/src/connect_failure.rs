@@ -86,7 +86,7 @@ fn find_io_kind(failure: &AnyError) -> Option<io::ErrorKind> {
 
 type AnyError = dyn StdError + 'static;
 
-fn chain<'e>(first: &'e AnyError) -> impl Iterator<Item = &'e AnyError> {
+fn chain(first: &AnyError) -> impl Iterator<Item = &AnyError> {
     std::iter::successors(Some(first), |error| (*error).source())
 }
 
