@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use freehold::control::analytics::AnalyticsStatus;
 use freehold::jiff::Timestamp;
-use freehold::{AnalyticsOptions, AnalyticsRun, Error, ErrorKind, Freehold, OperatorContext};
+use freehold::{
+    AnalyticsOptions, AnalyticsRun, Error, ErrorKind, Freehold, OperatorContext, Trouble,
+};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -15,6 +17,7 @@ use crate::config::WorkerSettings;
 const TICK: Duration = Duration::from_secs(1);
 /// After a connection was lost, before the next is tried.
 const PAUSE: Duration = Duration::from_secs(1);
+const LEADS_NOT: &str = "this server does no scheduled work: it cannot lead, or not any more";
 /// How often what has ended is forgotten.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// How often a server reads what it tells Prometheus; the age it tells grows in between.
@@ -47,11 +50,13 @@ impl Worker {
 
 async fn work(freehold: Freehold, options: AnalyticsOptions) {
     let leads = metrics::gauge!("freehold_worker_leads");
+    let trouble = Trouble::default();
     loop {
         leads.set(0);
         let outcome = freehold
             .lead(async {
                 leads.set(1);
+                trouble.note::<_, Error>(&Ok(()), LEADS_NOT);
                 tracing::info!("this server does the scheduled work");
                 keep_schedule(&freehold, options).await
             })
@@ -62,8 +67,7 @@ async fn work(freehold: Freehold, options: AnalyticsOptions) {
                 tracing::info!(why = error.message(), "no scheduled work on this server");
                 return;
             }
-            Err(error) => tracing::warn!(%error, "this server does not lead any more"),
-            Ok(never) => match never {},
+            lost => trouble.note(&lost, LEADS_NOT),
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -78,14 +82,16 @@ async fn keep_schedule(
     let options = AnalyticsOptions { changed_only: true, ..options };
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let trouble = Trouble::default();
     loop {
         ticks.tick().await;
-        match freehold.run_due_analytics(&context, options).await {
+        let ran = freehold.run_due_analytics(&context, options).await;
+        trouble.note(&ran, "analytics could not be run; what was published stays");
+        match ran {
             Ok(runs) => runs.iter().for_each(report),
-            Err(error) => {
+            Err(_) => {
                 metrics::counter!("freehold_analytics_runs_total", "outcome" => "failed")
                     .increment(1);
-                tracing::warn!(%error, "analytics could not be run; what was published stays");
             }
         }
     }
@@ -117,6 +123,7 @@ async fn measure(freehold: Freehold, every: Duration) {
     let context = OperatorContext::system("measure tenants");
     let look_every =
         scattered((every / 20).clamp(Duration::from_millis(200), Duration::from_secs(60)));
+    let trouble = Trouble::default();
     loop {
         tokio::time::sleep(look_every).await;
         let outcome = async {
@@ -130,9 +137,7 @@ async fn measure(freehold: Freehold, every: Duration) {
             }
             Ok::<_, Error>(())
         };
-        if let Err(error) = outcome.await {
-            tracing::warn!(%error, "tenants cannot be measured");
-        }
+        trouble.note(&outcome.await, "tenants cannot be measured");
     }
 }
 

@@ -41,6 +41,7 @@ use crate::pool::Pool;
 use crate::resolver::{DEAF_MAX, Resolver};
 use crate::seal::ContextKey;
 use crate::tls::Target;
+use crate::trouble::Trouble;
 use crate::tx::CatalogTx;
 
 /// The longest that anything is kept. The catalog forgets an epoch later than that.
@@ -110,6 +111,8 @@ struct Inner {
     loads: Flights<(KeyDigest, Version), Arc<Entry>>,
     lessons: Flights<Vec<Scope>, Vec<i64>>,
     ended: Ended,
+    /// In reading epochs.
+    trouble: Trouble,
 }
 
 /// A write under way: see [`Cache::begin_write`].
@@ -190,6 +193,7 @@ impl Cache {
             loads: Flights::new(),
             lessons: Flights::new(),
             ended: Ended::default(),
+            trouble: Trouble::default(),
         })))
     }
 
@@ -456,9 +460,8 @@ impl Cache {
             };
             let (generation, learned_at) = (self.0.local.generation(), Instant::now());
             let learned = self.ask_catalog(scopes).await;
-            if let Err(error) = &learned {
-                tracing::warn!(%error, "the cache is not used: its epochs cannot be read");
-            }
+            let unused = "the cache is not used: its epochs cannot be read";
+            self.0.trouble.note(&learned, unused);
             let numbers = learned.ok();
             for (scope, number) in scopes.iter().zip(numbers.iter().flatten()) {
                 let epoch = Epoch { number: *number, learned_at };
@@ -574,12 +577,14 @@ impl Cache {
     /// Announces what [`invalidate_soon`](Self::invalidate_soon) left to it, until it is dropped.
     pub(crate) async fn announce(self) {
         let mut pruned_at = Instant::now();
+        let trouble = Trouble::default();
         loop {
             let _ = tokio::time::timeout(PRUNE_EVERY, self.0.ended.due.notified()).await;
-            let pause = match self.announce_once().await {
+            let announced = self.announce_once().await;
+            trouble.note(&announced, "other servers cannot be told what to forget; trying again");
+            let pause = match announced {
                 Ok(()) => ANNOUNCE_PAUSE,
-                Err(error) => {
-                    tracing::warn!(%error, "other servers cannot be told what to forget; trying again");
+                Err(_) => {
                     self.0.ended.due.notify_one();
                     ANNOUNCE_RETRY
                 }

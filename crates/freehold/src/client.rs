@@ -22,7 +22,7 @@ pub(crate) async fn connect(target: &Target) -> Result<Client> {
         .config
         .connect(target.tls.clone())
         .await
-        .map_err(|source| target.cannot_connect().because(source))?;
+        .map_err(|source| target.cannot_connect(source))?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a database connection ended");

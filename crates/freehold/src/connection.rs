@@ -32,6 +32,9 @@ const STATEMENTS_MAX: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 /// the memory, 20 to 70 kB each, that its catalog caches took for the tenants it met.
 const AGE_MAX: Duration = Duration::from_secs(30 * 60);
 const TENANTS_MAX: usize = 2000;
+/// One that was opened while the server took no writes is replaced after this long: its session may
+/// stay read-only when the server is not any more. So all can write again a second after that.
+const READ_ONLY_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Where connections come from.
 pub(crate) struct Source {
@@ -103,6 +106,7 @@ pub(crate) struct Connection {
     /// The tenants that the backend knows by now.
     met: HashSet<Guest>,
     opened: Instant,
+    age_max: Duration,
 }
 
 /// The statements that surround every transaction.
@@ -180,7 +184,7 @@ impl Connection {
     pub(crate) async fn open(source: &Source) -> Result<Connection, WireError> {
         let Source { target, pooler, sealer, position, opens_sessions, .. } = source;
         let (mut wire, has_settings) = source.connect().await?;
-        let Look { pid, now, direct } = pooler.look(&mut wire).await?;
+        let Look { pid, now, direct, takes_writes } = pooler.look(&mut wire).await?;
         let seat = Seat { pid: if direct { pid } else { 0 }, clock: (now, Instant::now()) };
         let cancel = wire.canceller(target);
         let mut naming =
@@ -220,12 +224,17 @@ impl Connection {
             session,
             met: HashSet::new(),
             opened: Instant::now(),
+            age_max: match *position == Position::Replayed || takes_writes {
+                true => AGE_MAX,
+                false => READ_ONLY_AGE_MAX,
+            },
         })
     }
 
     /// Fit to be lent. Costs no round trip.
     pub(crate) fn is_fit(&mut self) -> bool {
-        self.wire.is_reusable() && self.opened.elapsed() < AGE_MAX && self.met.len() < TENANTS_MAX
+        let is_worn = self.opened.elapsed() >= self.age_max || self.met.len() >= TENANTS_MAX;
+        self.wire.is_reusable() && !is_worn
     }
 
     /// Notes whose tables the backend gets to know.
@@ -246,6 +255,11 @@ impl Connection {
             Some(session) => session.vouch(claim),
             None => Pass::sealed(self.seal(claim)),
         }
+    }
+
+    /// The database does not know the key of its seals: the log is to hear of it.
+    pub(crate) fn tell_unknown_key(&self) {
+        self.sealer.tell_unknown_key();
     }
 
     /// A context with a seal of its own.

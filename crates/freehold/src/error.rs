@@ -53,7 +53,7 @@ pub enum ErrorKind {
     Violation,
     /// No connection came free in time.
     PoolExhausted,
-    /// The database cannot be reached, or closed the connection.
+    /// The database cannot be reached, closed the connection, has no room, or takes no writes.
     Unavailable,
     /// The query took longer than it may.
     Timeout,
@@ -143,6 +143,25 @@ impl Error {
             .because(RetryAfter(wait_secs))
     }
 
+    /// Whether the database takes no writes: it is a standby, or an operator or its provider has
+    /// made it read-only, as on a full disk. What only reads may succeed meanwhile.
+    pub fn is_read_only(&self) -> bool {
+        let is_of_server = self.source.as_deref().is_some_and(|source| source.is::<ReadOnly>());
+        self.kind == ErrorKind::Unavailable
+            && (is_of_server || self.database().is_some_and(is_refused_write))
+    }
+
+    /// That the database takes no writes.
+    pub(crate) fn read_only() -> Self {
+        Error::new(ErrorKind::Unavailable, TAKES_NO_WRITES).because(ReadOnly)
+    }
+
+    /// The same refusal as an outage: the server is read-only, not the transaction alone.
+    pub(crate) fn into_read_only(self) -> Self {
+        let (kind, message) = (ErrorKind::Unavailable, TAKES_NO_WRITES.to_owned());
+        Error { kind, message, ..self }
+    }
+
     /// PostgreSQL's own error, if the database answered with one.
     ///
     /// What a violated constraint of yours means to a caller, the library cannot know; its name
@@ -192,6 +211,19 @@ impl fmt::Display for RetryAfter {
 
 impl StdError for RetryAfter {}
 
+const TAKES_NO_WRITES: &str = "the database takes no writes at present; try again shortly";
+
+#[derive(Debug)]
+struct ReadOnly;
+
+impl fmt::Display for ReadOnly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it is a standby, or default_transaction_read_only is on")
+    }
+}
+
+impl StdError for ReadOnly {}
+
 /// The message that the database refuses a context with; told apart by it from other lacks of right.
 pub(crate) const VIOLATION_MESSAGE: &str = "freehold: tenant context refused";
 
@@ -217,6 +249,11 @@ pub(crate) fn is_unknown_seal(db: &DbError) -> bool {
 fn is_without_session(db: &DbError) -> bool {
     *db.code() == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
         && db.where_().is_some_and(|place| place.contains("freehold_guard.admit("))
+}
+
+/// A write was refused because the transaction is read-only.
+pub(crate) fn is_refused_write(db: &DbError) -> bool {
+    *db.code() == SqlState::READ_ONLY_SQL_TRANSACTION
 }
 
 /// A prepared statement is gone from its session, which only SQL can bring about.

@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use crate::client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pooler;
-use crate::seal::{ContextKey, SealMode};
+use crate::seal::{ContextKey, SealMode, Sealer};
 use crate::tls::{self, Target};
 
 pub use self::roles::Passwords;
@@ -301,6 +301,32 @@ pub(crate) async fn check(target: &Target, setting: &str) -> Result<SealMode> {
     let checked = check_catalog(&client, setting).await;
     client.batch_execute("ROLLBACK").await?;
     checked
+}
+
+/// What must hold for a server to go on serving: as for [`check`], and that the database takes writes
+/// and knows the key that contexts are sealed with.
+pub(crate) async fn check_to_serve(target: &Target, setting: &str, sealer: &Sealer) -> Result<()> {
+    let client = connect_to_check(target, setting).await?;
+    let checked = async {
+        check_catalog(&client, setting).await?;
+        require_writable(&client).await?;
+        // Last: its refusal ends the transaction.
+        sealer.require_known(&client).await
+    };
+    let checked = checked.await;
+    client.batch_execute("ROLLBACK").await?;
+    checked
+}
+
+/// That the server takes writes. What SQL has set on a session, which behind a pooler may be this
+/// one, says nothing of the server, so the session's default is asked for.
+async fn require_writable(client: &Client) -> Result<()> {
+    let sql = "SELECT pg_is_in_recovery() OR reset_val = 'on'
+               FROM pg_settings WHERE name = 'default_transaction_read_only'";
+    match client.query_one(sql, &[]).await?.get(0) {
+        true => Err(Error::read_only()),
+        false => Ok(()),
+    }
 }
 
 async fn connect_to_check(target: &Target, setting: &str) -> Result<Client> {

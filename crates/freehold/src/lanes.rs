@@ -5,6 +5,10 @@
 //! among the places of the pool, where its statements are prepared and its tables known. It waits
 //! a moment for its home, which is cheaper than to be a stranger elsewhere, and then takes what is
 //! free. And no tenant can take every place.
+//!
+//! A place is vacant until somebody fills it. Where there is no room to fill it (the database has as
+//! many connections as it takes), vacant places are left alone while others are in use: those who come
+//! wait for one of these, and now and then one of them is sent to try.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +24,9 @@ use crate::ids::TenantId;
 const PATIENCE: Duration = Duration::from_millis(2);
 /// So many wait for one home; whoever comes then looks elsewhere at once.
 const PATIENT_MAX: usize = 2;
+/// After there was no room to fill a place, the next one is tried this much later: four attempts a second
+/// cost a full database nothing, and are soon enough when it has room again.
+const ROOM_PAUSE: Duration = Duration::from_millis(250);
 /// So often in a row a place serves those who are at home there, while others wait for any.
 const HOME_STREAK_MAX: u8 = 8;
 
@@ -54,10 +61,13 @@ struct State<T> {
     /// One for each place, of those who are at home there, and one for those who are nowhere.
     queues: Vec<VecDeque<Waiter<T>>>,
     waits: Waits,
+    /// There was no room to fill a place; until then no other vacant one is given out.
+    full_until: Option<Instant>,
     closed: bool,
 }
 
 enum Slot<T> {
+    /// To be filled by the next who takes it.
     Vacant,
     Idle(T),
     Taken {
@@ -123,6 +133,7 @@ impl<T> Lanes<T> {
             places: (0..places).map(|_| Slot::Vacant).collect(),
             queues: (0..=places).map(|_| VecDeque::new()).collect(),
             waits: Waits::default(),
+            full_until: None,
             closed: false,
         };
         let have_homes = AtomicBool::new(true);
@@ -134,39 +145,36 @@ impl<T> Lanes<T> {
         self.have_homes.store(false, Ordering::Relaxed);
     }
 
-    /// Takes a place, or waits for one. Dropped while it waits, it leaves nothing behind.
+    /// Takes a place, or waits for one, until `wait_max` after it came: `since` is when, also of one
+    /// who comes back. Dropped while it waits, it leaves nothing behind.
     pub(crate) async fn take(
         self: &Arc<Self>,
         guest: Guest,
+        since: Instant,
         wait_max: Duration,
     ) -> Result<Place<T>, NoPlace> {
-        let since = Instant::now();
         let mut given = {
             let mut state = self.state();
             if state.closed {
                 return Err(NoPlace::Closed);
             }
             let home = self.home(guest, &state);
-            if let Some(number) = state.choose(guest, home, since) {
-                return Ok(self.occupy(&mut state, number, guest, since));
+            let now = Instant::now();
+            if let Some(number) = state.choose(guest, home, now) {
+                return Ok(self.occupy(&mut state, number, guest, now));
             }
             let (give, given) = oneshot::channel();
             let queue = state.queue(home);
             queue.retain(|waiter| !waiter.give.is_closed());
-            queue.push_back(Waiter { guest, since, give });
+            let at = queue.partition_point(|waiter| waiter.since <= since);
+            queue.insert(at, Waiter { guest, since, give });
             given
         };
         let answer = match tokio::time::timeout(PATIENCE.min(wait_max), &mut given).await {
             Ok(answer) => answer.map_err(|_| NoPlace::Closed),
             Err(_) => match self.take_elsewhere(guest, &mut given) {
                 Some(place) => Ok(place),
-                None => {
-                    let left = wait_max.saturating_sub(since.elapsed());
-                    match tokio::time::timeout(left, &mut given).await {
-                        Ok(answer) => answer.map_err(|_| NoPlace::Closed),
-                        Err(_) => Err(NoPlace::Busy),
-                    }
-                }
+                None => self.wait_on(&mut given, since, wait_max).await,
             },
         };
         let mut state = self.state();
@@ -178,6 +186,59 @@ impl<T> Lanes<T> {
             }
         }
         answer
+    }
+
+    /// For one who could have no place elsewhere either.
+    async fn wait_on(
+        self: &Arc<Self>,
+        given: &mut oneshot::Receiver<Place<T>>,
+        since: Instant,
+        wait_max: Duration,
+    ) -> Result<Place<T>, NoPlace> {
+        loop {
+            let left = wait_max.saturating_sub(since.elapsed());
+            match tokio::time::timeout(left.min(ROOM_PAUSE), &mut *given).await {
+                Ok(answer) => return answer.map_err(|_| NoPlace::Closed),
+                Err(_) if left > ROOM_PAUSE => self.offer_vacant(),
+                Err(_) => return Err(NoPlace::Busy),
+            }
+        }
+    }
+
+    /// There was no room to fill this place. True if others are in use or being filled, one of which
+    /// to wait for.
+    pub(crate) fn give_up(self: &Arc<Self>, place: Place<T>) -> bool {
+        let mut state = self.state();
+        state.full_until = Some(Instant::now() + ROOM_PAUSE);
+        let has_others = state.in_use() > 1;
+        drop(state);
+        drop(place);
+        has_others
+    }
+
+    /// A place was filled, so there is room. True if there was none before.
+    pub(crate) fn note_room(self: &Arc<Self>) -> bool {
+        let was_full = self.state().full_until.take().is_some();
+        if was_full {
+            self.offer_vacant();
+        }
+        was_full
+    }
+
+    /// Whether there was no room to fill a place when that was tried last.
+    pub(crate) fn is_full(&self) -> bool {
+        self.state().full_until.is_some()
+    }
+
+    /// Gives vacant places that may be tried to those who wait, whose turn it is.
+    fn offer_vacant(self: &Arc<Self>) {
+        let now = Instant::now();
+        let mut state = self.state();
+        for number in 0..state.places.len() {
+            if matches!(state.places[number], Slot::Vacant) && state.may_fill(now) {
+                self.hand_on(&mut state, number, 0, None, now);
+            }
+        }
     }
 
     /// For one who has been patient: whatever is free.
@@ -195,10 +256,11 @@ impl<T> Lanes<T> {
             return None;
         }
         let home = self.home(guest, &state);
-        let number = state.free_from(home.unwrap_or(0))?;
+        let now = Instant::now();
+        let number = state.free_from(home.unwrap_or(0), now)?;
         given.close();
         state.queue(home).retain(|waiter| !waiter.give.is_closed());
-        Some(self.occupy(&mut state, number, guest, Instant::now()))
+        Some(self.occupy(&mut state, number, guest, now))
     }
 
     fn occupy(
@@ -213,21 +275,44 @@ impl<T> Lanes<T> {
             Slot::Idle(content) => Some(content),
             _ => None,
         };
+        if content.is_none() {
+            state.note_attempt(since);
+        }
         Place { lanes: Some(Arc::clone(self)), number, content }
     }
 
     /// Hands a place on to whoever is next, or keeps it for the next who comes.
-    fn leave(self: &Arc<Self>, number: usize, mut content: Option<T>) {
+    fn leave(self: &Arc<Self>, number: usize, content: Option<T>) {
         let now = Instant::now();
         let mut state = self.state();
         let Slot::Taken { streak, .. } = state.places[number] else { return };
         state.places[number] = Slot::Vacant;
+        if content.is_some() || state.may_fill(now) {
+            self.hand_on(&mut state, number, streak, content, now);
+        }
+        if !state.is_busy() {
+            self.rested.notify_waiters();
+        }
+    }
+
+    fn hand_on(
+        self: &Arc<Self>,
+        state: &mut State<T>,
+        number: usize,
+        streak: u8,
+        mut content: Option<T>,
+        now: Instant,
+    ) {
         while let Some((waiter, at_home)) = state.next(number, streak, now) {
             let streak = if at_home { streak.saturating_add(1) } else { 0 };
+            let is_vacant = content.is_none();
             let place = Place { lanes: Some(Arc::clone(self)), number, content: content.take() };
             match waiter.give.send(place) {
                 Ok(()) => {
                     state.places[number] = Slot::Taken { by: waiter.guest, since: now, streak };
+                    if is_vacant {
+                        state.note_attempt(now);
+                    }
                     return;
                 }
                 // Gone in the meantime.
@@ -239,9 +324,6 @@ impl<T> Lanes<T> {
         }
         if let Some(content) = content.filter(|_| !state.closed) {
             state.places[number] = Slot::Idle(content);
-        }
-        if !state.is_busy() {
-            self.rested.notify_waiters();
         }
     }
 
@@ -310,30 +392,52 @@ impl<T> State<T> {
         if self.overbearing() == Some(guest) {
             return None;
         }
-        let Some(home) = home else { return self.free_from(0) };
+        let Some(home) = home else { return self.free_from(0, now) };
         match self.places[home] {
-            Slot::Vacant | Slot::Idle(_) => Some(home),
+            Slot::Idle(_) => Some(home),
+            Slot::Vacant if self.may_fill(now) => Some(home),
+            Slot::Vacant => self.free_from(home, now),
             Slot::Taken { since, .. } => {
                 let soon = now.saturating_duration_since(since) < PATIENCE
                     && live(&self.queues[home]) < PATIENT_MAX;
-                if soon { None } else { self.free_from(home) }
+                if soon { None } else { self.free_from(home, now) }
             }
         }
     }
 
+    /// Whether a vacant place may be given out: there is room to fill it, as far as is known, or it is
+    /// time to try, or it is all there is.
+    fn may_fill(&self, now: Instant) -> bool {
+        self.full_until.is_none_or(|until| now >= until) || self.in_use() == 0
+    }
+
+    fn in_use(&self) -> usize {
+        self.places.iter().filter(|slot| !matches!(slot, Slot::Vacant)).count()
+    }
+
+    /// A vacant place was given out.
+    fn note_attempt(&mut self, now: Instant) {
+        if let Some(until) = &mut self.full_until {
+            *until = now + ROOM_PAUSE;
+        }
+    }
+
     /// The next free place: one with a connection, or else one without.
-    fn free_from(&self, first: usize) -> Option<usize> {
+    fn free_from(&self, first: usize, now: Instant) -> Option<usize> {
         let count = self.places.len();
         let find = |wanted: fn(&Slot<T>) -> bool| {
             (0..count).map(|step| (first + step) % count).find(|at| wanted(&self.places[*at]))
         };
         find(|slot| matches!(slot, Slot::Idle(_)))
-            .or_else(|| find(|slot| matches!(slot, Slot::Vacant)))
+            .or_else(|| find(|slot| matches!(slot, Slot::Vacant)).filter(|_| self.may_fill(now)))
     }
 
     /// A tenant that has as many places as one may have: of four or more, a quarter is for others.
     fn overbearing(&self) -> Option<Guest> {
-        let count = self.places.len();
+        let count = match self.full_until {
+            Some(_) => self.in_use(),
+            None => self.places.len(),
+        };
         let share = count - count / 4;
         let holders = || {
             self.places.iter().filter_map(|slot| match slot {
@@ -401,7 +505,7 @@ mod tests {
     }
 
     async fn take(lanes: &Arc<Lanes<u32>>, guest: Guest) -> Place<u32> {
-        lanes.take(guest, LONG).await.ok().unwrap()
+        lanes.take(guest, Instant::now(), LONG).await.ok().unwrap()
     }
 
     /// One that waits by now.
@@ -412,7 +516,7 @@ mod tests {
         let before = lanes.occupancy().waiting;
         let task = tokio::spawn({
             let lanes = Arc::clone(lanes);
-            async move { lanes.take(guest, LONG).await }
+            async move { lanes.take(guest, Instant::now(), LONG).await }
         });
         while lanes.occupancy().waiting == before {
             tokio::task::yield_now().await;
@@ -487,7 +591,8 @@ mod tests {
         for _ in 0..3 {
             greedy.push(take(&lanes, tenant(0)).await);
         }
-        assert_eq!(lanes.take(tenant(0), SHORT).await.err(), Some(NoPlace::Busy));
+        let refused = lanes.take(tenant(0), Instant::now(), SHORT).await;
+        assert_eq!(refused.err(), Some(NoPlace::Busy));
         assert_eq!(lanes.occupancy().waits.refused, 1);
         let fourth = waiting(&lanes, tenant(0)).await;
         let other = take(&lanes, tenant(4)).await;
@@ -496,6 +601,71 @@ mod tests {
         assert_eq!(lanes.occupancy().waiting, 1, "not even one that nobody else wants");
         drop(greedy.pop());
         drop(fourth.await.unwrap().ok().unwrap());
+    }
+
+    #[tokio::test]
+    async fn where_there_is_no_room_one_waits_for_a_place_in_use() {
+        let lanes = Lanes::new(4);
+        let mut held = take(&lanes, tenant(0)).await;
+        held.content = Some(7);
+        let refused = take(&lanes, tenant(1)).await;
+        assert!(lanes.give_up(refused), "one is in use");
+        let next = waiting(&lanes, tenant(1)).await;
+        drop(held);
+        let next = next.await.unwrap().ok().unwrap();
+        assert_eq!((next.number, next.content), (0, Some(7)), "and no vacant one");
+        assert!(lanes.note_room() && !lanes.note_room());
+        assert_eq!(take(&lanes, tenant(1)).await.number, 1, "now there is room");
+    }
+
+    #[tokio::test]
+    async fn where_nothing_is_in_use_there_is_nothing_to_wait_for() {
+        let lanes = Lanes::new(4);
+        for _ in 0..3 {
+            let refused = take(&lanes, tenant(1)).await;
+            assert!(!lanes.give_up(refused));
+        }
+        let refused = take(&lanes, tenant(1)).await;
+        let other = take(&lanes, tenant(2)).await;
+        assert!(lanes.give_up(refused), "the other may yet be filled");
+        let next = waiting(&lanes, tenant(1)).await;
+        assert!(!lanes.give_up(other));
+        assert_eq!(next.await.unwrap().ok().unwrap().content, None, "it is left to try");
+    }
+
+    #[tokio::test]
+    async fn without_room_one_of_those_who_wait_is_sent_to_try_now_and_then() {
+        let lanes = Lanes::new(8);
+        let held = take(&lanes, tenant(0)).await;
+        lanes.give_up(take(&lanes, tenant(1)).await);
+        let (one, other) = (waiting(&lanes, tenant(1)).await, waiting(&lanes, tenant(2)).await);
+        let until = lanes.state().full_until.unwrap();
+        let may_fill = |now| lanes.state().may_fill(now);
+        assert!(!may_fill(until - Duration::from_nanos(1)) && may_fill(until));
+        let first = one.await.unwrap().ok().unwrap();
+        assert_eq!(first.content, None);
+        assert!(!may_fill(until), "the next who tries comes later");
+        assert!(lanes.note_room());
+        drop(other.await.unwrap().ok().unwrap());
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_has_not_lost_its_turn() {
+        let lanes = Lanes::new(1);
+        let held = take(&lanes, tenant(0)).await;
+        let later = waiting(&lanes, tenant(1)).await;
+        let long_ago = Instant::now().checked_sub(SHORT).unwrap();
+        let earlier = tokio::spawn({
+            let lanes = Arc::clone(&lanes);
+            async move { lanes.take(tenant(1), long_ago, LONG).await }
+        });
+        while lanes.occupancy().waiting < 2 {
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        drop(earlier.await.unwrap().ok().unwrap());
+        drop(later.await.unwrap().ok().unwrap());
     }
 
     #[tokio::test]
@@ -543,7 +713,8 @@ mod tests {
         lanes.close();
         assert_eq!(waits.await.unwrap().err(), Some(NoPlace::Closed));
         drop(held);
-        assert_eq!(lanes.take(Guest::Anyone, LONG).await.err(), Some(NoPlace::Closed));
+        let refused = lanes.take(Guest::Anyone, Instant::now(), LONG).await;
+        assert_eq!(refused.err(), Some(NoPlace::Closed));
         let Occupancy { idle, taken, waiting, .. } = lanes.occupancy();
         assert_eq!((idle, taken, waiting), (0, 0, 0));
     }
@@ -565,8 +736,8 @@ mod tests {
                     let roll = dice >> 33;
                     let guest = if roll % 5 == 0 { Guest::Anyone } else { tenant(roll % 7) };
                     let patience = Duration::from_micros(roll % 5000);
-                    let taken =
-                        tokio::time::timeout(patience, lanes.take(guest, Duration::from_millis(3)));
+                    let take = lanes.take(guest, Instant::now(), Duration::from_millis(3));
+                    let taken = tokio::time::timeout(patience, take);
                     if let Ok(Ok(mut place)) = taken.await {
                         assert_eq!(holders[place.number].fetch_add(1, SeqCst), 0);
                         if roll % 3 == 0 {

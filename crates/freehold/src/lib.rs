@@ -136,6 +136,7 @@ pub mod axum;
 mod cache;
 mod catalog;
 mod client;
+mod connect_failure;
 mod connection;
 mod context;
 pub mod control;
@@ -171,6 +172,7 @@ mod tenant;
 pub mod testing;
 mod tls;
 pub mod tokens;
+mod trouble;
 mod tx;
 mod violations;
 mod wire;
@@ -191,7 +193,7 @@ use crate::recorder::Recorder;
 use crate::replicas::Replicas;
 use crate::reporter::Reporter;
 use crate::resolver::Resolver;
-use crate::seal::Sealer;
+use crate::seal::{KeyOrigin, Sealer};
 use crate::slow_log::SlowLog;
 use crate::tls::Target;
 use crate::tx::CatalogTx;
@@ -222,6 +224,7 @@ pub use crate::pooler::Pooler;
 pub use crate::replicas::{ReplicaLimits, ReplicaReads, ReplicaState, ReplicaStatus};
 pub use crate::seal::{ContextKey, SealMode};
 pub use crate::tenant::{Tenant, TenantStatus, Transition};
+pub use crate::trouble::Trouble;
 pub use crate::tx::{PipelineError, ReadTx, TenantTx};
 pub use crate::wire::{Answer, Column, DbError, Row, RowIndex};
 /// The time of this API, as rows and answers hold it.
@@ -333,6 +336,7 @@ struct Inner {
     asked: Asked,
     reporter: Reporter,
     slow_log: SlowLog,
+    sealer: Sealer,
     mode: SealMode,
     /// What goes on beside requests: listening for changes, following keys, recording violations.
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -378,7 +382,7 @@ impl Freehold {
         let app_target = tls::target(&options.app_url, "DATABASE_URL")?;
         // First, because what is asked next may fail behind a pooler that does not fit.
         let direct = options.pooler.is_direct(&app_target).await;
-        if !direct.map_err(|error| app_target.cannot_connect().because(error.into_cause()))? {
+        if !direct.map_err(|error| app_target.cannot_connect(error.into_cause()))? {
             pooler::require_apart(&app_target, "DATABASE_URL").await?;
         }
         let mode = init::check(&app_target, "DATABASE_URL").await?;
@@ -392,7 +396,15 @@ impl Freehold {
             None => None,
         };
         let key = find_key(options, mode, owner_target.as_ref()).await?;
-        let sealer = Sealer::new(key.as_ref());
+        let origin = match options.context_key {
+            Some(_) => KeyOrigin::Given,
+            None => KeyOrigin::Read,
+        };
+        let sealer = Sealer::new(key.as_ref(), origin);
+        if origin == KeyOrigin::Given {
+            let client = client::connect_to_read(&app_target).await?;
+            sealer.require_known(&client).await?;
+        }
         let violations = Violations::default();
         let insight = Insight::new(options.insight);
         let source =
@@ -448,7 +460,7 @@ impl Freehold {
         tasks.push(tokio::spawn(cache.clone().announce()));
         tasks.push(tokio::spawn(cache.clone().keep_connected()));
         if let (Some(owner), None) = (&owner, &options.context_key) {
-            let follow = seal::follow_keys(sealer, owner.target(), resolver.key_changes());
+            let follow = seal::follow_keys(sealer.clone(), owner.target(), resolver.key_changes());
             tasks.push(tokio::spawn(follow));
         }
         let hasher = PasswordHasher::for_half_the_cores();
@@ -469,6 +481,7 @@ impl Freehold {
             asked,
             reporter,
             slow_log,
+            sealer,
             mode,
             tasks,
         };
@@ -688,13 +701,14 @@ impl Freehold {
         self.0.cache.flush().await
     }
 
-    /// Checks that the database answers and is what this build needs: the body of a readiness
-    /// probe.
+    /// Checks that the database answers, is what this build needs and takes writes: the body of a
+    /// readiness probe. It connects anew, so it tells what the next connection will meet.
     ///
     /// # Errors
-    /// As for [`connect`](Self::connect).
+    /// As for [`connect`](Self::connect); [`ErrorKind::Unavailable`] that is
+    /// [read-only](Error::is_read_only).
     pub async fn check(&self) -> Result<()> {
-        init::check(&self.0.app.target(), "DATABASE_URL").await.map(drop)
+        init::check_to_serve(&self.0.app.target(), "DATABASE_URL", &self.0.sealer).await
     }
 
     /// Takes a connection of the pool and asks the database for a sign of life over it.

@@ -3,17 +3,21 @@
 //! A connection is clean whenever it lies in the pool; `tx` sees to that, so taking one costs no
 //! round trip. Nothing of a tenant is ever set on a session. Which of them a tenant gets is up to `lanes`.
 
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::connect_failure::NO_ROOM;
 use crate::connection::{Connection, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::insight::Insight;
 use crate::lanes::{Guest, Lanes, NoPlace, Occupancy, Place};
 use crate::pooler::Pooler;
 use crate::tls::Target;
+use crate::trouble::Trouble;
 use crate::violations::Violations;
+use crate::wire::WireError;
 
 /// How long it may take to connect and to find out whom one is connected to.
 const OPEN_MAX: Duration = Duration::from_secs(10);
@@ -59,6 +63,8 @@ struct Inner {
     lanes: Arc<Lanes<Connection>>,
     source: Source,
     wait_max: Duration,
+    /// In opening connections.
+    trouble: Trouble,
     violations: Violations,
     insight: Insight,
 }
@@ -98,36 +104,66 @@ impl Pool {
             lanes: Lanes::new(limits.connections_max),
             source,
             wait_max: limits.wait_max,
+            trouble: Trouble::default(),
             violations: violations.clone(),
             insight: insight.clone(),
         }))
     }
 
+    /// A connection, within [`PoolLimits::wait_max`]. Where the database has no room for another, it
+    /// is one of those that are open, as soon as one comes free.
     pub(crate) async fn checkout(&self, guest: Guest) -> Result<Checkout> {
-        let Inner { lanes, source, wait_max, .. } = &*self.0;
-        let place = lanes.take(guest, *wait_max).await.map_err(|none| match none {
-            NoPlace::Busy => Error::new(
-                ErrorKind::PoolExhausted,
-                "every database connection is busy; try again shortly",
-            ),
-            NoPlace::Closed => Error::new(ErrorKind::Unavailable, "the service is shutting down"),
-        })?;
-        let mut checkout = Checkout(place);
-        // One that is not fit makes room for its successor before that is opened.
-        if !checkout.0.content.as_mut().is_some_and(Connection::is_fit) {
-            checkout.0.content = None;
-            let opened = tokio::time::timeout(OPEN_MAX, Connection::open(source)).await;
-            let cannot = || source.target.cannot_connect();
-            let connection = opened
-                .map_err(|late| cannot().because(late))?
-                .map_err(|error| cannot().because(error.into_cause()))?;
+        let Inner { lanes, wait_max, .. } = &*self.0;
+        let since = Instant::now();
+        loop {
+            let place = lanes.take(guest, since, *wait_max).await;
+            let mut checkout = Checkout(place.map_err(|none| self.refusal(none))?);
+            // One that is not fit makes room for its successor before that is opened.
+            if !checkout.0.content.as_mut().is_some_and(Connection::is_fit) {
+                checkout.0.content = None;
+                match self.open().await {
+                    Ok(connection) => checkout.0.content = Some(connection),
+                    Err(error) => {
+                        if error.is_full() && lanes.give_up(checkout.0) {
+                            continue;
+                        }
+                        return Err(self.0.source.target.cannot_connect(error.into_cause()));
+                    }
+                }
+            }
+            checkout.meet(guest);
+            return Ok(checkout);
+        }
+    }
+
+    /// Opens a connection. The log hears once of what is in the way.
+    async fn open(&self) -> Result<Connection, WireError> {
+        let Inner { lanes, source, trouble, .. } = &*self.0;
+        let opened = tokio::time::timeout(OPEN_MAX, Connection::open(source)).await;
+        let opened =
+            opened.unwrap_or_else(|_| Err(WireError::Lost(io::ErrorKind::TimedOut.into())));
+        let told = opened
+            .as_ref()
+            .map_err(|error| source.target.cannot_connect(error.again().into_cause()));
+        trouble.note(&told, "no further connection can be opened");
+        if let Ok(connection) = &opened {
+            lanes.note_room();
             if !connection.is_direct() {
                 lanes.forget_homes();
             }
-            checkout.0.content = Some(connection);
         }
-        checkout.meet(guest);
-        Ok(checkout)
+        opened
+    }
+
+    fn refusal(&self, none: NoPlace) -> Error {
+        let busy = "every database connection is busy; try again shortly";
+        match none {
+            NoPlace::Busy if self.0.lanes.is_full() => {
+                Error::new(ErrorKind::PoolExhausted, busy).because(NO_ROOM)
+            }
+            NoPlace::Busy => Error::new(ErrorKind::PoolExhausted, busy),
+            NoPlace::Closed => Error::new(ErrorKind::Unavailable, "the service is shutting down"),
+        }
     }
 
     /// Comes back when no connection is on loan.

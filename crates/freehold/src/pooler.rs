@@ -33,19 +33,34 @@ pub(crate) struct Look {
     pub(crate) now: f64,
     /// The session is this connection's own, as long as it lives.
     pub(crate) direct: bool,
+    /// Its transactions may write: false on a standby, and where the server was made read-only.
+    pub(crate) takes_writes: bool,
+}
+
+/// Asked in a transaction of its own: whether the next one here could write.
+const TAKES_WRITES: &str =
+    "pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'off'";
+
+/// Whether the next transaction here could write.
+pub(crate) async fn takes_writes(wire: &mut Connection) -> Result<bool, WireError> {
+    let rows = wire.query_once(&format!("SELECT {TAKES_WRITES}"), &[]).await?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
 impl Pooler {
     pub(crate) async fn look(self, wire: &mut Connection) -> Result<Look, WireError> {
-        let sql = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())";
-        let rows = wire.query_once(sql, &[]).await?;
-        let (pid, now): (i32, f64) = rows.first().map_or((0, 0.0), |row| (row.get(0), row.get(1)));
+        let sql = format!(
+            "SELECT pg_catalog.pg_backend_pid(), pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()), {TAKES_WRITES}"
+        );
+        let rows = wire.query_once(&sql, &[]).await?;
+        let (pid, now, takes_writes): (i32, f64, bool) =
+            rows.first().map_or((0, 0.0, true), |row| (row.get(0), row.get(1), row.get(2)));
         let direct = match self {
             Pooler::Session => true,
             Pooler::Transaction => false,
             Pooler::Detect => pid == wire.backend_pid(),
         };
-        Ok(Look { pid, now, direct })
+        Ok(Look { pid, now, direct, takes_writes })
     }
 
     /// Whether connections to this place have a session of their own.

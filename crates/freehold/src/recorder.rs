@@ -13,6 +13,7 @@ use crate::catalog::violations;
 use crate::context::OperatorContext;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::Pool;
+use crate::trouble::Trouble;
 use crate::tx::CatalogTx;
 use crate::violations::Violations;
 
@@ -40,7 +41,7 @@ impl Recorder {
 
     /// Writes until the task is dropped.
     pub(crate) async fn run(self) {
-        let mut pause = PAUSE;
+        let (mut pause, trouble) = (PAUSE, Trouble::default());
         let (mut prune_at, mut unpruned) = (Instant::now() + PRUNE_EVERY, 0);
         loop {
             let _ = tokio::time::timeout_at(prune_at, self.violations.due()).await;
@@ -52,12 +53,11 @@ impl Recorder {
                 }
                 Ok::<_, Error>(())
             };
-            pause = match outcome.await {
+            let outcome = outcome.await;
+            trouble.note(&outcome, "violations cannot be written down; they wait");
+            pause = match outcome {
                 Ok(()) => PAUSE,
-                Err(error) => {
-                    tracing::warn!(%error, "violations cannot be written down; they wait");
-                    (pause * 2).min(PAUSE_MAX)
-                }
+                Err(_) => (pause * 2).min(PAUSE_MAX),
             };
             tokio::time::sleep(pause).await;
         }

@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::indexes::asked::Asked;
 use crate::insight::Insight;
 use crate::pool::Pool;
+use crate::trouble::Trouble;
 use crate::tx::CatalogTx;
 
 const BUSIEST_EVERY: Duration = Duration::from_secs(5);
@@ -49,6 +50,7 @@ impl Reporter {
         let mut write_at = Instant::now() + write_every;
         let mut prune_at = Instant::now() + PRUNE_EVERY;
         let mut was_busy = false;
+        let trouble = Trouble::default();
         loop {
             ticks.tick().await;
             let now = Instant::now();
@@ -68,9 +70,7 @@ impl Reporter {
                 }
                 Ok::<_, Error>(())
             };
-            if let Err(error) = outcome.await {
-                tracing::warn!(%error, "usage cannot be written down; it waits");
-            }
+            trouble.note(&outcome.await, "usage cannot be written down; it waits");
         }
     }
 

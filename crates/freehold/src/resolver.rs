@@ -4,6 +4,7 @@
 //! `freehold`; while the listener is not sure to hear it, nothing older than half a second is
 //! believed. So a suspension or a removal bites within a second everywhere.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use crate::pool::Pool;
 use crate::pooler::Pooler;
 use crate::tenant::Tenant;
 use crate::tls::Target;
+use crate::trouble::Trouble;
 use crate::tx::CatalogTx;
 
 /// Entries of each cache; an entry takes about 300 bytes.
@@ -35,6 +37,8 @@ pub(crate) const DEAF_MAX: Duration = Duration::from_millis(500);
 const DEAF_POLL: Duration = Duration::from_secs(2);
 /// How often the listener proves that it can hear.
 const HEARTBEAT: Duration = Duration::from_millis(250);
+
+const DEAF: &str = "the connection that listens for changes is lost; reconnecting";
 
 #[derive(Clone)]
 pub(crate) struct Resolver {
@@ -208,14 +212,14 @@ impl Resolver {
     /// Listens until the task is dropped; reconnects by itself.
     pub(crate) async fn listen(self, target: Arc<Target>, pooler: Pooler) {
         let mut pause = Duration::from_millis(100);
+        let trouble = Trouble::default();
         loop {
             let started = Instant::now();
             if pooler.is_direct(&target).await.is_ok_and(|direct| !direct) {
                 return self.look_often().await;
             }
-            if let Err(error) = self.listen_once(&target).await {
-                tracing::warn!(%error, "lost the connection that listens for changes; reconnecting");
-            }
+            let lost = self.listen_once(&target, &trouble).await;
+            trouble.note(&lost, DEAF);
             self.ear.heard_at_ms.store(0, Ordering::Release);
             if started.elapsed() > Duration::from_secs(10) {
                 pause = Duration::from_millis(100);
@@ -237,8 +241,9 @@ impl Resolver {
         }
     }
 
-    async fn listen_once(&self, target: &Target) -> Result<()> {
-        let (client, mut connection) = target.config.connect(target.tls.clone()).await?;
+    async fn listen_once(&self, target: &Target, trouble: &Trouble) -> Result<Infallible> {
+        let connected = target.config.connect(target.tls.clone()).await;
+        let (client, mut connection) = connected.map_err(|cause| target.cannot_connect(cause))?;
         let mut messages = stream::poll_fn(move |cx| connection.poll_message(cx));
         let (sender, mut inbox) = tokio::sync::mpsc::unbounded_channel();
         let pump = tokio::spawn(async move {
@@ -250,6 +255,7 @@ impl Resolver {
         });
         let _stop_pump_with_us = AbortOnDrop(pump);
         client.batch_execute("LISTEN freehold; LISTEN freehold_cache").await?;
+        trouble.note::<_, Error>(&Ok(()), DEAF);
         // Whatever was missed while nobody listened is forgotten now.
         self.forget_all();
         loop {

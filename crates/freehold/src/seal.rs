@@ -5,17 +5,19 @@
 //! in a log or a dump, opens nothing.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use tokio::sync::watch;
+use tokio_postgres::Client;
 
 use crate::client;
-use crate::context::Claim;
-use crate::error::{Error, ErrorKind, Result};
+use crate::context::{Claim, OperatorContext};
+use crate::error::{Error, ErrorKind, Result, is_unknown_seal};
 use crate::tls::Target;
+use crate::trouble::Trouble;
 
 /// How long a sealed context is good for, in the database's time.
 const LIFETIME_SECS: u64 = 5;
@@ -24,6 +26,9 @@ const BLOCK_BYTES: usize = 64;
 const KEY_BYTES: usize = 32;
 const INNER_PAD: u8 = 0x36;
 const OUTER_PAD: u8 = 0x5c;
+/// What a policy sees of the context: a seal is verified here, if not at the door.
+pub(crate) const SEEN_CONTEXT: &str = "SELECT freehold_guard.context()";
+const UNKNOWN: &str = "the database refuses every context of this server";
 
 /// How the database takes a context for true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -199,7 +204,36 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Seals contexts for every connection of a [`Freehold`](crate::Freehold).
 #[derive(Clone)]
-pub(crate) struct Sealer(Arc<RwLock<Option<Key>>>);
+pub(crate) struct Sealer(Arc<Shared>);
+
+struct Shared {
+    key: RwLock<Option<Key>>,
+    origin: KeyOrigin,
+    /// With a key that the database does not know.
+    trouble: Trouble,
+}
+
+/// Where the key comes from, for messages about one that the database does not know.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyOrigin {
+    /// CONTEXT_KEY.
+    Given,
+    /// The catalog that the owner connection leads to.
+    Read,
+}
+
+impl KeyOrigin {
+    fn advice(self) -> &'static str {
+        match self {
+            KeyOrigin::Given => {
+                "the key of CONTEXT_KEY is not, or no longer, one of this database's: set it to what `freehold key show` prints"
+            }
+            KeyOrigin::Read => {
+                "the key that was read by DATABASE_OWNER_URL is not one of the database's that DATABASE_URL leads to: both must lead to the same"
+            }
+        }
+    }
+}
 
 /// A key, and HMAC once it has taken it in.
 struct Key {
@@ -208,18 +242,54 @@ struct Key {
 }
 
 impl Sealer {
-    pub(crate) fn new(key: Option<&ContextKey>) -> Sealer {
-        Sealer(Arc::new(RwLock::new(key.map(Key::new))))
+    pub(crate) fn new(key: Option<&ContextKey>, origin: KeyOrigin) -> Sealer {
+        let key = RwLock::new(key.map(Key::new));
+        Sealer(Arc::new(Shared { key, origin, trouble: Trouble::default() }))
     }
 
     fn change(&self, key: &ContextKey) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Key::new(key));
+        *self.0.key.write().unwrap_or_else(PoisonError::into_inner) = Some(Key::new(key));
+    }
+
+    fn key(&self) -> RwLockReadGuard<'_, Option<Key>> {
+        self.0.key.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The database does not know the key. The log hears once what to do.
+    pub(crate) fn tell_unknown_key(&self) {
+        self.0.trouble.note::<(), _>(&Err(self.0.origin.advice()), UNKNOWN);
+    }
+
+    /// That the database knows the key.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setup`] if it does not.
+    pub(crate) async fn require_known(&self, client: &Client) -> Result<()> {
+        if self.key().is_none() {
+            return Ok(());
+        }
+        let now = client.query_one("SELECT date_part('epoch', clock_timestamp())", &[]).await?;
+        let seat = Seat { pid: 0, clock: (now.get(0), Instant::now()) };
+        let sealed = self.seal(&Claim::from(&OperatorContext::system("try the key")), seat);
+        let tried = async {
+            client.query_one("SELECT freehold_guard.admit($1)", &[&sealed]).await?;
+            client.query_one(SEEN_CONTEXT, &[]).await
+        };
+        match tried.await.map_err(Error::from) {
+            Err(error) if error.database().is_some_and(is_unknown_seal) => {
+                Err(Error::new(ErrorKind::Setup, self.0.origin.advice()).because(error))
+            }
+            Err(error) => Err(error),
+            Ok(_) => {
+                self.0.trouble.note::<_, Error>(&Ok(()), UNKNOWN);
+                Ok(())
+            }
+        }
     }
 
     /// Without a key, for a database in plain mode, the places of the seal are noughts.
     pub(crate) fn seal(&self, claim: &Claim, seat: Seat) -> String {
-        let key = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        match key.as_ref() {
+        match self.key().as_ref() {
             Some(key) => key.seal(claim.as_str(), seat),
             None => format!("{:094}{}", 0, claim.as_str()),
         }
@@ -228,7 +298,7 @@ impl Sealer {
     /// A session for the backend of this seat, and what `freehold_guard.open_session` takes for it.
     /// None without a key, and behind a pooler, where a session is everybody's.
     pub(crate) fn session(&self, seat: Seat) -> Option<(Session, String)> {
-        let key = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let key = self.key();
         let key = key.as_ref().filter(|_| seat.pid != 0)?;
         let (session, claim) = Session::new()?;
         Some((session, key.seal(&claim, seat)))
@@ -269,14 +339,14 @@ pub(crate) async fn follow_keys(
     owner: Arc<Target>,
     mut changes: watch::Receiver<u64>,
 ) {
+    let trouble = Trouble::default();
     while changes.changed().await.is_ok() {
         loop {
-            match read_key(&owner).await {
+            let read = read_key(&owner).await;
+            trouble.note(&read, "the key that seals contexts cannot be read; trying again");
+            match read {
                 Ok(key) => break sealer.change(&key),
-                Err(error) => {
-                    tracing::warn!(%error, "the key that seals contexts cannot be read; trying again");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
+                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
             }
         }
     }
@@ -300,23 +370,23 @@ mod tests {
     #[test]
     fn a_sealed_context_has_its_parts_where_the_database_looks_for_them() {
         let key = ContextKey::parse(&format!("3:{}", "0a".repeat(32))).unwrap();
-        let sealed = Sealer::new(Some(&key)).seal(&claim(), seat());
+        let sealed = Sealer::new(Some(&key), KeyOrigin::Given).seal(&claim(), seat());
         assert_eq!(&sealed[64..94], "000000000310000000050000000077");
         assert_eq!(&sealed[94..101], "tenant_");
         assert!(sealed[..64].bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let plain = Sealer::new(None).seal(&claim(), seat());
+        let plain = Sealer::new(None, KeyOrigin::Given).seal(&claim(), seat());
         assert_eq!((&plain[..94], &plain[94..]), ("0".repeat(94).as_str(), &sealed[94..]));
     }
 
     #[test]
     fn a_session_shows_its_number_instead_of_a_seal() {
-        let sealer = Sealer::new(Some(&ContextKey::generate(1).unwrap()));
+        let sealer = Sealer::new(Some(&ContextKey::generate(1).unwrap()), KeyOrigin::Given);
         let (session, sealed) = sealer.session(seat()).unwrap();
         let pass = session.vouch(&claim());
         assert_eq!(pass.context(), &sealer.seal(&claim(), seat())[94..]);
         assert_eq!(sealed[94..], format!("session_{}", pass.session().unwrap()));
         assert!(sealer.session(Seat { pid: 0, ..seat() }).is_none(), "behind a pooler");
-        assert!(Sealer::new(None).session(seat()).is_none(), "plain");
+        assert!(Sealer::new(None, KeyOrigin::Given).session(seat()).is_none(), "plain");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::ids::TenantId;
 use crate::insight::{Insight, SlowQuery, plan};
 use crate::pool::{Pool, PoolStatus};
 use crate::resolver::Resolver;
+use crate::trouble::Trouble;
 use crate::tx::{CatalogTx, TenantTx};
 
 const WRITE_EVERY: Duration = Duration::from_secs(2);
@@ -77,6 +78,7 @@ impl SlowLog {
         let mut ticks = tokio::time::interval(WRITE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut prune_at = Instant::now() + PRUNE_EVERY;
+        let trouble = Trouble::default();
         loop {
             ticks.tick().await;
             let outcome = async {
@@ -88,9 +90,7 @@ impl SlowLog {
                 }
                 Ok::<_, Error>(())
             };
-            if let Err(error) = outcome.await {
-                tracing::warn!(%error, "slow queries cannot be written down; they wait");
-            }
+            trouble.note(&outcome.await, "slow queries cannot be written down; they wait");
         }
     }
 

@@ -40,7 +40,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::init::{self, InitOptions, Passwords};
 use crate::migrator::{Baseline, MigrateOptions};
-use crate::seal::{self, SealMode, Sealer, Seat};
+use crate::seal::{self, KeyOrigin, SealMode, Sealer, Seat};
 use crate::tenant::Tenant;
 use crate::tls;
 use crate::{Freehold, Options};
@@ -139,7 +139,7 @@ impl TestDatabase {
         let now = client.query_one("SELECT date_part('epoch', clock_timestamp())", &[]).await?;
         let seat = Seat { pid: 0, clock: (now.get(0), Instant::now()) };
         let claim = Claim::from(&TenantContext::new(tenant, actor));
-        Ok(Sealer::new(Some(&key)).seal(&claim, seat))
+        Ok(Sealer::new(Some(&key), KeyOrigin::Read).seal(&claim, seat))
     }
 
     /// A session of a person that goes on for a day, named by the person's own id: for access tokens that

@@ -11,11 +11,14 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio_postgres::config::Host;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::connect_failure::{Cause, ConnectFailure, Destination};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A connection string, and how the server's certificate is to be checked.
 #[derive(Clone)]
 pub(crate) struct Target {
+    /// The setting that it comes from.
+    setting: Arc<str>,
     pub(crate) config: tokio_postgres::Config,
     pub(crate) tls: MakeRustlsConnect,
 }
@@ -48,10 +51,12 @@ impl Target {
         if names.is_empty() { "no host".to_owned() } else { names.join(", ") }
     }
 
-    pub(crate) fn cannot_connect(&self) -> Error {
+    /// The log hears where it leads and what to do; a caller, that the database is away.
+    pub(crate) fn cannot_connect(&self, cause: impl Into<Cause>) -> Error {
         let (user, hosts) = (self.config.get_user().unwrap_or("?"), self.hosts());
-        let message = format!("cannot connect to PostgreSQL at {hosts} as {user}");
-        Error::new(ErrorKind::Unavailable, message)
+        let destination = Destination { setting: &self.setting, hosts: &hosts, user };
+        let failure = ConnectFailure::new(&destination, cause.into());
+        Error::new(ErrorKind::Unavailable, "the database is not available").because(failure)
     }
 }
 
@@ -89,7 +94,7 @@ pub(crate) fn target(url: &str, name: &str) -> Result<Target> {
         .because(source)
     })?;
     let tls = client_config(wish.check, wish.roots.as_deref(), name)?;
-    Ok(Target { config, tls: MakeRustlsConnect::new(tls) })
+    Ok(Target { setting: name.into(), config, tls: MakeRustlsConnect::new(tls) })
 }
 
 impl Wish {

@@ -11,6 +11,9 @@ const BATCH: &str = "crates/freehold/src/wire/batch.rs";
 const CONNECTION: &str = "crates/freehold/src/connection.rs";
 const LANES: &str = "crates/freehold/src/lanes.rs";
 const POOLER: &str = "crates/freehold/src/pooler.rs";
+const OUTAGE: &str = "crates/freehold/src/tx/transaction/outage.rs";
+const POOL: &str = "crates/freehold/src/pool.rs";
+const CONNECT_FAILURE: &str = "crates/freehold/src/connect_failure.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -356,6 +359,99 @@ pub(super) const MUTANTS: &[Mutant] = &[
         from: "if pooler.is_direct(&target).await.is_ok_and(|direct| !direct) {",
         to: "if pooler.is_direct(&target).await.is_err() {",
         tests: Server(&["pooler::a_suspension_is_heard_of_behind_a_pooler"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "read-only-servers-are-the-statements-fault",
+        breaks: "a write to a server that takes none is a 500",
+        file: TRANSACTION,
+        from: "if is_refused_write(db) && self.entry.access == Access::Write {",
+        to: "if is_refused_write(db) && self.entry.access == Access::Read {",
+        tests: Library(&[
+            "outages::a_write_to_a_server_that_takes_none_is_an_outage_and_its_connection_is_replaced",
+            "outages::work_on_the_catalog_hears_of_an_outage_too",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "read-only-connections-are-kept",
+        breaks: "a connection that said that it takes no writes is lent again",
+        file: OUTAGE,
+        from: "        if !takes_writes {
+            held(&mut self.connection).wire.condemn();
+        }
+",
+        to: "",
+        tests: Library(&[
+            "outages::a_write_to_a_server_that_takes_none_is_an_outage_and_its_connection_is_replaced",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "read-only-transactions-are-outages",
+        breaks: "SQL that makes its own transaction read-only is answered as an outage",
+        file: OUTAGE,
+        from: "let takes_writes = matches!(asked.await, Ok(true));",
+        to: "let takes_writes = matches!(asked.await, Ok(true)) && false;",
+        tests: Library(&["outages::a_transaction_that_sql_has_made_read_only_is_no_outage"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "read-only-sessions-outlast-the-spell",
+        breaks: "sessions that were opened while the server took no writes are lent for half an hour",
+        file: CONNECTION,
+        from: "                false => READ_ONLY_AGE_MAX,",
+        to: "                false => AGE_MAX,",
+        tests: Library(&[
+            "outages::a_session_that_was_opened_in_a_read_only_spell_does_not_outlast_it",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "full-databases-fail-requests",
+        breaks: "where the database has no room for more connections, requests fail though some are open",
+        file: POOL,
+        from: "if error.is_full() && lanes.give_up(checkout.0) {",
+        to: "if error.is_full() && lanes.give_up(checkout.0) && false {",
+        tests: Library(&[
+            "outages::where_the_database_has_no_room_one_waits_for_a_connection_that_is_open",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "full-databases-are-pressed",
+        breaks: "each who comes tries to open a connection that the database has no room for",
+        file: LANES,
+        from: "self.full_until.is_none_or(|until| now >= until) || self.in_use() == 0",
+        to: "self.full_until.is_none_or(|until| now <= until) || self.in_use() == 0",
+        tests: LibraryUnit(&[
+            "lanes::tests::where_there_is_no_room_one_waits_for_a_place_in_use",
+            "lanes::tests::without_room_one_of_those_who_wait_is_sent_to_try_now_and_then",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "connect-failures-do-not-say-what-to-do",
+        breaks: "a wrong password is not named as one",
+        file: CONNECT_FAILURE,
+        from: "(Some(\"28P01\"), _) => {",
+        to: "(Some(\"28P99\"), _) => {",
+        tests: Library(&[
+            "outages::a_failure_to_connect_names_its_setting_and_what_to_do_to_the_log_alone",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "trouble-is-told-at-each-attempt",
+        breaks: "what lasts fills the log",
+        file: "crates/freehold/src/trouble.rs",
+        from: "        if !is_known {",
+        to: "        let is_known = false;
+        if !is_known {",
+        tests: LibraryUnit(&[
+            "trouble::tests::trouble_is_told_when_it_begins_when_it_changes_and_when_it_is_over",
+            "trouble::tests::what_comes_and_goes_is_told_now_and_then",
+        ]),
         survives_because: None,
     },
 ];

@@ -333,4 +333,24 @@ pub(super) const MUTANTS: &[Mutant] = &[
         tests: Library(&["isolation::a_tenant_sees_its_own_part_of_the_catalog_alone"]),
         survives_because: None,
     },
+    Mutant {
+        name: "foreign-keys-of-contexts-start",
+        breaks: "a server starts with a key that the database does not know",
+        file: "crates/freehold/src/lib.rs",
+        from: "        if origin == KeyOrigin::Given {",
+        to: "        if origin != KeyOrigin::Given {",
+        tests: Library(&["outages::a_key_that_the_database_does_not_know_is_refused_at_the_start"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "retired-keys-are-violations",
+        breaks: "a server whose key was retired tells its callers that they reach for another tenant",
+        file: "crates/freehold/src/tx/transaction.rs",
+        from: "return Err(self.explain_unknown_seal(error).await);",
+        to: "return Err(error);",
+        tests: Library(&[
+            "outages::a_key_that_was_retired_under_a_server_is_its_settings_fault_and_no_violation",
+        ]),
+        survives_because: None,
+    },
 ];

@@ -1,7 +1,7 @@
 //! The HTTP service: who may call what, what may be cached, what is bounded.
 
 use super::Mutant;
-use super::Tests::Server;
+use super::Tests::{Server, ServerUnit};
 
 const AUTH: &str = "crates/freehold-server/src/http/auth.rs";
 const MIDDLEWARE: &str = "crates/freehold-server/src/http/middleware.rs";
@@ -133,6 +133,28 @@ pub(super) struct CreateTenantRequest {",
         to: "    if state.signup() != SignUpMode::Open {",
         tests: Server(&[
             "http::signup::a_service_that_takes_no_sign_ups_says_so_and_makes_nothing",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "read-only-databases-are-ready",
+        breaks: "a server says that it is ready while its database takes no writes",
+        file: "crates/freehold-server/src/http/readiness.rs",
+        from: "error.kind() != ErrorKind::Setup && !error.is_read_only()",
+        to: "error.kind() != ErrorKind::Setup",
+        tests: Server(&[
+            "http::health::a_server_whose_database_takes_no_writes_is_not_ready_until_it_does_again",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "readiness-looks-seldom",
+        breaks: "a read-only spell is known after two seconds",
+        file: "crates/freehold-server/src/http/readiness.rs",
+        from: "const EVERY: Duration = Duration::from_millis(750);",
+        to: "const EVERY: Duration = Duration::from_millis(1000);",
+        tests: ServerUnit(&[
+            "http::readiness::tests::a_read_only_spell_and_its_end_are_looked_for_every_two_seconds",
         ]),
         survives_because: None,
     },

@@ -36,22 +36,29 @@ pub(super) async fn run(command: KeyCommand) -> Result<ExitCode, Failure> {
     match command {
         KeyCommand::Show { common } => {
             let context = OperatorContext::system("freehold key show");
-            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let freehold = connect(&common).await?;
             print(&common, &freehold.show_context_key(&context).await?);
         }
         KeyCommand::List { common } => {
             let context = OperatorContext::system("freehold key list");
-            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let freehold = connect(&common).await?;
             print_list(&common, &freehold.list_context_keys(&context).await?);
         }
         KeyCommand::Rotate { common, retire_after_secs } => {
             let context = OperatorContext::system("freehold key rotate");
-            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let freehold = connect(&common).await?;
             let grace = Duration::from_secs(retire_after_secs);
             print(&common, &freehold.rotate_context_key(&context, grace).await?);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// With the key that the owner connection reads: the one that is set may be what is to be replaced.
+async fn connect(common: &Common) -> Result<Freehold, Failure> {
+    let mut options = common.database.options()?;
+    options.context_key = options.context_key.filter(|_| options.owner_url.is_none());
+    Ok(Freehold::connect(&options).await?)
 }
 
 fn print(common: &Common, key: &ContextKey) {

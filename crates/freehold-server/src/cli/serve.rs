@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
 use freehold::control::sessions::SignIn;
-use freehold::{DbError, ErrorKind, Freehold, Options};
+use freehold::{DbError, ErrorKind, Freehold, Options, Trouble};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -59,14 +59,15 @@ pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
 /// Connects, and waits for a database that is not there yet. Whatever else is wrong with it is told
 /// at once.
 async fn connect(options: &Options, patience: Duration) -> Result<Freehold, freehold::Error> {
-    let began = Instant::now();
+    let (began, trouble) = (Instant::now(), Trouble::default());
     loop {
-        match Freehold::connect(options).await {
-            Err(error) if may_pass(&error) && began.elapsed() < patience => {
-                tracing::warn!(%error, "waiting for the database");
+        let connected = Freehold::connect(options).await;
+        match &connected {
+            Err(error) if may_pass(error) && began.elapsed() < patience => {
+                trouble.note(&connected, "waiting for the database");
                 tokio::time::sleep(CONNECT_PAUSE).await;
             }
-            outcome => return outcome,
+            _ => return connected,
         }
     }
 }

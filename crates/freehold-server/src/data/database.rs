@@ -2,7 +2,8 @@
 //! of other rows too, so none of them is passed on: a message is made from the
 //! SQLSTATE, and from names that the model knows.
 
-use http::StatusCode;
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
@@ -105,7 +106,9 @@ fn internal() -> DataError {
 }
 
 fn retry_later(status: StatusCode, code: &'static str, message: &str) -> DataError {
-    DataError::new(status, code, message).with_hint("try again")
+    let mut error = DataError::new(status, code, message).with_hint("try again");
+    error.header = Some(Box::new((RETRY_AFTER, HeaderValue::from_static("1"))));
+    error
 }
 
 fn unique_violation(table: &Table, error: &DatabaseError) -> DataError {

@@ -19,7 +19,7 @@ pub(crate) struct DataError {
     /// The column at fault, where one is known.
     pub(crate) column: Option<String>,
     pub(crate) hint: Option<String>,
-    /// A header the status demands: `Allow` of a 405, `Content-Range` of a 416.
+    /// A header the status demands: `Allow` of a 405, `Content-Range` of a 416, `Retry-After` of a 503.
     pub(crate) header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 

@@ -20,9 +20,9 @@ pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// The service can do its work: the database answers, or has been away for a moment only; the pool
-/// gives connections; the catalog is at a version that this build works with; row-level security
-/// binds the app role; the doctor finds nothing critical. Not ready once the server is stopping. What
+/// The service can do its work: the database answers, or has been away for a moment only, and takes
+/// writes; the pool gives connections; the catalog is at a version that this build works with;
+/// row-level security binds the app role; the doctor finds nothing critical. Not ready once the server is stopping. What
 /// it can do without, such as Redis, is named in a second line.
 #[utoipa::path(get, path = "/readyz", tag = "operations", security(()),
     responses((status = 200, body = str), (status = 503, response = Problem)))]

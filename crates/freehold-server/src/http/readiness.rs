@@ -1,25 +1,28 @@
 //! Whether this server can serve tenants. It looks all the time, in the background, so a probe costs
 //! nothing and a crowd of them no more.
 //!
-//! What is wrong with the protection of tenants takes a server out at once. A database that is away
-//! does not: every server sees the same, and if all went out in step at each blink, nobody would be
-//! served when it is back. So an outage must last a while, which is longer on some servers than on
-//! others.
+//! What is wrong with the protection of tenants takes a server out at once, and so does a database that
+//! takes no writes: a failover or a full disk is no blink, and another server may have found the new
+//! primary. A database that is away does not: every server sees the same, and if all went out in step at
+//! each blink, nobody would be served when it is back. So an outage must last a while, which is longer
+//! on some servers than on others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use freehold::{Error, ErrorKind, Freehold};
+use freehold::{Error, ErrorKind, Freehold, Trouble};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// How often it looks, give or take a fifth.
-const EVERY: Duration = Duration::from_secs(1);
+/// How often it looks, give or take a fifth. Each second look at the latest is at role, catalog and
+/// whether the database takes writes: so a read-only spell is known within two seconds, and its end.
+const EVERY: Duration = Duration::from_millis(750);
 /// Longer than this, and the database counts as away.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// How often the role and the catalog's version are looked at, over a connection of their own.
-const SETUP_EVERY: Duration = Duration::from_secs(2);
+/// For so long stands what a look over a connection of its own has found: it costs the database more
+/// than one over the pool.
+const SETUP_AGE_MAX: Duration = Duration::from_secs(1);
 /// How old the findings of an examination may be.
 const FINDINGS_AGE_MIN: Duration = Duration::from_secs(5);
 /// The whole fleet is read for it, so a large one is examined less often: for this many times what
@@ -67,6 +70,7 @@ impl Readiness {
             setup: None,
             findings: None,
             examination: None,
+            trouble: Trouble::default(),
         };
         let task = tokio::spawn(watcher.watch(told));
         Readiness { verdict, draining: AtomicBool::new(false), task }
@@ -101,10 +105,12 @@ struct Watcher {
     patience: Duration,
     away_since: Option<Instant>,
     stuck_since: Option<Instant>,
-    /// When role and catalog were last looked at, and what is wrong with them.
+    /// When role, catalog and leave to write were last looked at, and what is wrong with them.
     setup: Option<(Instant, Result<(), Arc<str>>)>,
     findings: Option<Examined>,
     examination: Option<JoinHandle<Result<Examined, Error>>>,
+    /// In examining.
+    trouble: Trouble,
 }
 
 /// What the doctor finds critical, as far as the app role can see it.
@@ -141,7 +147,7 @@ impl Watcher {
                     })
                     .await;
                 }
-                None => tokio::time::sleep(EVERY.mul_f64(0.8 + 0.4 * chance())).await,
+                None => tokio::time::sleep(pause(chance())).await,
             }
         }
     }
@@ -179,7 +185,7 @@ impl Watcher {
     /// Whether the database could be asked about itself just now, or a moment ago: `None` if it
     /// is away.
     async fn look_at_setup(&mut self, pool_answers: bool) -> Option<()> {
-        let is_fresh = |(at, _): &(Instant, _)| at.elapsed() < SETUP_EVERY;
+        let is_fresh = |(at, _): &(Instant, _)| at.elapsed() < SETUP_AGE_MAX;
         if pool_answers && self.setup.as_ref().is_some_and(is_fresh) {
             return Some(());
         }
@@ -199,13 +205,7 @@ impl Watcher {
     async fn keep_examining(&mut self) {
         if let Some(done) = self.examination.take_if(|task| task.is_finished()) {
             match done.await {
-                Ok(Ok(examined)) => {
-                    if !examined.findings.is_empty() {
-                        tracing::error!(findings = ?examined.findings, "tenants are not kept apart as they must be");
-                    }
-                    self.findings = Some(examined);
-                }
-                Ok(Err(error)) => tracing::warn!(%error, "the fleet could not be examined"),
+                Ok(outcome) => self.take_findings(outcome),
                 Err(error) => tracing::error!(%error, "the examination ended without findings"),
             }
         }
@@ -224,6 +224,15 @@ impl Watcher {
                 Some(_) => tokio::spawn(examine(freehold)),
             });
         }
+    }
+
+    fn take_findings(&mut self, outcome: Result<Examined, Error>) {
+        self.trouble.note(&outcome, "the fleet could not be examined");
+        let Ok(examined) = outcome else { return };
+        if !examined.findings.is_empty() {
+            tracing::error!(findings = ?examined.findings, "tenants are not kept apart as they must be");
+        }
+        self.findings = Some(examined);
     }
 }
 
@@ -257,9 +266,14 @@ async fn answers(question: impl Future<Output = freehold::Result<()>>) -> bool {
     matches!(tokio::time::timeout(ANSWER_MAX, question).await, Ok(Ok(())))
 }
 
-/// An error that says nothing of how the database is set up: it may be gone in a moment.
+/// An error that says nothing of how the database is: it may be gone in a moment.
 fn is_passing(error: &Error) -> bool {
-    error.kind() != ErrorKind::Setup
+    error.kind() != ErrorKind::Setup && !error.is_read_only()
+}
+
+/// Between two looks.
+fn pause(chance: f64) -> Duration {
+    EVERY.mul_f64(0.8 + 0.4 * chance)
 }
 
 /// Up to twice as long, on each server differently.
@@ -278,6 +292,13 @@ fn chance() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// However chance has it: of two looks one is over a connection of its own.
+    #[test]
+    fn a_read_only_spell_and_its_end_are_looked_for_every_two_seconds() {
+        assert!(2 * pause(1.0) < Duration::from_secs(2));
+        assert!(2 * pause(0.0) > SETUP_AGE_MAX);
+    }
 
     #[test]
     fn servers_that_see_the_same_outage_do_not_all_go_out_at_once() {

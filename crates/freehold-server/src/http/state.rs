@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use freehold::control::sessions::SignIn;
-use freehold::{Freehold, OperatorContext, Result};
+use freehold::{Freehold, OperatorContext, Result, Trouble};
 use http::StatusCode;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
@@ -187,17 +187,17 @@ async fn keep_fresh(
     mut changes: tokio::sync::watch::Receiver<u64>,
     model: Arc<RwLock<Arc<Model>>>,
 ) {
+    let trouble = Trouble::default();
     while changes.changed().await.is_ok() {
         loop {
-            match read_model(&freehold).await {
+            let read = read_model(&freehold).await;
+            trouble.note(&read, "the template cannot be read; trying again");
+            match read {
                 Ok(fresh) => {
                     *model.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
                     break;
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "the template cannot be read; trying again");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
+                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
             }
         }
     }

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use freehold::OperatorContext;
 use freehold::control::mail::{Delivery, Undelivered};
 use freehold::control::sessions::SignIn;
+use freehold::{OperatorContext, Trouble};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -43,6 +43,7 @@ impl Postman {
 
 async fn deliver(sign_in: Arc<SignIn>, transport: Arc<Transport>) {
     let mut changes = sign_in.freehold().mail_changes();
+    let trouble = Trouble::default();
     loop {
         // Marked before the look, so that what comes meanwhile is looked at once more.
         changes.borrow_and_update();
@@ -54,6 +55,7 @@ async fn deliver(sign_in: Arc<SignIn>, transport: Arc<Transport>) {
                 })
             })
             .await;
+        trouble.note(&delivery, "letters cannot be taken up; they wait");
         let outcome = match delivery {
             Ok(Delivery::Nothing) => {
                 let _ = tokio::time::timeout(LOOK_EVERY, changes.changed()).await;
@@ -63,8 +65,7 @@ async fn deliver(sign_in: Arc<SignIn>, transport: Arc<Transport>) {
             Ok(Delivery::Dropped) => "dropped",
             Ok(Delivery::Delayed) => "delayed",
             Ok(Delivery::Failed) => "failed",
-            Err(error) => {
-                tracing::warn!(%error, "letters cannot be taken up; they wait");
+            Err(_) => {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the test server's address comes from ./dev")]
 
+mod bad_days;
 mod balanced;
 mod cache;
 mod chaos;

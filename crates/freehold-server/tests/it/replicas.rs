@@ -1,6 +1,7 @@
 //! Reads on real streaming replicas: right, isolated, and never failing because a replica does.
 
 mod analytics;
+mod failover;
 mod fitness;
 mod http;
 mod isolation;

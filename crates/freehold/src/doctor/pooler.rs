@@ -14,6 +14,7 @@ use super::Example;
 use super::check::{Check, Severity};
 use super::examination::Examination;
 use crate::client;
+use crate::connect_failure::find_sqlstate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tls::Target;
 
@@ -182,7 +183,9 @@ async fn settings_of_pooler(app: &Target) -> Settings {
     let client = match client::connect(&target).await {
         Ok(client) => client,
         // PostgreSQL's own answer to a database that it has not.
-        Err(error) if sqlstate(&error) == Some("3D000") => return Settings::NoPooler,
+        Err(error) if find_sqlstate(&error).as_deref() == Some("3D000") => {
+            return Settings::NoPooler;
+        }
         Err(error) => return Settings::Refused(refused(&error)),
     };
     let version = match ask(&client, "SHOW VERSION").await {
@@ -193,12 +196,6 @@ async fn settings_of_pooler(app: &Target) -> Settings {
         return Settings::Refused(format!("its version cannot be read: {version}"));
     };
     Settings::Known { version, statements_max: statements_max(&client).await }
-}
-
-/// What PostgreSQL answered to an attempt to connect.
-fn sqlstate(error: &Error) -> Option<&str> {
-    let source = std::error::Error::source(error)?;
-    source.downcast_ref::<tokio_postgres::Error>()?.code().map(|state| state.code())
 }
 
 fn refused(error: &Error) -> String {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use crate::connection::Fixed;
 use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::error::{
-    Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan, is_unknown_seal,
+    Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_refused_write, is_stale_plan,
+    is_unknown_seal,
 };
 use crate::ids::TenantId;
 use crate::insight::{Counting, Insight, Statements, Watch};
@@ -22,6 +23,7 @@ use crate::violations::{Violation, Violations};
 use crate::wire::{self, Answer, Batch, Row, Statement, TransactionStatus, WireError};
 
 mod explain;
+mod outage;
 pub(super) mod pipeline;
 
 /// How long the server may take to give a dropped transaction's connection back before it is
@@ -444,6 +446,9 @@ impl Transaction {
     /// transaction: only the caller can repeat that.
     async fn renew_if_stale(&mut self, error: Error, sql: &str, first: bool) -> Result<()> {
         let Some(db) = error.database() else { return Err(error) };
+        if is_refused_write(db) && self.entry.access == Access::Write {
+            return self.renew_if_writable(error, first).await;
+        }
         // Somebody took statements away, and which of them are left cannot be told; or the
         // database's clock was set, and what this connection knows of it is wrong.
         if is_lost_statement(db) || is_expired_seal(db) {
@@ -455,6 +460,8 @@ impl Transaction {
         } else if is_stale_plan(db) {
             let key = format!("{}{sql}", self.scope);
             held(&mut self.connection).forget_statement(&key);
+        } else if is_unknown_seal(db) {
+            return Err(self.explain_unknown_seal(error).await);
         } else {
             return Err(error);
         }

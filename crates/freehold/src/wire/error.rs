@@ -26,16 +26,22 @@ pub(crate) enum WireError {
 }
 
 impl WireError {
-    /// The server's own words, where they are the reason.
+    /// The server's own words, or the system's, where they are the reason.
     pub(crate) fn into_cause(self) -> Box<dyn StdError + Send + Sync> {
         match self {
             WireError::Database(error) => error,
+            WireError::Lost(error) => Box::new(error),
             other => Box::new(other),
         }
     }
 }
 
 impl WireError {
+    /// Whether the server has as many clients as it takes.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Database(error) if *error.code() == SqlState::TOO_MANY_CONNECTIONS)
+    }
+
     /// The connection is gone, and more is not known.
     pub(crate) fn lost() -> WireError {
         WireError::Lost(io::ErrorKind::NotConnected.into())

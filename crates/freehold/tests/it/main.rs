@@ -12,6 +12,7 @@ mod isolation;
 mod layers;
 mod migrations;
 mod mutants;
+mod outages;
 mod pipelines;
 mod privileges;
 mod properties;

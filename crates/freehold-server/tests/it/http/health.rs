@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use freehold::testing::PASSWORD;
 use freehold::{CATALOG_VERSION, Role};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -72,6 +73,42 @@ async fn a_server_without_its_database_is_alive_and_not_ready_until_it_is_back()
     open_database(&service).await;
     becomes_ready(&service).await;
     service.get("/v1/data/orders").by(&acme.owner).send().await.expect(200);
+}
+
+/// However long an outage may last: one that reads alone is no blink.
+#[tokio::test]
+async fn a_server_whose_database_takes_no_writes_is_not_ready_until_it_does_again() {
+    let mut setup = Setup::default();
+    setup.http.outage_secs = 600;
+    let service = Service::start(setup).await;
+    let acme = service.tenant("acme").await;
+    becomes_ready(&service).await;
+    let sql = connect(&admin_url()).await;
+    let database = name_of_database(&service);
+    let spell = format!(
+        "ALTER DATABASE {database} SET default_transaction_read_only = on;
+         SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+         WHERE datname = '{database}' AND usename LIKE 'freehold%'"
+    );
+    sql.batch_execute(&spell).await.unwrap();
+
+    let product = json!({"sku": "NEW-1", "name": "New", "price_cents": 1});
+    let write =
+        async || service.post("/v1/data/products", product.clone()).by(&acme.owner).send().await;
+    let answer = write().await.refused(503, "database_unavailable");
+    assert_eq!(answer.header("retry-after"), "1");
+    service.get("/v1/data/orders").by(&acme.owner).send().await.expect(200);
+    let credentials = json!({"email": acme.owner.email, "password": PASSWORD});
+    let answer = service.post("/v1/auth/login", credentials).send().await;
+    answer.refused(503, "database_unavailable");
+    let answer = becomes_not_ready(&service).await;
+    assert!(answer.text().contains("takes no writes"), "{}", answer.text());
+    assert_eq!(answer.header("retry-after"), "1");
+
+    let end = format!("ALTER DATABASE {database} RESET default_transaction_read_only");
+    sql.batch_execute(&end).await.unwrap();
+    becomes_ready(&service).await;
+    eventually("it writes", SOON, async || write().await.status == 201).await;
 }
 
 /// Of all servers that share a database, every one sees it blink.

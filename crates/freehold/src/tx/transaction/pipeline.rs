@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 
-use super::{Ending, Stage, Transaction, end, held, leave};
+use super::{Access, Ending, Stage, Transaction, end, held, leave};
 use crate::error::{
-    Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_stale_plan, is_unknown_seal,
+    Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_refused_write, is_stale_plan,
+    is_unknown_seal,
 };
 use crate::insight::Statements;
 use crate::params::Params;
@@ -122,8 +123,8 @@ impl Transaction {
     ) -> Result<Vec<Answer>, PipelineError> {
         let first = self.stage == Stage::Fresh;
         match self.pipeline_once(pieces, ending).await {
-            Err(refused) if first => {
-                self.begin_anew(refused, pieces).await?;
+            Err(refused) => {
+                self.begin_anew(refused, pieces, first).await?;
                 self.pipeline_once(pieces, ending).await
             }
             done => done,
@@ -135,9 +136,10 @@ impl Transaction {
         &mut self,
         PipelineError { at, error }: PipelineError,
         pieces: Pieces<'_>,
+        first: bool,
     ) -> Result<(), PipelineError> {
         let sql = at.map_or("", |at| pieces[at].0);
-        let renewed = self.renew_if_stale(error, sql, true).await;
+        let renewed = self.renew_if_stale(error, sql, first).await;
         renewed.map_err(|error| PipelineError { at, error })?;
         for (sql, _) in pieces {
             self.forget(sql);
@@ -219,7 +221,7 @@ impl Transaction {
                         None
                     }
                     Err(error) => {
-                        let error = Error::from(error);
+                        let error = self.explain_unknown_seal(Error::from(error)).await;
                         self.record_violation(&error, sql);
                         Some(Err(error))
                     }
@@ -228,12 +230,29 @@ impl Transaction {
             }
             pending = again;
         }
-        let outcomes: Vec<_> =
+        let mut outcomes: Vec<_> =
             outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(unknown()))).collect();
+        self.explain_refused_writes(&mut outcomes).await;
         if let Some(watch) = watch {
             watch.end(&outcomes, |answer| self.counting.rows_of(answer));
         }
         Ok(outcomes)
+    }
+
+    /// Writes that were refused since the server takes none are told so.
+    async fn explain_refused_writes(&mut self, outcomes: &mut [Result<Answer>]) {
+        let is_refused = |outcome: &Result<Answer>| {
+            let error = outcome.as_ref().err();
+            error.and_then(Error::database).is_some_and(is_refused_write)
+        };
+        let may_write = self.entry.access == Access::Write;
+        if !may_write || !outcomes.iter().any(is_refused) || !self.is_on_read_only_server().await {
+            return;
+        }
+        for outcome in outcomes.iter_mut().filter(|outcome| is_refused(outcome)) {
+            let refused = std::mem::replace(outcome, Ok(Answer::default()));
+            *outcome = refused.map_err(Error::into_read_only);
+        }
     }
 
     /// Whether a statement of [`each`](Self::each) was refused before it was run, for a reason that

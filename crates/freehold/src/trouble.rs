@@ -1,0 +1,84 @@
+//! Trouble that lasts: the log hears of it when it begins and when it is over, and not at every attempt
+//! in between.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What comes and goes more often than this is told no more often.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// The trouble of one task, or of one thing that many try.
+#[derive(Debug, Default)]
+pub struct Trouble(Mutex<Option<Told>>);
+
+#[derive(Debug)]
+struct Told {
+    text: String,
+    at: Instant,
+    is_over: bool,
+}
+
+impl Trouble {
+    /// Logs what came of an attempt, if that is news: `what` says what cannot be done. Another error
+    /// than before is news, too.
+    pub fn note<T, E: fmt::Display>(&self, outcome: &Result<T, E>, what: &str) {
+        let now = Instant::now();
+        match outcome {
+            Ok(_) if self.ends() => tracing::info!("over: {what}"),
+            Ok(_) => {}
+            Err(error) if self.begins(&error.to_string(), now) => tracing::warn!(%error, "{what}"),
+            Err(error) => tracing::debug!(%error, "{what}"),
+        }
+    }
+
+    /// Whether to tell of trouble.
+    fn begins(&self, text: &str, now: Instant) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = told.as_ref().is_some_and(|told| {
+            let is_recent = now.saturating_duration_since(told.at) < TOLD_EVERY;
+            told.text == text && (!told.is_over || is_recent)
+        });
+        if !is_known {
+            *told = Some(Told { text: text.to_owned(), at: now, is_over: false });
+        }
+        !is_known
+    }
+
+    /// Whether to tell that it is over.
+    fn ends(&self) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.as_mut().is_some_and(|told| !std::mem::replace(&mut told.is_over, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_told_when_it_begins_when_it_changes_and_when_it_is_over() {
+        let (trouble, now) = (Trouble::default(), Instant::now());
+        assert!(!trouble.ends(), "there was none");
+        assert!(trouble.begins("refused", now));
+        assert!(!trouble.begins("refused", now + 100 * TOLD_EVERY), "however long it lasts");
+        assert!(trouble.begins("a wrong password", now));
+        assert!(trouble.ends());
+        assert!(!trouble.ends());
+        assert!(trouble.begins("a wrong password", now + TOLD_EVERY));
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_told_now_and_then() {
+        let (trouble, now) = (Trouble::default(), Instant::now());
+        let told: u32 = (0..100)
+            .map(|tenths| {
+                let now = now + tenths * TOLD_EVERY / 10;
+                u32::from(trouble.begins("full", now)) + u32::from(trouble.ends())
+            })
+            .sum();
+        assert_eq!(told, 20);
+        // The last word is not that it is over, if it is not.
+        assert!(trouble.begins("full", now + 11 * TOLD_EVERY));
+    }
+}
