@@ -19,6 +19,7 @@ mod roles;
 mod sealing;
 mod sizes;
 mod slow_queries;
+mod statements;
 mod support;
 mod transactions;
 mod violations;

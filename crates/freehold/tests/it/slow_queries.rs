@@ -132,10 +132,11 @@ async fn to_ask_for_a_plan_leaves_nothing_on_the_session() {
     let database = TestDatabase::create(&admin_url(), &notes_baseline()).await.unwrap();
     let house = house_slow_after(database, Duration::ZERO, 1).await;
     let acme = house.tenant("acme").await;
+    house.script(&acme, "CREATE PROCEDURE idle() LANGUAGE sql AS ''").await;
     house.freehold.query(&acme, "SELECT count(*) FROM notes", &[]).await.unwrap();
     // Refused when it is planned; and what has no plan at all.
     house.freehold.query(&acme, "SELECT 1/0 FROM notes", &[]).await.unwrap_err();
-    house.freehold.query(&acme, "SET LOCAL work_mem = '1MB'", &[]).await.unwrap();
+    house.freehold.query(&acme, "CALL idle()", &[]).await.unwrap();
     all_asked(&house, 3).await;
     assert_eq!(house.freehold.slow_query_counts().plans_failed, 2);
     let admin = house.superuser().await;
