@@ -3,7 +3,7 @@
 
 use tokio_postgres::Client;
 
-use super::setup;
+use super::{beside, setup};
 use crate::error::{Error, Result};
 
 /// Roles that log in; the others are what they may become.
@@ -162,6 +162,7 @@ pub(super) async fn harden(client: &Client) -> Result<Vec<String>> {
                 functions.join(", ")
             ))
             .await?;
+        beside::close(client).await?;
     }
     let mut warnings = Vec::new();
     let row = client
@@ -173,6 +174,7 @@ pub(super) async fn harden(client: &Client) -> Result<Vec<String>> {
             &[],
         )
         .await?;
+    let mut open = beside::warnings(client).await?;
     for (index, warning) in [
         "large objects are open to the app role: injected SQL could leave data there for another tenant",
         "pg_terminate_backend is open to the app role: injected SQL could end other tenants' sessions",
@@ -183,8 +185,11 @@ pub(super) async fn harden(client: &Client) -> Result<Vec<String>> {
     .enumerate()
     {
         if row.get::<_, bool>(index) {
-            warnings.push(format!("{warning}; only a superuser can close this (run init as one)"));
+            open.push(warning);
         }
+    }
+    for warning in open {
+        warnings.push(format!("{warning}; only a superuser can close this (run init as one)"));
     }
     Ok(warnings)
 }

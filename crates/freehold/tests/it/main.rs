@@ -4,6 +4,7 @@
 
 mod abandonment;
 mod analytics;
+mod beside;
 mod doctor;
 mod documents;
 mod indexes;

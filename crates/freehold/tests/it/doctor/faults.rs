@@ -299,6 +299,18 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
         "language plpgsql: freehold_app may run",
     ),
     (
+        "FH325",
+        Superuser,
+        "GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_get_activity(int) TO PUBLIC",
+        "pg_stat_get_activity(integer): freehold_app may call it",
+    ),
+    (
+        "FH326",
+        Superuser,
+        "GRANT EXECUTE ON FUNCTION pg_catalog.pg_try_advisory_lock_shared(int, int) TO PUBLIC",
+        "pg_try_advisory_lock_shared(integer,integer): freehold_app may call it",
+    ),
+    (
         "FH401",
         Superuser,
         "CREATE EXTENSION citext SCHEMA {a}",
@@ -333,6 +345,12 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
         Superuser,
         "CREATE EXTENSION pg_stat_statements SCHEMA public",
         "public.pg_stat_statements: the app role may read it",
+    ),
+    (
+        "FH405",
+        Superuser,
+        "REVOKE SELECT ON public.pg_stat_statements_info FROM PUBLIC",
+        "public.pg_stat_statements_info(): the app role may call it",
     ),
     (
         "FH411",
