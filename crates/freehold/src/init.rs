@@ -44,6 +44,7 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (73, "doors", include_str!("../migrations/0073_doors.sql")),
     (74, "growth", include_str!("../migrations/0074_growth.sql")),
     (80, "people", include_str!("../migrations/0080_people.sql")),
+    (90, "sequences", include_str!("../migrations/0090_sequences.sql")),
 ];
 
 /// The oldest catalog version whose servers can go on beside this catalog, while they are replaced

@@ -18,6 +18,7 @@ mod privileges;
 mod properties;
 mod roles;
 mod sealing;
+mod sequences;
 mod sizes;
 mod slow_queries;
 mod statements;

@@ -281,6 +281,18 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
         "default privileges of freehold_owner: new tables get",
     ),
     (
+        "FH308",
+        Owner,
+        "GRANT USAGE ON SEQUENCE {a}.t308_id_seq TO freehold_member",
+        "{a}.t308_id_seq: freehold_member has USAGE",
+    ),
+    (
+        "FH309",
+        Owner,
+        "CREATE SEQUENCE {a}.s309; ALTER TABLE {a}.t309 ALTER COLUMN id SET DEFAULT nextval('{a}.s309')",
+        "{a}.t309: the default of id calls nextval",
+    ),
+    (
         "FH321",
         Superuser,
         "DO $$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO PUBLIC', current_database()); END $$",
@@ -487,13 +499,14 @@ const ELSEWHERE: &[&str] = &[
 fn baseline() -> Baseline {
     let mut sql = "CREATE TABLE parts (id int) PARTITION BY RANGE (id);
         CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+        CREATE TABLE t308 (id serial);
         CREATE VIEW loud AS SELECT upper(v) AS v FROM t201;
         CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1';
         CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
         .to_owned();
     let tables = [
         "101", "101b", "102", "103", "103b", "103c", "103d", "103e", "103f", "104", "201", "301",
-        "302", "302b", "303", "303b", "304", "411", "413", "414", "711", "712", "713",
+        "302", "302b", "303", "303b", "304", "309", "411", "413", "414", "711", "712", "713",
     ];
     for table in tables {
         sql.insert_str(0, &format!("CREATE TABLE t{table} (id int PRIMARY KEY, v text);\n"));
