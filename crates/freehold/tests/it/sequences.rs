@@ -210,7 +210,9 @@ async fn a_serial_column_keeps_its_sequences_name_settings_and_position() {
          GRANT USAGE ON SEQUENCE odd TO freehold_admin;
          CREATE TABLE b (no serial, body text); INSERT INTO b (body) SELECT 'x' FROM generate_series(1, 7);
          CREATE TABLE c (no serial); SELECT setval('c_no_seq', 500, false);
-         CREATE TABLE d (no serial); ALTER TABLE d ALTER COLUMN no TYPE bigint",
+         CREATE TABLE d (no serial); ALTER TABLE d ALTER COLUMN no TYPE bigint;
+         CREATE TABLE e (no serial, body text); INSERT INTO e (body) SELECT 'x' FROM generate_series(1, 7);
+         CREATE TABLE f (no serial); SELECT setval('f_no_seq', 500, false)",
         // What later migrations do to a column that was serial.
         "ALTER TABLE b ALTER COLUMN no TYPE bigint;
          SELECT setval('b_no_seq', 40);
@@ -232,7 +234,9 @@ async fn a_serial_column_keeps_its_sequences_name_settings_and_position() {
         ("INSERT INTO a DEFAULT VALUES RETURNING no", 5),
         ("INSERT INTO b (body) VALUES ('x') RETURNING no", 42),
         ("INSERT INTO c DEFAULT VALUES RETURNING no::int8", 900),
-        ("INSERT INTO d DEFAULT VALUES RETURNING no", 1),
+        ("INSERT INTO d DEFAULT VALUES RETURNING no::int8", 1),
+        ("INSERT INTO e (body) VALUES ('x') RETURNING no::int8", 8),
+        ("INSERT INTO f DEFAULT VALUES RETURNING no::int8", 500),
     ] {
         assert_eq!(one::<i64>(freehold, &acme, sql).await, no, "{sql}");
     }
