@@ -2,6 +2,7 @@
 //! part of the house.
 
 mod analytics;
+mod beside;
 mod connections;
 mod context;
 mod data;
@@ -91,6 +92,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
         mail::MUTANTS,
         indexes::MUTANTS,
         sizes::MUTANTS,
+        beside::MUTANTS,
     ]
     .into_iter()
     .flatten()

@@ -5,6 +5,7 @@
 //! what only a superuser can do beyond that is done where it can be, and reported where not.
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::client;
 use crate::error::{Error, ErrorKind, Result};
@@ -12,10 +13,19 @@ use crate::pooler;
 use crate::seal::{ContextKey, SealMode, Sealer};
 use crate::tls::{self, Target};
 
+pub(crate) use self::beside::{ACTIVITY, SESSION_LOCKS, STATEMENT_EXTENSIONS};
 pub use self::roles::Passwords;
 pub(crate) use self::roles::{CATALOG_ROLE, DANGEROUS, GUARD_ROLE, ensure_database_grants};
 
+mod beside;
 mod roles;
+
+/// Makes inits of one database take turns. Who comes second waits at the unique index of schemas' names
+/// for the first one's transaction, and finds the name free again. It is not an advisory lock, because
+/// those are everybody's: SQL that somebody injects could hold `init` up. This takes the right to make
+/// schemas, which the app role has not; and nothing has to be there before.
+const TAKE_TURN: &str = "CREATE SCHEMA freehold_init_under_way";
+const END_TURN: &str = "DROP SCHEMA freehold_init_under_way";
 
 /// The catalog's own migrations, oldest first.
 const CATALOG: &[(i32, &str, &str)] = &[
@@ -34,11 +44,12 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (74, "growth", include_str!("../migrations/0074_growth.sql")),
     (80, "people", include_str!("../migrations/0080_people.sql")),
     (81, "guard", include_str!("../migrations/0081_guard.sql")),
+    (90, "sequences", include_str!("../migrations/0090_sequences.sql")),
 ];
 
 /// The oldest catalog version whose servers can go on beside this catalog, while they are replaced
 /// one after another. A migration that they could not live with raises it to its own version.
-const SERVES_FROM: i32 = 81;
+const SERVES_FROM: i32 = 90;
 
 /// What belongs to `freehold_guard`, replaced at every `init`: the keys, and whom to believe.
 const GUARD: &str = include_str!("../migrations/context/guard.sql");
@@ -96,9 +107,15 @@ pub async fn init(admin_url: &str, options: &InitOptions) -> Result<InitReport> 
     let target = tls::target(admin_url, "DATABASE_URL")?;
     let client = client::connect(&target).await?;
     require_version(&client).await?;
-    client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(7237465)").await?;
+    client.batch_execute(&format!("BEGIN; {TAKE_TURN}")).await.map_err(|source| {
+        let why = "no schema can be made in this database: connect as its owner or as a superuser";
+        match source.code() {
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => setup(why).because(source),
+            _ => source.into(),
+        }
+    })?;
     let report = prepare(&client, options).await?;
-    client.batch_execute("COMMIT").await?;
+    client.batch_execute(&format!("{END_TURN}; COMMIT")).await?;
     Ok(report)
 }
 
@@ -286,11 +303,13 @@ async fn serves_us(client: &Client, version: i32) -> Result<bool> {
     Ok(client.query_one(serves, &[&version, &CATALOG_VERSION]).await?.get(0))
 }
 
-/// What the catalog is made by: two builds with the same text make the same catalog.
+/// What the catalog is made by: two builds with the same text make the same catalog, and take the same
+/// from PUBLIC.
 #[cfg(feature = "testing")]
 pub(crate) fn catalog_text() -> String {
     let context = [GUARD, VERIFY, PLAIN, PORTABLE, BEST, COMMON];
-    context.into_iter().chain(CATALOG.iter().map(|(_, _, sql)| *sql)).collect()
+    let taken = [DANGEROUS, SESSION_LOCKS, ACTIVITY, STATEMENT_EXTENSIONS].concat();
+    context.into_iter().chain(CATALOG.iter().map(|(_, _, sql)| *sql)).chain(taken).collect()
 }
 
 /// What must hold before a server may serve with the app role of `target`; says how contexts are

@@ -1,6 +1,10 @@
 //! Locks that belong to a living connection: who leads the servers, and who runs what. PostgreSQL
 //! frees them when the connection ends, so a process that was killed holds none.
 //!
+//! Sessions of the owner's and of analytics may take such locks, and those of the app role may not, where
+//! a superuser ran `init`. A transaction of the app role can hold the same number until it ends: nobody
+//! leads meanwhile, and nothing is lost.
+//!
 //! A lock says who begins; it cannot stop what its former holder has under way. What must not be
 //! done by two is fenced where it is written.
 

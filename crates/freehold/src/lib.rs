@@ -645,9 +645,11 @@ impl Freehold {
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<MigrateReport> {
         let owner = self.owner_pool()?;
+        let mut failed = migrator::renew(owner, options).await?;
         let adopted = migrator::adopt(owner, folder).await?;
-        let report = migrator::bring_fleet(owner, options, progress).await?;
-        Ok(MigrateReport { adopted, ..report })
+        let mut report = migrator::bring_fleet(owner, options, progress).await?;
+        report.failed.append(&mut failed);
+        Ok(MigrateReport { adopted: adopted.labels, notices: adopted.notices, ..report })
     }
 
     /// How far the fleet is, and whom the last run of [`migrate`](Self::migrate) failed for.

@@ -131,6 +131,8 @@ pub struct MigrateReport {
     pub adopted: Vec<String>,
     /// Tenants that were behind and are not any more.
     pub migrated: usize,
+    /// What the new migrations hold that works otherwise than it reads, with the cure.
+    pub notices: Vec<String>,
     /// Tenants that are as they were; the next run tries them again.
     pub failed: Vec<MigrateFailure>,
 }
@@ -157,9 +159,16 @@ pub struct MigrateStatus {
     pub failed: Vec<MigrateFailure>,
 }
 
+/// What was new to the template, and what is to be said of it.
+#[derive(Default)]
+pub(crate) struct Adopted {
+    pub(crate) labels: Vec<String>,
+    pub(crate) notices: Vec<String>,
+}
+
 /// Applies the migrations that the template lacks, each in a transaction of its own.
-pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Vec<String>> {
-    let mut adopted = Vec::new();
+pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Adopted> {
+    let mut adopted = Adopted::default();
     for migration in pending(owner, folder).await? {
         let context = OperatorContext::system("adopt a migration");
         let mut tx = OwnerTx::new(owner, &context).await?;
@@ -178,12 +187,66 @@ pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Vec<String>
         let deed = Deed::of("migration.adopt", &context).detail(detail);
         audit::record(tx.catalog(), deed).await?;
         tx.enter_schema(TenantId::TEMPLATE).await?;
-        tx.ddl(async |client| apply_to_template(client, &migration).await).await?;
+        let notices = tx
+            .ddl(async |client| {
+                apply_to_template(client, &migration).await?;
+                policy::notices(client, TenantId::TEMPLATE, &migration.statements).await
+            })
+            .await?;
         baseline::insert(tx.catalog(), &migration).await?;
         tx.commit().await?;
-        adopted.push(migration.label());
+        let label = migration.label();
+        adopted.notices.extend(notices.iter().map(|notice| format!("{label}: {notice}")));
+        adopted.labels.push(label);
     }
     Ok(adopted)
+}
+
+/// Protects anew what a former build has protected otherwise: the template first, then each tenant in a
+/// transaction of its own. Says for whom it failed.
+pub(crate) async fn renew(owner: &Pool, options: MigrateOptions) -> Result<Vec<MigrateFailure>> {
+    let context = OperatorContext::system("list schemas to protect anew");
+    let mut tx = CatalogTx::new(owner, &context).await?;
+    let rows = tx.query(policy::LIST_FORMER_SQL, &[]).await?;
+    let former: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    if former.is_empty() {
+        tx.commit().await?;
+        return Ok(Vec::new());
+    }
+    let tenants = tenants::list_behind(&mut tx, i32::MAX).await?;
+    tx.commit().await?;
+    if former.contains(&TenantId::TEMPLATE.schema()) {
+        renew_one(owner, TenantId::TEMPLATE, options).await?;
+    }
+    let mut failed = Vec::new();
+    for tenant in tenants.iter().filter(|tenant| former.contains(&tenant.id.schema())) {
+        if let Err(error) = renew_one(owner, tenant.id, options).await {
+            failed.push(MigrateFailure {
+                tenant: tenant.slug.to_string(),
+                version: tenant.version,
+                error: error.to_string(),
+            });
+        }
+    }
+    Ok(failed)
+}
+
+async fn renew_one(owner: &Pool, tenant: TenantId, options: MigrateOptions) -> Result<()> {
+    let mut tx = OwnerTx::new(owner, &OperatorContext::system("protect a schema anew")).await?;
+    // A second migrator waits here.
+    if tenant == TenantId::TEMPLATE {
+        baseline::lock(tx.catalog()).await?;
+    } else {
+        tenants::lock(tx.catalog(), tenant).await?;
+    }
+    tx.enter_schema(tenant).await?;
+    tx.ddl(async |client| {
+        let timeout = format!("SET LOCAL lock_timeout = {}", options.lock_timeout.as_millis());
+        client.batch_execute(&timeout).await?;
+        policy::renew(client, tenant).await
+    })
+    .await?;
+    tx.commit().await
 }
 
 /// The folder's migrations that the baseline lacks; an error if the two contradict each other.

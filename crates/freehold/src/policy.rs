@@ -9,9 +9,21 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 use tokio_postgres::Client;
 
+use self::sequences::{ColumnDefault, Domain, Routine, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::wire;
+
+mod sequences;
+
+/// What a tenant's schema holds, as far as protection is concerned.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Inventory {
+    relations: Vec<Relation>,
+    /// Routines and domains that ask a sequence by themselves.
+    routines: Vec<Routine>,
+    domains: Vec<Domain>,
+}
 
 /// A relation in a tenant's schema, as far as protection is concerned.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,6 +37,10 @@ pub(crate) struct Relation {
     /// Roles, other than the owner, that hold any privilege on it.
     granted_to: Vec<String>,
     policies: Vec<Policy>,
+    /// Defaults of its columns that ask a sequence by themselves.
+    defaults: Vec<ColumnDefault>,
+    /// Of a sequence.
+    settings: Option<Settings>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -35,8 +51,6 @@ enum RelationKind {
     MaterializedView,
     ForeignTable,
     Sequence,
-    /// Behind an identity column: a row gets its number without any right to the sequence.
-    IdentitySequence,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -50,20 +64,18 @@ struct Policy {
     check: Option<String>,
 }
 
-/// One row, one column: the schema's relations as JSON. Run with search path `pg_catalog`, so
-/// that `pg_get_expr` qualifies every name.
+/// One row, one column: the schema's inventory as JSON. Run with search path `pg_catalog`, so
+/// that `pg_get_expr` qualifies every name. 1574 is `nextval(regclass)`, whose number is PostgreSQL's.
 ///
 /// Found by their dependence on the schema, which has an index: pg_class has none by schema, and to
 /// scan the whole fleet's for each tenant makes a fleet slower to create and migrate as it grows.
 const INVENTORY_SQL: &str = "
+SELECT json_build_object('relations', (
 SELECT coalesce(json_agg(json_build_object(
     'name', c.relname,
     'kind', CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 'view'
                            WHEN 'm' THEN 'materialized_view' WHEN 'f' THEN 'foreign_table'
-                           ELSE CASE WHEN EXISTS (
-                             SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
-                               AND d.objid = c.oid AND d.deptype = 'i'
-                           ) THEN 'identity_sequence' ELSE 'sequence' END END,
+                           ELSE 'sequence' END,
     'owner_is_ours', c.relowner = 'freehold_owner'::regrole,
     'rls_enabled', c.relrowsecurity,
     'rls_forced', c.relforcerowsecurity,
@@ -75,11 +87,44 @@ SELECT coalesce(json_agg(json_build_object(
                     'roles', (SELECT array_agg(CASE r WHEN 0 THEN 'public' ELSE r::regrole::text END ORDER BY 1) FROM unnest(p.polroles) r),
                     'using', pg_get_expr(p.polqual, p.polrelid),
                     'check', pg_get_expr(p.polwithcheck, p.polrelid)) ORDER BY p.polname), '[]')
-                 FROM pg_policy p WHERE p.polrelid = c.oid)
-  ) ORDER BY c.relname), '[]')::text
+                 FROM pg_policy p WHERE p.polrelid = c.oid),
+    'defaults', (SELECT coalesce(json_agg(json_build_object(
+                    'column', a.attname, 'type', format_type(a.atttypid, NULL),
+                    'expression', pg_get_expr(d.adbin, d.adrelid),
+                    'serial', (SELECT s.relname FROM pg_depend o JOIN pg_class s ON s.oid = o.objid
+                       WHERE o.classid = 'pg_class'::regclass AND o.refclassid = 'pg_class'::regclass
+                         AND o.refobjid = c.oid AND o.refobjsubid = a.attnum AND o.deptype = 'a' AND s.relkind = 'S'
+                         AND s.relnamespace = c.relnamespace AND a.attnotnull
+                         AND pg_get_expr(d.adbin, d.adrelid) = format('nextval(%L::regclass)', s.oid::regclass::text)
+                         AND (SELECT count(*) = 1 FROM pg_depend u WHERE u.classid = 'pg_attrdef'::regclass
+                                AND u.refclassid = 'pg_class'::regclass AND u.refobjid = s.oid)
+                         AND c.relkind = 'r' AND NOT c.relispartition
+                         AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid OR i.inhrelid = c.oid)))
+                  ORDER BY a.attnum), '[]')
+                 FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+                 WHERE d.adrelid = c.oid AND d.adbin::text LIKE '%:funcid 1574 %'),
+    'settings', (SELECT json_build_object('type', format_type(q.seqtypid, NULL), 'start', q.seqstart, 'increment', q.seqincrement,
+                    'min', q.seqmin, 'max', q.seqmax, 'cache', q.seqcache, 'cycle', q.seqcycle,
+                    'grants', (SELECT coalesce(json_agg(json_build_array(a.privilege_type,
+                        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END)), '[]')
+                      FROM aclexplode(c.relacl) a WHERE a.grantee <> c.relowner))
+                 FROM pg_sequence q WHERE q.seqrelid = c.oid)
+  ) ORDER BY c.relname), '[]')
 FROM pg_depend n JOIN pg_class c ON c.oid = n.objid
 WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace
-  AND n.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')";
+  AND n.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+), 'routines', (
+SELECT coalesce(json_agg(json_build_object('definition', pg_get_functiondef(p.oid)) ORDER BY p.oid), '[]')
+FROM pg_depend n JOIN pg_proc p ON p.oid = n.objid JOIN pg_language l ON l.oid = p.prolang
+WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace
+  AND n.classid = 'pg_proc'::regclass AND p.prokind IN ('f', 'p') AND l.lanname NOT IN ('internal', 'c')
+  AND (p.prosrc ~* '(^|[^[:alnum:]_$.\"])(pg_catalog[.])?nextval[[:space:]]*[(]' OR p.prosqlbody::text LIKE '%:funcid 1574 %')
+), 'domains', (
+SELECT coalesce(json_agg(json_build_object('name', t.typname, 'expression', pg_get_expr(t.typdefaultbin, 0)) ORDER BY t.typname), '[]')
+FROM pg_depend n JOIN pg_type t ON t.oid = n.objid
+WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace
+  AND n.classid = 'pg_type'::regclass AND t.typtype = 'd' AND t.typdefaultbin::text LIKE '%:funcid 1574 %'
+))::text";
 
 const ISOLATION: &str = "tenant_isolation";
 const ACCESS: &str = "tenant_access";
@@ -115,16 +160,21 @@ impl Relation {
     }
 }
 
-/// The SQL that protects what is not protected yet, in one batch: policies, then grants.
+/// The SQL that protects what is not protected yet, in one batch: policies, grants, and what asks
+/// sequences.
 ///
 /// A table that the baseline grants to anybody keeps exactly those grants; any other gets the
-/// defaults: `freehold_viewer` reads, `freehold_member` writes.
-pub(crate) fn protection_sql(tenant: TenantId, relations: &[Relation]) -> String {
+/// defaults: `freehold_viewer` reads, `freehold_member` writes. Sequences are granted to nobody.
+pub(crate) fn protection_sql(tenant: TenantId, inventory: &Inventory) -> String {
     let schema = tenant.schema();
     let isolated = isolation_call(tenant);
     let mut sql = String::new();
-    for relation in relations {
+    for relation in &inventory.relations {
         let name = format!("{schema}.{}", quote_ident(&relation.name));
+        for default in &relation.defaults {
+            let settings = |name: &str| inventory.settings(name).cloned();
+            sequences::default_sql(&schema, &name, default, settings, &mut sql);
+        }
         match relation.kind {
             RelationKind::Table => {
                 if relation.policy(ISOLATION).is_none() {
@@ -150,19 +200,27 @@ pub(crate) fn protection_sql(tenant: TenantId, relations: &[Relation]) -> String
                 }
                 relation.grants(&name, &mut sql);
             }
-            RelationKind::Sequence => {
-                if !relation.is_granted_in_tenant() {
-                    let _ =
-                        writeln!(sql, "GRANT USAGE, SELECT ON SEQUENCE {name} TO freehold_member;");
-                }
-            }
             // No policy can protect these, so nobody in the tenant gets them.
             RelationKind::MaterializedView
             | RelationKind::ForeignTable
-            | RelationKind::IdentitySequence => {}
+            | RelationKind::Sequence => {}
         }
     }
+    for domain in &inventory.domains {
+        sequences::domain_sql(&schema, domain, &mut sql);
+    }
+    sequences::routines_sql(&inventory.routines, &mut sql);
     sql
+}
+
+impl Inventory {
+    fn sequences(&self) -> impl Iterator<Item = (&str, &Settings)> {
+        self.relations.iter().filter_map(|r| Some((r.name.as_str(), r.settings.as_ref()?)))
+    }
+
+    fn settings(&self, sequence: &str) -> Option<&Settings> {
+        self.sequences().find(|(name, _)| *name == sequence).map(|(_, settings)| settings)
+    }
 }
 
 fn isolation_call(tenant: TenantId) -> String {
@@ -170,12 +228,15 @@ fn isolation_call(tenant: TenantId) -> String {
 }
 
 /// Everything that is not as it must be, one sentence each; empty is good.
-pub(crate) fn faults(tenant: TenantId, relations: &[Relation]) -> Vec<String> {
+pub(crate) fn faults(tenant: TenantId, inventory: &Inventory) -> Vec<String> {
     let mut faults = Vec::new();
-    for relation in relations {
+    for relation in &inventory.relations {
         let mut fault = |what: &str| faults.push(format!("{} {what}", relation.name));
         if !relation.owner_is_ours {
             fault("does not belong to freehold_owner");
+        }
+        if !relation.defaults.is_empty() {
+            fault("has a default that asks a sequence, to which nobody in a tenant has a right");
         }
         match relation.kind {
             RelationKind::Table => {
@@ -228,6 +289,44 @@ pub(crate) async fn protect(client: &mut wire::Connection, tenant: TenantId) -> 
     refuse_if_any(faults(tenant, &inventory(client, tenant).await?))
 }
 
+/// What of a migration works otherwise than it reads, where sequences are concerned. Told by words in
+/// the texts, so it may miss something: then PostgreSQL refuses it when it is run.
+pub(crate) async fn notices(
+    client: &mut wire::Connection,
+    tenant: TenantId,
+    migration: &str,
+) -> Result<Vec<String>> {
+    let rows = client.query_once(sequences::ASKING_SQL, &[&tenant.schema()]).await?;
+    let routines: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    Ok(sequences::notices(migration, &routines))
+}
+
+/// Protects a schema that a former build has protected: it granted every sequence to members.
+///
+/// Leaves the search path at `pg_catalog, pg_temp`.
+pub(crate) async fn renew(client: &mut wire::Connection, tenant: TenantId) -> Result<()> {
+    client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await?;
+    let former = sequences::ungrant_sql(&tenant.schema(), &inventory(client, tenant).await?);
+    if !former.is_empty() {
+        client.batch_execute(&former).await?;
+    }
+    protect(client, tenant).await
+}
+
+/// The schemas that [`renew`] is for, over the whole fleet: something in them asks a sequence by
+/// itself. Few do on any day but that of an upgrade, so their texts are looked at last.
+pub(crate) const LIST_FORMER_SQL: &str = "
+SELECT DISTINCT n.nspname::text FROM (
+  SELECT c.relnamespace AS schema
+  FROM pg_depend d JOIN pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
+  JOIN pg_attrdef x ON x.oid = d.objid AND x.adbin::text LIKE '%:funcid 1574 %' JOIN pg_class c ON c.oid = x.adrelid
+  WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass
+  UNION ALL
+  SELECT p.pronamespace FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+  WHERE l.lanname NOT IN ('internal', 'c') AND p.prosrc ~* '(^|[^[:alnum:]_$.\"])(pg_catalog[.])?nextval[[:space:]]*[(]'
+) f JOIN pg_namespace n ON n.oid = f.schema
+WHERE n.nspname = 'freehold_template' OR n.nspname ~ '^tenant_[0-9a-f]{32}$'";
+
 fn refuse_if_any(faults: Vec<String>) -> Result<()> {
     if faults.is_empty() {
         return Ok(());
@@ -238,7 +337,7 @@ fn refuse_if_any(faults: Vec<String>) -> Result<()> {
     ))
 }
 
-async fn inventory(client: &mut wire::Connection, tenant: TenantId) -> Result<Vec<Relation>> {
+async fn inventory(client: &mut wire::Connection, tenant: TenantId) -> Result<Inventory> {
     let unreadable = || Error::new(ErrorKind::Internal, "the inventory of a schema cannot be read");
     let rows = client.query_once(INVENTORY_SQL, &[&tenant.schema()]).await?;
     let json = rows.first().ok_or_else(unreadable)?.get(0);
@@ -291,14 +390,20 @@ mod tests {
             security_invoker: false,
             granted_to: vec![],
             policies: vec![],
+            defaults: vec![],
+            settings: None,
         }
+    }
+
+    fn of(relations: &[Relation]) -> Inventory {
+        Inventory { relations: relations.to_vec(), ..Inventory::default() }
     }
 
     const TENANT: TenantId = TenantId::TEMPLATE;
 
     #[test]
     fn a_bare_table_gets_policies_before_grants() {
-        let sql = protection_sql(TENANT, &[relation("or\"ders", RelationKind::Table)]);
+        let sql = protection_sql(TENANT, &of(&[relation("or\"ders", RelationKind::Table)]));
         insta::assert_snapshot!(sql);
         assert!(sql.rfind("CREATE POLICY") < sql.find("GRANT"));
     }
@@ -307,23 +412,23 @@ mod tests {
     fn what_the_baseline_grants_is_left_alone() {
         let mut notes = relation("notes", RelationKind::Table);
         notes.granted_to = vec!["freehold_member".into()];
-        let sql = protection_sql(TENANT, &[notes]);
+        let sql = protection_sql(TENANT, &of(&[notes]));
         assert_eq!(sql.matches("GRANT").count(), 1, "analytics alone: {sql}");
     }
 
     #[test]
     fn what_no_policy_can_protect_is_never_granted() {
         let matview = relation("totals", RelationKind::MaterializedView);
-        assert_eq!(protection_sql(TENANT, std::slice::from_ref(&matview)), "");
+        assert_eq!(protection_sql(TENANT, &of(std::slice::from_ref(&matview))), "");
         let mut granted = matview;
         granted.granted_to = vec!["freehold_viewer".into()];
-        assert_eq!(faults(TENANT, &[granted]).len(), 1);
+        assert_eq!(faults(TENANT, &of(&[granted])).len(), 1);
     }
 
     #[test]
     fn an_unprotected_table_is_a_fault_in_every_way_it_can_be() {
         let bare = relation("orders", RelationKind::Table);
-        assert_eq!(faults(TENANT, &[bare]).len(), 2);
+        assert_eq!(faults(TENANT, &of(&[bare])).len(), 2);
         let mut widened = relation("orders", RelationKind::Table);
         widened.rls_enabled = true;
         widened.rls_forced = true;
@@ -336,7 +441,7 @@ mod tests {
             check: None,
         }];
         assert_eq!(
-            faults(TENANT, &[widened]),
+            faults(TENANT, &of(&[widened])),
             ["orders has a policy tenant_isolation that is not Freehold's"]
         );
     }

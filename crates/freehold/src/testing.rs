@@ -43,6 +43,7 @@ use crate::migrator::{Baseline, MigrateOptions};
 use crate::seal::{self, KeyOrigin, SealMode, Sealer, Seat};
 use crate::tenant::Tenant;
 use crate::tls;
+use crate::tx::TenantTx;
 use crate::{Freehold, Options};
 
 /// The password that all roles have on a server for tests, and all owners that are made here.
@@ -53,7 +54,7 @@ const OPEN_SESSION: &str = "INSERT INTO freehold.session (id, identity_id, expir
 
 /// A database that a test left behind is dropped after this long.
 const LEFTOVER_SECS: u64 = 30 * 60;
-/// Any number; whoever prepares templates holds this lock.
+/// Any number; whoever prepares templates holds this lock, on the database of the server's superuser.
 const TEMPLATE_LOCK: i64 = 72_374_651;
 
 /// A database of one test's own, prepared with a baseline. Dropped with this value.
@@ -214,6 +215,16 @@ pub async fn create_tenant(freehold: &Freehold, slug: &str) -> Result<(Tenant, T
     tx.commit().await?;
     let context = freehold.tenant_context(tenant.id, owner.id).await?;
     Ok((tenant, context))
+}
+
+/// Ends a transaction without its knowledge, so that its next statement is run on the bare session, as
+/// if somebody had found a way to commit: no context may be left there. No statement of a caller's can
+/// do this.
+///
+/// # Errors
+/// As for [`TenantTx::query`].
+pub async fn end_early(tx: &mut TenantTx) -> Result<()> {
+    tx.end_early().await
 }
 
 async fn connect(url: &str) -> Result<Client> {

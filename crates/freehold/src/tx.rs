@@ -8,7 +8,7 @@
 //! panics, the statement runs on in the server — the connection goes back to the pool clean, or
 //! not at all. That is `transaction`'s work; here is who gets one, and what they may do with it.
 
-use self::session::refuse_session_statement;
+use self::kind::{require_query, require_utility};
 pub use self::transaction::pipeline::PipelineError;
 use self::transaction::{Door, Party, Transaction};
 use crate::actor::Actor;
@@ -20,8 +20,8 @@ use crate::params::Params;
 use crate::pool::Pool;
 use crate::wire::{self, Answer, Row};
 
+mod kind;
 mod read;
-mod session;
 mod transaction;
 
 pub use self::read::ReadTx;
@@ -90,6 +90,9 @@ impl TenantTx {
 
     /// Runs a statement and returns its rows. Table names without a schema are the tenant's.
     ///
+    /// It begins with SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES, TABLE, WITH or CALL; for others
+    /// there is [`run_utility`](Self::run_utility). A procedure that is called cannot commit.
+    ///
     /// After an error only [`rollback`](Self::rollback) is left.
     ///
     /// # Errors
@@ -97,7 +100,7 @@ impl TenantTx {
     /// [`ErrorKind::Forbidden`] if the actor's role may not; [`ErrorKind::Violation`] for another
     /// tenant's table; [`ErrorKind::Timeout`], [`ErrorKind::Retryable`], [`ErrorKind::Unavailable`].
     pub async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
-        refuse_session_statement(sql)?;
+        require_query(sql)?;
         self.0.query(sql, params).await
     }
 
@@ -113,13 +116,46 @@ impl TenantTx {
 
     /// Runs a statement and returns how many rows it touched.
     pub async fn execute(&mut self, sql: &str, params: Params<'_>) -> Result<u64> {
-        refuse_session_statement(sql)?;
+        require_query(sql)?;
         self.0.execute(sql, params).await
+    }
+
+    /// Runs what is no query and ends with the transaction, and returns its rows: SET LOCAL, SET
+    /// CONSTRAINTS, LOCK, EXPLAIN, SHOW, a cursor's DECLARE and FETCH, DDL. Most of them ask no policy,
+    /// so never let a caller choose their text: the database's roles are the same for all tenants, and
+    /// LOCK and EXPLAIN reach any table that a role may read.
+    ///
+    /// ```
+    /// # use freehold::testing::{TestDatabase, create_tenant};
+    /// # use freehold::{Baseline, Migration};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> freehold::Result<()> {
+    /// # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+    /// # let notes = "CREATE TABLE notes (body text NOT NULL)";
+    /// # let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
+    /// # let database = TestDatabase::create(&server, &baseline).await?;
+    /// # let freehold = database.freehold().await?;
+    /// # let (_, context) = create_tenant(&freehold, "acme").await?;
+    /// let mut tx = freehold.begin(&context).await?;
+    /// tx.run_utility("SET LOCAL statement_timeout = '5s'", &[]).await?;
+    /// tx.run_utility("LOCK TABLE notes IN SHARE ROW EXCLUSIVE MODE", &[]).await?;
+    /// tx.query_and_commit("SELECT count(*) FROM notes", &[]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`query`](Self::query); and [`ErrorKind::Statement`] for what would outlive the
+    /// transaction, end it or take the connection over: SET without LOCAL, PREPARE, COPY, LISTEN,
+    /// COMMIT, SAVEPOINT, VACUUM, DECLARE … WITH HOLD, ALTER ROLE and their like.
+    pub async fn run_utility(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
+        require_utility(sql)?;
+        self.0.query(sql, params).await
     }
 
     /// Runs the transaction's last statement and commits, in one flush.
     pub async fn query_and_commit(mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
-        refuse_session_statement(sql)?;
+        require_query(sql)?;
         self.0.query_and_commit(sql, params).await
     }
 
@@ -171,7 +207,7 @@ impl TenantTx {
         &mut self,
         statements: &[(&str, Params<'_>)],
     ) -> Result<Vec<Answer>, PipelineError> {
-        refuse_session_statements(statements)?;
+        require_queries(statements)?;
         self.0.pipeline(statements).await
     }
 
@@ -184,7 +220,7 @@ impl TenantTx {
         mut self,
         statements: &[(&str, Params<'_>)],
     ) -> Result<Vec<Answer>, PipelineError> {
-        refuse_session_statements(statements)?;
+        require_queries(statements)?;
         self.0.pipeline_and_commit(statements).await
     }
 
@@ -197,8 +233,15 @@ impl TenantTx {
         mut self,
         statements: &[(&str, Params<'_>)],
     ) -> Result<Vec<Result<Answer>>> {
-        refuse_session_statements(statements)?;
+        require_queries(statements)?;
         self.0.each(statements).await
+    }
+
+    /// COMMIT as a statement in the middle, which no caller can send: for tests that look behind the
+    /// transaction, where no context is.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn end_early(&mut self) -> Result<()> {
+        self.0.execute("COMMIT", &[]).await.map(drop)
     }
 
     /// Commits. An error means that nothing was committed, unless its kind is
@@ -220,14 +263,14 @@ impl TenantTx {
         sql: &str,
         params: Params<'_>,
     ) -> Result<(Vec<Row>, Option<Lsn>)> {
-        refuse_session_statement(sql)?;
+        require_query(sql)?;
         self.0.query_and_commit_at(sql, params).await
     }
 
     /// How PostgreSQL would run a statement in this context, whatever its parameters are, as EXPLAIN
     /// has it in JSON. It is not run. Nothing else may have been run before.
     pub(crate) async fn explain(mut self, sql: &str) -> Result<serde_json::Value> {
-        refuse_session_statement(sql)?;
+        require_query(sql)?;
         self.0.explain(sql).await
     }
 
@@ -324,9 +367,9 @@ impl OwnerTx {
     }
 }
 
-fn refuse_session_statements(statements: &[(&str, Params<'_>)]) -> Result<(), PipelineError> {
+fn require_queries(statements: &[(&str, Params<'_>)]) -> Result<(), PipelineError> {
     for (at, (sql, _)) in statements.iter().enumerate() {
-        refuse_session_statement(sql).map_err(PipelineError::of(at))?;
+        require_query(sql).map_err(PipelineError::of(at))?;
     }
     Ok(())
 }

@@ -66,23 +66,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "sessions-can-be-changed",
         breaks: "a tenant's last statement may be about the session",
         file: TX,
-        from: "        refuse_session_statement(sql)?;
+        from: "        require_query(sql)?;
         self.0.query_and_commit(",
         to: "        self.0.query_and_commit(",
         tests: Library(&["transactions::what_another_tenant_will_run_cannot_be_replaced"]),
-        survives_because: None,
-    },
-    Mutant {
-        name: "session-statements-pass",
-        breaks: "statements about the session are known and let through",
-        file: "crates/freehold/src/tx/session.rs",
-        from: "    if refused {
-",
-        to: "    if refused && sql.is_empty() {
-",
-        tests: LibraryUnit(&[
-            "tx::session::tests::what_outlives_a_transaction_is_refused_however_it_is_written",
-        ]),
         survives_because: None,
     },
     Mutant {

@@ -73,29 +73,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: POLICY,
         from: "            RelationKind::MaterializedView
             | RelationKind::ForeignTable
-            | RelationKind::IdentitySequence => {}
+            | RelationKind::Sequence => {}
         }
     }
-    sql",
+    for",
         to: "            RelationKind::MaterializedView => relation.grants(&name, &mut sql),
-            RelationKind::ForeignTable | RelationKind::IdentitySequence => {}
+            RelationKind::ForeignTable | RelationKind::Sequence => {}
         }
     }
-    sql",
+    for",
         tests: LibraryUnit(&["policy::tests::what_no_policy_can_protect_is_never_granted"]),
-        survives_because: None,
-    },
-    Mutant {
-        name: "identity-sequences-granted",
-        breaks: "another tenant's numbers can be read and set",
-        file: POLICY,
-        from: "            RelationKind::Sequence => {
-                if",
-        to: "            RelationKind::Sequence | RelationKind::IdentitySequence => {
-                if",
-        tests: Library(&[
-            "privileges::the_sequence_behind_another_tenants_identity_column_is_closed",
-        ]),
         survives_because: None,
     },
     Mutant {

@@ -54,6 +54,9 @@ pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
                 for name in &report.adopted {
                     Output::text(&format!("{name}: new in the template"));
                 }
+                for notice in &report.notices {
+                    Output::text(&format!("note: {notice}"));
+                }
                 Output::text(&format!(
                     "{} tenants brought to version {}",
                     report.migrated, report.version

@@ -153,7 +153,7 @@ const OBJECTS: &str = r#"
   LEFT JOIN form f ON f.text = hashtextextended(p.prosqlbody::text, 0) LEFT JOIN form g ON g.text = hashtextextended(p.proargdefaults::text, 0)
   UNION ALL
   SELECT t.typnamespace, 'shape', 'type', '', t.typname::text,
-    hashtextextended(concat_ws('|', t.typtype, l.type, t.typnotnull, t.typdefault, t.typtypmod,
+    hashtextextended(concat_ws('|', t.typtype, l.type, t.typnotnull, replace(t.typdefault, s.nspname, '@'), t.typtypmod,
       (SELECT string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid)), 0)
   FROM pg_type t JOIN scope s ON s.oid = t.typnamespace LEFT JOIN label l ON l.oid = t.typbasetype
   WHERE t.typtype IN ('e', 'd', 'r')

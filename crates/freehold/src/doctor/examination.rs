@@ -297,6 +297,9 @@ fn complete(probe: &Probe, sight: Sight, examples_max: usize) -> String {
         .replace("{expected_catalog}", &quote_literal(catalog::EXPECTED))
         .replace("{dangerous_functions}", &quote_literal(&init::DANGEROUS.join(" ")))
         .replace("{app_bounds}", &quote_literal(&settings::app_bounds().join(" ")))
+        .replace("{activity_functions}", &quote_literal(&init::ACTIVITY.join(" ")))
+        .replace("{session_locks}", &quote_literal(&init::SESSION_LOCKS.join(" ")))
+        .replace("{statement_extensions}", &quote_literal(&init::STATEMENT_EXTENSIONS.join(" ")))
         .replace("{verdict}", &quote_literal(init::VERDICT))
 }
 

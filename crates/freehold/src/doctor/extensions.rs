@@ -33,11 +33,19 @@ FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
 WHERE NOT l.lanpltrusted AND l.lanname NOT IN ('internal', 'c')
   AND EXISTS (SELECT FROM called WHERE has_function_privilege(role, p.oid, 'EXECUTE'))
 UNION ALL
-SELECT 'FH405', m.objid::regclass::text, 'the app role may read it', NULL
-FROM member m
-WHERE m.extname IN ('pg_stat_statements', 'pg_stat_monitor', 'auto_explain', 'pg_qualstats', 'pg_store_plans') AND m.classid = 'pg_class'::regclass
-  AND EXISTS (SELECT FROM called WHERE has_table_privilege(role, m.objid, 'SELECT') AND has_schema_privilege(role, (SELECT relnamespace FROM pg_class WHERE oid = m.objid), 'USAGE'))
-  AND (SELECT relkind FROM pg_class WHERE oid = m.objid) IN ('v', 'r')",
+-- The functions too: a view is made of one that can be asked past it.
+SELECT 'FH405', k.object, 'the app role may ' || CASE k.is_view WHEN true THEN 'read it' ELSE 'call it' END, NULL
+FROM (
+  SELECT m.objid::regclass::text AS object, true AS is_view, c.relnamespace AS schema,
+    EXISTS (SELECT FROM called WHERE has_table_privilege(role, m.objid, 'SELECT')) AS open
+  FROM member m JOIN pg_class c ON c.oid = m.objid AND c.relkind IN ('v', 'r')
+  WHERE m.extname = ANY (string_to_array({statement_extensions}, ' ')) AND m.classid = 'pg_class'::regclass
+  UNION ALL
+  SELECT m.objid::regprocedure::text, false, p.pronamespace,
+    EXISTS (SELECT FROM called WHERE has_function_privilege(role, m.objid, 'EXECUTE'))
+  FROM member m JOIN pg_proc p ON p.oid = m.objid
+  WHERE m.extname = ANY (string_to_array({statement_extensions}, ' ')) AND m.classid = 'pg_proc'::regclass
+) k WHERE k.open AND EXISTS (SELECT FROM called WHERE has_schema_privilege(role, k.schema, 'USAGE'))",
     checks: &[
         Check {
             code: "FH401",
@@ -75,8 +83,8 @@ WHERE m.extname IN ('pg_stat_statements', 'pg_stat_monitor', 'auto_explain', 'pg
             code: "FH405",
             severity: Severity::Warning,
             title: "The app role may read the statistics of statements",
-            meaning: "All tenants are one role to PostgreSQL, so each sees the text of the others' statements there.",
-            remedy: "REVOKE SELECT ON … FROM PUBLIC; let pg_monitor read it.",
+            meaning: "All tenants are one role to PostgreSQL, so each sees the text of the others' statements there. A view is made of a function that can be asked past it, so both must be closed.",
+            remedy: "Run `freehold init` as a superuser: it takes the extension's views and functions from PUBLIC and gives them to pg_monitor and pg_read_all_stats. By hand, for pg_stat_statements in the schema public: REVOKE SELECT ON public.pg_stat_statements, public.pg_stat_statements_info FROM PUBLIC; REVOKE EXECUTE ON FUNCTION public.pg_stat_statements(boolean), public.pg_stat_statements_info() FROM PUBLIC; and GRANT the same TO pg_monitor.",
             fix_is_safe: false,
         },
     ],

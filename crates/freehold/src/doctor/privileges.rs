@@ -78,7 +78,12 @@ UNION ALL
 SELECT 'FH304', c.object, 'freehold_analytics has ' || string_agg(DISTINCT a.privilege_type, ', '), NULL
 FROM carrier c JOIN acl a USING (acl)
 WHERE a.role = 'freehold_analytics' AND c.is_fleet AND a.privilege_type NOT IN ('SELECT', 'USAGE')
-GROUP BY c.object",
+GROUP BY c.object
+UNION ALL
+SELECT 'FH308', c.object, a.role || ' has ' || string_agg(DISTINCT a.privilege_type, ', '), NULL
+FROM carrier c JOIN acl a USING (acl)
+WHERE c.kind = 'S' AND c.is_fleet AND a.grantee <> 0
+GROUP BY c.object, a.role",
         checks: &[
             Check {
                 code: "FH302",
@@ -104,7 +109,34 @@ GROUP BY c.object",
                 remedy: "Revoke everything but SELECT from freehold_analytics.",
                 fix_is_safe: false,
             },
+            Check {
+                code: "FH308",
+                severity: Severity::Warning,
+                title: "A sequence of a tenant is granted to somebody",
+                meaning: "All tenants are the same roles to PostgreSQL, and row-level security knows no sequences: whoever may ask one tenant's sequence may ask every tenant's, learns how many rows they have, and can use up their numbers.",
+                remedy: "REVOKE ALL ON SEQUENCE … FROM that role, in a migration. Rows are numbered without it: identity columns need no right, and freehold.next_value('…') gives a number to the context's tenant.",
+                fix_is_safe: false,
+            },
         ],
+    },
+    Probe {
+        sight: Sight::Anyone,
+        with: "",
+        sql: "
+-- 1574 is nextval(regclass).
+SELECT DISTINCT 'FH309' AS code, format('%I.%I', f.nspname, c.relname) AS object, format('the default of %I calls nextval', a.attname) AS detail, NULL::text AS fix
+FROM pg_depend d JOIN pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
+JOIN pg_attrdef x ON x.oid = d.objid JOIN pg_class c ON c.oid = x.adrelid JOIN fleet f ON f.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = x.adrelid AND a.attnum = x.adnum
+WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass AND x.adbin::text LIKE '%:funcid 1574 %'",
+        checks: &[Check {
+            code: "FH309",
+            severity: Severity::Warning,
+            title: "A column asks a sequence to which nobody in a tenant should have a right",
+            meaning: "Either the sequence is granted (FH308), or rows cannot be written without giving the number. Migrations make such a column an identity column, or have it ask freehold.next_value; this one was made by hand or by a former build.",
+            remedy: "Run `freehold migrate up`, which does so for the whole fleet.",
+            fix_is_safe: false,
+        }],
     },
     Probe {
         sight: Sight::Anyone,

@@ -132,7 +132,17 @@ SELECT 'FH324', c.oid::regclass::text, r.role || ' may read it', NULL
 FROM pg_class c CROSS JOIN unnest(ARRAY['freehold_app', 'freehold_viewer']) r(role)
 WHERE c.relnamespace = 'pg_catalog'::regnamespace
   AND c.relname IN ('pg_statistic', 'pg_statistic_ext_data', 'pg_authid', 'pg_shadow', 'pg_largeobject', 'pg_user_mapping', 'pg_subscription')
-  AND has_table_privilege(r.role, c.oid, 'SELECT')",
+  AND has_table_privilege(r.role, c.oid, 'SELECT')
+UNION ALL
+SELECT 'FH325', p.oid::regprocedure::text, 'freehold_app may call it', NULL
+FROM pg_proc p
+WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY (string_to_array({activity_functions}, ' '))
+  AND has_function_privilege('freehold_app', p.oid, 'EXECUTE')
+UNION ALL
+SELECT 'FH326', p.oid::regprocedure::text, 'freehold_app may call it', NULL
+FROM pg_proc p
+WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY (string_to_array({session_locks}, ' '))
+  AND has_function_privilege('freehold_app', p.oid, 'EXECUTE')",
         checks: &[
             Check {
                 code: "FH321",
@@ -164,6 +174,22 @@ WHERE c.relnamespace = 'pg_catalog'::regnamespace
                 title: "The application may read PostgreSQL's own tables of what is in all others",
                 meaning: "Statistics hold samples of every tenant's values, and no policy binds them; others of these tables hold passwords' hashes or large objects.",
                 remedy: "REVOKE SELECT ON … FROM PUBLIC, as a superuser: PostgreSQL grants it to nobody.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH325",
+                severity: Severity::Warning,
+                title: "The app role may read the statements that other sessions run",
+                meaning: "All tenants are one role to PostgreSQL, so injected SQL that has gone back to it (RESET ROLE) sees in pg_stat_activity what the others run at this moment, with the values that stand in the text.",
+                remedy: "Run `freehold init` as a superuser: it revokes what pg_stat_activity is made of from PUBLIC, and grants it to pg_monitor and pg_read_all_stats. On a managed server that may be impossible; then send values as parameters, which are not shown.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH326",
+                severity: Severity::Warning,
+                title: "The app role may take advisory locks that outlast a transaction",
+                meaning: "A session keeps them, so the next tenant on that connection has them too; held by injected SQL, they keep analytics from being led and indexes from being built.",
+                remedy: "Run `freehold init` as a superuser: it revokes pg_advisory_lock and its like from PUBLIC, and grants them to freehold_owner and freehold_analytics. Locks of a transaction (pg_advisory_xact_lock) stay everybody's.",
                 fix_is_safe: false,
             },
         ],

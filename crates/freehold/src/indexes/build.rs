@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::policy::quote_ident;
 use crate::tls::Target;
 
-/// The class of the lock that whoever changes an index holds: "idx".
+/// The class of the lock that whoever changes an index holds: "idx". A transaction of the app role can
+/// hold it too, until it ends; then the index is tried again later.
 const LOCK_CLASS: i32 = 0x0069_6478;
 /// CONCURRENTLY waits for every transaction that began before it; nobody waits for it meanwhile.
 const WAIT_MAX: Duration = Duration::from_secs(60);

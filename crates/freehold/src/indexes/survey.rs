@@ -232,7 +232,7 @@ async fn read_times(tx: &mut CatalogTx, tenants: &[TenantId]) -> Result<Vec<Surv
                greatest(t.created_at, pg_catalog.pg_stat_get_db_stat_reset_time(d.oid), pg_catalog.pg_stat_get_bgwriter_stat_reset_time()) AS since,
                (SELECT n.nspname::text FROM pg_catalog.pg_extension e
                 JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'hypopg') AS hypopg,
-               EXISTS (SELECT FROM pg_catalog.pg_stat_replication) AS has_replicas
+               EXISTS (SELECT FROM pg_catalog.pg_stat_get_wal_senders()) AS has_replicas
              FROM unnest($1::uuid[]) WITH ORDINALITY i (id, place)
              JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
              LEFT JOIN freehold.tenant t ON t.id = i.id ORDER BY i.place",

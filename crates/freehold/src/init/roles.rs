@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use tokio_postgres::Client;
 
-use super::setup;
+use super::{beside, setup};
 use crate::error::{Error, Result};
 use crate::policy::quote_ident;
 use crate::settings;
@@ -261,6 +261,7 @@ pub(super) async fn harden(client: &Client) -> Result<Vec<String>> {
                 functions.join(", ")
             ))
             .await?;
+        beside::close(client).await?;
     }
     let mut warnings = Vec::new();
     let row = client
@@ -272,6 +273,7 @@ pub(super) async fn harden(client: &Client) -> Result<Vec<String>> {
             &[],
         )
         .await?;
+    let mut open = beside::warnings(client).await?;
     for (index, warning) in [
         "large objects are open to the app role: injected SQL could leave data there for another tenant",
         "pg_terminate_backend is open to the app role: injected SQL could end other tenants' sessions",
@@ -282,8 +284,11 @@ pub(super) async fn harden(client: &Client) -> Result<Vec<String>> {
     .enumerate()
     {
         if row.get::<_, bool>(index) {
-            warnings.push(format!("{warning}; only a superuser can close this (run init as one)"));
+            open.push(warning);
         }
+    }
+    for warning in open {
+        warnings.push(format!("{warning}; only a superuser can close this (run init as one)"));
     }
     Ok(warnings)
 }

@@ -1,6 +1,6 @@
 //! Reads that may be answered by a replica, and by the primary whenever that cannot.
 
-use super::session::refuse_session_statement;
+use super::kind::require_query;
 use super::transaction::{Access, Transaction};
 use super::{at_most_one, in_tenant, no_row};
 use crate::context::TenantContext;
@@ -89,7 +89,7 @@ impl ReadTx {
     }
 
     async fn run(&mut self, sql: &str, params: Params<'_>, last: bool) -> Result<Vec<Row>> {
-        refuse_session_statement(sql)?;
+        require_query(sql)?;
         let Some(replica) = self.replica.clone() else {
             return self.run_here(sql, params, last).await;
         };

@@ -2,10 +2,12 @@
 //! when it is dropped there.
 //!
 //! A statement that is first and last is not surrounded by BEGIN and COMMIT: door and statement
-//! are one batch, and that is a transaction. All that a flush holds is answered at once.
+//! are one batch, and that is a transaction. All that a flush holds is answered at once. CALL is
+//! surrounded all the same: in a block, PostgreSQL refuses a procedure's COMMIT.
 
 use std::time::{Duration, Instant};
 
+use super::kind;
 use crate::connection::Fixed;
 use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::error::{
@@ -293,7 +295,7 @@ impl Transaction {
     async fn run_once(&mut self, sql: &str, params: Params<'_>, ending: Ending) -> Result<Answer> {
         self.require_usable()?;
         let statement = self.statement(sql).await?;
-        let outcome = self.send(&statement, params, ending).await;
+        let outcome = self.send(&statement, kind::is_call(sql), params, ending).await;
         self.stage = match &outcome {
             Ok(_) if ending == Ending::Open => Stage::Open,
             Ok(_) => Stage::Done,
@@ -305,6 +307,7 @@ impl Transaction {
     async fn send(
         &mut self,
         statement: &Statement,
+        is_call: bool,
         params: Params<'_>,
         ending: Ending,
     ) -> Result<Answer> {
@@ -313,8 +316,10 @@ impl Transaction {
         let fixed = &connection.fixed.clone();
         let pass = entry.vouch(connection, *stage);
         let mut batch = connection.batch()?;
-        // Sent by itself, a batch without BEGIN and COMMIT is the transaction.
-        let alone = pass.is_some() && entry.access == Access::Write && ending == Ending::Commit;
+        // Sent by itself, a batch without BEGIN and COMMIT is the transaction. Not with a procedure,
+        // which could end it.
+        let alone =
+            pass.is_some() && entry.access == Access::Write && ending == Ending::Commit && !is_call;
         if let Some(pass) = &pass {
             if !alone {
                 batch.quiet(entry.begin(fixed), &[])?;

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use freehold::testing::end_early;
 use freehold::tokio_postgres::Client;
 use freehold::{ErrorKind, Freehold, Params, Result, TenantContext};
 
@@ -62,10 +63,10 @@ async fn expect_clean(house: &House, superuser: &Client, next: &TenantContext, l
     expect_rest(superuser).await;
 }
 
-/// Behind the transaction, where no context is: a COMMIT of one's own leads there.
+/// Behind the transaction, where no context is.
 async fn expect_bare_session(freehold: &Freehold, tenant: &TenantContext) {
     let mut tx = freehold.begin(tenant).await.unwrap();
-    tx.execute("COMMIT", &[]).await.unwrap();
+    end_early(&mut tx).await.unwrap();
     let row = tx
         .query_one(
             "SELECT current_user::text, coalesce(current_setting('freehold.context', true), ''), current_setting('search_path')",

@@ -336,7 +336,8 @@ async fn the_isolation_check_runs_once_and_does_not_spoil_estimates() {
         let explain = |from: &str| {
             format!("EXPLAIN (VERBOSE, FORMAT JSON) SELECT * FROM {from} WHERE {condition}")
         };
-        let rows = house.freehold.query(&acme, &explain("notes"), &[]).await.unwrap();
+        let mut tx = house.freehold.begin(&acme).await.unwrap();
+        let rows = tx.run_utility(&explain("notes"), &[]).await.unwrap();
         let plan: serde_json::Value = rows[0].get(0);
         assert!(plan.to_string().contains("\"InitPlan\""), "{plan}");
         // No filter of the table may call the function row by row, nor what it is inlined to.

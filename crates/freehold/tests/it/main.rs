@@ -4,6 +4,7 @@
 
 mod abandonment;
 mod analytics;
+mod beside;
 mod doctor;
 mod documents;
 mod indexes;
@@ -18,9 +19,11 @@ mod privileges;
 mod properties;
 mod roles;
 mod sealing;
+mod sequences;
 mod sessions;
 mod sizes;
 mod slow_queries;
+mod statements;
 mod support;
 mod transactions;
 mod violations;

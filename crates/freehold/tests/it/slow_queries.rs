@@ -113,7 +113,7 @@ async fn to_ask_for_a_plan_runs_nothing() {
     let statements = [
         "INSERT INTO notes (body) VALUES ('once')",
         "UPDATE notes SET body = body || '!' RETURNING id",
-        "SELECT mark() + nextval('tickets')",
+        "SELECT mark() + freehold.next_value('tickets')",
         "WITH gone AS (DELETE FROM marks WHERE id = 2 RETURNING *) SELECT count(*) FROM gone",
     ];
     for sql in statements {
@@ -122,8 +122,10 @@ async fn to_ask_for_a_plan_runs_nothing() {
     all_asked(&house, statements.len() as u64).await;
     assert_eq!(house.freehold.slow_query_counts().plans, statements.len() as u64);
     assert_eq!(house.bodies(&acme).await, ["once!"]);
-    let sql = "SELECT (SELECT count(*) FROM marks), (SELECT last_value FROM tickets)";
-    let row = &house.freehold.query(&acme, sql, &[]).await.unwrap()[0];
+    let schema = acme.tenant().schema();
+    let sql =
+        format!("SELECT count(*), (SELECT last_value FROM {schema}.tickets) FROM {schema}.marks");
+    let row = house.superuser().await.query_one(&sql, &[]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (2, 1));
 }
 
@@ -132,10 +134,11 @@ async fn to_ask_for_a_plan_leaves_nothing_on_the_session() {
     let database = TestDatabase::create(&admin_url(), &notes_baseline()).await.unwrap();
     let house = house_slow_after(database, Duration::ZERO, 1).await;
     let acme = house.tenant("acme").await;
+    house.script(&acme, "CREATE PROCEDURE idle() LANGUAGE sql AS ''").await;
     house.freehold.query(&acme, "SELECT count(*) FROM notes", &[]).await.unwrap();
     // Refused when it is planned; and what has no plan at all.
     house.freehold.query(&acme, "SELECT 1/0 FROM notes", &[]).await.unwrap_err();
-    house.freehold.query(&acme, "SET LOCAL work_mem = '1MB'", &[]).await.unwrap();
+    house.freehold.query(&acme, "CALL idle()", &[]).await.unwrap();
     all_asked(&house, 3).await;
     assert_eq!(house.freehold.slow_query_counts().plans_failed, 2);
     let admin = house.superuser().await;

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use freehold::testing::end_early;
 use freehold::{ErrorKind, Params};
 
 use crate::support::{House, house, house_of_one, notes_and, pooler, wait_until};
@@ -76,13 +77,13 @@ async fn a_constraint_that_fails_at_commit_commits_nothing() {
     let house = house_of_one().await;
     let (acme, _) = house.acme_and_globex().await;
     let mut tx = house.freehold.begin(&acme).await.unwrap();
-    tx.execute("SET CONSTRAINTS ALL DEFERRED", &[]).await.unwrap();
+    tx.run_utility("SET CONSTRAINTS ALL DEFERRED", &[]).await.unwrap();
     tx.execute("INSERT INTO notes (body) VALUES ('lost')", &[]).await.unwrap();
     tx.execute("INSERT INTO tags VALUES (999, 'orphan')", &[]).await.unwrap();
     assert_eq!(tx.commit().await.unwrap_err().kind(), ErrorKind::Statement);
 
     let mut tx = house.freehold.begin(&acme).await.unwrap();
-    tx.execute("SET CONSTRAINTS ALL DEFERRED", &[]).await.unwrap();
+    tx.run_utility("SET CONSTRAINTS ALL DEFERRED", &[]).await.unwrap();
     tx.query_and_commit("INSERT INTO tags VALUES (999, 'orphan')", &[]).await.unwrap_err();
     assert_eq!(house.bodies(&acme).await, ["acme"]);
 }
@@ -235,7 +236,7 @@ async fn a_transaction_that_ends_itself_reaches_nothing_afterwards() {
         "SELECT * FROM freehold.membership".to_owned(),
     ] {
         let mut tx = house.freehold.begin(&acme).await.unwrap();
-        tx.execute("COMMIT", &[]).await.unwrap();
+        end_early(&mut tx).await.unwrap();
         tx.query(&read, &[]).await.unwrap_err();
     }
 }

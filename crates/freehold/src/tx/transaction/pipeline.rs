@@ -5,14 +5,14 @@
 
 use std::collections::HashMap;
 
-use super::{Access, Ending, Stage, Transaction, end, held, leave};
+use super::{Access, Ending, Stage, Transaction, end, held, kind, leave};
 use crate::error::{
     Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_refused_write, is_stale_plan,
     is_unknown_seal,
 };
 use crate::insight::Statements;
 use crate::params::Params;
-use crate::wire::{Answer, Failure, Statement, WireError};
+use crate::wire::{Answer, Failure, Statement, TransactionStatus, WireError};
 
 /// Fewer than a connection keeps prepared, so that none of a pipeline's own makes room for another.
 pub(in crate::tx) const STATEMENTS_MAX: usize = 256;
@@ -200,7 +200,8 @@ impl Transaction {
     }
 
     /// Runs each statement as a transaction of its own. They are sent in one flush, a door before
-    /// each, and what fails of them fails alone.
+    /// each, and what fails of them fails alone. A CALL has a flush to itself: its transaction is a
+    /// block, which an error leaves open.
     pub(in crate::tx) async fn each(&mut self, pieces: Pieces<'_>) -> Result<Vec<Result<Answer>>> {
         require_few(pieces)?;
         self.require_usable()?;
@@ -210,8 +211,12 @@ impl Transaction {
         let mut pending: Vec<usize> = (0..pieces.len()).collect();
         let mut renewed = vec![false; pieces.len()];
         while !pending.is_empty() {
+            let later = pending.split_off(together(&pending, pieces));
             let now: Vec<_> = pending.iter().map(|at| pieces[*at]).collect();
-            let answered = self.each_once(&now).await;
+            let answered = match now.as_slice() {
+                [call] if kind::is_call(call.0) => self.call_once(*call).await,
+                now => self.each_once(now).await,
+            };
             let mut again = Vec::new();
             for (turn, (at, outcome)) in pending.into_iter().zip(answered).enumerate() {
                 let sql = pieces[at].0;
@@ -228,6 +233,7 @@ impl Transaction {
                     Ok(answer) => Some(Ok(answer)),
                 };
             }
+            again.extend(later);
             pending = again;
         }
         let mut outcomes: Vec<_> =
@@ -318,6 +324,36 @@ impl Transaction {
         outcomes
     }
 
+    /// Runs a procedure in a block of its own.
+    async fn call_once(&mut self, piece: (&str, Params<'_>)) -> Vec<Result<Answer, WireError>> {
+        let outcome = self.call_in_block(piece).await;
+        let wire = &mut held(&mut self.connection).wire;
+        // If this fails, so does whatever comes after it.
+        if wire.status() != TransactionStatus::Idle && wire.batch_execute("ROLLBACK").await.is_err()
+        {
+            wire.condemn();
+        }
+        vec![outcome]
+    }
+
+    async fn call_in_block(
+        &mut self,
+        (sql, params): (&str, Params<'_>),
+    ) -> Result<Answer, WireError> {
+        let prepared = self.statements(&[(sql, params)]).await.pop();
+        let statement = prepared.unwrap_or_else(|| Err(WireError::lost()))?;
+        let Transaction { connection, entry, .. } = self;
+        let connection = held(connection);
+        let fixed = &connection.fixed.clone();
+        let pass = connection.vouch(&entry.claim);
+        let mut batch = connection.batch()?;
+        batch.quiet(&fixed.begin, &[])?;
+        entry.put(&mut batch, fixed, &pass)?;
+        batch.query(&statement, params)?;
+        batch.quiet(&fixed.commit, &[])?;
+        Ok(batch.run().await?.pop().unwrap_or_default())
+    }
+
     /// The prepared form of each statement. The same text is prepared once.
     async fn statements(&mut self, pieces: Pieces<'_>) -> Vec<Result<Statement, WireError>> {
         let mut known: HashMap<&str, Result<Statement, WireError>> = HashMap::new();
@@ -381,6 +417,12 @@ impl Transaction {
         let key = format!("{}{sql}", self.scope);
         held(&mut self.connection).forget_statement(&key);
     }
+}
+
+/// How many of the first of these go in one flush.
+fn together(pending: &[usize], pieces: Pieces<'_>) -> usize {
+    let first_call = pending.iter().position(|at| kind::is_call(pieces[*at].0));
+    first_call.map_or(pending.len(), |at| at.max(1))
 }
 
 fn require_few(pieces: Pieces<'_>) -> Result<()> {

@@ -293,6 +293,18 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
         "default privileges of freehold_owner: new tables get",
     ),
     (
+        "FH308",
+        Owner,
+        "GRANT USAGE ON SEQUENCE {a}.t308_id_seq TO freehold_member",
+        "{a}.t308_id_seq: freehold_member has USAGE",
+    ),
+    (
+        "FH309",
+        Owner,
+        "CREATE SEQUENCE {a}.s309; ALTER TABLE {a}.t309 ALTER COLUMN id SET DEFAULT nextval('{a}.s309')",
+        "{a}.t309: the default of id calls nextval",
+    ),
+    (
         "FH321",
         Superuser,
         "DO $$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO PUBLIC', current_database()); END $$",
@@ -309,6 +321,18 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
         Superuser,
         "GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC",
         "language plpgsql: freehold_app may run",
+    ),
+    (
+        "FH325",
+        Superuser,
+        "GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_get_activity(int) TO PUBLIC",
+        "pg_stat_get_activity(integer): freehold_app may call it",
+    ),
+    (
+        "FH326",
+        Superuser,
+        "GRANT EXECUTE ON FUNCTION pg_catalog.pg_try_advisory_lock_shared(int, int) TO PUBLIC",
+        "pg_try_advisory_lock_shared(integer,integer): freehold_app may call it",
     ),
     (
         "FH401",
@@ -345,6 +369,12 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
         Superuser,
         "CREATE EXTENSION pg_stat_statements SCHEMA public",
         "public.pg_stat_statements: the app role may read it",
+    ),
+    (
+        "FH405",
+        Superuser,
+        "REVOKE SELECT ON public.pg_stat_statements_info FROM PUBLIC",
+        "public.pg_stat_statements_info(): the app role may call it",
     ),
     (
         "FH411",
@@ -481,13 +511,14 @@ const ELSEWHERE: &[&str] = &[
 fn baseline() -> Baseline {
     let mut sql = "CREATE TABLE parts (id int) PARTITION BY RANGE (id);
         CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+        CREATE TABLE t308 (id serial);
         CREATE VIEW loud AS SELECT upper(v) AS v FROM t201;
         CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1';
         CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
         .to_owned();
     let tables = [
         "101", "101b", "102", "103", "103b", "103c", "103d", "103e", "103f", "104", "201", "301",
-        "302", "302b", "303", "303b", "304", "411", "413", "414", "711", "712", "713",
+        "302", "302b", "303", "303b", "304", "309", "411", "413", "414", "711", "712", "713",
     ];
     for table in tables {
         sql.insert_str(0, &format!("CREATE TABLE t{table} (id int PRIMARY KEY, v text);\n"));

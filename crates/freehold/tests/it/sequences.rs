@@ -1,0 +1,313 @@
+//! Sequences: a row gets its number, and nobody in a tenant has a right to what gives it.
+
+use freehold::control::violations::{ViolationFilter, ViolationKind};
+use freehold::doctor::{DoctorOptions, examine};
+use freehold::{ErrorKind, Freehold, TenantContext};
+
+use crate::doctor::lines;
+use crate::support::{House, connect, house, notes_and, operator, outcome, sqlstate, wait_until};
+
+const REFUSED: &str = "42501";
+
+/// Every way in which a table comes to its numbers.
+const NUMBERED: &str = "
+CREATE TABLE invoices (no serial PRIMARY KEY, total numeric NOT NULL DEFAULT 0);
+CREATE TABLE small (no smallserial, big bigserial);
+CREATE SEQUENCE tickets START WITH 1001;
+CREATE TABLE issues (key text NOT NULL DEFAULT 'T-' || nextval('tickets'), body text);
+CREATE TABLE tasks (key text NOT NULL DEFAULT 'nextval(' || nextval('tickets'), body text);
+CREATE DOMAIN ticket_no AS bigint DEFAULT nextval('tickets');
+CREATE TABLE calls (no ticket_no, body text);
+CREATE FUNCTION next_ticket() RETURNS text LANGUAGE sql AS $$ SELECT 'F-' || nextval('tickets') $$;
+CREATE FUNCTION next_atomic() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT nextval('tickets'); END;
+CREATE TABLE letters (key text NOT NULL DEFAULT next_ticket(), no bigint DEFAULT next_atomic());
+CREATE TABLE stamped (no bigint, body text);
+CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN NEW.no := pg_catalog.nextval('tickets'); RETURN NEW; END $$;
+CREATE TRIGGER stamp BEFORE INSERT ON stamped FOR EACH ROW EXECUTE FUNCTION stamp();
+CREATE TABLE log (no bigserial, at date NOT NULL) PARTITION BY RANGE (at);
+CREATE TABLE log_all PARTITION OF log DEFAULT";
+
+async fn numbered() -> (House, TenantContext, TenantContext) {
+    let house = house().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    house.migrate(&notes_and(&[NUMBERED])).await.unwrap();
+    (house, acme, globex)
+}
+
+async fn one<T: for<'a> freehold::tokio_postgres::types::FromSql<'a>>(
+    freehold: &Freehold,
+    tenant: &TenantContext,
+    sql: &str,
+) -> T {
+    let rows = freehold.query(tenant, sql, &[]).await;
+    rows.unwrap_or_else(|error| panic!("{sql}: {error}"))[0].get(0)
+}
+
+#[tokio::test]
+async fn every_table_numbers_its_rows_and_each_tenant_has_numbers_of_its_own() {
+    let (house, acme, globex) = numbered().await;
+    let later = house.tenant("later").await;
+    let freehold = &house.freehold;
+    for tenant in [&acme, &globex, &later] {
+        for no in 1..=3 {
+            let sql = "INSERT INTO invoices DEFAULT VALUES RETURNING no";
+            assert_eq!(one::<i32>(freehold, tenant, sql).await, no);
+        }
+        let sql = "INSERT INTO small DEFAULT VALUES RETURNING no + big";
+        assert_eq!(one::<i64>(freehold, tenant, sql).await, 2);
+        for (sql, key) in [
+            ("INSERT INTO issues DEFAULT VALUES RETURNING key", "T-1001"),
+            ("INSERT INTO tasks DEFAULT VALUES RETURNING key", "nextval(1002"),
+            ("INSERT INTO calls (body) VALUES ('x') RETURNING no::text", "1003"),
+            ("INSERT INTO letters DEFAULT VALUES RETURNING key || ' ' || no", "F-1004 1005"),
+            ("INSERT INTO stamped (body) VALUES ('x') RETURNING no::text", "1006"),
+            ("INSERT INTO log (at) VALUES ('2026-01-01') RETURNING no::text", "1"),
+            ("INSERT INTO log_all (at) VALUES ('2026-01-01') RETURNING no::text", "2"),
+            ("INSERT INTO invoices (no) VALUES (77) RETURNING no::text", "77"),
+        ] {
+            assert_eq!(one::<String>(freehold, tenant, sql).await, key, "{sql}");
+        }
+    }
+    let report = examine(&house.database.options(), &DoctorOptions::default()).await.unwrap();
+    assert_eq!(lines(&report), [""; 0], "the template and tenants of both ages are alike");
+}
+
+/// As every role of a tenant, and as the app role behind them.
+#[tokio::test]
+async fn no_sequence_is_read_set_or_advanced_by_anybody_in_a_tenant() {
+    let (house, acme, globex) = numbered().await;
+    house.freehold.query(&globex, "INSERT INTO invoices DEFAULT VALUES", &[]).await.unwrap();
+    let attacker = house.attacker().await;
+    for role in ["viewer", "member", "admin", "owner", "none"] {
+        house.enter(&attacker, acme.tenant(), if role == "none" { "owner" } else { role }).await;
+        if role == "none" {
+            attacker.batch_execute("SELECT set_config('role', 'none', true)").await.unwrap();
+        }
+        for tenant in [&acme, &globex] {
+            for name in
+                ["tickets", "invoices_no_seq", "small_big_seq", "log_no_seq", "notes_id_seq"]
+            {
+                let sequence = format!("{}.{name}", tenant.tenant().schema());
+                for sql in [
+                    format!("SELECT nextval('{sequence}')"),
+                    format!("SELECT setval('{sequence}', 1)"),
+                    format!("SELECT currval('{sequence}')"),
+                    format!("SELECT last_value FROM {sequence}"),
+                ] {
+                    assert_eq!(outcome(&attacker, &sql).await, REFUSED, "as {role}: {sql}");
+                }
+                // PostgreSQL answers, and hides the number: NULL.
+                let last = format!(
+                    "SELECT last_value FROM pg_sequences WHERE sequencename = '{name}' AND last_value IS NOT NULL"
+                );
+                assert!(attacker.query(&last, &[]).await.unwrap().is_empty(), "as {role}: {last}");
+            }
+        }
+        attacker.batch_execute("ROLLBACK").await.unwrap();
+    }
+    let next = "INSERT INTO invoices DEFAULT VALUES RETURNING no";
+    assert_eq!(one::<i32>(&house.freehold, &globex, next).await, 2, "nothing was advanced");
+}
+
+/// What the session's last number was is PostgreSQL's to tell to who may ask the sequence.
+#[tokio::test]
+async fn the_last_number_of_a_session_is_told_to_nobody() {
+    let (house, acme, _) = numbered().await;
+    let insert = ("INSERT INTO invoices DEFAULT VALUES", &[][..]);
+    for sql in [
+        "SELECT lastval()",
+        "SELECT currval('invoices_no_seq')",
+        "SELECT pg_sequence_last_value('invoices_no_seq')",
+    ] {
+        let refused = house.freehold.pipeline(&acme, &[insert, (sql, &[])]).await;
+        match refused {
+            Err(refused) => assert_eq!(sqlstate(refused.error()), REFUSED, "{sql}"),
+            // PostgreSQL 18 answers this one with nothing.
+            Ok(answers) => assert_eq!(answers[1].rows[0].get::<_, Option<i64>>(0), None, "{sql}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn next_value_gives_numbers_of_the_contexts_tenant_and_of_no_other() {
+    let (house, acme, globex) = numbered().await;
+    let freehold = &house.freehold;
+    let own = "SELECT freehold.next_value('tickets')";
+    assert_eq!(one::<i64>(freehold, &acme, own).await, 1001);
+    let theirs = format!("{}.tickets", globex.tenant().schema());
+    for sequence in [
+        theirs.as_str(),
+        "freehold.session_number",
+        "freehold.cache_epoch_seq",
+        "freehold_template.tickets",
+        "notes",
+        "pg_catalog.pg_class",
+    ] {
+        for role in [
+            "",
+            ", set_config('role', 'freehold_admin', true)",
+            ", set_config('search_path', 'freehold', true)",
+        ] {
+            let sql = format!("SELECT freehold.next_value('{sequence}'){role}");
+            let refused = freehold.query(&acme, &sql, &[]).await.unwrap_err();
+            assert_eq!(sqlstate(&refused), REFUSED, "{sql}: {refused}");
+            // The template's schema is not even found.
+            let is_violation = refused.kind() == ErrorKind::Violation;
+            assert!(is_violation || sequence.starts_with("freehold_template"), "{sql}: {refused}");
+        }
+    }
+    // The app role without a tenant's, and without a context at all.
+    let attacker = house.attacker().await;
+    house.enter(&attacker, acme.tenant(), "owner").await;
+    let bare = "SELECT set_config('role', 'none', true)";
+    attacker.batch_execute(bare).await.unwrap();
+    assert_eq!(outcome(&attacker, &own.replace("tickets", &theirs)).await, REFUSED);
+    attacker.batch_execute("ROLLBACK; BEGIN; SET LOCAL ROLE freehold_admin").await.unwrap();
+    assert_eq!(outcome(&attacker, &own.replace("tickets", &theirs)).await, REFUSED);
+    attacker.batch_execute("ROLLBACK").await.unwrap();
+    // The owner of a script has the tenant's context too.
+    let script = format!("SELECT freehold.next_value('{theirs}')");
+    let refused = freehold.run_script(&operator(), acme.tenant(), &script).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Violation, "{refused}");
+    let owner = connect(&house.database.owner_url()).await;
+    owner.batch_execute(&script).await.expect("without a context the owner may, as everywhere");
+    assert_eq!(one::<i64>(freehold, &globex, own).await, 1002, "the owner's, and no other");
+    wait_until("the attempts are recorded", std::time::Duration::from_secs(10), async || {
+        let filter = ViolationFilter {
+            kind: Some(ViolationKind::ContextRefused),
+            ..ViolationFilter::default()
+        };
+        let recorded =
+            freehold.list_violations(&operator(), &filter, None, Some(50)).await.unwrap();
+        recorded.iter().any(|violation| violation.violation.target == Some(globex.tenant()))
+    })
+    .await;
+}
+
+/// A function of the baseline that takes a sequence's name runs with the owner's rights.
+#[tokio::test]
+async fn a_definer_function_that_asks_what_it_is_told_asks_for_its_callers_tenant() {
+    let house = house().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let later = "CREATE SEQUENCE tickets;
+        CREATE FUNCTION ask(s regclass) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog AS 'BEGIN RETURN nextval(s); END'";
+    house.migrate(&notes_and(&[later])).await.unwrap();
+    assert_eq!(one::<i64>(&house.freehold, &acme, "SELECT ask('tickets')").await, 1);
+    let sql = format!("SELECT ask('{}.tickets')", globex.tenant().schema());
+    let refused = house.freehold.query(&acme, &sql, &[]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Violation);
+}
+
+#[tokio::test]
+async fn a_serial_column_keeps_its_sequences_name_settings_and_position() {
+    let house = house().await;
+    let acme = house.tenant("acme").await;
+    let later = [
+        "CREATE SEQUENCE odd INCREMENT BY 2 START WITH 5 MINVALUE 3 MAXVALUE 99 CACHE 4 CYCLE;
+         CREATE TABLE a (no bigint NOT NULL DEFAULT nextval('odd')); ALTER SEQUENCE odd OWNED BY a.no;
+         GRANT USAGE ON SEQUENCE odd TO freehold_admin;
+         CREATE TABLE b (no serial, body text); INSERT INTO b (body) SELECT 'x' FROM generate_series(1, 7);
+         CREATE TABLE c (no serial); SELECT setval('c_no_seq', 500, false);
+         CREATE TABLE d (no serial); ALTER TABLE d ALTER COLUMN no TYPE bigint;
+         CREATE TABLE e (no serial, body text); INSERT INTO e (body) SELECT 'x' FROM generate_series(1, 7);
+         CREATE TABLE f (no serial); SELECT setval('f_no_seq', 500, false)",
+        // What later migrations do to a column that was serial.
+        "ALTER TABLE b ALTER COLUMN no TYPE bigint;
+         SELECT setval('b_no_seq', 40);
+         INSERT INTO b (body) VALUES ('later');
+         SELECT nextval('c_no_seq');
+         ALTER SEQUENCE c_no_seq RESTART WITH 900",
+    ];
+    house.migrate(&notes_and(&later)).await.unwrap();
+    let sql = "SELECT string_agg(concat_ws(' ', sequencename, data_type, start_value, increment_by, min_value, max_value, cache_size, cycle), E'\\n' ORDER BY sequencename)
+        FROM pg_sequences WHERE schemaname = $1 AND sequencename IN ('odd', 'd_no_seq')";
+    let superuser = house.superuser().await;
+    let row = superuser.query_one(sql, &[&acme.tenant().schema()]).await.unwrap();
+    assert_eq!(
+        row.get::<_, &str>(0),
+        "d_no_seq bigint 1 1 1 9223372036854775807 1 f\nodd bigint 5 2 3 99 4 t"
+    );
+    let freehold = &house.freehold;
+    for (sql, no) in [
+        ("INSERT INTO a DEFAULT VALUES RETURNING no", 5),
+        ("INSERT INTO b (body) VALUES ('x') RETURNING no", 42),
+        ("INSERT INTO c DEFAULT VALUES RETURNING no::int8", 900),
+        ("INSERT INTO d DEFAULT VALUES RETURNING no::int8", 1),
+        ("INSERT INTO e (body) VALUES ('x') RETURNING no::int8", 8),
+        ("INSERT INTO f DEFAULT VALUES RETURNING no::int8", 500),
+    ] {
+        assert_eq!(one::<i64>(freehold, &acme, sql).await, no, "{sql}");
+    }
+    // What a baseline grants stands, and the doctor warns of it.
+    let report = examine(&house.database.options(), &DoctorOptions::default()).await.unwrap();
+    let found = lines(&report);
+    assert_eq!(found.len(), 2, "the template's and the tenant's: {found:?}");
+    assert!(
+        found.iter().all(
+            |line| line.starts_with("FH308") && line.contains(".odd: freehold_admin has USAGE")
+        ),
+        "{found:?}"
+    );
+    // And what identity columns do not take is told at the template.
+    let wrong = "ALTER TABLE b ALTER COLUMN no SET DEFAULT nextval('b_no_seq')";
+    let all: Vec<&str> = later.into_iter().chain([wrong]).collect();
+    let refused = house.migrate(&notes_and(&all)).await.unwrap_err();
+    assert!(refused.message().contains("is an identity column"), "{refused}");
+}
+
+/// A former build granted every sequence to members, and left defaults as they were.
+#[tokio::test]
+async fn what_a_former_build_protected_is_protected_anew_by_the_next_migrate_up() {
+    let house = house().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let later = "CREATE SEQUENCE tickets; CREATE TABLE old (no int NOT NULL, key text)";
+    house.migrate(&notes_and(&[later])).await.unwrap();
+    let owner = connect(&house.database.owner_url()).await;
+    for schema in [acme.tenant().schema(), globex.tenant().schema(), "freehold_template".into()] {
+        let former = format!(
+            "BEGIN; SET LOCAL search_path = {schema};
+             CREATE SEQUENCE old_no_seq AS int OWNED BY old.no;
+             ALTER TABLE old ALTER COLUMN no SET DEFAULT nextval('old_no_seq'), ALTER COLUMN key SET DEFAULT 'T-' || nextval('tickets');
+             GRANT USAGE, SELECT ON SEQUENCE old_no_seq, tickets TO freehold_member;
+             SELECT setval('old_no_seq', 7); COMMIT"
+        );
+        owner.batch_execute(&former).await.unwrap();
+    }
+    let before =
+        lines(&examine(&house.database.options(), &DoctorOptions::default()).await.unwrap());
+    assert!(before.iter().any(|line| line.starts_with("FH308")), "{before:?}");
+    assert!(before.iter().any(|line| line.starts_with("FH309")), "{before:?}");
+    let report = house.migrate(&notes_and(&[later])).await.unwrap();
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    let after = examine(&house.database.options(), &DoctorOptions::default()).await.unwrap();
+    assert_eq!(lines(&after), [""; 0]);
+    let insert = "INSERT INTO old DEFAULT VALUES RETURNING no || ' ' || key";
+    for tenant in [&acme, &globex] {
+        assert_eq!(one::<String>(&house.freehold, tenant, insert).await, "8 T-1");
+    }
+    let sql = format!("SELECT nextval('{}.tickets')", globex.tenant().schema());
+    let refused = house.freehold.query(&acme, &sql, &[]).await.unwrap_err();
+    assert_eq!(sqlstate(&refused), REFUSED);
+}
+
+#[tokio::test]
+async fn migrate_up_says_what_asks_sequences_otherwise_than_it_reads() {
+    let house = house().await;
+    let later = [
+        NUMBERED,
+        "CREATE FUNCTION last_ticket() RETURNS bigint LANGUAGE sql AS $$ SELECT currval('tickets') $$;
+         GRANT USAGE ON SEQUENCE tickets TO freehold_admin",
+        "CREATE TABLE quiet (id bigint GENERATED ALWAYS AS IDENTITY)",
+    ];
+    let report = house.migrate(&notes_and(&later)).await.unwrap();
+    let said: Vec<&str> =
+        report.notices.iter().map(|notice| notice.split(" call").next().unwrap()).collect();
+    assert_eq!(
+        said[..3],
+        ["0002_later: next_ticket()", "0002_later: stamp()", "0003_later: last_ticket()"]
+    );
+    assert!(said[3].starts_with("0003_later: a sequence is granted"), "{said:?}");
+    assert_eq!(said.len(), 4);
+}
