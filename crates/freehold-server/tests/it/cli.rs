@@ -542,7 +542,7 @@ async fn a_fresh_server_is_prepared_by_init_and_run_by_the_commands() {
     let report = ran.json();
     let warnings = report["report"]["warnings"].as_array().unwrap();
     assert!(!warnings.is_empty(), "what only a superuser can close is told: {report}");
-    assert_eq!(report["report"]["roles_created"].as_array().unwrap().len(), 6);
+    assert_eq!(report["report"]["roles_created"].as_array().unwrap().len(), 8);
     let (app, owner) = (text(&report["database_url"]), text(&report["database_owner_url"]));
     a_tenant_lives_by_the_commands(&app, &owner);
 

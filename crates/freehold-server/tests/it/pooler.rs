@@ -38,7 +38,9 @@ impl PgBouncer {
              auth_type = plain\nauth_file = {}\ndefault_pool_size = 1\n{settings}\n",
             users.display()
         );
-        std::fs::write(&users, format!("\"freehold_app\" \"{PASSWORD}\"\n")).unwrap();
+        let line = |role| format!("\"{role}\" \"{PASSWORD}\"\n");
+        let lines = ["freehold_app", "freehold_catalog"].map(line).concat();
+        std::fs::write(&users, lines).unwrap();
         std::fs::write(folder.path().join("pgbouncer.ini"), ini).unwrap();
         // A test's password; whoever PgBouncer runs as must read it.
         std::fs::set_permissions(&users, std::fs::Permissions::from_mode(0o644)).unwrap();

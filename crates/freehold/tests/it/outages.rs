@@ -192,6 +192,9 @@ async fn full_house(wait_max: Duration) -> (House, [TenantContext; 2], usize) {
     let freehold = Freehold::connect(&options).await.unwrap();
     let house = House { freehold, database };
     let tenants = [house.tenant("acme").await, house.tenant("globex").await];
+    for tenant in &tenants {
+        house.pid(tenant).await.unwrap();
+    }
     // Those that are under way come to their end, or are counted.
     wait_until("at rest", SOON, async || {
         let status = house.freehold.pool_status();

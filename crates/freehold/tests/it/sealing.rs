@@ -430,14 +430,18 @@ async fn sql_in_a_transaction_sees_nothing_of_the_session() {
     for sql in [
         "SELECT setting FROM pg_settings WHERE name <> 'backtrace_functions' AND vartype = 'string' AND concat(setting, ' ', reset_val) ~ '[0-9]{17}|session_[-0-9]'",
         "SELECT current_setting('backtrace_functions') WHERE current_setting('backtrace_functions') NOT LIKE 'tenant\\_%'",
-        "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND query ~ 'freehold.(enter|admit|open_session).*[0-9]{9}'",
         "SELECT statement FROM pg_cursors WHERE statement ~ '[0-9]{17}'",
-        "SELECT last_value::text FROM pg_sequences WHERE schemaname = 'freehold' AND last_value IS NOT NULL",
+        "SELECT last_value::text FROM pg_sequences WHERE schemaname = 'freehold_guard' AND last_value IS NOT NULL",
         "SELECT setting FROM pg_settings WHERE name = 'backtrace_functions' AND setting = ''",
     ] {
         let rows = house.freehold.query(&acme, sql, &[]).await.unwrap();
         assert!(rows.is_empty(), "{sql}: {:?}", rows[0].get::<_, String>(0));
     }
+    // As a superuser, who sees what others run, where SQL in a tenant sees nothing.
+    let activity = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~ 'freehold.*(enter|admit|open_session).*[0-9]{9}'";
+    let seen = house.superuser().await.query_one(activity, &[]).await.unwrap();
+    assert_eq!(seen.get::<_, i64>(0), 0);
+    assert!(house.freehold.query(&acme, activity, &[]).await.is_err());
     for sql in [
         "RESET backtrace_functions",
         "SET backtrace_functions TO DEFAULT",

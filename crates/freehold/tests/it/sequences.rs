@@ -138,7 +138,7 @@ async fn next_value_gives_numbers_of_the_contexts_tenant_and_of_no_other() {
     let theirs = format!("{}.tickets", globex.tenant().schema());
     for sequence in [
         theirs.as_str(),
-        "freehold.session_number",
+        "freehold_guard.session_number",
         "freehold.cache_epoch_seq",
         "freehold_template.tickets",
         "notes",

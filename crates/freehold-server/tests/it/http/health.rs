@@ -85,12 +85,14 @@ async fn a_server_whose_database_takes_no_writes_is_not_ready_until_it_does_agai
     becomes_ready(&service).await;
     let sql = connect(&admin_url()).await;
     let database = name_of_database(&service);
-    let spell = format!(
-        "ALTER DATABASE {database} SET default_transaction_read_only = on;
-         SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    let spell = format!("ALTER DATABASE {database} SET default_transaction_read_only = on");
+    sql.batch_execute(&spell).await.unwrap();
+    // Once that is committed: sessions that are opened meanwhile begin as they did before.
+    let end = format!(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
          WHERE datname = '{database}' AND usename LIKE 'freehold%'"
     );
-    sql.batch_execute(&spell).await.unwrap();
+    sql.batch_execute(&end).await.unwrap();
 
     let product = json!({"sku": "NEW-1", "name": "New", "price_cents": 1});
     let write =
