@@ -92,6 +92,8 @@ pub(super) struct Transaction {
     /// What a prepared statement belongs to besides its text.
     scope: String,
     stage: Stage,
+    /// What kind of failure it came to, for those who ask for more of it.
+    failed_by: Option<ErrorKind>,
     violations: Violations,
     insight: Insight,
     counting: Counting,
@@ -160,6 +162,7 @@ impl Transaction {
             entry,
             scope,
             stage: Stage::Fresh,
+            failed_by: None,
             violations,
             insight,
             counting,
@@ -254,6 +257,7 @@ impl Transaction {
                 false => watch.forget(),
             }
         }
+        self.failed_by = outcome.as_ref().err().map(Error::kind);
         if let Err(error) = &outcome
             && is_final
         {
@@ -261,6 +265,15 @@ impl Transaction {
             self.trace_error(error);
         }
         outcome
+    }
+
+    /// An outage stays one, whatever is asked for after it.
+    fn aborted(&self) -> Error {
+        let kind = self.failed_by.filter(|kind| *kind == ErrorKind::Unavailable);
+        Error::new(
+            kind.unwrap_or(ErrorKind::Statement),
+            "an earlier statement of the transaction failed, so nothing of it was committed",
+        )
     }
 
     fn trace_error(&self, error: &Error) {
@@ -370,7 +383,7 @@ impl Transaction {
     fn require_usable(&self) -> Result<()> {
         match self.stage {
             Stage::Fresh | Stage::Open => Ok(()),
-            Stage::Failed => Err(aborted()),
+            Stage::Failed => Err(self.aborted()),
             Stage::Done => Err(Error::new(ErrorKind::Internal, "the transaction has ended")),
         }
     }
@@ -384,7 +397,7 @@ impl Transaction {
             Stage::Failed => {
                 // COMMIT would roll back and report success; say so instead.
                 self.rollback().await?;
-                Err(aborted())
+                Err(self.aborted())
             }
             Stage::Open => self.end_open(Ending::Commit).await,
             Stage::Done => self.require_usable(),
@@ -544,13 +557,6 @@ fn require_position(answer: Option<Answer>, floor: Lsn) -> Result<()> {
 
 fn held(connection: &mut Option<Checkout>) -> &mut Checkout {
     connection.as_mut().expect("a transaction has its connection until it is dropped")
-}
-
-fn aborted() -> Error {
-    Error::new(
-        ErrorKind::Statement,
-        "an earlier statement of the transaction failed, so nothing of it was committed",
-    )
 }
 
 impl Drop for Transaction {

@@ -304,8 +304,11 @@ async fn what_the_app_role_sets_for_itself_changes_nothing_that_is_relied_on() {
         let alter = "SELECT set_config('role', 'none', true), run($1)";
         house.freehold.query(&acme, alter, &[&sql]).await.unwrap();
     }
-    let again = house.connect_anew().await;
-    let after = look(&again, &globex).await;
+    // Those that are open began before it.
+    let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+               WHERE datname = current_database() AND usename = 'freehold_app'";
+    house.superuser().await.batch_execute(end).await.unwrap();
+    let after = look(&house.freehold, &globex).await;
     assert_eq!(after["settings"], before["settings"]);
     assert_eq!(after["users"], before["users"]);
 }

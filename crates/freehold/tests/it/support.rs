@@ -89,15 +89,11 @@ pub(crate) async fn house_of_one() -> House {
 
 pub(crate) async fn house_of_one_with(baseline: &Baseline) -> House {
     let database = TestDatabase::create(&admin_url(), baseline).await.unwrap();
-    let freehold = connect_by_one(&database).await;
-    House { freehold, database }
-}
-
-async fn connect_by_one(database: &TestDatabase) -> Freehold {
-    let mut options = options(database);
+    let mut options = options(&database);
     let one = PoolLimits { connections_max: 1, wait_max: Duration::from_secs(3) };
     (options.app_pool, options.owner_pool) = (one, one);
-    Freehold::connect(&options).await.unwrap()
+    let freehold = Freehold::connect(&options).await.unwrap();
+    House { freehold, database }
 }
 
 pub(crate) fn operator() -> OperatorContext {
@@ -128,11 +124,6 @@ impl House {
     /// Runs SQL in a tenant's schema as the owner role.
     pub(crate) async fn script(&self, tenant: &TenantContext, sql: &str) {
         self.freehold.run_script(&operator(), tenant.tenant(), sql).await.unwrap();
-    }
-
-    /// Another server of the same fleet, with a single connection.
-    pub(crate) async fn connect_anew(&self) -> Freehold {
-        connect_by_one(&self.database).await
     }
 
     pub(crate) async fn superuser(&self) -> Client {

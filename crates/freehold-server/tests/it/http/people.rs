@@ -560,29 +560,37 @@ async fn only_operators_and_owners_read_the_record_and_owners_their_own() {
 
 /// What injected SQL could do: nothing is changed or removed, nor written as somebody else's.
 #[tokio::test]
-async fn the_record_is_added_to_and_nothing_else_by_the_app_role() {
+async fn the_record_is_added_to_and_nothing_else_by_the_servers_login() {
     let service = Service::start(Setup::default()).await;
     let (acme, globex) = service.two_tenants().await;
     let context =
         service.freehold.tenant_context(acme.tenant.id, acme.owner.id.into()).await.unwrap();
-    for sql in [
+    let forged = json!({"id": uuid::Uuid::now_v7(), "action": "forged", "actor_id": globex.owner.id,
+                        "tenant_id": globex.tenant.id});
+    let forge = format!("SELECT freehold.record_audit('{forged}')");
+    let writes = [
         "UPDATE freehold.audit SET action = 'x'",
         "DELETE FROM freehold.audit",
-        "TRUNCATE freehold.audit",
         "INSERT INTO freehold.audit (id, action) VALUES (gen_random_uuid(), 'x')",
-    ] {
+    ];
+    for sql in writes.into_iter().chain([&*forge]) {
         let mut tx = service.freehold.begin(&context).await.unwrap();
-        // As whoever manages to run SQL may become the app role again.
+        // As SQL in a tenant may become the app role again.
         tx.query("SELECT set_config('role', 'none', true)", &[]).await.unwrap();
         let refused = tx.execute(sql, &[]).await.unwrap_err();
         assert_eq!(refused.kind(), freehold::ErrorKind::Forbidden, "{sql}");
     }
-    let forged = json!({"id": uuid::Uuid::now_v7(), "action": "forged", "actor_id": globex.owner.id,
-                        "tenant_id": globex.tenant.id});
-    let mut tx = service.freehold.begin(&context).await.unwrap();
-    tx.query("SELECT set_config('role', 'none', true)", &[]).await.unwrap();
-    tx.query("SELECT freehold.record_audit($1)", &[&forged]).await.unwrap();
-    tx.commit().await.unwrap();
+    // The server's own login may add, as the actor and the tenant of its context.
+    let database = service.database();
+    let actor = freehold::Actor { id: acme.owner.id.into(), role: freehold::Role::Owner };
+    let sealed = database.sealed_context(acme.tenant.id, actor).await.unwrap();
+    let catalog = crate::support::connect(&database.catalog_url()).await;
+    let enter = format!("SELECT freehold.enter_catalog('{sealed}')");
+    for sql in writes.into_iter().chain(["TRUNCATE freehold.audit"]) {
+        assert!(catalog.batch_execute(&format!("BEGIN; {enter}; {sql}")).await.is_err(), "{sql}");
+        catalog.batch_execute("ROLLBACK").await.unwrap();
+    }
+    catalog.batch_execute(&format!("BEGIN; {enter}; {forge}; COMMIT")).await.unwrap();
     let operator = service.operator().await;
     let lines = audit(&service, &operator, "").await;
     let line = lines.iter().find(|line| line["action"] == "forged").unwrap();
