@@ -53,7 +53,7 @@ async fn pool(place: &Encrypted, database: &TestDatabase, folder: &Folder, port:
         ini = replaced(&ini, from, &to);
     }
     // As docs/deploy.md says: what PostgreSQL keeps of the password, and not the password.
-    let line = "SELECT format('\"%s\" \"%s\"', rolname, rolpassword) FROM pg_authid WHERE rolname = 'freehold_app'";
+    let line = "SELECT string_agg(format('\"%s\" \"%s\"', rolname, rolpassword), E'\\n') FROM pg_authid WHERE rolname IN ('freehold_app', 'freehold_catalog')";
     let line: String = connect(&url).await.query_one(line, &[]).await.unwrap().get(0);
     assert!(line.contains("SCRAM-SHA-256$") && !line.contains(PASSWORD), "{line}");
     let authority = std::fs::read_to_string(&place.authority).unwrap();

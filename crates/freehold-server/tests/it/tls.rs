@@ -88,7 +88,7 @@ async fn connect(database: &TestDatabase, host: &str, tls: &str) -> freehold::Re
     let encrypted = async || {
         let sessions = "SELECT count(*), COALESCE(bool_and(s.ssl), false) FROM pg_stat_ssl s
             JOIN pg_stat_activity a USING (pid)
-            WHERE a.usename = 'freehold_app' AND a.datname = current_database()";
+            WHERE a.usename IN ('freehold_app', 'freehold_catalog') AND a.datname = current_database()";
         let row = superuser.query_one(sessions, &[]).await.unwrap();
         (row.get::<_, i64>(0), row.get::<_, bool>(1))
     };
