@@ -71,12 +71,14 @@ fn name_of(option: &str) -> Option<String> {
     Some(name.to_ascii_lowercase().replace('-', "_"))
 }
 
-/// For the door of a transaction behind a pooler: an expression that sets them for it alone.
+/// For the door of a transaction behind a pooler: an expression that sets them for it alone. The encoding
+/// that this library speaks is a startup parameter which poolers follow, but RESET ALL there comes back to
+/// the database's own.
 pub(crate) fn at_the_door() -> String {
     let set = |(name, value): &Setting| {
         format!(" AND pg_catalog.set_config('{name}', '{value}', true) IS NOT NULL")
     };
-    COMMON.iter().map(set).collect()
+    COMMON.iter().chain([&("client_encoding", "UTF8")]).map(set).collect()
 }
 
 #[cfg(test)]
