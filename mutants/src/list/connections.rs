@@ -193,7 +193,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "a transaction of which a statement failed says that it was committed",
         file: TRANSACTION,
         from: "                self.rollback().await?;
-                Err(aborted())",
+                Err(self.aborted())",
         to: "                self.rollback().await",
         tests: Library(&["transactions::an_error_inside_a_transaction_commits_nothing"]),
         survives_because: None,
