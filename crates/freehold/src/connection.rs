@@ -92,7 +92,7 @@ impl Source {
 /// A connection with its prepared statements.
 pub(crate) struct Connection {
     pub(crate) wire: wire::Connection,
-    pub(crate) fixed: Fixed,
+    pub(crate) fixed: Arc<Fixed>,
     pub(crate) cancel: Canceller,
     /// Keyed by schema, role and text: a plan belongs to one tenant and one role.
     statements: LruCache<String, Statement>,
@@ -110,7 +110,6 @@ pub(crate) struct Connection {
 }
 
 /// The statements that surround every transaction.
-#[derive(Clone)]
 pub(crate) struct Fixed {
     pub(crate) enter: Statement,
     pub(crate) enter_catalog: Statement,
@@ -214,7 +213,7 @@ impl Connection {
         };
         Ok(Connection {
             wire,
-            fixed,
+            fixed: Arc::new(fixed),
             cancel,
             statements: LruCache::new(STATEMENTS_MAX),
             discarded: Vec::new(),

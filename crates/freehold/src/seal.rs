@@ -28,6 +28,8 @@ const INNER_PAD: u8 = 0x36;
 const OUTER_PAD: u8 = 0x5c;
 /// What a policy sees of the context: a seal is verified here, if not at the door.
 pub(crate) const SEEN_CONTEXT: &str = "SELECT freehold_guard.context()";
+/// The key that seals now, for who logs in as the owner.
+pub(crate) const NEWEST_KEY: &str = "SELECT id, inner_pad FROM freehold_guard.newest_key()";
 const UNKNOWN: &str = "the database refuses every context of this server";
 
 /// How the database takes a context for true.
@@ -322,8 +324,7 @@ impl Key {
 /// The newest key of the catalog, read by the owner role, who alone can.
 pub(crate) async fn read_key(owner: &Target) -> Result<ContextKey> {
     let client = client::connect(owner).await?;
-    let row =
-        client.query_opt("SELECT id, inner_pad FROM freehold_guard.newest_key()", &[]).await?;
+    let row = client.query_opt(NEWEST_KEY, &[]).await?;
     let row = row.ok_or_else(|| {
         Error::new(
             ErrorKind::Setup,

@@ -32,7 +32,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "utilities-are-anything",
         breaks: "what outlives a transaction is run by the method for utilities",
         file: KIND,
-        from: "    if QUERIES.contains(&first.as_str()) || is_utility(&first, sql) {
+        from: "    if is_query(sql) || is_utility(&first, sql) {
         return Ok(());
     }
     Err(refuse(&first))",

@@ -1,7 +1,7 @@
 //! What contexts are sealed with, by the functions of `freehold_guard`, which answer the owner's login alone.
 
 use crate::error::Result;
-use crate::seal::ContextKey;
+use crate::seal::{ContextKey, NEWEST_KEY};
 use crate::tx::CatalogTx;
 
 /// A key without its secret, as `freehold key list` shows it.
@@ -27,8 +27,7 @@ pub(crate) async fn list(tx: &mut CatalogTx) -> Result<Vec<SealKey>> {
 
 /// The key that seals now.
 pub(crate) async fn find_newest(tx: &mut CatalogTx) -> Result<Option<ContextKey>> {
-    let sql = "SELECT id, inner_pad FROM freehold_guard.newest_key()";
-    let row = tx.query_opt(sql, &[]).await?;
+    let row = tx.query_opt(NEWEST_KEY, &[]).await?;
     row.map(|row| ContextKey::from_pads(row.get(0), row.get(1))).transpose()
 }
 

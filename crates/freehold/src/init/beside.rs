@@ -3,6 +3,7 @@
 
 use tokio_postgres::Client;
 
+use super::roles::list_functions;
 use crate::error::Result;
 
 /// Locks that a session keeps after its transaction: the connection goes to the next tenant with them.
@@ -44,15 +45,7 @@ WHERE e.extname = ANY($1) AND EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a
 /// Takes all of it from PUBLIC and gives it to who needs it. Monitoring goes on working.
 pub(super) async fn close(client: &Client) -> Result<()> {
     for (functions, to) in [(SESSION_LOCKS, LOCKERS), (ACTIVITY, MONITORS)] {
-        let rows = client
-            .query(
-                "SELECT oid::regprocedure::text FROM pg_proc
-                 WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY($1)",
-                &[&functions],
-            )
-            .await?;
-        let functions: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-        let functions = functions.join(", ");
+        let functions = list_functions(client, functions).await?;
         client
             .batch_execute(&format!(
                 "REVOKE EXECUTE ON FUNCTION {functions} FROM PUBLIC;

@@ -107,14 +107,8 @@ pub(super) async fn ensure(client: &Client, passwords: &Passwords) -> Result<Vec
         .map_err(explain_roles)?;
     // A superuser needs no membership, and one who is a member already must not be granted again
     // on every start: on PostgreSQL 16 and newer that would pile up.
-    let member = client
-        .query_one(
-            "SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
-                 OR pg_has_role(current_user, 'freehold_owner', 'USAGE')",
-            &[],
-        )
-        .await?;
-    if !member.get::<_, bool>(0) {
+    let member = "SELECT pg_has_role(current_user, 'freehold_owner', 'USAGE')";
+    if !is_superuser(client).await? && !client.query_one(member, &[]).await?.get::<_, bool>(0) {
         client
             .batch_execute("GRANT freehold_owner TO CURRENT_USER")
             .await
@@ -123,11 +117,22 @@ pub(super) async fn ensure(client: &Client, passwords: &Passwords) -> Result<Vec
     Ok(created)
 }
 
+async fn is_superuser(client: &Client) -> Result<bool> {
+    let sql = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
+    Ok(client.query_one(sql, &[]).await?.get(0))
+}
+
+/// PostgreSQL's own functions of these names, with their arguments, for GRANT and REVOKE.
+pub(super) async fn list_functions(client: &Client, names: &[&str]) -> Result<String> {
+    let sql = "SELECT string_agg(oid::regprocedure::text, ', ') FROM pg_proc
+               WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY($1)";
+    Ok(client.query_one(sql, &[&names]).await?.get(0))
+}
+
 /// Gives one role the password of another, where this is a superuser, who can see how it is kept. What
 /// SCRAM keeps does not depend on the role's name; what MD5 keeps does.
 async fn copy_password(client: &Client, from: &str, to: &str) -> Result<()> {
-    let sql = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
-    if !client.query_one(sql, &[]).await?.get::<_, bool>(0) {
+    if !is_superuser(client).await? {
         return Ok(());
     }
     let sql = "SELECT quote_literal(rolpassword) FROM pg_authid
@@ -185,20 +190,17 @@ pub(super) async fn ensure_defaults(client: &Client) -> Result<Vec<String>> {
 /// whether it did. From PostgreSQL 16 on, the role that has made the guard may do this again at any time,
 /// and before 16 any role with CREATEROLE may.
 pub(super) async fn join_guard(client: &Client) -> Result<bool> {
-    let row = client
-        .query_one(
-            "SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
-                    current_setting('server_version_num')::int >= 160000",
-            &[],
-        )
-        .await?;
-    let (superuser, has_options): (bool, bool) = (row.get(0), row.get(1));
-    if !superuser {
-        let options = if has_options { " WITH SET TRUE, INHERIT TRUE" } else { "" };
-        let grant = format!("GRANT {GUARD_ROLE} TO CURRENT_USER{options}");
-        client.batch_execute(&grant).await.map_err(explain_roles)?;
+    if is_superuser(client).await? {
+        return Ok(false);
     }
-    Ok(!superuser)
+    let has_options = "SELECT current_setting('server_version_num')::int >= 160000";
+    let options = match client.query_one(has_options, &[]).await?.get(0) {
+        true => " WITH SET TRUE, INHERIT TRUE",
+        false => "",
+    };
+    let grant = format!("GRANT {GUARD_ROLE} TO CURRENT_USER{options}");
+    client.batch_execute(&grant).await.map_err(explain_roles)?;
+    Ok(true)
 }
 
 pub(super) async fn leave_guard(client: &Client) -> Result<()> {
@@ -240,25 +242,13 @@ pub(crate) async fn ensure_database_grants(client: &Client) -> Result<()> {
 
 /// Takes from PUBLIC what only a superuser can take, and reports what is still open.
 pub(super) async fn harden(client: &Client) -> Result<Vec<String>> {
-    let superuser = client
-        .query_one("SELECT rolsuper FROM pg_roles WHERE rolname = current_user", &[])
-        .await?
-        .get::<_, bool>(0);
-    if superuser {
-        let rows = client
-            .query(
-                "SELECT oid::regprocedure::text FROM pg_proc
-                 WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY($1)",
-                &[&DANGEROUS],
-            )
-            .await?;
-        let functions: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    if is_superuser(client).await? {
+        let functions = list_functions(client, DANGEROUS).await?;
         client
             .batch_execute(&format!(
-                "REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC;
+                "REVOKE EXECUTE ON FUNCTION {functions} FROM PUBLIC;
                  REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC;
-                 GRANT USAGE ON LANGUAGE plpgsql TO freehold_owner, freehold_guard",
-                functions.join(", ")
+                 GRANT USAGE ON LANGUAGE plpgsql TO freehold_owner, freehold_guard"
             ))
             .await?;
         beside::close(client).await?;

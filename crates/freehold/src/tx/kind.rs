@@ -23,10 +23,10 @@ const UTILITIES: &[&str] = &[
 /// another tenant's tables by it, read PostgreSQL's statistics of them, or leave something on the
 /// session that the next tenant meets.
 pub(super) fn require_query(sql: &str) -> Result<()> {
-    let first = keyword(sql);
-    if QUERIES.contains(&first.as_str()) {
+    if is_query(sql) {
         return Ok(());
     }
+    let first = keyword(sql).to_ascii_uppercase();
     if is_utility(&first, sql) {
         return Err(refused(&format!(
             "{first} is for TenantTx::run_utility; here is run what begins with {}",
@@ -38,8 +38,8 @@ pub(super) fn require_query(sql: &str) -> Result<()> {
 
 /// Refuses what outlives its transaction, ends it, or takes the connection over.
 pub(super) fn require_utility(sql: &str) -> Result<()> {
-    let first = keyword(sql);
-    if QUERIES.contains(&first.as_str()) || is_utility(&first, sql) {
+    let first = keyword(sql).to_ascii_uppercase();
+    if is_query(sql) || is_utility(&first, sql) {
         return Ok(());
     }
     Err(refuse(&first))
@@ -48,7 +48,12 @@ pub(super) fn require_utility(sql: &str) -> Result<()> {
 /// Whether it runs a procedure. One that commits would end a transaction that was not begun by
 /// BEGIN, and with it the context; in a block, PostgreSQL refuses its COMMIT.
 pub(super) fn is_call(sql: &str) -> bool {
-    keyword(sql) == "CALL"
+    keyword(sql).eq_ignore_ascii_case("CALL")
+}
+
+fn is_query(sql: &str) -> bool {
+    let first = keyword(sql);
+    QUERIES.iter().any(|known| known.eq_ignore_ascii_case(first))
 }
 
 fn is_utility(first: &str, sql: &str) -> bool {
@@ -92,10 +97,9 @@ fn refused(message: &str) -> Error {
     Error::new(ErrorKind::Statement, message)
 }
 
-/// What a statement begins with, in upper case; empty if that is no word.
-fn keyword(sql: &str) -> String {
-    let start = past_blank(sql, &[';', '(']);
-    word(start).to_ascii_uppercase()
+/// What a statement begins with; empty if that is no word.
+fn keyword(sql: &str) -> &str {
+    word(past_blank(sql, &[';', '(']))
 }
 
 /// The bare words of a statement in upper case; what is quoted counts as none.

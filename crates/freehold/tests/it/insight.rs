@@ -100,14 +100,7 @@ async fn from_a_tenants_context_nobody_writes_figures_of_another() {
             "freehold.prune_slow_queries()".to_owned(),
         ] {
             for role in ["freehold_admin", "freehold_app", "freehold_catalog"] {
-                let mut attacker = house.attacker().await;
-                match role {
-                    "freehold_catalog" => attacker = house.in_catalog(acme.tenant(), "owner").await,
-                    role => {
-                        house.enter(&attacker, acme.tenant(), "owner").await;
-                        attacker.batch_execute(&format!("SET ROLE {role}")).await.unwrap();
-                    }
-                }
+                let attacker = house.attacker_as(role, acme.tenant()).await;
                 // Refused, or without any effect.
                 let _ = attacker.batch_execute(&format!("SELECT {call}")).await;
                 let _ = attacker.batch_execute("COMMIT").await;

@@ -224,14 +224,7 @@ async fn a_tenants_context_sees_no_sizes_and_writes_none() {
     let refused = house.freehold.query(&acme, sql, &[]).await.unwrap_err();
     assert_eq!(refused.database().map(|db| db.code().code()), Some("42501"), "{refused}");
     for role in ["freehold_admin", "freehold_app", "freehold_catalog"] {
-        let mut attacker = house.attacker().await;
-        match role {
-            "freehold_catalog" => attacker = house.in_catalog(acme.tenant(), "owner").await,
-            role => {
-                house.enter(&attacker, acme.tenant(), "owner").await;
-                attacker.batch_execute(&format!("SET ROLE {role}")).await.unwrap();
-            }
-        }
+        let attacker = house.attacker_as(role, acme.tenant()).await;
         for table in ["tenant_size", "tenant_growth"] {
             let table = format!("freehold.{table}");
             if role == "freehold_catalog" {

@@ -148,6 +148,17 @@ impl House {
         client.batch_execute(&format!("BEGIN; SELECT freehold.enter('{sealed}')")).await.unwrap();
     }
 
+    /// SQL in a tenant's transaction that has become this role; for freehold_catalog, the server's own login.
+    pub(crate) async fn attacker_as(&self, role: &str, tenant: TenantId) -> Client {
+        if role == "freehold_catalog" {
+            return self.in_catalog(tenant, "owner").await;
+        }
+        let attacker = self.attacker().await;
+        self.enter(&attacker, tenant, "owner").await;
+        attacker.batch_execute(&format!("SET ROLE {role}")).await.unwrap();
+        attacker
+    }
+
     /// As freehold_catalog in a tenant's context, in a transaction: what policies leave of the catalog's tables.
     pub(crate) async fn in_catalog(&self, tenant: TenantId, role: &str) -> Client {
         let client = connect(&self.database.catalog_url()).await;
