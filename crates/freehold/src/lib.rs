@@ -151,6 +151,7 @@ mod lanes;
 mod lease;
 mod lsn;
 mod mail;
+mod migration;
 mod migrator;
 mod origin;
 mod params;
@@ -214,9 +215,8 @@ pub use crate::init::{CATALOG_VERSION, InitOptions, InitReport, Passwords, init}
 pub use crate::insight::{InsightOptions, TenantSeries};
 pub use crate::lsn::Lsn;
 pub use crate::mail::{MailKind, Message};
-pub use crate::migrator::{
-    Baseline, MigrateFailure, MigrateOptions, MigrateReport, MigrateStatus, Migration,
-};
+pub use crate::migration::{Baseline, Migration};
+pub use crate::migrator::{MigrateFailure, MigrateOptions, MigrateReport, MigrateStatus};
 pub use crate::origin::{Origin, with_origin};
 pub use crate::params::{Params, TextParam};
 pub use crate::pool::{PoolLimits, PoolStatus};

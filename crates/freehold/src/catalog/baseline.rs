@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::ids::TenantId;
-use crate::migrator::Migration;
+use crate::migration::Migration;
 use crate::tx::CatalogTx;
 
 /// Every migration of the baseline, oldest first.

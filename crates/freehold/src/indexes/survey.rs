@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::{IndexColumn, IndexState, TenantIndex};
 use crate::error::Result;
 use crate::ids::{TEMPLATE_SCHEMA, TenantId};
-use crate::migrator::Migration;
+use crate::migration::Migration;
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 

@@ -108,6 +108,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("indexes", &["control", "resolver", "reporter", "provisioner", "catalog"]),
     ("resolver", &["control", "provisioner", "migrator"]),
     ("cache", &["control", "provisioner", "migrator"]),
+    (
+        "migration",
+        &["tx", "pool", "catalog", "control", "resolver", "provisioner", "migrator", "policy"],
+    ),
     ("migrator", &["control", "provisioner", "resolver"]),
     ("provisioner", &["control", "resolver"]),
     ("doctor", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
