@@ -13,12 +13,14 @@ $$;
 -- ── The baseline and the fleet ─────────────────────────────────────────────────────────────
 
 -- The migrations that make up the baseline, text and all: a tenant is provisioned from here,
--- so every server provisions the same baseline, whatever folder lies beside it.
+-- so every server provisions the same baseline, whatever folder lies beside it. A snapshot is what the
+-- template was after that migration, as JSON: what tenants are made of and compared with.
 CREATE TABLE freehold.baseline (
   version    int PRIMARY KEY CHECK (version > 0),
   name       text NOT NULL,
   checksum   text NOT NULL,
   statements text NOT NULL,
+  snapshot   text NOT NULL,
   applied_at timestamptz NOT NULL DEFAULT now()
 );
 

@@ -168,6 +168,7 @@ mod resolver;
 mod seal;
 mod settings;
 mod slow_log;
+mod snapshot;
 mod tenant;
 #[cfg(feature = "testing")]
 pub mod testing;

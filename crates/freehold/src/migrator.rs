@@ -1,27 +1,32 @@
 //! Brings the template and every tenant to the baseline.
 //!
-//! A migration is applied to the template first; what fails there reaches no tenant. Then each
-//! tenant gets it in a transaction of its own, several at a time. One tenant's failure is
-//! recorded and in nobody's way; a second run takes up what is left. Waves and canaries will be
-//! an order and a stop between batches of the list that `bring_fleet` works through.
+//! A migration is applied to the template first (`migrator/adopt.rs`); what fails there reaches no tenant.
+//! Then each tenant gets it in a transaction of its own, several at a time, and is compared with what the
+//! template was after it. One tenant's failure is recorded and in nobody's way; a second run takes up
+//! what is left. Waves and canaries will be an order and a stop between batches of the list that
+//! `bring_fleet` works through.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _};
 
-use crate::catalog::audit::{self, Deed};
 use crate::catalog::{baseline, indexes, tenants};
 use crate::context::OperatorContext;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::indexes::{IndexState, TenantIndex, in_schema};
-use crate::migration::{Baseline, Migration};
+use crate::migration::Migration;
 use crate::policy;
 use crate::pool::Pool;
+use crate::snapshot;
 use crate::tenant::Tenant;
 use crate::tx::{CatalogTx, OwnerTx};
 use crate::wire::{self, WireError};
+
+pub(crate) use self::adopt::adopt;
+
+mod adopt;
 
 /// How a run of the migrator goes about it.
 #[derive(Clone, Copy, Debug)]
@@ -75,49 +80,6 @@ pub struct MigrateStatus {
     pub failed: Vec<MigrateFailure>,
 }
 
-/// What was new to the template, and what is to be said of it.
-#[derive(Default)]
-pub(crate) struct Adopted {
-    pub(crate) labels: Vec<String>,
-    pub(crate) notices: Vec<String>,
-}
-
-/// Applies the migrations that the template lacks, each in a transaction of its own.
-pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Adopted> {
-    let mut adopted = Adopted::default();
-    for migration in pending(owner, folder).await? {
-        let context = OperatorContext::system("adopt a migration");
-        let mut tx = OwnerTx::new(owner, &context).await?;
-        baseline::lock(tx.catalog()).await?;
-        if baseline::list(tx.catalog())
-            .await?
-            .iter()
-            .any(|known| known.version >= migration.version)
-        {
-            return Err(Error::new(
-                ErrorKind::Retryable,
-                "another migrator changed the baseline meanwhile; run it again",
-            ));
-        }
-        let detail = serde_json::json!({"migration": migration.label()});
-        let deed = Deed::of("migration.adopt", &context).detail(detail);
-        audit::record(tx.catalog(), deed).await?;
-        tx.enter_schema(TenantId::TEMPLATE).await?;
-        let notices = tx
-            .ddl(async |client| {
-                apply_to_template(client, &migration).await?;
-                policy::notices(client, TenantId::TEMPLATE, &migration.statements).await
-            })
-            .await?;
-        baseline::insert(tx.catalog(), &migration).await?;
-        tx.commit().await?;
-        let label = migration.label();
-        adopted.notices.extend(notices.iter().map(|notice| format!("{label}: {notice}")));
-        adopted.labels.push(label);
-    }
-    Ok(adopted)
-}
-
 /// Protects anew what a former build has protected otherwise: the template first, then each tenant in a
 /// transaction of its own. Says for whom it failed.
 pub(crate) async fn renew(owner: &Pool, options: MigrateOptions) -> Result<Vec<MigrateFailure>> {
@@ -163,37 +125,6 @@ async fn renew_one(owner: &Pool, tenant: TenantId, options: MigrateOptions) -> R
     })
     .await?;
     tx.commit().await
-}
-
-/// The folder's migrations that the baseline lacks; an error if the two contradict each other.
-async fn pending(owner: &Pool, folder: &Baseline) -> Result<Vec<Migration>> {
-    let mut tx = CatalogTx::new(owner, &OperatorContext::system("compare migrations")).await?;
-    let known = baseline::list(&mut tx).await?;
-    tx.commit().await?;
-    let refuse = |why: String| Err(Error::new(ErrorKind::Migration, why));
-    for old in &known {
-        match folder.migrations().iter().find(|m| m.version == old.version) {
-            Some(m) if m.checksum == old.checksum => {}
-            Some(m) => {
-                return refuse(format!(
-                    "{} was changed after it had been applied; restore it and put the change into a new migration",
-                    m.label()
-                ));
-            }
-            None => {
-                return refuse(format!("the folder lacks {}, which the fleet has", old.label()));
-            }
-        }
-    }
-    let newest = known.last().map_or(0, |m| m.version);
-    let new: Vec<_> = folder.migrations()[known.len()..].to_vec();
-    match new.first() {
-        Some(m) if m.version <= newest => refuse(format!(
-            "{} comes before {newest:04}, which the fleet has; give it a higher number",
-            m.label()
-        )),
-        _ => Ok(new),
-    }
 }
 
 /// Brings every tenant that is behind to the baseline. `progress` hears of each that is done.
@@ -295,10 +226,39 @@ async fn bring_one_step(
     if own.len() > back.len() {
         indexes::follow(tx.catalog(), tenant).await?;
     }
+    compare(&mut tx, tenant, current.version, migration, &own).await?;
     baseline::record(tx.catalog(), tenant, migration, millis(started)).await?;
     baseline::forget_failure(tx.catalog(), tenant).await?;
     tenants::set_version(tx.catalog(), tenant, migration.version).await?;
     tx.commit().await
+}
+
+/// Fails unless the tenant has come to what the template was after the same migration.
+async fn compare(
+    tx: &mut OwnerTx,
+    tenant: TenantId,
+    former: i32,
+    migration: &Migration,
+    own: &[TenantIndex],
+) -> Result<()> {
+    let server = snapshot::server_major(tx).await?;
+    let Some(template) = baseline::snapshot(tx.catalog(), migration.version).await? else {
+        return Ok(());
+    };
+    if template.server != server {
+        return Ok(());
+    }
+    let former = baseline::snapshot(tx.catalog(), former).await?;
+    let former = former.filter(|former| former.server == server);
+    let is_spared =
+        |index: &&TenantIndex| matches!(index.state, IndexState::Dropping | IndexState::Dropped);
+    let spared = own.iter().filter(is_spared).map(|index| index.name.clone()).collect();
+    template.require_equal(tx, tenant, former.as_ref(), &spared).await.map_err(|error| {
+        located_in(migration)(Error::new(
+            error.kind(),
+            format!("the tenant is not what the template is: {}", error.message()),
+        ))
+    })
 }
 
 /// What makes the indexes that a migration names as the template has them: what this tenant was
@@ -356,10 +316,18 @@ pub(crate) async fn apply(
         .query_once("SELECT freehold.run_migration($1)", &[&migration.statements])
         .await
         .map_err(|source| located(migration, source))?;
-    policy::protect(client, tenant).await.map_err(|error| {
-        Error::new(error.kind(), format!("{}: {}", migration.label(), error.message()))
-            .because(error)
-    })
+    // Nothing can be protected that deferred constraints are still to be checked of.
+    client
+        .batch_execute("SET CONSTRAINTS ALL IMMEDIATE")
+        .await
+        .map_err(|source| located(migration, source))?;
+    policy::protect(client, tenant).await.map_err(located_in(migration))
+}
+
+/// Names the file in an error.
+fn located_in(migration: &Migration) -> impl Fn(Error) -> Error {
+    let label = migration.label();
+    move |error| Error::new(error.kind(), format!("{label}: {}", error.message())).because(error)
 }
 
 /// PostgreSQL's error, with the file and line where it arose.
@@ -377,32 +345,6 @@ fn located(migration: &Migration, source: WireError) -> Error {
     let hint = db.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
     let message = format!("{label}{line}: {}{hint}", db.message());
     Error::new(ErrorKind::Migration, message).because(*db)
-}
-
-/// Applies a migration to the template. An extension that it makes goes to `public` instead of
-/// the template's schema: a database has each extension once, and every tenant's search path ends
-/// there. Only PostgreSQL knows which it makes, so it is asked by trying; an extension cannot be
-/// moved afterwards by who is no superuser.
-async fn apply_to_template(client: &mut wire::Connection, migration: &Migration) -> Result<()> {
-    client.batch_execute("SAVEPOINT before_migration").await?;
-    apply(client, TenantId::TEMPLATE, migration).await?;
-    let made = client
-        .query_once(
-            "SELECT extname::text FROM pg_extension WHERE extnamespace = $1::text::regnamespace",
-            &[&TenantId::TEMPLATE.schema()],
-        )
-        .await?;
-    if made.is_empty() {
-        return Ok(());
-    }
-    client.batch_execute("ROLLBACK TO SAVEPOINT before_migration").await?;
-    for row in made {
-        let name = policy::quote_ident(row.get(0));
-        client
-            .batch_execute(&format!("CREATE EXTENSION IF NOT EXISTS {name} SCHEMA public"))
-            .await?;
-    }
-    apply(client, TenantId::TEMPLATE, migration).await
 }
 
 pub(crate) fn millis(started: Instant) -> i32 {

@@ -289,6 +289,13 @@ pub(crate) async fn protect(client: &mut wire::Connection, tenant: TenantId) -> 
     refuse_if_any(faults(tenant, &inventory(client, tenant).await?))
 }
 
+/// Fails if anything in the tenant's schema is not protected. Leaves the search path at
+/// `pg_catalog, pg_temp`.
+pub(crate) async fn verify(client: &mut wire::Connection, tenant: TenantId) -> Result<()> {
+    client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await?;
+    refuse_if_any(faults(tenant, &inventory(client, tenant).await?))
+}
+
 /// What of a migration works otherwise than it reads, where sequences are concerned. Told by words in
 /// the texts, so it may miss something: then PostgreSQL refuses it when it is run.
 pub(crate) async fn notices(

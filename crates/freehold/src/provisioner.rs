@@ -16,11 +16,10 @@ use crate::context::OperatorContext;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Email, Slug, TenantId};
 use crate::mail::MailKind;
-use crate::migrator;
 use crate::pool::Pool;
-use crate::proof;
 use crate::tenant::Tenant;
 use crate::tx::{CatalogTx, OwnerTx};
+use crate::{migrator, policy, proof, snapshot};
 
 /// A tenant to be made; everything in it has been checked.
 pub(crate) struct Order {
@@ -94,24 +93,12 @@ pub(crate) async fn provision(
         add_owner(tx.catalog(), context, id, owner).await?;
     }
     baseline::hold(tx.catalog()).await?;
-    let migrations = baseline::list(tx.catalog()).await?;
-    let schema = id.schema();
-    tx.ddl(async |client| {
-        Ok(client
-            .batch_execute(&format!(
-                "CREATE SCHEMA {schema};
-                 GRANT USAGE ON SCHEMA {schema} TO freehold_app, freehold_viewer, freehold_analytics"
-            ))
-            .await?)
-    })
-    .await?;
-    for migration in &migrations {
-        let started = Instant::now();
-        tx.enter_schema(id).await?;
-        tx.ddl(async |client| migrator::apply(client, id, migration).await).await?;
-        baseline::record(tx.catalog(), id, migration, migrator::millis(started)).await?;
-    }
-    let version = migrations.last().map_or(0, |m| m.version);
+    let newest = baseline::newest_snapshot(tx.catalog()).await?;
+    let (version, snapshot) = newest.unwrap_or_default();
+    let started = Instant::now();
+    snapshot::create_schema(&mut tx, id, &snapshot).await?;
+    tx.ddl(async |client| policy::verify(client, id).await).await?;
+    baseline::record_all(tx.catalog(), id, migrator::millis(started)).await?;
     tx.catalog().execute("SET LOCAL search_path = freehold, pg_temp", &[]).await?;
     tenants::set_version(tx.catalog(), id, version).await?;
     let tenant = tenants::find(tx.catalog(), id).await?;

@@ -148,13 +148,4 @@ pub(super) const MUTANTS: &[Mutant] = &[
         tests: Library(&["isolation::the_role_that_connects_has_no_rights_of_its_own"]),
         survives_because: None,
     },
-    Mutant {
-        name: "schema-named-by-its-slug",
-        breaks: "what a person typed is in a schema's name",
-        file: "crates/freehold/src/provisioner.rs",
-        from: "    let schema = id.schema();\n",
-        to: "    let schema = format!(\"tenant_{}\", order.slug.as_str().replace('-', \"_\"));\n",
-        tests: Server(&["http::tenants::a_tenants_schema_is_named_by_its_id_alone"]),
-        survives_because: None,
-    },
 ];

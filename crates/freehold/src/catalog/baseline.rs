@@ -1,9 +1,11 @@
 //! `freehold.baseline`, `ledger` and `migration_failure`: which migrations there are, and which
 //! tenant has which.
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::migration::Migration;
+use crate::snapshot::Snapshot;
+use crate::snapshot::rows::Rows;
 use crate::tx::CatalogTx;
 
 /// Every migration of the baseline, oldest first.
@@ -44,10 +46,71 @@ pub(crate) async fn lock(tx: &mut CatalogTx) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn insert(tx: &mut CatalogTx, migration: &Migration) -> Result<()> {
+/// The template is at `migration` from now on, and looks like `snapshot`. Its rows are kept for the newest
+/// version alone: they are for new tenants.
+pub(crate) async fn insert(
+    tx: &mut CatalogTx,
+    migration: &Migration,
+    snapshot: &Snapshot,
+) -> Result<()> {
+    let Migration { version, name, checksum, statements } = migration;
+    if let Some((former, mut snapshot)) = newest_snapshot(tx).await? {
+        snapshot.rows = Rows::default();
+        set_snapshot(tx, former, &snapshot).await?;
+    }
     tx.execute(
-        "INSERT INTO freehold.baseline (version, name, checksum, statements) VALUES ($1, $2, $3, $4)",
-        &[&migration.version, &migration.name, &migration.checksum, &migration.statements],
+        "INSERT INTO freehold.baseline (version, name, checksum, statements, snapshot) VALUES ($1, $2, $3, $4, $5)",
+        &[version, name, checksum, statements, &to_json(snapshot)?],
+    )
+    .await?;
+    Ok(())
+}
+
+/// What the template was after a migration, and is after the newest.
+pub(crate) async fn snapshot(tx: &mut CatalogTx, version: i32) -> Result<Option<Snapshot>> {
+    let sql = "SELECT snapshot FROM freehold.baseline WHERE version = $1";
+    tx.query_opt(sql, &[&version]).await?.map(|row| from_json(row.get(0))).transpose()
+}
+
+/// The newest version, and what the template is.
+pub(crate) async fn newest_snapshot(tx: &mut CatalogTx) -> Result<Option<(i32, Snapshot)>> {
+    let sql = "SELECT version, snapshot FROM freehold.baseline ORDER BY version DESC LIMIT 1";
+    let row = tx.query_opt(sql, &[]).await?;
+    row.map(|row| Ok((row.get(0), from_json(row.get(1))?))).transpose()
+}
+
+pub(crate) async fn set_snapshot(
+    tx: &mut CatalogTx,
+    version: i32,
+    snapshot: &Snapshot,
+) -> Result<()> {
+    let sql = "UPDATE freehold.baseline SET snapshot = $2 WHERE version = $1";
+    tx.execute(sql, &[&version, &to_json(snapshot)?]).await?;
+    Ok(())
+}
+
+fn to_json(snapshot: &Snapshot) -> Result<String> {
+    serde_json::to_string(snapshot).map_err(unreadable)
+}
+
+fn from_json(text: &str) -> Result<Snapshot> {
+    serde_json::from_str(text).map_err(unreadable)
+}
+
+fn unreadable(source: serde_json::Error) -> Error {
+    Error::new(ErrorKind::Internal, "a snapshot of the template cannot be read").because(source)
+}
+
+/// A new tenant has every migration of the baseline; it was made of them in so many milliseconds.
+pub(crate) async fn record_all(
+    tx: &mut CatalogTx,
+    tenant: TenantId,
+    duration_ms: i32,
+) -> Result<()> {
+    tx.execute(
+        "INSERT INTO freehold.ledger (tenant_id, version, checksum, duration_ms)
+         SELECT $1, version, checksum, CASE WHEN version = max(version) OVER () THEN $2 ELSE 0 END FROM freehold.baseline",
+        &[&tenant.as_uuid(), &duration_ms],
     )
     .await?;
     Ok(())

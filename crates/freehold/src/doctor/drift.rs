@@ -77,7 +77,8 @@ const OBJECTS: &str = r#"
   UNION ALL SELECT ev_action::text FROM pg_rewrite r JOIN rel ON rel.oid = r.ev_class
   UNION ALL SELECT ev_qual::text FROM pg_rewrite r JOIN rel ON rel.oid = r.ev_class WHERE ev_qual::text <> '<>'
 -- Most are the same text in every tenant. The numbers of objects go first, which is quick and
--- leaves few; then positions in the source, and constants that are numbers of objects.
+-- leaves few; then constants that are numbers of objects, positions in the source, and whether a cast was
+-- written or implied: a new tenant's expressions are those that PostgreSQL has printed.
 ), tree AS MATERIALIZED (
   SELECT hashtextextended(text, 0) AS text, regexp_replace(min(text COLLATE "C"), ' \d{5,}', '', 'g') AS short
   FROM stored GROUP BY hashtextextended(text, 0)
@@ -96,7 +97,7 @@ const OBJECTS: &str = r#"
     CASE WHEN s.names_object THEN regexp_replace(s.short, '(:consttype(?: 2205)? :consttypmod[^\[{}]*)\[[^\]]*\]', '\1', 'g') ELSE s.short END AS masked
   FROM short s LEFT JOIN called c ON c.short = s.short
 ), placeless AS MATERIALIZED (
-  SELECT masked, regexp_replace(masked, ' :(?:stmt_)?(?:location|len)(?: -?\d+)?', '', 'g') AS rest FROM (SELECT DISTINCT masked FROM masked) m
+  SELECT masked, regexp_replace(masked, ' :(?:(?:stmt_)?(?:location|len)(?: -?\d+)?|[a-z_]*format \d)', '', 'g') AS rest FROM (SELECT DISTINCT masked FROM masked) m
 ), form AS MATERIALIZED (
   SELECT t.text, hashtextextended(p.rest || m.names, 0) AS form
   FROM masked m JOIN placeless p ON p.masked = m.masked JOIN tree t ON t.short = m.short

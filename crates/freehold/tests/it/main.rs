@@ -23,6 +23,7 @@ mod sequences;
 mod sessions;
 mod sizes;
 mod slow_queries;
+mod snapshots;
 mod statements;
 mod support;
 mod transactions;

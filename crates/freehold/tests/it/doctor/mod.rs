@@ -17,7 +17,7 @@ use freehold::{Baseline, Freehold, SealMode, TenantId};
 use crate::support::{admin_url, house_with, notes_and, notes_baseline, operator};
 
 /// Examines as owner and app, with more examples than any test plants.
-pub(super) async fn examine_all(database: &TestDatabase) -> DoctorReport {
+pub(crate) async fn examine_all(database: &TestDatabase) -> DoctorReport {
     let doctor = DoctorOptions { examples_max: 200, ..DoctorOptions::default() };
     examine(&database.options(), &doctor).await.unwrap()
 }

@@ -1,0 +1,249 @@
+//! A migration is adopted: applied to the template and recorded, once it has been seen to work for tenants.
+//!
+//! Three schemas are made of the baseline in every adoption: the template, which gets the migration; a
+//! throwaway tenant of the version before, which gets it too; and a throwaway tenant made of what the
+//! template is now. All three must be the same. So what works for the template alone, such as a look at
+//! `information_schema` that finds another schema's table, is refused before any tenant has it.
+
+use std::collections::HashSet;
+
+use super::{apply, located_in};
+use crate::catalog::audit::{self, Deed};
+use crate::catalog::baseline;
+use crate::context::OperatorContext;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::TenantId;
+use crate::migration::{Baseline, Migration};
+use crate::policy;
+use crate::pool::Pool;
+use crate::snapshot::rows::Rows;
+use crate::snapshot::{self, Snapshot};
+use crate::tx::{CatalogTx, OwnerTx};
+use crate::wire;
+
+/// What was new to the template, and what is to be said of it.
+#[derive(Default)]
+pub(crate) struct Adopted {
+    pub(crate) labels: Vec<String>,
+    pub(crate) notices: Vec<String>,
+}
+
+/// What came of trying to adopt a migration.
+enum Attempt {
+    Adopted(Vec<String>),
+    /// It changes rows, and nobody knows yet which of their values come out differently each time.
+    NeedsOtherRun,
+}
+
+/// Applies the migrations that the template lacks, each in a transaction of its own.
+pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Adopted> {
+    renew_snapshot(owner).await?;
+    let mut adopted = Adopted::default();
+    for migration in pending(owner, folder).await? {
+        let label = migration.label();
+        let notices = match adopt_one(owner, &migration, None).await? {
+            Attempt::Adopted(notices) => notices,
+            Attempt::NeedsOtherRun => {
+                let other = rows_of_other_run(owner, &migration).await?;
+                match adopt_one(owner, &migration, Some(&other)).await? {
+                    Attempt::Adopted(notices) => notices,
+                    Attempt::NeedsOtherRun => return Err(overtaken()),
+                }
+            }
+        };
+        adopted.notices.extend(notices.iter().map(|notice| format!("{label}: {notice}")));
+        adopted.labels.push(label);
+    }
+    Ok(adopted)
+}
+
+/// After PostgreSQL's major version has changed, the template is described anew: the statements that are
+/// kept may be printed otherwise now. Those of former versions are then not compared with.
+async fn renew_snapshot(owner: &Pool) -> Result<()> {
+    let mut tx = OwnerTx::new(owner, &OperatorContext::system("look at the template")).await?;
+    let server = snapshot::server_major(&mut tx).await?;
+    let newest = baseline::newest_snapshot(tx.catalog()).await?;
+    if newest.as_ref().is_none_or(|(_, snapshot)| snapshot.server == server) {
+        return tx.commit().await;
+    }
+    baseline::lock(tx.catalog()).await?;
+    if let Some((version, former)) = baseline::newest_snapshot(tx.catalog()).await? {
+        let template = Snapshot::of_template(&mut tx).await?;
+        let template = Snapshot { rows: former.rows, ..template };
+        baseline::set_snapshot(tx.catalog(), version, &template).await?;
+    }
+    tx.commit().await
+}
+
+async fn adopt_one(
+    owner: &Pool,
+    migration: &Migration,
+    other_run: Option<&Rows>,
+) -> Result<Attempt> {
+    let context = OperatorContext::system("adopt a migration");
+    let mut tx = OwnerTx::new(owner, &context).await?;
+    let former = lock_former(&mut tx, migration).await?;
+    let detail = serde_json::json!({"migration": migration.label()});
+    let deed = Deed::of("migration.adopt", &context).detail(detail);
+    audit::record(tx.catalog(), deed).await?;
+
+    tx.enter_schema(TenantId::TEMPLATE).await?;
+    let rows_before = Rows::of(&mut tx, TenantId::TEMPLATE).await?;
+    tx.enter_schema(TenantId::TEMPLATE).await?;
+    let notices = tx
+        .ddl(async |client| {
+            apply_to_template(client, migration).await?;
+            policy::notices(client, TenantId::TEMPLATE, &migration.statements).await
+        })
+        .await?;
+    let rows = Rows::of(&mut tx, TenantId::TEMPLATE).await.map_err(located_in(migration))?;
+    let rows = match other_run {
+        _ if rows == rows_before => former.rows.clone(),
+        Some(other) => rows.compared_with(other).map_err(located_in(migration))?,
+        None => return Ok(Attempt::NeedsOtherRun),
+    };
+    let template = Snapshot::of_template(&mut tx).await.map_err(located_in(migration))?;
+    let template = Snapshot { rows, ..template };
+    rehearse_old(&mut tx, migration, &former, &template).await?;
+    rehearse_new(&mut tx, migration, &template).await?;
+
+    baseline::insert(tx.catalog(), migration, &template).await?;
+    tx.commit().await?;
+    Ok(Attempt::Adopted(notices))
+}
+
+/// Keeps others from changing the baseline, and says what the template is.
+async fn lock_former(tx: &mut OwnerTx, migration: &Migration) -> Result<Snapshot> {
+    baseline::lock(tx.catalog()).await?;
+    match baseline::newest_snapshot(tx.catalog()).await? {
+        Some((version, _)) if version >= migration.version => Err(overtaken()),
+        newest => Ok(newest.unwrap_or_default().1),
+    }
+}
+
+fn overtaken() -> Error {
+    Error::new(
+        ErrorKind::Retryable,
+        "another migrator changed the baseline meanwhile; run it again",
+    )
+}
+
+/// The rows of a throwaway tenant after the migration: what differs from the template's comes out
+/// differently each time. In a transaction of its own, since `now()` is its beginning.
+async fn rows_of_other_run(owner: &Pool, migration: &Migration) -> Result<Rows> {
+    let context = OperatorContext::system("rehearse a migration");
+    let mut tx = OwnerTx::new(owner, &context).await?;
+    let former = lock_former(&mut tx, migration).await?;
+    let tenant = TenantId::generate();
+    bring_throwaway(&mut tx, tenant, migration, &former).await?;
+    tx.enter_schema(tenant).await?;
+    Rows::of(&mut tx, tenant).await.map_err(located_in(migration))
+}
+
+/// A tenant of the version before, which is brought here as the fleet will be.
+async fn rehearse_old(
+    tx: &mut OwnerTx,
+    migration: &Migration,
+    former: &Snapshot,
+    template: &Snapshot,
+) -> Result<()> {
+    let tenant = TenantId::generate();
+    tx.ddl(async |client| Ok(client.batch_execute("SAVEPOINT rehearsal").await?)).await?;
+    bring_throwaway(tx, tenant, migration, former).await?;
+    template.require_equal(tx, tenant, Some(former), &HashSet::new()).await.map_err(|error| {
+        located_in(migration)(Error::new(
+            error.kind(),
+            format!(
+                "a tenant does not come to what the template has: {}. A migration must do the same in every schema: whatever it looks up in PostgreSQL's catalogs, it must look up in current_schema()",
+                error.message()
+            ),
+        ))
+    })?;
+    tx.ddl(async |client| Ok(client.batch_execute("ROLLBACK TO SAVEPOINT rehearsal").await?)).await
+}
+
+async fn bring_throwaway(
+    tx: &mut OwnerTx,
+    tenant: TenantId,
+    migration: &Migration,
+    former: &Snapshot,
+) -> Result<()> {
+    snapshot::create_schema(tx, tenant, former).await?;
+    tx.ddl(async |client| apply(client, tenant, migration).await).await.map_err(|error| {
+        let text = format!("{} (in a tenant, for the template took it)", error.message());
+        Error::new(error.kind(), text).because(error)
+    })
+}
+
+/// A tenant as they are made from now on.
+async fn rehearse_new(tx: &mut OwnerTx, migration: &Migration, template: &Snapshot) -> Result<()> {
+    let tenant = TenantId::generate();
+    tx.ddl(async |client| Ok(client.batch_execute("SAVEPOINT rehearsal").await?)).await?;
+    let made = async {
+        snapshot::create_schema(tx, tenant, template).await?;
+        tx.ddl(async |client| policy::verify(client, tenant).await).await?;
+        template.require_equal(tx, tenant, None, &HashSet::new()).await
+    };
+    made.await.map_err(|error| {
+        let text = format!("a new tenant cannot be made as the template is: {}", error.message());
+        located_in(migration)(Error::new(ErrorKind::Migration, text).because(error))
+    })?;
+    tx.ddl(async |client| Ok(client.batch_execute("ROLLBACK TO SAVEPOINT rehearsal").await?)).await
+}
+
+/// The folder's migrations that the baseline lacks; an error if the two contradict each other.
+async fn pending(owner: &Pool, folder: &Baseline) -> Result<Vec<Migration>> {
+    let mut tx = CatalogTx::new(owner, &OperatorContext::system("compare migrations")).await?;
+    let known = baseline::list(&mut tx).await?;
+    tx.commit().await?;
+    let refuse = |why: String| Err(Error::new(ErrorKind::Migration, why));
+    for old in &known {
+        match folder.migrations().iter().find(|m| m.version == old.version) {
+            Some(m) if m.checksum == old.checksum => {}
+            Some(m) => {
+                return refuse(format!(
+                    "{} was changed after it had been applied; restore it and put the change into a new migration",
+                    m.label()
+                ));
+            }
+            None => {
+                return refuse(format!("the folder lacks {}, which the fleet has", old.label()));
+            }
+        }
+    }
+    let newest = known.last().map_or(0, |m| m.version);
+    let new: Vec<_> = folder.migrations()[known.len()..].to_vec();
+    match new.first() {
+        Some(m) if m.version <= newest => refuse(format!(
+            "{} comes before {newest:04}, which the fleet has; give it a higher number",
+            m.label()
+        )),
+        _ => Ok(new),
+    }
+}
+
+/// Applies a migration to the template. An extension that it makes goes to `public` instead of
+/// the template's schema: a database has each extension once, and every tenant's search path ends
+/// there. Only PostgreSQL knows which it makes, so it is asked by trying; an extension cannot be
+/// moved afterwards by who is no superuser.
+async fn apply_to_template(client: &mut wire::Connection, migration: &Migration) -> Result<()> {
+    client.batch_execute("SAVEPOINT before_migration").await?;
+    apply(client, TenantId::TEMPLATE, migration).await?;
+    let made = client
+        .query_once(
+            "SELECT extname::text FROM pg_extension WHERE extnamespace = $1::text::regnamespace",
+            &[&TenantId::TEMPLATE.schema()],
+        )
+        .await?;
+    if made.is_empty() {
+        return Ok(());
+    }
+    client.batch_execute("ROLLBACK TO SAVEPOINT before_migration").await?;
+    for row in made {
+        let name = policy::quote_ident(row.get(0));
+        client
+            .batch_execute(&format!("CREATE EXTENSION IF NOT EXISTS {name} SCHEMA public"))
+            .await?;
+    }
+    apply(client, TenantId::TEMPLATE, migration).await
+}

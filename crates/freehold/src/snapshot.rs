@@ -1,0 +1,274 @@
+//! The baseline's final state: every object of the template as the statement that makes it, and the rows
+//! that migrations have put into it. A new tenant is made of it in one batch, whatever way the template has
+//! come; and what other tenants have come to is compared with it.
+//!
+//! PostgreSQL prints the statements (`snapshot/describe.sql`). What it does not print, such as the order in
+//! which they are run, is found by `snapshot/depends.sql` and `order.rs`.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use self::rows::Rows;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{TEMPLATE_SCHEMA, TenantId};
+use crate::tx::OwnerTx;
+
+mod order;
+pub(crate) mod rows;
+
+const DESCRIBE_SQL: &str = include_str!("snapshot/describe.sql");
+const DEPENDS_SQL: &str = include_str!("snapshot/depends.sql");
+
+/// Planning takes longer than running, and compiling longer than both: one plan, for all schemas.
+const BEFORE_DESCRIBING: &str = "SELECT set_config('search_path', 'pg_catalog, pg_temp', true),
+    set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)";
+const AFTER_DESCRIBING: &str = "SELECT set_config('plan_cache_mode', 'auto', true)";
+
+/// Where rows come in, among the stages of `describe.sql`.
+const ROWS_STAGE: i32 = 4;
+/// Differences that an error names.
+const NAMED_MAX: usize = 3;
+
+/// The template as one migration has left it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Snapshot {
+    /// The major version of the PostgreSQL that has printed the statements: another may print them
+    /// otherwise.
+    pub(crate) server: i32,
+    /// In an order in which they can be made.
+    pub(crate) objects: Vec<Object>,
+    /// Kept for the newest version only.
+    #[serde(default)]
+    pub(crate) rows: Rows,
+}
+
+/// One object, or one thing that is said about it: its rights, a policy, a comment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Object {
+    kind: String,
+    name: String,
+    stage: i32,
+    /// The schema's name and the tenant's id in it are the template's.
+    statement: String,
+}
+
+/// An object before it has found its place.
+struct Node {
+    object: Object,
+    /// Its number in its catalog, if others can depend on it.
+    number: Option<Number>,
+}
+
+/// A row of one of PostgreSQL's catalogs: the catalog and the row.
+type Number = (i64, i64);
+
+/// The objects of a schema, as they are, in the template's words.
+async fn describe(tx: &mut OwnerTx, tenant: TenantId) -> Result<Vec<Node>> {
+    let catalog = tx.catalog();
+    catalog.query(BEFORE_DESCRIBING, &[]).await?;
+    let schema = tenant.schema();
+    let rows = catalog.query(DESCRIBE_SQL, &[&schema]).await?;
+    catalog.query(AFTER_DESCRIBING, &[]).await?;
+    let mut nodes = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (kind, name): (&str, &str) = (row.get(0), row.get(1));
+        let statement: Option<&str> = row.get(3);
+        let statement = statement.ok_or_else(|| {
+            let name = name.replace(&schema, TEMPLATE_SCHEMA);
+            refused(format!(
+                "{kind} {name}: Freehold cannot make one for each tenant; leave it out"
+            ))
+        })?;
+        let (catalog, number): (i64, i64) = (row.get(4), row.get(5));
+        nodes.push(Node {
+            object: Object {
+                kind: kind.to_owned(),
+                name: in_template(tenant, name),
+                stage: row.get(2),
+                statement: in_template(tenant, statement),
+            },
+            number: (number != 0).then_some((catalog, number)),
+        });
+    }
+    Ok(nodes)
+}
+
+/// A text about a tenant's schema as it would be about the template.
+pub(crate) fn in_template(tenant: TenantId, text: &str) -> String {
+    if tenant == TenantId::TEMPLATE {
+        return text.to_owned();
+    }
+    text.replace(&tenant.schema(), TEMPLATE_SCHEMA)
+        .replace(&tenant.to_string(), &TenantId::TEMPLATE.to_string())
+}
+
+fn in_schema_of(tenant: TenantId, text: &str) -> String {
+    text.replace(TEMPLATE_SCHEMA, &tenant.schema())
+        .replace(&TenantId::TEMPLATE.to_string(), &tenant.to_string())
+}
+
+impl Snapshot {
+    /// Of the template's objects, without rows. Leaves the search path at `pg_catalog, pg_temp`.
+    pub(crate) async fn of_template(tx: &mut OwnerTx) -> Result<Snapshot> {
+        let nodes = describe(tx, TenantId::TEMPLATE).await?;
+        let rows = tx.catalog().query(DEPENDS_SQL, &[&TEMPLATE_SCHEMA]).await?;
+        let mut parts = HashMap::new();
+        let mut dependences = Vec::new();
+        for row in &rows {
+            let from: Number = (row.get(1), row.get(2));
+            let to: Number = (row.get(3), row.get(4));
+            if row.get::<_, bool>(0) {
+                parts.insert(from, to);
+            } else {
+                dependences.push((from, to));
+            }
+        }
+        let server = server_major(tx).await?;
+        let objects = order::in_order(nodes, &parts, &dependences).map_err(refused)?;
+        Ok(Snapshot { server, objects, rows: Rows::default() })
+    }
+
+    /// All that makes a tenant's schema, which is there and empty, as one batch. It is run with that
+    /// schema first in the search path and in the tenant's context, which defaults may ask for.
+    pub(crate) fn creation_sql(&self, tenant: TenantId) -> String {
+        // Functions may be made before what their bodies name.
+        let mut sql = String::from("SET LOCAL check_function_bodies = off;\n");
+        let mut rest = self.objects.iter().peekable();
+        while let Some(object) = rest.next_if(|object| object.stage < ROWS_STAGE) {
+            let _ = writeln!(sql, "{};", object.statement);
+        }
+        self.rows.write_sql(&mut sql);
+        for object in rest {
+            let _ = writeln!(sql, "{};", object.statement);
+        }
+        sql.push_str("SET LOCAL check_function_bodies TO DEFAULT;\n");
+        in_schema_of(tenant, &sql)
+    }
+
+    /// Compares a tenant's schema, which a migration has brought here from `former`: an error that says
+    /// what is not as it is in the template. What the tenant has beyond that is not looked at, unless
+    /// it should have gone: it may have been made at run time. `spared` are indexes that this tenant
+    /// does without. Leaves the search path at `pg_catalog, pg_temp`.
+    pub(crate) async fn require_equal(
+        &self,
+        tx: &mut OwnerTx,
+        tenant: TenantId,
+        former: Option<&Snapshot>,
+        spared: &HashSet<String>,
+    ) -> Result<()> {
+        let found = describe(tx, tenant).await?;
+        let found: Vec<Object> = found.into_iter().map(|node| node.object).collect();
+        let differences = self.differences(former, &found, spared);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let more = differences.len().saturating_sub(NAMED_MAX);
+        let mut text = differences[..differences.len() - more].join("; ");
+        if more > 0 {
+            let _ = write!(text, "; and {more} more");
+        }
+        Err(refused(text))
+    }
+
+    fn differences(
+        &self,
+        former: Option<&Snapshot>,
+        found: &[Object],
+        spared: &HashSet<String>,
+    ) -> Vec<String> {
+        let found: HashMap<_, _> = found.iter().map(|object| (object.key(), object)).collect();
+        let former_objects = former.map_or(&[][..], |former| &former.objects);
+        let former: HashMap<_, _> =
+            former_objects.iter().map(|object| (object.key(), object)).collect();
+        let mut differences = Vec::new();
+        for wanted in self.objects.iter().filter(|object| object.kind != "dropped columns") {
+            let title = wanted.title();
+            let Some(here) = found.get(&wanted.key()) else {
+                if !(wanted.kind == "index" && spared.contains(wanted.bare_name())) {
+                    differences.push(format!("{title} is missing"));
+                }
+                continue;
+            };
+            if here.statement == wanted.statement {
+                continue;
+            }
+            let before = former.get(&wanted.key()).map(|object| object.lines()).unwrap_or_default();
+            let (wanted, here) = (wanted.lines(), here.lines());
+            let missing = wanted.iter().filter(|line| !here.contains(*line));
+            differences.extend(missing.map(|line| format!("{title} lacks: {line}")));
+            let stale = here.iter().filter(|l| !wanted.contains(*l) && before.contains(*l));
+            differences.extend(stale.map(|line| format!("{title} still has: {line}")));
+        }
+        let wanted: HashSet<_> = self.objects.iter().map(Object::key).collect();
+        let stale = former_objects.iter().filter(|object| {
+            let key = object.key();
+            !wanted.contains(&key) && found.contains_key(&key) && object.kind != "dropped columns"
+        });
+        differences.extend(stale.map(|object| format!("{} is still there", object.title())));
+        differences
+    }
+}
+
+impl Object {
+    fn key(&self) -> (&str, &str) {
+        (&self.kind, &self.name)
+    }
+
+    /// As an error names it.
+    fn title(&self) -> String {
+        format!("{} {}", self.kind, self.bare_name())
+    }
+
+    fn bare_name(&self) -> &str {
+        self.name
+            .strip_prefix(TEMPLATE_SCHEMA)
+            .and_then(|rest| rest.strip_prefix('.'))
+            .unwrap_or(&self.name)
+    }
+
+    /// A table column by column and constraint by constraint, since their order does not matter; anything
+    /// else as a whole.
+    fn lines(&self) -> Vec<&str> {
+        if !matches!(self.kind.as_str(), "table" | "foreign table") {
+            return vec![&self.statement];
+        }
+        let lines = self.statement.lines().map(|line| line.trim().trim_end_matches(','));
+        lines.filter(|line| !line.starts_with("freehold_dropped_")).collect()
+    }
+}
+
+/// Makes a tenant's schema of the snapshot, in a transaction that has no other use: the schema, its
+/// objects and rows, protected as the template's are. Leaves the search path on the schema.
+pub(crate) async fn create_schema(
+    tx: &mut OwnerTx,
+    tenant: TenantId,
+    snapshot: &Snapshot,
+) -> Result<()> {
+    let schema = tenant.schema();
+    tx.ddl(async |client| {
+        let create = format!(
+            "CREATE SCHEMA {schema};
+             GRANT USAGE ON SCHEMA {schema} TO freehold_app, freehold_viewer, freehold_analytics"
+        );
+        Ok(client.batch_execute(&create).await?)
+    })
+    .await?;
+    tx.enter_schema(tenant).await?;
+    let sql = snapshot.creation_sql(tenant);
+    tx.ddl(async |client| Ok(client.batch_execute(&sql).await?)).await
+}
+
+pub(crate) async fn server_major(tx: &mut OwnerTx) -> Result<i32> {
+    let sql = "SELECT current_setting('server_version_num')::int / 10000";
+    let rows = tx.catalog().query(sql, &[]).await?;
+    Ok(rows.first().map(|row| row.get(0)).unwrap_or_default())
+}
+
+fn refused(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Migration, why.into())
+}
+
+#[cfg(test)]
+mod tests;

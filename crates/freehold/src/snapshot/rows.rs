@@ -1,0 +1,274 @@
+//! The rows that migrations have put into the template, and how far its sequences are.
+//!
+//! A value that two runs of the same migrations make differently, such as an id by `gen_random_uuid()`, a
+//! secret, or `now()`, must not be the same for all tenants. It is made anew by its column's default;
+//! where there is none, the migration is refused.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::{in_template, refused};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::TenantId;
+use crate::policy::{quote_ident, quote_literal};
+use crate::tx::OwnerTx;
+
+/// Bytes of rows in one template, at most. Every new tenant gets them all, and a server holds them while
+/// it makes one.
+const BYTES_MAX: usize = 64 << 20;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Rows {
+    tables: Vec<Table>,
+    /// Sequences that have given numbers: name, the last one, and whether it was given.
+    sequences: Vec<(String, i64, bool)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Table {
+    /// Qualified and quoted.
+    name: String,
+    columns: Vec<Column>,
+    rows: Vec<Vec<Cell>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Column {
+    name: String,
+    has_default: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Cell {
+    Null,
+    Text(String),
+    /// Made anew for each tenant.
+    Default,
+}
+
+/// Tables that hold rows, with the columns that can be written. Rows of partitions are those of the root.
+const TABLES_SQL: &str = "
+SELECT c.oid::regclass::text, c.relkind = 'p',
+  (SELECT json_agg(json_build_object('name', a.attname, 'has_default', a.atthasdef OR a.attidentity <> '') ORDER BY a.attnum)::text
+   FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '')
+FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
+WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = $1::text::regnamespace AND d.classid = 'pg_class'::regclass
+  AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+ORDER BY c.relname COLLATE \"C\"";
+
+const SEQUENCES_SQL: &str = "
+SELECT c.oid::regclass::text, q.seqstart
+FROM pg_depend d JOIN pg_class c ON c.oid = d.objid JOIN pg_sequence q ON q.seqrelid = c.oid
+WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = $1::text::regnamespace AND d.classid = 'pg_class'::regclass
+ORDER BY c.relname COLLATE \"C\"";
+
+impl Rows {
+    /// Those of a schema, in the template's words; the transaction must be in its context. Leaves the
+    /// search path at `pg_catalog, pg_temp`.
+    pub(crate) async fn of(tx: &mut OwnerTx, tenant: TenantId) -> Result<Rows> {
+        let catalog = tx.catalog();
+        catalog.execute("SET LOCAL search_path = pg_catalog, pg_temp", &[]).await?;
+        let schema = tenant.schema();
+        let listed = catalog.query(TABLES_SQL, &[&schema]).await?;
+        let sequences = catalog.query(SEQUENCES_SQL, &[&schema]).await?;
+        tx.ddl(async |client| {
+            let mut rows = Rows::default();
+            let mut bytes = 0;
+            let source = |name: &str, is_root: bool| {
+                if is_root { name.to_owned() } else { format!("ONLY {name}") }
+            };
+            // Most tables have none.
+            let filled = listed.iter().enumerate().map(|(at, row)| {
+                format!("SELECT {at} WHERE EXISTS (SELECT FROM {})", source(row.get(0), row.get(1)))
+            });
+            let filled = filled.collect::<Vec<_>>().join(" UNION ALL ");
+            let filled =
+                if filled.is_empty() { vec![] } else { client.query_once(&filled, &[]).await? };
+            let mut filled: Vec<i32> = filled.iter().map(|row| row.get(0)).collect();
+            filled.sort_unstable();
+            for at in filled {
+                let row = &listed[at as usize];
+                let (name, is_root): (&str, bool) = (row.get(0), row.get(1));
+                let columns: Vec<Column> = serde_json::from_str(row.get::<_, Option<&str>>(2).unwrap_or("[]"))
+                    .map_err(unreadable)?;
+                let texts: Vec<String> =
+                    columns.iter().map(|column| format!("{}::text", quote_ident(&column.name))).collect();
+                let select = format!(
+                    "SELECT json_build_array({})::text FROM {} ORDER BY tableoid, ctid",
+                    texts.join(", "),
+                    source(name, is_root)
+                );
+                let mut table =
+                    Table { name: in_template(tenant, name), columns, rows: Vec::new() };
+                for row in client.query_once(&select, &[]).await? {
+                    let json: &str = row.get(0);
+                    bytes += json.len();
+                    let cells: Vec<Option<String>> = serde_json::from_str(json).map_err(unreadable)?;
+                    let cell = |cell: Option<String>| match cell {
+                        Some(text) => Cell::Text(in_template(tenant, &text)),
+                        None => Cell::Null,
+                    };
+                    table.rows.push(cells.into_iter().map(cell).collect());
+                }
+                if bytes > BYTES_MAX {
+                    return Err(refused(format!(
+                        "the rows that migrations have put into the template come to more than {} MB with {}, and every tenant would get them; load them when a tenant asks for them",
+                        BYTES_MAX >> 20,
+                        bare(&table.name)
+                    )));
+                }
+                rows.tables.push(table);
+            }
+            for row in &sequences {
+                let (name, start): (&str, i64) = (row.get(0), row.get(1));
+                let position = format!("SELECT last_value, is_called FROM {name}");
+                for place in client.query_once(&position, &[]).await? {
+                    let (last, is_called): (i64, bool) = (place.get(0), place.get(1));
+                    if is_called || last != start {
+                        rows.sequences.push((in_template(tenant, name), last, is_called));
+                    }
+                }
+            }
+            Ok(rows)
+        })
+        .await
+    }
+
+    pub(super) fn write_sql(&self, sql: &mut String) {
+        for table in &self.tables {
+            let names: Vec<_> =
+                table.columns.iter().map(|column| quote_ident(&column.name)).collect();
+            let _ = write!(
+                sql,
+                "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES",
+                table.name,
+                names.join(", ")
+            );
+            for (at, row) in table.rows.iter().enumerate() {
+                let cells: Vec<String> = row.iter().map(Cell::literal).collect();
+                let _ = write!(sql, "{}\n({})", if at > 0 { "," } else { "" }, cells.join(", "));
+            }
+            sql.push_str(";\n");
+        }
+        for (name, last, is_called) in &self.sequences {
+            let name = quote_literal(name);
+            let _ = writeln!(sql, "SELECT pg_catalog.setval({name}, {last}, {is_called});");
+        }
+    }
+
+    /// These rows, as another run of the same migrations has made them too: what is different there is
+    /// made anew for each tenant.
+    pub(crate) fn compared_with(mut self, other: &Rows) -> Result<Rows> {
+        for table in &mut self.tables {
+            let name = bare(&table.name).to_owned();
+            let there = other.tables.iter().find(|other| other.name == table.name);
+            let there = there.filter(|there| {
+                there.columns == table.columns && there.rows.len() == table.rows.len()
+            });
+            let there = there.ok_or_else(|| {
+                refused(format!(
+                    "table {name} gets other rows each time, or depends on what other schemas hold; a migration must put in the same ones for every tenant"
+                ))
+            })?;
+            // Rows that are the same in both runs say nothing, wherever they stand.
+            let mut same: HashMap<&[Cell], usize> = HashMap::new();
+            for row in &there.rows {
+                *same.entry(row).or_default() += 1;
+            }
+            let mut mine = Vec::new();
+            for (at, row) in table.rows.iter().enumerate() {
+                match same.get_mut(row.as_slice()) {
+                    Some(left) if *left > 0 => *left -= 1,
+                    _ => mine.push(at),
+                }
+            }
+            let theirs = there.rows.iter().filter(|row| match same.get_mut(row.as_slice()) {
+                Some(left) if *left > 0 => {
+                    *left -= 1;
+                    true
+                }
+                _ => false,
+            });
+            let theirs: Vec<Vec<Cell>> = theirs.cloned().collect();
+            for (at, there) in mine.into_iter().zip(theirs) {
+                for (place, column) in table.columns.iter().enumerate() {
+                    let cell = &mut table.rows[at][place];
+                    if *cell == there[place] {
+                        continue;
+                    }
+                    if !column.has_default {
+                        return Err(refused(format!(
+                            "column {} of table {name} gets another value each time, such as by random() or now(), so no tenant may have the template's; give the column a default that makes it and leave it out of the INSERT, or write a constant",
+                            column.name
+                        )));
+                    }
+                    *cell = Cell::Default;
+                }
+            }
+        }
+        Ok(self)
+    }
+}
+
+impl Cell {
+    fn literal(&self) -> String {
+        match self {
+            Cell::Null => "NULL".to_owned(),
+            Cell::Default => "DEFAULT".to_owned(),
+            Cell::Text(text) => quote_literal(text),
+        }
+    }
+}
+
+fn bare(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(_, bare)| bare)
+}
+
+fn unreadable(source: serde_json::Error) -> Error {
+    Error::new(ErrorKind::Internal, "rows of the template cannot be read").because(source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(has_default: bool, rows: &[[&str; 2]]) -> Rows {
+        let cells = |row: &[&str; 2]| row.map(|text| Cell::Text(text.to_owned())).to_vec();
+        let column = |name: &str| Column { name: name.to_owned(), has_default };
+        let table = Table {
+            name: "freehold_template.t".to_owned(),
+            columns: vec![column("a"), column("b")],
+            rows: rows.iter().map(cells).collect(),
+        };
+        Rows { tables: vec![table], sequences: vec![("s".to_owned(), 7, true)] }
+    }
+
+    #[test]
+    fn what_differs_between_two_runs_is_made_anew_wherever_rows_stand() {
+        let here = rows(true, &[["1", "x"], ["2", "same"], ["3", "y"]]);
+        let there = rows(true, &[["2", "same"], ["1", "z"], ["3", "w"]]);
+        let mut sql = String::new();
+        here.compared_with(&there).unwrap().write_sql(&mut sql);
+        assert_eq!(
+            sql,
+            "INSERT INTO freehold_template.t (\"a\", \"b\") OVERRIDING SYSTEM VALUE VALUES\n\
+             ('1', DEFAULT),\n('2', 'same'),\n('3', DEFAULT);\n\
+             SELECT pg_catalog.setval('s', 7, true);\n"
+        );
+    }
+
+    #[test]
+    fn what_no_default_makes_and_what_comes_in_other_numbers_is_refused() {
+        let here = || rows(false, &[["1", "x"], ["1", "x"]]);
+        assert_eq!(here().compared_with(&here()).unwrap(), here());
+        let other = here().compared_with(&rows(false, &[["1", "x"], ["1", "y"]])).unwrap_err();
+        assert!(other.message().contains("column b of table t gets another value"), "{other}");
+        for there in [rows(false, &[["1", "x"]]), rows(true, &[["1", "x"], ["1", "x"]])] {
+            let other = here().compared_with(&there).unwrap_err();
+            assert!(other.message().contains("table t gets other rows"), "{other}");
+        }
+    }
+}
