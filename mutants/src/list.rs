@@ -15,6 +15,7 @@ mod replicas;
 mod sessions;
 mod sign_in;
 mod sizes;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -92,6 +93,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
         mail::MUTANTS,
         indexes::MUTANTS,
         sizes::MUTANTS,
+        snapshots::MUTANTS,
         beside::MUTANTS,
     ]
     .into_iter()

@@ -43,6 +43,7 @@ pub(crate) struct Source {
     sealer: Sealer,
     position: Position,
     opens_sessions: bool,
+    leavings: Leavings,
     /// For the startup packet.
     settings: Vec<Setting>,
     /// False once a pooler has refused them.
@@ -64,8 +65,23 @@ impl Source {
         let settings = settings::at_startup(target.user(), options);
         let takes_settings = AtomicBool::new(pooler != Pooler::Transaction);
         let (target, sealer) = (Arc::new(target), sealer.clone());
-        let opens_sessions = false;
-        Source { target, pooler, sealer, position, opens_sessions, settings, takes_settings }
+        let (opens_sessions, leavings) = (false, Leavings::Anything);
+        Source {
+            target,
+            pooler,
+            sealer,
+            position,
+            opens_sessions,
+            leavings,
+            settings,
+            takes_settings,
+        }
+    }
+
+    /// What the SQL that its connections run can leave on a session.
+    pub(crate) fn leaving(mut self, leavings: Leavings) -> Source {
+        self.leavings = leavings;
+        self
     }
 
     /// Connects, and says whether the session has begun with the settings that it shall have.
@@ -116,11 +132,24 @@ pub(crate) struct Fixed {
     pub(crate) begin: Statement,
     /// Sent whole each time, so that a connection that never reads only need not prepare it.
     pub(crate) begin_read: Statement,
-    /// What SQL of a tenant's, or of a migration, is followed by before the COMMIT.
-    pub(crate) leave: [Statement; 4],
+    leavings: Leavings,
+    /// What ends all that acts at COMMIT or outlives it, but settings.
+    settle: [Statement; 3],
+    reset: Statement,
     pub(crate) commit: Statement,
     /// Gives the place in the log, where somebody wants to know it.
     pub(crate) position: Option<Statement>,
+}
+
+/// What the SQL that a connection runs can leave on the session.
+#[derive(Clone)]
+pub(crate) enum Leavings {
+    /// It is all the library's own.
+    Nothing,
+    /// A tenant's: settings, and more unless this is true.
+    OnlySettings(Arc<AtomicBool>),
+    /// A migration's.
+    Anything,
 }
 
 /// Which place in the log of changes a pool's connections can tell.
@@ -146,6 +175,20 @@ impl Position {
                    THEN pg_catalog.pg_last_wal_replay_lsn()::pg_catalog.text END",
             ),
         }
+    }
+}
+
+impl Fixed {
+    /// What a transaction's SQL is followed by before its COMMIT; `any` for a statement that is no query,
+    /// which may leave anything.
+    pub(crate) fn leave(&self, any: bool) -> impl Iterator<Item = &Statement> {
+        let (settle, reset) = match &self.leavings {
+            Leavings::Nothing => (false, false),
+            Leavings::OnlySettings(known) => (any || !known.load(Ordering::Acquire), true),
+            Leavings::Anything => (true, true),
+        };
+        let settle = settle.then_some(&self.settle).into_iter().flatten();
+        settle.chain(reset.then_some(&self.reset))
     }
 }
 
@@ -181,7 +224,7 @@ impl Naming {
 
 impl Connection {
     pub(crate) async fn open(source: &Source) -> Result<Connection, WireError> {
-        let Source { target, pooler, sealer, position, opens_sessions, .. } = source;
+        let Source { target, pooler, sealer, position, opens_sessions, leavings, .. } = source;
         let (mut wire, has_settings) = source.connect().await?;
         let Look { pid, now, direct, takes_writes } = pooler.look(&mut wire).await?;
         let seat = Seat { pid: if direct { pid } else { 0 }, clock: (now, Instant::now()) };
@@ -195,12 +238,13 @@ impl Connection {
             enter_catalog: fixed(&mut wire, &mut naming, &enter_catalog, DOOR).await?,
             begin: fixed(&mut wire, &mut naming, "BEGIN", &[]).await?,
             begin_read: Statement::unnamed("BEGIN READ ONLY", &[]),
-            leave: [
+            leavings: leavings.clone(),
+            settle: [
                 fixed(&mut wire, &mut naming, "SET CONSTRAINTS ALL IMMEDIATE", &[]).await?,
                 fixed(&mut wire, &mut naming, "CLOSE ALL", &[]).await?,
                 fixed(&mut wire, &mut naming, "UNLISTEN *", &[]).await?,
-                fixed(&mut wire, &mut naming, "RESET ALL", &[]).await?,
             ],
+            reset: fixed(&mut wire, &mut naming, "RESET ALL", &[]).await?,
             commit: fixed(&mut wire, &mut naming, "COMMIT", &[]).await?,
             position: match position.sql() {
                 Some(sql) => Some(fixed(&mut wire, &mut naming, sql, &[]).await?),

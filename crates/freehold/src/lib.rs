@@ -149,6 +149,7 @@ mod init;
 mod insight;
 mod lanes;
 mod lease;
+mod leavings;
 mod lsn;
 mod mail;
 mod migration;
@@ -180,12 +181,13 @@ mod violations;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::watch;
 
 use crate::analytics::Connections;
 use crate::cache::local::Local;
-use crate::connection::{Position, Source};
+use crate::connection::{Leavings, Position, Source};
 use crate::control::turns::SlugTurns;
 use crate::indexes::asked::Asked;
 use crate::insight::Insight;
@@ -339,6 +341,8 @@ struct Inner {
     slow_log: SlowLog,
     sealer: Sealer,
     mode: SealMode,
+    /// Whether nothing but settings must be cleaned after a tenant's transaction.
+    only_settings: Arc<AtomicBool>,
     /// What goes on beside requests: listening for changes, following keys, recording violations.
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -415,8 +419,13 @@ impl Freehold {
             false => Position::Written,
         };
         let pool = |source, limits| Pool::new(source, limits, &violations, &insight);
-        let app = pool(source(app_target, position).with_sessions(), options.app_pool);
+        // Not before the baseline was looked at.
+        let only_settings = Arc::new(AtomicBool::new(false));
+        let of_tenants = || Leavings::OnlySettings(Arc::clone(&only_settings));
+        let app = source(app_target, position).with_sessions().leaving(of_tenants());
+        let app = pool(app, options.app_pool);
         let catalog = source(catalog_target, Position::Untold).with_sessions();
+        let catalog = catalog.leaving(Leavings::Nothing);
         let catalog = pool(catalog, options.catalog_pool);
         let owner =
             owner_target.map(|target| pool(source(target, Position::Untold), options.owner_pool));
@@ -425,7 +434,8 @@ impl Freehold {
         let mut replica_pools = Vec::new();
         for url in &options.replica_urls {
             let target = tls::target(url, replicas::SETTING)?;
-            let pool = pool(source(target, Position::Replayed), replica_pool);
+            let source = source(target, Position::Replayed).leaving(of_tenants());
+            let pool = pool(source, replica_pool);
             Replicas::require_one_host(&pool.target())?;
             replica_pools.push(pool);
         }
@@ -458,6 +468,11 @@ impl Freehold {
             tokio::spawn(reporter.clone().run()),
             tokio::spawn(slow_log.clone().run()),
         ]);
+        tasks.push(tokio::spawn(leavings::follow(
+            catalog.clone(),
+            resolver.clone(),
+            Arc::clone(&only_settings),
+        )));
         tasks.push(tokio::spawn(cache.clone().announce()));
         tasks.push(tokio::spawn(cache.clone().keep_connected()));
         if let (Some(owner), None) = (&owner, &options.context_key) {
@@ -484,6 +499,7 @@ impl Freehold {
             slow_log,
             sealer,
             mode,
+            only_settings,
             tasks,
         };
         Ok(Freehold(Arc::new(inner)))
@@ -745,6 +761,14 @@ impl Freehold {
     /// [`ErrorKind::Unavailable`]; [`ErrorKind::Setup`] if the catalog does not fit this build.
     pub async fn list_critical(&self) -> Result<Vec<String>> {
         doctor::list_critical(&self.0.app.target()).await
+    }
+
+    /// Whether nothing but settings is cleaned after a tenant's transaction, since no code of the baseline
+    /// can leave more.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn cleans_only_settings(&self) -> bool {
+        self.0.only_settings.load(std::sync::atomic::Ordering::Acquire)
     }
 
     /// The connections as `freehold_app`, at this moment.

@@ -150,7 +150,7 @@ impl TenantTx {
     /// COMMIT, SAVEPOINT, VACUUM, DECLARE … WITH HOLD, ALTER ROLE and their like.
     pub async fn run_utility(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
         require_utility(sql)?;
-        self.0.query(sql, params).await
+        self.0.run_utility(sql, params).await
     }
 
     /// Runs the transaction's last statement and commits, in one flush.

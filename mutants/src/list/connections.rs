@@ -102,11 +102,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: TRANSACTION,
         from: "        batch.query(statement, params)?;
         match alone {
-            true => leave(&mut batch, fixed)?,
-            false => end(&mut batch, fixed, ending)?,
+            true => leave(&mut batch, fixed, *ran_utility)?,
+            false => end(&mut batch, fixed, ending, *ran_utility)?,
         }",
         to: "        if !alone {
-            end(&mut batch, fixed, ending)?;
+            end(&mut batch, fixed, ending, *ran_utility)?;
         }
         batch.query(statement, params)?;",
         tests: Library(&[
@@ -120,12 +120,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: TRANSACTION,
         from: "        batch.query(statement, params)?;
         match alone {
-            true => leave(&mut batch, fixed)?,
-            false => end(&mut batch, fixed, ending)?,
+            true => leave(&mut batch, fixed, *ran_utility)?,
+            false => end(&mut batch, fixed, ending, *ran_utility)?,
         }",
         to: "        let put = batch.query(statement, params);
         if !alone {
-            end(&mut batch, fixed, ending)?;
+            end(&mut batch, fixed, ending, *ran_utility)?;
         }
         if let Err(refused) = put {
             batch.run().await?;

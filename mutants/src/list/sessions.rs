@@ -19,9 +19,31 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "sessions-left-as-they-are",
         breaks: "a setting that a tenant's SQL has made for the session is the next tenant's",
         file: TRANSACTION,
-        from: "    fixed.leave.iter().try_for_each(|statement| batch.quiet(statement, &[]))",
-        to: "    fixed.leave.iter().take(0).try_for_each(|statement| batch.quiet(statement, &[]))",
+        from: "    fixed.leave(any).try_for_each(|statement| batch.quiet(statement, &[]))",
+        to: "    fixed.leave(any).take(0).try_for_each(|statement| batch.quiet(statement, &[]))",
         tests: Library(LEFT),
+        survives_because: None,
+    },
+    Mutant {
+        name: "code-that-leaves-more-is-not-seen",
+        breaks: "a cursor or LISTEN of one tenant's function is the next tenant's",
+        file: "crates/freehold/src/catalog/code.rs",
+        from: "p.prosrc ~* '\\m(listen|hold|execute)\\M'",
+        to: "p.prosrc ~* '\\m(nothing)\\M'",
+        tests: Library(&[
+            "sessions::code_that_may_leave_more_than_settings_is_known_by_what_it_says",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "statements-that-are-no-queries-leave-what-they-like",
+        breaks: "what DO has begun on a session is the next tenant's",
+        file: TRANSACTION,
+        from: "        self.ran_utility = true;\n",
+        to: "",
+        tests: Library(&[
+            "sessions::where_only_settings_can_be_left_they_and_what_a_query_makes_are_gone",
+        ]),
         survives_because: None,
     },
     Mutant {

@@ -17,12 +17,18 @@
 -- what its end has cleaned (`leave` in tx/transaction.rs): temporary tables, session locks, and a state of
 -- random() that it knows. DISCARD ALL cannot run in a transaction, and would take the server's prepared
 -- statements with it. currval and lastval tell nothing to a role without rights on the sequence.
-CREATE OR REPLACE FUNCTION freehold.begin_clean(seed float8) RETURNS boolean
+-- In SQL, so that it is inlined at the door: a call of PL/pgSQL costs more than all that it does here.
+CREATE OR REPLACE FUNCTION freehold.discard_temp() RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
   DISCARD TEMP;
-  RETURN pg_catalog.setseed(seed) IS NOT NULL AND pg_catalog.pg_advisory_unlock_all() IS NOT NULL;
+  RETURN true;
 END
+$$;
+CREATE OR REPLACE FUNCTION freehold.begin_clean(seed float8) RETURNS boolean
+LANGUAGE sql AS $$
+  SELECT pg_catalog.setseed(seed) IS NOT NULL AND pg_catalog.pg_advisory_unlock_all() IS NOT NULL
+    AND (pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.=) '0'::pg_catalog.oid OR freehold.discard_temp())
 $$;
 
 -- The door: sets context, search path and role, for this transaction alone. Both doors are in SQL, so

@@ -92,6 +92,8 @@ pub(super) struct Transaction {
     /// What a prepared statement belongs to besides its text.
     scope: String,
     stage: Stage,
+    /// A statement that is no query was run, which may leave anything on the session.
+    ran_utility: bool,
     /// What kind of failure it came to, for those who ask for more of it.
     failed_by: Option<ErrorKind>,
     violations: Violations,
@@ -162,6 +164,7 @@ impl Transaction {
             entry,
             scope,
             stage: Stage::Fresh,
+            ran_utility: false,
             failed_by: None,
             violations,
             insight,
@@ -212,6 +215,11 @@ impl Transaction {
 
     pub(super) async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
         Ok(self.run(sql, params, Ending::Open).await?.rows)
+    }
+
+    pub(super) async fn run_utility(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
+        self.ran_utility = true;
+        self.query(sql, params).await
     }
 
     pub(super) async fn execute(&mut self, sql: &str, params: Params<'_>) -> Result<u64> {
@@ -324,7 +332,7 @@ impl Transaction {
         params: Params<'_>,
         ending: Ending,
     ) -> Result<Answer> {
-        let Transaction { connection, entry, stage, .. } = self;
+        let Transaction { connection, entry, stage, ran_utility, .. } = self;
         let connection = held(connection);
         let fixed = &connection.fixed.clone();
         let pass = entry.vouch(connection, *stage);
@@ -345,8 +353,8 @@ impl Transaction {
         }
         batch.query(statement, params)?;
         match alone {
-            true => leave(&mut batch, fixed)?,
-            false => end(&mut batch, fixed, ending)?,
+            true => leave(&mut batch, fixed, *ran_utility)?,
+            false => end(&mut batch, fixed, ending, *ran_utility)?,
         }
         let mut answers = batch.run().await?;
         if ending == Ending::CommitAt {
@@ -417,7 +425,7 @@ impl Transaction {
         let connection = held(&mut self.connection);
         let fixed = connection.fixed.clone();
         let mut batch = connection.batch()?;
-        end(&mut batch, &fixed, ending)?;
+        end(&mut batch, &fixed, ending, self.ran_utility)?;
         let committed = batch.run().await;
         self.stage = Stage::Done;
         self.committed_at = committed?.pop().and_then(|answer| read_position(&answer));
@@ -514,14 +522,14 @@ fn trace(party: &Party) -> tracing::Span {
 /// left. What acts before the next transaction's first statement, such as a timeout or
 /// `default_transaction_read_only`, is gone by then. Deferred constraint triggers run SQL of the tenant's,
 /// so they come first. The rest is `freehold.begin_clean`'s.
-fn leave(batch: &mut Batch<'_>, fixed: &Fixed) -> Result<(), WireError> {
-    fixed.leave.iter().try_for_each(|statement| batch.quiet(statement, &[]))
+fn leave(batch: &mut Batch<'_>, fixed: &Fixed, any: bool) -> Result<(), WireError> {
+    fixed.leave(any).try_for_each(|statement| batch.quiet(statement, &[]))
 }
 
 /// What follows a transaction's last statement.
-fn end(batch: &mut Batch<'_>, fixed: &Fixed, ending: Ending) -> Result<()> {
+fn end(batch: &mut Batch<'_>, fixed: &Fixed, ending: Ending, any: bool) -> Result<()> {
     if ending != Ending::Open {
-        leave(batch, fixed)?;
+        leave(batch, fixed, any)?;
         batch.quiet(&fixed.commit, &[])?;
     }
     if ending == Ending::CommitAt {

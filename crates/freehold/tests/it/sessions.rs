@@ -200,6 +200,79 @@ async fn nothing_that_a_transaction_leaves_reaches_the_next_tenant() {
     }
 }
 
+/// Waits until what is cleaned after a transaction is known to be settings alone, or more.
+async fn until_cleaned(house: &House, only_settings: bool) {
+    let until = async {
+        while house.freehold.cleans_only_settings() != only_settings {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(60), until).await;
+    waited.unwrap_or_else(|_| panic!("only settings are cleaned: still not {only_settings}"));
+}
+
+/// Without code in the baseline, these are what a query's text can leave.
+#[tokio::test]
+async fn where_only_settings_can_be_left_they_and_what_a_query_makes_are_gone() {
+    if crate::support::pooler().is_some() {
+        return; // Changes are not heard behind it, so everything is cleaned there.
+    }
+    let harmless =
+        "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER stamp BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION stamp()";
+    let house = house_of_one_with(&notes_and(&[harmless])).await;
+    let (acme, globex) = house.acme_and_globex().await;
+    until_cleaned(&house, true).await;
+    let before = look(&house.freehold, &globex).await;
+    for sql in settings() {
+        drop(house.freehold.query(&acme, &sql, &[]).await);
+        assert_eq!(look(&house.freehold, &globex).await, before, "{sql}");
+    }
+    for sql in [
+        "SELECT pg_advisory_lock(7)",
+        "SELECT body INTO TEMP notes FROM notes",
+        "SELECT set_config('search_path', 'pg_temp', false), set_config('role', 'freehold_viewer', false)",
+    ] {
+        drop(house.freehold.query(&acme, sql, &[]).await);
+        assert_eq!(look(&house.freehold, &globex).await, before, "{sql}");
+        assert_eq!(house.bodies(&globex).await, ["globex"], "{sql}");
+    }
+    // What is no query may leave more, and is followed by more. Tenants may not run DO by themselves.
+    let granted = "GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC";
+    house.superuser().await.batch_execute(granted).await.unwrap();
+    let mut tx = house.freehold.begin(&acme).await.unwrap();
+    tx.run_utility("DO $$ BEGIN EXECUTE 'LISTEN anything'; END $$", &[]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(look(&house.freehold, &globex).await, before);
+}
+
+#[tokio::test]
+async fn code_that_may_leave_more_than_settings_is_known_by_what_it_says() {
+    if crate::support::pooler().is_some() {
+        return;
+    }
+    let harmless =
+        "CREATE FUNCTION harmless() RETURNS int LANGUAGE sql AS 'SELECT 1 -- listening, holder'";
+    let house = house_of_one_with(&notes_and(&[harmless])).await;
+    until_cleaned(&house, true).await;
+    let superuser = house.superuser().await;
+    let shared = "CREATE FUNCTION public.f() RETURNS void LANGUAGE";
+    for (made, taken_back) in [
+        (format!("{shared} plpgsql AS 'BEGIN execute ''SELECT 1''; END'"), "DROP FUNCTION public.f()"),
+        (format!("{shared} sql AS 'Listen x'"), "DROP FUNCTION public.f()"),
+        (format!("{shared} sql AS 'DECLARE c CURSOR WITH HOLD FOR SELECT 1'"), "DROP FUNCTION public.f()"),
+        (
+            "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON freehold_template.notes DEFERRABLE FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()".to_owned(),
+            "DROP TRIGGER late ON freehold_template.notes",
+        ),
+    ] {
+        superuser.batch_execute(&format!("{made}; NOTIFY freehold, 'baseline'")).await.unwrap();
+        until_cleaned(&house, false).await;
+        superuser.batch_execute(&format!("{taken_back}; NOTIFY freehold, 'baseline'")).await.unwrap();
+        until_cleaned(&house, true).await;
+    }
+}
+
 #[tokio::test]
 async fn what_needs_the_owners_rights_to_leave_is_gone_too() {
     let house = hostile_house().await;

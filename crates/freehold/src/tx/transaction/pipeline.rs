@@ -175,7 +175,7 @@ impl Transaction {
         pieces: Pieces<'_>,
         ending: Ending,
     ) -> Result<Vec<Answer>, PipelineError> {
-        let Transaction { connection, entry, stage, .. } = self;
+        let Transaction { connection, entry, stage, ran_utility, .. } = self;
         let connection = held(connection);
         let fixed = &connection.fixed.clone();
         let pass = entry.vouch(connection, *stage);
@@ -191,7 +191,7 @@ impl Transaction {
             put.map_err(|error| PipelineError { at: Some(at), error: error.into() })?;
         }
         if ending == Ending::Commit {
-            end(&mut batch, fixed, ending).map_err(PipelineError::of_none)?;
+            end(&mut batch, fixed, ending, *ran_utility).map_err(PipelineError::of_none)?;
         }
         batch.run_as_one().await.map_err(|Failure { step, error }| PipelineError {
             at: step.checked_sub(before).filter(|at| *at < pieces.len()),
@@ -304,7 +304,7 @@ impl Transaction {
             let put = statement.and_then(|statement| {
                 entry.put(&mut batch, fixed, &pass)?;
                 batch.query(&statement, params)?;
-                leave(&mut batch, fixed)
+                leave(&mut batch, fixed, false)
             });
             // Even one that could not be put has sent its door, which does nothing.
             batch.end_section();

@@ -1,0 +1,89 @@
+//! One way to a schema: what is rehearsed, compared and made anew.
+
+use super::Mutant;
+use super::Tests::{Library, LibraryUnit};
+
+const ADOPT: &str = "crates/freehold/src/migrator/adopt.rs";
+const MIGRATOR: &str = "crates/freehold/src/migrator.rs";
+const ROWS: &str = "crates/freehold/src/snapshot/rows.rs";
+const ORDER: &str = "crates/freehold/src/snapshot/order.rs";
+const DESCRIBE: &str = "crates/freehold/src/snapshot/describe.sql";
+const SNAPSHOT: &str = "crates/freehold/src/snapshot.rs";
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "no-tenant-rehearses",
+        breaks: "a migration is adopted that leaves tenants without what the template has",
+        file: ADOPT,
+        from: "    rehearse_old(&mut tx, migration, &former, &template).await?;\n",
+        to: "",
+        tests: Library(&[
+            "snapshots::a_migration_that_tenants_would_lack_something_of_is_not_adopted",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "tenants-are-not-compared",
+        breaks: "a tenant counts as migrated that is not what the template is",
+        file: MIGRATOR,
+        from: "    compare(&mut tx, tenant, current.version, migration, &own).await?;\n",
+        to: "",
+        tests: Library(&[
+            "snapshots::a_tenant_that_is_not_what_the_template_is_fails_with_the_difference",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "what-should-be-gone-may-stay",
+        breaks: "a tenant keeps what a migration drops",
+        file: SNAPSHOT,
+        from: "            !wanted.contains(&key) && found.contains_key(&key) && object.kind != \"dropped columns\"",
+        to: "            !wanted.contains(&key) && found.contains_key(&key) && object.kind == \"dropped columns\"",
+        tests: Library(&["snapshots::what_a_migration_drops_must_be_gone_from_every_tenant"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "secrets-of-the-template-are-shared",
+        breaks: "every tenant has the ids and secrets that the template was given",
+        file: ADOPT,
+        from: "        Some(other) => rows.compared_with(other).map_err(located_in(migration))?,",
+        to: "        Some(_) => rows,",
+        tests: Library(&[
+            "snapshots::seed_rows_are_the_templates_but_what_comes_out_differently_is_made_anew",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "sequences-begin-again",
+        breaks: "the first row of a new tenant has the number of a seed row",
+        file: ROWS,
+        from: "            let _ = writeln!(sql, \"SELECT pg_catalog.setval({name}, {last}, {is_called});\");\n",
+        to: "            let _ = (name, last, is_called);\n",
+        tests: Library(&[
+            "snapshots::a_new_tenant_is_what_the_template_is_whatever_kinds_of_objects_it_holds",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "objects-come-as-they-are-listed",
+        breaks: "a new tenant cannot be made where an object depends on one of a later name",
+        file: ORDER,
+        from: "        if from != to && before[from].insert(to) {",
+        to: "        if from == to && before[from].insert(to) {",
+        tests: LibraryUnit(&[
+            "snapshot::tests::each_object_comes_after_what_it_depends_on_and_else_by_its_stage",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "dropped-columns-leave-no-place",
+        breaks: "a new tenant's rows look otherwise inside than those of tenants that went the long way",
+        file: DESCRIBE,
+        from: "WHERE r.relkind IN ('r', 'p', 'f') AND a.attnum > 0 AND (a.attislocal OR r.relispartition)",
+        to: "WHERE r.relkind IN ('r', 'p', 'f') AND a.attnum > 0 AND (a.attislocal OR r.relispartition) AND NOT a.attisdropped",
+        tests: Library(&[
+            "snapshots::a_new_tenant_is_what_the_template_is_whatever_kinds_of_objects_it_holds",
+        ]),
+        survives_because: None,
+    },
+];
