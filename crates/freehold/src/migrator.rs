@@ -16,6 +16,7 @@ use crate::context::OperatorContext;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::indexes::{IndexState, TenantIndex, in_schema};
+use crate::migration::rewriting::rewritten;
 use crate::migration::{Baseline, Migration};
 use crate::policy;
 use crate::pool::Pool;
@@ -352,10 +353,11 @@ pub(crate) async fn apply(
     tenant: TenantId,
     migration: &Migration,
 ) -> Result<()> {
+    let statements = rewritten(&migration.statements, &tenant.schema());
     client
-        .query_once("SELECT freehold.run_migration($1)", &[&migration.statements])
+        .query_once("SELECT freehold.run_migration($1)", &[&statements])
         .await
-        .map_err(|source| located(migration, source))?;
+        .map_err(|source| located(migration, &statements, source))?;
     policy::protect(client, tenant).await.map_err(|error| {
         Error::new(error.kind(), format!("{}: {}", migration.label(), error.message()))
             .because(error)
@@ -363,18 +365,19 @@ pub(crate) async fn apply(
 }
 
 /// PostgreSQL's error, with the file and line where it arose.
-fn located(migration: &Migration, source: WireError) -> Error {
+fn located(migration: &Migration, statements: &str, source: WireError) -> Error {
     let label = migration.label();
     let WireError::Database(db) = source else { return Error::from(source) };
     let line = match db.internal() {
         // Positions count characters from 1, within the text that EXECUTE was given.
-        Some((position, query)) if query == migration.statements => {
+        Some((position, query)) if query == statements => {
             let before = query.chars().take((position as usize).saturating_sub(1));
             format!(" line {}", before.filter(|c| *c == '\n').count() + 1)
         }
         _ => String::new(),
     };
-    let hint = db.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    let cure = policy::cure(db.code().code(), db.where_());
+    let hint = cure.as_deref().or(db.hint()).map(|hint| format!(" ({hint})")).unwrap_or_default();
     let message = format!("{label}{line}: {}{hint}", db.message());
     Error::new(ErrorKind::Migration, message).because(*db)
 }
@@ -388,7 +391,8 @@ async fn apply_to_template(client: &mut wire::Connection, migration: &Migration)
     apply(client, TenantId::TEMPLATE, migration).await?;
     let made = client
         .query_once(
-            "SELECT extname::text FROM pg_extension WHERE extnamespace = $1::text::regnamespace",
+            // What one of them needs was made before it.
+            "SELECT extname::text, extversion FROM pg_extension WHERE extnamespace = $1::text::regnamespace ORDER BY oid",
             &[&TenantId::TEMPLATE.schema()],
         )
         .await?;
@@ -397,10 +401,9 @@ async fn apply_to_template(client: &mut wire::Connection, migration: &Migration)
     }
     client.batch_execute("ROLLBACK TO SAVEPOINT before_migration").await?;
     for row in made {
-        let name = policy::quote_ident(row.get(0));
-        client
-            .batch_execute(&format!("CREATE EXTENSION IF NOT EXISTS {name} SCHEMA public"))
-            .await?;
+        let (name, version) = (policy::quote_ident(row.get(0)), policy::quote_ident(row.get(1)));
+        let create = format!("CREATE EXTENSION {name} SCHEMA public VERSION {version}");
+        client.batch_execute(&create).await?;
     }
     apply(client, TenantId::TEMPLATE, migration).await
 }
