@@ -64,7 +64,7 @@ async fn maintain(house: &House) {
 /// are built without ICU.
 async fn for_server(house: &House, baseline: &str) -> String {
     let superuser = house.superuser().await;
-    let ask = "SELECT current_setting('server_version_num')::int, EXISTS (SELECT FROM pg_collation WHERE collprovider = 'i')";
+    let ask = "SELECT current_setting('server_version_num')::int, EXISTS (SELECT FROM pg_collation WHERE collname = 'und-x-icu')";
     let row = superuser.query_one(ask, &[]).await.unwrap();
     let mut baseline = baseline.to_owned();
     if row.get::<_, i32>(0) >= 170_000 {
