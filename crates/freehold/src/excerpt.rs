@@ -42,7 +42,7 @@ pub(crate) fn excerpt(sql: &str, chars_max: usize) -> (String, bool) {
     (out, writes)
 }
 
-enum Token<'a> {
+pub(crate) enum Token<'a> {
     /// White space, or a comment.
     Space,
     /// A string or a number.
@@ -53,7 +53,8 @@ enum Token<'a> {
     Other(&'a str),
 }
 
-fn next_token<'a>(rest: &mut &'a str) -> Option<Token<'a>> {
+/// The next token of SQL, if there is one more.
+pub(crate) fn next_token<'a>(rest: &mut &'a str) -> Option<Token<'a>> {
     let sql = *rest;
     let first = sql.chars().next()?;
     let (length, kind): (usize, fn(&'a str) -> Token<'a>) = if first.is_whitespace() {

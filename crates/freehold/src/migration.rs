@@ -1,5 +1,7 @@
 //! A folder of migrations, as its user wrote it: read, ordered, and checked without a database.
 
+pub(crate) mod rewriting;
+
 use std::path::Path;
 
 use sha2::{Digest, Sha256};

@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::indexes::{IndexState, TenantIndex, in_schema};
 use crate::migration::Migration;
+use crate::migration::rewriting::rewritten;
 use crate::policy;
 use crate::pool::Pool;
 use crate::snapshot;
@@ -312,15 +313,16 @@ pub(crate) async fn apply(
     tenant: TenantId,
     migration: &Migration,
 ) -> Result<()> {
+    let statements = rewritten(&migration.statements, &tenant.schema());
     client
-        .query_once("SELECT freehold.run_migration($1)", &[&migration.statements])
+        .query_once("SELECT freehold.run_migration($1)", &[&statements])
         .await
-        .map_err(|source| located(migration, source))?;
+        .map_err(|source| located(migration, &statements, source))?;
     // Nothing can be protected that deferred constraints are still to be checked of.
     client
         .batch_execute("SET CONSTRAINTS ALL IMMEDIATE")
         .await
-        .map_err(|source| located(migration, source))?;
+        .map_err(|source| located(migration, &statements, source))?;
     policy::protect(client, tenant).await.map_err(located_in(migration))
 }
 
@@ -331,18 +333,19 @@ fn located_in(migration: &Migration) -> impl Fn(Error) -> Error {
 }
 
 /// PostgreSQL's error, with the file and line where it arose.
-fn located(migration: &Migration, source: WireError) -> Error {
+fn located(migration: &Migration, statements: &str, source: WireError) -> Error {
     let label = migration.label();
     let WireError::Database(db) = source else { return Error::from(source) };
     let line = match db.internal() {
         // Positions count characters from 1, within the text that EXECUTE was given.
-        Some((position, query)) if query == migration.statements => {
+        Some((position, query)) if query == statements => {
             let before = query.chars().take((position as usize).saturating_sub(1));
             format!(" line {}", before.filter(|c| *c == '\n').count() + 1)
         }
         _ => String::new(),
     };
-    let hint = db.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    let cure = policy::cure(db.code().code(), db.where_());
+    let hint = cure.as_deref().or(db.hint()).map(|hint| format!(" ({hint})")).unwrap_or_default();
     let message = format!("{label}{line}: {}{hint}", db.message());
     Error::new(ErrorKind::Migration, message).because(*db)
 }

@@ -9,11 +9,14 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 use tokio_postgres::Client;
 
+use self::paths::Settled;
 use self::sequences::{ColumnDefault, Domain, Routine, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::wire;
 
+mod inventory;
+mod paths;
 mod sequences;
 
 /// What a tenant's schema holds, as far as protection is concerned.
@@ -23,6 +26,8 @@ pub(crate) struct Inventory {
     /// Routines and domains that ask a sequence by themselves.
     routines: Vec<Routine>,
     domains: Vec<Domain>,
+    /// Routines whose settings must be others.
+    settled: Vec<Settled>,
 }
 
 /// A relation in a tenant's schema, as far as protection is concerned.
@@ -34,8 +39,10 @@ pub(crate) struct Relation {
     rls_enabled: bool,
     rls_forced: bool,
     security_invoker: bool,
-    /// Roles, other than the owner, that hold any privilege on it.
+    /// Roles, other than the owner, that hold any privilege on it or on a column of it.
     granted_to: Vec<String>,
+    /// Whether analytics reads all of it.
+    read_by_analytics: bool,
     policies: Vec<Policy>,
     /// Defaults of its columns that ask a sequence by themselves.
     defaults: Vec<ColumnDefault>,
@@ -63,68 +70,6 @@ struct Policy {
     using: Option<String>,
     check: Option<String>,
 }
-
-/// One row, one column: the schema's inventory as JSON. Run with search path `pg_catalog`, so
-/// that `pg_get_expr` qualifies every name. 1574 is `nextval(regclass)`, whose number is PostgreSQL's.
-///
-/// Found by their dependence on the schema, which has an index: pg_class has none by schema, and to
-/// scan the whole fleet's for each tenant makes a fleet slower to create and migrate as it grows.
-const INVENTORY_SQL: &str = "
-SELECT json_build_object('relations', (
-SELECT coalesce(json_agg(json_build_object(
-    'name', c.relname,
-    'kind', CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 'view'
-                           WHEN 'm' THEN 'materialized_view' WHEN 'f' THEN 'foreign_table'
-                           ELSE 'sequence' END,
-    'owner_is_ours', c.relowner = 'freehold_owner'::regrole,
-    'rls_enabled', c.relrowsecurity,
-    'rls_forced', c.relforcerowsecurity,
-    'security_invoker', coalesce(c.reloptions && ARRAY['security_invoker=true', 'security_invoker=on', 'security_invoker=1', 'security_invoker=yes'], false),
-    'granted_to', (SELECT coalesce(json_agg(DISTINCT CASE a.grantee WHEN 0 THEN 'public' ELSE a.grantee::regrole::text END), '[]')
-                   FROM aclexplode(c.relacl) a WHERE a.grantee <> c.relowner),
-    'policies', (SELECT coalesce(json_agg(json_build_object(
-                    'name', p.polname, 'permissive', p.polpermissive, 'command', p.polcmd,
-                    'roles', (SELECT array_agg(CASE r WHEN 0 THEN 'public' ELSE r::regrole::text END ORDER BY 1) FROM unnest(p.polroles) r),
-                    'using', pg_get_expr(p.polqual, p.polrelid),
-                    'check', pg_get_expr(p.polwithcheck, p.polrelid)) ORDER BY p.polname), '[]')
-                 FROM pg_policy p WHERE p.polrelid = c.oid),
-    'defaults', (SELECT coalesce(json_agg(json_build_object(
-                    'column', a.attname, 'type', format_type(a.atttypid, NULL),
-                    'expression', pg_get_expr(d.adbin, d.adrelid),
-                    'serial', (SELECT s.relname FROM pg_depend o JOIN pg_class s ON s.oid = o.objid
-                       WHERE o.classid = 'pg_class'::regclass AND o.refclassid = 'pg_class'::regclass
-                         AND o.refobjid = c.oid AND o.refobjsubid = a.attnum AND o.deptype = 'a' AND s.relkind = 'S'
-                         AND s.relnamespace = c.relnamespace AND a.attnotnull
-                         AND pg_get_expr(d.adbin, d.adrelid) = format('nextval(%L::regclass)', s.oid::regclass::text)
-                         AND (SELECT count(*) = 1 FROM pg_depend u WHERE u.classid = 'pg_attrdef'::regclass
-                                AND u.refclassid = 'pg_class'::regclass AND u.refobjid = s.oid)
-                         AND c.relkind = 'r' AND NOT c.relispartition
-                         AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid OR i.inhrelid = c.oid)))
-                  ORDER BY a.attnum), '[]')
-                 FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-                 WHERE d.adrelid = c.oid AND d.adbin::text LIKE '%:funcid 1574 %'),
-    'settings', (SELECT json_build_object('type', format_type(q.seqtypid, NULL), 'start', q.seqstart, 'increment', q.seqincrement,
-                    'min', q.seqmin, 'max', q.seqmax, 'cache', q.seqcache, 'cycle', q.seqcycle,
-                    'grants', (SELECT coalesce(json_agg(json_build_array(a.privilege_type,
-                        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END)), '[]')
-                      FROM aclexplode(c.relacl) a WHERE a.grantee <> c.relowner))
-                 FROM pg_sequence q WHERE q.seqrelid = c.oid)
-  ) ORDER BY c.relname), '[]')
-FROM pg_depend n JOIN pg_class c ON c.oid = n.objid
-WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace
-  AND n.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-), 'routines', (
-SELECT coalesce(json_agg(json_build_object('definition', pg_get_functiondef(p.oid)) ORDER BY p.oid), '[]')
-FROM pg_depend n JOIN pg_proc p ON p.oid = n.objid JOIN pg_language l ON l.oid = p.prolang
-WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace
-  AND n.classid = 'pg_proc'::regclass AND p.prokind IN ('f', 'p') AND l.lanname NOT IN ('internal', 'c')
-  AND (p.prosrc ~* '(^|[^[:alnum:]_$.\"])(pg_catalog[.])?nextval[[:space:]]*[(]' OR p.prosqlbody::text LIKE '%:funcid 1574 %')
-), 'domains', (
-SELECT coalesce(json_agg(json_build_object('name', t.typname, 'expression', pg_get_expr(t.typdefaultbin, 0)) ORDER BY t.typname), '[]')
-FROM pg_depend n JOIN pg_type t ON t.oid = n.objid
-WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace
-  AND n.classid = 'pg_type'::regclass AND t.typtype = 'd' AND t.typdefaultbin::text LIKE '%:funcid 1574 %'
-))::text";
 
 const ISOLATION: &str = "tenant_isolation";
 const ACCESS: &str = "tenant_access";
@@ -154,7 +99,7 @@ impl Relation {
             let _ = writeln!(sql, "GRANT SELECT ON {name} TO freehold_viewer;");
             let _ = writeln!(sql, "GRANT INSERT, UPDATE, DELETE ON {name} TO freehold_member;");
         }
-        if !self.granted_to.iter().any(|role| role == ANALYTICS) {
+        if !self.read_by_analytics {
             let _ = writeln!(sql, "GRANT SELECT ON {name} TO {ANALYTICS};");
         }
     }
@@ -163,8 +108,8 @@ impl Relation {
 /// The SQL that protects what is not protected yet, in one batch: policies, grants, and what asks
 /// sequences.
 ///
-/// A table that the baseline grants to anybody keeps exactly those grants; any other gets the
-/// defaults: `freehold_viewer` reads, `freehold_member` writes. Sequences are granted to nobody.
+/// A table that the baseline grants to anybody, be it columns of it, keeps exactly those grants; any
+/// other gets the defaults: `freehold_viewer` reads, `freehold_member` writes. Sequences are granted to nobody.
 pub(crate) fn protection_sql(tenant: TenantId, inventory: &Inventory) -> String {
     let schema = tenant.schema();
     let isolated = isolation_call(tenant);
@@ -210,6 +155,7 @@ pub(crate) fn protection_sql(tenant: TenantId, inventory: &Inventory) -> String 
         sequences::domain_sql(&schema, domain, &mut sql);
     }
     sequences::routines_sql(&inventory.routines, &mut sql);
+    paths::sql(&schema, &inventory.settled, &mut sql);
     sql
 }
 
@@ -271,6 +217,7 @@ pub(crate) fn faults(tenant: TenantId, inventory: &Inventory) -> Vec<String> {
             _ => {}
         }
     }
+    faults.extend(paths::faults(&tenant.schema(), &inventory.settled));
     faults
 }
 
@@ -296,8 +243,8 @@ pub(crate) async fn verify(client: &mut wire::Connection, tenant: TenantId) -> R
     refuse_if_any(faults(tenant, &inventory(client, tenant).await?))
 }
 
-/// What of a migration works otherwise than it reads, where sequences are concerned. Told by words in
-/// the texts, so it may miss something: then PostgreSQL refuses it when it is run.
+/// What of a migration works otherwise than it reads: where sequences are concerned, and search paths. Told
+/// by words in the texts, so it may miss something: then PostgreSQL refuses it when it is run.
 pub(crate) async fn notices(
     client: &mut wire::Connection,
     tenant: TenantId,
@@ -305,7 +252,16 @@ pub(crate) async fn notices(
 ) -> Result<Vec<String>> {
     let rows = client.query_once(sequences::ASKING_SQL, &[&tenant.schema()]).await?;
     let routines: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
-    Ok(sequences::notices(migration, &routines))
+    let mut notices = sequences::notices(migration, &routines);
+    let rows = client.query_once(paths::PATHS_SQL, &[&tenant.schema()]).await?;
+    let routines: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    notices.extend(paths::notices(migration, &routines));
+    Ok(notices)
+}
+
+/// What to do about PostgreSQL's refusal of a migration, where it does not say so itself.
+pub(crate) fn cure(code: &str, context: Option<&str>) -> Option<String> {
+    paths::cure(code, context)
 }
 
 /// Protects a schema that a former build has protected: it granted every sequence to members.
@@ -346,7 +302,8 @@ fn refuse_if_any(faults: Vec<String>) -> Result<()> {
 
 async fn inventory(client: &mut wire::Connection, tenant: TenantId) -> Result<Inventory> {
     let unreadable = || Error::new(ErrorKind::Internal, "the inventory of a schema cannot be read");
-    let rows = client.query_once(INVENTORY_SQL, &[&tenant.schema()]).await?;
+    let sql = inventory::SQL.replace("{settled}", paths::SETTLED_SQL);
+    let rows = client.query_once(&sql, &[&tenant.schema()]).await?;
     let json = rows.first().ok_or_else(unreadable)?.get(0);
     serde_json::from_str(json).map_err(|source| unreadable().because(source))
 }
@@ -396,6 +353,7 @@ mod tests {
             rls_forced: false,
             security_invoker: false,
             granted_to: vec![],
+            read_by_analytics: false,
             policies: vec![],
             defaults: vec![],
             settings: None,

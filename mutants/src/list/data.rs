@@ -11,6 +11,28 @@ const STATEMENT: &str =
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
+        name: "every-column-to-everybody",
+        breaks: "select=* asks for columns that the role may not read, and is refused",
+        file: SQL,
+        from: "readable.retain(|column| !column.is_withheld(Right::Select, role));",
+        to: "let _ = (role, Right::Select);",
+        tests: Server(&[
+            "http::data::columns_that_are_granted_one_by_one_are_all_that_a_role_has",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "withheld-columns-unnamed",
+        breaks: "a refusal does not say which column the role may not read or write",
+        file: PLAN,
+        from: "columns.iter().find(|column| column.is_withheld(right, self.role))",
+        to: "columns.iter().find(|column| column.is_withheld(right, self.role) && false)",
+        tests: Server(&[
+            "http::data::columns_that_are_granted_one_by_one_are_all_that_a_role_has",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
         name: "values-in-the-sql",
         breaks: "a filter's value is a part of the statement's text",
         file: SQL,

@@ -4,6 +4,9 @@ use super::Mutant;
 use super::Tests::{Library, LibraryUnit, Server};
 
 const POLICY: &str = "crates/freehold/src/policy.rs";
+const INVENTORY: &str = "crates/freehold/src/policy/inventory.rs";
+const PATHS: &str = "crates/freehold/src/policy/paths.rs";
+const REWRITING: &str = "crates/freehold/src/migration/rewriting.rs";
 const ROLES: &str = "crates/freehold/src/init/roles.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -25,6 +28,54 @@ pub(super) const MUTANTS: &[Mutant] = &[
         tests: Library(&[
             "isolation::a_policy_that_opens_everything_still_opens_nothing_to_others",
         ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "column-grants-are-none",
+        breaks: "a table with grants on columns alone is granted to everybody as a whole",
+        file: INVENTORY,
+        from: "WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL AND NOT t.attisdropped) a",
+        to: "WHERE false) a",
+        tests: Library(&["baselines::columns_that_are_not_granted_are_read_by_analytics_alone"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "indexes-call-what-has-no-path",
+        breaks: "dumps, ANALYZE and autovacuum fail where an index calls a function that needs the tenant's path",
+        file: PATHS,
+        from: "(self.reached || self.definer)",
+        to: "self.definer",
+        tests: Library(&[
+            "baselines::functions_that_find_names_by_the_search_path",
+            "baselines::what_indexes_and_checks_call_comes_back_from_a_dump",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "views-hide-whom-they-call",
+        breaks: "a function that a materialized view calls by a view has no path of its own",
+        file: PATHS,
+        from: "WHERE r.classid = 'pg_rewrite'::regclass AND w.oid = r.objid",
+        to: "WHERE false",
+        tests: Library(&["baselines::a_function_behind_a_view_of_a_materialized_view_has_a_path"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "functions-bring-roles-along",
+        breaks: "a function of a baseline changes the role that a request runs as",
+        file: PATHS,
+        from: "'^(role=|session_authorization=|",
+        to: "'^(session_authorization=|",
+        tests: Library(&["baselines::a_function_that_brings_a_role_along_is_refused"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "public-without-the-tenants-schema",
+        breaks: "a function with SET search_path = public finds no table of the tenant's",
+        file: REWRITING,
+        from: "let insert = is_public && !*has_public && !*has_schema;",
+        to: "let insert = false;",
+        tests: Library(&["baselines::public_as_the_search_path"]),
         survives_because: None,
     },
     Mutant {

@@ -4,7 +4,7 @@
 use http::header::{ALLOW, CONTENT_RANGE};
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::model::{Model, Table};
+use super::model::{Column, Model, Table};
 
 /// Methods of `/v1/data/{table}`, as the `Allow` header of a 405 lists them.
 const METHODS_ALLOWED: &str = "GET, HEAD, POST, PATCH, DELETE";
@@ -91,6 +91,16 @@ impl DataError {
                 .with_hint("a name that holds a dot is quoted; embedded tables are not supported"),
             None => error,
         }
+    }
+
+    /// A column that the baseline grants to others and not to this role.
+    pub(super) fn withheld_column(table: &Table, column: &Column, what: &str) -> DataError {
+        DataError::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            format!("your role may not {what} {} of {}", column.name, table.name),
+        )
+        .with_column(&column.name)
     }
 
     pub(super) fn method_not_allowed() -> DataError {

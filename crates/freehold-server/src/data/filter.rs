@@ -3,7 +3,7 @@
 
 use super::Limits;
 use super::error::{DataError, clip};
-use super::model::Table;
+use super::model::{Column, Table};
 use super::operator::{Operator, check_in, is_state, no_operator};
 use super::scan::{Field, Scanner};
 
@@ -11,6 +11,16 @@ use super::scan::{Field, Scanner};
 pub(super) enum Filter<'m> {
     Condition(Condition<'m>),
     Group { negated: bool, joiner: Joiner, parts: Vec<Filter<'m>> },
+}
+
+impl<'m> Filter<'m> {
+    /// Recurses as deep as the parser allowed groups to nest.
+    pub(super) fn add_columns(&self, columns: &mut Vec<&'m Column>) {
+        match self {
+            Filter::Condition(condition) => columns.push(condition.field.column),
+            Filter::Group { parts, .. } => parts.iter().for_each(|part| part.add_columns(columns)),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -52,7 +52,7 @@ pub(crate) use answer::{Answer, AnswerRow, answer};
 pub(crate) use batch::{BatchLimits, Operation};
 pub(crate) use database::{DatabaseError, from_database};
 pub(crate) use error::DataError;
-pub(crate) use model::{MODEL_SQL, Model};
+pub(crate) use model::{MODEL_SQL, Model, Role};
 pub(crate) use plan::{Plan, plan};
 pub(crate) use shape::{Shape, shape};
 

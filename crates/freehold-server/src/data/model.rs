@@ -38,7 +38,14 @@ SELECT coalesce(json_agg(json_build_object(
           'labels', (
             SELECT coalesce(json_agg(l.enumlabel ORDER BY l.enumsortorder), '[]')
             FROM pg_enum AS l WHERE l.enumtypid = b.oid),
-          'read_only', a.attgenerated <> '' OR a.attidentity = 'a'
+          'read_only', a.attgenerated <> '' OR a.attidentity = 'a',
+          -- where the role has the right to some columns and not to this one
+          'withheld', (
+            SELECT coalesce(json_agg(json_build_array(r.name, p.name)), '[]')
+            FROM unnest(ARRAY['viewer', 'member', 'admin']) AS r (name)
+            CROSS JOIN unnest(ARRAY['select', 'insert', 'update']) AS p (name)
+            WHERE has_any_column_privilege('freehold_' || r.name, c.oid, p.name)
+              AND NOT has_column_privilege('freehold_' || r.name, c.oid, a.attnum, p.name))
         ) ORDER BY a.attnum), '[]')
       FROM pg_attribute AS a
       JOIN pg_type AS t ON t.oid = a.atttypid
@@ -106,6 +113,28 @@ pub(crate) struct Column {
     pub(crate) labels: Vec<String>,
     /// Generated always: no request can write it.
     pub(crate) read_only: bool,
+    /// Rights to it that a role lacks and has to other columns of the table. A role that has none to
+    /// any is PostgreSQL's to refuse.
+    #[serde(default)]
+    withheld: Vec<(Role, Right)>,
+}
+
+/// What a transaction becomes in a tenant, which grants speak of. An owner is an admin to PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Role {
+    Viewer,
+    Member,
+    Admin,
+}
+
+/// A right to a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Right {
+    Select,
+    Insert,
+    Update,
 }
 
 /// Where a column's type lives, which decides how SQL names it for a tenant.
@@ -188,6 +217,11 @@ impl Table {
 }
 
 impl Column {
+    /// Whether the role lacks this right to the column, and has it to others of its table.
+    pub(super) fn is_withheld(&self, right: Right, role: Role) -> bool {
+        self.withheld.contains(&(role, right))
+    }
+
     /// The type's name as SQL for a tenant whose schema is `schema`.
     pub(super) fn type_sql(&self, schema: &str) -> String {
         match &self.type_schema {

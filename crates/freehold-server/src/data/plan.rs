@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use super::body::{KeyRules, read_only_column, row_to_update, rows_to_insert};
 use super::error::DataError;
 use super::headers::{MediaType, Preferences, Returning, check_content_type, row_range};
-use super::model::{Column, Model, Table};
+use super::model::{Column, Model, Right, Role, Table};
 use super::query::{Query, SelectItem};
 use super::scan::Field;
 use super::sql::{BodyShape, NOTHING, OnConflict, Page, Statement};
@@ -82,12 +82,13 @@ pub(super) enum Action {
     Delete,
 }
 
-/// Plans `request` for the tenant whose tables are in `schema`.
+/// Plans `request` of somebody in this role, for the tenant whose tables are in `schema`.
 ///
 /// The same request shape for the same tenant gives the same SQL to the byte.
 pub(crate) fn plan(
     model: &Model,
     schema: &str,
+    role: Role,
     request: &DataRequest,
     limits: &Limits,
 ) -> Result<Plan, DataError> {
@@ -106,6 +107,7 @@ pub(crate) fn plan(
     let table = model.get_table(request.table)?;
     let planner = Planner {
         schema,
+        role,
         request,
         limits,
         table,
@@ -114,6 +116,7 @@ pub(crate) fn plan(
         preferences: Preferences::parse(request.headers)?,
         query: Query::parse(table, request.query, limits)?,
     };
+    planner.refuse_withheld(Right::Select, &planner.query.columns_read())?;
     match action {
         Action::Read { .. } => planner.read(),
         Action::Insert => planner.insert(),
@@ -125,6 +128,7 @@ pub(crate) fn plan(
 /// A request, read in all its parts.
 struct Planner<'a> {
     schema: &'a str,
+    role: Role,
     request: &'a DataRequest<'a>,
     limits: &'a Limits,
     table: &'a Table,
@@ -168,6 +172,9 @@ impl<'a> Planner<'a> {
         let columns = self.writable_columns()?;
         let rules = KeyRules { columns, missing_default: self.preferences.missing_default };
         let groups = rows_to_insert(self.table, self.request.body, rules, self.limits)?;
+        for group in &groups {
+            self.refuse_withheld(Right::Insert, &group.columns)?;
+        }
         let target = self.conflict_target()?;
         let on_conflict = self
             .preferences
@@ -200,6 +207,7 @@ impl<'a> Planner<'a> {
         check_content_type(self.request.headers)?;
         let columns = self.writable_columns()?;
         let (columns, json) = row_to_update(self.table, self.request.body, columns)?;
+        self.refuse_withheld(Right::Update, &columns)?;
         let mut statement = self.statement();
         let page = self.page_of_write();
         let sql = match columns.is_empty() {
@@ -218,7 +226,7 @@ impl<'a> Planner<'a> {
     }
 
     fn statement(&self) -> Statement<'a> {
-        Statement::new(self.schema, self.table)
+        Statement::new(self.schema, self.table, self.role)
     }
 
     /// The plan without its parameters.
@@ -309,6 +317,16 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
+    /// Columns that the role may not use so, though it may use others. PostgreSQL would refuse the
+    /// statement too, and not say which column it is.
+    fn refuse_withheld(&self, right: Right, columns: &[&Column]) -> Result<(), DataError> {
+        let what = if right == Right::Select { "read" } else { "write" };
+        match columns.iter().find(|column| column.is_withheld(right, self.role)) {
+            Some(column) => Err(DataError::withheld_column(self.table, column, what)),
+            None => Ok(()),
+        }
+    }
+
     fn refuse_unfiltered(&self) -> Result<(), DataError> {
         if self.query.filters.is_empty() && !self.preferences.allow_unfiltered {
             return Err(DataError::new(
@@ -361,18 +379,19 @@ impl<'a> Planner<'a> {
         key.columns.iter().map(|name| self.table.get_column(name)).collect()
     }
 
-    /// For `return=headers-only`: the primary key as text, for `Location`.
+    /// For `return=headers-only`: the primary key as text, for `Location`. None if the role may not
+    /// read it.
     fn key_to_return(&self) -> Option<Vec<SelectItem<'a>>> {
         if self.preferences.returning != Some(Returning::HeadersOnly) {
             return None;
         }
         let item = |name: &String| {
+            let column = self.table.find_column(name)?;
+            if column.is_withheld(Right::Select, self.role) {
+                return None;
+            }
             Some(SelectItem::Field {
-                field: Field {
-                    column: self.table.find_column(name)?,
-                    path: Vec::new(),
-                    as_text: false,
-                },
+                field: Field { column, path: Vec::new(), as_text: false },
                 cast: Some("text"),
                 name: name.clone(),
             })

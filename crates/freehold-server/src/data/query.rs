@@ -115,6 +115,19 @@ impl<'m> Query<'m> {
         Ok(query)
     }
 
+    /// Every column whose values are asked for, compared or ordered by.
+    pub(super) fn columns_read(&self) -> Vec<&'m Column> {
+        let selected = self.select.iter().filter_map(|item| match item {
+            SelectItem::All => None,
+            SelectItem::Field { field, .. } => Some(field.column),
+        });
+        let mut columns: Vec<&Column> = selected.collect();
+        self.filters.iter().for_each(|filter| filter.add_columns(&mut columns));
+        columns.extend(self.order.iter().map(|term| term.field.column));
+        columns.extend(self.on_conflict.iter().flatten());
+        columns
+    }
+
     fn set(
         &mut self,
         table: &'m Table,

@@ -6,7 +6,7 @@
 use super::body::RowGroup;
 use super::filter::{Condition, Filter, Joiner, Test};
 use super::headers::{MediaType, Resolution};
-use super::model::{Column, Table, quote_name};
+use super::model::{Column, Right, Role, Table, quote_name};
 use super::plan::Param;
 use super::query::{OrderTerm, SelectItem};
 use super::scan::{Field, PathKey};
@@ -27,6 +27,8 @@ pub(super) enum BodyShape {
 pub(super) struct Statement<'a> {
     schema: &'a str,
     table: &'a Table,
+    /// What `*` means to the caller's role.
+    every_column: String,
     pub(super) params: Vec<Param>,
 }
 
@@ -46,8 +48,14 @@ pub(super) struct OnConflict<'q, 'm> {
 }
 
 impl<'a> Statement<'a> {
-    pub(super) fn new(schema: &'a str, table: &'a Table) -> Self {
-        Statement { schema, table, params: Vec::new() }
+    pub(super) fn new(schema: &'a str, table: &'a Table, role: Role) -> Self {
+        let mut readable: Vec<&Column> = table.columns.iter().collect();
+        readable.retain(|column| !column.is_withheld(Right::Select, role));
+        let every_column = match readable.len() == table.columns.len() {
+            true => "t.*".to_owned(),
+            false => names(&readable, "t."),
+        };
+        Statement { schema, table, every_column, params: Vec::new() }
     }
 
     /// A page of the table, and with `count` how many rows match in all.
@@ -74,7 +82,7 @@ impl<'a> Statement<'a> {
         on_conflict: Option<&OnConflict>,
     ) -> String {
         let relation = self.relation();
-        let returning = returning(page.body);
+        let returning = self.returning(page.body);
         let mut inserts = Vec::new();
         for group in groups {
             let conflict = on_conflict.map_or_else(String::new, |on_conflict| {
@@ -120,7 +128,7 @@ impl<'a> Statement<'a> {
         let json = self.bind_body(json);
         let record = self.record(columns);
         let condition = self.where_clause(filters);
-        let returning = returning(page.body);
+        let returning = self.returning(page.body);
         let assignment = |column: &&Column| {
             let name = quote_name(&column.name);
             format!("{name} = r.{name}")
@@ -140,7 +148,7 @@ impl<'a> Statement<'a> {
     pub(super) fn delete(&mut self, page: &Page, filters: &[Filter]) -> String {
         let relation = self.relation();
         let condition = self.where_clause(filters);
-        let returning = returning(page.body);
+        let returning = self.returning(page.body);
         self.answer_of_write(
             page,
             &format!("written AS (DELETE FROM {relation} AS t{condition} RETURNING {returning})"),
@@ -176,12 +184,12 @@ impl<'a> Statement<'a> {
 
     fn select_list(&mut self, items: &[SelectItem]) -> String {
         if items.is_empty() {
-            return "t.*".to_owned();
+            return self.every_column.clone();
         }
         let mut list = Vec::with_capacity(items.len());
         for item in items {
             list.push(match item {
-                SelectItem::All => "t.*".to_owned(),
+                SelectItem::All => self.every_column.clone(),
                 SelectItem::Field { field, cast, name } => {
                     let cast = cast.map_or_else(String::new, |name| format!("::{name}"));
                     let field = self.field(field);
@@ -289,6 +297,14 @@ impl<'a> Statement<'a> {
         typed.join(", ")
     }
 
+    /// A write that returns nothing needs no right to read.
+    fn returning(&self, body: BodyShape) -> String {
+        match body {
+            BodyShape::Empty => "1".to_owned(),
+            BodyShape::Json(_) => self.every_column.clone(),
+        }
+    }
+
     fn relation(&self) -> String {
         let (schema, table) = (quote_name(self.schema), quote_name(&self.table.name));
         format!("{schema}.{table}")
@@ -319,14 +335,6 @@ fn body(shape: BodyShape) -> &'static str {
         (false, true) => "coalesce(json_strip_nulls(json_agg(page.*)), '[]')::text",
         (true, false) => "coalesce(json_agg(page.*) -> 0, 'null')::text",
         (true, true) => "coalesce(json_strip_nulls(json_agg(page.*) -> 0), 'null')::text",
-    }
-}
-
-/// A write that returns nothing needs no right to read.
-fn returning(body: BodyShape) -> &'static str {
-    match body {
-        BodyShape::Empty => "1",
-        BodyShape::Json(_) => "t.*",
     }
 }
 

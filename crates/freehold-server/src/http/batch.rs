@@ -19,7 +19,9 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::auth::TenantCaller;
-use super::data::{LSN, answer_row, count_query, counted_rows, execute, freshness, refusal};
+use super::data::{
+    LSN, answer_row, count_query, counted_rows, database_role, execute, freshness, refusal,
+};
 use super::error::{PROBLEM, Problem};
 use super::json::Body;
 use super::state::AppState;
@@ -155,7 +157,7 @@ fn prepare(
     }
     let limits = state.batch_limits().of(&operation, state.data_limits());
     let schema = context.tenant().schema();
-    let plan = data::plan(model, &schema, &operation.request(), &limits)?;
+    let plan = data::plan(model, &schema, database_role(context), &operation.request(), &limits)?;
     count_query(state, context, model, &operation.request(), &limits);
     Ok(plan)
 }

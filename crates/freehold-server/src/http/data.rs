@@ -11,7 +11,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use freehold::control::indexes::{IndexColumn, QueryShape};
-use freehold::{Action, ErrorKind, Lsn, Params, Row, TenantContext, TextParam, require};
+use freehold::{Action, ErrorKind, Lsn, Params, Role, Row, TenantContext, TextParam, require};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use self::freshness::Freshness;
@@ -21,8 +21,8 @@ use super::error::Problem;
 use super::json::unread;
 use super::state::AppState;
 use crate::data::{
-    AnswerRow, DataRequest, DatabaseError, Limits, Model, Plan, Shape, answer, from_database, plan,
-    shape,
+    self, AnswerRow, DataRequest, DatabaseError, Limits, Model, Plan, Shape, answer, from_database,
+    plan, shape,
 };
 
 /// Of a write: the place in the log behind which it lies. Of a read: what it must see.
@@ -129,7 +129,8 @@ async fn run(
         headers: &headers,
         body: &body,
     };
-    let plan = plan(&model, &context.tenant().schema(), &request, state.data_limits())?;
+    let (schema, role) = (context.tenant().schema(), database_role(&context));
+    let plan = plan(&model, &schema, role, &request, state.data_limits())?;
     let count = || {
         count_query(&state, &context, &model, &request, state.data_limits());
     };
@@ -172,6 +173,16 @@ async fn run(
         response.headers_mut().insert(LSN, at);
     }
     Ok(response)
+}
+
+/// What the caller's transaction becomes.
+pub(super) fn database_role(context: &TenantContext) -> data::Role {
+    match context.role() {
+        Role::Viewer => data::Role::Viewer,
+        Role::Member => data::Role::Member,
+        // An operator has no context of a tenant.
+        Role::Admin | Role::Owner | Role::Operator => data::Role::Admin,
+    }
 }
 
 /// Counts what is asked, for advice on indexes.

@@ -62,6 +62,8 @@ const OBJECTS: &str = r#"
   WHERE x.state IN ('created', 'dropped')
 ), label AS MATERIALIZED (
   SELECT oid, CASE WHEN oid < 16384 THEN oid::text ELSE typname::text END AS type FROM pg_type
+), sorting AS MATERIALIZED (
+  SELECT oid, CASE WHEN oid < 16384 THEN oid::text ELSE collname::text END AS sorted FROM pg_collation
 ), stored(text) AS (
   SELECT adbin::text FROM pg_attrdef d JOIN rel ON rel.oid = d.adrelid
   UNION ALL SELECT conbin::text FROM pg_constraint k JOIN scope s ON s.oid = k.connamespace WHERE conbin IS NOT NULL
@@ -83,18 +85,27 @@ const OBJECTS: &str = r#"
   SELECT hashtextextended(text, 0) AS text, regexp_replace(min(text COLLATE "C"), ' \d{5,}', '', 'g') AS short
   FROM stored GROUP BY hashtextextended(text, 0)
 ), short AS MATERIALIZED (
-  SELECT short, short ~ ':consttype(?: 2205)? :consttypmod' AS names_object FROM (SELECT DISTINCT short FROM tree) t
--- A constant of an enum, or of regclass, is stored as the number of its label or relation.
+  SELECT short, short ~ ':consttype{by_number} :consttypmod' AS names_object FROM (SELECT DISTINCT short FROM tree) t
+-- A constant of an enum, or of regclass and its kin, is stored as the number of what it names.
 ), called AS (
-  SELECT s.short, string_agg(coalesce(e.enumlabel::text, c.relname::text, '?'), ',' ORDER BY m.place) AS names
+  SELECT s.short, string_agg(coalesce(CASE m.byte[1]
+      WHEN '2205' THEN (SELECT relname::text FROM pg_class WHERE oid = n.number::oid)
+      WHEN '3734' THEN (SELECT cfgname::text FROM pg_ts_config WHERE oid = n.number::oid)
+      WHEN '3769' THEN (SELECT dictname::text FROM pg_ts_dict WHERE oid = n.number::oid)
+      WHEN '2206' THEN (SELECT typname::text FROM pg_type WHERE oid = n.number::oid)
+      WHEN '4191' THEN (SELECT collname::text FROM pg_collation WHERE oid = n.number::oid)
+      WHEN '4089' THEN (SELECT CASE WHEN oid IN (SELECT oid FROM scope) THEN '@' ELSE nspname::text END FROM pg_namespace WHERE oid = n.number::oid)
+      WHEN '24' THEN (SELECT proname::text FROM pg_proc WHERE oid = n.number::oid)
+      WHEN '2202' THEN (SELECT proname::text FROM pg_proc WHERE oid = n.number::oid)
+      ELSE e.enumlabel::text END, '?'), ',' ORDER BY m.place) AS names
   FROM short s CROSS JOIN LATERAL regexp_matches(s.short,
-    ':consttype(?: 2205)? :consttypmod -1 :constcollid 0 :constlen 4 :constbyval true [^\[{}]*\[ (-?\d+) (-?\d+) (-?\d+) (-?\d+) ', 'g') WITH ORDINALITY m(byte, place)
-  CROSS JOIN LATERAL (SELECT sum(((b::int8 + 256) % 256) << (8 * (place::int - 1)))::int8 AS number FROM unnest(m.byte) WITH ORDINALITY x(b, place)) n
-  LEFT JOIN pg_enum e ON e.oid = n.number::oid LEFT JOIN pg_class c ON c.oid = n.number::oid
+    ':consttype(?: (2205|3734|3769|2206|4191|4089|2202|24))? :consttypmod -1 :constcollid 0 :constlen 4 :constbyval true [^\[{}]*\[ (-?\d+) (-?\d+) (-?\d+) (-?\d+) ', 'g') WITH ORDINALITY m(byte, place)
+  CROSS JOIN LATERAL (SELECT sum(((b::int8 + 256) % 256) << (8 * (place::int - 1)))::int8 AS number FROM unnest(m.byte[2:5]) WITH ORDINALITY x(b, place)) n
+  LEFT JOIN pg_enum e ON e.oid = n.number::oid
   WHERE s.names_object GROUP BY s.short
 ), masked AS MATERIALIZED (
   SELECT s.short, coalesce(c.names, '') AS names,
-    CASE WHEN s.names_object THEN regexp_replace(s.short, '(:consttype(?: 2205)? :consttypmod[^\[{}]*)\[[^\]]*\]', '\1', 'g') ELSE s.short END AS masked
+    CASE WHEN s.names_object THEN regexp_replace(s.short, '(:consttype{by_number} :consttypmod[^\[{}]*)\[[^\]]*\]', '\1', 'g') ELSE s.short END AS masked
   FROM short s LEFT JOIN called c ON c.short = s.short
 ), placeless AS MATERIALIZED (
   SELECT masked, regexp_replace(masked, ' :(?:(?:stmt_)?(?:location|len)(?: -?\d+)?|[a-z_]*format \d)', '', 'g') AS rest FROM (SELECT DISTINCT masked FROM masked) m
@@ -109,8 +120,8 @@ const OBJECTS: &str = r#"
   FROM (SELECT relname, form, min(oid::int8)::oid AS oid FROM view GROUP BY relname, form) s JOIN rel ON rel.oid = s.oid
 ), object AS (
   SELECT c.relnamespace AS schema, 'shape' AS aspect, 'column' AS kind, c.relname::text AS part, a.attname::text AS name,
-    hashtextextended(concat_ws('|', l.type, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, a.attcollation, a.attislocal, a.attoptions::text, f.form), 0) AS hash
-  FROM rel c JOIN pg_attribute a ON a.attrelid = c.oid JOIN label l ON l.oid = a.atttypid
+    hashtextextended(concat_ws('|', l.type, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, z.sorted, a.attislocal, a.attoptions::text, f.form), 0) AS hash
+  FROM rel c JOIN pg_attribute a ON a.attrelid = c.oid JOIN label l ON l.oid = a.atttypid LEFT JOIN sorting z ON z.oid = a.attcollation
   LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum LEFT JOIN form f ON f.text = hashtextextended(d.adbin::text, 0)
   WHERE c.relkind IN ('r', 'p', 'c', 'f') AND a.attnum > 0 AND NOT a.attisdropped
   UNION ALL
@@ -147,7 +158,7 @@ const OBJECTS: &str = r#"
   WHERE NOT t.tgisinternal OR t.tgenabled <> 'O'
   UNION ALL
   SELECT p.pronamespace, 'shape', 'function', '', format('%s(%s)', p.proname, a.types),
-    hashtextextended(concat_ws('|', p.prokind, p.prolang, p.provolatile, p.proparallel, p.proisstrict, p.prosecdef, p.proleakproof, p.proretset, r.type, p.proconfig::text, p.proargnames::text, p.proargmodes::text,
+    hashtextextended(concat_ws('|', p.prokind, p.prolang, p.provolatile, p.proparallel, p.proisstrict, p.prosecdef, p.proleakproof, p.proretset, r.type, replace(p.proconfig::text, s.nspname, '@'), p.proargnames::text, p.proargmodes::text,
       replace(p.prosrc, s.nspname, '@'), f.form, g.form), 0)
   FROM pg_proc p JOIN scope s ON s.oid = p.pronamespace JOIN label r ON r.oid = p.prorettype
   CROSS JOIN LATERAL (SELECT string_agg(CASE WHEN y.oid < 16384 THEN format_type(y.oid, NULL) ELSE y.typname END, ', ' ORDER BY x.place) AS types FROM unnest(p.proargtypes) WITH ORDINALITY x(type, place) JOIN pg_type y ON y.oid = x.type) a
@@ -155,9 +166,28 @@ const OBJECTS: &str = r#"
   UNION ALL
   SELECT t.typnamespace, 'shape', 'type', '', t.typname::text,
     hashtextextended(concat_ws('|', t.typtype, l.type, t.typnotnull, replace(t.typdefault, s.nspname, '@'), t.typtypmod,
-      (SELECT string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid)), 0)
-  FROM pg_type t JOIN scope s ON s.oid = t.typnamespace LEFT JOIN label l ON l.oid = t.typbasetype
-  WHERE t.typtype IN ('e', 'd', 'r')
+      (SELECT string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid), z.sorted,
+      (SELECT concat_ws(',', y.type, (SELECT sorted FROM sorting WHERE oid = g.rngcollation)) FROM pg_range g JOIN label y ON y.oid = g.rngsubtype WHERE g.rngtypid = t.oid)), 0)
+  FROM pg_type t JOIN scope s ON s.oid = t.typnamespace LEFT JOIN label l ON l.oid = t.typbasetype LEFT JOIN sorting z ON z.oid = t.typcollation
+  WHERE t.typtype IN ('e', 'd', 'r', 'm')
+  UNION ALL
+  -- Its fields depend on the version of PostgreSQL.
+  SELECT c.collnamespace, 'shape', 'collation', '', c.collname::text, hashtextextended((to_jsonb(c) - '{oid,collnamespace,collowner}'::text[])::text, 0)
+  FROM pg_collation c JOIN scope s ON s.oid = c.collnamespace
+  UNION ALL
+  SELECT c.cfgnamespace, 'shape', 'text search configuration', '', c.cfgname::text,
+    hashtextextended(concat_ws('|', c.cfgparser, (SELECT string_agg(concat_ws(':', m.maptokentype, m.mapseqno, d.dictname), ',' ORDER BY m.maptokentype, m.mapseqno)
+      FROM pg_ts_config_map m JOIN pg_ts_dict d ON d.oid = m.mapdict WHERE m.mapcfg = c.oid)), 0)
+  FROM pg_ts_config c JOIN scope s ON s.oid = c.cfgnamespace
+  UNION ALL
+  SELECT d.dictnamespace, 'shape', 'text search dictionary', '', d.dictname::text, hashtextextended(concat_ws('|', d.dicttemplate, replace(d.dictinitoption, s.nspname, '@')), 0)
+  FROM pg_ts_dict d JOIN scope s ON s.oid = d.dictnamespace
+  UNION ALL
+  SELECT o.oprnamespace, 'shape', 'operator', '', format('%s(%s, %s)', o.oprname, l.type, r.type), hashtextextended(concat_ws('|', p.proname, o.oprcanhash, o.oprcanmerge), 0)
+  FROM pg_operator o JOIN scope s ON s.oid = o.oprnamespace JOIN pg_proc p ON p.oid = o.oprcode LEFT JOIN label l ON l.oid = o.oprleft LEFT JOIN label r ON r.oid = o.oprright
+  UNION ALL
+  SELECT x.stxnamespace, 'shape', 'statistics', c.relname::text, x.stxname::text, hashtextextended(concat_ws('|', x.stxkeys::text, x.stxkind::text), 0)
+  FROM pg_statistic_ext x JOIN scope s ON s.oid = x.stxnamespace JOIN rel c ON c.oid = x.stxrelid
   UNION ALL
   SELECT c.relnamespace, 'shape', 'query of', '', v.relname::text, hashtextextended(p.query, 0)
   FROM view v JOIN rel c ON c.oid = v.oid JOIN printed p ON p.relname = v.relname AND p.form = v.form
@@ -182,9 +212,16 @@ const OBJECTS: &str = r#"
   WHERE p.polname <> 'tenant_isolation'
 )"#;
 
+/// In a pattern, behind `:consttype`: types whose values are numbers of objects. The numbers of enums, as all
+/// above 9999, are gone from the text by then; the others are regclass and its kin.
+const BY_NUMBER: &str = "(?: (?:2205|3734|3769|2206|4191|4089|2202|24))?";
+
 /// What an index is besides its name and table.
 const INDEX_HASH: &str = "hashtextextended(concat_ws('|', i.indisunique, i.indisprimary, i.indnullsnotdistinct, i.indisvalid, i.indisreplident,
-      i.indkey::text, i.indoption::text, i.indcollation::text, i.indnkeyatts, c.relam, c.reloptions::text, f.form, g.form), 0)";
+      i.indkey::text, i.indoption::text,
+      -- Collations of the tenant's own have other numbers in each schema.
+      CASE WHEN i.indcollation::text !~ '\\d{5}' THEN i.indcollation::text
+        ELSE (SELECT string_agg(z.sorted, ' ' ORDER BY x.place) FROM unnest(i.indcollation) WITH ORDINALITY x(oid, place) JOIN sorting z ON z.oid = x.oid) END, i.indnkeyatts, c.relam, c.reloptions::text, f.form, g.form), 0)";
 
 /// The schemas whose XOR is not the template's, of each aspect the first so many, and how many.
 const DIFFERING: &str = "
@@ -241,7 +278,7 @@ pub(super) async fn look(examination: &mut Examination<'_>) -> Result<()> {
 async fn compare(examination: &mut Examination<'_>) -> Result<()> {
     let examples_max = examination.examples_max().min(SCHEMAS_MAX).to_string();
     let scope = scope(Sight::Owner);
-    let objects = OBJECTS.replace("{index_hash}", INDEX_HASH);
+    let objects = OBJECTS.replace("{index_hash}", INDEX_HASH).replace("{by_number}", BY_NUMBER);
     let differing = format!("{scope}{objects}{DIFFERING}")
         .replace("{schemas}", "")
         .replace("{examples_max}", &examples_max);

@@ -43,8 +43,11 @@ FROM (
   SELECT format('%I.%I', h.nspname, c.relname), c.relowner, c.oid FROM pg_class c JOIN house h ON h.oid = c.relnamespace WHERE c.relkind NOT IN ('i', 'I', 'c')
   UNION ALL
   SELECT format('%I.%I()', h.nspname, p.proname), p.proowner, p.oid FROM pg_proc p JOIN house h ON h.oid = p.pronamespace
+  -- The functions that make a range's values come with the type, and belong to the superuser who made the server.
+  WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_type'::regclass AND d.deptype = 'i')
   UNION ALL
-  SELECT format('type %I.%I', h.nspname, t.typname), t.typowner, t.oid FROM pg_type t JOIN house h ON h.oid = t.typnamespace WHERE t.typtype IN ('e', 'd', 'r')
+  SELECT format('type %I.%I', h.nspname, t.typname), t.typowner, t.oid FROM pg_type t JOIN house h ON h.oid = t.typnamespace WHERE t.typtype IN ('e', 'd', 'r', 'm')
+    OR t.typtype = 'c' AND EXISTS (SELECT FROM pg_class c WHERE c.oid = t.typrelid AND c.relkind = 'c')
 ) o WHERE o.owner <> 'freehold_owner'::regrole
   -- An extension's own belong to whoever made it; that it is here is another finding.
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = o.oid AND d.deptype = 'e')",

@@ -231,7 +231,8 @@ async fn apply_to_template(client: &mut wire::Connection, migration: &Migration)
     apply(client, TenantId::TEMPLATE, migration).await?;
     let made = client
         .query_once(
-            "SELECT extname::text FROM pg_extension WHERE extnamespace = $1::text::regnamespace",
+            // What one of them needs was made before it.
+            "SELECT extname::text, extversion FROM pg_extension WHERE extnamespace = $1::text::regnamespace ORDER BY oid",
             &[&TenantId::TEMPLATE.schema()],
         )
         .await?;
@@ -240,10 +241,9 @@ async fn apply_to_template(client: &mut wire::Connection, migration: &Migration)
     }
     client.batch_execute("ROLLBACK TO SAVEPOINT before_migration").await?;
     for row in made {
-        let name = policy::quote_ident(row.get(0));
-        client
-            .batch_execute(&format!("CREATE EXTENSION IF NOT EXISTS {name} SCHEMA public"))
-            .await?;
+        let (name, version) = (policy::quote_ident(row.get(0)), policy::quote_ident(row.get(1)));
+        let create = format!("CREATE EXTENSION {name} SCHEMA public VERSION {version}");
+        client.batch_execute(&create).await?;
     }
     apply(client, TenantId::TEMPLATE, migration).await
 }

@@ -4,6 +4,7 @@
 
 mod abandonment;
 mod analytics;
+mod baselines;
 mod beside;
 mod doctor;
 mod documents;

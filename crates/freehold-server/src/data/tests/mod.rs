@@ -18,6 +18,7 @@ struct Case {
     method: Method,
     table: &'static str,
     query: String,
+    role: Role,
     headers: HeaderMap,
     body: String,
 }
@@ -27,6 +28,7 @@ fn get(table: &'static str, query: &str) -> Case {
         method: Method::GET,
         table,
         query: query.to_owned(),
+        role: Role::Admin,
         headers: HeaderMap::new(),
         body: String::new(),
     }
@@ -35,6 +37,11 @@ fn get(table: &'static str, query: &str) -> Case {
 impl Case {
     fn method(mut self, method: Method) -> Case {
         self.method = method;
+        self
+    }
+
+    fn by(mut self, role: Role) -> Case {
+        self.role = role;
         self
     }
 
@@ -60,7 +67,7 @@ impl Case {
             headers: &self.headers,
             body: self.body.as_bytes(),
         };
-        plan(&fixture::shop(), SCHEMA, &request, &Limits::default())
+        plan(&fixture::shop(), SCHEMA, self.role, &request, &Limits::default())
     }
 
     fn sql(&self) -> (String, Vec<String>) {

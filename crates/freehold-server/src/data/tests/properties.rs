@@ -54,7 +54,7 @@ fn plan_of(request: &Request) -> Result<Plan, DataError> {
         headers: &headers,
         body: request.body.as_bytes(),
     };
-    plan(&fixture::shop(), SCHEMA, &request, &Limits::default())
+    plan(&fixture::shop(), SCHEMA, Role::Admin, &request, &Limits::default())
 }
 
 /// A statement's parts, as PostgreSQL's lexer would take it apart.

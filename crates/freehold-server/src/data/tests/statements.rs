@@ -334,3 +334,60 @@ fn only_what_may_be_refused_waits_for_the_answer() {
     assert_eq!(waits(patch("customers", "id=eq.1", body).prefer("max-affected=1")), (true, true));
     assert_eq!(waits(delete("customers", "id=eq.1").prefer("return=representation")), (true, true));
 }
+
+#[test]
+fn every_column_means_those_that_the_role_may_read() {
+    let page = |query: &str| get("products", query).by(Role::Viewer).sql().0;
+    let readable = r#"t."id", t."sku", t."page", t."released""#;
+    for query in ["", "select=*", "select=*,sku"] {
+        assert!(
+            page(query).starts_with(&format!("WITH page AS (SELECT {readable} FROM")),
+            "{query}"
+        );
+        assert!(get("products", query).by(Role::Member).sql().0.contains("SELECT t.* FROM"));
+    }
+    assert!(
+        page("select=*,code:sku").contains(&format!(r#"SELECT {readable}, t."sku" AS "code""#))
+    );
+    let insert = post("products", "", r#"{"sku":"A"}"#).by(Role::Viewer);
+    let (sql, _) = insert.prefer("return=representation").sql();
+    assert!(sql.contains(&format!("RETURNING {readable})")), "{sql}");
+    assert!(sql.contains(&format!("SELECT {readable} FROM written AS t")), "{sql}");
+    let (sql, _) = patch("products", "id=eq.1", r#"{"sku":"A"}"#).by(Role::Viewer).sql();
+    assert!(sql.contains("RETURNING 1)"), "{sql}");
+}
+
+#[test]
+fn a_column_that_the_role_may_not_read_or_write_is_refused_by_its_name() {
+    for query in [
+        "select=price",
+        "select=sku,cents:price::text",
+        "price=gt.1",
+        "or=(sku.eq.A,not.and(price.gt.1,sku.eq.B))",
+        "order=price",
+    ] {
+        for case in [get("products", query), get("products", query).method(Method::HEAD)] {
+            let error = case.by(Role::Viewer).error();
+            assert_eq!((error.status.as_u16(), error.code), (403, "forbidden"), "{query}");
+            assert_eq!(error.message, "your role may not read price of products", "{query}");
+            assert_eq!(error.column.as_deref(), Some("price"));
+        }
+        assert!(get("products", query).by(Role::Member).plan().is_ok(), "{query}");
+    }
+    for case in [
+        post("products", "", r#"{"sku":"A","price":1}"#),
+        post("products", "", r#"[{"sku":"A"},{"price":1}]"#).prefer("missing=default"),
+        patch("products", "sku=eq.A", r#"{"price":1}"#),
+    ] {
+        let error = case.by(Role::Member).error();
+        assert_eq!(error.message, "your role may not write price of products");
+        assert_eq!(error.status.as_u16(), 403);
+    }
+    for case in [
+        post("products", "columns=sku", r#"{"sku":"A","price":1}"#),
+        patch("products", "price=eq.1", r#"{"sku":"A"}"#),
+        delete("products", "price=eq.1"),
+    ] {
+        assert!(case.by(Role::Member).plan().is_ok(), "what is not written is no matter");
+    }
+}

@@ -4,7 +4,7 @@
 use freehold::Role;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Person, Place, Service, Setup};
+use crate::support::{Answer, Person, Place, Service, Setup, shop_and};
 
 /// Acme with its few rows, beside globex with the same few.
 struct Shop {
@@ -415,6 +415,83 @@ async fn values_come_back_as_they_went_in() {
 }
 
 // ── Roles ─────────────────────────────────────────────────────────────────────────────────────
+
+#[tokio::test]
+async fn columns_that_are_granted_one_by_one_are_all_that_a_role_has() {
+    let payroll = "CREATE TABLE payroll (id int PRIMARY KEY, name text NOT NULL, salary int NOT NULL DEFAULT 7, note text);
+        INSERT INTO payroll VALUES (1, 'one', 90000);
+        GRANT SELECT (id, name) ON payroll TO freehold_viewer;
+        GRANT SELECT (note), INSERT (id, name, note), UPDATE (name) ON payroll TO freehold_member;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON payroll TO freehold_admin;
+        CREATE VIEW salaries AS SELECT * FROM payroll;
+        GRANT SELECT (name) ON salaries TO freehold_viewer; GRANT SELECT ON salaries TO freehold_admin";
+    let service = Service::start(Setup { baseline: shop_and(payroll), ..Setup::default() }).await;
+    let (acme, globex) = service.two_tenants().await;
+    let shop = Shop { service, acme, globex };
+    let viewer = shop.service.person(&shop.acme, "viewer", Role::Viewer).await;
+    let member = shop.service.person(&shop.acme, "member", Role::Member).await;
+    let owner = &shop.acme.owner;
+    let representation = "prefer: return=representation";
+    let two = json!([{"id": 1, "name": "one"}]);
+    for query in ["payroll", "payroll?select=*", "payroll?select=*&order=name&id=eq.1"] {
+        let request = format!("GET {query}");
+        let rows = shop.ask_as(&viewer, &request, "", Value::Null).await.expect(200);
+        assert_eq!(rows.json(), two, "{query}");
+        let rows = shop.ask_as(&member, &request, "", Value::Null).await.expect(200);
+        assert_eq!(rows.json(), json!([{"id": 1, "name": "one", "note": null}]), "{query}");
+        let rows = shop.ask_as(owner, &request, "", Value::Null).await.expect(200);
+        assert_eq!(rows.json()[0]["salary"], 90000, "{query}");
+    }
+    let counted = shop.ask_as(&viewer, "HEAD payroll", "prefer: count=exact", Value::Null).await;
+    assert_eq!(counted.expect(200).header("content-range"), "0-0/1");
+    for query in ["select=salary", "salary=gt.5", "order=salary", "or=(id.eq.1,salary.gt.5)"] {
+        let request = format!("GET payroll?{query}");
+        let refused = shop.ask_as(&viewer, &request, "", Value::Null).await;
+        let refused = refused.refused(403, "forbidden").json();
+        assert_eq!(refused["detail"], "your role may not read salary of payroll", "{query}");
+        shop.ask_as(owner, &request, "", Value::Null).await.expect(200);
+    }
+    let new = json!({"id": 2, "name": "two"});
+    let made = shop.ask_as(&member, "POST payroll", representation, new).await.expect(201);
+    assert_eq!(made.json(), json!([{"id": 2, "name": "two", "note": null}]));
+    let changed = json!({"name": "zwei"});
+    let request = "PATCH payroll?id=eq.2";
+    let changed = shop.ask_as(&member, request, representation, changed).await.expect(200);
+    assert_eq!(changed.json(), json!([{"id": 2, "name": "zwei", "note": null}]));
+    for (request, body, detail) in [
+        (
+            "POST payroll",
+            json!({"id": 3, "name": "x", "salary": 1}),
+            "your role may not write salary of payroll",
+        ),
+        ("PATCH payroll?id=eq.2", json!({"note": "x"}), "your role may not write note of payroll"),
+        (
+            "PATCH payroll?salary=eq.7",
+            json!({"name": "x"}),
+            "your role may not read salary of payroll",
+        ),
+        ("DELETE payroll?id=eq.2", Value::Null, "your role may not write to payroll"),
+    ] {
+        let refused = shop.ask_as(&member, request, "", body).await;
+        assert_eq!(refused.refused(403, "forbidden").json()["detail"], detail, "{request}");
+    }
+    // A view reads its tables with its reader's rights.
+    shop.ask_as(&viewer, "GET salaries", "", Value::Null).await.refused(403, "forbidden");
+    assert_eq!(
+        shop.ask_as(owner, "GET salaries?id=eq.2", "", Value::Null).await.json()[0]["salary"],
+        7
+    );
+    let batch = json!([{"method": "GET", "path": "/payroll?id=eq.1"}, {"method": "GET", "path": "/payroll?select=salary"}]);
+    let answers = shop
+        .service
+        .call("POST", "/v1/batch?mode=independent")
+        .by(&viewer)
+        .json(&batch)
+        .send()
+        .await;
+    let answers = answers.expect(207).json();
+    assert_eq!((&answers[0]["body"], &answers[1]["status"]), (&two, &json!(403)));
+}
 
 #[tokio::test]
 async fn a_viewer_reads_and_writes_nothing() {
