@@ -15,6 +15,7 @@ mod replicas;
 mod sessions;
 mod sign_in;
 mod sizes;
+mod texts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -93,6 +94,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
         indexes::MUTANTS,
         sizes::MUTANTS,
         beside::MUTANTS,
+        texts::MUTANTS,
     ]
     .into_iter()
     .flatten()

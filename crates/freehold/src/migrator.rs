@@ -21,7 +21,7 @@ use crate::policy;
 use crate::pool::Pool;
 use crate::tenant::Tenant;
 use crate::tx::{CatalogTx, OwnerTx};
-use crate::wire::{self, WireError};
+use crate::wire;
 
 /// How a run of the migrator goes about it.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +106,7 @@ pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Adopted> {
         let notices = tx
             .ddl(async |client| {
                 apply_to_template(client, &migration).await?;
+                migration.check_deferred(client).await?;
                 policy::notices(client, TenantId::TEMPLATE, &migration.statements).await
             })
             .await?;
@@ -166,7 +167,7 @@ async fn renew_one(owner: &Pool, tenant: TenantId, options: MigrateOptions) -> R
 }
 
 /// The folder's migrations that the baseline lacks; an error if the two contradict each other.
-async fn pending(owner: &Pool, folder: &Baseline) -> Result<Vec<Migration>> {
+pub(crate) async fn pending(owner: &Pool, folder: &Baseline) -> Result<Vec<Migration>> {
     let mut tx = CatalogTx::new(owner, &OperatorContext::system("compare migrations")).await?;
     let known = baseline::list(&mut tx).await?;
     tx.commit().await?;
@@ -286,7 +287,8 @@ async fn bring_one_step(
         for (_, sql) in &back {
             client.batch_execute(sql).await?;
         }
-        apply(client, tenant, migration).await
+        apply(client, tenant, migration).await?;
+        migration.check_deferred(client).await
     })
     .await?;
     for (name, _) in &back {
@@ -352,38 +354,28 @@ pub(crate) async fn apply(
     tenant: TenantId,
     migration: &Migration,
 ) -> Result<()> {
-    client
-        .query_once("SELECT freehold.run_migration($1)", &[&migration.statements])
-        .await
-        .map_err(|source| located(migration, source))?;
-    policy::protect(client, tenant).await.map_err(|error| {
-        Error::new(error.kind(), format!("{}: {}", migration.label(), error.message()))
-            .because(error)
-    })
+    migration.run(client).await?;
+    policy::protect(client, tenant).await.map_err(|error| unprotected(migration, error))
 }
 
-/// PostgreSQL's error, with the file and line where it arose.
-fn located(migration: &Migration, source: WireError) -> Error {
-    let label = migration.label();
-    let WireError::Database(db) = source else { return Error::from(source) };
-    let line = match db.internal() {
-        // Positions count characters from 1, within the text that EXECUTE was given.
-        Some((position, query)) if query == migration.statements => {
-            let before = query.chars().take((position as usize).saturating_sub(1));
-            format!(" line {}", before.filter(|c| *c == '\n').count() + 1)
-        }
-        _ => String::new(),
-    };
-    let hint = db.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    let message = format!("{label}{line}: {}{hint}", db.message());
-    Error::new(ErrorKind::Migration, message).because(*db)
+/// What cannot be protected, with the file, and the line that was last at it.
+fn unprotected(migration: &Migration, error: Error) -> Error {
+    let fault = error.message().split_once(": ").map_or("", |(_, fault)| fault);
+    let relation = fault.split(' ').next().filter(|name| !name.is_empty());
+    let line = relation.and_then(|name| migration.line_of(name));
+    let line = line.map(|line| format!(" line {line}")).unwrap_or_default();
+    let message = format!("{}{line}: {}", migration.label(), error.message());
+    Error::new(error.kind(), message).because(error)
 }
 
 /// Applies a migration to the template. An extension that it makes goes to `public` instead of
 /// the template's schema: a database has each extension once, and every tenant's search path ends
 /// there. Only PostgreSQL knows which it makes, so it is asked by trying; an extension cannot be
 /// moved afterwards by who is no superuser.
-async fn apply_to_template(client: &mut wire::Connection, migration: &Migration) -> Result<()> {
+pub(crate) async fn apply_to_template(
+    client: &mut wire::Connection,
+    migration: &Migration,
+) -> Result<()> {
     client.batch_execute("SAVEPOINT before_migration").await?;
     apply(client, TenantId::TEMPLATE, migration).await?;
     let made = client
