@@ -123,8 +123,9 @@ async fn a_baselines_row_policy_is_no_violation_unless_another_tenants_schema_is
     let error = house.freehold.query(&acme, "SELECT reach($1)", &[&hidden]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RowPolicy);
     // And one that it does not refuse meets ours.
-    let error = house.freehold.query(&acme, &format!("INSERT INTO {theirs}.docs VALUES (1)"), &[]);
-    assert_eq!(error.await.unwrap_err().kind(), ErrorKind::Violation);
+    let good = format!("INSERT INTO {theirs}.docs VALUES (1)");
+    let error = house.freehold.query(&acme, &good, &[]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Violation);
     house.freehold.flush_violations().await.unwrap();
     let rows = all(&house.freehold).await;
     assert_eq!(rows.iter().map(|row| row.count).sum::<i64>(), 3, "{rows:?}");
