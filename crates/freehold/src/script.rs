@@ -58,10 +58,10 @@ impl<'s> Token<'s> {
 
     /// What is between the tags of a [`Kind::Dollar`], and where it begins.
     pub(crate) fn body(&self) -> Option<(usize, &'s str)> {
-        let tag = 1 + self.text.get(1..)?.find('$')? + 1;
-        let end = self.text.len().checked_sub(tag).filter(|end| *end >= tag)?;
-        (self.kind == Kind::Dollar && self.text[..tag] == self.text[end..])
-            .then(|| (self.start + tag, &self.text[tag..end]))
+        let open = (self.kind == Kind::Dollar).then_some(self.text)?;
+        let tag = &open[..open[1..].find('$')? + 2];
+        let body = open.strip_prefix(tag)?.strip_suffix(tag)?;
+        Some((self.start + tag.len(), body))
     }
 }
 

@@ -60,6 +60,7 @@ fn a_dollar_string_has_a_body() {
     assert_eq!(token("$x$").body(), None);
     assert_eq!(token("$x$never closed").body(), None);
     assert_eq!(token("$1").body(), None);
+    assert_eq!(token("$$UéU").body(), None);
 }
 
 mod properties {
@@ -85,12 +86,15 @@ mod properties {
 
     proptest! {
         #[test]
-        fn tokens_are_the_text_again(sql in "(?s).{0,60}") {
+        fn tokens_are_the_text_again(sql in "(?s).{0,60}|['\"$aéEU;()/*\\\\ \n.1&-]{0,20}") {
             let mut end = 0;
             for token in tokens(&sql) {
                 prop_assert_eq!(token.start, end);
                 prop_assert!(!token.text.is_empty());
                 end += token.text.len();
+                if let Some((at, body)) = token.body() {
+                    prop_assert!(sql[at..].starts_with(body));
+                }
             }
             prop_assert_eq!(end, sql.len());
             for statement in statements(&sql) {
