@@ -16,6 +16,7 @@ mod sessions;
 mod sign_in;
 mod sizes;
 mod snapshots;
+mod texts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -95,6 +96,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
         sizes::MUTANTS,
         snapshots::MUTANTS,
         beside::MUTANTS,
+        texts::MUTANTS,
     ]
     .into_iter()
     .flatten()

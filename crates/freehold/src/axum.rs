@@ -52,6 +52,7 @@
 //! # }
 //! ```
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum_core::body::Body;
@@ -113,16 +114,21 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
     }
 }
 
-/// The status that an error is answered with.
-pub fn status(kind: ErrorKind) -> StatusCode {
-    match kind {
-        ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
+/// The status that an error is answered with. What the baseline's own code has raised says its
+/// status itself, and so may say one of a server's faults.
+pub fn status(error: &Error) -> StatusCode {
+    if let Some(raised) = error.raised() {
+        return StatusCode::from_u16(raised.status).unwrap_or(StatusCode::BAD_REQUEST);
+    }
+    match error.kind() {
+        ErrorKind::InvalidInput | ErrorKind::Rejected => StatusCode::BAD_REQUEST,
         ErrorKind::Unauthenticated | ErrorKind::InvalidToken | ErrorKind::TokenExpired => {
             StatusCode::UNAUTHORIZED
         }
-        ErrorKind::Forbidden | ErrorKind::TenantSuspended | ErrorKind::Violation => {
-            StatusCode::FORBIDDEN
-        }
+        ErrorKind::Forbidden
+        | ErrorKind::TenantSuspended
+        | ErrorKind::Violation
+        | ErrorKind::RowPolicy => StatusCode::FORBIDDEN,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::SlugTaken
         | ErrorKind::EmailTaken
@@ -166,18 +172,23 @@ pub fn header(error: &Error) -> Option<(HeaderName, HeaderValue)> {
     }
 }
 
-/// What the caller may read of an error. What failed inside is for the log.
-pub fn detail(error: &Error) -> &str {
-    match status(error.kind()) {
-        StatusCode::INTERNAL_SERVER_ERROR => "something failed on our side",
-        _ => error.message(),
+/// What the caller may read of an error. What failed inside is for the log, but for what the
+/// baseline's own code says to its callers.
+pub fn detail(error: &Error) -> Cow<'_, str> {
+    if let Some(raised) = error.raised() {
+        return raised.message.into();
+    }
+    match status(error) {
+        StatusCode::INTERNAL_SERVER_ERROR => "something failed on our side".into(),
+        _ => error.message().into(),
     }
 }
 
-/// problem+json (RFC 9457) with a stable `code`, and the `field` at fault if there is one.
+/// problem+json (RFC 9457) with a stable `code`, and the `field` at fault if there is one. What the
+/// baseline's own code has raised has its SQLSTATE for a code, and its words.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let status = status(self.kind());
+        let status = status(&self);
         if status.is_server_error() {
             tracing::error!(error = %self, code = self.kind().code(), "request failed");
         }
@@ -189,6 +200,11 @@ impl IntoResponse for Error {
         });
         if let Some(field) = self.field_name() {
             problem["field"] = field.into();
+        }
+        if let Some(raised) = self.raised() {
+            problem["code"] = raised.code.into();
+            problem["details"] = raised.detail.into();
+            problem["hint"] = raised.hint.into();
         }
         let mut response = Response::new(Body::from(problem.to_string()));
         *response.status_mut() = status;

@@ -8,7 +8,11 @@ use std::fmt;
 
 use tokio_postgres::error::SqlState;
 
+pub use self::raised::Raised;
+pub(crate) use self::raised::is_refused_by_policy;
 use crate::wire::{DbError, WireError};
+
+mod raised;
 
 /// What went wrong, with a message for the caller and a source for the log.
 #[derive(Debug)]
@@ -59,6 +63,11 @@ pub enum ErrorKind {
     Timeout,
     /// Two transactions met; trying again may succeed.
     Retryable,
+    /// A policy of the baseline's own refused a new row: one that is no business of this actor's, or
+    /// that it hides. No violation: the row is the tenant's.
+    RowPolicy,
+    /// The baseline's own code refused it, by RAISE; [`Error::raised`] has its words and status.
+    Rejected,
     /// A statement that the caller wrote failed; the source is PostgreSQL's error.
     Statement,
     /// A migration cannot be applied as it stands.
@@ -91,6 +100,8 @@ impl ErrorKind {
             Self::Unavailable => "database_unavailable",
             Self::Timeout => "timeout",
             Self::Retryable => "retryable_conflict",
+            Self::RowPolicy => "row_policy",
+            Self::Rejected => "rejected",
             Self::Statement => "statement_failed",
             Self::Migration => "migration_failed",
             Self::Setup => "setup",
@@ -198,6 +209,42 @@ impl Error {
     pub fn database(&self) -> Option<&DbError> {
         self.source.as_deref()?.downcast_ref::<DbError>()
     }
+
+    /// What the baseline's own code says that has refused it: the words of RAISE in a function or
+    /// trigger, and the HTTP status to answer with, as [`ErrorKind::Rejected`] is by `freehold::axum`.
+    ///
+    /// ```
+    /// # use freehold::testing::{TestDatabase, create_tenant};
+    /// # use freehold::{Baseline, ErrorKind, Migration};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> freehold::Result<()> {
+    /// # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+    /// let quota = "
+    ///     CREATE TABLE notes (body text);
+    ///     CREATE FUNCTION quota() RETURNS trigger LANGUAGE plpgsql AS $$
+    ///     BEGIN
+    ///       RAISE EXCEPTION 'quota reached' USING ERRCODE = 'PT402', HINT = 'upgrade the plan';
+    ///     END $$;
+    ///     CREATE TRIGGER quota BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION quota()";
+    /// # let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", quota)])?;
+    /// # let database = TestDatabase::create(&server, &baseline).await?;
+    /// # let freehold = database.freehold().await?;
+    /// # let (_, context) = create_tenant(&freehold, "acme").await?;
+    /// let insert = "INSERT INTO notes VALUES ('buy milk')";
+    /// let error = freehold.query(&context, insert, &[]).await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Rejected);
+    /// let raised = error.raised().expect("the trigger refuses");
+    /// assert_eq!((raised.status, raised.message.as_str()), (402, "quota reached"));
+    /// assert_eq!(raised.hint.as_deref(), Some("upgrade the plan"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn raised(&self) -> Option<Raised> {
+        if self.kind != ErrorKind::Rejected {
+            return None;
+        }
+        raised::of(self.database()?)
+    }
 }
 
 #[derive(Debug)]
@@ -267,6 +314,8 @@ fn kind_of(db: &DbError) -> ErrorKind {
         code if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
             if db.message().starts_with(VIOLATION_MESSAGE) {
                 ErrorKind::Violation
+            } else if is_refused_by_policy(db) {
+                ErrorKind::RowPolicy
             } else {
                 ErrorKind::Forbidden
             }
@@ -284,6 +333,7 @@ fn kind_of(db: &DbError) -> ErrorKind {
         code if ["08", "53"].contains(&&code.code()[..2]) || code.code().starts_with("57P") => {
             ErrorKind::Unavailable
         }
+        _ if raised::of(db).is_some() => ErrorKind::Rejected,
         _ => ErrorKind::Statement,
     }
 }
@@ -293,6 +343,7 @@ fn message_of(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Violation => "the tenant context was refused",
         ErrorKind::Forbidden => "the database does not permit this",
+        ErrorKind::Rejected => "a rule of the database refused this",
         ErrorKind::Timeout => "the query took too long and was cancelled",
         ErrorKind::Retryable => "another transaction was in the way; try again",
         ErrorKind::Unavailable => "the database is not available",
@@ -303,7 +354,11 @@ fn message_of(kind: ErrorKind) -> &'static str {
 impl From<DbError> for Error {
     fn from(source: DbError) -> Self {
         let kind = kind_of(&source);
-        Error::new(kind, message_of(kind)).because(source)
+        let message = match kind {
+            ErrorKind::RowPolicy => raised::refused_by_policy(&source),
+            _ => message_of(kind).to_owned(),
+        };
+        Error::new(kind, message).because(source)
     }
 }
 
@@ -343,9 +398,15 @@ impl fmt::Display for Error {
             }
             return write!(f, ": {} ({})", db.message(), db.code().code());
         }
+        // Who wraps an error may repeat its words, and each is said once.
+        let mut said = self.message.clone();
         let mut next = StdError::source(self);
         while let Some(cause) = next {
-            write!(f, ": {cause}")?;
+            let text = cause.to_string();
+            if !said.contains(&text) {
+                write!(f, ": {text}")?;
+                said.push_str(&text);
+            }
             next = cause.source();
         }
         Ok(())

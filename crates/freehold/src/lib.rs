@@ -141,6 +141,7 @@ mod connection;
 mod context;
 pub mod control;
 pub mod doctor;
+mod dry_run;
 mod error;
 mod excerpt;
 mod ids;
@@ -166,6 +167,7 @@ mod recorder;
 mod replicas;
 mod reporter;
 mod resolver;
+mod script;
 mod seal;
 mod settings;
 mod slow_log;
@@ -212,7 +214,8 @@ pub use crate::cache::{CACHE_AGE_MAX, Cache, CacheOptions, CacheWrite, Cached};
 pub use crate::client::connect_bare;
 pub use crate::context::{OperatorContext, TenantContext};
 pub use crate::control::guessing::{Rate, SignInLimits};
-pub use crate::error::{Error, ErrorKind, Result};
+pub use crate::dry_run::{DryRun, Verdict};
+pub use crate::error::{Error, ErrorKind, Raised, Result};
 pub use crate::ids::{Email, IdentityId, Slug, TEMPLATE_SCHEMA, TenantId};
 pub use crate::init::{CATALOG_VERSION, InitOptions, InitReport, Passwords, init};
 pub use crate::insight::{InsightOptions, TenantSeries};
@@ -666,7 +669,22 @@ impl Freehold {
         let adopted = migrator::adopt(owner, folder).await?;
         let mut report = migrator::bring_fleet(owner, options, progress).await?;
         report.failed.append(&mut failed);
-        Ok(MigrateReport { adopted: adopted.labels, notices: adopted.notices, ..report })
+        report.notices.extend(folder.notices(&adopted.labels));
+        report.notices.extend(adopted.notices);
+        Ok(MigrateReport { adopted: adopted.labels, ..report })
+    }
+
+    /// What [`migrate`](Self::migrate) would do. The new files are run in the template, in a
+    /// transaction that is rolled back: nothing is left of it, and no tenant is touched.
+    ///
+    /// # Errors
+    /// As of [`migrate`](Self::migrate), but for what a file is refused with: that is in the outcome.
+    pub async fn migrate_dry_run(
+        &self,
+        folder: &Baseline,
+        options: MigrateOptions,
+    ) -> Result<DryRun> {
+        dry_run::run(self.owner_pool()?, folder, options).await
     }
 
     /// How far the fleet is, and whom the last run of [`migrate`](Self::migrate) failed for.

@@ -13,19 +13,18 @@ use futures_util::stream::{self, StreamExt as _};
 
 use crate::catalog::{baseline, indexes, tenants};
 use crate::context::OperatorContext;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::ids::TenantId;
 use crate::indexes::{IndexState, TenantIndex, in_schema};
 use crate::migration::Migration;
-use crate::migration::rewriting::rewritten;
 use crate::policy;
 use crate::pool::Pool;
 use crate::snapshot;
 use crate::tenant::Tenant;
 use crate::tx::{CatalogTx, OwnerTx};
-use crate::wire::{self, WireError};
+use crate::wire;
 
-pub(crate) use self::adopt::adopt;
+pub(crate) use self::adopt::{OtherRun, adopt, pending, rehearsed};
 
 mod adopt;
 
@@ -218,7 +217,8 @@ async fn bring_one_step(
         for (_, sql) in &back {
             client.batch_execute(sql).await?;
         }
-        apply(client, tenant, migration).await
+        apply(client, tenant, migration).await?;
+        migration.check_deferred(client).await
     })
     .await?;
     for (name, _) in &back {
@@ -313,41 +313,25 @@ pub(crate) async fn apply(
     tenant: TenantId,
     migration: &Migration,
 ) -> Result<()> {
-    let statements = rewritten(&migration.statements, &tenant.schema());
-    client
-        .query_once("SELECT freehold.run_migration($1)", &[&statements])
-        .await
-        .map_err(|source| located(migration, &statements, source))?;
-    // Nothing can be protected that deferred constraints are still to be checked of.
-    client
-        .batch_execute("SET CONSTRAINTS ALL IMMEDIATE")
-        .await
-        .map_err(|source| located(migration, &statements, source))?;
-    policy::protect(client, tenant).await.map_err(located_in(migration))
+    migration.run(client, tenant).await?;
+    migration.check_deferred(client).await?;
+    policy::protect(client, tenant).await.map_err(|error| unprotected(migration, error))
+}
+
+/// What cannot be protected, with the file, and the line that was last at it.
+fn unprotected(migration: &Migration, error: Error) -> Error {
+    let fault = error.message().split_once(": ").map_or("", |(_, fault)| fault);
+    let relation = fault.split(' ').next().filter(|name| !name.is_empty());
+    let line = relation.and_then(|name| migration.line_of(name));
+    let line = line.map(|line| format!(" line {line}")).unwrap_or_default();
+    let message = format!("{}{line}: {}", migration.label(), error.message());
+    Error::new(error.kind(), message).because(error)
 }
 
 /// Names the file in an error.
 fn located_in(migration: &Migration) -> impl Fn(Error) -> Error {
     let label = migration.label();
     move |error| Error::new(error.kind(), format!("{label}: {}", error.message())).because(error)
-}
-
-/// PostgreSQL's error, with the file and line where it arose.
-fn located(migration: &Migration, statements: &str, source: WireError) -> Error {
-    let label = migration.label();
-    let WireError::Database(db) = source else { return Error::from(source) };
-    let line = match db.internal() {
-        // Positions count characters from 1, within the text that EXECUTE was given.
-        Some((position, query)) if query == statements => {
-            let before = query.chars().take((position as usize).saturating_sub(1));
-            format!(" line {}", before.filter(|c| *c == '\n').count() + 1)
-        }
-        _ => String::new(),
-    };
-    let cure = policy::cure(db.code().code(), db.where_());
-    let hint = cure.as_deref().or(db.hint()).map(|hint| format!(" ({hint})")).unwrap_or_default();
-    let message = format!("{label}{line}: {}{hint}", db.message());
-    Error::new(ErrorKind::Migration, message).because(*db)
 }
 
 pub(crate) fn millis(started: Instant) -> i32 {

@@ -116,8 +116,22 @@ impl Violation {
 
     /// The violation behind a statement's error, if there is one: a context that was refused, or a
     /// write that the actor's role has no right to.
-    pub fn behind(error: &Error, sql: &str) -> Option<Violation> {
+    ///
+    /// A row that a policy of the baseline's own refuses is none. PostgreSQL asks those before the
+    /// policy that keeps tenants apart, and does not say in which schema: so it is one where the
+    /// statement, or what it called, names the schema of a tenant other than `own`.
+    pub fn behind(error: &Error, sql: &str, own: Option<TenantId>) -> Option<Violation> {
         let db = error.database();
+        if error.kind() == ErrorKind::RowPolicy {
+            let place = db.and_then(|db| db.where_()).unwrap_or_default();
+            let other = other_schema(sql, own).or_else(|| other_schema(place, own))?;
+            return Some(Violation {
+                target: Some(other),
+                sqlstate: db.map(|db| db.code().code().to_owned()),
+                statement: Some(excerpt(sql, STATEMENT_CHARS_MAX).0),
+                ..Violation::new(ViolationKind::ContextRefused)
+            });
+        }
         let kind = match error.kind() {
             ErrorKind::Violation => ViolationKind::ContextRefused,
             ErrorKind::Forbidden if db.is_some_and(|db| db.code().code() == "42501") => {
@@ -169,6 +183,17 @@ fn target_of_detail(detail: &str) -> Option<TenantId> {
     let (_, rest) = detail.split_once("tenant=")?;
     let id = rest.get(..36)?.parse::<Uuid>().ok()?;
     Some(TenantId::from(id))
+}
+
+/// The tenant of the first schema that a text names and that is not one's own.
+fn other_schema(text: &str, own: Option<TenantId>) -> Option<TenantId> {
+    // A plain name may be in any case.
+    let text = text.to_ascii_lowercase();
+    let mut named = text.match_indices("tenant_").filter_map(|(at, prefix)| {
+        let id: TenantId = text.get(at + prefix.len()..)?.get(..32)?.parse::<Uuid>().ok()?.into();
+        Some(id).filter(|id| text[at..].starts_with(&id.schema()))
+    });
+    named.find(|id| Some(*id) != own)
 }
 
 /// A violation as it is written down.

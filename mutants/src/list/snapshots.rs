@@ -15,7 +15,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "no-tenant-rehearses",
         breaks: "a migration is adopted that leaves tenants without what the template has",
         file: ADOPT,
-        from: "    rehearse_old(&mut tx, migration, &former, &template).await?;\n",
+        from: "    rehearse_old(tx, migration, former, &template).await?;\n",
         to: "",
         tests: Library(&[
             "snapshots::a_migration_that_tenants_would_lack_something_of_is_not_adopted",

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
-use freehold::{Baseline, Freehold, MigrateFailure, MigrateOptions};
+use freehold::{Baseline, DryRun, Freehold, MigrateFailure, MigrateOptions, Verdict};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::Output;
@@ -23,6 +23,9 @@ pub(super) enum MigrateCommand {
         /// How long a statement waits for a lock that the application holds, in milliseconds
         #[arg(long, default_value_t = 5000)]
         lock_timeout_ms: u64,
+        /// Say what would happen, and do nothing: the new files are run in the template and rolled back
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Show how far the fleet is, and whom the last run failed for
     Status {
@@ -33,13 +36,17 @@ pub(super) enum MigrateCommand {
 
 pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
     match command {
-        MigrateCommand::Up { common, baseline, lock_timeout_ms } => {
+        MigrateCommand::Up { common, baseline, lock_timeout_ms, dry_run } => {
             let baseline = Baseline::read(&baseline)?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let options = MigrateOptions {
                 parallel: common.database.max_owner_connection_pool.into(),
                 lock_timeout: Duration::from_millis(lock_timeout_ms),
             };
+            if dry_run {
+                let outcome = freehold.migrate_dry_run(&baseline, options).await?;
+                return Ok(print_dry_run(&outcome, common.json));
+            }
             let bar = progress_bar();
             let report = freehold
                 .migrate(&baseline, options, &|done, total| {
@@ -81,6 +88,36 @@ pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn print_dry_run(outcome: &DryRun, json: bool) -> ExitCode {
+    if json {
+        Output::json(outcome);
+    } else {
+        for (name, verdict) in &outcome.files {
+            Output::text(&match verdict {
+                Verdict::Taken => format!("{name}: would be new in the template"),
+                // It begins with the file and the line.
+                Verdict::Refused(why) => format!("would be refused: {why}"),
+                Verdict::Unknown(why) => format!("{name}: not tried, because {why}"),
+                _ => name.clone(),
+            });
+        }
+        for notice in &outcome.notices {
+            Output::text(&format!("note: {notice}"));
+        }
+        for (version, count) in &outcome.behind {
+            let to = outcome.version;
+            Output::text(&format!(
+                "{count} tenants would be brought from version {version} to {to}"
+            ));
+        }
+        if outcome.files.is_empty() && outcome.behind.is_empty() {
+            Output::text("Nothing is new, and no tenant is behind");
+        }
+        Output::text("Nothing was changed");
+    }
+    if outcome.would_succeed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn print_failures(failed: &[MigrateFailure]) {

@@ -322,10 +322,15 @@ pub(super) fn counted_rows(rows: &[Row]) -> u64 {
     rows.first().map_or(0, |row| row.get::<_, i64>("rows").unsigned_abs())
 }
 
-/// PostgreSQL's refusal of the caller's values becomes a data error; anything else is ours.
+/// PostgreSQL's refusal of the caller's values becomes a data error; anything else is ours. What
+/// code of the baseline has raised goes out in its words: by a code of its own as the library
+/// answers it, by one of PostgreSQL's as if PostgreSQL had refused it.
 pub(super) fn refusal(plan: &Plan, model: &crate::data::Model, error: freehold::Error) -> Problem {
-    let translatable =
-        matches!(error.kind(), ErrorKind::Statement | ErrorKind::Forbidden | ErrorKind::Retryable);
+    let raised = error.raised();
+    let translatable = matches!(
+        error.kind(),
+        ErrorKind::Statement | ErrorKind::Forbidden | ErrorKind::Retryable | ErrorKind::Rejected
+    ) && !raised.as_ref().is_some_and(|raised| raised.is_own_code);
     let Some(db) = error.database().filter(|_| translatable) else { return Problem::from(error) };
     let refused = from_database(
         plan,
@@ -338,8 +343,15 @@ pub(super) fn refusal(plan: &Plan, model: &crate::data::Model, error: freehold::
             column: db.column(),
             data_type: db.datatype(),
             constraint: db.constraint(),
+            routine: db.routine(),
         },
     );
+    if let Some(raised) = raised {
+        return match refused.status.is_server_error() {
+            true => Problem::from(error),
+            false => Problem::from(refused).in_words_of(raised),
+        };
+    }
     if refused.status.is_server_error() {
         tracing::error!(%error, "the data API's statement failed");
     }

@@ -27,6 +27,9 @@ pub(super) struct Problem {
     field: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
+    /// More of it: the DETAIL of what a function or trigger of the tables has raised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<String>,
     /// The same as `detail`: where clients of PostgREST look for it.
     message: String,
     #[serde(skip)]
@@ -48,12 +51,22 @@ impl Problem {
             code: code.into(),
             field: None,
             hint: None,
+            details: None,
             headers: Vec::new(),
         }
     }
 
     pub(super) fn field(mut self, field: impl Into<String>) -> Problem {
         self.field = Some(field.into());
+        self
+    }
+
+    /// In the words of the code that has raised it.
+    pub(super) fn in_words_of(mut self, raised: freehold::Raised) -> Problem {
+        self.message.clone_from(&raised.message);
+        self.detail = raised.message;
+        self.details = raised.detail;
+        self.hint = raised.hint;
         self
     }
 
@@ -78,12 +91,17 @@ impl Problem {
 impl From<freehold::Error> for Problem {
     fn from(error: freehold::Error) -> Problem {
         let kind = error.kind();
-        let status = freehold::axum::status(kind);
+        let status = freehold::axum::status(&error);
         if status.is_server_error() {
             tracing::error!(%error, code = kind.code(), "request failed");
         }
         let mut problem = Problem::new(status, kind.code(), freehold::axum::detail(&error));
         problem.field = error.field_name().map(str::to_owned);
+        if let Some(raised) = error.raised() {
+            problem.code = raised.code;
+            problem.details = raised.detail;
+            problem.hint = raised.hint;
+        }
         problem.headers.extend(freehold::axum::header(&error));
         problem
     }

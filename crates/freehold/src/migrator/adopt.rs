@@ -86,9 +86,34 @@ async fn adopt_one(
     let detail = serde_json::json!({"migration": migration.label()});
     let deed = Deed::of("migration.adopt", &context).detail(detail);
     audit::record(tx.catalog(), deed).await?;
+    let other_run = other_run.map_or(OtherRun::NotYet, OtherRun::Gave);
+    let Some((template, notices)) = rehearsed(&mut tx, migration, &former, other_run).await? else {
+        return Ok(Attempt::NeedsOtherRun);
+    };
+    baseline::insert(tx.catalog(), migration, &template).await?;
+    tx.commit().await?;
+    Ok(Attempt::Adopted(notices))
+}
 
+/// What is known of the rows that another run of a migration gives.
+pub(crate) enum OtherRun<'r> {
+    NotYet,
+    Gave(&'r Rows),
+    /// Nothing, and nothing is to be kept.
+    Never,
+}
+
+/// Applies a migration to the template, and sees it work for a tenant of the version before and for a new
+/// one: what the template is now, and what is to be said of it. None if it changes rows and needs another
+/// run first.
+pub(crate) async fn rehearsed(
+    tx: &mut OwnerTx,
+    migration: &Migration,
+    former: &Snapshot,
+    other_run: OtherRun<'_>,
+) -> Result<Option<(Snapshot, Vec<String>)>> {
     tx.enter_schema(TenantId::TEMPLATE).await?;
-    let rows_before = Rows::of(&mut tx, TenantId::TEMPLATE).await?;
+    let rows_before = Rows::of(tx, TenantId::TEMPLATE).await?;
     tx.enter_schema(TenantId::TEMPLATE).await?;
     let notices = tx
         .ddl(async |client| {
@@ -96,20 +121,18 @@ async fn adopt_one(
             policy::notices(client, TenantId::TEMPLATE, &migration.statements).await
         })
         .await?;
-    let rows = Rows::of(&mut tx, TenantId::TEMPLATE).await.map_err(located_in(migration))?;
+    let rows = Rows::of(tx, TenantId::TEMPLATE).await.map_err(located_in(migration))?;
     let rows = match other_run {
         _ if rows == rows_before => former.rows.clone(),
-        Some(other) => rows.compared_with(other).map_err(located_in(migration))?,
-        None => return Ok(Attempt::NeedsOtherRun),
+        OtherRun::Gave(other) => rows.compared_with(other).map_err(located_in(migration))?,
+        OtherRun::Never => rows,
+        OtherRun::NotYet => return Ok(None),
     };
-    let template = Snapshot::of_template(&mut tx).await.map_err(located_in(migration))?;
+    let template = Snapshot::of_template(tx).await.map_err(located_in(migration))?;
     let template = Snapshot { rows, ..template };
-    rehearse_old(&mut tx, migration, &former, &template).await?;
-    rehearse_new(&mut tx, migration, &template).await?;
-
-    baseline::insert(tx.catalog(), migration, &template).await?;
-    tx.commit().await?;
-    Ok(Attempt::Adopted(notices))
+    rehearse_old(tx, migration, former, &template).await?;
+    rehearse_new(tx, migration, &template).await?;
+    Ok(Some((template, notices)))
 }
 
 /// Keeps others from changing the baseline, and says what the template is.
@@ -192,7 +215,7 @@ async fn rehearse_new(tx: &mut OwnerTx, migration: &Migration, template: &Snapsh
 }
 
 /// The folder's migrations that the baseline lacks; an error if the two contradict each other.
-async fn pending(owner: &Pool, folder: &Baseline) -> Result<Vec<Migration>> {
+pub(crate) async fn pending(owner: &Pool, folder: &Baseline) -> Result<Vec<Migration>> {
     let mut tx = CatalogTx::new(owner, &OperatorContext::system("compare migrations")).await?;
     let known = baseline::list(&mut tx).await?;
     tx.commit().await?;

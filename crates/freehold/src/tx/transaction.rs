@@ -289,7 +289,11 @@ impl Transaction {
     }
 
     fn record_violation(&self, error: &Error, sql: &str) {
-        if let Some(violation) = Violation::behind(error, sql) {
+        let own = match &self.entry.party {
+            Party::Tenant(context) => Some(context.tenant()),
+            Party::Operator(_) => None,
+        };
+        if let Some(violation) = Violation::behind(error, sql, own) {
             self.violations.record(match &self.entry.party {
                 Party::Tenant(context) => violation.by(context),
                 Party::Operator(context) => violation.by_operator(context),

@@ -8,7 +8,7 @@ use freehold::control::violations::{
 };
 use freehold::{Action, Actor, ErrorKind, Freehold, IdentityId, Role, TenantContext};
 
-use crate::support::{House, admin_url, connect, house, operator, outcome, wait_until};
+use crate::support::{House, admin_url, connect, house, notes_and, operator, outcome, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -39,7 +39,7 @@ async fn a_violation_outlives_the_transaction_it_was_found_in() {
     let mut tx = house.freehold.begin(&acme).await.unwrap();
     tx.execute("INSERT INTO notes (body) VALUES ('lost')", &[]).await.unwrap();
     let error = tx.query(&sql, &[]).await.unwrap_err();
-    let violation = Violation::behind(&error, &sql).unwrap().by(&acme);
+    let violation = Violation::behind(&error, &sql, Some(acme.tenant())).unwrap().by(&acme);
     house.freehold.record_violation(violation);
     tx.rollback().await.unwrap();
 
@@ -88,7 +88,50 @@ async fn what_is_no_violation_makes_none() {
         (&viewer, "UPDATE notes SET body = 'x'", Some(ViolationKind::WriteRefused)),
     ] {
         let error = house.freehold.query(context, sql, &[]).await.unwrap_err();
-        assert_eq!(Violation::behind(&error, sql).map(|v| v.kind), expected, "{sql}");
+        let behind = Violation::behind(&error, sql, Some(acme.tenant()));
+        assert_eq!(behind.map(|v| v.kind), expected, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_baselines_row_policy_is_no_violation_unless_another_tenants_schema_is_named() {
+    let house = house().await;
+    let own = "CREATE TABLE docs (id int, deleted_at date);
+               CREATE POLICY a_live ON docs AS RESTRICTIVE FOR SELECT USING (deleted_at IS NULL);
+               CREATE POLICY a_small ON docs AS RESTRICTIVE FOR INSERT WITH CHECK (id < 10);
+               CREATE FUNCTION reach(sql text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE sql; END $$";
+    house.migrate(&notes_and(&[own])).await.unwrap();
+    let (acme, globex) = house.acme_and_globex().await;
+    house.freehold.query(&acme, "INSERT INTO docs VALUES (1)", &[]).await.unwrap();
+    let refused = async |sql: &str| {
+        let error = house.freehold.query(&acme, sql, &[]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::RowPolicy, "{sql}: {error}");
+        error.message().to_owned()
+    };
+    let message = refused("UPDATE docs SET deleted_at = '2026-11-30'").await;
+    assert_eq!(message, "the row policy a_live of docs refuses this row");
+    refused("INSERT INTO docs VALUES (10)").await;
+    refused(&format!("INSERT INTO {}.docs VALUES (10)", acme.tenant().schema())).await;
+    house.freehold.flush_violations().await.unwrap();
+    assert_eq!(stored(&house).await, 0);
+
+    // PostgreSQL asks the baseline's policy first, by its name; it is a violation all the same.
+    let theirs = globex.tenant().schema();
+    let shouted = theirs.to_uppercase();
+    refused(&format!("INSERT INTO {shouted}.docs VALUES (10)")).await;
+    let hidden = format!("INSERT INTO {theirs}.docs VALUES (11)");
+    let error = house.freehold.query(&acme, "SELECT reach($1)", &[&hidden]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RowPolicy);
+    // And one that it does not refuse meets ours.
+    let good = format!("INSERT INTO {theirs}.docs VALUES (1)");
+    let error = house.freehold.query(&acme, &good, &[]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Violation);
+    house.freehold.flush_violations().await.unwrap();
+    let rows = all(&house.freehold).await;
+    assert_eq!(rows.iter().map(|row| row.count).sum::<i64>(), 3, "{rows:?}");
+    for row in rows {
+        assert_eq!(row.violation.kind, ViolationKind::ContextRefused);
+        assert_eq!(row.violation.target, Some(globex.tenant()));
     }
 }
 

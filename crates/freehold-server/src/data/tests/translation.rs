@@ -89,6 +89,23 @@ fn violations_name_columns_that_the_model_knows() {
 }
 
 #[test]
+fn one_sqlstate_means_different_things_by_who_refuses() {
+    let upsert = post("orders", "", r#"{"total":1}"#);
+    for (sqlstate, routine, status, code) in [
+        ("21000", Some("ExecOnConflictUpdate"), 400, "duplicate_rows"),
+        ("21000", Some("ExecScanSubPlan"), 400, "cardinality_violation"),
+        ("55000", Some("rewriteTargetView"), 400, "read_only_table"),
+        ("55000", Some("error_view_not_updatable"), 400, "read_only_table"),
+        ("55000", Some("currval_oid"), 500, "internal"),
+        ("55000", None, 500, "internal"),
+    ] {
+        let error = DatabaseError { sqlstate, routine, ..DatabaseError::default() };
+        let refusal = translate(&upsert, &error);
+        assert_eq!((refusal.status.as_u16(), refusal.code), (status, code), "{routine:?}");
+    }
+}
+
+#[test]
 fn nothing_that_postgresql_says_is_passed_on() {
     let case = post("orders", "", r#"{"total":1}"#);
     let states = "22P02 22003 23505 23503 23502 23514 23P01 42501 42P01 42703 42883 42601 40001 \
@@ -102,6 +119,7 @@ fn nothing_that_postgresql_says_is_passed_on() {
             column: Some("secret"),
             constraint: Some("secret"),
             data_type: Some("secret"),
+            routine: Some("secret"),
         };
         let refusal = translate(&case, &error);
         let text = format!("{refusal:?}");
@@ -109,7 +127,6 @@ fn nothing_that_postgresql_says_is_passed_on() {
     }
 }
 
-/// Nor of a rule of the baseline's own, which may well have put a row into its words.
 #[test]
 fn no_refusal_repeats_the_words_of_the_database() {
     let insert = post("products", "", r#"{"sku":"a"}"#);
@@ -125,6 +142,7 @@ fn no_refusal_repeats_the_words_of_the_database() {
             column: Some("zzsecret"),
             constraint: Some("zzsecret"),
             data_type: Some("zzsecret"),
+            routine: Some("zzsecret"),
         };
         let refusal = format!("{:?}", translate(&insert, &error));
         assert!(!refusal.contains("zzsecret") && !refusal.contains("tenant_ab"), "{refusal}");

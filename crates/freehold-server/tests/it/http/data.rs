@@ -533,7 +533,7 @@ async fn a_note_is_everybodys_to_read_and_its_authors_to_change() {
 
     // Nobody writes in another's name.
     let forged = json!({"order_id": order, "body": "x", "author_id": ann.id});
-    shop.ask_as(&bob, "POST order_notes", "", forged).await.refused(403, "forbidden");
+    shop.ask_as(&bob, "POST order_notes", "", forged).await.refused(403, "row_policy");
     for other in [&bob, &shop.acme.owner] {
         let answer = shop.ask_as(other, &format!("GET {note}&select=body"), "", Value::Null).await;
         assert_eq!(answer.json(), json!([{"body": "call back"}]));

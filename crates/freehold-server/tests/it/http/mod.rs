@@ -14,6 +14,7 @@ mod openapi;
 mod operations;
 mod people;
 mod properties;
+mod raised;
 mod router;
 mod sessions;
 mod signup;

@@ -1,0 +1,122 @@
+//! Says what the migrator would do, by running the new files where nothing of it lasts.
+//!
+//! All of them run in one transaction on the template, which is rolled back. What a rollback does
+//! not bring back are positions of sequences, so each has a file of its own for the time, as
+//! `ALTER SEQUENCE … RESTART` makes it.
+
+use crate::catalog::{baseline, tenants};
+use crate::context::OperatorContext;
+use crate::error::{Error, ErrorKind, Result};
+use crate::migration::Baseline;
+use crate::migrator::{MigrateOptions, OtherRun, pending, rehearsed};
+use crate::pool::Pool;
+use crate::tx::{CatalogTx, OwnerTx};
+
+/// What a run of the migrator would do.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct DryRun {
+    /// The newest migration of the folder.
+    pub version: i32,
+    /// What is new in the folder, and what would become of each file, in their order.
+    pub files: Vec<(String, Verdict)>,
+    /// How many tenants would be brought from each version that is behind the folder's.
+    pub behind: Vec<(i32, i64)>,
+    /// What in the new files works otherwise than it reads.
+    pub notices: Vec<String>,
+}
+
+/// What would become of a new file.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case", tag = "verdict", content = "why")]
+#[non_exhaustive]
+pub enum Verdict {
+    /// The template takes it.
+    Taken,
+    /// It is refused, with its line and what to do.
+    Refused(String),
+    /// It was not tried, or not as it would be run; why.
+    Unknown(String),
+}
+
+impl DryRun {
+    /// Whether no file would be refused, as far as that is known.
+    pub fn would_succeed(&self) -> bool {
+        !self.files.iter().any(|(_, verdict)| matches!(verdict, Verdict::Refused(_)))
+    }
+}
+
+/// Every sequence of a schema begins where it is, in a transaction that can be taken back.
+const DETACH_SEQUENCES: &str = "
+DO $$
+DECLARE s record; at record;
+BEGIN
+  FOR s IN SELECT c.oid::regclass AS name FROM pg_class c
+           WHERE c.relnamespace = 'freehold_template'::regnamespace AND c.relkind = 'S' LOOP
+    EXECUTE format('SELECT last_value, is_called FROM %s', s.name) INTO at;
+    EXECUTE format('ALTER SEQUENCE %s RESTART WITH %s', s.name, at.last_value);
+    PERFORM pg_catalog.setval(s.name, at.last_value, at.is_called);
+  END LOOP;
+END $$";
+
+pub(crate) async fn run(
+    owner: &Pool,
+    folder: &Baseline,
+    options: MigrateOptions,
+) -> Result<DryRun> {
+    let new = pending(owner, folder).await?;
+    let version = folder.migrations().last().map_or(0, |m| m.version);
+    let mut tx = CatalogTx::new(owner, &OperatorContext::system("migration dry run")).await?;
+    let mut behind = tenants::count_by_version(&mut tx).await?;
+    tx.commit().await?;
+    behind.retain(|(at, _)| *at < version);
+    let mut outcome = DryRun { version, behind, ..DryRun::default() };
+    if new.is_empty() {
+        return Ok(outcome);
+    }
+    // Dropped without a commit, whatever happens.
+    let mut tx = OwnerTx::new(owner, &OperatorContext::system("migration dry run")).await?;
+    baseline::lock(tx.catalog()).await?;
+    let timeout = format!("SET LOCAL lock_timeout = {}", options.lock_timeout.as_millis());
+    tx.ddl(async |client| {
+        client.batch_execute(&timeout).await?;
+        Ok(client.batch_execute(DETACH_SEQUENCES).await?)
+    })
+    .await?;
+    let mut template = baseline::newest_snapshot(tx.catalog()).await?.unwrap_or_default().1;
+    for (at, migration) in new.iter().enumerate() {
+        let tried = rehearsed(&mut tx, migration, &template, OtherRun::Never).await;
+        let verdict = match tried {
+            Ok(made) => {
+                if let Some((made, notices)) = made {
+                    template = made;
+                    let label = migration.label();
+                    let notices = notices.iter().map(|notice| format!("{label}: {notice}"));
+                    outcome.notices.extend(notices);
+                }
+                Verdict::Taken
+            }
+            // A real run commits between the two.
+            Err(error) if at > 0 && is_of_one_transaction(&error) => Verdict::Unknown(format!(
+                "it needs what a file before it has added to be committed: {error}"
+            )),
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+            Err(error) => Verdict::Refused(error.to_string()),
+        };
+        let goes_on = verdict == Verdict::Taken;
+        outcome.files.push((migration.label(), verdict));
+        if !goes_on {
+            let untried = Verdict::Unknown("a file before it was not taken".into());
+            let rest = new[at + 1..].iter().map(|later| (later.label(), untried.clone()));
+            outcome.files.extend(rest);
+            break;
+        }
+    }
+    let labels: Vec<String> = outcome.files.iter().map(|(label, _)| label.clone()).collect();
+    outcome.notices.extend(folder.notices(&labels));
+    Ok(outcome)
+}
+
+/// What fails in the transaction that added an enum's value, and not in a later one.
+fn is_of_one_transaction(error: &Error) -> bool {
+    error.database().is_some_and(|db| db.code().code() == "55P04")
+}
