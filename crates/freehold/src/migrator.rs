@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::indexes::{IndexState, TenantIndex, in_schema};
 use crate::migration::{Baseline, Migration};
+use crate::outside;
 use crate::policy;
 use crate::pool::Pool;
 use crate::tenant::Tenant;
@@ -105,7 +106,9 @@ pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Adopted> {
         tx.enter_schema(TenantId::TEMPLATE).await?;
         let notices = tx
             .ddl(async |client| {
+                let before = outside::survey(client, TenantId::TEMPLATE).await?;
                 apply_to_template(client, &migration).await?;
+                outside::refuse(client, &before, &migration).await?;
                 policy::notices(client, TenantId::TEMPLATE, &migration.statements).await
             })
             .await?;

@@ -112,6 +112,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         "migration",
         &["tx", "pool", "catalog", "control", "resolver", "provisioner", "migrator", "policy"],
     ),
+    (
+        "outside",
+        &["tx", "pool", "catalog", "control", "resolver", "provisioner", "migrator", "policy"],
+    ),
     ("migrator", &["control", "provisioner", "resolver"]),
     ("provisioner", &["control", "resolver"]),
     ("doctor", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),
