@@ -349,7 +349,7 @@ fn whose(probe: &Probe, sight: Sight) -> String {
          )
          SELECT code, (array_agg(object ORDER BY object, detail))[1], (array_agg(detail ORDER BY object, detail))[1],
            count(*), count(DISTINCT tenant), to_json((array_agg(object ORDER BY object))[1:{OBJECTS_MAX}])
-         FROM named GROUP BY code, tenant IS NULL ORDER BY code, tenant IS NOT NULL",
+         FROM named GROUP BY code, tenant IS NULL ORDER BY code, 5",
         scope = scope(sight),
         with = probe.with,
         sql = probe.sql,

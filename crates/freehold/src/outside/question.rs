@@ -37,8 +37,9 @@ FROM held h
 LEFT JOIN pg_class s ON h.class = 'pg_class'::regclass AND s.oid = h.oid AND s.relnamespace = 'pg_catalog'::regnamespace
   AND s.relname IN ('pg_authid', 'pg_auth_members', 'pg_db_role_setting', 'pg_database', 'pg_largeobject', 'pg_parameter_acl')
 WHERE (h.object).schema IS DISTINCT FROM $1 AND NOT (h.class = 'pg_namespace'::regclass AND (h.object).identity = $1)
-  AND (s.oid IS NOT NULL OR coalesce((h.object).schema, '') !~ '^pg_')
-  AND NOT {of_own h.class h.oid}";
+  AND (s.oid IS NOT NULL OR coalesce((h.object).schema, '') !~ '^pg_') AND (h.object).type <> 'index'
+  AND NOT {of_own h.class h.oid}
+ORDER BY (h.object).identity";
 
 /// What was dropped, asked in the state before.
 pub(super) const DROPPED: &str = "
@@ -49,7 +50,8 @@ FROM unnest($2::oid[], $3::oid[]) g(class, oid),
 WHERE g.class IN (SELECT oid FROM class) AND (o.object).schema IS DISTINCT FROM $1
   AND coalesce((o.object).schema, '') !~ '^pg_' AND (o.object).identity IS NOT NULL
   AND NOT {of_own g.class g.oid}
-  AND NOT EXISTS (SELECT FROM pg_type t WHERE g.class = 'pg_type'::regclass AND t.oid = g.oid AND (t.typrelid <> 0 OR t.typcategory = 'A'))";
+  AND NOT EXISTS (SELECT FROM pg_type t WHERE g.class = 'pg_type'::regclass AND t.oid = g.oid AND (t.typrelid <> 0 OR t.typcategory = 'A'))
+ORDER BY g.class <> 'pg_namespace'::regclass, (o.object).type = 'index', (o.object).identity";
 
 /// What the migration has written in the catalogs, outside of its schema ($1).
 pub(super) const WRITTEN: &str = "

@@ -54,7 +54,7 @@ const REFUSED: &[(&str, usize, &str)] = &[
         2,
         "makes table public.plans",
     ),
-    ("SELECT id INTO public.plans FROM notes", 1, "makes table public.plans"),
+    ("CREATE TABLE public.plans AS SELECT id FROM notes", 1, "makes table public.plans"),
     ("CREATE VIEW public.all_notes AS\nSELECT 1 AS one", 1, "makes view public.all_notes"),
     (
         "CREATE MATERIALIZED VIEW public.all_notes AS SELECT 1 AS one",
