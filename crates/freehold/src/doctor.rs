@@ -309,9 +309,9 @@ pub(crate) async fn examine_critical(app: &Target) -> Result<CriticalFindings> {
             } else {
                 critical.tenants.push(sentence);
                 critical.tenant_objects += found.count;
-            }
-            if found.tenants > 0 && OPEN_TABLES.contains(&code) {
-                critical.open_tables.extend(found.objects);
+                if OPEN_TABLES.contains(&code) {
+                    critical.open_tables.extend(found.objects);
+                }
             }
         }
     }

@@ -156,8 +156,8 @@ pub(super) fn complete(sql: &str, before: &Survey, end: &Mark) -> String {
     let (from, to) = (&before.mark.xid, &end.xid);
     // Whoever else commits meanwhile has such numbers too, but is not in progress, or not to be seen.
     let mine = format!(
-        "age(x.xmin) BETWEEN age('{to}'::xid) AND age('{from}'::xid)
-         AND pg_xact_status((pg_current_xact_id()::text::int8 + age(pg_current_xact_id()::xid) - age(x.xmin))::text::xid8) = 'in progress'"
+        "CASE WHEN age(x.xmin) BETWEEN age('{to}'::xid) AND age('{from}'::xid)
+           THEN pg_xact_status((pg_current_xact_id()::text::int8 + age(pg_current_xact_id()::xid) - age(x.xmin))::text::xid8) = 'in progress' ELSE false END"
     );
     let known = before.extensions.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let is_new = |alias: &str| format!("NOT {alias}.oid = ANY ('{{{known}}}'::oid[])");

@@ -286,11 +286,13 @@ async fn metrics_count_by_route_and_show_the_pools_and_name_no_tenant() {
 }
 
 #[tokio::test]
-async fn a_server_beside_a_table_without_protection_is_not_ready() {
+async fn a_server_beside_a_fleet_without_protection_is_not_ready() {
     let service = Service::start(Setup::default()).await;
-    let acme = service.tenant("acme").await;
-    let table = format!("{}.customers", acme.tenant.id.schema());
-    let sql = format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY");
+    let mut sql = String::new();
+    for slug in ["acme", "globex"] {
+        let schema = service.tenant(slug).await.tenant.id.schema();
+        sql += &format!("ALTER TABLE {schema}.customers DISABLE ROW LEVEL SECURITY;");
+    }
     service.sql().await.batch_execute(&sql).await.unwrap();
     let answer = becomes_not_ready(&service).await;
     assert!(!answer.text().contains("customers"), "a probe tells no names");
