@@ -42,6 +42,8 @@ pub(crate) struct Survey {
     /// Rows it had written, of each table that it wrote to.
     written: HashMap<u32, i64>,
     extensions: Vec<u32>,
+    /// What is in the schema, which a migration may drop.
+    inside: HashSet<(u32, u32)>,
     /// Owner and rights of the schema itself.
     rights: String,
 }
@@ -52,11 +54,14 @@ pub(crate) async fn survey(client: &mut Connection, tenant: TenantId) -> Result<
     let schema = tenant.schema();
     client.batch_execute("SAVEPOINT before_outside").await?;
     let mark = mark(client, &schema, "before_outside").await?;
-    let rows = client.query_once(question::LOCKS, &[]).await?;
+    let rows = client.query_once(&question::simple(question::LOCKS), &[]).await?;
     let written = rows.iter().filter_map(|row| Some((row.get(1), row.get::<_, Option<i64>>(3)?)));
     let rows_of_extensions =
         client.query_once("SELECT oid FROM pg_catalog.pg_extension", &[]).await?;
+    let inside = question::simple(question::INSIDE);
+    let inside = client.query_once(&inside, &[&schema]).await?;
     Ok(Survey {
+        inside: inside.iter().map(|row| (row.get(0), row.get(1))).collect(),
         locks: rows.iter().map(lock).collect(),
         written: written.collect(),
         extensions: rows_of_extensions.iter().map(|row| row.get(0)).collect(),
@@ -94,15 +99,20 @@ pub(crate) async fn refuse(
         // What was dropped has its name in the state before; the transaction will fail anyway.
         client.batch_execute("ROLLBACK TO SAVEPOINT before_outside").await?;
         let (classes, objects): (Vec<u32>, Vec<u32>) = gone.into_iter().unzip();
-        let rows =
-            client.query_once(&question::dropped(), &[&before.schema, &classes, &objects]).await?;
+        let rows = client
+            .query_once(&question::simple(question::DROPPED), &[&before.schema, &classes, &objects])
+            .await?;
         findings.extend(rows.iter().map(Finding::read));
+        // The migration is undone by now, so it must not pass, whatever that was.
+        if rows.is_empty() {
+            findings.push(Finding::dropped_unknown());
+        }
     }
-    finding::distinct(&mut findings);
+    let text = &migration.statements;
+    finding::distinct(&mut findings, text);
     if findings.is_empty() {
         return Ok(());
     }
-    let text = &migration.statements;
     let named: Vec<String> = findings.iter().take(NAMED_MAX).map(|f| f.sentence(text)).collect();
     let more = match findings.len().saturating_sub(NAMED_MAX) {
         0 => String::new(),
@@ -121,7 +131,7 @@ async fn ask_locks(
     findings: &mut Vec<Finding>,
 ) -> Result<Vec<(u32, u32)>> {
     let (mut held, mut gone) = (HashSet::new(), Vec::new());
-    for row in client.query_once(question::LOCKS, &[]).await? {
+    for row in client.query_once(&question::simple(question::LOCKS), &[]).await? {
         let (class, object): (u32, u32) = (row.get(0), row.get(1));
         let written: Option<i64> = row.get(3);
         let wrote =
@@ -132,7 +142,9 @@ async fn ask_locks(
         let exists: bool = row.get(4);
         if exists {
             held.insert((class, object));
-        } else if !is_between(object, before.mark.oid, end.oid) {
+        } else if !is_between(object, before.mark.oid, end.oid)
+            && !before.inside.contains(&(class, object))
+        {
             gone.push((class, object));
         }
     }

@@ -73,9 +73,21 @@ impl Finding {
         }
     }
 
+    /// What was dropped and has no name of its own.
+    pub(super) fn dropped_unknown() -> Finding {
+        let mut finding = Finding::own_schema("");
+        (finding.what, finding.kind) = (What::Drop, "something".to_owned());
+        finding
+    }
+
+    /// Where the migration did it, if its text tells.
+    fn line(&self, migration: &str) -> Option<usize> {
+        line_of(migration, &self.traces())
+    }
+
     /// ` line 3: it …; cure`, or without the line where the text does not name it.
     pub(super) fn sentence(&self, migration: &str) -> String {
-        let line = line_of(migration, &self.traces());
+        let line = self.line(migration);
         let place = line.map(|line| format!(" line {line}")).unwrap_or_default();
         let (kind, object, by) = (&self.kind, &self.identity, &self.by);
         let outside = "outside of the schema that it runs in";
@@ -173,8 +185,9 @@ impl Finding {
     }
 }
 
-/// One finding for each object, the first that tells of it.
-pub(super) fn distinct(findings: &mut Vec<Finding>) {
+/// One finding for each object, the first that tells of it. First those that have a line, and of these
+/// what holds others.
+pub(super) fn distinct(findings: &mut Vec<Finding>, migration: &str) {
     let mut seen = HashSet::new();
     findings.retain(|finding| {
         let key = match finding.what {
@@ -185,6 +198,10 @@ pub(super) fn distinct(findings: &mut Vec<Finding>) {
             _ => (finding.class, finding.oid),
         };
         seen.insert(key)
+    });
+    findings.sort_by_cached_key(|finding| {
+        let holds_others = finding.kind == "schema" || finding.kind == "extension";
+        (finding.line(migration).is_none(), !holds_others)
     });
 }
 

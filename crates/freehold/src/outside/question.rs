@@ -3,6 +3,12 @@
 
 use super::{Mark, Survey};
 
+/// Kinds of objects that stand by themselves: what belongs to a table is changed under the table's lock.
+const CLASSES: &str = "ARRAY['pg_class', 'pg_proc', 'pg_type', 'pg_operator', 'pg_opclass', 'pg_opfamily', 'pg_collation', 'pg_conversion',
+    'pg_statistic_ext', 'pg_ts_config', 'pg_ts_dict', 'pg_ts_parser', 'pg_ts_template', 'pg_namespace', 'pg_cast', 'pg_event_trigger',
+    'pg_publication', 'pg_foreign_data_wrapper', 'pg_foreign_server', 'pg_user_mapping', 'pg_language', 'pg_transform', 'pg_am',
+    'pg_extension', 'pg_default_acl', 'pg_largeobject', 'pg_authid', 'pg_database', 'pg_tablespace']::pg_catalog.regclass[]";
+
 /// Locks of this transaction that changes take, with whether their object is still there. For a table,
 /// how many rows the session has written: so far, where it held such a lock already.
 pub(super) const LOCKS: &str = "
@@ -12,23 +18,26 @@ SELECT coalesce(l.classid, 'pg_catalog.pg_class'::regclass::oid), coalesce(l.rel
   pg_catalog.pg_describe_object(coalesce(l.classid, 'pg_catalog.pg_class'::regclass), coalesce(l.relation, l.objid), 0) IS NOT NULL
 FROM pg_catalog.pg_locks l
 WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype IN ('relation', 'object')
+  AND (l.relation IS NOT NULL OR l.classid = ANY ({classes}))
   AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')";
 
-/// Kinds of objects that stand by themselves: what belongs to a table is changed under the table's lock.
-const CLASSES: &str = "
-class(oid) AS (
-  SELECT unnest(ARRAY['pg_class', 'pg_proc', 'pg_type', 'pg_operator', 'pg_opclass', 'pg_opfamily', 'pg_collation', 'pg_conversion',
-    'pg_statistic_ext', 'pg_ts_config', 'pg_ts_dict', 'pg_ts_parser', 'pg_ts_template', 'pg_namespace', 'pg_cast', 'pg_event_trigger',
-    'pg_publication', 'pg_foreign_data_wrapper', 'pg_foreign_server', 'pg_user_mapping', 'pg_language', 'pg_transform', 'pg_am',
-    'pg_extension', 'pg_default_acl', 'pg_largeobject', 'pg_authid', 'pg_database', 'pg_tablespace']::pg_catalog.regclass[])::oid
-)";
+/// What is in the schema ($1), with all that belongs to it: what a migration may drop.
+pub(super) const INSIDE: &str = "
+WITH RECURSIVE inside(class, oid) AS (
+  SELECT d.classid, d.objid FROM pg_catalog.pg_depend d
+  WHERE d.refclassid = 'pg_catalog.pg_namespace'::regclass AND d.refobjid = $1::text::regnamespace
+  UNION
+  SELECT d.classid, d.objid FROM inside i JOIN pg_catalog.pg_depend d ON d.refclassid = i.class AND d.refobjid = i.oid
+    AND (d.deptype IN ('a', 'i', 'P', 'S') OR d.classid = ANY (ARRAY['pg_cast', 'pg_transform']::pg_catalog.regclass[]))
+)
+SELECT class, oid FROM inside WHERE class = ANY ({classes})";
 
 /// What the transaction holds a lock on. Of PostgreSQL's own tables, those are told that only changes
 /// to what belongs to the whole server, or large objects, keep locked.
 pub(super) const HELD: &str = "
-WITH {classes}, held AS MATERIALIZED (
+WITH held AS MATERIALIZED (
   SELECT h.class, h.oid, pg_identify_object(h.class, h.oid, 0) AS object
-  FROM unnest($2::oid[], $3::oid[]) h(class, oid) WHERE h.class IN (SELECT oid FROM class) AND NOT {extension h.class h.oid}
+  FROM unnest($2::oid[], $3::oid[]) h(class, oid) WHERE h.class = ANY ({classes}) AND NOT {extension h.class h.oid}
 )
 SELECT CASE WHEN s.relname = 'pg_largeobject' THEN 'large object' WHEN s.relname IS NOT NULL OR h.class IN ('pg_authid'::regclass, 'pg_database'::regclass, 'pg_tablespace'::regclass)
     THEN 'role' WHEN h.class = 'pg_class'::regclass THEN 'write' ELSE 'change' END,
@@ -43,11 +52,10 @@ ORDER BY (h.object).identity";
 
 /// What was dropped, asked in the state before.
 pub(super) const DROPPED: &str = "
-WITH {classes}
 SELECT 'drop', g.class, g.oid, (o.object).type, (o.object).identity, (o.object).schema, NULL::text
 FROM unnest($2::oid[], $3::oid[]) g(class, oid),
   LATERAL (SELECT pg_identify_object(g.class, g.oid, 0) AS object OFFSET 0) o
-WHERE g.class IN (SELECT oid FROM class) AND (o.object).schema IS DISTINCT FROM $1
+WHERE g.class = ANY ({classes}) AND (o.object).schema IS DISTINCT FROM $1
   AND coalesce((o.object).schema, '') !~ '^pg_' AND (o.object).identity IS NOT NULL
   AND NOT {of_own g.class g.oid}
   AND NOT EXISTS (SELECT FROM pg_type t WHERE g.class = 'pg_type'::regclass AND t.oid = g.oid AND (t.typrelid <> 0 OR t.typcategory = 'A'))
@@ -175,7 +183,7 @@ pub(super) fn complete(sql: &str, before: &Survey, end: &Mark) -> String {
             "{own}",
             "own AS MATERIALIZED (SELECT oid FROM pg_namespace WHERE nspname = $1::text)",
         )
-        .replace("{classes}", CLASSES.trim())
+        .replace("{classes}", CLASSES)
         .replace("{mine}", &mine)
         .replace("{from}", &before.mark.oid.to_string())
         .replace("{to}", &end.oid.to_string());
@@ -199,9 +207,7 @@ fn of_own(class: &str, oid: &str) -> String {
     )
 }
 
-/// [`DROPPED`], for the state before, in which nothing is new.
-pub(super) fn dropped() -> String {
-    DROPPED
-        .replace("{classes}", CLASSES.trim())
-        .replace("{of_own g.class g.oid}", &of_own("g.class", "g.oid"))
+/// A question that asks nothing of the range: [`LOCKS`], [`INSIDE`], [`DROPPED`].
+pub(super) fn simple(sql: &str) -> String {
+    sql.replace("{classes}", CLASSES).replace("{of_own g.class g.oid}", &of_own("g.class", "g.oid"))
 }

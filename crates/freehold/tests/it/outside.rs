@@ -97,7 +97,6 @@ const REFUSED: &[(&str, usize, &str)] = &[
     ),
     ("CREATE CAST (billing.mood AS billing.amount) WITH INOUT", 1, "makes cast"),
     ("CREATE PUBLICATION events", 1, "makes publication events"),
-    ("SELECT lo_create(0)", 1, "bytea"),
     // Changed outside.
     ("ALTER TABLE billing.invoices ADD COLUMN more int", 1, "table billing.invoices"),
     ("CREATE INDEX\nON billing.invoices (what)", 2, "billing.invoices"),
@@ -166,7 +165,7 @@ const REFUSED: &[(&str, usize, &str)] = &[
         2,
         "freehold.audit",
     ),
-    ("DELETE FROM freehold.baseline", 1, "freehold.baseline"),
+    ("UPDATE freehold.baseline SET name = name", 1, "freehold.baseline"),
     // Dependencies that lead out.
     (
         "CREATE TABLE posts (id int,\n  author uuid REFERENCES freehold.identity (id))",
@@ -361,6 +360,9 @@ async fn what_stays_inside_is_taken() {
         .unwrap();
     assert!(report.failed.is_empty(), "{:?}", report.failed);
     house.freehold.query(&acme, "SELECT FROM people", &[]).await.unwrap();
+    // Both are there, in the template too.
+    let later = house.tenant("later").await;
+    house.freehold.query(&later, "SELECT FROM people", &[]).await.unwrap();
 }
 
 /// A database has each extension once, so making one is no change outside; changing one that others use is.
