@@ -767,7 +767,7 @@ impl Freehold {
             let tx = self.catalog(&context).await?;
             match tx.query_and_commit("SELECT freehold.isolate_table($1)", &[table]).await {
                 Ok(rows) if rows.first().is_some_and(|row| row.get(0)) => {
-                    closed.push(table.clone())
+                    closed.push(table.clone());
                 }
                 Ok(_) => {}
                 Err(error) => first = first.or(Some(error)),

@@ -229,7 +229,7 @@ impl Watcher {
     fn take_findings(&mut self, outcome: Result<Examined, Error>) {
         self.trouble.note(&outcome, "the fleet could not be examined");
         let Ok(examined) = outcome else { return };
-        let CriticalFindings { fleet, tenants, tenant_objects } = &examined.findings;
+        let CriticalFindings { fleet, tenants, tenant_objects, .. } = &examined.findings;
         if !fleet.is_empty() {
             tracing::error!(findings = ?fleet, "tenants are not kept apart as they must be");
         }
@@ -265,14 +265,14 @@ async fn examine(freehold: Freehold) -> Result<Examined, Error> {
     let examined = tokio::time::timeout(EXAMINATION_MAX, freehold.examine_critical()).await;
     let findings = examined.map_err(|_| late())??;
     if !findings.open_tables.is_empty() {
-        // Not ready or ready, others must not reach them meanwhile.
+        // Ready or not, other tenants must not reach them meanwhile.
         match freehold.isolate_tables(&findings.open_tables).await {
             Ok(tables) if tables.is_empty() => {}
             Ok(tables) => {
-                tracing::warn!(?tables, "kept tables that were not protected from other tenants")
+                tracing::warn!(?tables, "kept tables that were not protected from other tenants");
             }
             Err(error) => {
-                tracing::error!(%error, "a table that is not protected cannot be kept from other tenants")
+                tracing::error!(%error, "a table that is not protected cannot be kept from other tenants");
             }
         }
     }
