@@ -11,6 +11,7 @@ mod http;
 mod indexes;
 mod lifecycle;
 mod mail;
+mod outside;
 mod replicas;
 mod sessions;
 mod sign_in;
@@ -92,6 +93,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
         data::MUTANTS,
         http::MUTANTS,
         mail::MUTANTS,
+        outside::MUTANTS,
         indexes::MUTANTS,
         sizes::MUTANTS,
         snapshots::MUTANTS,

@@ -108,6 +108,10 @@ fn describe() {
         "freehold_slow_query_plans_total",
         "Plans of slow queries, by outcome: made, failed, dropped because they were too many"
     );
+    describe_gauge!(
+        "freehold_tenant_findings",
+        "Objects in single tenants' schemas that the doctor finds critical; they take no server out"
+    );
     describe_gauge!("freehold_worker_leads", "1 on the server that does scheduled work, else 0");
     describe_gauge!(
         "freehold_analytics_age_seconds",

@@ -13,6 +13,7 @@ mod drift;
 mod examination;
 mod extensions;
 mod leftovers;
+mod outside;
 mod policies;
 mod pooler;
 mod privileges;
@@ -137,6 +138,7 @@ const GROUPS: &[&[Probe]] = &[
     rollups::PROBES,
     privileges::PROBES,
     roles::PROBES,
+    outside::PROBES,
     extensions::PROBES,
     references::PROBES,
     server::PROBES,
@@ -239,32 +241,86 @@ pub(crate) async fn describe_catalog(database: &Target) -> Result<String> {
     Ok(rows.iter().filter_map(line).collect())
 }
 
-/// The critical findings that the app role can see by itself, as sentences: what a readiness probe
-/// asks.
-pub(crate) async fn list_critical(app: &Target) -> Result<Vec<String>> {
+/// Checks of tables that a tenant's rows lie open in.
+const OPEN_TABLES: [&str; 4] = ["FH101", "FH102", "FH103", "FH202"];
+
+/// What is critical, as far as the app role can see it, a sentence for each check.
+#[derive(Clone, Debug, Default)]
+pub struct CriticalFindings {
+    /// Of the template, the catalog, roles, the server, or of every tenant there is: no server is ready then.
+    pub fleet: Vec<String>,
+    /// Of single tenants. Nobody else's work depends on them, so servers go on.
+    pub tenants: Vec<String>,
+    /// How many objects of tenants' schemas these are.
+    pub tenant_objects: u64,
+    /// Tables among them, some at least, that others than their tenant may reach:
+    /// [`Freehold::isolate_tables`](crate::Freehold::isolate_tables).
+    pub open_tables: Vec<String>,
+}
+
+/// What is quickly seen of it: tables without row-level security or a policy of ours.
+pub(crate) async fn examine_tables(app: &Target) -> Result<CriticalFindings> {
+    let client = client::connect_to_read(app).await?;
+    let rows = client.query(policies::BARE_TABLES, &[]).await?;
+    client.batch_execute("ROLLBACK").await?;
+    let mut critical = CriticalFindings::default();
+    for row in rows {
+        let (example, count, schemas): (String, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        let (is_template, all): (bool, i64) = (row.get(3), row.get(4));
+        let sentence = format!("{example} is not protected; there are {count} such tables");
+        if is_template || schemas > 1 && schemas == all {
+            critical.fleet.push(sentence);
+        } else {
+            critical.tenants.push(sentence);
+            critical.tenant_objects += u64::try_from(count).unwrap_or_default();
+        }
+    }
+    Ok(critical)
+}
+
+/// What a readiness probe asks. What could not be asked counts as the fleet's: what is not known is not well.
+pub(crate) async fn examine_critical(app: &Target) -> Result<CriticalFindings> {
     let client = client::connect(app).await?;
-    let doctor = DoctorOptions { examples_max: 1, ..DoctorOptions::default() };
+    let doctor = DoctorOptions::default();
     let mut examination = Examination::begin(client, Sight::Anyone, &doctor).await?;
     let is_critical = |probe: &&Probe| {
         probe.sight == Sight::Anyone
             && probe.checks.iter().any(|check| check.severity == Severity::Critical)
     };
+    let mut critical = CriticalFindings::default();
     // Beside a newer catalog that serves this build, only that build knows what must be in it.
     let fits = examination.catalog_fits();
     for probe in probes().filter(is_critical).filter(|probe| fits || !catalog::is_asked_by(probe)) {
-        examination.ask(probe).await?;
+        for found in examination.ask_whose(probe).await? {
+            if found.check.severity != Severity::Critical {
+                continue;
+            }
+            let more = match found.count - 1 {
+                0 => String::new(),
+                more if found.tenants > 1 => {
+                    format!(" (and {more} more, of {} tenants)", found.tenants)
+                }
+                more => format!(" (and {more} more)"),
+            };
+            let (code, example) = (found.check.code, found.example);
+            let sentence = format!("{code}: {}: {}{more}", example.object, example.detail);
+            if found.is_fleets {
+                critical.fleet.push(sentence);
+            } else {
+                critical.tenants.push(sentence);
+                critical.tenant_objects += found.count;
+                if OPEN_TABLES.contains(&code) {
+                    critical.open_tables.extend(found.objects);
+                }
+            }
+        }
     }
+    critical.open_tables.sort();
+    critical.open_tables.dedup();
     examination.require_same_catalog().await?;
     let report = examination.end();
     let unknown =
         report.not_checked.iter().map(|missing| format!("{}: {}", missing.code, missing.reason));
-    let found = report.findings.iter().filter(|f| f.check.severity == Severity::Critical);
-    let found = found.flat_map(|finding| {
-        finding.examples.iter().map(|example| {
-            let (code, more) = (finding.check.code, finding.count - 1);
-            let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
-            format!("{code}: {}: {}{more}", example.object, example.detail)
-        })
-    });
-    Ok(found.chain(unknown).collect())
+    critical.fleet.extend(unknown);
+    Ok(critical)
 }

@@ -16,9 +16,11 @@ use crate::tls::{self, Target};
 pub(crate) use self::beside::{ACTIVITY, SESSION_LOCKS, STATEMENT_EXTENSIONS};
 pub use self::roles::Passwords;
 pub(crate) use self::roles::{CATALOG_ROLE, DANGEROUS, GUARD_ROLE, ensure_database_grants};
+pub(crate) use self::run_time::EVENT_TRIGGER;
 
 mod beside;
 mod roles;
+mod run_time;
 
 /// Makes inits of one database take turns. Who comes second waits at the unique index of schemas' names
 /// for the first one's transaction, and finds the name free again. It is not an advisory lock, because
@@ -45,6 +47,7 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (80, "people", include_str!("../migrations/0080_people.sql")),
     (81, "guard", include_str!("../migrations/0081_guard.sql")),
     (90, "sequences", include_str!("../migrations/0090_sequences.sql")),
+    (95, "run_time", include_str!("../migrations/0095_run_time.sql")),
 ];
 
 /// The oldest catalog version whose servers can go on beside this catalog, while they are replaced
@@ -133,6 +136,7 @@ async fn prepare(client: &Client, options: &InitOptions) -> Result<InitReport> {
         );
     }
     ensure_guard(client, seal).await?;
+    warnings.extend(run_time::ensure(client).await?);
     let (catalog_before, catalog_now) = ensure_catalog(client).await?;
     Ok(InitReport { roles_created, settings_removed, catalog_before, catalog_now, seal, warnings })
 }

@@ -156,6 +156,7 @@ mod mail;
 mod migration;
 mod migrator;
 mod origin;
+mod outside;
 mod params;
 mod passwords;
 mod policy;
@@ -771,14 +772,52 @@ impl Freehold {
         tables
     }
 
-    /// What [`doctor`] finds critical, as far as the app role can see it, a sentence each: the
-    /// other half of a readiness probe. It reads the whole fleet's entries in PostgreSQL's catalog,
-    /// which takes seconds for a large one, so ask now and then.
+    /// What [`doctor`] finds critical, as far as the app role can see it: the other half of a
+    /// readiness probe, which should heed what is the fleet's. It reads the whole fleet's entries in
+    /// PostgreSQL's catalog, which takes seconds for a large one, so ask now and then.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`]; [`ErrorKind::Setup`] if the catalog does not fit this build.
+    pub async fn examine_critical(&self) -> Result<doctor::CriticalFindings> {
+        doctor::examine_critical(&self.0.app.target()).await
+    }
+
+    /// What of that is quickly seen: tables without row-level security or a policy of ours.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`].
+    pub async fn examine_tables(&self) -> Result<doctor::CriticalFindings> {
+        doctor::examine_tables(&self.0.app.target()).await
+    }
+
+    /// Keeps tables of tenants from every other tenant, by row-level security or, where there is none, by
+    /// taking all rights away; says which of them were open. Nothing happens to one that is protected.
+    ///
+    /// # Errors
+    /// The first table's that could not be locked within half a second, or another; the rest are closed.
+    pub async fn isolate_tables(&self, tables: &[String]) -> Result<Vec<String>> {
+        let (mut closed, mut first) = (Vec::new(), None);
+        for table in tables {
+            let context = OperatorContext::system("isolate a table that is not protected");
+            let tx = self.catalog(&context).await?;
+            match tx.query_and_commit("SELECT freehold.isolate_table($1)", &[table]).await {
+                Ok(rows) if rows.first().is_some_and(|row| row.get(0)) => {
+                    closed.push(table.clone());
+                }
+                Ok(_) => {}
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        first.map_or(Ok(closed), Err)
+    }
+
+    /// All sentences of [`Freehold::examine_critical`].
+    ///
+    /// # Errors
+    /// As there.
     pub async fn list_critical(&self) -> Result<Vec<String>> {
-        doctor::list_critical(&self.0.app.target()).await
+        let found = self.examine_critical().await?;
+        Ok(found.fleet.into_iter().chain(found.tenants).collect())
     }
 
     /// Whether nothing but settings is cleaned after a tenant's transaction, since no code of the baseline

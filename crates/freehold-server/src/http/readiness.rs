@@ -1,8 +1,9 @@
 //! Whether this server can serve tenants. It looks all the time, in the background, so a probe costs
 //! nothing and a crowd of them no more.
 //!
-//! What is wrong with the protection of tenants takes a server out at once, and so does a database that
-//! takes no writes: a failover or a full disk is no blink, and another server may have found the new
+//! What is wrong with the protection of the whole fleet takes a server out at once; what is one tenant's
+//! does not, for no other's work depends on it, and whoever can bring it about would have every server.
+//! A database that takes no writes takes it out too: a failover or a full disk is no blink, and another server may have found the new
 //! primary. A database that is away does not: every server sees the same, and if all went out in step at
 //! each blink, nobody would be served when it is back. So an outage must last a while, which is longer
 //! on some servers than on others.
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use freehold::doctor::CriticalFindings;
 use freehold::{Error, ErrorKind, Freehold, Trouble};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -28,8 +30,6 @@ const FINDINGS_AGE_MIN: Duration = Duration::from_secs(5);
 /// The whole fleet is read for it, so a large one is examined less often: for this many times what
 /// the last examination took, its findings stand.
 const FINDINGS_AGE_FACTOR: u32 = 20;
-/// Examples of tables without protection, for the log.
-const UNPROTECTED_MAX: i64 = 5;
 /// Nobody waits for it, but it must end.
 const EXAMINATION_MAX: Duration = Duration::from_secs(300);
 /// A pool without a free connection is busy, not broken. If none has come free for this long, though
@@ -113,11 +113,11 @@ struct Watcher {
     trouble: Trouble,
 }
 
-/// What the doctor finds critical, as far as the app role can see it.
+/// What the doctor finds critical, as far as the app role can see it, of the fleet and of single tenants.
 struct Examined {
     at: Instant,
     took: Duration,
-    findings: Vec<String>,
+    findings: CriticalFindings,
     /// All of it, and not only what is quickly seen.
     is_whole: bool,
 }
@@ -175,7 +175,7 @@ impl Watcher {
         }
         match &self.findings {
             None => Verdict::NotReady("the first examination of the fleet is still under way".into()),
-            Some(examined) if examined.findings.is_empty() => Verdict::Ready,
+            Some(examined) if examined.findings.fleet.is_empty() => Verdict::Ready,
             Some(_) => Verdict::NotReady(
                 "something critical is wrong with the protection of tenants; the log names it, and `freehold doctor` says what to do".into(),
             ),
@@ -214,7 +214,7 @@ impl Watcher {
                 return true;
             }
             // What is wrong may have been repaired, so it is looked at again soon.
-            let factor = if last.findings.is_empty() { FINDINGS_AGE_FACTOR } else { 0 };
+            let factor = if last.findings.fleet.is_empty() { FINDINGS_AGE_FACTOR } else { 0 };
             last.at.elapsed() > FINDINGS_AGE_MIN.max(last.took * factor)
         });
         if is_due && self.examination.is_none() {
@@ -229,8 +229,14 @@ impl Watcher {
     fn take_findings(&mut self, outcome: Result<Examined, Error>) {
         self.trouble.note(&outcome, "the fleet could not be examined");
         let Ok(examined) = outcome else { return };
-        if !examined.findings.is_empty() {
-            tracing::error!(findings = ?examined.findings, "tenants are not kept apart as they must be");
+        let CriticalFindings { fleet, tenants, tenant_objects, .. } = &examined.findings;
+        if !fleet.is_empty() {
+            tracing::error!(findings = ?fleet, "tenants are not kept apart as they must be");
+        }
+        metrics::gauge!("freehold_tenant_findings").set(*tenant_objects as f64);
+        let told = self.findings.as_ref().is_some_and(|last| last.findings.tenants == *tenants);
+        if !tenants.is_empty() && !told {
+            tracing::error!(findings = ?tenants, "single tenants are not protected as they must be; the others are served");
         }
         self.findings = Some(examined);
     }
@@ -244,21 +250,32 @@ impl Drop for Watcher {
     }
 }
 
-/// Whether every table of the fleet has row-level security and a policy: what a start waits for. It
-/// takes a tenth of a second for 2,000 tenants, and the whole examination, which follows at once, ten
-/// times as long.
+/// Whether the tables of the fleet have row-level security and a policy: what a start waits for. It takes
+/// a tenth of a second for 2,000 tenants, and the whole examination, which follows at once, ten times as
+/// long.
 async fn look_quickly(freehold: Freehold) -> Result<Examined, Error> {
     let began = Instant::now();
-    let tables = freehold.list_unprotected_tables(UNPROTECTED_MAX).await?;
-    let findings = tables.into_iter().map(|table| format!("{table} is not protected")).collect();
+    let findings = freehold.examine_tables().await?;
     Ok(Examined { at: Instant::now(), took: began.elapsed(), findings, is_whole: false })
 }
 
 async fn examine(freehold: Freehold) -> Result<Examined, Error> {
     let began = Instant::now();
     let late = || Error::new(ErrorKind::Timeout, "the examination took too long");
-    let examined = tokio::time::timeout(EXAMINATION_MAX, freehold.list_critical()).await;
+    let examined = tokio::time::timeout(EXAMINATION_MAX, freehold.examine_critical()).await;
     let findings = examined.map_err(|_| late())??;
+    if !findings.open_tables.is_empty() {
+        // Ready or not, other tenants must not reach them meanwhile.
+        match freehold.isolate_tables(&findings.open_tables).await {
+            Ok(tables) if tables.is_empty() => {}
+            Ok(tables) => {
+                tracing::warn!(?tables, "kept tables that were not protected from other tenants");
+            }
+            Err(error) => {
+                tracing::error!(%error, "a table that is not protected cannot be kept from other tenants");
+            }
+        }
+    }
     Ok(Examined { at: Instant::now(), took: began.elapsed(), findings, is_whole: true })
 }
 

@@ -117,3 +117,35 @@ REVOKE EXECUTE ON FUNCTION freehold_guard.list_keys(), freehold_guard.newest_key
   freehold_guard.add_key(text, bytea, bytea, float8) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION freehold_guard.list_keys(), freehold_guard.newest_key(), freehold_guard.next_key(),
   freehold_guard.add_key(text, bytea, bytea, float8) TO freehold_owner;
+
+-- Protects a table that a function of a baseline makes while a tenant works: nobody else sees to it then.
+-- Called by an event trigger, which only a superuser can make (`init` does). It acts for the application's
+-- logins alone, which no SQL of theirs can change: the migrator protects by itself, and what a superuser
+-- restores brings its policies along. It runs as whoever makes the table and grants nothing; a call by hand
+-- is refused by PostgreSQL.
+CREATE OR REPLACE FUNCTION freehold_guard.protect_new_tables() RETURNS event_trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  made record;
+  isolated text;
+BEGIN
+  IF session_user NOT IN ('freehold_app', 'freehold_catalog', 'freehold_analytics') THEN
+    RETURN;
+  END IF;
+  FOR made IN
+    SELECT format('%I.%I', n.nspname, c.relname) AS name, substr(n.nspname, 8) AS tenant
+    FROM pg_event_trigger_ddl_commands() d
+    JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('r', 'p')
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname ~ '^tenant_[0-9a-f]{32}$'
+    WHERE NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenant_isolation')
+  LOOP
+    isolated := format('(SELECT freehold.require_tenant(%L))', made.tenant::uuid);
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', made.name);
+    EXECUTE format('CREATE POLICY tenant_isolation ON %s AS RESTRICTIVE USING (%s) WITH CHECK (%s)', made.name, isolated, isolated);
+    EXECUTE format('CREATE POLICY owner_access ON %s TO freehold_owner USING (true) WITH CHECK (true)', made.name);
+    EXECUTE format('CREATE POLICY analytics_read ON %s FOR SELECT TO freehold_analytics USING (true)', made.name);
+    EXECUTE format('CREATE POLICY tenant_access ON %s TO freehold_viewer USING (true) WITH CHECK (true)', made.name);
+  END LOOP;
+END
+$$;
+REVOKE ALL ON FUNCTION freehold_guard.protect_new_tables() FROM PUBLIC;

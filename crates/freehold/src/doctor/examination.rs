@@ -29,11 +29,26 @@ const CURRENT: &str = ", current_tenant AS MATERIALIZED (
   WHERE t.version = (SELECT coalesce(max(version), 0) FROM freehold.baseline)
 )";
 
+/// Names of objects that are told apart from an example: what a server closes at a time.
+const OBJECTS_MAX: usize = 100;
+
 /// A finding as it comes back, with the statement that repairs it.
 struct Found {
     examples: Vec<Example>,
     fixes: Vec<Option<String>>,
     count: u64,
+}
+
+/// What one check found in tenants' schemas, or outside of them.
+pub(super) struct Whose {
+    pub(super) check: Check,
+    pub(super) example: Example,
+    /// Their names, some at least.
+    pub(super) objects: Vec<String>,
+    pub(super) count: u64,
+    /// In how many tenants' schemas; 0 if it is in none.
+    pub(super) tenants: u64,
+    pub(super) is_fleets: bool,
 }
 
 pub(super) struct Examination<'a> {
@@ -200,6 +215,34 @@ impl<'a> Examination<'a> {
         Ok(())
     }
 
+    /// Asks, and tells what is wrong in tenants' schemas from what is wrong elsewhere. A question that
+    /// fails is noted, as by [`Examination::ask`].
+    pub(super) async fn ask_whose(&mut self, probe: &'static Probe) -> Result<Vec<Whose>> {
+        let rows = match self.rows(&whose(probe, self.sight)).await {
+            Ok(rows) => rows,
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+            Err(error) => {
+                self.skip(probe.checks, &error.to_string());
+                return Ok(Vec::new());
+            }
+        };
+        let mut found = Vec::new();
+        for row in rows {
+            let text = |index| row.get(index).unwrap_or_default();
+            let Some(check) = probe.checks.iter().find(|check| check.code == text(0)) else {
+                return Err(unreadable(text(0)));
+            };
+            let number = |index| text(index).parse().unwrap_or_default();
+            let (count, tenants) = (number(3), number(4));
+            let objects = serde_json::from_str(text(5)).unwrap_or_default();
+            let example = Example { object: text(1).to_owned(), detail: text(2).to_owned() };
+            // What holds for every tenant is nobody's own doing.
+            let is_fleets = tenants == 0 || tenants > 1 && tenants == self.tenants;
+            found.push(Whose { check: *check, example, objects, count, tenants, is_fleets });
+        }
+        Ok(found)
+    }
+
     /// Keeps one object that a check found; `count` is of all that it found.
     pub(super) fn add(&mut self, check: &Check, example: Example, fix: Option<String>, count: u64) {
         let only = &self.doctor.only;
@@ -292,6 +335,28 @@ fn complete(probe: &Probe, sight: Sight, examples_max: usize) -> String {
         with = probe.with,
         sql = probe.sql,
     );
+    fill(&sql)
+}
+
+/// A question, with one row for what it found in tenants' schemas and one for what it found elsewhere. The
+/// template and the catalog are nobody's; a name says where an object is, for nobody else may make schemas
+/// of such names.
+fn whose(probe: &Probe, sight: Sight) -> String {
+    let comma = if probe.with.is_empty() { "" } else { "," };
+    fill(&format!(
+        "{scope}{comma}{with}, finding AS MATERIALIZED ({sql}), named AS MATERIALIZED (
+           SELECT code, object, detail, substring(object FROM '^(?:schema |type )?(tenant_[0-9a-f]{{32}})(?:[.]|$)') AS tenant FROM finding
+         )
+         SELECT code, (array_agg(object ORDER BY object, detail))[1], (array_agg(detail ORDER BY object, detail))[1],
+           count(*), count(DISTINCT tenant), to_json((array_agg(object ORDER BY object))[1:{OBJECTS_MAX}])
+         FROM named GROUP BY code, tenant IS NULL ORDER BY code, 5",
+        scope = scope(sight),
+        with = probe.with,
+        sql = probe.sql,
+    ))
+}
+
+fn fill(sql: &str) -> String {
     sql.replace("{actual_catalog}", catalog::ACTUAL)
         .replace("{isolation}", &quote_literal(policies::ISOLATION))
         .replace("{expected_catalog}", &quote_literal(catalog::EXPECTED))
@@ -300,6 +365,7 @@ fn complete(probe: &Probe, sight: Sight, examples_max: usize) -> String {
         .replace("{activity_functions}", &quote_literal(&init::ACTIVITY.join(" ")))
         .replace("{session_locks}", &quote_literal(&init::SESSION_LOCKS.join(" ")))
         .replace("{statement_extensions}", &quote_literal(&init::STATEMENT_EXTENSIONS.join(" ")))
+        .replace("{event_trigger}", &quote_literal(init::EVENT_TRIGGER))
         .replace("{verdict}", &quote_literal(init::VERDICT))
 }
 

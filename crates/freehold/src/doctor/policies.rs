@@ -60,6 +60,23 @@ WHERE i.polpermissive OR i.polcmd <> '*' OR i.polroles <> '{0}'
   OR NOT EXISTS (SELECT FROM good WHERE form = i.using_form)
   OR NOT EXISTS (SELECT FROM good WHERE form = i.check_form)";
 
+/// Whether each table of the fleet has row-level security and a policy of ours at all: what is known soon,
+/// a tenth of a second for 2,000 tenants. An example, a count and the number of schemas; for the template
+/// and for tenants. Schemas are looked up for what was found, so that no plan depends on how many PostgreSQL
+/// takes them to be.
+pub(super) const BARE_TABLES: &str = "
+SELECT min(u.schema || '.' || u.name), count(*), count(DISTINCT u.schema), u.schema = 'freehold_template' AS is_template,
+  (SELECT count(*) FROM pg_namespace WHERE nspname ~ '^tenant_[0-9a-f]{32}$')
+FROM (SELECT c.relnamespace::regnamespace::text AS schema, c.relname AS name
+      FROM pg_class c
+      WHERE c.relkind IN ('r', 'p')
+        AND (NOT c.relrowsecurity OR NOT c.relforcerowsecurity OR NOT EXISTS (
+          SELECT FROM pg_policy p WHERE p.polrelid = c.oid
+            AND p.polname = 'tenant_isolation' AND NOT p.polpermissive AND p.polcmd = '*'))
+      OFFSET 0) u
+WHERE u.schema = 'freehold_template' OR u.schema ~ '^tenant_[0-9a-f]{32}$'
+GROUP BY is_template";
+
 pub(super) const PROBES: &[Probe] = &[
     Probe {
         sight: Sight::Anyone,

@@ -117,7 +117,7 @@ pub(super) async fn ensure(client: &Client, passwords: &Passwords) -> Result<Vec
     Ok(created)
 }
 
-async fn is_superuser(client: &Client) -> Result<bool> {
+pub(super) async fn is_superuser(client: &Client) -> Result<bool> {
     let sql = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
     Ok(client.query_one(sql, &[]).await?.get(0))
 }

@@ -14,6 +14,7 @@ use crate::context::OperatorContext;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::migration::{Baseline, Migration};
+use crate::outside;
 use crate::policy;
 use crate::pool::Pool;
 use crate::snapshot::rows::Rows;
@@ -117,7 +118,9 @@ pub(crate) async fn rehearsed(
     tx.enter_schema(TenantId::TEMPLATE).await?;
     let notices = tx
         .ddl(async |client| {
+            let before = outside::survey(client, TenantId::TEMPLATE).await?;
             apply_to_template(client, migration).await?;
+            outside::refuse(client, &before, migration).await?;
             policy::notices(client, TenantId::TEMPLATE, &migration.statements).await
         })
         .await?;

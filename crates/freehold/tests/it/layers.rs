@@ -109,6 +109,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("resolver", &["control", "provisioner", "migrator"]),
     ("cache", &["control", "provisioner", "migrator"]),
     ("migration", &["tx", "pool", "catalog", "control", "resolver", "provisioner", "migrator"]),
+    (
+        "outside",
+        &["tx", "pool", "catalog", "control", "resolver", "provisioner", "migrator", "policy"],
+    ),
     ("migrator", &["control", "provisioner", "resolver"]),
     ("provisioner", &["control", "resolver"]),
     ("doctor", &["tx", "catalog", "control", "resolver", "provisioner", "migrator"]),

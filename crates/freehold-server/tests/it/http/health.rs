@@ -171,25 +171,42 @@ async fn a_server_whose_role_came_to_own_a_tenants_table_is_not_ready() {
     becomes_ready(&service).await;
 }
 
-/// Whatever the doctor finds critical, and the app role can see.
+/// Whatever the doctor finds critical of the whole fleet, and the app role can see.
 #[tokio::test]
 async fn a_server_is_not_ready_while_tenants_are_not_kept_apart_and_tells_nobody_where() {
     let service = Service::start(Setup::default()).await;
-    let acme = service.tenant("acme").await;
+    service.tenant("acme").await;
     becomes_ready(&service).await;
-    let schema = acme.tenant.id.schema();
     let sql = service.sql().await;
-    let open = format!("ALTER POLICY tenant_isolation ON {schema}.orders USING (true)");
-    sql.batch_execute(&open).await.unwrap();
+    let open = "ALTER POLICY tenant_isolation ON freehold_template.orders USING (true)";
+    sql.batch_execute(open).await.unwrap();
     let answer = becomes_not_ready(&service).await;
     let text = answer.text();
-    assert!(text.contains("freehold doctor") && !text.contains(&schema), "{text}");
-    let closed = format!(
-        "ALTER POLICY tenant_isolation ON {schema}.orders USING ((SELECT freehold.require_tenant('{}')))",
-        acme.tenant.id
-    );
-    sql.batch_execute(&closed).await.unwrap();
+    assert!(text.contains("freehold doctor") && !text.contains("orders"), "{text}");
+    let closed = "ALTER POLICY tenant_isolation ON freehold_template.orders
+        USING ((SELECT freehold.require_tenant('00000000-0000-0000-0000-000000000000')))";
+    sql.batch_execute(closed).await.unwrap();
     becomes_ready(&service).await;
+}
+
+/// Else whoever can bring such a thing about in one tenant would take every server from all others. The
+/// server keeps the table from them instead, and says that it did.
+#[tokio::test]
+async fn what_is_wrong_in_one_tenants_schema_is_closed_and_takes_no_server_out() {
+    let service = Service::start(Setup::default()).await;
+    let (acme, _) = (service.tenant("acme").await, service.tenant("globex").await);
+    becomes_ready(&service).await;
+    let table = format!("{}.orders", acme.tenant.id.schema());
+    let sql = service.sql().await;
+    sql.batch_execute(&format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")).await.unwrap();
+    let is_closed = format!(
+        "SELECT relrowsecurity AND relforcerowsecurity FROM pg_class WHERE oid = '{table}'::regclass"
+    );
+    eventually("closed", SOON, async || {
+        assert_eq!(readiness(&service).await, 200);
+        sql.query_one(&is_closed, &[]).await.unwrap().get(0)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -269,11 +286,13 @@ async fn metrics_count_by_route_and_show_the_pools_and_name_no_tenant() {
 }
 
 #[tokio::test]
-async fn a_server_beside_a_table_without_protection_is_not_ready() {
+async fn a_server_beside_a_fleet_without_protection_is_not_ready() {
     let service = Service::start(Setup::default()).await;
-    let acme = service.tenant("acme").await;
-    let table = format!("{}.customers", acme.tenant.id.schema());
-    let sql = format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY");
+    let mut sql = String::new();
+    for slug in ["acme", "globex"] {
+        let schema = service.tenant(slug).await.tenant.id.schema();
+        sql += &format!("ALTER TABLE {schema}.customers DISABLE ROW LEVEL SECURITY;");
+    }
     service.sql().await.batch_execute(&sql).await.unwrap();
     let answer = becomes_not_ready(&service).await;
     assert!(!answer.text().contains("customers"), "a probe tells no names");

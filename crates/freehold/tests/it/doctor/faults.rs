@@ -269,6 +269,36 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
         "{a}.t304: freehold_analytics has INSERT",
     ),
     (
+        "FH317",
+        Owner,
+        "CREATE TABLE public.f317 (v int); GRANT SELECT (v) ON public.f317 TO freehold_viewer",
+        "public.f317: a tenant's role has SELECT",
+    ),
+    (
+        "FH317",
+        Owner,
+        "CREATE SEQUENCE public.s317; GRANT USAGE ON SEQUENCE public.s317 TO PUBLIC",
+        "public.s317: a tenant's role has USAGE",
+    ),
+    (
+        "FH318",
+        Owner,
+        "CREATE FUNCTION public.f318() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "f318(): a tenant's role may use it",
+    ),
+    (
+        "FH318",
+        Owner,
+        "CREATE TYPE public.t318 AS ENUM ('a')",
+        "type public.t318: a tenant's role may use it",
+    ),
+    (
+        "FH327",
+        Superuser,
+        "ALTER EVENT TRIGGER freehold_protect_new_tables DISABLE",
+        "freehold_protect_new_tables is disabled",
+    ),
+    (
         "FH305",
         Owner,
         "GRANT CREATE ON SCHEMA {a} TO freehold_member",
