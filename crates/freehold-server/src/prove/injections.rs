@@ -160,8 +160,8 @@ pub(super) const INJECTIONS: [Injections; 9] = [
             "SELECT pg_read_file('postgresql.conf')",
             "SELECT pg_ls_dir('.')::text",
             "SELECT lo_from_bytea(0, '{mark}')",
-            "SELECT body INTO public.loot FROM canaries",
-            "SELECT body INTO TEMP loot FROM canaries",
+            "SELECT 1 AS one INTO public.loot",
+            "SELECT 1 AS one INTO TEMP loot",
         ],
     },
     Injections {
