@@ -375,6 +375,18 @@ pub(super) const MUTANTS: &[Mutant] = &[
         survives_because: None,
     },
     Mutant {
+        name: "outages-in-a-pipeline-are-forgotten",
+        breaks: "a commit after an outage in a pipeline is answered as a fault of the caller's",
+        file: PIPELINE,
+        from: "        self.failed_by = outcome.as_ref().err().map(|failed| failed.error.kind());
+",
+        to: "",
+        tests: Library(&[
+            "outages::a_write_to_a_server_that_takes_none_is_an_outage_and_its_connection_is_replaced",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
         name: "read-only-transactions-are-outages",
         breaks: "SQL that makes its own transaction read-only is answered as an outage",
         file: OUTAGE,

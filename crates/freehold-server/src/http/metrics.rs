@@ -68,6 +68,7 @@ type Pools = Vec<(String, PoolStatus)>;
 
 fn pools(freehold: &Freehold) -> Pools {
     let mut pools = vec![("app".to_owned(), freehold.pool_status())];
+    pools.push(("catalog".to_owned(), freehold.catalog_pool_status()));
     pools.extend(freehold.owner_pool_status().map(|status| ("owner".to_owned(), status)));
     let replicas = freehold.replica_status().into_iter();
     pools.extend(replicas.map(|replica| (format!("replica {}", replica.name), replica.pool)));

@@ -5,6 +5,7 @@ use freehold::{Error, ErrorKind, Freehold, Params, Role, Row, TenantContext};
 
 use super::gate::Expect;
 use super::ground::{CANARIES, identity};
+use super::inject::texts_of;
 use super::mint::{self, FORGERIES, NO_MEMBER};
 use super::wire::{self, Answer};
 use super::worker::{Ask, End, Worker};
@@ -240,13 +241,7 @@ impl Worker {
         };
         match outcome {
             Ok(rows) => {
-                let mut texts = String::new();
-                for row in &rows {
-                    for column in 0..row.len() {
-                        texts.push_str(row.try_get(column).unwrap_or_default());
-                        texts.push(' ');
-                    }
-                }
+                let texts = texts_of(&rows);
                 self.look_through(ask, texts.as_bytes());
                 self.attempted(ask, what, End::Served, &format!("{sql}: {texts}"));
             }

@@ -47,6 +47,7 @@ pub(super) async fn read_everything(run: &Run, books: &[Book]) -> Result<Audit, 
             read_table(run, resident, &table, &mut audit).await?;
         }
         count_canaries(run, resident).await?;
+        look_at_tickets(run, resident).await?;
         compare_ledgers(run, resident, books).await?;
         compare_batches(run, resident, books).await?;
     }
@@ -118,6 +119,19 @@ async fn count_canaries(run: &Run, resident: &Resident) -> Result<(), Failure> {
         let number = resident.number;
         let words = format!("tenant {number} has {count} canaries of {CANARIES}");
         run.findings.leak("the audit of canaries", &words);
+    }
+    Ok(())
+}
+
+/// Nobody draws from this sequence, so whoever advanced or set it was somebody else.
+async fn look_at_tickets(run: &Run, resident: &Resident) -> Result<(), Failure> {
+    let schema = resident.id.schema();
+    let sql = format!("SELECT last_value, is_called FROM {schema}.tickets");
+    let row = run.ground.observer.query_one(&sql, &[]).await?;
+    let (value, called): (i64, bool) = (row.get(0), row.get(1));
+    if value != 1 || called {
+        let words = format!("{schema}.tickets stands at {value}, and nobody has drawn from it");
+        run.findings.leak("the audit of sequences", &words);
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ use super::canary::{Mark, Watch};
 use super::dice::Dice;
 use super::gate::Gate;
 use super::mint::Mint;
+use super::poison::Clean;
 use super::{Failure, Settings};
 use crate::config::{HttpSettings, SignUpMode};
 use crate::http::{AppState, PeopleSettings, router};
@@ -57,13 +58,16 @@ pub fn baseline() -> Baseline {
 /// With so many of the migrations that come while a proof runs. Each adds a text column, which
 /// takes over the row's mark.
 pub(super) fn baseline_with(later: i32) -> Baseline {
-    let mut migrations = vec![Migration::new(1, "canaries", include_str!("baseline.sql"))];
+    let mut migrations = vec![
+        Migration::new(1, "canaries", include_str!("baseline.sql")),
+        Migration::new(2, "hostile", include_str!("hostile.sql")),
+    ];
     for n in 1..=later {
         let sql = format!(
             "ALTER TABLE canaries ADD COLUMN added_{n} text;
              UPDATE canaries SET added_{n} = body;"
         );
-        migrations.push(Migration::new(1 + n, "added", sql));
+        migrations.push(Migration::new(2 + n, "added", sql));
     }
     Baseline::from_migrations(migrations).expect("the numbers differ")
 }
@@ -140,6 +144,8 @@ pub struct Ground {
     pub(super) observer: Client,
     pub(super) watch: Watch,
     pub(super) mint: Mint,
+    /// How sessions look before the run.
+    pub(super) clean: Clean,
     pub(super) postgres: String,
     pub(super) by_pooler: bool,
     running: Vec<Service>,
@@ -174,14 +180,17 @@ impl Ground {
         for connections in LIBRARY_POOLS {
             handles.push(connect(system, url, connections).await?);
         }
+        let services: Vec<_> = running.iter().map(|service| service.address).collect();
+        let clean = Clean::look(&services, &handles, &residents[0], &mint, &observer).await?;
         Ok(Ground {
             residents,
-            services: running.iter().map(|service| service.address).collect(),
+            services,
             handles,
             steward,
             observer,
             watch,
             mint,
+            clean,
             postgres,
             by_pooler: system.pooler_url.is_some(),
             running,

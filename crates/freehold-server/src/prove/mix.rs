@@ -29,6 +29,7 @@ pub(super) enum Kind {
     HttpViewerWrites,
     HttpRoleClaimed,
     HttpRoleChanged,
+    HttpPoisoned,
     LibraryRow,
     LibraryPage,
     LibraryTotals,
@@ -40,13 +41,16 @@ pub(super) enum Kind {
     LibraryViewerWrites,
     LibraryCrossRead,
     LibraryCrossWrite,
+    LibraryPoisoned,
+    LibraryInjected,
+    LibraryHelper,
 }
 
 /// Each kind with its weight, its way and its name in the report. Mostly reads, as in life, and
 /// because they are cheap: what shows a leak is how often a connection goes from one tenant to
 /// another. The weights add up to 1000.
 const MIX: &[(Kind, usize, Way, &str)] = &[
-    (Kind::HttpRow, 170, Way::Http, "read a row"),
+    (Kind::HttpRow, 158, Way::Http, "read a row"),
     (Kind::HttpPage, 60, Way::Http, "read a page"),
     (Kind::HttpFilter, 50, Way::Http, "filter and count"),
     (Kind::HttpJoin, 30, Way::Http, "read a view that joins"),
@@ -61,7 +65,8 @@ const MIX: &[(Kind, usize, Way, &str)] = &[
     (Kind::HttpViewerWrites, 5, Way::Http, "write as a viewer"),
     (Kind::HttpRoleClaimed, 4, Way::Http, "claim a role in the token"),
     (Kind::HttpRoleChanged, 5, Way::Http, "write after a change of role"),
-    (Kind::LibraryRow, 270, Way::Library, "read a row"),
+    (Kind::HttpPoisoned, 12, Way::Http, "poison the session of the next tenant"),
+    (Kind::LibraryRow, 224, Way::Library, "read a row"),
     (Kind::LibraryPage, 80, Way::Library, "read a page"),
     (Kind::LibraryTotals, 50, Way::Library, "count and add up"),
     (Kind::LibraryJoin, 30, Way::Library, "read a view that joins"),
@@ -72,6 +77,9 @@ const MIX: &[(Kind, usize, Way, &str)] = &[
     (Kind::LibraryViewerWrites, 6, Way::Library, "write as a viewer"),
     (Kind::LibraryCrossRead, 10, Way::Library, "read another tenant's tables by name"),
     (Kind::LibraryCrossWrite, 10, Way::Library, "write another tenant's tables by name"),
+    (Kind::LibraryPoisoned, 14, Way::Library, "poison the session of the next tenant"),
+    (Kind::LibraryInjected, 24, Way::Library, "inject a statement"),
+    (Kind::LibraryHelper, 8, Way::Library, "ask a helper with the owner's rights"),
 ];
 
 pub(super) const KINDS: usize = MIX.len();

@@ -119,6 +119,7 @@ impl Worker {
             Kind::HttpViewerWrites => self.http_viewer_writes(&ask).await,
             Kind::HttpRoleClaimed => self.http_role_claimed(&ask).await,
             Kind::HttpRoleChanged => self.http_role_changed(&ask).await,
+            Kind::HttpPoisoned => self.http_poisoned(&ask.writing()).await,
             Kind::LibraryRow => self.library_row(&ask).await,
             Kind::LibraryPage => self.library_page(&ask).await,
             Kind::LibraryTotals => self.library_totals(&ask).await,
@@ -130,11 +131,19 @@ impl Worker {
             Kind::LibraryViewerWrites => self.library_viewer_writes(&ask).await,
             Kind::LibraryCrossRead => self.library_cross_read(&ask).await,
             Kind::LibraryCrossWrite => self.library_cross_write(&ask.writing()).await,
+            Kind::LibraryPoisoned => self.library_poisoned(&ask.writing()).await,
+            Kind::LibraryInjected => self.library_injected(&ask.writing()).await,
+            Kind::LibraryHelper => self.library_helper(&ask).await,
         }
     }
 
     pub(super) fn resident(&self, ask: &Ask) -> &Resident {
         &self.run.ground.residents[ask.tenant]
+    }
+
+    /// The same operation, by the same role of another tenant.
+    pub(super) fn ask_of(&self, ask: &Ask, tenant: usize) -> Ask {
+        Ask { tenant, look: self.run.ground.residents[tenant].gate.look(), ..*ask }
     }
 
     /// A tenant other than the one that asks.
@@ -154,6 +163,16 @@ impl Worker {
     /// nothing did, which must not be.
     pub(super) async fn exchange(&mut self, ask: &Ask, request: &[u8]) -> Option<Answer> {
         let service = self.dice.below(self.wires.len());
+        self.exchange_with(ask, service, request).await
+    }
+
+    /// With this one of the services.
+    pub(super) async fn exchange_with(
+        &mut self,
+        ask: &Ask,
+        service: usize,
+        request: &[u8],
+    ) -> Option<Answer> {
         match self.wires[service].send(request).await {
             Ok(answer) => {
                 self.look_through(ask, &answer.bytes);
@@ -183,13 +202,17 @@ impl Worker {
 
     /// One of the handles of the library, those with tiny pools less often.
     pub(super) fn handle(&mut self) -> Freehold {
-        let handles = &self.run.ground.handles;
+        let number = self.handle_number();
+        self.run.ground.handles[number].clone()
+    }
+
+    pub(super) fn handle_number(&mut self) -> usize {
         let which = match self.dice.below(10) {
             0 | 1 => 0,
             2..=4 => 1,
             _ => 2,
         };
-        handles[which.min(handles.len() - 1)].clone()
+        which.min(self.run.ground.handles.len() - 1)
     }
 
     /// Asked for anew each time, as by a request. `None` if there is none to be had; that was

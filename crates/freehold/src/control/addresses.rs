@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
+use super::guessing::Guesses;
 use super::sessions::{SignIn, signed_out};
 use crate::catalog::address_changes::{self, AddressChange};
 use crate::catalog::audit::{self, Deed};
@@ -90,8 +91,8 @@ impl SignIn {
         let counted = self.guesses.by_client(&mut tx, client).await;
         let found = address_changes::lock(&mut tx, &token.hash()).await?;
         let Some((change, mailbox)) = found.filter(|_| counted.is_ok()) else {
-            tx.commit().await?;
-            return Err(counted.map_or_else(|limited| limited, |_| unknown_link()));
+            let _counted = Guesses::commit(tx, counted).await?;
+            return Err(unknown_link());
         };
         let waits_for = match mailbox {
             Mailbox::Old => (!change.new_confirmed).then_some(Mailbox::New),

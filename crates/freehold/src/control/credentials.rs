@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use super::guessing::Taken;
+use super::guessing::{Guesses, Taken};
 use super::sessions::{MEMBERSHIPS_MAX, SignIn, signed_out};
 use crate::actor::Role;
 use crate::catalog::audit::{self, Deed};
@@ -62,10 +62,9 @@ impl SignIn {
         let tenants =
             memberships::list_tenants(&mut tx, id, tenant.as_deref(), MEMBERSHIPS_MAX).await?;
         // Last, since others wait for it: a client's people share a row.
-        let taken =
+        let counted =
             self.guesses.at_password(&mut tx, &credentials.email, client, device.as_ref()).await;
-        // What a refused guess has taken on the way counts too.
-        tx.commit().await?;
+        let taken = Guesses::commit(tx, counted).await;
         drop(turn);
         let taken = taken?;
         let stored = credential.as_mut().and_then(|c| c.password_hash.take());
@@ -96,9 +95,9 @@ impl SignIn {
         let credential = identities::find_credential_of(&mut tx, id).await?;
         let Credential { identity, password_hash } = credential.ok_or_else(signed_out)?;
         let session = claims.sid.as_bytes();
-        let taken = self.guesses.at_password(&mut tx, &identity.email, client, Some(session)).await;
-        tx.commit().await?;
-        let taken = taken?;
+        let counted =
+            self.guesses.at_password(&mut tx, &identity.email, client, Some(session)).await;
+        let taken = Guesses::commit(tx, counted).await?;
         if !self.freehold().hasher().verify(password, password_hash).await? {
             return Err(wrong_password(field));
         }
@@ -160,8 +159,7 @@ impl SignIn {
         if counted.is_ok() && outbox::has_room(&mut tx, &letter).await?.is_ok() {
             outbox::insert(&mut tx, &letter).await?;
         }
-        tx.commit().await?;
-        counted.map(drop)
+        Guesses::commit(tx, counted).await.map(drop)
     }
 
     /// Sets the password of whom a letter's token was sent to. All their sessions and outstanding tokens
@@ -179,8 +177,7 @@ impl SignIn {
         let mut peek = self.catalog("look at a reset").await?;
         let counted = self.guesses.by_client(&mut peek, client).await;
         let known = password_resets::lock(&mut peek, &token.hash()).await?.is_some();
-        peek.commit().await?;
-        counted.map(drop)?;
+        let _counted = Guesses::commit(peek, counted).await?;
         if !known {
             return Err(unknown_link());
         }

@@ -101,6 +101,13 @@ impl Guesses {
         self.take(tx, budgets).await
     }
 
+    /// Ends the transaction in which a guess was counted, and says how that came out. What a refused
+    /// guess has taken on the way counts too, so it is committed either way.
+    pub(super) async fn commit(tx: CatalogTx, counted: Result<Taken>) -> Result<Taken> {
+        tx.commit().await?;
+        counted
+    }
+
     async fn take(&self, tx: &mut CatalogTx, budgets: Vec<Budget>) -> Result<Taken> {
         let now = Instant::now();
         for budget in &budgets {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::credentials::{Credentials, wrong_credentials, wrong_password};
+use super::guessing::{Guesses, Taken};
 use super::sessions::{SignIn, TenantBrief};
 use super::tenants::{IdempotencyKey, Provisioned};
 use crate::actor::{Action, Role, permits};
@@ -72,8 +73,7 @@ impl SignIn {
         let mut tx = self.catalog("sign up").await?;
         let counted = self.guesses.by_client(&mut tx, client).await;
         let taken = tenants::find_by_slug(&mut tx, &slug).await?.is_some();
-        tx.commit().await?;
-        counted.map(drop)?;
+        let _counted = Guesses::commit(tx, counted).await?;
         if taken {
             return Err(tenants::slug_taken(&slug));
         }
@@ -129,8 +129,7 @@ impl SignIn {
             }
             _ => self.guesses.by_client(&mut tx, client).await,
         };
-        tx.commit().await?;
-        let taken = counted?;
+        let taken = Guesses::commit(tx, counted).await?;
         let row = row.ok_or_else(unknown_link)?;
         let email: Email = row.email.parse()?;
         let hasher = self.freehold().hasher();
@@ -171,7 +170,7 @@ impl SignIn {
         self.freehold().provision(&context, order).await
     }
 
-    async fn give_back(&self, taken: super::guessing::Taken) -> Result<()> {
+    async fn give_back(&self, taken: Taken) -> Result<()> {
         let mut tx = self.catalog("give a guess back").await?;
         taken.give_back(&mut tx).await?;
         tx.commit().await
@@ -236,8 +235,7 @@ impl SignIn {
     async fn count_client(&self, client: IpAddr) -> Result<()> {
         let mut tx = self.catalog("count a client").await?;
         let counted = self.guesses.by_client(&mut tx, client).await;
-        tx.commit().await?;
-        counted.map(drop)
+        Guesses::commit(tx, counted).await.map(drop)
     }
 
     /// Turns an invitation into a membership. Somebody whose address was never proven sets the password
@@ -264,8 +262,7 @@ impl SignIn {
         let email = offer.as_ref().map(|offer| offer.invitation.email.clone());
         let email = email.unwrap_or_default();
         let credential = identities::find_credential(&mut peek, &email).await?;
-        peek.commit().await?;
-        let counted = counted?;
+        let counted = Guesses::commit(peek, counted).await?;
         offer.ok_or_else(unknown)?;
         let has_password = credential.as_ref().is_some_and(Credential::is_known);
         let known = credential.map(|found| found.identity).filter(|identity| identity.is_proven);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
+use super::guessing::Guesses;
 use super::sessions::{SignIn, TenantBrief};
 use crate::catalog::address_changes::{self, Mailbox};
 use crate::catalog::{identities, invitations, password_resets, sign_ups, tenants};
@@ -66,13 +67,9 @@ impl SignIn {
                 tx.commit().await?;
                 Ok(link)
             }
-            (Ok(_), None) => {
-                tx.commit().await?;
+            (counted, _) => {
+                let _counted = Guesses::commit(tx, counted).await?;
                 Err(unknown_link())
-            }
-            (Err(limited), _) => {
-                tx.commit().await?;
-                Err(limited)
             }
         }
     }

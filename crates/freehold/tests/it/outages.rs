@@ -72,14 +72,16 @@ async fn a_write_to_a_server_that_takes_none_is_an_outage_and_its_connection_is_
                 let mut tx = freehold.begin(&acme).await.unwrap();
                 tx.query("SELECT 1", &[]).await.unwrap();
                 let outcome = tx.execute(INSERT, &[]).await.map(drop);
-                assert!(tx.commit().await.is_err());
+                assert_eq!(tx.commit().await.unwrap_err().kind(), ErrorKind::Unavailable);
                 outcome
             }
             "pipeline" => freehold.pipeline(&acme, &pieces).await.map(drop).map_err(Error::from),
             "pipeline of a transaction" => {
                 let mut tx = freehold.begin(&acme).await.unwrap();
                 tx.query("SELECT 1", &[]).await.unwrap();
-                tx.pipeline(&pieces).await.map(drop).map_err(Error::from)
+                let outcome = tx.pipeline(&pieces).await.map(drop).map_err(Error::from);
+                assert_eq!(tx.commit().await.unwrap_err().kind(), ErrorKind::Unavailable);
+                outcome
             }
             _ => {
                 let mut outcomes = freehold.pipeline_each(&acme, &pieces).await.unwrap();

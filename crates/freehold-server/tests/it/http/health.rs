@@ -274,6 +274,8 @@ async fn metrics_count_by_route_and_show_the_pools_and_name_no_tenant() {
         "freehold_http_request_seconds_count{route=\"/v1/data/{table}\"} 4".to_owned(),
         "freehold_pool_connections_max{pool=\"app\"} 8".to_owned(),
         "freehold_pool_connections_max{pool=\"owner\"} 4".to_owned(),
+        "freehold_pool_connections_max{pool=\"catalog\"} ".to_owned(),
+        "freehold_pool_wait_seconds_total{pool=\"catalog\"} ".to_owned(),
         "freehold_pool_connections{pool=\"app\"} ".to_owned(),
         "freehold_pool_idle{pool=\"app\"} ".to_owned(),
         "freehold_pool_waiting{pool=\"app\"} 0".to_owned(),

@@ -107,6 +107,7 @@ impl Transaction {
             let at = outcome.as_ref().err().and_then(PipelineError::at);
             watch.end_all(&outcome, at, |answer| self.counting.rows_of(answer));
         }
+        self.failed_by = outcome.as_ref().err().map(|failed| failed.error.kind());
         if let Err(PipelineError { at, error }) = &outcome {
             self.trace_error(error);
             if let Some(at) = at {
