@@ -279,7 +279,7 @@ mod tests {
                 Some("function n(integer), and"),
             ),
             (
-                format!("SQL function \"a\" statement 1\nSQL function \"b\" during startup"),
+                "SQL function \"a\" statement 1\nSQL function \"b\" during startup".to_owned(),
                 Some("function \"a\", and"),
             ),
             (ours.into(), None),
