@@ -108,7 +108,7 @@ async fn a_baselines_row_policy_is_no_violation_unless_another_tenants_schema_is
         assert_eq!(error.kind(), ErrorKind::RowPolicy, "{sql}: {error}");
         error.message().to_owned()
     };
-    let message = refused("UPDATE docs SET deleted_at = '2026-11-30'").await;
+    let message = refused("UPDATE docs SET deleted_at = '2026-11-30' WHERE id = 1").await;
     assert_eq!(message, "the row policy a_live of docs refuses this row");
     refused("INSERT INTO docs VALUES (10)").await;
     refused(&format!("INSERT INTO {}.docs VALUES (10)", acme.tenant().schema())).await;
