@@ -3,8 +3,8 @@
 //!
 //! What is wrong with the protection of the whole fleet takes a server out at once; what is one tenant's
 //! does not, for no other's work depends on it, and whoever can bring it about would have every server.
-//! A database that takes no writes takes it out too: a failover or a full disk is no blink, and another server may have found the new
-//! primary. A database that is away does not: every server sees the same, and if all went out in step at
+//! A database that takes no writes takes it out too: a failover or a full disk is no blink, and another
+//! server may have found the new primary. A database that is away does not: every server sees the same, and if all went out in step at
 //! each blink, nobody would be served when it is back. So an outage must last a while, which is longer
 //! on some servers than on others.
 
