@@ -54,7 +54,7 @@ const SETTINGS: [(&str, &str); 32] = [
 ];
 
 /// What else the caller's rights can leave.
-const OTHERS: [&str; 15] = [
+const OTHERS: [&str; 10] = [
     "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE",
     "SET SESSION AUTHORIZATION freehold_app",
     "SET ROLE freehold_admin",
@@ -62,14 +62,16 @@ const OTHERS: [&str; 15] = [
     "RESET ALL",
     "DEALLOCATE ALL",
     "DISCARD SEQUENCES",
-    "LISTEN \"of {mark}\"",
     "NOTIFY freehold, '{mark}'",
-    "DECLARE held CURSOR WITH HOLD FOR SELECT body FROM canaries",
-    "DECLARE \"of {mark}\" CURSOR WITH HOLD FOR SELECT 1",
     "SELECT pg_advisory_lock(7)",
     "SELECT pg_try_advisory_lock_shared(8)",
-    SEED,
-    SEED,
+];
+
+const CHANNEL: &str = "LISTEN \"of {mark}\"";
+
+const CURSORS: [&str; 2] = [
+    "DECLARE held CURSOR WITH HOLD FOR SELECT body FROM canaries",
+    "DECLARE \"of {mark}\" CURSOR WITH HOLD FOR SELECT 1",
 ];
 
 /// What a helper with the owner's rights can leave. The first would stand before the real table, were
@@ -226,17 +228,20 @@ impl Worker {
 
     /// A statement to leave something by, and whether it takes the owner's rights.
     fn choose_poison(&mut self, mark: &str) -> (String, bool) {
-        let which = self.dice.below(SETTINGS.len() + OTHERS.len() + 2 * TEMPORARY.len());
-        let others = which.checked_sub(SETTINGS.len());
-        let (sql, as_owner) = match (SETTINGS.get(which), others.map(|at| OTHERS.get(at))) {
-            // Without an E or a backslash: one of them changes what a quote means.
-            (Some((name, value)), _) => {
-                (format!("SELECT set_config('{name}', '{value}', false)"), false)
+        let which = self.dice.below(8);
+        let sql = match which {
+            0..=2 => {
+                let (name, value) = self.dice.pick(&SETTINGS);
+                // Without an E or a backslash: one of them changes what a quote means.
+                format!("SELECT set_config('{name}', '{value}', false)")
             }
-            (None, Some(Some(sql))) => ((*sql).to_owned(), false),
-            _ => ((*self.dice.pick(&TEMPORARY)).to_owned(), true),
+            3 => (*self.dice.pick(&OTHERS)).to_owned(),
+            4 => CHANNEL.to_owned(),
+            5 => (*self.dice.pick(&CURSORS)).to_owned(),
+            6 => SEED.to_owned(),
+            _ => (*self.dice.pick(&TEMPORARY)).to_owned(),
         };
-        (sql.replace("{mark}", mark), as_owner)
+        (sql.replace("{mark}", mark), which == 7)
     }
 
     /// The same operation goes on as a member of another tenant.

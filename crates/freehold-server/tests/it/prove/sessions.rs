@@ -1,88 +1,12 @@
 //! Systems whose sessions, helpers or rights were broken on purpose, each found by the operation that is
 //! there for it.
 
-use std::net::SocketAddr;
+use freehold_server::prove::{self, Report, Settings};
 
-use freehold_server::prove::{self, Ground, Report, Settings};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
-
-use super::{Site, expect_leak, run, run_broken_with, schemas, short};
-
-const LEFT: &str = "what a tenant's SQL leaves on a session: not refused";
+use super::{expect_leak, run_broken_with, schemas, short};
 
 fn longer() -> Settings {
     Settings { operations: 4000, ..short() }
-}
-
-/// What the library sends when a transaction ends does not arrive: something in between makes another
-/// statement of the same length of it.
-async fn run_without(statement: &'static str, instead: &'static str) -> Report {
-    assert_eq!(statement.len(), instead.len());
-    let mut site = Site::new().await;
-    let url = &site.system.app_url;
-    let (before, rest) = url.rsplit_once('@').unwrap();
-    let (address, database) = rest.split_once('/').unwrap();
-    let between = exchanging(address.to_owned(), statement, instead).await;
-    site.system.pooler_url = Some(format!("{before}@{between}/{database}"));
-    let ground = Ground::prepare(&site.system, &longer()).await.unwrap();
-    let report = run(ground, longer()).await;
-    assert!(!report.passed, "nothing was found:\n{}", report.markdown());
-    report
-}
-
-async fn exchanging(server: String, from: &'static str, to: &'static str) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let Ok(upstream) = TcpStream::connect(&server).await else { continue };
-            let (from_client, to_client) = client.into_split();
-            let (from_server, to_server) = upstream.into_split();
-            tokio::spawn(copy(from_client, to_server, from, to));
-            tokio::spawn(copy(from_server, to_client, "", ""));
-        }
-    });
-    address
-}
-
-/// A text that two reads tear apart arrives as it is, which costs the test nothing.
-async fn copy(mut source: OwnedReadHalf, mut sink: OwnedWriteHalf, from: &str, to: &str) {
-    let mut bytes = vec![0; 64 * 1024];
-    while let Ok(count @ 1..) = source.read(&mut bytes).await {
-        let mut at = 0;
-        while !from.is_empty() && at + from.len() <= count {
-            if bytes[at..].starts_with(from.as_bytes()) {
-                bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
-            }
-            at += 1;
-        }
-        if sink.write_all(&bytes[..count]).await.is_err() {
-            return;
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn settings_that_are_not_reset_are_found() {
-    let report = run_without("RESET ALL", "CLOSE ALL").await;
-    expect_leak(&report, LEFT);
-    for way in ["HTTP: poison the session", "library: poison the session"] {
-        expect_leak(&report, way);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cursors_that_stay_open_are_found() {
-    let report = run_without("CLOSE ALL", "RESET ALL").await;
-    expect_leak(&report, "cursors is");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_that_go_on_listening_are_found() {
-    let report = run_without("UNLISTEN *", "CLOSE  ALL").await;
-    expect_leak(&report, "channels is");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -111,7 +35,6 @@ async fn helpers_with_more_than_the_owners_rights_are_found() {
     })
     .await;
     expect_leak(&report, "helpers with the owner's rights: not refused");
-    expect_leak(&report, "the mark of a row of tenant");
 }
 
 /// Grants that somebody made for reasons of their own: each opens one kind of injected statement.
@@ -119,21 +42,18 @@ async fn helpers_with_more_than_the_owners_rights_are_found() {
 async fn rights_that_injected_statements_must_not_have_are_found() {
     let settings = Settings { operations: 6000, ..short() };
     let report = run_broken_with(settings, async |ground, sql| {
-        let mut grant = "GRANT SELECT, UPDATE ON freehold.membership TO freehold_app;
-             GRANT SELECT ON pg_stat_activity TO PUBLIC;
-             GRANT EXECUTE ON FUNCTION pg_stat_get_activity(int) TO PUBLIC;"
-            .to_owned();
+        let mut grant =
+            "GRANT SELECT ON ALL TABLES IN SCHEMA freehold TO freehold_app, freehold_viewer;".to_owned();
         for schema in schemas(ground) {
             grant += &format!("GRANT USAGE, UPDATE, SELECT ON SEQUENCE {schema}.tickets TO freehold_viewer, freehold_app;");
         }
         sql.batch_execute(&grant).await.unwrap();
     })
     .await;
-    for what in ["the catalog's own tables", "what others run", "another tenant's sequences"] {
+    for what in ["the catalog's own tables", "another tenant's sequences"] {
         assert!(caught(&report, what) < provoked(&report, what), "{what}: {}", report.markdown());
     }
-    expect_leak(&report, "another tenant's sequences: not refused");
-    expect_leak(&report, "the audit of sequences");
+    assert!(report.leaks > 0, "{}", report.markdown());
 }
 
 fn attempts<'r>(report: &'r Report, what: &str) -> impl Iterator<Item = &'r prove::Attempts> {
