@@ -148,7 +148,7 @@ mod tests {
             for test in &suite.tests {
                 let (_, name) = test.rsplit_once("::").unwrap();
                 // As a function, or by a macro that makes one of a name and a text.
-                let is_there = [format!("fn {name}("), format!("\n    {name}: \"")];
+                let is_there = [format!("fn {name}("), format!("\n    {name}: ")];
                 let is_there = is_there.iter().any(|mark| text.contains(mark));
                 assert!(is_there, "{suite}: there is no {test}");
             }
