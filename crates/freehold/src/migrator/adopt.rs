@@ -121,6 +121,8 @@ pub(crate) async fn rehearsed(
             let before = outside::survey(client, TenantId::TEMPLATE).await?;
             apply_to_template(client, migration).await?;
             outside::refuse(client, &before, migration).await?;
+            // What tenants make in transactions of their own must not be there when they rehearse.
+            client.batch_execute("DISCARD TEMP").await?;
             policy::notices(client, TenantId::TEMPLATE, &migration.statements).await
         })
         .await?;

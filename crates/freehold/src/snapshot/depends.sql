@@ -25,7 +25,10 @@ WITH member AS MATERIALIZED (
     AND d.refclassid = 'pg_type'::regclass AND d.deptype = 'i' WHERE m.classid = 'pg_proc'::regclass
 )
 SELECT false AS is_part, d.classid::int8, d.objid::int8, d.refclassid::int8, d.refobjid::int8
-FROM (SELECT classid, objid FROM member UNION SELECT catalog, number FROM belongs) o
+FROM (
+  SELECT classid, objid FROM member UNION SELECT catalog, number FROM belongs
+  UNION SELECT 'pg_cast'::regclass, x.oid FROM type t JOIN pg_cast x ON x.castsource = t.oid OR x.casttarget = t.oid
+) o
 JOIN pg_depend d ON d.classid = o.classid AND d.objid = o.objid
 WHERE d.refclassid <> 'pg_namespace'::regclass AND d.refobjid >= 16384
   -- A sequence that a column owns is there before the column's default asks it.
