@@ -118,6 +118,13 @@ const OBJECTS: &str = r#"
 ), printed AS MATERIALIZED (
   SELECT s.relname, s.form, replace(pg_get_viewdef(s.oid), rel.nspname, '@') AS query
   FROM (SELECT relname, form, min(oid::int8)::oid AS oid FROM view GROUP BY relname, form) s JOIN rel ON rel.oid = s.oid
+-- The same of functions whose bodies are stored as trees.
+), body AS MATERIALIZED (
+  SELECT p.oid, p.proname, f.form, s.nspname
+  FROM pg_proc p JOIN scope s ON s.oid = p.pronamespace JOIN form f ON f.text = hashtextextended(p.prosqlbody::text, 0)
+), printed_body AS MATERIALIZED (
+  SELECT s.proname, s.form, replace(pg_get_function_sqlbody(s.oid), b.nspname, '@') AS text
+  FROM (SELECT proname, form, min(oid::int8)::oid AS oid FROM body GROUP BY proname, form) s JOIN body b ON b.oid = s.oid
 ), object AS (
   SELECT c.relnamespace AS schema, 'shape' AS aspect, 'column' AS kind, c.relname::text AS part, a.attname::text AS name,
     hashtextextended(concat_ws('|', l.type, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, z.sorted, a.attislocal, a.attoptions::text, f.form), 0) AS hash
@@ -159,13 +166,14 @@ const OBJECTS: &str = r#"
   UNION ALL
   SELECT p.pronamespace, 'shape', 'function', '', format('%s(%s)', p.proname, a.types),
     hashtextextended(concat_ws('|', p.prokind, p.prolang, p.provolatile, p.proparallel, p.proisstrict, p.prosecdef, p.proleakproof, p.proretset, r.type, replace(p.proconfig::text, s.nspname, '@'), p.proargnames::text, p.proargmodes::text,
-      replace(p.prosrc, s.nspname, '@'), f.form, g.form), 0)
+      replace(p.prosrc, s.nspname, '@'), pb.text, g.form), 0)
   FROM pg_proc p JOIN scope s ON s.oid = p.pronamespace JOIN label r ON r.oid = p.prorettype
   CROSS JOIN LATERAL (SELECT string_agg(CASE WHEN y.oid < 16384 THEN format_type(y.oid, NULL) ELSE y.typname END, ', ' ORDER BY x.place) AS types FROM unnest(p.proargtypes) WITH ORDINALITY x(type, place) JOIN pg_type y ON y.oid = x.type) a
-  LEFT JOIN form f ON f.text = hashtextextended(p.prosqlbody::text, 0) LEFT JOIN form g ON g.text = hashtextextended(p.proargdefaults::text, 0)
+  LEFT JOIN body b ON b.oid = p.oid LEFT JOIN printed_body pb ON pb.proname = b.proname AND pb.form = b.form
+  LEFT JOIN form g ON g.text = hashtextextended(p.proargdefaults::text, 0)
   UNION ALL
   SELECT t.typnamespace, 'shape', 'type', '', t.typname::text,
-    hashtextextended(concat_ws('|', t.typtype, l.type, t.typnotnull, replace(t.typdefault, s.nspname, '@'), t.typtypmod,
+    hashtextextended(concat_ws('|', t.typtype, l.type, t.typnotnull, replace(coalesce(pg_get_expr(t.typdefaultbin, 0), t.typdefault), s.nspname, '@'), t.typtypmod,
       (SELECT string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid), z.sorted,
       (SELECT concat_ws(',', y.type, (SELECT sorted FROM sorting WHERE oid = g.rngcollation)) FROM pg_range g JOIN label y ON y.oid = g.rngsubtype WHERE g.rngtypid = t.oid)), 0)
   FROM pg_type t JOIN scope s ON s.oid = t.typnamespace LEFT JOIN label l ON l.oid = t.typbasetype LEFT JOIN sorting z ON z.oid = t.typcollation

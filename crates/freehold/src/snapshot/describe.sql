@@ -155,7 +155,7 @@ SELECT kind, name, stage, statement, catalog::int8, number::int8 FROM (
     format('CREATE CAST (%s AS %s) %s%s', format_type(x.castsource, NULL), format_type(x.casttarget, NULL),
       CASE x.castmethod WHEN 'f' THEN 'WITH FUNCTION ' || x.castfunc::regprocedure WHEN 'i' THEN 'WITH INOUT' ELSE 'WITHOUT FUNCTION' END,
       CASE x.castcontext WHEN 'a' THEN ' AS ASSIGNMENT' WHEN 'i' THEN ' AS IMPLICIT' END)
-  FROM type t JOIN pg_cast x ON x.castsource = t.oid OR x.casttarget = t.oid
+  FROM pg_cast x JOIN (SELECT y.oid FROM type t JOIN pg_cast y ON y.castsource = t.oid OR y.casttarget = t.oid GROUP BY y.oid) y ON y.oid = x.oid
   -- That of a range to its multirange comes with it.
   WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_cast'::regclass AND d.objid = x.oid AND d.deptype = 'i')
   UNION ALL

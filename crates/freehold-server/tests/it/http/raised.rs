@@ -61,7 +61,7 @@ async fn what_code_of_the_baseline_raises_reaches_the_caller_in_its_words() {
         // No status of an error.
         ("PT200", 400),
         ("PT600", 400),
-        ("PTabc", 400),
+        ("PTABC", 400),
         ("P0001", 400),
         ("P0002", 400),
         ("UE001", 400),
