@@ -25,7 +25,7 @@ pub struct Migration {
     /// SHA-256 of the file's text, in hex. A byte order mark and the kind of its line ends don't count.
     pub checksum: String,
     /// The SQL, run in one transaction with the search path on one tenant's schema. Its lines are
-    /// the file's.
+    /// the file's, but for the way back in a file of goose, sql-migrate or dbmate, which is never run.
     pub statements: String,
 }
 
@@ -38,8 +38,8 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Reads a folder. Files that don't end in `.sql` are passed over; one that does and has no
-    /// number is an error, for it would be forgotten otherwise.
+    /// Reads a folder. Files that don't end in `.sql`, or end in `.down.sql`, are passed over; one that
+    /// does and has no number is an error, for it would be forgotten otherwise.
     ///
     /// Where Drizzle wrote the folder, `public.` is taken away from names, as by
     /// [`from_migrations`](Self::from_migrations).
@@ -121,6 +121,7 @@ impl Migration {
         let statements = files::plain(statements.into());
         let digest = Sha256::digest(statements.as_bytes());
         let checksum = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let statements = files::way_up(&statements).to_owned();
         Migration { version, name: name.to_owned(), checksum, statements }
     }
 

@@ -137,4 +137,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         ]),
         survives_because: None,
     },
+    Mutant {
+        name: "the-way-back-is-gone-too",
+        breaks: "a file of goose makes its table and drops it again",
+        file: "crates/freehold/src/migration.rs",
+        from: "        let statements = files::way_up(&statements).to_owned();\n",
+        to: "",
+        tests: Library(&["texts::the_way_back_is_never_gone"]),
+        survives_because: None,
+    },
 ];

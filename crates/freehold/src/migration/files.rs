@@ -29,7 +29,9 @@ pub(super) fn list(folder: &Path) -> Result<Vec<SqlFile>> {
     for entry in entries {
         let path =
             entry.map_err(|e| refuse("a migration cannot be read".into()).because(e))?.path();
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sql")) {
+        let name =
+            path.file_name().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
+        if name.ends_with(".sql") && !name.ends_with(".down.sql") {
             files.push(SqlFile::named(path)?);
         } else {
             passed_over.push(path);
@@ -70,9 +72,33 @@ pub(super) fn plain(text: String) -> String {
     bare.replace("\r\n", "\n")
 }
 
+/// A text up to where a tool's comment says that the way back begins, which is never gone. Lines stay
+/// where they are.
+pub(super) fn way_up(text: &str) -> &str {
+    let begins_way_down = |line: &str| {
+        let Some(comment) = line.trim().strip_prefix("--") else { return false };
+        let words: Vec<String> = comment.split_whitespace().map(str::to_ascii_lowercase).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        // goose; sql-migrate and rubenv's; dbmate; MyBatis.
+        matches!(
+            words[..],
+            ["+goose" | "+migrate", "down", ..] | ["migrate:down", ..] | ["//@undo", ..]
+        )
+    };
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        if begins_way_down(line) {
+            return &text[..at];
+        }
+        at += line.len();
+    }
+    text
+}
+
 impl SqlFile {
     fn named(path: PathBuf) -> Result<SqlFile> {
-        let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default().to_owned();
+        let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+        let stem = stem.strip_suffix(".up").unwrap_or(stem).to_owned();
         let digits = stem.split_once('_').map_or(stem.as_str(), |(digits, _)| digits).to_owned();
         let version = Some(&digits).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
         match version.and_then(|digits| digits.parse().ok()).filter(|version| *version > 0) {

@@ -56,6 +56,36 @@ fn line_ends_and_a_byte_order_mark_change_nothing() {
     assert_eq!(plain.migrations(), [compiled_in]);
 }
 
+/// Whatever tool wrote the way back, it is part of the file and is never gone.
+#[test]
+fn the_way_back_is_never_gone() {
+    for mark in [
+        "-- +goose Down",
+        "--+migrate Down",
+        "  -- migrate:down",
+        "-- //@UNDO",
+        "-- +goose down --",
+    ] {
+        let text = format!("-- +goose Up\nSELECT 'a';\n\n{mark}\nDROP TABLE notes;\n");
+        let folder = Folder::of(&[("0001_a.sql", text.as_bytes())]).read();
+        let migration = &folder.migrations()[0];
+        assert_eq!(migration.statements, "-- +goose Up\nSELECT 'a';\n\n", "{mark}");
+        let other = text.replace("DROP TABLE", "DROP VIEW");
+        let other = Folder::of(&[("0001_a.sql", other.as_bytes())]).read();
+        assert_ne!(other.migrations()[0].checksum, migration.checksum, "it is part of the file");
+    }
+    let text = "SELECT '-- goose down'; -- going down\nSELECT 2;\n";
+    assert_eq!(Migration::new(1, "a", text).statements, text);
+    let pairs = Folder::of(&[
+        ("000001_a.up.sql", b"SELECT 1".as_slice()),
+        ("000001_a.down.sql", b"SELECT 2"),
+        ("000002_b.up.sql", b"SELECT 3"),
+    ]);
+    let names: Vec<_> =
+        pairs.read().migrations().iter().map(|m| (m.name.clone(), m.statements.clone())).collect();
+    assert_eq!(names, [("a", "SELECT 1"), ("b", "SELECT 3")].map(|(n, s)| (n.into(), s.into())));
+}
+
 #[test]
 fn a_folder_without_migrations_says_what_was_seen() {
     assert!(Folder::of(&[]).refused().ends_with("it is empty"));
