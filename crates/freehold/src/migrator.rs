@@ -19,14 +19,16 @@ use crate::indexes::{IndexState, TenantIndex, in_schema};
 use crate::migration::Migration;
 use crate::policy;
 use crate::pool::Pool;
-use crate::snapshot;
 use crate::tenant::Tenant;
 use crate::tx::{CatalogTx, OwnerTx};
 use crate::wire;
 
 pub(crate) use self::adopt::{OtherRun, adopt, pending, rehearsed};
 
+use self::compare::Snapshots;
+
 mod adopt;
+mod compare;
 
 /// How a run of the migrator goes about it.
 #[derive(Clone, Copy, Debug)]
@@ -140,15 +142,16 @@ pub(crate) async fn bring_fleet(
     tx.commit().await?;
 
     let mut report = MigrateReport { version, ..MigrateReport::default() };
+    let snapshots = Snapshots::default();
     let mut tried = HashSet::new();
     // Whoever was provisioned from the former baseline meanwhile is found by asking again.
     while !behind.is_empty() {
         let total = behind.len();
-        let migrations = &migrations;
+        let (migrations, snapshots) = (&migrations, &snapshots);
         // Owned, so that the whole is Send: a service may migrate in a task of its own.
         let mut outcomes = stream::iter(std::mem::take(&mut behind))
             .map(|tenant| async move {
-                let outcome = bring_tenant(owner, &tenant, migrations, options).await;
+                let outcome = bring_tenant(owner, &tenant, migrations, snapshots, options).await;
                 (tenant, outcome)
             })
             .buffer_unordered(options.parallel.max(1));
@@ -185,10 +188,11 @@ async fn bring_tenant(
     owner: &Pool,
     tenant: &Tenant,
     migrations: &[Migration],
+    snapshots: &Snapshots,
     options: MigrateOptions,
 ) -> Result<(), (i32, Error)> {
     for migration in migrations.iter().filter(|m| m.version > tenant.version) {
-        bring_one_step(owner, tenant.id, migration, options)
+        bring_one_step(owner, tenant.id, migration, snapshots, options)
             .await
             .map_err(|error| (migration.version, error))?;
     }
@@ -199,6 +203,7 @@ async fn bring_one_step(
     owner: &Pool,
     tenant: TenantId,
     migration: &Migration,
+    snapshots: &Snapshots,
     options: MigrateOptions,
 ) -> Result<()> {
     let mut tx = OwnerTx::new(owner, &OperatorContext::system("migrate a tenant")).await?;
@@ -217,8 +222,7 @@ async fn bring_one_step(
         for (_, sql) in &back {
             client.batch_execute(sql).await?;
         }
-        apply(client, tenant, migration).await?;
-        migration.check_deferred(client).await
+        apply(client, tenant, migration).await
     })
     .await?;
     for (name, _) in &back {
@@ -227,39 +231,11 @@ async fn bring_one_step(
     if own.len() > back.len() {
         indexes::follow(tx.catalog(), tenant).await?;
     }
-    compare(&mut tx, tenant, current.version, migration, &own).await?;
+    snapshots.compare(&mut tx, tenant, current.version, migration, &own).await?;
     baseline::record(tx.catalog(), tenant, migration, millis(started)).await?;
     baseline::forget_failure(tx.catalog(), tenant).await?;
     tenants::set_version(tx.catalog(), tenant, migration.version).await?;
     tx.commit().await
-}
-
-/// Fails unless the tenant has come to what the template was after the same migration.
-async fn compare(
-    tx: &mut OwnerTx,
-    tenant: TenantId,
-    former: i32,
-    migration: &Migration,
-    own: &[TenantIndex],
-) -> Result<()> {
-    let server = snapshot::server_major(tx).await?;
-    let Some(template) = baseline::snapshot(tx.catalog(), migration.version).await? else {
-        return Ok(());
-    };
-    if template.server != server {
-        return Ok(());
-    }
-    let former = baseline::snapshot(tx.catalog(), former).await?;
-    let former = former.filter(|former| former.server == server);
-    let is_spared =
-        |index: &&TenantIndex| matches!(index.state, IndexState::Dropping | IndexState::Dropped);
-    let spared = own.iter().filter(is_spared).map(|index| index.name.clone()).collect();
-    template.require_equal(tx, tenant, former.as_ref(), &spared).await.map_err(|error| {
-        located_in(migration)(Error::new(
-            error.kind(),
-            format!("the tenant is not what the template is: {}", error.message()),
-        ))
-    })
 }
 
 /// What makes the indexes that a migration names as the template has them: what this tenant was

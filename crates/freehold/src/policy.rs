@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tokio_postgres::Client;
 
 use self::paths::Settled;
+pub(crate) use self::paths::cure;
 use self::sequences::{ColumnDefault, Domain, Routine, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
@@ -257,11 +258,6 @@ pub(crate) async fn notices(
     let routines: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     notices.extend(paths::notices(migration, &routines));
     Ok(notices)
-}
-
-/// What to do about PostgreSQL's refusal of a migration, where it does not say so itself.
-pub(crate) fn cure(code: &str, context: Option<&str>) -> Option<String> {
-    paths::cure(code, context)
 }
 
 /// Protects a schema that a former build has protected: it granted every sequence to members.

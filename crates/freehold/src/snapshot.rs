@@ -247,17 +247,13 @@ pub(crate) async fn create_schema(
     snapshot: &Snapshot,
 ) -> Result<()> {
     let schema = tenant.schema();
-    tx.ddl(async |client| {
-        let create = format!(
-            "CREATE SCHEMA {schema};
-             GRANT USAGE ON SCHEMA {schema} TO freehold_app, freehold_viewer, freehold_analytics"
-        );
-        Ok(client.batch_execute(&create).await?)
-    })
-    .await?;
+    let create = format!(
+        "CREATE SCHEMA {schema};
+         GRANT USAGE ON SCHEMA {schema} TO freehold_app, freehold_viewer, freehold_analytics"
+    );
+    tx.batch_execute(&create).await?;
     tx.enter_schema(tenant).await?;
-    let sql = snapshot.creation_sql(tenant);
-    tx.ddl(async |client| Ok(client.batch_execute(&sql).await?)).await
+    tx.batch_execute(&snapshot.creation_sql(tenant)).await
 }
 
 pub(crate) async fn server_major(tx: &mut OwnerTx) -> Result<i32> {

@@ -362,6 +362,11 @@ impl OwnerTx {
         self.0.0.ddl(work).await
     }
 
+    /// Statements whose rows nobody reads, as one message.
+    pub(crate) async fn batch_execute(&mut self, sql: &str) -> Result<()> {
+        self.ddl(async |client| Ok(client.batch_execute(sql).await?)).await
+    }
+
     pub(crate) async fn commit(self) -> Result<()> {
         self.0.commit().await
     }

@@ -26,7 +26,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "tenants-are-not-compared",
         breaks: "a tenant counts as migrated that is not what the template is",
         file: MIGRATOR,
-        from: "    compare(&mut tx, tenant, current.version, migration, &own).await?;\n",
+        from: "    snapshots.compare(&mut tx, tenant, current.version, migration, &own).await?;\n",
         to: "",
         tests: Library(&[
             "snapshots::a_tenant_that_is_not_what_the_template_is_fails_with_the_difference",

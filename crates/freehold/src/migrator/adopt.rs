@@ -29,29 +29,18 @@ pub(crate) struct Adopted {
     pub(crate) notices: Vec<String>,
 }
 
-/// What came of trying to adopt a migration.
-enum Attempt {
-    Adopted(Vec<String>),
-    /// It changes rows, and nobody knows yet which of their values come out differently each time.
-    NeedsOtherRun,
-}
-
 /// Applies the migrations that the template lacks, each in a transaction of its own.
 pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Adopted> {
     renew_snapshot(owner).await?;
     let mut adopted = Adopted::default();
     for migration in pending(owner, folder).await? {
         let label = migration.label();
-        let notices = match adopt_one(owner, &migration, None).await? {
-            Attempt::Adopted(notices) => notices,
-            Attempt::NeedsOtherRun => {
-                let other = rows_of_other_run(owner, &migration).await?;
-                match adopt_one(owner, &migration, Some(&other)).await? {
-                    Attempt::Adopted(notices) => notices,
-                    Attempt::NeedsOtherRun => return Err(overtaken()),
-                }
-            }
-        };
+        let mut notices = adopt_one(owner, &migration, OtherRun::NotYet).await?;
+        if notices.is_none() {
+            let other = rows_of_other_run(owner, &migration).await?;
+            notices = adopt_one(owner, &migration, OtherRun::Gave(&other)).await?;
+        }
+        let notices = notices.ok_or_else(overtaken)?;
         adopted.notices.extend(notices.iter().map(|notice| format!("{label}: {notice}")));
         adopted.labels.push(label);
     }
@@ -76,24 +65,24 @@ async fn renew_snapshot(owner: &Pool) -> Result<()> {
     tx.commit().await
 }
 
+/// What is to be said of the migration; none if it was not adopted, as by [`rehearsed`].
 async fn adopt_one(
     owner: &Pool,
     migration: &Migration,
-    other_run: Option<&Rows>,
-) -> Result<Attempt> {
+    other_run: OtherRun<'_>,
+) -> Result<Option<Vec<String>>> {
     let context = OperatorContext::system("adopt a migration");
     let mut tx = OwnerTx::new(owner, &context).await?;
     let former = lock_former(&mut tx, migration).await?;
     let detail = serde_json::json!({"migration": migration.label()});
     let deed = Deed::of("migration.adopt", &context).detail(detail);
     audit::record(tx.catalog(), deed).await?;
-    let other_run = other_run.map_or(OtherRun::NotYet, OtherRun::Gave);
     let Some((template, notices)) = rehearsed(&mut tx, migration, &former, other_run).await? else {
-        return Ok(Attempt::NeedsOtherRun);
+        return Ok(None);
     };
     baseline::insert(tx.catalog(), migration, &template).await?;
     tx.commit().await?;
-    Ok(Attempt::Adopted(notices))
+    Ok(Some(notices))
 }
 
 /// What is known of the rows that another run of a migration gives.
@@ -176,7 +165,7 @@ async fn rehearse_old(
     template: &Snapshot,
 ) -> Result<()> {
     let tenant = TenantId::generate();
-    tx.ddl(async |client| Ok(client.batch_execute("SAVEPOINT rehearsal").await?)).await?;
+    tx.batch_execute("SAVEPOINT rehearsal").await?;
     bring_throwaway(tx, tenant, migration, former).await?;
     template.require_equal(tx, tenant, Some(former), &HashSet::new()).await.map_err(|error| {
         located_in(migration)(Error::new(
@@ -187,7 +176,7 @@ async fn rehearse_old(
             ),
         ))
     })?;
-    tx.ddl(async |client| Ok(client.batch_execute("ROLLBACK TO SAVEPOINT rehearsal").await?)).await
+    tx.batch_execute("ROLLBACK TO SAVEPOINT rehearsal").await
 }
 
 async fn bring_throwaway(
@@ -206,7 +195,7 @@ async fn bring_throwaway(
 /// A tenant as they are made from now on.
 async fn rehearse_new(tx: &mut OwnerTx, migration: &Migration, template: &Snapshot) -> Result<()> {
     let tenant = TenantId::generate();
-    tx.ddl(async |client| Ok(client.batch_execute("SAVEPOINT rehearsal").await?)).await?;
+    tx.batch_execute("SAVEPOINT rehearsal").await?;
     let made = async {
         snapshot::create_schema(tx, tenant, template).await?;
         tx.ddl(async |client| policy::verify(client, tenant).await).await?;
@@ -216,7 +205,7 @@ async fn rehearse_new(tx: &mut OwnerTx, migration: &Migration, template: &Snapsh
         let text = format!("a new tenant cannot be made as the template is: {}", error.message());
         located_in(migration)(Error::new(ErrorKind::Migration, text).because(error))
     })?;
-    tx.ddl(async |client| Ok(client.batch_execute("ROLLBACK TO SAVEPOINT rehearsal").await?)).await
+    tx.batch_execute("ROLLBACK TO SAVEPOINT rehearsal").await
 }
 
 /// The folder's migrations that the baseline lacks; an error if the two contradict each other.

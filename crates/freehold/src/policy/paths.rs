@@ -151,7 +151,7 @@ pub(super) fn faults(schema: &str, routines: &[Settled]) -> Vec<String> {
 
 /// What to do where a function finds a name no more, if the one who called it had no path: since PostgreSQL 17
 /// that is so while an index or a materialized view is made. `context` is PostgreSQL's account of who called.
-pub(super) fn cure(code: &str, context: Option<&str>) -> Option<String> {
+pub(crate) fn cure(code: &str, context: Option<&str>) -> Option<String> {
     if !matches!(code, "42883" | "42P01" | "42704") {
         return None;
     }

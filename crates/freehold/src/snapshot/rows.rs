@@ -122,14 +122,21 @@ impl Rows {
                 }
                 rows.tables.push(table);
             }
-            for row in &sequences {
+            let positions = sequences.iter().enumerate().map(|(at, row)| {
+                let name: &str = row.get(0);
+                format!("SELECT {at} AS at, last_value, is_called FROM {name}")
+            });
+            let positions = positions.collect::<Vec<_>>().join(" UNION ALL ");
+            let positions = match positions.is_empty() {
+                true => vec![],
+                false => client.query_once(&format!("{positions} ORDER BY at"), &[]).await?,
+            };
+            for place in &positions {
+                let row = &sequences[place.get::<_, i32>(0) as usize];
                 let (name, start): (&str, i64) = (row.get(0), row.get(1));
-                let position = format!("SELECT last_value, is_called FROM {name}");
-                for place in client.query_once(&position, &[]).await? {
-                    let (last, is_called): (i64, bool) = (place.get(0), place.get(1));
-                    if is_called || last != start {
-                        rows.sequences.push((in_template(tenant, name), last, is_called));
-                    }
+                let (last, is_called): (i64, bool) = (place.get(1), place.get(2));
+                if is_called || last != start {
+                    rows.sequences.push((in_template(tenant, name), last, is_called));
                 }
             }
             Ok(rows)

@@ -202,13 +202,9 @@ async fn nothing_that_a_transaction_leaves_reaches_the_next_tenant() {
 
 /// Waits until what is cleaned after a transaction is known to be settings alone, or more.
 async fn until_cleaned(house: &House, only_settings: bool) {
-    let until = async {
-        while house.freehold.cleans_only_settings() != only_settings {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    let waited = tokio::time::timeout(std::time::Duration::from_secs(60), until).await;
-    waited.unwrap_or_else(|_| panic!("only settings are cleaned: still not {only_settings}"));
+    let what = format!("only settings are cleaned: {only_settings}");
+    let so = async || house.freehold.cleans_only_settings() == only_settings;
+    crate::support::wait_until(&what, std::time::Duration::from_secs(60), so).await;
 }
 
 /// Without code in the baseline, these are what a query's text can leave.
