@@ -8,7 +8,7 @@ use crate::catalog::{baseline, tenants};
 use crate::context::OperatorContext;
 use crate::error::{Error, ErrorKind, Result};
 use crate::migration::Baseline;
-use crate::migrator::{MigrateOptions, OtherRun, pending, rehearsed};
+use crate::migrator::{Former, MigrateOptions, OtherRun, pending, rehearsed};
 use crate::pool::Pool;
 use crate::tx::{CatalogTx, OwnerTx};
 
@@ -82,13 +82,13 @@ pub(crate) async fn run(
         Ok(client.batch_execute(DETACH_SEQUENCES).await?)
     })
     .await?;
-    let mut template = baseline::newest_snapshot(tx.catalog()).await?.unwrap_or_default().1;
+    let mut former = Former::of(baseline::newest_snapshot(tx.catalog()).await?);
     for (at, migration) in new.iter().enumerate() {
-        let tried = rehearsed(&mut tx, migration, &template, OtherRun::Never).await;
+        let tried = rehearsed(&mut tx, &former, migration, OtherRun::Never).await;
         let verdict = match tried {
             Ok(made) => {
                 if let Some((made, notices)) = made {
-                    template = made;
+                    former = Former { version: migration.version, template: made };
                     let label = migration.label();
                     let notices = notices.iter().map(|notice| format!("{label}: {notice}"));
                     outcome.notices.extend(notices);

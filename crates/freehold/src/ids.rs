@@ -16,6 +16,8 @@ pub struct TenantId(Uuid);
 impl TenantId {
     /// The template's id: the nil UUID, which no tenant can have.
     pub(crate) const TEMPLATE: TenantId = TenantId(Uuid::nil());
+    /// The id of the throwaway tenant that migrations are rehearsed on: no random UUID is the greatest.
+    pub(crate) const REHEARSAL: TenantId = TenantId(Uuid::max());
 
     pub(crate) fn generate() -> Self {
         TenantId(Uuid::new_v4())

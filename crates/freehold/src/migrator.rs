@@ -23,12 +23,13 @@ use crate::tenant::Tenant;
 use crate::tx::{CatalogTx, OwnerTx};
 use crate::wire;
 
-pub(crate) use self::adopt::{OtherRun, adopt, pending, rehearsed};
+pub(crate) use self::adopt::{Former, OtherRun, adopt, pending, rehearsed};
 
-use self::compare::Snapshots;
+use self::compare::Changes;
 
 mod adopt;
 mod compare;
+mod rehearsal;
 
 /// How a run of the migrator goes about it.
 #[derive(Clone, Copy, Debug)]
@@ -142,16 +143,16 @@ pub(crate) async fn bring_fleet(
     tx.commit().await?;
 
     let mut report = MigrateReport { version, ..MigrateReport::default() };
-    let snapshots = Snapshots::default();
+    let changes = Changes::default();
     let mut tried = HashSet::new();
     // Whoever was provisioned from the former baseline meanwhile is found by asking again.
     while !behind.is_empty() {
         let total = behind.len();
-        let (migrations, snapshots) = (&migrations, &snapshots);
+        let (migrations, changes) = (&migrations, &changes);
         // Owned, so that the whole is Send: a service may migrate in a task of its own.
         let mut outcomes = stream::iter(std::mem::take(&mut behind))
             .map(|tenant| async move {
-                let outcome = bring_tenant(owner, &tenant, migrations, snapshots, options).await;
+                let outcome = bring_tenant(owner, &tenant, migrations, changes, options).await;
                 (tenant, outcome)
             })
             .buffer_unordered(options.parallel.max(1));
@@ -188,11 +189,11 @@ async fn bring_tenant(
     owner: &Pool,
     tenant: &Tenant,
     migrations: &[Migration],
-    snapshots: &Snapshots,
+    changes: &Changes,
     options: MigrateOptions,
 ) -> Result<(), (i32, Error)> {
     for migration in migrations.iter().filter(|m| m.version > tenant.version) {
-        bring_one_step(owner, tenant.id, migration, snapshots, options)
+        bring_one_step(owner, tenant.id, migration, changes, options)
             .await
             .map_err(|error| (migration.version, error))?;
     }
@@ -203,7 +204,7 @@ async fn bring_one_step(
     owner: &Pool,
     tenant: TenantId,
     migration: &Migration,
-    snapshots: &Snapshots,
+    changes: &Changes,
     options: MigrateOptions,
 ) -> Result<()> {
     let mut tx = OwnerTx::new(owner, &OperatorContext::system("migrate a tenant")).await?;
@@ -214,6 +215,8 @@ async fn bring_one_step(
     }
     let own = indexes::list(tx.catalog(), Some(&[tenant]), i64::MAX).await?;
     let started = Instant::now();
+    let change = changes.of(&mut tx, migration, current.version).await?;
+    let untouched = change.as_ref().map_or(&[][..], |change| change.untouched());
     tx.enter_schema(tenant).await?;
     let back = as_in_template(tenant, migration, &own);
     tx.ddl(async |client| {
@@ -222,7 +225,7 @@ async fn bring_one_step(
         for (_, sql) in &back {
             client.batch_execute(sql).await?;
         }
-        apply(client, tenant, migration).await
+        apply(client, tenant, migration, untouched).await
     })
     .await?;
     for (name, _) in &back {
@@ -231,7 +234,9 @@ async fn bring_one_step(
     if own.len() > back.len() {
         indexes::follow(tx.catalog(), tenant).await?;
     }
-    snapshots.compare(&mut tx, tenant, current.version, migration, &own).await?;
+    if let Some(change) = &change {
+        compare::require_equal(change, &mut tx, tenant, migration, &own).await?;
+    }
     baseline::record(tx.catalog(), tenant, migration, millis(started)).await?;
     baseline::forget_failure(tx.catalog(), tenant).await?;
     tenants::set_version(tx.catalog(), tenant, migration.version).await?;
@@ -282,16 +287,17 @@ pub(crate) async fn status(pool: &Pool) -> Result<MigrateStatus> {
     Ok(MigrateStatus { version, tenants, failed })
 }
 
-/// Runs one migration in the schema that the transaction has entered, and protects what it made.
-/// Leaves the search path at `pg_catalog`.
+/// Runs one migration in the schema that the transaction has entered, and protects what it made: all but
+/// what it is known to leave untouched. Leaves the search path at `pg_catalog`.
 pub(crate) async fn apply(
     client: &mut wire::Connection,
     tenant: TenantId,
     migration: &Migration,
+    untouched: &[String],
 ) -> Result<()> {
     migration.run(client, tenant).await?;
     migration.check_deferred(client).await?;
-    policy::protect(client, tenant).await.map_err(|error| unprotected(migration, error))
+    policy::protect(client, tenant, untouched).await.map_err(|error| unprotected(migration, error))
 }
 
 /// What cannot be protected, with the file, and the line that was last at it.

@@ -222,26 +222,31 @@ pub(crate) fn faults(tenant: TenantId, inventory: &Inventory) -> Vec<String> {
     faults
 }
 
-/// Protects every relation of the tenant's schema and verifies the outcome, inside the
-/// transaction that `client` is in. The caller's transaction must fail if this does.
+/// Protects every relation of the tenant's schema, but those that are known to be untouched since they
+/// were protected, and verifies the outcome, inside the transaction that `client` is in. The caller's
+/// transaction must fail if this does.
 ///
 /// Leaves the search path at `pg_catalog, pg_temp`.
-pub(crate) async fn protect(client: &mut wire::Connection, tenant: TenantId) -> Result<()> {
+pub(crate) async fn protect(
+    client: &mut wire::Connection,
+    tenant: TenantId,
+    untouched: &[String],
+) -> Result<()> {
     client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await?;
-    let before = inventory(client, tenant).await?;
+    let before = inventory(client, tenant, untouched).await?;
     let sql = protection_sql(tenant, &before);
     if sql.is_empty() {
         return refuse_if_any(faults(tenant, &before));
     }
     client.batch_execute(&sql).await?;
-    refuse_if_any(faults(tenant, &inventory(client, tenant).await?))
+    refuse_if_any(faults(tenant, &inventory(client, tenant, untouched).await?))
 }
 
 /// Fails if anything in the tenant's schema is not protected. Leaves the search path at
 /// `pg_catalog, pg_temp`.
 pub(crate) async fn verify(client: &mut wire::Connection, tenant: TenantId) -> Result<()> {
     client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await?;
-    refuse_if_any(faults(tenant, &inventory(client, tenant).await?))
+    refuse_if_any(faults(tenant, &inventory(client, tenant, &[]).await?))
 }
 
 /// What of a migration works otherwise than it reads: where sequences are concerned, and search paths. Told
@@ -265,11 +270,11 @@ pub(crate) async fn notices(
 /// Leaves the search path at `pg_catalog, pg_temp`.
 pub(crate) async fn renew(client: &mut wire::Connection, tenant: TenantId) -> Result<()> {
     client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await?;
-    let former = sequences::ungrant_sql(&tenant.schema(), &inventory(client, tenant).await?);
+    let former = sequences::ungrant_sql(&tenant.schema(), &inventory(client, tenant, &[]).await?);
     if !former.is_empty() {
         client.batch_execute(&former).await?;
     }
-    protect(client, tenant).await
+    protect(client, tenant, &[]).await
 }
 
 /// The schemas that [`renew`] is for, over the whole fleet: something in them asks a sequence by
@@ -296,10 +301,14 @@ fn refuse_if_any(faults: Vec<String>) -> Result<()> {
     ))
 }
 
-async fn inventory(client: &mut wire::Connection, tenant: TenantId) -> Result<Inventory> {
+async fn inventory(
+    client: &mut wire::Connection,
+    tenant: TenantId,
+    untouched: &[String],
+) -> Result<Inventory> {
     let unreadable = || Error::new(ErrorKind::Internal, "the inventory of a schema cannot be read");
     let sql = inventory::SQL.replace("{settled}", paths::SETTLED_SQL);
-    let rows = client.query_once(&sql, &[&tenant.schema()]).await?;
+    let rows = client.query_once(&sql, &[&tenant.schema(), &untouched]).await?;
     let json = rows.first().ok_or_else(unreadable)?.get(0);
     serde_json::from_str(json).map_err(|source| unreadable().because(source))
 }

@@ -5,7 +5,7 @@
 //! PostgreSQL prints the statements (`snapshot/describe.sql`). What it does not print, such as the order in
 //! which they are run, is found by `snapshot/depends.sql` and `order.rs`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::tx::OwnerTx;
 
+pub(crate) mod change;
 mod order;
 pub(crate) mod rows;
 
@@ -28,8 +29,6 @@ const AFTER_DESCRIBING: &str = "SELECT set_config('plan_cache_mode', 'auto', tru
 
 /// Where rows come in, among the stages of `describe.sql`.
 const ROWS_STAGE: i32 = 4;
-/// Differences that an error names.
-const NAMED_MAX: usize = 3;
 
 /// The template as one migration has left it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -52,6 +51,8 @@ pub(crate) struct Object {
     stage: i32,
     /// The schema's name and the tenant's id in it are the template's.
     statement: String,
+    /// The relation or routine that it is or is part of, by its bare name.
+    part_of: Option<String>,
 }
 
 /// An object before it has found its place.
@@ -64,12 +65,12 @@ struct Node {
 /// A row of one of PostgreSQL's catalogs: the catalog and the row.
 type Number = (i64, i64);
 
-/// The objects of a schema, as they are, in the template's words.
-async fn describe(tx: &mut OwnerTx, tenant: TenantId) -> Result<Vec<Node>> {
+/// The objects of a schema, as they are, in the template's words; without `untouched` relations and routines.
+async fn describe(tx: &mut OwnerTx, tenant: TenantId, untouched: &[String]) -> Result<Vec<Node>> {
     let catalog = tx.catalog();
     catalog.query(BEFORE_DESCRIBING, &[]).await?;
     let schema = tenant.schema();
-    let rows = catalog.query(DESCRIBE_SQL, &[&schema]).await?;
+    let rows = catalog.query(DESCRIBE_SQL, &[&schema, &untouched]).await?;
     catalog.query(AFTER_DESCRIBING, &[]).await?;
     let mut nodes = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -88,6 +89,7 @@ async fn describe(tx: &mut OwnerTx, tenant: TenantId) -> Result<Vec<Node>> {
                 name: in_template(tenant, name),
                 stage: row.get(2),
                 statement: in_template(tenant, statement),
+                part_of: row.get(6),
             },
             number: (number != 0).then_some((catalog, number)),
         });
@@ -112,7 +114,7 @@ fn in_schema_of(tenant: TenantId, text: &str) -> String {
 impl Snapshot {
     /// Of the template's objects, without rows. Leaves the search path at `pg_catalog, pg_temp`.
     pub(crate) async fn of_template(tx: &mut OwnerTx) -> Result<Snapshot> {
-        let nodes = describe(tx, TenantId::TEMPLATE).await?;
+        let nodes = describe(tx, TenantId::TEMPLATE, &[]).await?;
         let rows = tx.catalog().query(DEPENDS_SQL, &[&TEMPLATE_SCHEMA]).await?;
         let mut parts = HashMap::new();
         let mut dependences = Vec::new();
@@ -145,69 +147,6 @@ impl Snapshot {
         }
         sql.push_str("SET LOCAL check_function_bodies TO DEFAULT;\n");
         in_schema_of(tenant, &sql)
-    }
-
-    /// Compares a tenant's schema, which a migration has brought here from `former`: an error that says
-    /// what is not as it is in the template. What the tenant has beyond that is not looked at, unless
-    /// it should have gone: it may have been made at run time. `spared` are indexes that this tenant
-    /// does without. Leaves the search path at `pg_catalog, pg_temp`.
-    pub(crate) async fn require_equal(
-        &self,
-        tx: &mut OwnerTx,
-        tenant: TenantId,
-        former: Option<&Snapshot>,
-        spared: &HashSet<String>,
-    ) -> Result<()> {
-        let found = describe(tx, tenant).await?;
-        let found: Vec<Object> = found.into_iter().map(|node| node.object).collect();
-        let differences = self.differences(former, &found, spared);
-        if differences.is_empty() {
-            return Ok(());
-        }
-        let more = differences.len().saturating_sub(NAMED_MAX);
-        let mut text = differences[..differences.len() - more].join("; ");
-        if more > 0 {
-            let _ = write!(text, "; and {more} more");
-        }
-        Err(refused(text))
-    }
-
-    fn differences(
-        &self,
-        former: Option<&Snapshot>,
-        found: &[Object],
-        spared: &HashSet<String>,
-    ) -> Vec<String> {
-        let found: HashMap<_, _> = found.iter().map(|object| (object.key(), object)).collect();
-        let former_objects = former.map_or(&[][..], |former| &former.objects);
-        let former: HashMap<_, _> =
-            former_objects.iter().map(|object| (object.key(), object)).collect();
-        let mut differences = Vec::new();
-        for wanted in self.objects.iter().filter(|object| object.kind != "dropped columns") {
-            let title = wanted.title();
-            let Some(here) = found.get(&wanted.key()) else {
-                if !(wanted.kind == "index" && spared.contains(wanted.bare_name())) {
-                    differences.push(format!("{title} is missing"));
-                }
-                continue;
-            };
-            if here.statement == wanted.statement {
-                continue;
-            }
-            let before = former.get(&wanted.key()).map(|object| object.lines()).unwrap_or_default();
-            let (wanted, here) = (wanted.lines(), here.lines());
-            let missing = wanted.iter().filter(|line| !here.contains(*line));
-            differences.extend(missing.map(|line| format!("{title} lacks: {line}")));
-            let stale = here.iter().filter(|l| !wanted.contains(*l) && before.contains(*l));
-            differences.extend(stale.map(|line| format!("{title} still has: {line}")));
-        }
-        let wanted: HashSet<_> = self.objects.iter().map(Object::key).collect();
-        let stale = former_objects.iter().filter(|object| {
-            let key = object.key();
-            !wanted.contains(&key) && found.contains_key(&key) && object.kind != "dropped columns"
-        });
-        differences.extend(stale.map(|object| format!("{} is still there", object.title())));
-        differences
     }
 }
 
@@ -252,6 +191,15 @@ pub(crate) async fn create_schema(
          GRANT USAGE ON SCHEMA {schema} TO freehold_app, freehold_viewer, freehold_analytics"
     );
     tx.batch_execute(&create).await?;
+    fill_schema(tx, tenant, snapshot).await
+}
+
+/// All that an empty schema gets of the snapshot. Leaves the search path on the schema.
+pub(crate) async fn fill_schema(
+    tx: &mut OwnerTx,
+    tenant: TenantId,
+    snapshot: &Snapshot,
+) -> Result<()> {
     tx.enter_schema(tenant).await?;
     tx.batch_execute(&snapshot.creation_sql(tenant)).await
 }

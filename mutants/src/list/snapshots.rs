@@ -8,14 +8,14 @@ const MIGRATOR: &str = "crates/freehold/src/migrator.rs";
 const ROWS: &str = "crates/freehold/src/snapshot/rows.rs";
 const ORDER: &str = "crates/freehold/src/snapshot/order.rs";
 const DESCRIBE: &str = "crates/freehold/src/snapshot/describe.sql";
-const SNAPSHOT: &str = "crates/freehold/src/snapshot.rs";
+const CHANGE: &str = "crates/freehold/src/snapshot/change.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "no-tenant-rehearses",
         breaks: "a migration is adopted that leaves tenants without what the template has",
         file: ADOPT,
-        from: "    rehearse_old(tx, migration, former, &template).await?;\n",
+        from: "    rehearsal::require_same(tx, former, migration, &template).await?;\n",
         to: "",
         tests: Library(&[
             "snapshots::a_migration_that_tenants_would_lack_something_of_is_not_adopted",
@@ -26,7 +26,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "tenants-are-not-compared",
         breaks: "a tenant counts as migrated that is not what the template is",
         file: MIGRATOR,
-        from: "    snapshots.compare(&mut tx, tenant, current.version, migration, &own).await?;\n",
+        from: "        compare::require_equal(change, &mut tx, tenant, migration, &own).await?;\n",
         to: "",
         tests: Library(&[
             "snapshots::a_tenant_that_is_not_what_the_template_is_fails_with_the_difference",
@@ -36,10 +36,32 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "what-should-be-gone-may-stay",
         breaks: "a tenant keeps what a migration drops",
-        file: SNAPSHOT,
+        file: CHANGE,
         from: "            !wanted.contains(&key) && found.contains_key(&key) && object.kind != \"dropped columns\"",
         to: "            !wanted.contains(&key) && found.contains_key(&key) && object.kind == \"dropped columns\"",
         tests: Library(&["snapshots::what_a_migration_drops_must_be_gone_from_every_tenant"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "untouched-tables-are-believed",
+        breaks: "a migration takes one tenant's table out of row-level security, and nothing says so",
+        file: CHANGE,
+        from: "        if self.tables.is_empty() {\n",
+        to: "        if !self.tables.is_empty() {\n",
+        tests: Library(&[
+            "snapshots::a_table_that_only_one_tenant_uncovers_or_loses_is_missed_there",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "rehearsals-are-left-behind",
+        breaks: "the schema of the rehearsal stays in the database after a run",
+        file: ADOPT,
+        from: "    if !pending.is_empty() {\n",
+        to: "    if pending.is_empty() {\n",
+        tests: Library(&[
+            "snapshots::the_rehearsals_tenant_is_gone_after_a_run_whatever_a_killed_one_has_left",
+        ]),
         survives_because: None,
     },
     Mutant {

@@ -7,7 +7,7 @@ use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use super::check::{Check, Probe, Sight};
 use super::{DoctorOptions, DoctorReport, Example, Finding, NotChecked, Repair, catalog, policies};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::TEMPLATE_SCHEMA;
+use crate::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::init::{self, CATALOG_VERSION};
 use crate::policy::quote_literal;
 use crate::settings;
@@ -20,7 +20,7 @@ const QUESTION_SECS_MAX: u32 = 120;
 const FLEET: &str = "fleet AS MATERIALIZED (
   SELECT n.oid, n.nspname, n.nspowner, n.nspacl,
     CASE WHEN n.nspname = '{template}' THEN '00000000-0000-0000-0000-000000000000' ELSE substr(n.nspname, 8) END::uuid AS tenant
-  FROM pg_namespace n WHERE n.nspname = '{template}' OR n.nspname ~ '^tenant_[0-9a-f]{32}$'
+  FROM pg_namespace n WHERE n.nspname = '{template}' OR n.nspname ~ '^tenant_[0-9a-f]{32}$' AND n.nspname <> '{rehearsal}'
 )";
 
 /// The tenants that are at the baseline, as the template is: only these can be compared with it.
@@ -312,7 +312,9 @@ impl<'a> Examination<'a> {
 }
 
 fn fleet() -> String {
-    FLEET.replace("{template}", TEMPLATE_SCHEMA)
+    FLEET
+        .replace("{template}", TEMPLATE_SCHEMA)
+        .replace("{rehearsal}", &TenantId::REHEARSAL.schema())
 }
 
 /// The beginning of every question: the fleet, and for the owner the tenants at the baseline.

@@ -1,13 +1,13 @@
 //! A migration is adopted: applied to the template and recorded, once it has been seen to work for tenants.
 //!
 //! Three schemas are made of the baseline in every adoption: the template, which gets the migration; a
-//! throwaway tenant of the version before, which gets it too; and a throwaway tenant made of what the
-//! template is now. All three must be the same. So what works for the template alone, such as a look at
-//! `information_schema` that finds another schema's table, is refused before any tenant has it.
+//! throwaway tenant of the version before, which gets it too (`migrator/rehearsal.rs`); and a throwaway tenant
+//! made of what the template is now. All three must be the same. So what works for the template alone, such
+//! as a look at `information_schema` that finds another schema's table, is refused before any tenant has it.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 
-use super::{apply, located_in};
+use super::{apply, located_in, rehearsal};
 use crate::catalog::audit::{self, Deed};
 use crate::catalog::baseline;
 use crate::context::OperatorContext;
@@ -17,6 +17,7 @@ use crate::migration::{Baseline, Migration};
 use crate::outside;
 use crate::policy;
 use crate::pool::Pool;
+use crate::snapshot::change::Change;
 use crate::snapshot::rows::Rows;
 use crate::snapshot::{self, Snapshot};
 use crate::tx::{CatalogTx, OwnerTx};
@@ -32,13 +33,27 @@ pub(crate) struct Adopted {
 /// Applies the migrations that the template lacks, each in a transaction of its own.
 pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Adopted> {
     renew_snapshot(owner).await?;
+    let pending = pending(owner, folder).await?;
+    let adopted = adopt_all(owner, &pending).await;
+    if !pending.is_empty() {
+        let context = OperatorContext::system("end the rehearsal of migrations");
+        let mut tx = OwnerTx::new(owner, &context).await?;
+        baseline::lock(tx.catalog()).await?;
+        rehearsal::discard(&mut tx).await?;
+        tx.commit().await?;
+    }
+    adopted
+}
+
+async fn adopt_all(owner: &Pool, pending: &[Migration]) -> Result<Adopted> {
     let mut adopted = Adopted::default();
-    for migration in pending(owner, folder).await? {
+    for (at, migration) in pending.iter().enumerate() {
         let label = migration.label();
-        let mut notices = adopt_one(owner, &migration, OtherRun::NotYet).await?;
+        let is_last = at + 1 == pending.len();
+        let mut notices = adopt_one(owner, migration, OtherRun::NotYet, is_last).await?;
         if notices.is_none() {
-            let other = rows_of_other_run(owner, &migration).await?;
-            notices = adopt_one(owner, &migration, OtherRun::Gave(&other)).await?;
+            let other = rows_of_other_run(owner, migration).await?;
+            notices = adopt_one(owner, migration, OtherRun::Gave(&other), is_last).await?;
         }
         let notices = notices.ok_or_else(overtaken)?;
         adopted.notices.extend(notices.iter().map(|notice| format!("{label}: {notice}")));
@@ -70,6 +85,7 @@ async fn adopt_one(
     owner: &Pool,
     migration: &Migration,
     other_run: OtherRun<'_>,
+    is_last: bool,
 ) -> Result<Option<Vec<String>>> {
     let context = OperatorContext::system("adopt a migration");
     let mut tx = OwnerTx::new(owner, &context).await?;
@@ -77,9 +93,12 @@ async fn adopt_one(
     let detail = serde_json::json!({"migration": migration.label()});
     let deed = Deed::of("migration.adopt", &context).detail(detail);
     audit::record(tx.catalog(), deed).await?;
-    let Some((template, notices)) = rehearsed(&mut tx, migration, &former, other_run).await? else {
+    let Some((template, notices)) = rehearsed(&mut tx, &former, migration, other_run).await? else {
         return Ok(None);
     };
+    if is_last {
+        rehearsal::discard(&mut tx).await?;
+    }
     baseline::insert(tx.catalog(), migration, &template).await?;
     tx.commit().await?;
     Ok(Some(notices))
@@ -93,15 +112,29 @@ pub(crate) enum OtherRun<'r> {
     Never,
 }
 
+/// The template before a migration; version 0 before the first.
+#[derive(Default)]
+pub(crate) struct Former {
+    pub(crate) version: i32,
+    pub(crate) template: Arc<Snapshot>,
+}
+
+impl Former {
+    pub(crate) fn of(newest: Option<(i32, Snapshot)>) -> Former {
+        let known = |(version, template)| Former { version, template: Arc::new(template) };
+        newest.map(known).unwrap_or_default()
+    }
+}
+
 /// Applies a migration to the template, and sees it work for a tenant of the version before and for a new
 /// one: what the template is now, and what is to be said of it. None if it changes rows and needs another
 /// run first.
 pub(crate) async fn rehearsed(
     tx: &mut OwnerTx,
+    former: &Former,
     migration: &Migration,
-    former: &Snapshot,
     other_run: OtherRun<'_>,
-) -> Result<Option<(Snapshot, Vec<String>)>> {
+) -> Result<Option<(Arc<Snapshot>, Vec<String>)>> {
     tx.enter_schema(TenantId::TEMPLATE).await?;
     let rows_before = Rows::of(tx, TenantId::TEMPLATE).await?;
     tx.enter_schema(TenantId::TEMPLATE).await?;
@@ -110,31 +143,29 @@ pub(crate) async fn rehearsed(
             let before = outside::survey(client, TenantId::TEMPLATE).await?;
             apply_to_template(client, migration).await?;
             outside::refuse(client, &before, migration).await?;
-            // What tenants make in transactions of their own must not be there when they rehearse.
-            client.batch_execute("DISCARD TEMP").await?;
             policy::notices(client, TenantId::TEMPLATE, &migration.statements).await
         })
         .await?;
     let rows = Rows::of(tx, TenantId::TEMPLATE).await.map_err(located_in(migration))?;
     let rows = match other_run {
-        _ if rows == rows_before => former.rows.clone(),
+        _ if rows == rows_before => former.template.rows.clone(),
         OtherRun::Gave(other) => rows.compared_with(other).map_err(located_in(migration))?,
         OtherRun::Never => rows,
         OtherRun::NotYet => return Ok(None),
     };
     let template = Snapshot::of_template(tx).await.map_err(located_in(migration))?;
-    let template = Snapshot { rows, ..template };
-    rehearse_old(tx, migration, former, &template).await?;
+    let template = Arc::new(Snapshot { rows, ..template });
+    rehearsal::require_same(tx, former, migration, &template).await?;
     rehearse_new(tx, migration, &template).await?;
     Ok(Some((template, notices)))
 }
 
 /// Keeps others from changing the baseline, and says what the template is.
-async fn lock_former(tx: &mut OwnerTx, migration: &Migration) -> Result<Snapshot> {
+async fn lock_former(tx: &mut OwnerTx, migration: &Migration) -> Result<Former> {
     baseline::lock(tx.catalog()).await?;
     match baseline::newest_snapshot(tx.catalog()).await? {
         Some((version, _)) if version >= migration.version => Err(overtaken()),
-        newest => Ok(newest.unwrap_or_default().1),
+        newest => Ok(Former::of(newest)),
     }
 }
 
@@ -145,61 +176,28 @@ fn overtaken() -> Error {
     )
 }
 
-/// The rows of a throwaway tenant after the migration: what differs from the template's comes out
-/// differently each time. In a transaction of its own, since `now()` is its beginning.
+/// The rows of a tenant after the migration: what differs from the template's comes out differently each
+/// time. In a transaction of its own, since `now()` is its beginning.
 async fn rows_of_other_run(owner: &Pool, migration: &Migration) -> Result<Rows> {
     let context = OperatorContext::system("rehearse a migration");
     let mut tx = OwnerTx::new(owner, &context).await?;
     let former = lock_former(&mut tx, migration).await?;
-    let tenant = TenantId::generate();
-    bring_throwaway(&mut tx, tenant, migration, &former).await?;
-    tx.enter_schema(tenant).await?;
-    Rows::of(&mut tx, tenant).await.map_err(located_in(migration))
-}
-
-/// A tenant of the version before, which is brought here as the fleet will be.
-async fn rehearse_old(
-    tx: &mut OwnerTx,
-    migration: &Migration,
-    former: &Snapshot,
-    template: &Snapshot,
-) -> Result<()> {
-    let tenant = TenantId::generate();
-    tx.batch_execute("SAVEPOINT rehearsal").await?;
-    bring_throwaway(tx, tenant, migration, former).await?;
-    template.require_equal(tx, tenant, Some(former), &HashSet::new()).await.map_err(|error| {
-        located_in(migration)(Error::new(
-            error.kind(),
-            format!(
-                "a tenant does not come to what the template has: {}. A migration must do the same in every schema: whatever it looks up in PostgreSQL's catalogs, it must look up in current_schema()",
-                error.message()
-            ),
-        ))
-    })?;
-    tx.batch_execute("ROLLBACK TO SAVEPOINT rehearsal").await
-}
-
-async fn bring_throwaway(
-    tx: &mut OwnerTx,
-    tenant: TenantId,
-    migration: &Migration,
-    former: &Snapshot,
-) -> Result<()> {
-    snapshot::create_schema(tx, tenant, former).await?;
-    tx.ddl(async |client| apply(client, tenant, migration).await).await.map_err(|error| {
-        let text = format!("{} (in a tenant, for the template took it)", error.message());
-        Error::new(error.kind(), text).because(error)
-    })
+    rehearsal::rows_after(&mut tx, &former, migration).await
 }
 
 /// A tenant as they are made from now on.
-async fn rehearse_new(tx: &mut OwnerTx, migration: &Migration, template: &Snapshot) -> Result<()> {
+async fn rehearse_new(
+    tx: &mut OwnerTx,
+    migration: &Migration,
+    template: &Arc<Snapshot>,
+) -> Result<()> {
     let tenant = TenantId::generate();
     tx.batch_execute("SAVEPOINT rehearsal").await?;
     let made = async {
         snapshot::create_schema(tx, tenant, template).await?;
         tx.ddl(async |client| policy::verify(client, tenant).await).await?;
-        template.require_equal(tx, tenant, None, &HashSet::new()).await
+        let all = Change::whole(Arc::default(), template.clone());
+        all.require_in(tx, tenant, &Default::default()).await
     };
     made.await.map_err(|error| {
         let text = format!("a new tenant cannot be made as the template is: {}", error.message());
@@ -245,7 +243,7 @@ pub(crate) async fn pending(owner: &Pool, folder: &Baseline) -> Result<Vec<Migra
 /// moved afterwards by who is no superuser.
 async fn apply_to_template(client: &mut wire::Connection, migration: &Migration) -> Result<()> {
     client.batch_execute("SAVEPOINT before_migration").await?;
-    apply(client, TenantId::TEMPLATE, migration).await?;
+    apply(client, TenantId::TEMPLATE, migration, &[]).await?;
     let made = client
         .query_once(
             // What one of them needs was made before it.
@@ -262,5 +260,5 @@ async fn apply_to_template(client: &mut wire::Connection, migration: &Migration)
         let create = format!("CREATE EXTENSION {name} SCHEMA public VERSION {version}");
         client.batch_execute(&create).await?;
     }
-    apply(client, TenantId::TEMPLATE, migration).await
+    apply(client, TenantId::TEMPLATE, migration, &[]).await
 }

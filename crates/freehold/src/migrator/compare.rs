@@ -11,55 +11,70 @@ use crate::error::{Error, Result};
 use crate::ids::TenantId;
 use crate::indexes::{IndexState, TenantIndex};
 use crate::migration::Migration;
+use crate::snapshot::change::Change;
 use crate::snapshot::rows::Rows;
 use crate::snapshot::{self, Snapshot};
 use crate::tx::OwnerTx;
 
-/// Versions kept in memory at a time, half a megabyte each for a schema of 160 tables. Tenants of a fleet
-/// are at few.
+/// Changes kept in memory at a time, a megabyte each for a schema of 160 tables. Tenants of a fleet are
+/// at few versions.
 const KEPT_MAX: usize = 32;
 
-/// What the template was after each migration, read once in a run of the migrator. None where it cannot
-/// be compared with: another major version of PostgreSQL has printed it.
+/// What each migration has changed for tenants of the version before, read once in a run of the migrator.
+/// None where it cannot be known: another major version of PostgreSQL has printed it.
 #[derive(Default)]
-pub(super) struct Snapshots(Mutex<HashMap<i32, Option<Arc<Snapshot>>>>);
+pub(super) struct Changes(Mutex<HashMap<(i32, i32), Option<Arc<Change>>>>);
 
-impl Snapshots {
-    async fn get(&self, tx: &mut OwnerTx, version: i32) -> Result<Option<Arc<Snapshot>>> {
+impl Changes {
+    pub(super) async fn of(
+        &self,
+        tx: &mut OwnerTx,
+        migration: &Migration,
+        former: i32,
+    ) -> Result<Option<Arc<Change>>> {
         let mut kept = self.0.lock().await;
-        if let Some(snapshot) = kept.get(&version) {
-            return Ok(snapshot.clone());
+        let key = (former, migration.version);
+        if let Some(change) = kept.get(&key) {
+            return Ok(change.clone());
         }
-        let server = snapshot::server_major(tx).await?;
-        let found = baseline::snapshot(tx.catalog(), version).await?;
-        let found = found.filter(|snapshot| snapshot.server == server);
-        let found = found.map(|found| Arc::new(Snapshot { rows: Rows::default(), ..found }));
+        let before = match former {
+            0 => Some(Snapshot::default()),
+            former => printed_here(tx, former).await?,
+        };
+        let after = printed_here(tx, migration.version).await?.map(Arc::new);
+        let change = after.map(|after| match before {
+            Some(before) => Change::between(Arc::new(before), after),
+            None => Change::whole(Arc::default(), after),
+        });
+        let change = change.map(Arc::new);
         if kept.len() >= KEPT_MAX {
             kept.clear();
         }
-        kept.insert(version, found.clone());
-        Ok(found)
+        kept.insert(key, change.clone());
+        Ok(change)
     }
+}
 
-    /// Fails unless the tenant, which was at version `former`, has come to what the template was after
-    /// the same migration.
-    pub(super) async fn compare(
-        &self,
-        tx: &mut OwnerTx,
-        tenant: TenantId,
-        former: i32,
-        migration: &Migration,
-        own: &[TenantIndex],
-    ) -> Result<()> {
-        let Some(template) = self.get(tx, migration.version).await? else { return Ok(()) };
-        let former = self.get(tx, former).await?;
-        let is_spared = |index: &&TenantIndex| {
-            matches!(index.state, IndexState::Dropping | IndexState::Dropped)
-        };
-        let spared = own.iter().filter(is_spared).map(|index| index.name.clone()).collect();
-        template.require_equal(tx, tenant, former.as_deref(), &spared).await.map_err(|error| {
-            let text = format!("the tenant is not what the template is: {}", error.message());
-            located_in(migration)(Error::new(error.kind(), text))
-        })
-    }
+async fn printed_here(tx: &mut OwnerTx, version: i32) -> Result<Option<Snapshot>> {
+    let server = snapshot::server_major(tx).await?;
+    let found = baseline::snapshot(tx.catalog(), version).await?;
+    let found = found.filter(|snapshot| snapshot.server == server);
+    Ok(found.map(|found| Snapshot { rows: Rows::default(), ..found }))
+}
+
+/// Fails unless the tenant has come to what the template was after the same migration.
+pub(super) async fn require_equal(
+    change: &Change,
+    tx: &mut OwnerTx,
+    tenant: TenantId,
+    migration: &Migration,
+    own: &[TenantIndex],
+) -> Result<()> {
+    let is_spared =
+        |index: &&TenantIndex| matches!(index.state, IndexState::Dropping | IndexState::Dropped);
+    let spared = own.iter().filter(is_spared).map(|index| index.name.clone()).collect();
+    change.require_in(tx, tenant, &spared).await.map_err(|error| {
+        let text = format!("the tenant is not what the template is: {}", error.message());
+        located_in(migration)(Error::new(error.kind(), text))
+    })
 }

@@ -4,7 +4,8 @@
 /// that `pg_get_expr` qualifies every name. 1574 is `nextval(regclass)`, whose number is PostgreSQL's.
 ///
 /// Found by their dependence on the schema, which has an index: pg_class has none by schema, and to
-/// scan the whole fleet's for each tenant makes a fleet slower to create and migrate as it grows.
+/// scan the whole fleet's for each tenant makes a fleet slower to create and migrate as it grows. Relations
+/// (sequences excepted, which others' defaults may ask) and routines named in `$2` are left out.
 /// `{settled}` is the question of `paths`.
 pub(super) const SQL: &str = "
 SELECT json_build_object('relations', (
@@ -56,12 +57,13 @@ SELECT coalesce(json_agg(json_build_object(
 FROM pg_depend n JOIN pg_class c ON c.oid = n.objid
 WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace
   AND n.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+  AND (c.relkind = 'S' OR c.relname <> ALL ($2::text[]))
 ), 'routines', (
 SELECT coalesce(json_agg(json_build_object('definition', pg_get_functiondef(p.oid)) ORDER BY p.oid), '[]')
 FROM pg_depend n JOIN pg_proc p ON p.oid = n.objid JOIN pg_language l ON l.oid = p.prolang
 WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace
   AND n.classid = 'pg_proc'::regclass AND p.prokind IN ('f', 'p') AND l.lanname NOT IN ('internal', 'c')
-  AND (p.prosrc ~* '(^|[^[:alnum:]_$.\"])(pg_catalog[.])?nextval[[:space:]]*[(]' OR p.prosqlbody::text LIKE '%:funcid 1574 %')
+  AND p.proname <> ALL ($2::text[]) AND (p.prosrc ~* '(^|[^[:alnum:]_$.\"])(pg_catalog[.])?nextval[[:space:]]*[(]' OR p.prosqlbody::text LIKE '%:funcid 1574 %')
 ), 'domains', (
 SELECT coalesce(json_agg(json_build_object('name', t.typname, 'expression', pg_get_expr(t.typdefaultbin, 0)) ORDER BY t.typname), '[]')
 FROM pg_depend n JOIN pg_type t ON t.oid = n.objid

@@ -1,7 +1,8 @@
 -- Every object of the schema $1 as the statement that makes it: its kind, its name, the statement's
 -- place in time (see `Stage`), the statement, and the number of the object that depends on others (catalog and
--- number), 0 for a statement about an object that is made before. NULL for a statement that Freehold
--- cannot write. Run with the search path pg_catalog, so that every name comes out qualified.
+-- number), 0 for a statement about an object that is made before, and the bare name of the relation or routine
+-- that it is or is part of. NULL for a statement that Freehold cannot write. Relations (sequences excepted) and
+-- routines named in $2 are left out. Run with the search path pg_catalog, so that every name comes out qualified.
 --
 -- Objects are found by their dependence on the schema, which has an index; pg_class has none by schema.
 WITH member AS MATERIALIZED (
@@ -9,15 +10,15 @@ WITH member AS MATERIALIZED (
   WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = $1::text::regnamespace AND d.deptype = 'n'
     AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.classid AND e.objid = d.objid AND e.objsubid = 0 AND e.deptype = 'e')
 ), rel AS MATERIALIZED (
-  SELECT c.oid, c.oid::regclass::text AS name, c.relkind, c.relpersistence, c.relispartition, c.relpartbound, c.reloptions,
+  SELECT c.oid, c.oid::regclass::text AS name, c.relname, c.relkind, c.relpersistence, c.relispartition, c.relpartbound, c.reloptions,
     c.relam, c.relacl, c.relreplident, c.relrowsecurity, c.relforcerowsecurity, c.reltoastrelid, c.relispopulated, c.reltype, c.relnamespace, c.relowner, c.reloftype,
     c.relispartition OR c.relkind = 'p' OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
       OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid) AS has_kin,
     EXISTS (SELECT FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = c.oid AND o.deptype = 'i' AND c.relkind = 'S') AS is_identity
   FROM member m JOIN pg_class c ON c.oid = m.objid
-  WHERE m.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+  WHERE m.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND (c.relkind = 'S' OR c.relname <> ALL ($2::text[]))
 ), sequence AS MATERIALIZED (
-  SELECT r.oid, r.name, r.is_identity, o.refobjid AS owner, o.refobjsubid AS owner_column, format_type(q.seqtypid, NULL) AS type,
+  SELECT r.oid, r.name, r.relname, r.is_identity, o.refobjid AS owner, o.refobjsubid AS owner_column, format_type(q.seqtypid, NULL) AS type,
     format('START WITH %s INCREMENT BY %s MINVALUE %s MAXVALUE %s CACHE %s%s', q.seqstart, q.seqincrement, q.seqmin, q.seqmax, q.seqcache, CASE WHEN q.seqcycle THEN ' CYCLE' END) AS options
   FROM rel r JOIN pg_sequence q ON q.seqrelid = r.oid
   LEFT JOIN pg_depend o ON o.classid = 'pg_class'::regclass AND o.objid = r.oid AND o.refclassid = 'pg_class'::regclass AND o.refobjsubid > 0 AND o.deptype IN ('a', 'i')
@@ -57,30 +58,30 @@ WITH member AS MATERIALIZED (
 ), routine AS MATERIALIZED (
   SELECT p.*, p.oid::regprocedure::text AS name
   FROM member m JOIN pg_proc p ON p.oid = m.objid
-  WHERE m.classid = 'pg_proc'::regclass
+  WHERE m.classid = 'pg_proc'::regclass AND p.proname <> ALL ($2::text[])
     -- A range type makes its constructors itself.
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_type'::regclass AND d.deptype = 'i')
 ), index AS MATERIALIZED (
-  SELECT i.indexrelid AS oid, i.indrelid AS rel, i.indexrelid::regclass::text AS name, c.relname, c.reloptions,
+  SELECT i.indexrelid AS oid, i.indrelid AS rel, r.relname AS table_name, i.indexrelid::regclass::text AS name, c.relname, c.reloptions,
     k.oid AS key, up.inhparent::regclass::text AS attached_to, i.indisclustered, i.indisreplident, i.indisvalid
   FROM rel r JOIN pg_index i ON i.indrelid = r.oid JOIN pg_class c ON c.oid = i.indexrelid
   LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u', 'x')
   LEFT JOIN pg_inherits up ON up.inhrelid = i.indexrelid
 ), granted AS (
   -- Who has what on what: the words of GRANT for the object, and its rights.
-  SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || name AS object, name, relacl AS acl, relowner AS owner, '' AS columns FROM rel WHERE relacl IS NOT NULL
+  SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || name AS object, name, relname AS part_of, relacl AS acl, relowner AS owner, '' AS columns FROM rel WHERE relacl IS NOT NULL
   UNION ALL
-  SELECT 'TABLE ' || r.name, r.name || '.' || quote_ident(a.attname), a.attacl, r.relowner, ' (' || quote_ident(a.attname) || ')'
+  SELECT 'TABLE ' || r.name, r.name || '.' || quote_ident(a.attname), r.relname, a.attacl, r.relowner, ' (' || quote_ident(a.attname) || ')'
   FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid WHERE a.attacl IS NOT NULL AND NOT a.attisdropped
   UNION ALL
-  SELECT 'ROUTINE ' || name, name, proacl, proowner, '' FROM routine WHERE proacl IS NOT NULL
+  SELECT 'ROUTINE ' || name, name, proname, proacl, proowner, '' FROM routine WHERE proacl IS NOT NULL
   UNION ALL
-  SELECT CASE typtype WHEN 'd' THEN 'DOMAIN ' ELSE 'TYPE ' END || name, name, typacl, typowner, '' FROM type WHERE typacl IS NOT NULL
+  SELECT CASE typtype WHEN 'd' THEN 'DOMAIN ' ELSE 'TYPE ' END || name, name, NULL, typacl, typowner, '' FROM type WHERE typacl IS NOT NULL
 ), grant_to AS (
-  SELECT g.object, g.name, g.columns, a.grantee, a.is_grantable, string_agg(a.privilege_type || g.columns, ', ' ORDER BY a.privilege_type) AS rights
-  FROM granted g CROSS JOIN aclexplode(g.acl) a WHERE a.grantee <> g.owner GROUP BY 1, 2, 3, 4, 5
+  SELECT g.object, g.name, g.part_of, g.columns, a.grantee, a.is_grantable, string_agg(a.privilege_type || g.columns, ', ' ORDER BY a.privilege_type) AS rights
+  FROM granted g CROSS JOIN aclexplode(g.acl) a WHERE a.grantee <> g.owner GROUP BY 1, 2, 3, 4, 5, 6
 )
-SELECT kind, name, stage, statement, catalog::int8, number::int8 FROM (
+SELECT kind, name, stage, statement, catalog::int8, number::int8, part_of::text FROM (
   SELECT 'type' AS kind, t.name, 1 AS stage, 'pg_type'::regclass::oid AS catalog, t.oid AS number, CASE
     WHEN NOT t.typisdefined THEN NULL
     WHEN t.typtype = 'e' THEN format('CREATE TYPE %s AS ENUM (%s)', t.name, (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid))
@@ -98,7 +99,7 @@ SELECT kind, name, stage, statement, catalog::int8, number::int8 FROM (
         CASE WHEN g.rngcanonical <> 0 THEN ', CANONICAL = ' || g.rngcanonical::regproc END,
         CASE WHEN g.rngsubdiff <> 0 THEN ', SUBTYPE_DIFF = ' || g.rngsubdiff::regproc END,
         g.rngmultitypid::regtype) FROM pg_range g WHERE g.rngtypid = t.oid)
-    END AS statement
+    END AS statement, NULL AS part_of
   FROM type t
   UNION ALL
   SELECT 'collation', x.oid::regcollation::text, 1, 'pg_collation'::regclass, x.oid,
@@ -107,11 +108,11 @@ SELECT kind, name, stage, statement, catalog::int8, number::int8 FROM (
       'LOCALE = ' || quote_literal(coalesce(to_jsonb(x) ->> 'colllocale', to_jsonb(x) ->> 'colliculocale')),
       'LC_COLLATE = ' || quote_literal(x.collcollate), 'LC_CTYPE = ' || quote_literal(x.collctype),
       'RULES = ' || quote_literal(to_jsonb(x) ->> 'collicurules'),
-      CASE WHEN NOT x.collisdeterministic THEN 'DETERMINISTIC = false' END))
+      CASE WHEN NOT x.collisdeterministic THEN 'DETERMINISTIC = false' END)), NULL
   FROM member m JOIN pg_collation x ON x.oid = m.objid WHERE m.classid = 'pg_collation'::regclass
   UNION ALL
   SELECT 'text search dictionary', x.oid::regdictionary::text, 1, 'pg_ts_dict'::regclass, x.oid,
-    format('CREATE TEXT SEARCH DICTIONARY %s (TEMPLATE = %I.%I%s)', x.oid::regdictionary, n.nspname, t.tmplname, ', ' || x.dictinitoption)
+    format('CREATE TEXT SEARCH DICTIONARY %s (TEMPLATE = %I.%I%s)', x.oid::regdictionary, n.nspname, t.tmplname, ', ' || x.dictinitoption), NULL
   FROM member m JOIN pg_ts_dict x ON x.oid = m.objid JOIN pg_ts_template t ON t.oid = x.dicttemplate JOIN pg_namespace n ON n.oid = t.tmplnamespace
   WHERE m.classid = 'pg_ts_dict'::regclass
   UNION ALL
@@ -119,7 +120,7 @@ SELECT kind, name, stage, statement, catalog::int8, number::int8 FROM (
     format('CREATE TEXT SEARCH CONFIGURATION %s (PARSER = %I.%I)', x.oid::regconfig, n.nspname, p.prsname)
     || coalesce((SELECT string_agg(format(E';\nALTER TEXT SEARCH CONFIGURATION %s ADD MAPPING FOR %I WITH %s', x.oid::regconfig, k.alias, k.dictionaries), '' ORDER BY k.alias)
       FROM (SELECT y.alias, string_agg(w.mapdict::regdictionary::text, ', ' ORDER BY w.mapseqno) AS dictionaries
-            FROM pg_ts_config_map w JOIN ts_token_type(x.cfgparser) y ON y.tokid = w.maptokentype WHERE w.mapcfg = x.oid GROUP BY y.alias) k), '')
+            FROM pg_ts_config_map w JOIN ts_token_type(x.cfgparser) y ON y.tokid = w.maptokentype WHERE w.mapcfg = x.oid GROUP BY y.alias) k), ''), NULL
   FROM member m JOIN pg_ts_config x ON x.oid = m.objid JOIN pg_ts_parser p ON p.oid = x.cfgparser JOIN pg_namespace n ON n.oid = p.prsnamespace
   WHERE m.classid = 'pg_ts_config'::regclass
   UNION ALL
@@ -140,7 +141,7 @@ SELECT kind, name, stage, statement, catalog::int8, number::int8 FROM (
         CASE WHEN a.aggsortop <> 0 THEN (SELECT format('SORTOP = OPERATOR(%I.%s)', n.nspname, o.oprname) FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace WHERE o.oid = a.aggsortop) END,
         'PARALLEL = ' || CASE r.proparallel WHEN 's' THEN 'SAFE' WHEN 'r' THEN 'RESTRICTED' ELSE 'UNSAFE' END,
         CASE WHEN a.aggkind = 'h' THEN 'HYPOTHETICAL' END))
-      FROM pg_aggregate a WHERE a.aggfnoid = r.oid) END
+      FROM pg_aggregate a WHERE a.aggfnoid = r.oid) END, r.proname
   FROM routine r
   UNION ALL
   SELECT 'operator', o.oid::regoperator::text, 1, 'pg_operator'::regclass, o.oid, CASE WHEN o.oprcode <> 0 THEN format('CREATE OPERATOR %I.%s (%s)', $1, o.oprname, concat_ws(', ',
@@ -148,21 +149,21 @@ SELECT kind, name, stage, statement, catalog::int8, number::int8 FROM (
       (SELECT format('COMMUTATOR = OPERATOR(%I.%s)', n.nspname, c.oprname) FROM pg_operator c JOIN pg_namespace n ON n.oid = c.oprnamespace WHERE c.oid = o.oprcom),
       (SELECT format('NEGATOR = OPERATOR(%I.%s)', n.nspname, c.oprname) FROM pg_operator c JOIN pg_namespace n ON n.oid = c.oprnamespace WHERE c.oid = o.oprnegate),
       CASE WHEN o.oprrest <> 0 THEN 'RESTRICT = ' || o.oprrest END, CASE WHEN o.oprjoin <> 0 THEN 'JOIN = ' || o.oprjoin END,
-      CASE WHEN o.oprcanhash THEN 'HASHES' END, CASE WHEN o.oprcanmerge THEN 'MERGES' END)) END
+      CASE WHEN o.oprcanhash THEN 'HASHES' END, CASE WHEN o.oprcanmerge THEN 'MERGES' END)) END, NULL
   FROM member m JOIN pg_operator o ON o.oid = m.objid WHERE m.classid = 'pg_operator'::regclass
   UNION ALL
   SELECT 'cast', format('%s AS %s', format_type(x.castsource, NULL), format_type(x.casttarget, NULL)), 1, 'pg_cast'::regclass, x.oid,
     format('CREATE CAST (%s AS %s) %s%s', format_type(x.castsource, NULL), format_type(x.casttarget, NULL),
       CASE x.castmethod WHEN 'f' THEN 'WITH FUNCTION ' || x.castfunc::regprocedure WHEN 'i' THEN 'WITH INOUT' ELSE 'WITHOUT FUNCTION' END,
-      CASE x.castcontext WHEN 'a' THEN ' AS ASSIGNMENT' WHEN 'i' THEN ' AS IMPLICIT' END)
+      CASE x.castcontext WHEN 'a' THEN ' AS ASSIGNMENT' WHEN 'i' THEN ' AS IMPLICIT' END), NULL
   FROM pg_cast x JOIN (SELECT y.oid FROM type t JOIN pg_cast y ON y.castsource = t.oid OR y.casttarget = t.oid GROUP BY y.oid) y ON y.oid = x.oid
   -- That of a range to its multirange comes with it.
   WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_cast'::regclass AND d.objid = x.oid AND d.deptype = 'i')
   UNION ALL
-  SELECT 'sequence', s.name, 1, 'pg_class'::regclass, s.oid, format('CREATE %sSEQUENCE %s AS %s %s', CASE WHEN r.relpersistence = 'u' THEN 'UNLOGGED ' END, s.name, s.type, s.options)
+  SELECT 'sequence', s.name, 1, 'pg_class'::regclass, s.oid, format('CREATE %sSEQUENCE %s AS %s %s', CASE WHEN r.relpersistence = 'u' THEN 'UNLOGGED ' END, s.name, s.type, s.options), s.relname
   FROM sequence s JOIN rel r ON r.oid = s.oid WHERE NOT s.is_identity
   UNION ALL
-  SELECT 'owner of sequence', s.name, 2, 0, 0, format('ALTER SEQUENCE %s OWNED BY %s.%I', s.name, s.owner::regclass, a.attname)
+  SELECT 'owner of sequence', s.name, 2, 0, 0, format('ALTER SEQUENCE %s OWNED BY %s.%I', s.name, s.owner::regclass, a.attname), s.relname
   FROM sequence s JOIN pg_attribute a ON a.attrelid = s.owner AND a.attnum = s.owner_column WHERE NOT s.is_identity
   UNION ALL
   SELECT CASE r.relkind WHEN 'f' THEN 'foreign table' ELSE 'table' END, r.name, 1, 'pg_class'::regclass, r.oid, CASE WHEN r.reloftype = 0 THEN concat(
@@ -175,15 +176,15 @@ SELECT kind, name, stage, statement, catalog::int8, number::int8 FROM (
      FROM pg_foreign_table f JOIN pg_foreign_server v ON v.oid = f.ftserver WHERE f.ftrelid = r.oid),
     (SELECT E'\nWITH (' || string_agg(o.text, ', ' ORDER BY o.text) || ')' FROM (
        SELECT format('%s=%L', option_name, option_value) AS text FROM pg_options_to_table(r.reloptions)
-       UNION ALL SELECT format('toast.%s=%L', o.option_name, o.option_value) FROM pg_class x CROSS JOIN pg_options_to_table(x.reloptions) o WHERE x.oid = r.reltoastrelid) o)) END
+       UNION ALL SELECT format('toast.%s=%L', o.option_name, o.option_value) FROM pg_class x CROSS JOIN pg_options_to_table(x.reloptions) o WHERE x.oid = r.reltoastrelid) o)) END, r.relname
   FROM rel r WHERE r.relkind IN ('r', 'p', 'f')
   UNION ALL
   -- Columns that were dropped keep their places, so that a tenant's rows look the same inside as those of tenants that went the long way.
-  SELECT 'dropped columns', r.name, 2, 0, 0, format('ALTER TABLE %s %s', r.name, string_agg('DROP COLUMN freehold_dropped_' || a.attnum, ', '))
-  FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid WHERE r.relkind IN ('r', 'p', 'f') AND a.attnum > 0 AND a.attisdropped AND (a.attislocal OR r.relispartition) GROUP BY r.name
+  SELECT 'dropped columns', r.name, 2, 0, 0, format('ALTER TABLE %s %s', r.name, string_agg('DROP COLUMN freehold_dropped_' || a.attnum, ', ')), r.relname
+  FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid WHERE r.relkind IN ('r', 'p', 'f') AND a.attnum > 0 AND a.attisdropped AND (a.attislocal OR r.relispartition) GROUP BY r.name, r.relname
   UNION ALL
-  SELECT 'settings of column', name, 2, 0, 0, settings FROM (
-    SELECT r.name || '.' || quote_ident(a.attname) AS name, concat_ws('; ',
+  SELECT 'settings of column', name, 2, 0, 0, settings, relname FROM (
+    SELECT r.relname, r.name || '.' || quote_ident(a.attname) AS name, concat_ws('; ',
       -- What an heir has otherwise than its parent.
       CASE WHEN NOT a.attislocal AND NOT r.relispartition AND a.attgenerated = '' THEN format('ALTER TABLE ONLY %s ALTER COLUMN %I ', r.name, a.attname) || coalesce('SET DEFAULT ' || pg_get_expr(d.adbin, d.adrelid), 'DROP DEFAULT') END,
       CASE WHEN NOT a.attislocal AND NOT r.relispartition AND a.attnotnull THEN format('ALTER TABLE ONLY %s ALTER COLUMN %I SET NOT NULL', r.name, a.attname) END,
@@ -194,96 +195,96 @@ SELECT kind, name, stage, statement, catalog::int8, number::int8 FROM (
     WHERE r.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
   ) c WHERE settings <> ''
   UNION ALL
-  SELECT 'partition', r.name, 3, 0, 0, format('ALTER TABLE ONLY %s ATTACH PARTITION %s %s', i.inhparent::regclass, r.name, pg_get_expr(r.relpartbound, r.oid))
+  SELECT 'partition', r.name, 3, 0, 0, format('ALTER TABLE ONLY %s ATTACH PARTITION %s %s', i.inhparent::regclass, r.name, pg_get_expr(r.relpartbound, r.oid)), r.relname
   FROM rel r JOIN pg_inherits i ON i.inhrelid = r.oid WHERE r.relispartition
   UNION ALL
   SELECT 'view', r.name, 1, 'pg_class'::regclass, r.oid, format('CREATE VIEW %s%s AS%s', r.name,
-    (SELECT ' WITH (' || string_agg(format('%s=%L', option_name, option_value), ', ' ORDER BY option_name) || ')' FROM pg_options_to_table(r.reloptions)), E'\n' || rtrim(pg_get_viewdef(r.oid), ';'))
+    (SELECT ' WITH (' || string_agg(format('%s=%L', option_name, option_value), ', ' ORDER BY option_name) || ')' FROM pg_options_to_table(r.reloptions)), E'\n' || rtrim(pg_get_viewdef(r.oid), ';')), r.relname
   FROM rel r WHERE r.relkind = 'v'
   UNION ALL
-  SELECT 'default', r.name || '.' || quote_ident(a.attname), 2, 0, 0, format('ALTER VIEW %s ALTER COLUMN %I SET DEFAULT %s', r.name, a.attname, pg_get_expr(d.adbin, d.adrelid))
+  SELECT 'default', r.name || '.' || quote_ident(a.attname), 2, 0, 0, format('ALTER VIEW %s ALTER COLUMN %I SET DEFAULT %s', r.name, a.attname, pg_get_expr(d.adbin, d.adrelid)), r.relname
   FROM rel r JOIN pg_attrdef d ON d.adrelid = r.oid JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum = d.adnum WHERE r.relkind = 'v'
   UNION ALL
   SELECT 'materialized view', r.name, 5, 'pg_class'::regclass, r.oid, format('CREATE MATERIALIZED VIEW %s%s%s AS%s%s', r.name,
     (SELECT ' USING ' || quote_ident(m.amname) FROM pg_am m WHERE m.oid = r.relam AND m.amname <> 'heap'),
     (SELECT ' WITH (' || string_agg(format('%s=%L', option_name, option_value), ', ' ORDER BY option_name) || ')' FROM pg_options_to_table(r.reloptions)),
-    E'\n' || rtrim(pg_get_viewdef(r.oid), ';'), CASE WHEN NOT r.relispopulated THEN E'\nWITH NO DATA' END)
+    E'\n' || rtrim(pg_get_viewdef(r.oid), ';'), CASE WHEN NOT r.relispopulated THEN E'\nWITH NO DATA' END), r.relname
   FROM rel r WHERE r.relkind = 'm'
   UNION ALL
   SELECT 'constraint', r.name || '.' || quote_ident(k.conname), CASE WHEN k.contype = 'f' THEN 7 ELSE 5 END, 'pg_constraint'::regclass, k.oid,
-    format('ALTER TABLE %s%s ADD CONSTRAINT %I %s', CASE WHEN k.contype <> 'f' OR r.relkind <> 'p' THEN 'ONLY ' END, r.name, k.conname, k.definition)
+    format('ALTER TABLE %s%s ADD CONSTRAINT %I %s', CASE WHEN k.contype <> 'f' OR r.relkind <> 'p' THEN 'ONLY ' END, r.name, k.conname, k.definition), r.relname
   FROM part k JOIN rel r ON r.oid = k.conrelid WHERE NOT k.is_inline
   UNION ALL
-  SELECT 'index', i.name, 5, 'pg_class'::regclass, i.oid, pg_get_indexdef(i.oid) FROM index i WHERE i.key IS NULL
+  SELECT 'index', i.name, 5, 'pg_class'::regclass, i.oid, pg_get_indexdef(i.oid), i.table_name FROM index i WHERE i.key IS NULL
   UNION ALL
   -- An index of a constraint carries settings of its own, which the constraint does not print.
-  SELECT 'settings of index', i.name, 6, 0, 0, (SELECT format('ALTER INDEX %s SET (%s)', i.name, string_agg(format('%s=%L', option_name, option_value), ', ' ORDER BY option_name)) FROM pg_options_to_table(i.reloptions))
+  SELECT 'settings of index', i.name, 6, 0, 0, (SELECT format('ALTER INDEX %s SET (%s)', i.name, string_agg(format('%s=%L', option_name, option_value), ', ' ORDER BY option_name)) FROM pg_options_to_table(i.reloptions)), i.table_name
   FROM index i WHERE i.key IS NOT NULL AND i.reloptions IS NOT NULL
   UNION ALL
-  SELECT 'settings of index', i.name || '.' || a.attnum, 6, 0, 0, format('ALTER INDEX %s ALTER COLUMN %s SET STATISTICS %s', i.name, a.attnum, a.attstattarget)
+  SELECT 'settings of index', i.name || '.' || a.attnum, 6, 0, 0, format('ALTER INDEX %s ALTER COLUMN %s SET STATISTICS %s', i.name, a.attnum, a.attstattarget), i.table_name
   FROM index i JOIN pg_attribute a ON a.attrelid = i.oid WHERE nullif(a.attstattarget, -1) IS NOT NULL
   UNION ALL
-  SELECT 'attached index', i.name, 6, 0, 0, format('ALTER INDEX %s ATTACH PARTITION %s', i.attached_to, i.name) FROM index i WHERE i.attached_to IS NOT NULL
+  SELECT 'attached index', i.name, 6, 0, 0, format('ALTER INDEX %s ATTACH PARTITION %s', i.attached_to, i.name), i.table_name FROM index i WHERE i.attached_to IS NOT NULL
   UNION ALL
-  SELECT 'clustering', r.name, 6, 0, 0, format('ALTER TABLE %s CLUSTER ON %I', r.name, i.relname) FROM index i JOIN rel r ON r.oid = i.rel WHERE i.indisclustered
+  SELECT 'clustering', r.name, 6, 0, 0, format('ALTER TABLE %s CLUSTER ON %I', r.name, i.relname), r.relname FROM index i JOIN rel r ON r.oid = i.rel WHERE i.indisclustered
   UNION ALL
   SELECT 'replica identity', r.name, 6, 0, 0, format('ALTER TABLE %s REPLICA IDENTITY %s', r.name,
-    CASE r.relreplident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE (SELECT 'USING INDEX ' || quote_ident(i.relname) FROM index i WHERE i.rel = r.oid AND i.indisreplident) END)
+    CASE r.relreplident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE (SELECT 'USING INDEX ' || quote_ident(i.relname) FROM index i WHERE i.rel = r.oid AND i.indisreplident) END), r.relname
   FROM rel r WHERE r.relkind IN ('r', 'p') AND r.relreplident <> 'd'
   UNION ALL
-  SELECT 'statistics', x.name, 6, 0, 0, x.definition FROM (
+  SELECT 'statistics', x.name, 6, 0, 0, x.definition, NULL FROM (
     SELECT format('%I.%I', $1, s.stxname) AS name, pg_get_statisticsobjdef(s.oid) AS definition FROM member m JOIN pg_statistic_ext s ON s.oid = m.objid WHERE m.classid = 'pg_statistic_ext'::regclass) x
   UNION ALL
   SELECT 'trigger', r.name || '.' || quote_ident(t.tgname), 7, 0, 0, pg_get_triggerdef(t.oid)
-    || CASE t.tgenabled WHEN 'O' THEN '' ELSE format(E';\nALTER TABLE %s %s TRIGGER %I', r.name, CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END, t.tgname) END
+    || CASE t.tgenabled WHEN 'O' THEN '' ELSE format(E';\nALTER TABLE %s %s TRIGGER %I', r.name, CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END, t.tgname) END, r.relname
   FROM rel r JOIN pg_trigger t ON t.tgrelid = r.oid WHERE NOT t.tgisinternal AND t.tgparentid = 0
   UNION ALL
   -- PostgreSQL's own triggers of a foreign key, where they were disabled.
-  SELECT 'disabled triggers', r.name, 7, 0, 0, format('ALTER TABLE %s DISABLE TRIGGER ALL', r.name)
+  SELECT 'disabled triggers', r.name, 7, 0, 0, format('ALTER TABLE %s DISABLE TRIGGER ALL', r.name), r.relname
   FROM rel r WHERE EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = r.oid AND t.tgisinternal AND t.tgenabled = 'D')
   UNION ALL
   SELECT 'rule', r.name || '.' || quote_ident(w.rulename), 7, 0, 0, rtrim(pg_get_ruledef(w.oid), ';')
-    || CASE w.ev_enabled WHEN 'O' THEN '' ELSE format(E';\nALTER TABLE %s %s RULE %I', r.name, CASE w.ev_enabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END, w.rulename) END
+    || CASE w.ev_enabled WHEN 'O' THEN '' ELSE format(E';\nALTER TABLE %s %s RULE %I', r.name, CASE w.ev_enabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END, w.rulename) END, r.relname
   FROM rel r JOIN pg_rewrite w ON w.ev_class = r.oid WHERE w.rulename <> '_RETURN'
   UNION ALL
   SELECT 'row-level security', r.name, 8, 0, 0, format('ALTER TABLE %s %s', r.name,
-    concat_ws(', ', CASE WHEN r.relrowsecurity THEN 'ENABLE ROW LEVEL SECURITY' END, CASE WHEN r.relforcerowsecurity THEN 'FORCE ROW LEVEL SECURITY' END))
+    concat_ws(', ', CASE WHEN r.relrowsecurity THEN 'ENABLE ROW LEVEL SECURITY' END, CASE WHEN r.relforcerowsecurity THEN 'FORCE ROW LEVEL SECURITY' END)), r.relname
   FROM rel r WHERE r.relrowsecurity OR r.relforcerowsecurity
   UNION ALL
   SELECT 'policy', r.name || '.' || quote_ident(p.polname), 8, 0, 0, concat(format('CREATE POLICY %I ON %s', p.polname, r.name),
     CASE WHEN NOT p.polpermissive THEN ' AS RESTRICTIVE' END,
     CASE p.polcmd WHEN 'r' THEN ' FOR SELECT' WHEN 'a' THEN ' FOR INSERT' WHEN 'w' THEN ' FOR UPDATE' WHEN 'd' THEN ' FOR DELETE' END,
     ' TO ' || (SELECT string_agg(CASE o WHEN 0 THEN 'PUBLIC' ELSE o::regrole::text END, ', ' ORDER BY o = 0, o::regrole::text) FROM unnest(p.polroles) o),
-    ' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', ' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')')
+    ' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', ' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')'), r.relname
   FROM rel r JOIN pg_policy p ON p.polrelid = r.oid
   UNION ALL
-  SELECT 'rights', g.name, 9, 0, 0, format('REVOKE ALL ON %s FROM PUBLIC', g.object) FROM granted g
+  SELECT 'rights', g.name, 9, 0, 0, format('REVOKE ALL ON %s FROM PUBLIC', g.object), g.part_of FROM granted g
   WHERE g.object ~ '^(ROUTINE|TYPE|DOMAIN) ' AND NOT EXISTS (SELECT FROM aclexplode(g.acl) a WHERE a.grantee = 0)
   UNION ALL
   SELECT 'rights of ' || CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END, g.name, 9, 0, 0,
-    string_agg(format('GRANT %s ON %s TO %s%s', g.rights, g.object, CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END, CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' END), E';\n' ORDER BY g.is_grantable)
-  FROM grant_to g GROUP BY g.grantee, g.name, g.object
+    string_agg(format('GRANT %s ON %s TO %s%s', g.rights, g.object, CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END, CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' END), E';\n' ORDER BY g.is_grantable), g.part_of
+  FROM grant_to g GROUP BY g.grantee, g.name, g.object, g.part_of
   UNION ALL
   SELECT 'default rights', concat_ws(' ', x.defaclobjtype, a.grantee, a.is_grantable), 9, 0, 0,
     format('ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT %s ON %s TO %s%s', $1, string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type),
       CASE x.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'ROUTINES' ELSE 'TYPES' END,
-      CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END, CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END)
+      CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END, CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END), NULL
   FROM pg_default_acl x CROSS JOIN aclexplode(x.defaclacl) a WHERE x.defaclnamespace = $1::text::regnamespace AND x.defaclrole = current_user::regrole
   GROUP BY x.defaclobjtype, a.grantee, a.is_grantable
   UNION ALL
-  SELECT 'comment', concat_ws(' ', o.words, o.name), 9, 0, 0, format('COMMENT ON %s %s IS %L', o.words, o.name, d.description) FROM (
-    SELECT 'pg_class'::regclass AS catalog, r.oid, 0 AS part, CASE r.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END AS words, r.name FROM rel r
-    UNION ALL SELECT 'pg_class'::regclass, r.oid, a.attnum, 'COLUMN', r.name || '.' || quote_ident(a.attname) FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
-    UNION ALL SELECT 'pg_class'::regclass, i.oid, 0, 'INDEX', i.name FROM index i
-    UNION ALL SELECT 'pg_proc'::regclass, p.oid, 0, CASE p.prokind WHEN 'a' THEN 'AGGREGATE' ELSE 'ROUTINE' END, p.name FROM routine p
-    UNION ALL SELECT 'pg_type'::regclass, t.oid, 0, CASE t.typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, t.name FROM type t
-    UNION ALL SELECT 'pg_constraint'::regclass, k.oid, 0, 'CONSTRAINT', format('%I ON %s', k.conname, r.name) FROM part k JOIN rel r ON r.oid = k.conrelid
-    UNION ALL SELECT 'pg_trigger'::regclass, t.oid, 0, 'TRIGGER', format('%I ON %s', t.tgname, r.name) FROM rel r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal
-    UNION ALL SELECT 'pg_policy'::regclass, p.oid, 0, 'POLICY', format('%I ON %s', p.polname, r.name) FROM rel r JOIN pg_policy p ON p.polrelid = r.oid
+  SELECT 'comment', concat_ws(' ', o.words, o.name), 9, 0, 0, format('COMMENT ON %s %s IS %L', o.words, o.name, d.description), o.part_of FROM (
+    SELECT 'pg_class'::regclass AS catalog, r.oid, 0 AS part, CASE r.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END AS words, r.name, r.relname AS part_of FROM rel r
+    UNION ALL SELECT 'pg_class'::regclass, r.oid, a.attnum, 'COLUMN', r.name || '.' || quote_ident(a.attname), r.relname FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL SELECT 'pg_class'::regclass, i.oid, 0, 'INDEX', i.name, i.table_name FROM index i
+    UNION ALL SELECT 'pg_proc'::regclass, p.oid, 0, CASE p.prokind WHEN 'a' THEN 'AGGREGATE' ELSE 'ROUTINE' END, p.name, p.proname FROM routine p
+    UNION ALL SELECT 'pg_type'::regclass, t.oid, 0, CASE t.typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, t.name, NULL FROM type t
+    UNION ALL SELECT 'pg_constraint'::regclass, k.oid, 0, 'CONSTRAINT', format('%I ON %s', k.conname, r.name), r.relname FROM part k JOIN rel r ON r.oid = k.conrelid
+    UNION ALL SELECT 'pg_trigger'::regclass, t.oid, 0, 'TRIGGER', format('%I ON %s', t.tgname, r.name), r.relname FROM rel r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal
+    UNION ALL SELECT 'pg_policy'::regclass, p.oid, 0, 'POLICY', format('%I ON %s', p.polname, r.name), r.relname FROM rel r JOIN pg_policy p ON p.polrelid = r.oid
   ) o JOIN pg_description d ON d.classoid = o.catalog AND d.objoid = o.oid AND d.objsubid = o.part
   UNION ALL
   -- What there is no statement for, here.
-  SELECT x.kind, x.name, 1, 0, 0, NULL FROM (
+  SELECT x.kind, x.name, 1, 0, 0, NULL, NULL FROM (
     SELECT 'operator class' AS kind, o.opcname::text AS name FROM member m JOIN pg_opclass o ON o.oid = m.objid WHERE m.classid = 'pg_opclass'::regclass
     UNION ALL SELECT 'conversion', o.conname::text FROM member m JOIN pg_conversion o ON o.oid = m.objid WHERE m.classid = 'pg_conversion'::regclass
     UNION ALL SELECT 'text search parser', o.prsname::text FROM member m JOIN pg_ts_parser o ON o.oid = m.objid WHERE m.classid = 'pg_ts_parser'::regclass

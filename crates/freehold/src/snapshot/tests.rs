@@ -6,6 +6,7 @@ fn node(name: &str, stage: i32, number: i64) -> Node {
         name: name.into(),
         stage,
         statement: format!("CREATE {name}"),
+        part_of: None,
     };
     Node { object, number: (number != 0).then_some((1, number)) }
 }

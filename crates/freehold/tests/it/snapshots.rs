@@ -4,7 +4,7 @@
 use freehold::{Baseline, ErrorKind, Migration, TenantContext};
 
 use crate::doctor::{examine_all, lines};
-use crate::support::{House, house, house_with, notes_and};
+use crate::support::{House, connect, house, house_with, notes_and};
 
 fn files(statements: &[&str]) -> Baseline {
     let migrations = (1..).zip(statements);
@@ -183,7 +183,8 @@ async fn a_tenant_that_is_not_what_the_template_is_fails_with_the_difference() {
     let house = house().await;
     let (acme, globex) = house.acme_and_globex().await;
     house.script(&acme, "ALTER TABLE notes ALTER COLUMN body DROP NOT NULL").await;
-    let baseline = notes_and(&["CREATE TABLE extra (id int)"]);
+    let baseline =
+        notes_and(&["CREATE TABLE extra (id int); ALTER TABLE notes ADD pinned boolean"]);
     let report = house.migrate(&baseline).await.unwrap();
     assert_eq!((report.migrated, report.failed.len()), (1, 1));
     let failure = &report.failed[0];
@@ -194,6 +195,52 @@ async fn a_tenant_that_is_not_what_the_template_is_fails_with_the_difference() {
 
     house.script(&acme, "ALTER TABLE notes ALTER COLUMN body SET NOT NULL").await;
     assert_eq!(house.migrate(&baseline).await.unwrap().migrated, 1);
+}
+
+#[tokio::test]
+async fn a_table_that_only_one_tenant_uncovers_or_loses_is_missed_there() {
+    for harm in ["ALTER TABLE notes NO FORCE ROW LEVEL SECURITY", "DROP TABLE notes CASCADE"] {
+        let house = house().await;
+        let (acme, globex) = house.acme_and_globex().await;
+        house.freehold.query(&acme, "INSERT INTO notes (body) VALUES ('x')", &[]).await.unwrap();
+        let only_there = format!(
+            "CREATE TABLE extra (id int);
+             DO $$ BEGIN IF EXISTS (SELECT FROM notes WHERE body = 'x') THEN {harm}; END IF; END $$"
+        );
+        let report = house.migrate(&notes_and(&[&only_there])).await.unwrap();
+        assert_eq!((report.migrated, report.failed.len()), (1, 1), "{harm}: {:?}", report.failed);
+        let error = &report.failed[0].error;
+        assert!(error.contains("table notes is missing, or not protected any more"), "{error}");
+        house.freehold.query(&globex, "SELECT FROM extra", &[]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_rehearsals_tenant_is_gone_after_a_run_whatever_a_killed_one_has_left() {
+    let house = house().await;
+    let owner = connect(&house.database.owner_url()).await;
+    let schema = "tenant_ffffffffffffffffffffffffffffffff";
+    owner
+        .batch_execute(&format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.notes ()"))
+        .await
+        .unwrap();
+    let is_there = async || {
+        let sql = "SELECT to_regnamespace($1) IS NOT NULL";
+        owner.query_one(sql, &[&schema]).await.unwrap().get::<_, bool>(0)
+    };
+    let two = ["ALTER TABLE notes ADD a int", "ALTER TABLE notes ADD b int"];
+    assert_eq!(house.migrate(&notes_and(&two)).await.unwrap().adopted.len(), 2);
+    assert!(!is_there().await);
+    let four = [
+        "ALTER TABLE notes ADD a int",
+        "ALTER TABLE notes ADD b int",
+        "ALTER TABLE notes ADD c int",
+        "nonsense",
+    ];
+    house.migrate(&notes_and(&four)).await.unwrap_err();
+    assert!(!is_there().await, "of the third, which was adopted");
+    let tenant = house.tenant("new").await;
+    house.freehold.query(&tenant, "SELECT a, b, c FROM notes", &[]).await.unwrap();
 }
 
 #[tokio::test]
