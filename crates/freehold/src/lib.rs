@@ -346,6 +346,7 @@ struct Inner {
     sealer: Sealer,
     mode: SealMode,
     /// Whether nothing but settings must be cleaned after a tenant's transaction.
+    #[cfg(feature = "testing")]
     only_settings: Arc<AtomicBool>,
     /// What goes on beside requests: listening for changes, following keys, recording violations.
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -503,6 +504,7 @@ impl Freehold {
             slow_log,
             sealer,
             mode,
+            #[cfg(feature = "testing")]
             only_settings,
             tasks,
         };

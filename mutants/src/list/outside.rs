@@ -25,6 +25,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
         survives_because: None,
     },
     Mutant {
+        name: "tenants-may-do-what-the-template-may-not",
+        breaks: "a migration reaches out of the schema where it is a tenant's",
+        file: "crates/freehold/src/migrator/rehearsal.rs",
+        from: "        outside::refuse(client, &before, migration).await\n",
+        to: "        Ok(drop((before, migration)))\n",
+        tests: Library(&[
+            "outside::what_only_tenants_would_do_outside_is_refused_in_the_rehearsal",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
         name: "outside-is-depended-on",
         breaks: "a view or foreign key leads out of a tenant's schema",
         file: OUTSIDE,

@@ -174,6 +174,21 @@ pub(crate) async fn set_password(
     Ok(())
 }
 
+/// The same password hashed anew, unless it was changed meanwhile.
+pub(crate) async fn renew_hash(
+    tx: &mut CatalogTx,
+    id: IdentityId,
+    outdated: &str,
+    fresh: &str,
+) -> Result<()> {
+    tx.execute(
+        "UPDATE credential SET password_hash = $3 WHERE identity_id = $1 AND password_hash = $2",
+        &[&id.as_uuid(), &outdated, &fresh],
+    )
+    .await?;
+    Ok(())
+}
+
 pub(crate) async fn delete_password(tx: &mut CatalogTx, id: IdentityId) -> Result<()> {
     tx.execute("DELETE FROM credential WHERE identity_id = $1", &[&id.as_uuid()]).await?;
     Ok(())

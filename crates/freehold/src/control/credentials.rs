@@ -68,13 +68,13 @@ impl SignIn {
         drop(turn);
         let taken = taken?;
         let stored = credential.as_mut().and_then(|c| c.password_hash.take());
-        let outdated = stored.as_deref().is_some_and(needs_rehash);
+        let outdated = stored.clone().filter(|hash| needs_rehash(hash));
         let hasher = self.freehold().hasher();
         let matches = hasher.verify(credentials.password.clone(), stored).await?;
-        if matches && outdated {
+        if let Some(outdated) = outdated.filter(|_| matches) {
             let fresh = hasher.hash(credentials.password).await?;
             let mut tx = self.catalog("renew a password's hash").await?;
-            identities::set_password(&mut tx, id, &fresh).await?;
+            identities::renew_hash(&mut tx, id, &outdated, &fresh).await?;
             tx.commit().await?;
         }
         let credential = credential.filter(|known| matches && !known.identity.is_disabled);

@@ -12,6 +12,7 @@ use super::{apply, located_in};
 use crate::error::{Error, Result};
 use crate::ids::TenantId;
 use crate::migration::Migration;
+use crate::outside;
 use crate::snapshot::change::Change;
 use crate::snapshot::rows::Rows;
 use crate::snapshot::{self, Snapshot};
@@ -43,7 +44,9 @@ async fn bring(tx: &mut OwnerTx, former: &Former, migration: &Migration) -> Resu
     tx.ddl(async |client| {
         // What the template's run has made for its session must not be there.
         client.batch_execute("DISCARD TEMP").await?;
-        apply(client, TenantId::REHEARSAL, migration, &[]).await
+        let before = outside::survey(client, TenantId::REHEARSAL).await?;
+        apply(client, TenantId::REHEARSAL, migration, &[]).await?;
+        outside::refuse(client, &before, migration).await
     })
     .await
     .map_err(|error| {

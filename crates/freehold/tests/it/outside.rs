@@ -325,6 +325,23 @@ async fn another_tenants_schema_is_outside() {
 }
 
 #[tokio::test]
+async fn what_only_tenants_would_do_outside_is_refused_in_the_rehearsal() {
+    let house = house().await;
+    house.superuser().await.batch_execute(BILLING).await.unwrap();
+    let acme = house.tenant("acme").await;
+    for act in ["CREATE SCHEMA theirs", "ALTER TABLE freehold_template.notes ADD COLUMN more int"] {
+        let sql = format!(
+            "DO $$ BEGIN IF current_schema() <> 'freehold_template' THEN\n {act};\n END IF; END $$"
+        );
+        let before = state(&house).await;
+        let error = house.migrate(&notes_and(&[&sql])).await.unwrap_err().to_string();
+        assert!(error.starts_with("0002_later"), "{error}");
+        assert_eq!(state(&house).await, before);
+    }
+    house.freehold.query(&acme, "SELECT FROM notes", &[]).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_stays_inside_is_taken() {
     let house = house().await;
     house.superuser().await.batch_execute(BILLING).await.unwrap();

@@ -51,6 +51,44 @@ fn actions(lines: &[Value]) -> Vec<String> {
     lines.iter().map(|line| text(&line["action"])).collect()
 }
 
+// ── Passwords ─────────────────────────────────────────────────────────────────────────────────
+
+/// Of "password", with other parameters than ours; from the tests of the reference implementation.
+const OUTDATED: &str =
+    "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+
+#[tokio::test]
+async fn an_outdated_hash_is_renewed_but_never_over_a_password_that_was_changed_meanwhile() {
+    let service = Service::start(Setup::default()).await;
+    let (acme, _) = service.two_tenants().await;
+    let ann = service.person(&acme, "ann", Role::Member).await;
+    let (reader, mut changer) = (service.sql().await, service.sql().await);
+    let stored = async || {
+        let sql = "SELECT password_hash FROM freehold.credential WHERE identity_id = $1";
+        reader.query_one(sql, &[&ann.id]).await.unwrap().get::<_, String>(0)
+    };
+    let store = "UPDATE freehold.credential SET password_hash = $2 WHERE identity_id = $1";
+    let of_today = stored().await;
+    reader.execute(store, &[&ann.id, &OUTDATED]).await.unwrap();
+    log_in(&service, &ann.email, "password").await.expect(200);
+    assert_ne!(stored().await, OUTDATED);
+
+    reader.execute(store, &[&ann.id, &OUTDATED]).await.unwrap();
+    let change = changer.transaction().await.unwrap();
+    change.execute(store, &[&ann.id, &of_today]).await.unwrap();
+    let (answer, ()) = tokio::join!(log_in(&service, &ann.email, "password"), async {
+        eventually("the renewal waits for the change", Duration::from_secs(20), async || {
+            let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                AND wait_event_type = 'Lock' AND query ~ 'UPDATE credential'";
+            reader.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+        })
+        .await;
+        change.commit().await.unwrap();
+    });
+    answer.expect(200);
+    assert_eq!(stored().await, of_today, "the password that was set meanwhile stands");
+}
+
 // ── Operators ─────────────────────────────────────────────────────────────────────────────────
 
 /// The attack of the issue that asked for this: register an address that will be made operator.
