@@ -74,6 +74,9 @@ pub(crate) fn from_database(plan: &Plan, model: &Model, error: &DatabaseError) -
             "read_only_table",
             "this view cannot be written: write to the tables under it",
         ),
+        // Code of the baseline names what is not there, such as a table of its own as `public.orders`: no
+        // migration of this tenant and no other request is a help.
+        "42P01" | "42703" | "42883" | "3F000" if error.context.is_some() => internal(),
         "42883" | "42804" | "42846" | "42725" => bad_request(
             "malformed_query",
             "an operator or cast does not work on the type of its column",

@@ -16,6 +16,8 @@ BEGIN
     RAISE EXCEPTION 'quota reached';
   ELSIF NEW.code = 'unready' THEN
     PERFORM currval('own');
+  ELSIF NEW.code = 'astray' THEN
+    SELECT words INTO NEW.words FROM public.quota;
   ELSE
     RAISE EXCEPTION '%', coalesce(NEW.words, 'quota reached')
       USING ERRCODE = NEW.code, DETAIL = 'plan free', HINT = 'upgrade';
@@ -126,6 +128,11 @@ async fn a_sqlstate_is_not_taken_for_what_else_it_may_mean() {
     // No view: a sequence of this session was never asked.
     let unready = insert(&service, &acme, "quota", json!({"id": 1, "code": "unready"})).await;
     assert!(!unready.text().contains("view"), "{}", unready.text());
+    // No migration is behind where a function names what is in no schema.
+    let body = json!({"id": 1, "code": "astray"});
+    let astray = service.post("/v1/data/quota", body).by(&acme.owner).send_unchecked().await;
+    assert_eq!(astray.header("retry-after"), "");
+    assert_eq!(astray.expect(500).json()["code"], "internal");
     // Nor had any body two rows of one key.
     let doubled = service.get("/v1/data/doubled").by(&acme.owner).send().await;
     assert_eq!(doubled.expect(400).json()["code"], "cardinality_violation");
