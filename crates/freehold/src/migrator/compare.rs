@@ -22,10 +22,10 @@ const KEPT_MAX: usize = 32;
 /// What the template was after each migration, read once in a run of the migrator. None where it cannot
 /// be compared with: another major version of PostgreSQL has printed it.
 #[derive(Default)]
-pub(super) struct Snapshots(Mutex<HashMap<i32, Option<Arc<Snapshot>>>>);
+pub(super) struct Snapshots(Mutex<HashMap<i64, Option<Arc<Snapshot>>>>);
 
 impl Snapshots {
-    async fn get(&self, tx: &mut OwnerTx, version: i32) -> Result<Option<Arc<Snapshot>>> {
+    async fn get(&self, tx: &mut OwnerTx, version: i64) -> Result<Option<Arc<Snapshot>>> {
         let mut kept = self.0.lock().await;
         if let Some(snapshot) = kept.get(&version) {
             return Ok(snapshot.clone());
@@ -47,7 +47,7 @@ impl Snapshots {
         &self,
         tx: &mut OwnerTx,
         tenant: TenantId,
-        former: i32,
+        former: i64,
         migration: &Migration,
         own: &[TenantIndex],
     ) -> Result<()> {
