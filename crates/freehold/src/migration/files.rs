@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Migration;
+use super::{Migration, flyway};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Names of what was passed over that an error lists.
@@ -81,9 +81,12 @@ impl Listing {
 
     /// A folder of migrations that is likely to have been meant instead.
     fn meant(&self) -> String {
+        let is_migration = |name: &String| {
+            is_sql(name) && (leading_number(stem(name)).is_some() || flyway::name(name).is_some())
+        };
         let is_meant = |entry: &&Entry| {
             let inside = entry.inside.as_deref().unwrap_or_default();
-            entry.name == "migrations" || inside.iter().any(|name| is_sql(name))
+            entry.name == "migrations" || inside.iter().any(is_migration)
         };
         let meant: Vec<String> = self
             .folders()
@@ -128,7 +131,7 @@ impl Listing {
         let is_program = |entry: &&Entry| {
             let path = Path::new(&entry.name);
             let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
-            let stem = entry.stem();
+            let stem = stem(&entry.name);
             let is_numbered = leading_number(stem.trim_start_matches(['V', 'U', 'R', 'B']))
                 .is_some_and(|(_, word)| !word.is_empty())
                 || stem.starts_with("R__");
@@ -165,6 +168,10 @@ fn names_in(folder: &Path) -> Vec<String> {
     entries.map(|entry| file_name(&entry.path())).collect()
 }
 
+fn stem(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}
+
 /// Whether a file of this name is SQL that is to be run.
 fn is_sql(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
@@ -191,7 +198,7 @@ impl Entry {
 
     /// Its name without the ending.
     pub(super) fn stem(&self) -> &str {
-        self.name.rsplit_once('.').map_or(self.name.as_str(), |(stem, _)| stem)
+        stem(&self.name)
     }
 
     /// The digits that its name begins with.

@@ -168,16 +168,13 @@ fn diesel(listing: &Listing) -> Option<Found> {
 /// Both have V; U is what undoes the V of that version in one, and a migration like others in the other.
 fn flyway_or_refinery(listing: &Listing) -> Option<Found> {
     let has_own = listing.sql().next().is_some();
-    let below;
-    let entries = match has_own {
-        true => &listing.entries,
-        false => {
-            below = listing.below();
-            &below
-        }
-    };
+    if has_own && listing.entries.iter().all(|entry| flyway::name(&entry.name).is_none()) {
+        return None;
+    }
+    let below = listing.below();
+    let is_here = below.len() == listing.entries.len();
     let names: Vec<flyway::Name<'_>> =
-        entries.iter().filter_map(|entry| flyway::name(&entry.name)).collect();
+        below.iter().filter_map(|entry| flyway::name(&entry.name)).collect();
     let of = |kind| names.iter().filter(move |name| name.kind == kind);
     of(Kind::Versioned).next()?;
     let is_undo = |undo: &flyway::Name<'_>| of(Kind::Versioned).any(|v| v.parts == undo.parts);
@@ -185,7 +182,7 @@ fn flyway_or_refinery(listing: &Listing) -> Option<Found> {
     if of(Kind::Undo).any(|undo| !is_undo(undo)) {
         return found(Layout::Refinery, "refinery (V1__name.sql, U2__name.sql)");
     }
-    let is_plain = has_own && names.iter().all(|n| n.kind == Kind::Versioned && is_whole(n));
+    let is_plain = is_here && names.iter().all(|n| n.kind == Kind::Versioned && is_whole(n));
     match is_plain {
         true => found(Layout::Flyway, "flyway, or refinery (V1__name.sql)"),
         false => found(Layout::Flyway, "flyway (V1_2__name.sql)"),

@@ -229,6 +229,7 @@ fn what_would_be_forgotten_or_run_otherwise_is_refused_with_its_name() {
             "names 0000_a.sql, which is not in the folder",
         ),
         (&[("meta/_journal.json", br#"{"entries":[]}"#)], "holds no migrations"),
+        (&[("one/V1__a.sql", SQL), ("R__views.sql", SQL)], "R__views.sql is run by Flyway"),
         (
             &[("V1__a.sql", SQL), ("R__views.sql", SQL)],
             "R__views.sql is run by Flyway whenever its text has changed",
@@ -273,6 +274,9 @@ fn what_would_be_forgotten_or_run_otherwise_is_refused_with_its_name() {
     }
     let above = Folder::of(&[("migrations/0001_a.sql", SQL), ("package.json", b"{}")]).refused();
     assert!(above.contains("/migrations?"), "{above}");
+    // What is run to go back is not what was meant.
+    let sqitch = Folder::of(&[("deploy/a.sql", SQL), ("revert/a.sql", SQL)]).refused();
+    assert!(sqitch.ends_with("there is deploy/, revert/"), "{sqitch}");
 }
 
 const PRISMA: &[u8] = b"-- CreateSchema
