@@ -30,7 +30,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
         eprintln!("round {}", round + 1);
         by_hand.push(add_column_by_hand(&bare, &schemas, round).await?);
         let statements = format!("ALTER TABLE orders ADD COLUMN bench_{round} text");
-        migrations.push(Migration::new(9000 + round, "bench", statements));
+        migrations.push(Migration::new(i64::from(9000 + round), "bench", statements));
         by_us.push(migrate(&fleet.freehold, &migrations, options).await?);
         if started.elapsed() > Duration::from_secs(seconds) {
             break;

@@ -9,6 +9,7 @@ mod data;
 mod database;
 mod http;
 mod indexes;
+mod layouts;
 mod lifecycle;
 mod mail;
 mod outside;
@@ -95,6 +96,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
         mail::MUTANTS,
         outside::MUTANTS,
         indexes::MUTANTS,
+        layouts::MUTANTS,
         sizes::MUTANTS,
         snapshots::MUTANTS,
         beside::MUTANTS,

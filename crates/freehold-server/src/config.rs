@@ -8,15 +8,16 @@ mod mail;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use freehold::control::sessions::SignInOptions;
 use freehold::tokens::{AccessTokens, Keyring};
 use freehold::{
-    AnalyticsOptions, CacheOptions, ContextKey, InsightOptions, Options, PoolLimits, Pooler, Rate,
-    ReplicaLimits, SignInLimits,
+    AnalyticsOptions, Baseline, CacheOptions, ContextKey, InsightOptions, Layout, Options,
+    PoolLimits, Pooler, Rate, ReplicaLimits, SignInLimits,
 };
 
 pub use self::mail::{MailMode, MailSettings};
@@ -573,6 +574,28 @@ impl TraceSettings {
     }
 }
 
+/// How a folder of migrations is read.
+#[derive(Args, Clone)]
+pub struct LayoutSettings {
+    /// The tool whose layout the folder has; if not given, it is found out by what lies in it
+    #[arg(long, value_name = "LAYOUT", value_parser = layouts())]
+    pub layout: Option<Layout>,
+}
+
+fn layouts() -> impl TypedValueParser<Value = Layout> {
+    PossibleValuesParser::new(Layout::ALL.map(Layout::as_str)).try_map(|name| name.parse())
+}
+
+impl LayoutSettings {
+    /// Reads a folder, in this layout or in the one that it has.
+    pub fn read(&self, folder: &Path) -> freehold::Result<Baseline> {
+        match self.layout {
+            Some(layout) => Baseline::read_as(folder, layout),
+            None => Baseline::read(folder),
+        }
+    }
+}
+
 /// The private PostgreSQL of `freehold dev`.
 #[derive(Args, Clone)]
 pub struct DevSettings {
@@ -587,6 +610,9 @@ pub struct DevSettings {
     /// The migrations that make up a tenant's schema
     #[arg(long, value_name = "FOLDER", default_value = "demo/migrations")]
     pub baseline: PathBuf,
+
+    #[command(flatten)]
+    pub layout: LayoutSettings,
 
     /// Forget all data and start over
     #[arg(long)]

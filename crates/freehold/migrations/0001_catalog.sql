@@ -16,8 +16,10 @@ $$;
 -- so every server provisions the same baseline, whatever folder lies beside it. A snapshot is what the
 -- template was after that migration, as JSON: what tenants are made of and compared with.
 CREATE TABLE freehold.baseline (
-  version    int PRIMARY KEY CHECK (version > 0),
+  version    bigint PRIMARY KEY CHECK (version > 0),
   name       text NOT NULL,
+  -- As errors and reports name it; a tenant's failure is told in the words of the folder's own tool.
+  label      text NOT NULL,
   checksum   text NOT NULL,
   statements text NOT NULL,
   snapshot   text NOT NULL,
@@ -30,7 +32,7 @@ CREATE TABLE freehold.tenant (
   name       text NOT NULL,
   status     text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'suspended')),
   -- The newest migration of the baseline that the schema has; 0 before the first.
-  version    int  NOT NULL DEFAULT 0,
+  version    bigint NOT NULL DEFAULT 0,
   created_at timestamptz NOT NULL DEFAULT now(),
   CHECK (slug ~ '^[a-z][a-z0-9-]{2,62}$')
 );
@@ -40,7 +42,7 @@ CREATE INDEX tenant_version_idx ON freehold.tenant (version);
 -- Which migration reached which tenant, and when.
 CREATE TABLE freehold.ledger (
   tenant_id   uuid NOT NULL REFERENCES freehold.tenant ON DELETE CASCADE,
-  version     int  NOT NULL REFERENCES freehold.baseline,
+  version     bigint NOT NULL REFERENCES freehold.baseline,
   checksum    text NOT NULL,
   applied_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
   duration_ms int  NOT NULL,
@@ -50,7 +52,7 @@ CREATE TABLE freehold.ledger (
 -- The last failure of each tenant that could not be migrated; gone once it could.
 CREATE TABLE freehold.migration_failure (
   tenant_id uuid PRIMARY KEY REFERENCES freehold.tenant ON DELETE CASCADE,
-  version   int  NOT NULL,
+  version   bigint NOT NULL,
   error     text NOT NULL,
   failed_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );

@@ -7,7 +7,7 @@
 use crate::catalog::{baseline, tenants};
 use crate::context::OperatorContext;
 use crate::error::{Error, ErrorKind, Result};
-use crate::migration::Baseline;
+use crate::migration::{Baseline, Layout};
 use crate::migrator::{Former, MigrateOptions, OtherRun, pending, rehearsed};
 use crate::pool::Pool;
 use crate::tx::{CatalogTx, OwnerTx};
@@ -15,12 +15,14 @@ use crate::tx::{CatalogTx, OwnerTx};
 /// What a run of the migrator would do.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct DryRun {
+    /// The tool that the folder is laid out for.
+    pub layout: Option<Layout>,
     /// The newest migration of the folder.
-    pub version: i32,
+    pub version: i64,
     /// What is new in the folder, and what would become of each file, in their order.
     pub files: Vec<(String, Verdict)>,
     /// How many tenants would be brought from each version that is behind the folder's.
-    pub behind: Vec<(i32, i64)>,
+    pub behind: Vec<(i64, i64)>,
     /// What in the new files works otherwise than it reads.
     pub notices: Vec<String>,
 }
@@ -69,7 +71,7 @@ pub(crate) async fn run(
     let mut behind = tenants::count_by_version(&mut tx).await?;
     tx.commit().await?;
     behind.retain(|(at, _)| *at < version);
-    let mut outcome = DryRun { version, behind, ..DryRun::default() };
+    let mut outcome = DryRun { layout: folder.layout(), version, behind, ..DryRun::default() };
     if new.is_empty() {
         return Ok(outcome);
     }
@@ -89,7 +91,7 @@ pub(crate) async fn run(
             Ok(made) => {
                 if let Some((made, notices)) = made {
                     former = Former { version: migration.version, template: made };
-                    let label = migration.label();
+                    let label = migration.label.clone();
                     let notices = notices.iter().map(|notice| format!("{label}: {notice}"));
                     outcome.notices.extend(notices);
                 }
@@ -103,10 +105,10 @@ pub(crate) async fn run(
             Err(error) => Verdict::Refused(error.to_string()),
         };
         let goes_on = verdict == Verdict::Taken;
-        outcome.files.push((migration.label(), verdict));
+        outcome.files.push((migration.label.clone(), verdict));
         if !goes_on {
             let untried = Verdict::Unknown("a file before it was not taken".into());
-            let rest = new[at + 1..].iter().map(|later| (later.label(), untried.clone()));
+            let rest = new[at + 1..].iter().map(|later| (later.label.clone(), untried.clone()));
             outcome.files.extend(rest);
             break;
         }

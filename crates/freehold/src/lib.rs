@@ -222,7 +222,7 @@ pub use crate::init::{CATALOG_VERSION, InitOptions, InitReport, Passwords, init}
 pub use crate::insight::{InsightOptions, TenantSeries};
 pub use crate::lsn::Lsn;
 pub use crate::mail::{MailKind, Message};
-pub use crate::migration::{Baseline, Migration};
+pub use crate::migration::{Baseline, Layout, Migration};
 pub use crate::migrator::{MigrateFailure, MigrateOptions, MigrateReport, MigrateStatus};
 pub use crate::origin::{Origin, with_origin};
 pub use crate::params::{Params, TextParam};
@@ -674,7 +674,7 @@ impl Freehold {
         report.failed.append(&mut failed);
         report.notices.extend(folder.notices(&adopted.labels));
         report.notices.extend(adopted.notices);
-        Ok(MigrateReport { adopted: adopted.labels, ..report })
+        Ok(MigrateReport { layout: folder.layout(), adopted: adopted.labels, ..report })
     }
 
     /// What [`migrate`](Self::migrate) would do. The new files are run in the template, in a

@@ -16,7 +16,7 @@ use crate::context::OperatorContext;
 use crate::error::{Error, Result};
 use crate::ids::TenantId;
 use crate::indexes::{IndexState, TenantIndex, in_schema};
-use crate::migration::Migration;
+use crate::migration::{Layout, Migration};
 use crate::policy;
 use crate::pool::Pool;
 use crate::tenant::Tenant;
@@ -49,8 +49,10 @@ impl Default for MigrateOptions {
 /// What a run of the migrator did.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct MigrateReport {
+    /// The tool that the folder is laid out for.
+    pub layout: Option<Layout>,
     /// The newest migration of the baseline.
-    pub version: i32,
+    pub version: i64,
     /// Migrations that were new to the template.
     pub adopted: Vec<String>,
     /// Tenants that were behind and are not any more.
@@ -67,7 +69,7 @@ pub struct MigrateFailure {
     /// Its slug.
     pub tenant: String,
     /// The migration that failed.
-    pub version: i32,
+    pub version: i64,
     /// Why: PostgreSQL's message and the place in the file, for the one who migrates.
     pub error: String,
 }
@@ -76,9 +78,9 @@ pub struct MigrateFailure {
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct MigrateStatus {
     /// The newest migration of the baseline.
-    pub version: i32,
+    pub version: i64,
     /// How many tenants are at each version.
-    pub tenants: Vec<(i32, i64)>,
+    pub tenants: Vec<(i64, i64)>,
     /// Whom the last run failed for.
     pub failed: Vec<MigrateFailure>,
 }
@@ -94,7 +96,7 @@ pub(crate) async fn renew(owner: &Pool, options: MigrateOptions) -> Result<Vec<M
         tx.commit().await?;
         return Ok(Vec::new());
     }
-    let tenants = tenants::list_behind(&mut tx, i32::MAX).await?;
+    let tenants = tenants::list_behind(&mut tx, i64::MAX).await?;
     tx.commit().await?;
     if former.contains(&TenantId::TEMPLATE.schema()) {
         renew_one(owner, TenantId::TEMPLATE, options).await?;
@@ -191,7 +193,7 @@ async fn bring_tenant(
     migrations: &[Migration],
     changes: &Changes,
     options: MigrateOptions,
-) -> Result<(), (i32, Error)> {
+) -> Result<(), (i64, Error)> {
     for migration in migrations.iter().filter(|m| m.version > tenant.version) {
         bring_one_step(owner, tenant.id, migration, changes, options)
             .await
@@ -267,7 +269,7 @@ fn as_in_template(
     named.map(|index| (index.name.clone(), sql(index))).collect()
 }
 
-async fn note_failure(owner: &Pool, tenant: TenantId, version: i32, error: &str) -> Result<()> {
+async fn note_failure(owner: &Pool, tenant: TenantId, version: i64, error: &str) -> Result<()> {
     let mut tx =
         CatalogTx::new(owner, &OperatorContext::system("record a failed migration")).await?;
     baseline::record_failure(&mut tx, tenant, version, error).await?;
@@ -306,13 +308,13 @@ fn unprotected(migration: &Migration, error: Error) -> Error {
     let relation = fault.split(' ').next().filter(|name| !name.is_empty());
     let line = relation.and_then(|name| migration.line_of(name));
     let line = line.map(|line| format!(" line {line}")).unwrap_or_default();
-    let message = format!("{}{line}: {}", migration.label(), error.message());
+    let message = format!("{}{line}: {}", migration.label, error.message());
     Error::new(error.kind(), message).because(error)
 }
 
 /// Names the file in an error.
 fn located_in(migration: &Migration) -> impl Fn(Error) -> Error {
-    let label = migration.label();
+    let label = migration.label.clone();
     move |error| Error::new(error.kind(), format!("{label}: {}", error.message())).because(error)
 }
 

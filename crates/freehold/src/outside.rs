@@ -118,7 +118,7 @@ pub(crate) async fn refuse(
         0 => String::new(),
         more => format!("; and {more} more"),
     };
-    let message = format!("{}{}{more}", migration.label(), named.join("; and"));
+    let message = format!("{}{}{more}", migration.label, named.join("; and"));
     Err(Error::new(ErrorKind::Migration, message))
 }
 

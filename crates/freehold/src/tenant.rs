@@ -18,7 +18,7 @@ pub struct Tenant {
     /// Whether it is served.
     pub status: TenantStatus,
     /// The newest migration that the tenant's schema has.
-    pub version: i32,
+    pub version: i64,
     /// When it was made.
     pub created_at: Timestamp,
 }

@@ -237,6 +237,7 @@ async fn ensure_template(admin: &Client, admin_url: &str, baseline: &Baseline) -
     digest.update(init::catalog_text());
     for migration in baseline.migrations() {
         digest.update(migration.version.to_be_bytes());
+        digest.update(&migration.label);
         digest.update(&migration.checksum);
     }
     let hash: String =

@@ -8,8 +8,8 @@ use freehold::control::people::Named;
 use freehold::control::sessions::SignIn;
 use freehold::control::tenants::{NewOwner, NewTenant};
 use freehold::{
-    AnalyticsFolder, AnalyticsOptions, Baseline, ErrorKind, Freehold, InitOptions, MigrateOptions,
-    OperatorContext, Options, Passwords,
+    AnalyticsFolder, AnalyticsOptions, Baseline, ErrorKind, Freehold, InitOptions, Layout,
+    MigrateOptions, OperatorContext, Options, Passwords,
 };
 use tokio_postgres::NoTls;
 
@@ -99,7 +99,12 @@ async fn serve_demo(server: &EmbeddedPostgres, settings: &DevSettings) -> Result
     telemetry::init_logs(&settings.log)?;
     // Before any work: a port that is taken should be told at once.
     let listener = bind(([127, 0, 0, 1], settings.port).into()).await?;
-    let freehold = prepare(server, &settings.baseline).await?;
+    let baseline = settings
+        .layout
+        .read(&settings.baseline)
+        .map_err(|error| format!("{error}; name your folder of migrations with --baseline"))?;
+    progress(&migrate::layout_line(&baseline));
+    let freehold = prepare(server, &settings.baseline, &baseline).await?;
     let secret = keep_secret(&settings.dir.join("jwt-secret"))?;
     let sign_in: SignInSettings = defaults(&["--jwt-secret", &secret])?;
     let mailbox = settings.dir.join("mail");
@@ -132,7 +137,11 @@ fn defaults<T: clap::Args>(arguments: &[&str]) -> Result<T, Failure> {
 }
 
 /// Roles, catalog, baseline and the demo tenants; each only as far as it is missing.
-async fn prepare(server: &EmbeddedPostgres, folder: &Path) -> Result<Freehold, Failure> {
+async fn prepare(
+    server: &EmbeddedPostgres,
+    folder: &Path,
+    baseline: &Baseline,
+) -> Result<Freehold, Failure> {
     ensure_database(server).await?;
     let admin_url = server.superuser_url(DATABASE);
     // Nobody needs to know these, so every start has new ones.
@@ -152,11 +161,9 @@ async fn prepare(server: &EmbeddedPostgres, folder: &Path) -> Result<Freehold, F
         .analytics_url(url_for("freehold_analytics", &passwords.analytics));
     let freehold = Freehold::connect(&options).await?;
 
-    let baseline = Baseline::read(folder)
-        .map_err(|error| format!("{error}; name your folder of migrations with --baseline"))?;
     let bar = migrate::progress_bar();
     let report = freehold
-        .migrate(&baseline, MigrateOptions::default(), &|done, total| {
+        .migrate(baseline, MigrateOptions::default(), &|done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         })
@@ -172,7 +179,13 @@ async fn prepare(server: &EmbeddedPostgres, folder: &Path) -> Result<Freehold, F
     for failure in &report.failed {
         progress(&format!("{} could not be migrated: {}", failure.tenant, failure.error));
     }
-    ensure_people(&freehold, folder).await?;
+    // In another tool's layout what lies beside the folder is that tool's, and may mean other tables.
+    let seed = folder.parent().map(|parent| parent.join("seed.sql")).filter(|seed| seed.exists());
+    let is_own = baseline.layout() == Some(Layout::Freehold);
+    if let Some(seed) = seed.as_ref().filter(|_| !is_own) {
+        progress(&format!("{} was not run.", seed.display()));
+    }
+    ensure_people(&freehold, seed.filter(|_| is_own).as_deref()).await?;
     ensure_analytics(&freehold, folder).await?;
     Ok(freehold)
 }
@@ -206,9 +219,8 @@ async fn ensure_database(server: &EmbeddedPostgres) -> Result<(), Failure> {
 }
 
 /// The demo tenants with their owners and data, and an operator.
-async fn ensure_people(freehold: &Freehold, baseline: &Path) -> Result<(), Failure> {
+async fn ensure_people(freehold: &Freehold, seed: Option<&Path>) -> Result<(), Failure> {
     let context = OperatorContext::system("freehold dev");
-    let seed = baseline.parent().map(|parent| parent.join("seed.sql")).filter(|seed| seed.exists());
     for (slug, name) in DEMO_TENANTS {
         match freehold.get_tenant_by_slug(&context, slug).await {
             Ok(_) => continue,
@@ -224,7 +236,7 @@ async fn ensure_people(freehold: &Freehold, baseline: &Path) -> Result<(), Failu
             idempotency: None,
         };
         let tenant = freehold.create_tenant(&context, new).await?.tenant;
-        if let Some(seed) = &seed {
+        if let Some(seed) = seed {
             let sql = std::fs::read_to_string(seed)?;
             // The seed makes different data for each slug. A slug needs no quoting.
             let sql = format!("SELECT set_config('freehold.seed', '{slug}', true);\n{sql}");

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use freehold::{Baseline, Freehold, InitOptions, MigrateOptions, Options, Passwords, SealMode};
+use freehold::{Freehold, InitOptions, MigrateOptions, Options, Passwords, SealMode};
 
 use super::Failure;
+use super::migrate::layout_line;
 use super::output::Output;
+use crate::config::LayoutSettings;
 
 #[derive(clap::Args)]
 pub(super) struct InitArgs {
@@ -58,6 +60,9 @@ pub(super) struct InitArgs {
     /// A folder of migrations to make the baseline of, as `freehold migrate up` does
     #[arg(long, value_name = "FOLDER")]
     baseline: Option<PathBuf>,
+
+    #[command(flatten)]
+    layout: LayoutSettings,
 
     /// Print JSON
     #[arg(long)]
@@ -125,7 +130,10 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
                         give --app-password and --owner-password, or use `freehold migrate up`"
                 .into());
         }
-        let baseline = Baseline::read(folder)?;
+        let baseline = args.layout.read(folder)?;
+        if !args.json {
+            Output::text(&layout_line(&baseline));
+        }
         let mut options = Options::new(&app_url).owner_url(&owner_url);
         options.catalog_url.clone_from(&catalog_url);
         let freehold = Freehold::connect(&options).await?;

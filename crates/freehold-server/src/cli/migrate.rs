@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::Output;
 use super::{Common, Failure};
+use crate::config::LayoutSettings;
 
 #[derive(Subcommand)]
 pub(super) enum MigrateCommand {
@@ -17,9 +18,11 @@ pub(super) enum MigrateCommand {
     Up {
         #[command(flatten)]
         common: Common,
-        /// The folder of numbered SQL files
+        /// The folder of migrations, as Freehold's own or as one of many tools wrote it
         #[arg(long, env = "BASELINE", value_name = "BASELINE", default_value = "migrations")]
         baseline: PathBuf,
+        #[command(flatten)]
+        layout: LayoutSettings,
         /// How long a statement waits for a lock that the application holds, in milliseconds
         #[arg(long, default_value_t = 5000)]
         lock_timeout_ms: u64,
@@ -34,10 +37,18 @@ pub(super) enum MigrateCommand {
     },
 }
 
+/// Says which layout a folder was read in.
+pub(super) fn layout_line(baseline: &Baseline) -> String {
+    format!("Layout: {}", baseline.layout_said().unwrap_or_default())
+}
+
 pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
     match command {
-        MigrateCommand::Up { common, baseline, lock_timeout_ms, dry_run } => {
-            let baseline = Baseline::read(&baseline)?;
+        MigrateCommand::Up { common, baseline, layout, lock_timeout_ms, dry_run } => {
+            let baseline = layout.read(&baseline)?;
+            if !common.json {
+                Output::text(&layout_line(&baseline));
+            }
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let options = MigrateOptions {
                 parallel: common.database.max_owner_connection_pool.into(),

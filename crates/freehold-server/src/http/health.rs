@@ -66,7 +66,7 @@ pub(super) struct TenantHealthBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     reachable: Option<bool>,
     /// The newest migration that the tenant has.
-    version: i32,
+    version: i64,
     /// Whether that is the baseline's.
     current: bool,
     tables: i64,
@@ -99,7 +99,7 @@ impl From<TenantHealth> for TenantHealthBody {
 #[derive(Serialize, ToSchema)]
 pub(super) struct FleetSampleBody {
     /// The newest migration of the baseline.
-    version: i32,
+    version: i64,
     /// How many of the items are healthy.
     healthy: usize,
     items: Vec<TenantHealthBody>,

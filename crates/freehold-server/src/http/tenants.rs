@@ -23,7 +23,7 @@ pub(super) struct TenantBody {
     /// active, suspended
     status: &'static str,
     /// The newest migration that the tenant has.
-    version: i32,
+    version: i64,
     /// RFC 3339, UTC.
     created_at: String,
 }

@@ -67,7 +67,7 @@ pub(super) fn baseline_with(later: i32) -> Baseline {
             "ALTER TABLE canaries ADD COLUMN added_{n} text;
              UPDATE canaries SET added_{n} = body;"
         );
-        migrations.push(Migration::new(2 + n, "added", sql));
+        migrations.push(Migration::new((2 + n).into(), "added", sql));
     }
     Baseline::from_migrations(migrations).expect("the numbers differ")
 }

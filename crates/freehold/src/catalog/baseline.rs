@@ -12,7 +12,7 @@ use crate::tx::CatalogTx;
 pub(crate) async fn list(tx: &mut CatalogTx) -> Result<Vec<Migration>> {
     let rows = tx
         .query(
-            "SELECT version, name, checksum, statements FROM freehold.baseline ORDER BY version",
+            "SELECT version, name, label, checksum, statements FROM freehold.baseline ORDER BY version",
             &[],
         )
         .await?;
@@ -21,17 +21,18 @@ pub(crate) async fn list(tx: &mut CatalogTx) -> Result<Vec<Migration>> {
         .map(|row| Migration {
             version: row.get(0),
             name: row.get(1),
-            checksum: row.get(2),
-            statements: row.get(3),
+            label: row.get(2),
+            checksum: row.get(3),
+            statements: row.get(4),
         })
         .collect())
 }
 
 /// The newest migration's version; 0 without any.
-pub(crate) async fn newest(tx: &mut CatalogTx) -> Result<i32> {
+pub(crate) async fn newest(tx: &mut CatalogTx) -> Result<i64> {
     let newest = "SELECT max(version) FROM freehold.baseline";
     let row = tx.query_opt(newest, &[]).await?;
-    Ok(row.and_then(|row| row.get::<_, Option<i32>>(0)).unwrap_or(0))
+    Ok(row.and_then(|row| row.get::<_, Option<i64>>(0)).unwrap_or(0))
 }
 
 /// Holds the baseline still until the transaction ends; provisioning in parallel goes on.
@@ -53,27 +54,27 @@ pub(crate) async fn insert(
     migration: &Migration,
     snapshot: &Snapshot,
 ) -> Result<()> {
-    let Migration { version, name, checksum, statements } = migration;
+    let Migration { version, name, label, checksum, statements } = migration;
     if let Some((former, mut snapshot)) = newest_snapshot(tx).await? {
         snapshot.rows = Rows::default();
         set_snapshot(tx, former, &snapshot).await?;
     }
     tx.execute(
-        "INSERT INTO freehold.baseline (version, name, checksum, statements, snapshot) VALUES ($1, $2, $3, $4, $5)",
-        &[version, name, checksum, statements, &to_json(snapshot)?],
+        "INSERT INTO freehold.baseline (version, name, label, checksum, statements, snapshot) VALUES ($1, $2, $3, $4, $5, $6)",
+        &[version, name, label, checksum, statements, &to_json(snapshot)?],
     )
     .await?;
     Ok(())
 }
 
 /// What the template was after a migration, and is after the newest.
-pub(crate) async fn snapshot(tx: &mut CatalogTx, version: i32) -> Result<Option<Snapshot>> {
+pub(crate) async fn snapshot(tx: &mut CatalogTx, version: i64) -> Result<Option<Snapshot>> {
     let sql = "SELECT snapshot FROM freehold.baseline WHERE version = $1";
     tx.query_opt(sql, &[&version]).await?.map(|row| from_json(row.get(0))).transpose()
 }
 
 /// The newest version, and what the template is.
-pub(crate) async fn newest_snapshot(tx: &mut CatalogTx) -> Result<Option<(i32, Snapshot)>> {
+pub(crate) async fn newest_snapshot(tx: &mut CatalogTx) -> Result<Option<(i64, Snapshot)>> {
     let sql = "SELECT version, snapshot FROM freehold.baseline ORDER BY version DESC LIMIT 1";
     let row = tx.query_opt(sql, &[]).await?;
     row.map(|row| Ok((row.get(0), from_json(row.get(1))?))).transpose()
@@ -81,7 +82,7 @@ pub(crate) async fn newest_snapshot(tx: &mut CatalogTx) -> Result<Option<(i32, S
 
 pub(crate) async fn set_snapshot(
     tx: &mut CatalogTx,
-    version: i32,
+    version: i64,
     snapshot: &Snapshot,
 ) -> Result<()> {
     let sql = "UPDATE freehold.baseline SET snapshot = $2 WHERE version = $1";
@@ -133,7 +134,7 @@ pub(crate) async fn record(
 pub(crate) async fn record_failure(
     tx: &mut CatalogTx,
     tenant: TenantId,
-    version: i32,
+    version: i64,
     error: &str,
 ) -> Result<()> {
     tx.execute(
@@ -152,7 +153,7 @@ pub(crate) async fn forget_failure(tx: &mut CatalogTx, tenant: TenantId) -> Resu
 }
 
 /// The slug, version and error of every tenant that could not be migrated.
-pub(crate) async fn list_failures(tx: &mut CatalogTx) -> Result<Vec<(String, i32, String)>> {
+pub(crate) async fn list_failures(tx: &mut CatalogTx) -> Result<Vec<(String, i64, String)>> {
     let rows = tx
         .query(
             "SELECT t.slug, f.version, f.error FROM freehold.migration_failure f

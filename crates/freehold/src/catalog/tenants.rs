@@ -76,20 +76,20 @@ pub(crate) async fn set_status(
     Ok(())
 }
 
-pub(crate) async fn set_version(tx: &mut CatalogTx, id: TenantId, version: i32) -> Result<()> {
+pub(crate) async fn set_version(tx: &mut CatalogTx, id: TenantId, version: i64) -> Result<()> {
     tx.execute("UPDATE freehold.tenant SET version = $2 WHERE id = $1", &[&id.as_uuid(), &version])
         .await?;
     Ok(())
 }
 
 /// The tenants that lack a migration up to `version`, in an order that a second run repeats.
-pub(crate) async fn list_behind(tx: &mut CatalogTx, version: i32) -> Result<Vec<Tenant>> {
+pub(crate) async fn list_behind(tx: &mut CatalogTx, version: i64) -> Result<Vec<Tenant>> {
     let sql = format!("SELECT {COLUMNS} FROM tenant WHERE version < $1 ORDER BY created_at, id");
     tx.query(&sql, &[&version]).await?.iter().map(from_row).collect()
 }
 
 /// How many tenants are at each version.
-pub(crate) async fn count_by_version(tx: &mut CatalogTx) -> Result<Vec<(i32, i64)>> {
+pub(crate) async fn count_by_version(tx: &mut CatalogTx) -> Result<Vec<(i64, i64)>> {
     let rows = tx
         .query("SELECT version, count(*) FROM tenant GROUP BY version ORDER BY version", &[])
         .await?;

@@ -37,7 +37,7 @@ pub enum SampleOf<'a> {
 #[derive(Clone, Debug)]
 pub struct FleetSample {
     /// The newest migration of the baseline.
-    pub version: i32,
+    pub version: i64,
     /// In the order of slugs, or of chance.
     pub tenants: Vec<TenantHealth>,
 }
@@ -104,7 +104,7 @@ impl Freehold {
         &self,
         tenant: Tenant,
         walls: Walls,
-        version: i32,
+        version: i64,
         until: Instant,
     ) -> TenantHealth {
         let began = Instant::now();

@@ -198,7 +198,7 @@ async fn date_tables(
     surveys: &mut [Survey],
     migrations: &[Migration],
 ) -> Result<()> {
-    let mut newest: HashMap<String, i32> = HashMap::new();
+    let mut newest: HashMap<String, i64> = HashMap::new();
     for table in surveys.iter().flat_map(|survey| &survey.tables) {
         if !newest.contains_key(&table.name) {
             let names = |m: &&Migration| m.statements.contains(&table.name);
@@ -207,11 +207,11 @@ async fn date_tables(
         }
     }
     let ids: Vec<uuid::Uuid> = surveys.iter().map(|survey| survey.tenant.as_uuid()).collect();
-    let versions: Vec<i32> = newest.values().copied().collect();
+    let versions: Vec<i64> = newest.values().copied().collect();
     let sql = "SELECT tenant_id, version, applied_at FROM freehold.ledger
                WHERE tenant_id = ANY($1) AND version = ANY($2)";
     let rows = tx.query(sql, &[&ids, &versions]).await?;
-    let applied: HashMap<(uuid::Uuid, i32), Timestamp> =
+    let applied: HashMap<(uuid::Uuid, i64), Timestamp> =
         rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect();
     for survey in surveys {
         for table in &mut survey.tables {

@@ -2,6 +2,8 @@
 //! begins or ends transactions. PostgreSQL would refuse it too, but without a line, or with a
 //! syntax error at what comes behind. Pure.
 
+use std::collections::HashSet;
+
 use super::Migration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::script::{Statement, Token, lines_in, statements};
@@ -13,7 +15,7 @@ pub(super) fn require_plain_sql<'m>(migration: &'m Migration) -> Result<Vec<Stat
         let line = 1 + lines_in(&text[..at]);
         return Err(refused(migration, line, "a NUL byte is no part of SQL: save it as UTF-8"));
     }
-    let statements = statements(text);
+    let statements = without_transactions(statements(text));
     for statement in &statements {
         if let Some(why) = fault(statement) {
             return Err(refused(migration, statement.line, &why));
@@ -31,8 +33,48 @@ pub(super) fn require_plain_sql<'m>(migration: &'m Migration) -> Result<Vec<Stat
     Ok(statements)
 }
 
+/// Without each BEGIN and the COMMIT that follows it, which tools and people write around statements that
+/// belong together: the file is one transaction already. What has no other half stays, and is refused.
+fn without_transactions(statements: Vec<Statement<'_>>) -> Vec<Statement<'_>> {
+    let mut taken_out = HashSet::new();
+    let mut begun = None;
+    for (at, statement) in statements.iter().enumerate() {
+        match (boundary(statement), begun) {
+            (Some(Boundary::Begin), None) => begun = Some(at),
+            (Some(Boundary::Commit), Some(begin)) => {
+                taken_out.extend([begin, at]);
+                begun = None;
+            }
+            _ => {}
+        }
+    }
+    let kept = statements.into_iter().enumerate().filter(|(at, _)| !taken_out.contains(at));
+    kept.map(|(_, statement)| statement).collect()
+}
+
+enum Boundary {
+    Begin,
+    Commit,
+}
+
+/// A plain BEGIN or COMMIT: one with a mode or a chain asks for more than a file has.
+fn boundary(statement: &Statement<'_>) -> Option<Boundary> {
+    let tokens = &statement.tokens;
+    let is = |at: usize, word: &str| tokens.get(at).is_some_and(|token| token.is_word(word));
+    let is_noise = |token: &Token<'_>| token.is_word("work") || token.is_word("transaction");
+    match tokens.len() {
+        1 => {}
+        2 if is_noise(&tokens[1]) => {}
+        _ => return None,
+    }
+    if is(0, "begin") || is(0, "start") && is(1, "transaction") {
+        return Some(Boundary::Begin);
+    }
+    (is(0, "commit") || is(0, "end")).then_some(Boundary::Commit)
+}
+
 fn refused(migration: &Migration, line: usize, why: &str) -> Error {
-    Error::new(ErrorKind::Migration, format!("{} line {line}: {why}", migration.label()))
+    Error::new(ErrorKind::Migration, format!("{} line {line}: {why}", migration.label))
 }
 
 fn fault(statement: &Statement<'_>) -> Option<String> {

@@ -1,123 +1,267 @@
-//! Which files of a folder are migrations, and their text.
+//! Which files of a folder are migrations, in which order, and their text.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Migration;
+use super::{Migration, flyway};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Names of what was passed over that an error lists.
 const SEEN_MAX: usize = 5;
+/// How deep folders in folders are looked into.
+const DEPTH_MAX: usize = 5;
+/// Endings of what a tool runs as a program.
+const PROGRAMS: [&str; 12] =
+    ["go", "js", "cjs", "mjs", "ts", "rs", "py", "rb", "exs", "java", "kt", "php"];
 
-/// A file that is named by a number and a word.
+/// What lies in a folder, by name. What is hidden is left out.
+pub(super) struct Listing {
+    pub(super) folder: PathBuf,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// A file or a folder.
+pub(super) struct Entry {
+    pub(super) path: PathBuf,
+    pub(super) name: String,
+    /// What lies in it, if it is a folder.
+    inside: Option<Vec<String>>,
+}
+
+/// A file that is a migration.
 pub(super) struct SqlFile {
-    path: PathBuf,
-    /// Its name without the ending, and the digits that it begins with.
-    stem: String,
-    digits: String,
-    version: i32,
+    pub(super) path: PathBuf,
+    /// As its tool's users know it: the file's name without its ending, or that of its folder.
+    pub(super) label: String,
+    /// The number in its name, if that is one.
+    pub(super) number: Option<i64>,
+    /// What follows the number.
+    pub(super) word: String,
+    /// What beside it says that it wants no transaction: the settings of Flyway and diesel.
+    pub(super) settings: Option<PathBuf>,
 }
 
-/// The files of a folder, in the order of their numbers.
-pub(super) fn list(folder: &Path) -> Result<Vec<SqlFile>> {
-    let entries = std::fs::read_dir(folder).map_err(|source| {
-        refuse(format!("the folder of migrations {} cannot be read", folder.display()))
-            .because(source)
-    })?;
-    let mut files = Vec::new();
-    let mut passed_over = Vec::new();
-    for entry in entries {
-        let path =
-            entry.map_err(|e| refuse("a migration cannot be read".into()).because(e))?.path();
-        let name =
-            path.file_name().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
-        if name.ends_with(".sql") && !name.ends_with(".down.sql") {
-            files.push(SqlFile::named(path)?);
-        } else {
-            passed_over.push(path);
+impl Listing {
+    pub(super) fn of(folder: &Path) -> Result<Listing> {
+        let entries = fs::read_dir(folder).map_err(|source| {
+            refuse(format!("the folder of migrations {} cannot be read", folder.display()))
+                .because(source)
+        })?;
+        let mut listing = Listing { folder: folder.to_owned(), entries: Vec::new() };
+        for entry in entries {
+            let path =
+                entry.map_err(|e| refuse("a migration cannot be read".into()).because(e))?.path();
+            let name = file_name(&path);
+            if !name.starts_with('.') {
+                let inside = path.is_dir().then(|| names_in(&path));
+                listing.entries.push(Entry { path, name, inside });
+            }
+        }
+        listing.entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(listing)
+    }
+
+    /// The files that end in `.sql`, but those of a way back.
+    pub(super) fn sql(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.is_sql())
+    }
+
+    pub(super) fn folders(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.inside.is_some())
+    }
+
+    /// The files here and in the folders below.
+    pub(super) fn below(&self) -> Vec<Entry> {
+        let mut found = Vec::new();
+        collect(&self.folder, DEPTH_MAX, &mut found);
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        found
+    }
+
+    /// A folder of migrations that is likely to have been meant instead.
+    fn meant(&self) -> String {
+        let is_migration = |name: &String| {
+            is_sql(name) && (leading_number(stem(name)).is_some() || flyway::name(name).is_some())
+        };
+        let is_meant = |entry: &&Entry| {
+            let inside = entry.inside.as_deref().unwrap_or_default();
+            entry.name == "migrations" || inside.iter().any(is_migration)
+        };
+        let meant: Vec<String> = self
+            .folders()
+            .filter(is_meant)
+            .take(SEEN_MAX)
+            .map(|entry| entry.path.display().to_string())
+            .collect();
+        match meant.is_empty() {
+            true => String::new(),
+            false => format!("; is it {}?", meant.join(" or ")),
         }
     }
-    if files.is_empty() {
-        return Err(refuse(nothing_in(folder, passed_over)));
+
+    /// For a folder in which nothing is a migration.
+    pub(super) fn nothing(&self, what: &str) -> Error {
+        let name = |entry: &Entry| match entry.inside {
+            Some(_) => format!("{}/", entry.name),
+            None => entry.name.clone(),
+        };
+        let mut seen: Vec<String> = self.entries.iter().take(SEEN_MAX).map(name).collect();
+        if self.entries.len() > SEEN_MAX {
+            seen.push(format!("{} more", self.entries.len() - SEEN_MAX));
+        }
+        let seen = match seen.is_empty() {
+            true => "it is empty".to_owned(),
+            false => format!("there is {}{}", seen.join(", "), self.meant()),
+        };
+        refuse(format!("the folder {} holds no migrations, {what}: {seen}", self.folder.display()))
     }
-    files.sort_by(|a, b| a.version.cmp(&b.version).then_with(|| a.path.cmp(&b.path)));
-    if let Some([one, other]) = files
-        .windows(2)
-        .find(|pair| pair[0].version == pair[1].version)
-        .and_then(|pair| <&[SqlFile; 2]>::try_from(pair).ok())
-    {
-        return Err(refuse(format!(
-            "{} and {} of {} have the same number: give one of them another",
-            one.name(),
-            other.name(),
-            folder.display()
-        )));
+
+    /// For a file that would be forgotten.
+    pub(super) fn misnamed(&self, entry: &Entry, rule: &str) -> Error {
+        refuse(format!(
+            "{} must be named {rule}; if it is no migration, take it out of the folder{}",
+            entry.path.display(),
+            self.meant()
+        ))
     }
-    require_one_width(&files)?;
-    Ok(files)
+
+    /// A migration that is a program would be forgotten.
+    pub(super) fn refuse_programs(&self) -> Result<()> {
+        let is_program = |entry: &&Entry| {
+            let path = Path::new(&entry.name);
+            let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+            let stem = stem(&entry.name);
+            let is_numbered = leading_number(stem.trim_start_matches(['V', 'U', 'R', 'B']))
+                .is_some_and(|(_, word)| !word.is_empty())
+                || stem.starts_with("R__");
+            let is_test = stem.ends_with("_test") || stem.ends_with(".test");
+            entry.inside.is_none() && PROGRAMS.contains(&ending) && is_numbered && !is_test
+        };
+        match self.entries.iter().find(is_program) {
+            Some(entry) => Err(refuse(format!(
+                "{} is a program, and a baseline is SQL, which every tenant can be given: write as SQL what it does, or take it out of the folder",
+                entry.path.display()
+            ))),
+            None => Ok(()),
+        }
+    }
 }
 
-/// Whether Drizzle keeps its journal beside the files.
-pub(super) fn has_journal_of_drizzle(folder: &Path) -> bool {
-    folder.join("meta/_journal.json").is_file()
-}
-
-/// A text without its byte order mark and with plain line ends: an editor or a checkout may have
-/// put them there, and neither is meant.
-pub(super) fn plain(text: String) -> String {
-    let bare = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    if bare.len() == text.len() && !text.contains("\r\n") {
-        return text;
+fn collect(folder: &Path, depth: usize, found: &mut Vec<Entry>) {
+    let Ok(listing) = Listing::of(folder) else { return };
+    for entry in listing.entries {
+        match entry.inside {
+            Some(_) if depth > 0 => collect(&entry.path, depth - 1, found),
+            Some(_) => {}
+            None => found.push(entry),
+        }
     }
-    bare.replace("\r\n", "\n")
 }
 
-/// A text up to where a tool's comment says that the way back begins, which is never gone. Lines stay
-/// where they are.
-pub(super) fn way_up(text: &str) -> &str {
-    let begins_way_down = |line: &str| {
-        let Some(comment) = line.trim().strip_prefix("--") else { return false };
-        let words: Vec<String> = comment.split_whitespace().map(str::to_ascii_lowercase).collect();
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        // goose; sql-migrate and rubenv's; dbmate; MyBatis.
-        matches!(
-            words[..],
-            ["+goose" | "+migrate", "down", ..] | ["migrate:down", ..] | ["//@undo", ..]
-        )
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| file_name(&entry.path())).collect()
+}
+
+fn stem(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}
+
+/// Whether a file of this name is SQL that is to be run.
+fn is_sql(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let is_way_back = [".down.sql", ".undo.sql", ".rollback.sql"].iter().any(|e| name.ends_with(e));
+    name.ends_with(".sql") && !is_way_back
+}
+
+impl Entry {
+    pub(super) fn is_sql(&self) -> bool {
+        self.inside.is_none() && is_sql(&self.name)
+    }
+
+    /// Whether it is a folder with such a file.
+    pub(super) fn holds(&self, name: &str) -> bool {
+        self.inside.as_ref().is_some_and(|inside| inside.iter().any(|inside| inside == name))
+    }
+
+    /// Whether it is a folder with any SQL.
+    pub(super) fn holds_sql(&self) -> bool {
+        self.inside.as_ref().is_some_and(|inside| {
+            inside.iter().any(|name| name.to_ascii_lowercase().ends_with(".sql"))
+        })
+    }
+
+    /// Its name without the ending.
+    pub(super) fn stem(&self) -> &str {
+        stem(&self.name)
+    }
+
+    /// The digits that its name begins with.
+    pub(super) fn digits(&self) -> &str {
+        let end = self.name.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.name.len());
+        &self.name[..end]
+    }
+
+    /// Its text, for a look at it.
+    pub(super) fn text(&self) -> Result<String> {
+        let bytes = fs::read(&self.path).map_err(|source| {
+            refuse(format!("{} cannot be read", self.path.display())).because(source)
+        })?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// The digits that a name begins with, those of a date and time without dashes, and what follows:
+/// `0001_name`, `20230101120000-name`, `2023-01-01-120000_name`.
+pub(super) fn leading_number(stem: &str) -> Option<(String, &str)> {
+    let digits_in = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, mut rest) = stem.split_at(digits_in(stem));
+    let mut digits = digits.to_owned();
+    let next = |rest: &str, is_long: fn(usize) -> bool| {
+        let group = rest.strip_prefix('-')?;
+        let end = digits_in(group);
+        let ends = group[end..].chars().next().is_none_or(|c| c == '-' || c == '_');
+        (end > 0 && is_long(end) && ends).then_some(end)
     };
-    let mut at = 0;
-    for line in text.split_inclusive('\n') {
-        if begins_way_down(line) {
-            return &text[..at];
+    let month = next(rest, |digits| digits == 2).filter(|_| digits.len() == 4);
+    if let Some(day) = month.and_then(|month| next(&rest[1 + month..], |digits| digits == 2)) {
+        digits += &rest[1..3];
+        digits += &rest[4..4 + day];
+        rest = &rest[4 + day..];
+        while let Some(end) = next(rest, |_| true) {
+            digits += &rest[1..=end];
+            rest = &rest[1 + end..];
         }
-        at += line.len();
     }
-    text
+    let is_end = rest.is_empty() || rest.starts_with(['_', '-', '.', ' ']);
+    let word = rest.get(1..).unwrap_or_default();
+    (!digits.is_empty() && is_end).then_some((digits, word))
+}
+
+/// Each file's version: its number, if that is above the version before; else the next after that. So
+/// a version never depends on what comes behind it, and grows with the order.
+pub(super) fn versions(files: &[SqlFile]) -> Result<Vec<i64>> {
+    let mut last = 0_i64;
+    let next = |file: &SqlFile| {
+        let own = file.number.filter(|number| *number > last);
+        last = own.or_else(|| last.checked_add(1)).ok_or_else(|| {
+            refuse(format!("{} has no number that is left above those before it", file.label))
+        })?;
+        Ok(last)
+    };
+    files.iter().map(next).collect()
 }
 
 impl SqlFile {
-    fn named(path: PathBuf) -> Result<SqlFile> {
-        let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
-        let stem = stem.strip_suffix(".up").unwrap_or(stem).to_owned();
-        let digits = stem.split_once('_').map_or(stem.as_str(), |(digits, _)| digits).to_owned();
-        let version = Some(&digits).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
-        match version.and_then(|digits| digits.parse().ok()).filter(|version| *version > 0) {
-            Some(version) => Ok(SqlFile { path, stem, digits, version }),
-            None => Err(refuse(format!(
-                "{} must be named by a number and a word, such as 0001_shop.sql",
-                path.display()
-            ))),
-        }
-    }
-
-    fn name(&self) -> std::borrow::Cow<'_, str> {
-        self.path.file_name().unwrap_or_default().to_string_lossy()
-    }
-
-    pub(super) fn read(&self) -> Result<Migration> {
+    pub(super) fn read(&self, version: i64) -> Result<Migration> {
         let unreadable = |why: &str| refuse(format!("{} {why}", self.path.display()));
-        let bytes = std::fs::read(&self.path)
-            .map_err(|source| unreadable("cannot be read").because(source))?;
+        let bytes =
+            fs::read(&self.path).map_err(|source| unreadable("cannot be read").because(source))?;
         let text = String::from_utf8(bytes).map_err(|source| {
             let is_utf_16 = source.as_bytes().starts_with(&[0xff, 0xfe])
                 || source.as_bytes().starts_with(&[0xfe, 0xff]);
@@ -130,48 +274,73 @@ impl SqlFile {
                 false => unreadable(&format!("line {line} is no UTF-8: save the file as UTF-8")),
             }
         })?;
-        let word = self.stem.split_once('_').map_or("", |(_, word)| word);
-        Ok(Migration::new(self.version, word, text))
+        Ok(Migration { label: self.label.clone(), ..Migration::new(version, &self.word, text) })
+    }
+
+    /// Whether the settings beside it ask for no transaction: `executeInTransaction=false`,
+    /// `run_in_transaction = false`.
+    pub(super) fn wants_no_transaction(&self) -> bool {
+        let text = self.settings.as_ref().and_then(|path| fs::read_to_string(path).ok());
+        text.unwrap_or_default().lines().any(|line| {
+            let line: String = line.split_whitespace().collect();
+            ["executeInTransaction=false", "run_in_transaction=false"].contains(&line.as_str())
+        })
     }
 }
 
-/// `4_bad.sql` beside `0003_x.sql` is as likely a slip as a migration. Numbers that are written
-/// with zeros in front have one width, until they outgrow it.
-fn require_one_width(files: &[SqlFile]) -> Result<()> {
-    let Some(padded) = files.iter().find(|file| file.digits.starts_with('0')) else {
-        return Ok(());
-    };
-    let width = padded.digits.len();
-    let has_other = |file: &&SqlFile| {
-        file.digits.len() < width || file.digits.len() > width && file.digits.starts_with('0')
-    };
-    let Some(other) = files.iter().find(has_other) else { return Ok(()) };
-    let word = other.stem.strip_prefix(&other.digits).unwrap_or_default();
-    Err(refuse(format!(
-        "{} stands beside {}, whose number has {width} digits: rename it to {:0width$}{word}.sql if it is a migration, or take it out of the folder",
-        other.path.display(),
-        padded.name(),
-        other.version,
-    )))
-}
-
-fn nothing_in(folder: &Path, mut passed_over: Vec<PathBuf>) -> String {
-    passed_over.sort();
-    let name = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() { format!("{name}/") } else { name }
-    };
-    let mut seen: Vec<String> = passed_over.iter().take(SEEN_MAX).map(name).collect();
-    if passed_over.len() > SEEN_MAX {
-        seen.push(format!("{} more", passed_over.len() - SEEN_MAX));
+/// A text without its byte order mark and with plain line ends: an editor or a checkout may have
+/// put them there, and neither is meant.
+pub(super) fn plain(text: String) -> String {
+    let bare = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    if bare.len() == text.len() && !text.contains("\r\n") {
+        return text;
     }
-    let what = match seen.is_empty() {
-        true => "it is empty".to_owned(),
-        false => format!("there is {}, and none of it ends in .sql", seen.join(", ")),
-    };
-    format!("the folder {} holds no migrations, such as 0001_shop.sql: {what}", folder.display())
+    bare.replace("\r\n", "\n")
 }
 
-fn refuse(why: String) -> Error {
+pub(super) fn refuse(why: String) -> Error {
     Error::new(ErrorKind::Setup, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_what_its_tool_takes_for_one() {
+        for (stem, digits, word) in [
+            ("0001_shop", "0001", "shop"),
+            ("20240101120000", "20240101120000", ""),
+            ("20240101120000-add-x", "20240101120000", "add-x"),
+            ("2019-05-15-235959_name", "20190515235959", "name"),
+            ("2019-05-15-235959-0000_a_b", "201905152359590000", "a_b"),
+            ("2015-01-01-2fa", "20150101", "2fa"),
+            ("001-2-x", "001", "2-x"),
+            ("0001.init", "0001", "init"),
+        ] {
+            assert_eq!(leading_number(stem), Some((digits.to_owned(), word)), "{stem}");
+        }
+        for none in ["shop", "+1_x", "1x", "", "_1"] {
+            assert_eq!(leading_number(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_the_number_or_the_place_and_stays_what_it_is() {
+        let file = |number| SqlFile {
+            path: PathBuf::new(),
+            label: String::new(),
+            number,
+            word: String::new(),
+            settings: None,
+        };
+        let of = |numbers: &[Option<i64>]| {
+            versions(&numbers.iter().map(|n| file(*n)).collect::<Vec<_>>()).ok()
+        };
+        assert_eq!(of(&[Some(0), Some(1), Some(2)]), Some(vec![1, 2, 3]));
+        assert_eq!(of(&[Some(0), Some(20240101)]), Some(vec![1, 20240101]));
+        assert_eq!(of(&[Some(1), None, Some(2), None]), Some(vec![1, 2, 3, 4]));
+        assert_eq!(of(&[Some(10), Some(9), Some(12)]), Some(vec![10, 11, 12]));
+        assert_eq!(of(&[Some(i64::MAX), None]), None);
+    }
 }

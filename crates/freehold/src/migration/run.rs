@@ -46,7 +46,7 @@ impl Migration {
     pub(crate) async fn check_deferred(&self, client: &mut Connection) -> Result<()> {
         client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await.map_err(|source| match source {
             WireError::Database(db) => {
-                let message = format!("{}, at its end: {}", self.label(), db.message());
+                let message = format!("{}, at its end: {}", self.label, db.message());
                 Error::new(ErrorKind::Migration, message).because(*db)
             }
             other => Error::from(other),
@@ -67,7 +67,7 @@ impl Migration {
         let code = policy::cure(db.code().code(), db.where_());
         let advice = code.as_deref().or(cure(&db, statement)).or(db.hint());
         let advice = advice.map(|advice| format!(" ({advice})")).unwrap_or_default();
-        let message = format!("{} line {line}: {}{advice}", self.label(), db.message());
+        let message = format!("{} line {line}: {}{advice}", self.label, db.message());
         Error::new(ErrorKind::Migration, message).because(*db)
     }
 

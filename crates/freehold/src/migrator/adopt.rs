@@ -48,7 +48,7 @@ pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Adopted> {
 async fn adopt_all(owner: &Pool, pending: &[Migration]) -> Result<Adopted> {
     let mut adopted = Adopted::default();
     for (at, migration) in pending.iter().enumerate() {
-        let label = migration.label();
+        let label = migration.label.clone();
         let is_last = at + 1 == pending.len();
         let mut notices = adopt_one(owner, migration, OtherRun::NotYet, is_last).await?;
         if notices.is_none() {
@@ -90,7 +90,7 @@ async fn adopt_one(
     let context = OperatorContext::system("adopt a migration");
     let mut tx = OwnerTx::new(owner, &context).await?;
     let former = lock_former(&mut tx, migration).await?;
-    let detail = serde_json::json!({"migration": migration.label()});
+    let detail = serde_json::json!({"migration": migration.label});
     let deed = Deed::of("migration.adopt", &context).detail(detail);
     audit::record(tx.catalog(), deed).await?;
     let Some((template, notices)) = rehearsed(&mut tx, &former, migration, other_run).await? else {
@@ -115,12 +115,12 @@ pub(crate) enum OtherRun<'r> {
 /// The template before a migration; version 0 before the first.
 #[derive(Default)]
 pub(crate) struct Former {
-    pub(crate) version: i32,
+    pub(crate) version: i64,
     pub(crate) template: Arc<Snapshot>,
 }
 
 impl Former {
-    pub(crate) fn of(newest: Option<(i32, Snapshot)>) -> Former {
+    pub(crate) fn of(newest: Option<(i64, Snapshot)>) -> Former {
         let known = |(version, template)| Former { version, template: Arc::new(template) };
         newest.map(known).unwrap_or_default()
     }
@@ -211,30 +211,51 @@ pub(crate) async fn pending(owner: &Pool, folder: &Baseline) -> Result<Vec<Migra
     let mut tx = CatalogTx::new(owner, &OperatorContext::system("compare migrations")).await?;
     let known = baseline::list(&mut tx).await?;
     tx.commit().await?;
-    let refuse = |why: String| Err(Error::new(ErrorKind::Migration, why));
-    for old in &known {
-        match folder.migrations().iter().find(|m| m.version == old.version) {
-            Some(m) if m.checksum == old.checksum => {}
-            Some(m) => {
-                return refuse(format!(
-                    "{} was changed after it had been applied; restore it and put the change into a new migration",
-                    m.label()
-                ));
-            }
-            None => {
-                return refuse(format!("the folder lacks {}, which the fleet has", old.label()));
-            }
+    new_of(&known, folder.migrations()).map_err(|why| Error::new(ErrorKind::Migration, why))
+}
+
+/// What of a folder is new, where these are known. A file that comes in between moves those that are
+/// numbered by their place, so each is looked for by its name first.
+fn new_of(known: &[Migration], folder: &[Migration]) -> Result<Vec<Migration>, String> {
+    let is_known = |m: &Migration| known.iter().any(|old| old.label == m.label);
+    for old in known {
+        let same = folder.iter().find(|m| m.label == old.label);
+        let same =
+            same.or_else(|| folder.iter().find(|m| m.version == old.version && !is_known(m)));
+        let Some(same) = same else {
+            return Err(format!("the folder lacks {}, which the fleet has", old.label));
+        };
+        if same.version != old.version {
+            let between = folder.iter().find(|m| !is_known(m) && m.version <= same.version);
+            return Err(match between {
+                Some(new) => comes_before(new, old),
+                None => format!(
+                    "{} is number {} in the folder and {} in the fleet: read the folder in the layout that it had, by --layout",
+                    same.label, same.version, old.version
+                ),
+            });
+        }
+        if same.checksum != old.checksum {
+            return Err(format!(
+                "{} was changed after it had been applied; restore it and put the change into a new migration",
+                same.label
+            ));
         }
     }
-    let newest = known.last().map_or(0, |m| m.version);
-    let new: Vec<_> = folder.migrations()[known.len()..].to_vec();
+    let Some(newest) = known.last() else { return Ok(folder.to_vec()) };
+    let new = folder.iter().filter(|m| known.iter().all(|old| old.version != m.version));
+    let new: Vec<Migration> = new.cloned().collect();
     match new.first() {
-        Some(m) if m.version <= newest => refuse(format!(
-            "{} comes before {newest:04}, which the fleet has; give it a higher number",
-            m.label()
-        )),
+        Some(first) if first.version < newest.version => Err(comes_before(first, newest)),
         _ => Ok(new),
     }
+}
+
+fn comes_before(new: &Migration, old: &Migration) -> String {
+    format!(
+        "{} comes before {}, which the fleet has; name it so that it comes after all that the fleet has",
+        new.label, old.label
+    )
 }
 
 /// Applies a migration to the template. An extension that it makes goes to `public` instead of

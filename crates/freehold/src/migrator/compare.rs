@@ -23,14 +23,14 @@ const KEPT_MAX: usize = 32;
 /// What each migration has changed for tenants of the version before, read once in a run of the migrator.
 /// None where it cannot be known: another major version of PostgreSQL has printed it.
 #[derive(Default)]
-pub(super) struct Changes(Mutex<HashMap<(i32, i32), Option<Arc<Change>>>>);
+pub(super) struct Changes(Mutex<HashMap<(i64, i64), Option<Arc<Change>>>>);
 
 impl Changes {
     pub(super) async fn of(
         &self,
         tx: &mut OwnerTx,
         migration: &Migration,
-        former: i32,
+        former: i64,
     ) -> Result<Option<Arc<Change>>> {
         let mut kept = self.0.lock().await;
         let key = (former, migration.version);
@@ -55,7 +55,7 @@ impl Changes {
     }
 }
 
-async fn printed_here(tx: &mut OwnerTx, version: i32) -> Result<Option<Snapshot>> {
+async fn printed_here(tx: &mut OwnerTx, version: i64) -> Result<Option<Snapshot>> {
     let server = snapshot::server_major(tx).await?;
     let found = baseline::snapshot(tx.catalog(), version).await?;
     let found = found.filter(|snapshot| snapshot.server == server);

@@ -12,6 +12,7 @@ mod indexes;
 mod insight;
 mod isolation;
 mod layers;
+mod layouts;
 mod migrations;
 mod mutants;
 mod outages;

@@ -8,7 +8,7 @@ use freehold::{Baseline, ErrorKind, MigrateOptions, Migration, Verdict};
 use crate::support::{House, house, notes_and};
 
 /// A folder of files, gone with it.
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Drop for Folder {
     fn drop(&mut self) {
@@ -17,7 +17,7 @@ impl Drop for Folder {
 }
 
 impl Folder {
-    fn of(files: &[(&str, &[u8])]) -> Folder {
+    pub(crate) fn of(files: &[(&str, &[u8])]) -> Folder {
         let folder = std::env::temp_dir().join(format!("freehold-{}", uuid::Uuid::now_v7()));
         fs::create_dir(&folder).unwrap();
         for (name, text) in files {
@@ -28,13 +28,13 @@ impl Folder {
         Folder(folder)
     }
 
-    fn refused(&self) -> String {
+    pub(crate) fn refused(&self) -> String {
         let error = Baseline::read(&self.0).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Setup);
         error.to_string()
     }
 
-    fn read(&self) -> Baseline {
+    pub(crate) fn read(&self) -> Baseline {
         Baseline::read(&self.0).unwrap()
     }
 }
@@ -89,7 +89,7 @@ fn the_way_back_is_never_gone() {
 #[test]
 fn a_folder_without_migrations_says_what_was_seen() {
     assert!(Folder::of(&[]).refused().ends_with("it is empty"));
-    let refused = Folder::of(&[("notes.txt", b""), ("20240101_init/migration.sql", b"")]).refused();
+    let refused = Folder::of(&[("notes.txt", b""), ("20240101_init/schema.xml", b"")]).refused();
     assert!(refused.contains("20240101_init/, notes.txt"), "{refused}");
     // A shouted ending is one too.
     assert_eq!(Folder::of(&[("0001_A.SQL", b"")]).read().migrations().len(), 1);
@@ -252,7 +252,8 @@ async fn drizzles_public_means_each_tenants_own() {
 
 #[test]
 fn drizzles_journal_tells_of_it_too_and_nothing_else_is_rewritten() {
-    let journal = ("meta/_journal.json", &b"{}"[..]);
+    let entries = &br#"{"entries": [{"idx": 0, "tag": "0001_guest"}]}"#[..];
+    let journal = ("meta/_journal.json", entries);
     let folder = Folder::of(&[("0001_guest.sql", GUEST), journal]).read();
     assert!(!folder.migrations()[0].statements.contains("public"));
     let folder = Folder::of(&[("0001_guest.sql", GUEST)]).read();
