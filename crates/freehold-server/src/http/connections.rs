@@ -5,6 +5,7 @@
 //! bounds is a request that has arrived: it has a time of its own (`middleware::guard`).
 
 mod files;
+mod framing;
 mod registry;
 mod watched;
 

@@ -7,16 +7,18 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::framing::Framing;
 use super::registry::Connection;
 
 pub(super) struct Watched<S> {
     socket: S,
     connection: Arc<Connection>,
+    framing: Framing,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(socket: S, connection: Arc<Connection>) -> Watched<S> {
-        Watched { socket, connection }
+        Watched { socket, connection, framing: Framing::new() }
     }
 
     fn note<T>(&self, written: &Poll<io::Result<T>>) {
@@ -37,6 +39,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
         if buffer.filled().len() > before {
             self.connection.note_read();
+            self.framing.follow(&mut buffer.filled_mut()[before..]);
         }
         read
     }

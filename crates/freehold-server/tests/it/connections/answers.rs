@@ -121,8 +121,8 @@ async fn answers_together_take_so_much_memory() {
     let path = format!("/v1/data/papers?sku=eq.LARGE&{}", aliases("name", 3));
     let head =
         format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", shop.token);
-    // A client that takes nothing of its answer, which is more than sockets hold.
-    let slow = Client::saying(shop.port(), &head);
+    // A client that takes nothing of its answers, which are more than sockets hold.
+    let slow = Client::saying(shop.port(), &head.repeat(10));
     eventually("there is no room for another", SOON, async || {
         let (status, problem) = shop.get(&path);
         status == 503 && problem["code"] == "overloaded"

@@ -50,6 +50,31 @@ async fn a_body_that_says_it_is_too_large_is_not_awaited() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_length_beside_chunks_is_refused() {
+    let shop = Shop::open(&[]).await;
+    let head = format!(
+        "POST /v1/data/products HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\n",
+        shop.token
+    );
+    let row = |sku: &str| format!("{{\"sku\":\"{sku}\",\"name\":\"x\",\"price_cents\":1}}");
+    let chunks = |sku: &str| format!("{:x}\r\n{}\r\n0\r\n\r\n", row(sku).len(), row(sku));
+    let (length, coding) = ("Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n");
+    for both in [format!("{length}{coding}"), format!("{coding}{length}")] {
+        let request = format!("{head}{both}\r\n{}", chunks("N1"));
+        let heard = Client::saying(shop.port(), &request).hear_to_the_end();
+        assert!(heard.starts_with("HTTP/1.1 400 "), "{heard}");
+        // Behind another one too, which is answered.
+        let first = format!("{head}{coding}\r\n{}", chunks(&both[..7]));
+        let heard = Client::saying(shop.port(), &format!("{first}{request}")).hear_to_the_end();
+        assert!(heard.starts_with("HTTP/1.1 201 "), "{heard}");
+        assert!(heard.contains("HTTP/1.1 400 "), "{heard}");
+    }
+    let (_, rows) = shop.get("/v1/data/products?select=sku&sku=eq.N1");
+    assert_eq!(rows, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_together_take_so_much_memory() {
     let settings = [
         ("BUFFER_MB", "1"),
