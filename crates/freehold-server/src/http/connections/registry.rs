@@ -1,6 +1,7 @@
 //! Which connections there are, and which of them must go: those that let the server wait for too
 //! long, and where there is no room for more, those that let it wait at all.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -13,6 +14,9 @@ use super::{ConnectionLimits, client_of};
 
 /// Connections beyond the limit, of which each is told so, or asks a probe.
 pub(super) const SPARE: usize = 32;
+
+/// One of so many connections goes when there is no room for another.
+const EVICTED_OF: usize = 128;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,23 +200,30 @@ impl Open {
         self.by_client.get(&client).copied().unwrap_or(0)
     }
 
-    /// Closes the connection that can best be done without, of those that `may` go. Whoever has the
-    /// most of them has it closed.
+    /// Closes the connections that can best be done without, of those that `may` go. Whoever has the
+    /// most of them has them closed. Of many, some at once, since each look is at all of them.
     fn evict(&mut self, may: impl Fn(&Connection) -> bool) -> bool {
         let now = Instant::now();
-        let waiting = self.connections.values().filter(|connection| may(connection));
-        let waiting = waiting.filter_map(|connection| {
+        let candidates = self.connections.values().filter(|connection| may(connection));
+        let candidates = candidates.filter_map(|connection| {
             let (order, since) = connection.waits()?;
             let waited = now.duration_since(connection.began + Duration::from_millis(since));
             let share = self.of_client(connection.client);
-            Some(((share, std::cmp::Reverse(order), waited), connection.number))
+            Some(((share, Reverse(order), waited), connection.number))
         });
-        let Some((_, number)) = waiting.max() else { return false };
-        if let Some(connection) = self.connections.get(&number) {
-            connection.close.notify_one();
-            closed("evicted");
+        let mut candidates: Vec<_> = candidates.collect();
+        if candidates.is_empty() {
+            return false;
         }
-        self.remove(number);
+        let count = (self.connections.len() / EVICTED_OF).clamp(1, candidates.len());
+        candidates.select_nth_unstable_by(count - 1, |one, other| other.0.cmp(&one.0));
+        for (_, number) in &candidates[..count] {
+            if let Some(connection) = self.connections.get(number) {
+                connection.close.notify_one();
+                closed("evicted");
+            }
+            self.remove(*number);
+        }
         true
     }
 }
@@ -279,5 +290,66 @@ impl Registry {
         for number in overdue {
             open.remove(number);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry(connections_max: usize) -> Arc<Registry> {
+        let long = Duration::from_secs(3600);
+        Registry::new(ConnectionLimits {
+            connections_max,
+            per_client_max: None,
+            head_max: long,
+            stall_max: long,
+            idle_max: long,
+        })
+    }
+
+    fn client(number: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, number])
+    }
+
+    #[test]
+    fn who_has_most_makes_room_and_idle_connections_first() {
+        let registry = registry(4);
+        let admit = |number| registry.admit(client(number)).unwrap();
+        let is_open =
+            |ticket: &Ticket| registry.open().connections.contains_key(&ticket.connection.number);
+        let (one, first, second, third) = (admit(1), admit(2), admit(2), admit(2));
+        first.connection.enter(Phase::Serving);
+        third.connection.enter(Phase::Idle);
+        let _newest = admit(3);
+        assert_eq!([&one, &first, &second, &third].map(is_open), [true, true, true, false]);
+        let _newest = admit(3);
+        assert_eq!([&one, &first, &second].map(is_open), [true, true, false]);
+        // Who is served keeps its place; where all are, one beyond is told so.
+        for ticket in [&one, &first] {
+            ticket.connection.enter(Phase::Serving);
+        }
+        for open in registry.open().connections.values() {
+            open.enter(Phase::Serving);
+        }
+        let beyond = admit(4);
+        assert!(beyond.connection.is_spare());
+        drop((one, beyond));
+        assert!(!admit(4).connection.is_spare());
+    }
+
+    #[test]
+    fn beyond_the_limit_there_are_few_and_each_makes_room_for_the_next() {
+        let registry = registry(1);
+        let only = registry.admit(client(1)).unwrap();
+        only.connection.enter(Phase::Serving);
+        let beyond: Vec<_> = (0..10 * SPARE).filter_map(|_| registry.admit(client(2))).collect();
+        assert_eq!(registry.open().spare, SPARE);
+        for ticket in &beyond {
+            ticket.connection.enter(Phase::Serving);
+        }
+        assert!(registry.admit(client(3)).is_none());
+        drop(beyond);
+        assert_eq!(registry.open().connections.len(), 1);
     }
 }
