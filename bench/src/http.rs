@@ -14,7 +14,7 @@ use axum::serve::ListenerExt as _;
 use freehold::SignInLimits;
 use freehold::control::sessions::{SignIn, SignInOptions};
 use freehold::tokens::{AccessTokens, Keyring, Subject};
-use freehold_server::config::{HttpSettings, SignUpMode};
+use freehold_server::config::{ConnectionSettings, HttpSettings, SignUpMode};
 use freehold_server::http::{AppState, PeopleSettings, router};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -162,6 +162,7 @@ pub(crate) async fn whole(
         drain_secs: 0,
         shutdown_secs: 10,
         metrics_token: None,
+        connections: ConnectionSettings::default(),
     };
     let people = PeopleSettings { signup: SignUpMode::Off, mail: false };
     Ok(router(AppState::new(fleet.freehold.clone(), sign_in, &settings, people).await?))

@@ -3,6 +3,7 @@
 
 mod analytics;
 mod beside;
+mod clients;
 mod connections;
 mod context;
 mod data;
@@ -100,6 +101,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
         sizes::MUTANTS,
         snapshots::MUTANTS,
         beside::MUTANTS,
+        clients::MUTANTS,
         texts::MUTANTS,
     ]
     .into_iter()

@@ -3,6 +3,7 @@
 //!
 //! A setting whose `hide_env_values` is set is a secret: it is never printed.
 
+mod connections;
 mod mail;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use freehold::{
     PoolLimits, Pooler, Rate, ReplicaLimits, SignInLimits,
 };
 
+pub use self::connections::ConnectionSettings;
 pub use self::mail::{MailMode, MailSettings};
 pub(crate) use self::mail::{SmtpServer, SmtpTls};
 
@@ -142,6 +144,18 @@ pub enum PoolerSetting {
 }
 
 impl DatabaseSettings {
+    /// How many connections there may be to databases, of requests and of what goes on beside them.
+    pub(crate) fn connections_max(&self, analytics: &AnalyticsSettings) -> u64 {
+        let replicas = 1 + self.database_replica_urls.len() as u64;
+        u64::from(self.max_connection_pool) * replicas
+            + u64::from(self.max_catalog_connection_pool)
+            + u64::from(self.max_owner_connection_pool)
+            // Readers and writers of analytics, the lead, and one that listens for each.
+            + u64::from(analytics.analytics_connections) * 2
+            + replicas
+            + 4
+    }
+
     pub fn options(&self) -> Result<Options, freehold::Error> {
         let wait_max = Duration::from_millis(self.connection_wait_ms);
         let limits =
@@ -415,7 +429,7 @@ pub struct HttpSettings {
     #[arg(long, env, value_name = "LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
-    /// Milliseconds that a request may take
+    /// Milliseconds that a request may take, from its arrival
     #[arg(long, env, value_name = "REQUEST_TIMEOUT_MS", default_value_t = 20_000,
           value_parser = clap::value_parser!(u64).range(10..=600_000))]
     pub request_timeout_ms: u64,
@@ -475,10 +489,14 @@ pub struct HttpSettings {
     // Checked in `check`: clap would show a malformed value.
     #[arg(long, env, value_name = "METRICS_TOKEN", hide_env_values = true)]
     pub metrics_token: Option<String>,
+
+    #[command(flatten)]
+    pub connections: ConnectionSettings,
 }
 
 impl HttpSettings {
     pub fn check(&self) -> Result<(), String> {
+        self.connections.check(self.max_body_bytes)?;
         match &self.metrics_token {
             Some(token) if !token.is_empty() && token.len() < 16 => {
                 Err("METRICS_TOKEN must have 16 characters at least".to_owned())

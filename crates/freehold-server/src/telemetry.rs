@@ -67,6 +67,9 @@ pub(crate) fn init_metrics() -> PrometheusHandle {
     describe();
     // Seen at nothing before they grow: `increase()` misses what a first value holds.
     metrics::counter!("freehold_http_refused_total").absolute(0);
+    for reason in ["head", "idle", "stalled", "evicted", "refused"] {
+        metrics::counter!("freehold_http_connections_closed_total", "reason" => reason).absolute(0);
+    }
     for outcome in ["published", "failed"] {
         metrics::counter!("freehold_analytics_runs_total", "outcome" => outcome).absolute(0);
     }
@@ -81,7 +84,12 @@ fn describe() {
     );
     describe_counter!(
         "freehold_http_refused_total",
-        "Requests refused because too many were being served"
+        "Requests refused because too many were being served, or took too much memory together"
+    );
+    describe_gauge!("freehold_http_connections", "Connections of clients");
+    describe_counter!(
+        "freehold_http_connections_closed_total",
+        "Connections of clients closed by the server, by reason: head, idle, stalled, evicted, refused"
     );
     describe_histogram!(
         "freehold_http_request_seconds",

@@ -121,7 +121,9 @@ pub fn status(error: &Error) -> StatusCode {
         return StatusCode::from_u16(raised.status).unwrap_or(StatusCode::BAD_REQUEST);
     }
     match error.kind() {
-        ErrorKind::InvalidInput | ErrorKind::Rejected => StatusCode::BAD_REQUEST,
+        ErrorKind::InvalidInput | ErrorKind::Rejected | ErrorKind::AnswerTooLarge => {
+            StatusCode::BAD_REQUEST
+        }
         ErrorKind::Unauthenticated | ErrorKind::InvalidToken | ErrorKind::TokenExpired => {
             StatusCode::UNAUTHORIZED
         }
@@ -137,9 +139,10 @@ pub fn status(error: &Error) -> StatusCode {
         | ErrorKind::TenantRequired
         | ErrorKind::Retryable => StatusCode::CONFLICT,
         ErrorKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        ErrorKind::PoolExhausted | ErrorKind::Unavailable | ErrorKind::Setup => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ErrorKind::PoolExhausted
+        | ErrorKind::Unavailable
+        | ErrorKind::Overloaded
+        | ErrorKind::Setup => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -165,9 +168,10 @@ pub fn header(error: &Error) -> Option<(HeaderName, HeaderValue)> {
         ErrorKind::RateLimited => {
             Some((RETRY_AFTER, HeaderValue::from(error.retry_after_secs().unwrap_or(1))))
         }
-        ErrorKind::PoolExhausted | ErrorKind::Unavailable | ErrorKind::Retryable => {
-            Some((RETRY_AFTER, HeaderValue::from(1)))
-        }
+        ErrorKind::PoolExhausted
+        | ErrorKind::Unavailable
+        | ErrorKind::Overloaded
+        | ErrorKind::Retryable => Some((RETRY_AFTER, HeaderValue::from(1))),
         _ => None,
     }
 }

@@ -61,6 +61,10 @@ pub enum ErrorKind {
     Unavailable,
     /// The query took longer than it may.
     Timeout,
+    /// What a query returns is more than may be held in memory for it.
+    AnswerTooLarge,
+    /// What all requests hold in memory together leaves no room; later there may be.
+    Overloaded,
     /// Two transactions met; trying again may succeed.
     Retryable,
     /// A policy of the baseline's own refused a new row: one that is no business of this actor's, or
@@ -99,6 +103,8 @@ impl ErrorKind {
             Self::PoolExhausted => "pool_exhausted",
             Self::Unavailable => "database_unavailable",
             Self::Timeout => "timeout",
+            Self::AnswerTooLarge => "answer_too_large",
+            Self::Overloaded => "overloaded",
             Self::Retryable => "retryable_conflict",
             Self::RowPolicy => "row_policy",
             Self::Rejected => "rejected",
@@ -366,6 +372,7 @@ impl From<WireError> for Error {
     fn from(source: WireError) -> Self {
         let kind = match source {
             WireError::Database(error) => return Error::from(*error),
+            WireError::Excess(excess) => return Error::from(excess),
             WireError::Lost(_) | WireError::Unreadable(_) | WireError::SignIn(_) => {
                 ErrorKind::Unavailable
             }

@@ -133,6 +133,7 @@ mod actor;
 mod analytics;
 #[cfg(feature = "axum")]
 pub mod axum;
+mod budget;
 mod cache;
 mod catalog;
 mod client;
@@ -209,6 +210,7 @@ use crate::violations::Violations;
 pub use crate::actor::{Action, Actor, Role, permits, require};
 pub use crate::analytics::definition::{AnalyticsDefinition, AnalyticsFolder, Watermark};
 pub use crate::analytics::run::{AnalyticsFailure, AnalyticsOptions, AnalyticsRun};
+pub use crate::budget::{ByteBudget, ByteShare};
 pub use crate::cache::key::CacheKey;
 pub use crate::cache::stats::{CacheCount, CacheStats};
 pub use crate::cache::{CACHE_AGE_MAX, Cache, CacheOptions, CacheWrite, Cached};

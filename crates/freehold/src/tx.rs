@@ -8,10 +8,13 @@
 //! panics, the statement runs on in the server — the connection goes back to the pool clean, or
 //! not at all. That is `transaction`'s work; here is who gets one, and what they may do with it.
 
+use std::sync::Arc;
+
 use self::kind::{require_query, require_utility};
 pub use self::transaction::pipeline::PipelineError;
 use self::transaction::{Door, Party, Transaction};
 use crate::actor::Actor;
+use crate::budget::ByteShare;
 use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
@@ -85,6 +88,46 @@ impl TenantTx {
     #[must_use]
     pub fn counted_for_each(mut self, tables: &[&str], rows: fn(&[Row]) -> u64) -> Self {
         self.0.count_for_each(tables, rows);
+        self
+    }
+
+    /// The rows that this transaction returns, all together, may take so many bytes in memory. Of a
+    /// larger answer, what is too much never comes into memory, and the transaction is rolled back
+    /// with [`ErrorKind::AnswerTooLarge`].
+    ///
+    /// But what sends COMMIT along, or is a transaction by itself
+    /// ([`query_and_commit`](Self::query_and_commit), [`pipeline_and_commit`](Self::pipeline_and_commit),
+    /// [`pipeline_each`](Self::pipeline_each)), may be committed by then: a statement that writes and
+    /// returns much goes by [`query`](Self::query), and [`commit`](Self::commit) follows.
+    ///
+    /// ```
+    /// # use freehold::testing::{TestDatabase, create_tenant};
+    /// # use freehold::{Baseline, ErrorKind, Migration};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> freehold::Result<()> {
+    /// # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+    /// # let notes = "CREATE TABLE notes (body text NOT NULL)";
+    /// # let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
+    /// # let database = TestDatabase::create(&server, &baseline).await?;
+    /// # let freehold = database.freehold().await?;
+    /// # let (_, context) = create_tenant(&freehold, "acme").await?;
+    /// let mut tx = freehold.begin(&context).await?.max_bytes(1_000_000);
+    /// let refused = tx.query("SELECT repeat('x', 1000000)", &[]).await.unwrap_err();
+    /// assert_eq!(refused.kind(), ErrorKind::AnswerTooLarge);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn max_bytes(self, bytes_max: u64) -> Self {
+        self.bounded_by(Arc::new(ByteShare::new(bytes_max)))
+    }
+
+    /// [`max_bytes`](Self::max_bytes) by a share of a [`ByteBudget`](crate::ByteBudget), which holds
+    /// them until it is dropped: keep it with what is made of the rows. Where others have taken the
+    /// rest of the budget, the error is [`ErrorKind::Overloaded`].
+    #[must_use]
+    pub fn bounded_by(mut self, share: Arc<ByteShare>) -> Self {
+        self.0.bound_by(share);
         self
     }
 

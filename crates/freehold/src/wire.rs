@@ -34,6 +34,7 @@ use postgres_protocol::message::frontend;
 use postgres_types::Type;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
+use crate::budget::{ByteShare, Excess};
 use crate::params::Params;
 use crate::tls::Target;
 
@@ -67,6 +68,10 @@ pub(crate) struct Connection {
     inbox: BytesMut,
     /// Batches sent whose end has not been read yet.
     unanswered: usize,
+    /// Bytes to come of a row that is not kept.
+    skipping: usize,
+    /// A large row came through the inbox, whose memory it shares.
+    swollen: bool,
     status: TransactionStatus,
     /// An error on the way: nothing can be said about what the server has seen.
     broken: bool,
@@ -187,13 +192,16 @@ impl Connection {
     }
 
     async fn skip_batch(&mut self) -> Result<()> {
-        while !matches!(self.receive().await?, Message::ReadyForQuery(_)) {}
+        while !matches!(
+            self.receive(Keep::Nothing).await?,
+            Received::Message(Message::ReadyForQuery(_))
+        ) {}
         Ok(())
     }
 
     /// The answers to the batch that was put into the outbox last.
     async fn read_answers(&mut self, steps: &[Step]) -> Result<Vec<StepAnswer>> {
-        self.read_section(steps, 0).await.map_err(|failure| failure.error)
+        self.read_section(steps, 0, None).await.map_err(|failure| failure.error)
     }
 
     /// The answers to messages up to a Sync, of which `later` are of the same batch and come after.
@@ -201,12 +209,20 @@ impl Connection {
         &mut self,
         steps: &[Step],
         later: usize,
+        share: Option<&ByteShare>,
     ) -> Result<Vec<StepAnswer>, Failure> {
         let mut answers: Vec<StepAnswer> = Vec::with_capacity(steps.len());
-        let read = self.read_into(&mut answers, steps, later).await;
+        let mut taken = 0;
+        let bound = share.map(|share| Bound { share, taken: &mut taken });
+        let read = self.read_into(&mut answers, steps, later, bound).await;
         match read {
             Ok(()) => Ok(answers),
-            Err(error) => Err(Failure { step: answers.len(), error }),
+            Err(error) => {
+                if let Some(share) = share {
+                    share.give_back(taken);
+                }
+                Err(Failure { step: answers.len(), error })
+            }
         }
     }
 
@@ -215,6 +231,7 @@ impl Connection {
         answers: &mut Vec<StepAnswer>,
         steps: &[Step],
         later: usize,
+        mut bound: Option<Bound<'_>>,
     ) -> Result<()> {
         while self.unanswered > 1 + later {
             self.skip_batch().await?;
@@ -222,17 +239,20 @@ impl Connection {
         let mut current = StepAnswer::default();
         let mut failure: Option<Box<DbError>> = None;
         loop {
-            let message = match self.receive().await {
-                Ok(message) => message,
+            let keep = match &mut bound {
+                _ if !matches!(steps.get(answers.len()), Some(Step::Rows)) => Keep::Nothing,
+                Some(bound) => Keep::Bounded(bound),
+                None => Keep::All,
+            };
+            let message = match self.receive(keep).await {
+                Ok(Received::Message(message)) => message,
+                // The rest of the answer is skipped by whoever is next to read.
+                Ok(Received::Excess(excess)) => return Err(WireError::Excess(excess)),
                 // A server that ends a session says why before it hangs up.
                 Err(lost) => return Err(failure.map_or(lost, WireError::Database)),
             };
             match message {
-                Message::DataRow(body) => {
-                    if matches!(steps.get(answers.len()), Some(Step::Rows)) {
-                        current.rows.push(body);
-                    }
-                }
+                Message::DataRow(body) => current.rows.push(body),
                 Message::CommandComplete(body) => {
                     current.affected = affected(body.tag().map_err(WireError::Unreadable)?);
                     answers.push(std::mem::take(&mut current));
@@ -287,16 +307,43 @@ impl Connection {
         ))
     }
 
-    /// The next message that answers something; sends what is left to send meanwhile.
-    async fn receive(&mut self) -> Result<Message> {
+    /// The next message that answers something; sends what is left to send meanwhile. A row that is
+    /// not to be kept never comes into memory as a whole.
+    async fn receive(&mut self, mut keep: Keep<'_, '_>) -> Result<Received> {
+        let mut is_judged = false;
         loop {
+            if self.skipping > 0 {
+                let now = self.skipping.min(self.inbox.len());
+                self.inbox.advance(now);
+                self.skipping -= now;
+                if self.skipping > 0 {
+                    self.transfer().await?;
+                }
+                continue;
+            }
+            if !is_judged && let Some(row) = RowAhead::find(&self.inbox) {
+                match &mut keep {
+                    Keep::All => {}
+                    Keep::Nothing => {
+                        self.skipping = row.bytes;
+                        continue;
+                    }
+                    Keep::Bounded(bound) => {
+                        if let Err(excess) = bound.take(row.weight()) {
+                            self.skipping = row.bytes;
+                            return Ok(Received::Excess(excess));
+                        }
+                    }
+                }
+                is_judged = true;
+                // As much as it needs, and not the next power of two.
+                self.inbox.reserve(row.bytes.saturating_sub(self.inbox.len()));
+                self.swollen |= row.bytes > BUFFER_BYTES_KEPT;
+            }
             let message = match Message::parse(&mut self.inbox) {
                 Ok(Some(message)) => message,
                 Ok(None) => {
-                    if let Err(error) = poll_fn(|cx| self.poll_transfer(cx)).await {
-                        self.broken = true;
-                        return Err(WireError::Lost(error));
-                    }
+                    self.transfer().await?;
                     continue;
                 }
                 Err(error) => {
@@ -314,9 +361,28 @@ impl Connection {
                     b'T' => TransactionStatus::Open,
                     _ => TransactionStatus::Failed,
                 };
+                if self.swollen && self.inbox.is_empty() {
+                    self.inbox = BytesMut::new();
+                    self.swollen = false;
+                }
             }
-            return Ok(message);
+            return Ok(Received::Message(message));
         }
+    }
+
+    /// [`receive`](Self::receive), whatever it is.
+    async fn next_message(&mut self) -> Result<Message> {
+        match self.receive(Keep::All).await? {
+            Received::Message(message) => Ok(message),
+            Received::Excess(excess) => Err(WireError::Excess(excess)),
+        }
+    }
+
+    async fn transfer(&mut self) -> Result<()> {
+        poll_fn(|cx| self.poll_transfer(cx)).await.map_err(|error| {
+            self.broken = true;
+            WireError::Lost(error)
+        })
     }
 
     /// What a server may say at any time. Settings that it reports are remembered.
@@ -343,6 +409,9 @@ impl Connection {
                 Poll::Pending => break,
             }
         }
+        if wrote && self.outbox.is_empty() && self.outbox.capacity() > BUFFER_BYTES_KEPT {
+            self.outbox = BytesMut::new();
+        }
         if wrote && Pin::new(&mut self.socket).poll_flush(cx)?.is_pending() {
             // TLS keeps the rest; the next poll goes on.
         }
@@ -356,6 +425,58 @@ impl Connection {
         }
     }
 }
+
+/// What becomes of the rows that are read.
+enum Keep<'b, 's> {
+    All,
+    Bounded(&'b mut Bound<'s>),
+    Nothing,
+}
+
+/// What rows may take in memory.
+struct Bound<'s> {
+    share: &'s ByteShare,
+    /// Of it by these rows.
+    taken: &'s mut u64,
+}
+
+impl Bound<'_> {
+    fn take(&mut self, bytes: u64) -> Result<(), Excess> {
+        self.share.try_take(bytes)?;
+        *self.taken += bytes;
+        Ok(())
+    }
+}
+
+enum Received {
+    Message(Message),
+    /// A row that may not be kept.
+    Excess(Excess),
+}
+
+/// A row of which the beginning has arrived.
+struct RowAhead {
+    /// All of the message.
+    bytes: usize,
+    columns: usize,
+}
+
+impl RowAhead {
+    fn find(inbox: &[u8]) -> Option<RowAhead> {
+        let [b'D', a, b, c, d, e, f, ..] = *inbox else { return None };
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        Some(RowAhead { bytes: length + 1, columns: u16::from_be_bytes([e, f]).into() })
+    }
+
+    /// What a [`Row`] takes in memory: of rows with little in them, most is beside it.
+    fn weight(&self) -> u64 {
+        let places = self.columns * size_of::<Option<std::ops::Range<usize>>>();
+        (self.bytes + size_of::<Row>() + places) as u64
+    }
+}
+
+/// What an empty buffer may keep of its memory for the next use.
+const BUFFER_BYTES_KEPT: usize = 64 * 1024;
 
 impl Settings {
     fn hear(&mut self, name: &str, value: &str) {

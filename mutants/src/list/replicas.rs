@@ -47,8 +47,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "replicas-have-the-last-word",
         breaks: "a request fails because its replica does",
         file: READ,
-        from: "            Err(error) if first && error.kind() != ErrorKind::Timeout => {",
-        to: "            Err(error) if first && error.kind() == ErrorKind::Timeout => {",
+        from: "            Err(error) if first && !lasts(error.kind()) => {",
+        to: "            Err(error) if first && lasts(error.kind()) => {",
         tests: Server(&[
             "replicas::reads::a_replica_killed_in_the_middle_fails_no_request_and_comes_back_by_itself",
         ]),

@@ -20,6 +20,7 @@ use super::{Failure, migrate};
 use crate::config::{DevSettings, HttpSettings, MailSettings, SignInSettings, WorkerSettings};
 use crate::dev::pgbouncer::PgBouncer;
 use crate::dev::postgres::{self, EmbeddedPostgres};
+use crate::http::connections::ConnectionLimits;
 use crate::http::{AppState, PeopleSettings};
 use crate::mail::{Postman, Transport};
 use crate::telemetry;
@@ -36,6 +37,9 @@ const THROWAWAY: &[(&str, &str)] = &[
     ("full_page_writes", "off"),
     ("max_connections", "300"),
 ];
+
+/// The most connections that `freehold dev` has to its database: the pools' defaults, and some.
+const DATABASE_CONNECTIONS: u64 = 40;
 
 pub(super) async fn run(settings: DevSettings) -> Result<ExitCode, Failure> {
     let folder = settings.dir.join("pg");
@@ -126,7 +130,8 @@ async fn serve_demo(server: &EmbeddedPostgres, settings: &DevSettings) -> Result
     let worker = Worker::start(freehold, &worker);
     let _postman = transport.map(|transport| Postman::start(&sign_in, transport));
     welcome(settings.port, server, &mailbox);
-    serve(listener, state, worker, &http).await
+    let limits = ConnectionLimits::of(&http, DATABASE_CONNECTIONS)?;
+    serve(listener, state, worker, &http, limits).await
 }
 
 /// Settings as they are when nobody sets any; `freehold dev` is not configured by the environment.

@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::serve::ListenerExt as _;
 use freehold::control::sessions::SignIn;
 use freehold::{DbError, ErrorKind, Freehold, Options, Trouble};
 use tokio::net::TcpListener;
@@ -13,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
 use crate::config::{HttpSettings, ServeSettings, SignUpMode};
+use crate::http::connections::{self, ConnectionLimits};
 use crate::http::{self, AppState, PeopleSettings};
 use crate::mail::{Postman, Transport};
 use crate::telemetry;
@@ -27,6 +27,8 @@ pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
     let public_url = settings.mail.public_url()?.unwrap_or_default();
     let sign_in = settings.sign_in.options(public_url)?;
     settings.http.check()?;
+    let database_connections = settings.database.connections_max(&settings.worker.analytics);
+    let limits = ConnectionLimits::of(&settings.http, database_connections)?;
     let mut options = settings.database.options()?;
     options.insight = settings.insight.options();
     options.cache = settings.cache.options();
@@ -49,7 +51,7 @@ pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
     let worker = Worker::start(freehold, &settings.worker);
     let _postman = transport.map(|transport| Postman::start(&sign_in, transport));
     tracing::info!(address = %listener.local_addr()?, "serving");
-    let outcome = serve(listener, state, worker, &settings.http).await;
+    let outcome = serve(listener, state, worker, &settings.http, limits).await;
     if let Some(traces) = traces {
         traces.end().await;
     }
@@ -105,21 +107,17 @@ pub(crate) async fn serve(
     state: AppState,
     worker: Worker,
     settings: &HttpSettings,
+    limits: ConnectionLimits,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let listener = listener.tap_io(|stream| {
-        // An answer is one write; waiting for more would only delay it.
-        let _ = stream.set_nodelay(true);
-    });
-    let service = http::router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+    let router = http::router(state.clone());
+    let mut server = pin!(connections::serve(listener, router, limits, async move {
         let _ = closed.await;
-    });
-    let mut server = pin!(server.into_future());
+    }));
 
     let stop = tokio::select! {
-        outcome = &mut server => return Ok(outcome?),
+        () = &mut server => return Ok(()),
         stop = signals.next() => stop,
     };
     state.drain();
@@ -127,7 +125,7 @@ pub(crate) async fn serve(
     let drain = Duration::from_secs(if stop == Stop::Drain { settings.drain_secs } else { 0 });
     tracing::info!(secs = drain.as_secs(), "stopping: not ready any more, serving on for a while");
     tokio::select! {
-        outcome = &mut server => return Ok(outcome?),
+        () = &mut server => return Ok(()),
         () = tokio::time::sleep(drain) => {}
         _ = signals.next() => {}
     }
@@ -138,7 +136,7 @@ pub(crate) async fn serve(
     );
     let _ = close.send(());
     tokio::select! {
-        outcome = &mut server => outcome?,
+        () = &mut server => {}
         () = tokio::time::sleep(grace) => tracing::warn!("some requests did not finish in time"),
         _ = signals.next() => tracing::warn!("told to stop again; some requests may not have finished"),
     }

@@ -33,6 +33,17 @@ pub(crate) struct DatabaseError<'a> {
 const VIEW_IS_READ_ONLY: &[&str] =
     &["rewriteTargetView", "error_view_not_updatable", "CheckValidResultRel"];
 
+/// Where PostgreSQL, of 15 to 18, gives up what would be larger than a gigabyte in its own memory.
+const TOO_LARGE_THERE: &[&str] = &[
+    "enlargeStringInfo",
+    "MemoryContextAlloc",
+    "MemoryContextAllocExtended",
+    "MemoryContextSizeFailure",
+    "palloc",
+    "palloc_extended",
+    "repalloc",
+];
+
 /// What the caller hears of a plan's statement that failed.
 ///
 /// Anything unforeseen is `internal`, status 500: that one is worth a log
@@ -100,6 +111,11 @@ pub(crate) fn from_database(plan: &Plan, model: &Model, error: &DatabaseError) -
             "the query took too long and was stopped",
         )
         .with_hint("filter by an indexed column, or ask for fewer rows"),
+        "54000" | "XX000" if TOO_LARGE_THERE.contains(&routine) => bad_request(
+            "answer_too_large",
+            "the rows are more than the database can put together for an answer; nothing was changed",
+        )
+        .with_hint("send a smaller limit, or name fewer columns in select"),
         state => match state.get(..2).unwrap_or_default() {
             "22" => bad_value(plan, table, error),
             "54" => DataError::limit_exceeded("the request is more complex than PostgreSQL takes"),

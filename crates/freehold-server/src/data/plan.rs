@@ -41,6 +41,11 @@ impl Plan {
         self.commit_after_answer || self.reply.media_type.single || past_the_end
     }
 
+    /// Whether it returns rows, which may be large.
+    pub(crate) fn returns_rows(&self) -> bool {
+        self.reply.has_body
+    }
+
     /// The table that the request is about.
     pub(crate) fn table(&self) -> &str {
         &self.table
@@ -233,8 +238,8 @@ impl<'a> Planner<'a> {
     fn plan(&self, sql: String) -> Plan {
         let reply = self.reply();
         let write = !matches!(self.action, Action::Read { .. });
-        let may_refuse =
-            self.media_type.single || reply.written_max.is_some() || reply.returned_max.is_some();
+        // What it returns may be more than an answer may be.
+        let may_refuse = self.media_type.single || reply.written_max.is_some() || reply.has_body;
         Plan {
             sql,
             params: Vec::new(),

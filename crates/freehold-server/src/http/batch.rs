@@ -4,13 +4,15 @@
 //! be; then all go to the database in one flush.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Body as ResponseBody;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use freehold::tokio_postgres::types::ToSql;
 use freehold::{
-    Action, Answer, ErrorKind, Lsn, Params, TenantContext, TenantTx, TextParam, require,
+    Action, Answer, ByteShare, ErrorKind, Lsn, Params, TenantContext, TenantTx, TextParam, require,
 };
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
+use super::arrival::held;
 use super::auth::TenantCaller;
 use super::data::{
     LSN, answer_row, count_query, counted_rows, database_role, execute, freshness, refusal,
@@ -110,12 +113,13 @@ pub(super) async fn run(
     limits.check_rows(asked)?;
     let writes = ready.iter().flatten().any(|plan| plan.write);
     let write = writes.then(|| state.freehold().cache().begin_write(&context, freshness::CACHE));
+    let share = state.answer_share();
     let (outcomes, committed_at) = match mode {
-        Mode::Atomic => as_one(&state, &context, &model, ready).await?,
+        Mode::Atomic => as_one(&state, &context, &model, ready, &share).await?,
         Mode::Independent => {
             // Before the request's own time is up, of which it is said that nothing was kept.
             let time_max = state.limits().time_max.mul_f64(0.9);
-            let each = each(&state, &context, &model, ready);
+            let each = each(&state, &context, &model, ready, &share);
             tokio::time::timeout(time_max, each).await.map_err(|_| took_too_long())?
         }
     };
@@ -125,8 +129,8 @@ pub(super) async fn run(
     let done = outcomes.iter().all(Result::is_ok);
     let answers: Vec<_> = outcomes.into_iter().map(AnswerBody::new).collect::<Result<_, _>>()?;
     let mut response = match (done, mode) {
-        (true, _) => Json(answers).into_response(),
-        (false, Mode::Independent) => (StatusCode::MULTI_STATUS, Json(answers)).into_response(),
+        (true, _) => written_out(StatusCode::OK, &answers, share)?,
+        (false, Mode::Independent) => written_out(StatusCode::MULTI_STATUS, &answers, share)?,
         (false, Mode::Atomic) => {
             let detail = "an operation of the batch failed, so nothing of it was done";
             let problem = Problem::new(StatusCode::FAILED_DEPENDENCY, "batch_failed", detail);
@@ -139,6 +143,18 @@ pub(super) async fn run(
     if let Some(at) = committed_at.and_then(|lsn| lsn.to_string().try_into().ok()) {
         response.headers_mut().insert(LSN, at);
     }
+    Ok(response)
+}
+
+/// The answers as JSON, which keeps its share of memory until it is sent.
+fn written_out(
+    status: StatusCode,
+    answers: &[AnswerBody],
+    share: Arc<ByteShare>,
+) -> Result<Response, Problem> {
+    let json = serde_json::to_vec(answers).map_err(no_json)?;
+    let mut response = (status, ResponseBody::from(held(json, share))).into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
@@ -168,13 +184,14 @@ async fn as_one(
     context: &TenantContext,
     model: &Model,
     ready: Vec<Result<Plan, Problem>>,
+    share: &Arc<ByteShare>,
 ) -> Result<Outcomes, Problem> {
     if ready.iter().any(Result::is_err) {
         let undone = ready.into_iter().map(|plan| Err(plan.err().unwrap_or_else(not_done)));
         return Ok((undone.collect(), None));
     }
     let plans: Vec<Plan> = ready.into_iter().flatten().collect();
-    let run = run_as_one(state, context, &plans).await;
+    let run = run_as_one(state, context, &plans, share).await;
     let (at, error) = match run {
         Ok((outcomes, at)) if outcomes.iter().all(Result::is_ok) => return Ok((outcomes, at)),
         Ok((outcomes, _)) => {
@@ -185,7 +202,10 @@ async fn as_one(
     };
     let whole = matches!(
         error.kind(),
-        ErrorKind::Unavailable | ErrorKind::PoolExhausted | ErrorKind::Internal
+        ErrorKind::Unavailable
+            | ErrorKind::Overloaded
+            | ErrorKind::PoolExhausted
+            | ErrorKind::Internal
     );
     let at = at.or_else(|| culprit(&plans, &error));
     let Some(at) = at.filter(|_| !whole) else { return Err(Problem::from(error)) };
@@ -207,13 +227,16 @@ async fn run_as_one(
     state: &AppState,
     context: &TenantContext,
     plans: &[Plan],
+    share: &Arc<ByteShare>,
 ) -> Result<Outcomes, freehold::PipelineError> {
     let values: Vec<Values<'_>> = plans.iter().map(Values::of).collect();
     let params: Vec<Vec<&(dyn ToSql + Sync)>> = values.iter().map(Values::params).collect();
     let statements = statements(plans.iter(), &params);
-    let mut tx = begin(state, context, plans).await?;
+    let mut tx = begin(state, context, plans).await?.bounded_by(Arc::clone(share));
     let tells_place = state.freehold().has_replicas() && plans.iter().any(|plan| plan.write);
-    if !tells_place && !plans.iter().any(Plan::may_be_refused) {
+    // Their answers may be too large, which is to be known before anything is committed.
+    let may_exceed = plans.iter().any(|plan| plan.write) && plans.iter().any(Plan::returns_rows);
+    if !tells_place && !may_exceed && !plans.iter().any(Plan::may_be_refused) {
         let answers = tx.pipeline_and_commit(&statements).await?;
         return Ok((answered(plans, answers)?, None));
     }
@@ -245,13 +268,15 @@ fn answered(plans: &[Plan], answers: Vec<Answer>) -> Result<Vec<Outcome>, freeho
     Ok(outcomes)
 }
 
-/// Each in a transaction of its own. Those that follow each other go out in one flush; one whose
+/// Each in a transaction of its own. Reads that follow each other go out in one flush, and so do writes;
+/// one whose
 /// answer decides whether to commit goes by itself, and one whose place in the log is to be told.
 async fn each(
     state: &AppState,
     context: &TenantContext,
     model: &Model,
     ready: Vec<Result<Plan, Problem>>,
+    share: &Arc<ByteShare>,
 ) -> Outcomes {
     let has_replicas = state.freehold().has_replicas();
     let mut committed_at = None;
@@ -260,15 +285,21 @@ async fn each(
     for plan in ready {
         let plan = match plan {
             Ok(plan) if !(plan.commit_after_answer || has_replicas && plan.write) => {
+                // Reads may return too much. A write that returns nothing is done by then.
+                if together.last().is_some_and(|last| last.write != plan.write) {
+                    let former = std::mem::take(&mut together);
+                    outcomes.extend(run_each(state, context, model, &former, share).await);
+                }
                 together.push(plan);
                 continue;
             }
             other => other,
         };
         // In their order: what came before is done first.
-        outcomes.extend(run_each(state, context, model, &std::mem::take(&mut together)).await);
+        let former = std::mem::take(&mut together);
+        outcomes.extend(run_each(state, context, model, &former, share).await);
         outcomes.push(match plan {
-            Ok(plan) => match execute(state, context, &plan, None).await {
+            Ok(plan) => match execute(state, context, &plan, None, share).await {
                 Ok(executed) => {
                     committed_at = executed.committed_at.or(committed_at);
                     executed.answered.map_err(Problem::from)
@@ -278,7 +309,7 @@ async fn each(
             Err(problem) => Err(problem),
         });
     }
-    outcomes.extend(run_each(state, context, model, &together).await);
+    outcomes.extend(run_each(state, context, model, &together, share).await);
     (outcomes, committed_at)
 }
 
@@ -287,6 +318,7 @@ async fn run_each(
     context: &TenantContext,
     model: &Model,
     plans: &[Plan],
+    share: &Arc<ByteShare>,
 ) -> Vec<Outcome> {
     if plans.is_empty() {
         return Vec::new();
@@ -294,7 +326,14 @@ async fn run_each(
     let values: Vec<Values<'_>> = plans.iter().map(Values::of).collect();
     let params: Vec<Vec<&(dyn ToSql + Sync)>> = values.iter().map(Values::params).collect();
     let statements = statements(plans.iter(), &params);
-    let answers = async { begin(state, context, plans).await?.pipeline_each(&statements).await };
+    let answers = async {
+        let tx = begin(state, context, plans).await?;
+        let tx = match plans.iter().any(|plan| plan.write) {
+            true => tx,
+            false => tx.bounded_by(Arc::clone(share)),
+        };
+        tx.pipeline_each(&statements).await
+    };
     let answers = match answers.await {
         Ok(answers) => answers,
         Err(error) => {

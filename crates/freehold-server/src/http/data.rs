@@ -4,6 +4,7 @@
 pub(super) mod freshness;
 mod parameters;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -11,11 +12,14 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use freehold::control::indexes::{IndexColumn, QueryShape};
-use freehold::{Action, ErrorKind, Lsn, Params, Role, Row, TenantContext, TextParam, require};
+use freehold::{
+    Action, ByteShare, ErrorKind, Lsn, Params, Role, Row, TenantContext, TextParam, require,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use self::freshness::Freshness;
 use self::parameters::{RowBody, RowOrRowsBody, RowsBody};
+use super::arrival::held;
 use super::auth::TenantCaller;
 use super::error::Problem;
 use super::json::unread;
@@ -138,16 +142,17 @@ async fn run(
     let write =
         plan.write.then(|| state.freehold().cache().begin_write(&context, freshness::CACHE));
     let freshness = Freshness::declared(&method, &headers);
+    let share = state.answer_share();
     let (outcome, age) = match freshness {
         Some(freshness) => {
             // A write that the caller knows of may be newer than what is kept.
             let anew = freshness.anew || since.is_some();
             let freshness = Freshness { anew, ..freshness };
-            execute_cached(&state, &context, &plan, freshness, count).await
+            execute_cached(&state, &context, &plan, freshness, &share, count).await
         }
         None => {
             count();
-            (execute(&state, &context, &plan, since).await, None)
+            (execute(&state, &context, &plan, since, &share).await, None)
         }
     };
     // Whatever came of it: of a commit whose answer was lost nobody knows.
@@ -162,7 +167,7 @@ async fn run(
     if let Some(freshness) = freshness {
         freshness.tell(age, &mut answer.headers);
     }
-    let mut response = Response::new(Body::from(answer.body));
+    let mut response = Response::new(Body::from(held(answer.body, share)));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
     if executed.by_replica {
@@ -226,13 +231,16 @@ async fn execute_cached(
     context: &TenantContext,
     plan: &Plan,
     freshness: Freshness,
+    share: &ByteShare,
     count: impl FnOnce(),
 ) -> (freehold::Result<Executed>, Option<Duration>) {
     let (cache, key) = (state.freehold().cache(), freshness::key(context, plan));
     let load = async {
         count();
         let values = values(plan);
-        let tx = state.freehold().begin(context).await?.counted_for(plan.table(), counted_rows);
+        // Of the load alone: others wait for the same row, and each holds a copy then.
+        let tx = state.freehold().begin(context).await?.bounded_by(state.answer_share());
+        let tx = tx.counted_for(plan.table(), counted_rows);
         answer_row(&tx.query_and_commit(&plan.sql, &params(&values)).await?)
     };
     let cached = match freshness.anew {
@@ -244,6 +252,9 @@ async fn execute_cached(
     };
     match cached {
         Ok((row, age)) => {
+            if let Err(error) = share.take(row.body.len() as u64) {
+                return (Err(error), None);
+            }
             let answered = answer(plan, row);
             (Ok(Executed { answered, by_replica: false, committed_at: None }), age)
         }
@@ -257,12 +268,13 @@ pub(super) async fn execute(
     context: &TenantContext,
     plan: &Plan,
     since: Option<Lsn>,
+    share: &Arc<ByteShare>,
 ) -> freehold::Result<Executed> {
     let freehold = state.freehold();
     let values = values(plan);
     let params: Params<'_> = &params(&values);
     if plan.replica && freehold.has_replicas() {
-        let read = freehold.begin_read(context, since).await?;
+        let read = freehold.begin_read(context, since).await?.bounded_by(Arc::clone(share));
         let mut read = read.counted_for(plan.table(), counted_rows);
         match read.query_and_end(&plan.sql, params).await {
             Ok(rows) => {
@@ -275,7 +287,8 @@ pub(super) async fn execute(
             Err(error) => return Err(error),
         }
     }
-    let mut tx = freehold.begin(context).await?.counted_for(plan.table(), counted_rows);
+    let tx = freehold.begin(context).await?.bounded_by(Arc::clone(share));
+    let mut tx = tx.counted_for(plan.table(), counted_rows);
     if !plan.commit_after_answer {
         let (rows, committed_at) = match plan.write {
             true => tx.query_and_commit_at(&plan.sql, params).await?,
@@ -331,6 +344,10 @@ pub(super) fn refusal(plan: &Plan, model: &crate::data::Model, error: freehold::
         error.kind(),
         ErrorKind::Statement | ErrorKind::Forbidden | ErrorKind::Retryable | ErrorKind::Rejected
     ) && !raised.as_ref().is_some_and(|raised| raised.is_own_code);
+    if error.kind() == ErrorKind::AnswerTooLarge {
+        return Problem::from(error)
+            .hint("send a smaller limit, or name fewer columns in select; nothing was changed");
+    }
     let Some(db) = error.database().filter(|_| translatable) else { return Problem::from(error) };
     let refused = from_database(
         plan,

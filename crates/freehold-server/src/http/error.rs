@@ -61,6 +61,11 @@ impl Problem {
         self
     }
 
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Problem {
+        self.hint = Some(hint.into());
+        self
+    }
+
     /// In the words of the code that has raised it.
     pub(super) fn in_words_of(mut self, raised: freehold::Raised) -> Problem {
         self.message.clone_from(&raised.message);

@@ -115,9 +115,14 @@ fn request_id(request: &Request) -> HeaderValue {
     })
 }
 
-/// Bounds how many requests are served at a time, and how long each may take. One that takes
-/// longer is dropped where it stands; its transaction is rolled back and its query cancelled.
+/// Waits until the request has arrived, and bounds then how many are served at a time, and how long
+/// each may take. One that takes longer is dropped where it stands; its transaction is rolled back and
+/// its query cancelled.
 pub(super) async fn guard(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let request = match state.bodies().await_body(request).await {
+        Ok(request) => request,
+        Err(problem) => return problem.into_response(),
+    };
     let Ok(_place) = state.places().try_acquire() else {
         metrics::counter!("freehold_http_refused_total").increment(1);
         return Problem::new(

@@ -3,10 +3,12 @@
 
 mod addresses;
 mod analytics;
+mod arrival;
 mod audit;
 mod auth;
 mod batch;
 mod cache;
+pub(crate) mod connections;
 mod cors;
 mod credentials;
 mod data;

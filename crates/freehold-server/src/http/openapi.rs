@@ -60,6 +60,7 @@ pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
                 (StatusCode::BAD_REQUEST, takes_input),
                 (StatusCode::UNAUTHORIZED, guarded),
                 (StatusCode::FORBIDDEN, guarded),
+                (StatusCode::REQUEST_TIMEOUT, takes_body),
                 (StatusCode::PAYLOAD_TOO_LARGE, takes_body),
                 (StatusCode::INTERNAL_SERVER_ERROR, true),
                 (StatusCode::SERVICE_UNAVAILABLE, true),

@@ -17,7 +17,7 @@ use super::{
 
 /// The whole service.
 pub fn router(state: AppState) -> Router {
-    let body_bytes_max = state.limits().body_bytes_max;
+    let body_bytes_max = state.bodies().bytes_max;
     let (api, _) = api().split_for_parts();
     let guarded = api
         // From the outside in: every answer gets an id, headers and a line in the log; then the

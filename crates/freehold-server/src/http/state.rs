@@ -4,11 +4,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use freehold::control::sessions::SignIn;
-use freehold::{Freehold, OperatorContext, Result, Trouble};
+use freehold::{ByteBudget, ByteShare, Freehold, OperatorContext, Result, Trouble};
 use http::StatusCode;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 
+use super::arrival::Bodies;
 use super::error::Problem;
 use super::metrics::Slugs;
 use super::readiness::Readiness;
@@ -23,6 +24,9 @@ struct Inner {
     sign_in: Arc<SignIn>,
     people: PeopleSettings,
     limits: RequestLimits,
+    bodies: Bodies,
+    answers: ByteBudget,
+    answer_bytes_max: u64,
     data_limits: crate::data::Limits,
     batch_limits: crate::data::BatchLimits,
     places: Arc<Semaphore>,
@@ -51,7 +55,6 @@ pub struct PeopleSettings {
 
 /// Bounds of one request.
 pub(super) struct RequestLimits {
-    pub(super) body_bytes_max: usize,
     pub(super) time_max: Duration,
     pub(super) trust_forwarded_for: bool,
     /// Whose pages may call.
@@ -80,11 +83,17 @@ impl AppState {
             sign_in,
             people,
             limits: RequestLimits {
-                body_bytes_max: settings.max_body_bytes as usize,
                 time_max: Duration::from_millis(settings.request_timeout_ms),
                 trust_forwarded_for: settings.trust_forwarded_for,
                 cors_origins: settings.cors_origins.clone(),
             },
+            bodies: Bodies {
+                bytes_max: settings.max_body_bytes as usize,
+                time_max: settings.connections.body_max(),
+                budget: ByteBudget::new(settings.connections.buffer_bytes()),
+            },
+            answers: ByteBudget::new(settings.connections.buffer_bytes()),
+            answer_bytes_max: settings.connections.max_answer_bytes,
             data_limits: crate::data::Limits {
                 page_rows_max: settings.max_page_rows,
                 ..crate::data::Limits::default()
@@ -130,6 +139,15 @@ impl AppState {
 
     pub(super) fn limits(&self) -> &RequestLimits {
         &self.0.limits
+    }
+
+    pub(super) fn bodies(&self) -> &Bodies {
+        &self.0.bodies
+    }
+
+    /// What an answer of the data API may take in memory, for as long as it is there.
+    pub(super) fn answer_share(&self) -> Arc<ByteShare> {
+        Arc::new(self.0.answers.share(self.0.answer_bytes_max))
     }
 
     pub(super) fn data_limits(&self) -> &crate::data::Limits {

@@ -7,7 +7,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt as _;
 use freehold::control::sessions::{SignIn, SignInOptions};
 use freehold::control::tenants::NewTenant;
 use freehold::tokio_postgres::Client;
@@ -23,7 +22,8 @@ use super::gate::Gate;
 use super::mint::Mint;
 use super::poison::Clean;
 use super::{Failure, Settings};
-use crate::config::{HttpSettings, SignUpMode};
+use crate::config::{ConnectionSettings, HttpSettings, SignUpMode};
+use crate::http::connections::{self, ConnectionLimits};
 use crate::http::{AppState, PeopleSettings, router};
 
 /// Canaries of each tenant.
@@ -258,19 +258,18 @@ async fn serve(freehold: Freehold, mint: &Mint) -> Result<Service, Failure> {
         drain_secs: 0,
         shutdown_secs: 1,
         metrics_token: None,
+        connections: ConnectionSettings::default(),
     };
     let sign_in = Arc::new(SignIn::new(freehold.clone(), sign_in));
     let people = PeopleSettings { signup: SignUpMode::Off, mail: false };
     let state = AppState::new(freehold.clone(), sign_in, &settings, people).await?;
     let listener = tokio::net::TcpListener::bind(settings.listen).await?;
     let address = listener.local_addr()?;
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    let limits = ConnectionLimits::of(&settings, freehold.pool_status().connections_max as u64)?;
+    let service = router(state);
     let task = tokio::spawn(async move {
         // It ends with the proof.
-        let _ = axum::serve(listener, service).await;
+        connections::serve(listener, service, limits, std::future::pending()).await;
     });
     Ok(Service { address, freehold, task })
 }

@@ -9,6 +9,7 @@ mod cache;
 mod chaos;
 mod cli;
 mod cluster;
+mod connections;
 mod dev;
 mod doctor;
 mod documents;

@@ -319,12 +319,29 @@ impl Server {
         let env = with(env_of(&app, &owner), "LOG_FORMAT", "json");
         let env = settings.iter().fold(env, |env, (name, value)| with(env, name, value));
         let program = program.unwrap_or(env!("CARGO_BIN_EXE_freehold"));
-        let mut running = Running::spawn(command(program, &["serve"], &env));
+        Server::running(Running::spawn(command(program, &["serve"], &env)))
+    }
+
+    /// With so many open files at most.
+    pub(crate) fn start_with_files(database: &TestDatabase, files: u32, settings: Env) -> Server {
+        let (app, owner) = (database.app_url(), database.owner_url());
+        let env = with(env_of(&app, &owner), "LOG_FORMAT", "json");
+        let env = settings.iter().fold(env, |env, (name, value)| with(env, name, value));
+        Server::running(Running::spawn(limited_to(files, &env)))
+    }
+
+    fn running(mut running: Running) -> Server {
         let line = running.wait_for("\"message\":\"serving\"", Duration::from_secs(60));
         let line: Value = serde_json::from_str(&line).unwrap();
         let port = text(&line["address"]).rsplit_once(':').unwrap().1.parse().unwrap();
         Server { running, port }
     }
+}
+
+/// `freehold serve` with so many open files at most.
+pub(crate) fn limited_to(files: u32, env: Env) -> Command {
+    let script = format!("ulimit -n {files}; exec \"$0\" serve");
+    command("sh", &["-c", &script, env!("CARGO_BIN_EXE_freehold")], env)
 }
 
 /// An access token of the session that has the person's own id.

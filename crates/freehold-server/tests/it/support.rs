@@ -18,7 +18,7 @@ use freehold::{
     Baseline, CacheOptions, Freehold, InsightOptions, MailKind, Message, Migration,
     OperatorContext, PoolLimits, Rate, ReplicaLimits, Role, SignInLimits, Tenant,
 };
-use freehold_server::config::{HttpSettings, SignUpMode};
+use freehold_server::config::{ConnectionSettings, HttpSettings, SignUpMode};
 use freehold_server::http::{AppState, PeopleSettings, router};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Method, Request};
@@ -106,6 +106,7 @@ impl Default for Setup {
                 drain_secs: 0,
                 shutdown_secs: 1,
                 metrics_token: None,
+                connections: ConnectionSettings::default(),
             },
             signup: SignUpMode::Verified,
             mail: true,

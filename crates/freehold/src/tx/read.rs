@@ -3,6 +3,7 @@
 use super::kind::require_query;
 use super::transaction::{Access, Transaction};
 use super::{at_most_one, in_tenant, no_row};
+use crate::budget::ByteShare;
 use crate::context::TenantContext;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lsn::Lsn;
@@ -59,6 +60,19 @@ impl ReadTx {
         self
     }
 
+    /// As [`TenantTx::max_bytes`](crate::TenantTx::max_bytes).
+    #[must_use]
+    pub fn max_bytes(self, bytes_max: u64) -> Self {
+        self.bounded_by(Arc::new(ByteShare::new(bytes_max)))
+    }
+
+    /// As [`TenantTx::bounded_by`](crate::TenantTx::bounded_by).
+    #[must_use]
+    pub fn bounded_by(mut self, share: Arc<ByteShare>) -> Self {
+        self.tx.bound_by(share);
+        self
+    }
+
     /// Runs a statement and returns its rows. Table names without a schema are the tenant's.
     ///
     /// # Errors
@@ -95,8 +109,7 @@ impl ReadTx {
         };
         let first = self.tx.is_fresh();
         match replica.unless_gone(self.run_here(sql, params, last)).await {
-            // It would take as long there, and twice the load.
-            Err(error) if first && error.kind() != ErrorKind::Timeout => {
+            Err(error) if first && !lasts(error.kind()) => {
                 self.fall_back(&replica, &error).await?;
                 self.run_here(sql, params, last).await
             }
@@ -125,6 +138,11 @@ impl ReadTx {
         self.replica = None;
         Ok(())
     }
+}
+
+/// What the primary would answer no better: it would take as long there, or as much.
+fn lasts(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Timeout | ErrorKind::AnswerTooLarge | ErrorKind::Overloaded)
 }
 
 impl Replicas {

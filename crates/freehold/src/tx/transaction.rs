@@ -5,9 +5,11 @@
 //! are one batch, and that is a transaction. All that a flush holds is answered at once. CALL is
 //! surrounded all the same: in a block, PostgreSQL refuses a procedure's COMMIT.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::kind;
+use crate::budget::ByteShare;
 use crate::connection::Fixed;
 use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::error::{
@@ -99,6 +101,8 @@ pub(super) struct Transaction {
     violations: Violations,
     insight: Insight,
     counting: Counting,
+    /// What the rows of its answers may take in memory.
+    share: Option<Arc<ByteShare>>,
     /// Where the log was after the commit, if that was asked for.
     committed_at: Option<Lsn>,
     /// From the wait for a connection to the end.
@@ -169,6 +173,7 @@ impl Transaction {
             violations,
             insight,
             counting,
+            share: None,
             committed_at: None,
             trace,
         })
@@ -186,8 +191,14 @@ impl Transaction {
         self.counting.rows = Some(rows);
     }
 
-    /// Counts as another transaction does.
+    /// Its answers take their memory of this share.
+    pub(super) fn bound_by(&mut self, share: Arc<ByteShare>) {
+        self.share = Some(share);
+    }
+
+    /// Counts as another transaction does, and is bounded as it is.
     pub(super) fn count_like(&mut self, other: &Transaction) {
+        self.share.clone_from(&other.share);
         self.counting.table = other.counting.table;
         self.counting.rows = other.counting.rows;
     }
@@ -336,11 +347,12 @@ impl Transaction {
         params: Params<'_>,
         ending: Ending,
     ) -> Result<Answer> {
-        let Transaction { connection, entry, stage, ran_utility, .. } = self;
+        let Transaction { connection, entry, stage, ran_utility, share, .. } = self;
         let connection = held(connection);
         let fixed = &connection.fixed.clone();
         let pass = entry.vouch(connection, *stage);
         let mut batch = connection.batch()?;
+        batch.bounded_by(share.clone());
         // Sent by itself, a batch without BEGIN and COMMIT is the transaction. Not with a procedure,
         // which could end it.
         let alone =

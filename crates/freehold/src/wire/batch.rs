@@ -7,6 +7,7 @@ use postgres_protocol::message::backend::DataRowBody;
 use postgres_protocol::message::frontend;
 
 use super::{Answer, Connection, Result, Row, Statement, WireError};
+use crate::budget::ByteShare;
 use crate::params::Params;
 
 /// Which step of a batch failed, counted from 0; the number of all steps if it was at the end,
@@ -44,12 +45,19 @@ pub(crate) struct Batch<'c> {
     section_ends: Vec<usize>,
     /// How long the outbox was before.
     begins_at: usize,
+    /// What the rows may take in memory.
+    share: Option<Arc<ByteShare>>,
 }
 
 impl<'c> Batch<'c> {
     pub(super) fn new(connection: &'c mut Connection) -> Batch<'c> {
         let begins_at = connection.outbox.len();
-        Batch { connection, steps: Vec::new(), section_ends: Vec::new(), begins_at }
+        Batch { connection, steps: Vec::new(), section_ends: Vec::new(), begins_at, share: None }
+    }
+
+    /// The rows that are kept take their memory of this share, or the batch fails.
+    pub(crate) fn bounded_by(&mut self, share: Option<Arc<ByteShare>>) {
+        self.share = share;
     }
 
     /// Runs a statement whose rows are of no interest.
@@ -235,7 +243,10 @@ impl<'c> Batch<'c> {
         let mut begin = 0;
         for (at, end) in ends.iter().enumerate() {
             let later = ends.len() - at - 1;
-            let answered = self.connection.read_section(&kinds[begin..*end], later).await;
+            let answered = self
+                .connection
+                .read_section(&kinds[begin..*end], later, self.share.as_deref())
+                .await;
             begin = *end;
             let lost = matches!(&answered, Err(failure) if !failure.error.is_refusal());
             sections.push(answered);

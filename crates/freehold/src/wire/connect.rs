@@ -120,6 +120,8 @@ async fn sign_in(
         outbox: BytesMut::with_capacity(4096),
         inbox: BytesMut::with_capacity(16 * 1024),
         unanswered: 0,
+        skipping: 0,
+        swollen: false,
         status: TransactionStatus::Idle,
         broken: false,
         backend: Backend { pid: 0, secret: 0 },
@@ -140,7 +142,7 @@ async fn sign_in(
     // Keys and settings, until the server is ready.
     connection.unanswered = 1;
     loop {
-        match connection.receive().await? {
+        match connection.next_message().await? {
             Message::BackendKeyData(body) => {
                 connection.backend = Backend { pid: body.process_id(), secret: body.secret_key() };
             }
@@ -162,7 +164,7 @@ async fn authenticate(
     let password =
         || password.ok_or_else(|| WireError::SignIn("the server asks for a password".to_owned()));
     loop {
-        match connection.receive().await? {
+        match connection.next_message().await? {
             Message::AuthenticationOk => return Ok(()),
             Message::AuthenticationCleartextPassword => {
                 frontend::password_message(password()?, &mut connection.outbox)
@@ -201,7 +203,7 @@ async fn scram(connection: &mut Connection, password: &[u8]) -> Result<()> {
     frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut connection.outbox)
         .map_err(WireError::Unsendable)?;
     loop {
-        match connection.receive().await? {
+        match connection.next_message().await? {
             Message::AuthenticationSaslContinue(body) => {
                 scram.update(body.data()).map_err(WireError::Unreadable)?;
                 frontend::sasl_response(scram.message(), &mut connection.outbox)

@@ -8,6 +8,8 @@ use fallible_iterator::FallibleIterator as _;
 use postgres_protocol::message::backend::ErrorResponseBody;
 use tokio_postgres::error::{ErrorPosition, SqlState};
 
+use crate::budget::Excess;
+
 /// Why a batch did not succeed.
 #[derive(Debug)]
 pub(crate) enum WireError {
@@ -21,6 +23,8 @@ pub(crate) enum WireError {
     Parameter(Box<dyn StdError + Send + Sync>),
     /// A message cannot be built: a text with a NUL, say. Nothing was sent.
     Unsendable(io::Error),
+    /// A row of the answer is more than may be kept; it was thrown away.
+    Excess(Excess),
     /// The server cannot be signed in to in a way that is known here.
     SignIn(String),
 }
@@ -55,13 +59,14 @@ impl WireError {
             Self::Lost(error) => Self::Lost(error.kind().into()),
             Self::Unreadable(error) => Self::Unreadable(error.kind().into()),
             Self::Unsendable(error) => Self::Unsendable(error.kind().into()),
+            Self::Excess(excess) => Self::Excess(*excess),
             Self::SignIn(why) => Self::SignIn(why.clone()),
         }
     }
 
-    /// Whether the server refused something, and the connection goes on.
+    /// Whether something was refused, and the connection goes on.
     pub(super) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Database(_))
+        matches!(self, Self::Database(_) | Self::Excess(_))
     }
 }
 
@@ -73,6 +78,7 @@ impl fmt::Display for WireError {
             Self::Unreadable(error) => write!(f, "the server's answer is not understood: {error}"),
             Self::Parameter(error) => write!(f, "a parameter was refused: {error}"),
             Self::Unsendable(error) => write!(f, "the statement cannot be sent: {error}"),
+            Self::Excess(excess) => excess.fmt(f),
             Self::SignIn(why) => f.write_str(why),
         }
     }

@@ -4,6 +4,7 @@
 
 mod abandonment;
 mod analytics;
+mod answers;
 mod baselines;
 mod beside;
 mod doctor;

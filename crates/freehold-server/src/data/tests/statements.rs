@@ -328,7 +328,8 @@ fn only_what_may_be_refused_waits_for_the_answer() {
     let single = "application/vnd.pgrst.object+json";
     let body = r#"{"email":"a"}"#;
     assert_eq!(waits(get("orders", "").header("accept", single)), (false, false));
-    assert_eq!(waits(post("customers", "", body).prefer("return=representation")), (true, false));
+    assert_eq!(waits(post("customers", "", body).prefer("return=representation")), (true, true));
+    assert_eq!(waits(post("customers", "", body)), (true, false));
     assert_eq!(waits(post("customers", "", body).header("accept", single)), (true, true));
     assert_eq!(waits(patch("customers", "id=eq.1", body)), (true, false));
     assert_eq!(waits(patch("customers", "id=eq.1", body).prefer("max-affected=1")), (true, true));

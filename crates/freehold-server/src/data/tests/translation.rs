@@ -106,6 +106,21 @@ fn one_sqlstate_means_different_things_by_who_refuses() {
 }
 
 #[test]
+fn what_postgresql_cannot_put_together_is_too_large_an_answer() {
+    for (sqlstate, routine, code) in [
+        ("54000", "enlargeStringInfo", "answer_too_large"),
+        ("XX000", "MemoryContextAlloc", "answer_too_large"),
+        ("XX000", "repalloc", "answer_too_large"),
+        ("54000", "makeArrayResult", "limit_exceeded"),
+        ("XX000", "errfinish", "internal"),
+    ] {
+        let error = DatabaseError { sqlstate, routine: Some(routine), ..DatabaseError::default() };
+        let refusal = translate(&get("orders", ""), &error);
+        assert_eq!(refusal.code, code, "{sqlstate} {routine}");
+    }
+}
+
+#[test]
 fn nothing_that_postgresql_says_is_passed_on() {
     let case = post("orders", "", r#"{"total":1}"#);
     let states = "22P02 22003 23505 23503 23502 23514 23P01 42501 42P01 42703 42883 42601 40001 \

@@ -176,11 +176,12 @@ impl Transaction {
         pieces: Pieces<'_>,
         ending: Ending,
     ) -> Result<Vec<Answer>, PipelineError> {
-        let Transaction { connection, entry, stage, ran_utility, .. } = self;
+        let Transaction { connection, entry, stage, ran_utility, share, .. } = self;
         let connection = held(connection);
         let fixed = &connection.fixed.clone();
         let pass = entry.vouch(connection, *stage);
         let mut batch = connection.batch().map_err(PipelineError::of_none)?;
+        batch.bounded_by(share.clone());
         let mut before = 0;
         if let Some(pass) = &pass {
             batch.quiet(&fixed.begin, &[]).map_err(PipelineError::of_none)?;
@@ -292,7 +293,7 @@ impl Transaction {
 
     async fn each_once(&mut self, pieces: Pieces<'_>) -> Vec<Result<Answer, WireError>> {
         let statements = self.statements(pieces).await;
-        let Transaction { connection, entry, .. } = self;
+        let Transaction { connection, entry, share, .. } = self;
         let connection = held(connection);
         let fixed = &connection.fixed.clone();
         let pass = connection.vouch(&entry.claim);
@@ -301,6 +302,7 @@ impl Transaction {
             Ok(batch) => batch,
             Err(error) => return vec![Err(error)],
         };
+        batch.bounded_by(share.clone());
         for (statement, (_, params)) in statements.into_iter().zip(pieces) {
             let put = statement.and_then(|statement| {
                 entry.put(&mut batch, fixed, &pass)?;
@@ -343,11 +345,12 @@ impl Transaction {
     ) -> Result<Answer, WireError> {
         let prepared = self.statements(&[(sql, params)]).await.pop();
         let statement = prepared.unwrap_or_else(|| Err(WireError::lost()))?;
-        let Transaction { connection, entry, .. } = self;
+        let Transaction { connection, entry, share, .. } = self;
         let connection = held(connection);
         let fixed = &connection.fixed.clone();
         let pass = connection.vouch(&entry.claim);
         let mut batch = connection.batch()?;
+        batch.bounded_by(share.clone());
         batch.quiet(&fixed.begin, &[])?;
         entry.put(&mut batch, fixed, &pass)?;
         batch.query(&statement, params)?;

@@ -1,0 +1,244 @@
+//! Clients' connections: accepted, bounded in number and in time, and closed.
+//!
+//! HTTP/1 is hyper's. What is here is what it leaves to others: how many connections there may be, of
+//! all and of one client, and for how long one may make the server wait. What may pass none of these
+//! bounds is a request that has arrived: it has a time of its own (`middleware::guard`).
+
+mod files;
+mod framing;
+mod registry;
+mod watched;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::ConnectInfo;
+use axum::response::{IntoResponse as _, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, StatusCode};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub(super) use self::registry::{Connection, Phase};
+use self::registry::{Registry, Ticket};
+use self::watched::Watched;
+use super::error::Problem;
+
+/// A longer head is answered 431. The longest query that the data API takes is a fraction of it, and a
+/// client that sends no end of a head holds this much.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// After a failure to accept that lasts, such as the end of open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a farewell may take to be sent.
+const FAREWELL_MAX: Duration = Duration::from_millis(200);
+
+/// What a connection is told whose head did not arrive in its time.
+const LATE_HEAD: &str = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
+    content-type: application/problem+json\r\ncontent-length: 128\r\n\r\n\
+    {\"status\":408,\"title\":\"Request Timeout\",\
+    \"code\":\"request_too_slow\",\"detail\":\"the head of the request did not arrive in its time\"}";
+
+/// Bounds of clients' connections.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionLimits {
+    pub(crate) connections_max: usize,
+    /// Of one client; `None` where the clients are proxies, which many share.
+    pub(crate) per_client_max: Option<usize>,
+    /// For the head of a request, from its first byte or from the beginning of the connection.
+    pub(crate) head_max: Duration,
+    /// Without a byte that the client takes of its answer.
+    pub(crate) stall_max: Duration,
+    /// Between two requests.
+    pub(crate) idle_max: Duration,
+}
+
+/// Serves until `stop` is over; then no connection is accepted any more, idle ones are closed, and it
+/// ends with the last request under way.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ConnectionLimits,
+    stop: impl Future<Output = ()>,
+) {
+    let registry = Registry::new(limits);
+    let (stopping, is_stopping) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut sweep = tokio::time::interval(registry.sweep_every());
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut stop = pin!(stop);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    let Some(ticket) = registry.admit(peer.ip()) else { continue };
+                    let served = serve_one(stream, peer, ticket, router.clone(), is_stopping.clone());
+                    connections.spawn(served);
+                }
+                // The client has gone meanwhile.
+                Err(error) if is_of_client(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections");
+                    registry.make_room();
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            _ = sweep.tick() => registry.sweep(),
+            () = &mut stop => break,
+        }
+    }
+    drop(listener);
+    let _ = stopping.send(true);
+    loop {
+        tokio::select! {
+            ended = connections.join_next() => if ended.is_none() { break },
+            _ = sweep.tick() => registry.sweep(),
+        }
+    }
+}
+
+fn is_of_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+async fn serve_one(
+    stream: TcpStream,
+    peer: SocketAddr,
+    ticket: Ticket,
+    router: Router,
+    mut is_stopping: watch::Receiver<bool>,
+) {
+    // An answer is one write; waiting for more would only delay it.
+    let _ = stream.set_nodelay(true);
+    let connection = Arc::clone(ticket.connection());
+    let router = TowerToHyperService::new(router);
+    let service =
+        service_fn(|request: Request<Incoming>| answer(&router, &connection, peer, request));
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&connection)));
+    // The times are this module's: hyper has one for head and pause together.
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX);
+    let mut served = http.serve_connection(io, service);
+    let mut stops = pin!(is_stopping.wait_for(|stopping| *stopping));
+    let mut told = false;
+    loop {
+        tokio::select! {
+            ended = &mut served => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection broke");
+                }
+                return;
+            }
+            () = connection.told_to_close() => break,
+            _ = &mut stops, if !told => {
+                told = true;
+                Pin::new(&mut served).graceful_shutdown();
+            }
+        }
+    }
+    if connection.phase() == Phase::Head {
+        let mut stream = served.into_parts().io.into_inner();
+        let farewell = stream.write_all(LATE_HEAD.as_bytes());
+        let _ = tokio::time::timeout(FAREWELL_MAX, farewell).await;
+    }
+}
+
+async fn answer(
+    router: &TowerToHyperService<Router>,
+    connection: &Arc<Connection>,
+    peer: SocketAddr,
+    mut request: Request<Incoming>,
+) -> Result<Response, Infallible> {
+    connection.enter(Phase::Serving);
+    let mut response = if connection.is_spare() && !is_probe(request.uri().path()) {
+        too_many_connections()
+    } else {
+        let extensions = request.extensions_mut();
+        extensions.insert(ConnectInfo(peer));
+        extensions.insert(Arc::clone(connection));
+        router.call(request.map(Body::new)).await?
+    };
+    if connection.is_spare() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let served = Served(Arc::clone(connection));
+    Ok(response.map(|body| Body::new(Answer { body, _served: served })))
+}
+
+/// The body of an answer, which tells when it is with the socket.
+struct Answer {
+    body: Body,
+    _served: Served,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What is answered even where there is no room for more clients.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/metrics")
+}
+
+fn too_many_connections() -> Response {
+    metrics::counter!("freehold_http_refused_total").increment(1);
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "overloaded",
+        "too many connections are open; try again shortly",
+    )
+    .retry_after(1)
+    .into_response()
+}
+
+struct Served(Arc<Connection>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Idle);
+    }
+}
+
+/// The key that connections of one client are counted by. Whoever has an IPv6 address has a /64.
+fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}

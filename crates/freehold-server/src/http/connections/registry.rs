@@ -1,0 +1,355 @@
+//! Which connections there are, and which of them must go: those that let the server wait for too
+//! long, and where there is no room for more, those that let it wait at all.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::{ConnectionLimits, client_of};
+
+/// Connections beyond the limit, of which each is told so, or asks a probe.
+pub(super) const SPARE: usize = 32;
+
+/// One of so many connections goes when there is no room for another.
+const EVICTED_OF: usize = 128;
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(in crate::http) enum Phase {
+    /// A request is served, or answered.
+    Serving,
+    /// Between two requests.
+    Idle,
+    /// Before the end of a head.
+    Head,
+    /// A body is awaited.
+    Body,
+}
+
+impl Phase {
+    fn of(number: u8) -> Phase {
+        [Phase::Serving, Phase::Idle, Phase::Head, Phase::Body][usize::from(number & 3)]
+    }
+}
+
+pub(in crate::http) struct Connection {
+    number: u64,
+    client: IpAddr,
+    spare: bool,
+    /// What times are counted from.
+    began: Instant,
+    phase: AtomicU8,
+    /// Milliseconds: when it came into its phase, or a byte of a body arrived.
+    since: AtomicU64,
+    /// Milliseconds: since when the client has taken nothing of its answer; 0 if it does.
+    stalled: AtomicU64,
+    close: Notify,
+}
+
+impl Connection {
+    pub(in crate::http) fn enter(&self, phase: Phase) {
+        self.since.store(self.now(), Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        Phase::of(self.phase.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn is_spare(&self) -> bool {
+        self.spare
+    }
+
+    /// Bytes have arrived.
+    pub(super) fn note_read(&self) {
+        match self.phase() {
+            Phase::Idle => self.enter(Phase::Head),
+            Phase::Body => self.since.store(self.now(), Ordering::Relaxed),
+            Phase::Head | Phase::Serving => {}
+        }
+    }
+
+    /// The client takes nothing at present.
+    pub(super) fn note_stalled(&self) {
+        let now = self.now().max(1);
+        let _ = self.stalled.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_taken(&self) {
+        self.stalled.store(0, Ordering::Relaxed);
+    }
+
+    /// Waits until there is no place for it any more.
+    pub(super) async fn told_to_close(&self) {
+        self.close.notified().await;
+    }
+
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    /// Why its time is over, if it is.
+    fn overdue(&self, limits: &ConnectionLimits) -> Option<&'static str> {
+        let now = self.now();
+        let over =
+            |since: u64, max: Duration| u128::from(now.saturating_sub(since)) >= max.as_millis();
+        let stalled = self.stalled.load(Ordering::Relaxed);
+        if stalled > 0 && over(stalled, limits.stall_max) {
+            return Some("stalled");
+        }
+        let since = self.since.load(Ordering::Relaxed);
+        match self.phase() {
+            Phase::Idle if stalled == 0 && over(since, limits.idle_max) => Some("idle"),
+            Phase::Head if over(since, limits.head_max) => Some("head"),
+            // A body has a time of its own, and an answer when that is over.
+            _ => None,
+        }
+    }
+
+    /// Whether it is the client that is waited for, and then the order in which such go: those that
+    /// have asked nothing first.
+    fn waits(&self) -> Option<(u8, u64)> {
+        let since = self.since.load(Ordering::Relaxed);
+        let stalled = self.stalled.load(Ordering::Relaxed);
+        match self.phase() {
+            Phase::Idle if stalled == 0 => Some((0, since)),
+            Phase::Head => Some((1, since)),
+            Phase::Body => Some((2, since)),
+            Phase::Idle | Phase::Serving => None,
+        }
+    }
+}
+
+pub(super) struct Registry {
+    limits: ConnectionLimits,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    connections: HashMap<u64, Arc<Connection>>,
+    /// How many each client has, spare ones aside.
+    by_client: HashMap<IpAddr, usize>,
+    spare: usize,
+    next: u64,
+}
+
+/// The place of a connection, which it gives back.
+pub(super) struct Ticket {
+    connection: Arc<Connection>,
+    registry: Arc<Registry>,
+}
+
+impl Ticket {
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.registry.open().remove(self.connection.number);
+    }
+}
+
+impl Open {
+    fn add(&mut self, client: IpAddr, spare: bool) -> Arc<Connection> {
+        self.next += 1;
+        let connection = Arc::new(Connection {
+            number: self.next,
+            client,
+            spare,
+            began: Instant::now(),
+            phase: AtomicU8::new(Phase::Head as u8),
+            since: AtomicU64::new(0),
+            stalled: AtomicU64::new(0),
+            close: Notify::new(),
+        });
+        match spare {
+            true => self.spare += 1,
+            false => *self.by_client.entry(client).or_default() += 1,
+        }
+        self.connections.insert(self.next, Arc::clone(&connection));
+        connection
+    }
+
+    fn remove(&mut self, number: u64) {
+        let Some(gone) = self.connections.remove(&number) else { return };
+        if gone.spare {
+            self.spare -= 1;
+        } else if let Some(count) = self.by_client.get_mut(&gone.client) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_client.remove(&gone.client);
+            }
+        }
+        metrics::gauge!("freehold_http_connections").set(self.connections.len() as f64);
+    }
+
+    fn regular(&self) -> usize {
+        self.connections.len() - self.spare
+    }
+
+    fn of_client(&self, client: IpAddr) -> usize {
+        self.by_client.get(&client).copied().unwrap_or(0)
+    }
+
+    /// Closes the connections that can best be done without, of those that `may` go. Whoever has the
+    /// most of them has them closed. Of many, some at once, since each look is at all of them.
+    fn evict(&mut self, may: impl Fn(&Connection) -> bool) -> bool {
+        let now = Instant::now();
+        let candidates = self.connections.values().filter(|connection| may(connection));
+        let candidates = candidates.filter_map(|connection| {
+            let (order, since) = connection.waits()?;
+            let waited = now.duration_since(connection.began + Duration::from_millis(since));
+            let share = self.of_client(connection.client);
+            Some(((share, Reverse(order), waited), connection.number))
+        });
+        let mut candidates: Vec<_> = candidates.collect();
+        if candidates.is_empty() {
+            return false;
+        }
+        let count = (self.connections.len() / EVICTED_OF).clamp(1, candidates.len());
+        candidates.select_nth_unstable_by(count - 1, |one, other| other.0.cmp(&one.0));
+        for (_, number) in &candidates[..count] {
+            if let Some(connection) = self.connections.get(number) {
+                connection.close.notify_one();
+                closed("evicted");
+            }
+            self.remove(*number);
+        }
+        true
+    }
+}
+
+fn closed(reason: &'static str) {
+    metrics::counter!("freehold_http_connections_closed_total", "reason" => reason).increment(1);
+}
+
+impl Registry {
+    pub(super) fn new(limits: ConnectionLimits) -> Arc<Registry> {
+        Arc::new(Registry { limits, open: Mutex::default() })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection, if need be that of another that lets the server wait. Where all are
+    /// served, one of the few spare ones; where these are taken too, none.
+    pub(super) fn admit(self: &Arc<Registry>, address: IpAddr) -> Option<Ticket> {
+        let client = client_of(address);
+        let mut open = self.open();
+        let full_for_client =
+            self.limits.per_client_max.is_some_and(|max| open.of_client(client) >= max);
+        let room = match full_for_client {
+            true => open.evict(|other| !other.spare && other.client == client),
+            false => {
+                open.regular() < self.limits.connections_max || open.evict(|other| !other.spare)
+            }
+        };
+        let room_to_say_no = room || open.spare < SPARE || open.evict(|other| other.spare);
+        if !room_to_say_no {
+            closed("refused");
+            return None;
+        }
+        let connection = open.add(client, !room);
+        metrics::gauge!("freehold_http_connections").set(open.connections.len() as f64);
+        drop(open);
+        Some(Ticket { connection, registry: Arc::clone(self) })
+    }
+
+    /// Closes one that lets the server wait, if there is one.
+    pub(super) fn make_room(&self) {
+        self.open().evict(|_| true);
+    }
+
+    pub(super) fn sweep_every(&self) -> Duration {
+        let shortest = self.limits.head_max.min(self.limits.idle_max).min(self.limits.stall_max);
+        (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+
+    /// Closes those whose time is over.
+    pub(super) fn sweep(&self) {
+        let mut open = self.open();
+        let overdue: Vec<u64> = open
+            .connections
+            .values()
+            .filter_map(|connection| {
+                closed(connection.overdue(&self.limits)?);
+                connection.close.notify_one();
+                Some(connection.number)
+            })
+            .collect();
+        for number in overdue {
+            open.remove(number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry(connections_max: usize) -> Arc<Registry> {
+        let long = Duration::from_secs(3600);
+        Registry::new(ConnectionLimits {
+            connections_max,
+            per_client_max: None,
+            head_max: long,
+            stall_max: long,
+            idle_max: long,
+        })
+    }
+
+    fn client(number: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, number])
+    }
+
+    #[test]
+    fn who_has_most_makes_room_and_idle_connections_first() {
+        let registry = registry(4);
+        let admit = |number| registry.admit(client(number)).unwrap();
+        let is_open =
+            |ticket: &Ticket| registry.open().connections.contains_key(&ticket.connection.number);
+        let (one, first, second, third) = (admit(1), admit(2), admit(2), admit(2));
+        first.connection.enter(Phase::Serving);
+        third.connection.enter(Phase::Idle);
+        let _newest = admit(3);
+        assert_eq!([&one, &first, &second, &third].map(is_open), [true, true, true, false]);
+        let _newest = admit(3);
+        assert_eq!([&one, &first, &second].map(is_open), [true, true, false]);
+        // Who is served keeps its place; where all are, one beyond is told so.
+        for ticket in [&one, &first] {
+            ticket.connection.enter(Phase::Serving);
+        }
+        for open in registry.open().connections.values() {
+            open.enter(Phase::Serving);
+        }
+        let beyond = admit(4);
+        assert!(beyond.connection.is_spare());
+        drop((one, beyond));
+        assert!(!admit(4).connection.is_spare());
+    }
+
+    #[test]
+    fn beyond_the_limit_there_are_few_and_each_makes_room_for_the_next() {
+        let registry = registry(1);
+        let only = registry.admit(client(1)).unwrap();
+        only.connection.enter(Phase::Serving);
+        let beyond: Vec<_> = (0..10 * SPARE).filter_map(|_| registry.admit(client(2))).collect();
+        assert_eq!(registry.open().spare, SPARE);
+        for ticket in &beyond {
+            ticket.connection.enter(Phase::Serving);
+        }
+        assert!(registry.admit(client(3)).is_none());
+        drop(beyond);
+        assert_eq!(registry.open().connections.len(), 1);
+    }
+}

@@ -1,0 +1,106 @@
+//! Bodies: a request that has not arrived takes no place, and bodies together so much memory.
+
+use serde_json::{Value, json};
+
+use super::{Client, HOURS, Shop, http};
+
+fn unfinished(shop: &Shop, length: usize, sent: &str) -> Client {
+    let head = format!(
+        "POST /v1/data/products HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{sent}",
+        shop.token
+    );
+    Client::saying(shop.port(), &head)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unfinished_bodies_take_nobodys_place() {
+    let settings = [("MAX_CONCURRENT_REQUESTS", "4"), ("BODY_TIMEOUT_MS", HOURS)];
+    let shop = Shop::open(&settings).await;
+    let clients: Vec<_> = (0..50).map(|_| unfinished(&shop, 1000, "{\"sku\":")).collect();
+    let chunked = format!(
+        "POST /v1/data/products HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n5\r\n{{\"sku",
+        shop.token
+    );
+    let more: Vec<_> = (0..50).map(|_| Client::saying(shop.port(), &chunked)).collect();
+    for _ in 0..10 {
+        shop.assert_serves();
+    }
+    drop((clients, more));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_does_not_arrive_in_its_time_is_answered_408() {
+    let shop = Shop::open(&[("BODY_TIMEOUT_MS", "300")]).await;
+    let heard = unfinished(&shop, 1000, "{\"sku\":").hear_to_the_end();
+    let (head, body) = heard.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 408 "), "{heard}");
+    assert!(head.contains("connection: close"), "{heard}");
+    let problem: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(problem["code"], "request_too_slow");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_says_it_is_too_large_is_not_awaited() {
+    let shop = Shop::open(&[("MAX_BODY_BYTES", "2000"), ("BODY_TIMEOUT_MS", HOURS)]).await;
+    let heard = unfinished(&shop, 2001, "").hear_to_the_end();
+    assert!(heard.starts_with("HTTP/1.1 413 "), "{heard}");
+    assert!(heard.contains("larger than 2000 bytes"), "{heard}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_length_beside_chunks_is_refused() {
+    let shop = Shop::open(&[]).await;
+    let head = format!(
+        "POST /v1/data/products HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\n",
+        shop.token
+    );
+    let row = |sku: &str| format!("{{\"sku\":\"{sku}\",\"name\":\"x\",\"price_cents\":1}}");
+    let chunks = |sku: &str| format!("{:x}\r\n{}\r\n0\r\n\r\n", row(sku).len(), row(sku));
+    let (length, coding) = ("Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n");
+    for both in [format!("{length}{coding}"), format!("{coding}{length}")] {
+        let request = format!("{head}{both}\r\n{}", chunks("N1"));
+        let heard = Client::saying(shop.port(), &request).hear_to_the_end();
+        assert!(heard.starts_with("HTTP/1.1 400 "), "{heard}");
+        // Behind another one too, which is answered.
+        let first = format!("{head}{coding}\r\n{}", chunks(&both[..7]));
+        let heard = Client::saying(shop.port(), &format!("{first}{request}")).hear_to_the_end();
+        assert!(heard.starts_with("HTTP/1.1 201 "), "{heard}");
+        assert!(heard.contains("HTTP/1.1 400 "), "{heard}");
+    }
+    let (_, rows) = shop.get("/v1/data/products?select=sku&sku=eq.N1");
+    assert_eq!(rows, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_together_take_so_much_memory() {
+    let settings = [
+        ("BUFFER_MB", "1"),
+        ("MAX_BODY_BYTES", "1000000"),
+        ("MAX_ANSWER_BYTES", "1000000"),
+        ("BODY_TIMEOUT_MS", HOURS),
+    ];
+    let shop = Shop::open(&settings).await;
+    let half = "x".repeat(600_000);
+    let first = unfinished(&shop, 1_000_000, &half);
+    // Of two that do not fit together, one is told to come back: the second at the latest.
+    let mut second = unfinished(&shop, 1_000_000, &half);
+    let heard = second.hear_to_the_end();
+    assert!(heard.starts_with("HTTP/1.1 503 "), "{heard}");
+    assert!(heard.contains("retry-after: 1") && heard.contains("overloaded"), "{heard}");
+    // Small ones have room.
+    shop.assert_serves();
+    let row = json!({"sku": "N1", "name": "x", "price_cents": 1});
+    let (status, answer) = shop.post("/v1/data/products", &row);
+    assert_eq!(status, 201, "{answer}");
+    drop(first);
+    // And what it held is free again.
+    let large = json!({"sku": "N2", "name": "x".repeat(900_000), "price_cents": 1});
+    crate::support::eventually("there is room", super::SOON, async || {
+        http(shop.port(), "POST", "/v1/data/products", &shop.token, &large)
+            .is_ok_and(|(status, _)| status != 503)
+    })
+    .await;
+}
