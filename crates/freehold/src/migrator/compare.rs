@@ -23,7 +23,10 @@ const KEPT_MAX: usize = 32;
 /// What each migration has changed for tenants of the version before, read once in a run of the migrator.
 /// None where it cannot be known: another major version of PostgreSQL has printed it.
 #[derive(Default)]
-pub(super) struct Changes(Mutex<HashMap<(i64, i64), Option<Arc<Change>>>>);
+pub(super) struct Changes(Mutex<HashMap<Versions, Option<Arc<Change>>>>);
+
+/// That a tenant is at, and that a migration brings it to.
+type Versions = (i64, i64);
 
 impl Changes {
     pub(super) async fn of(

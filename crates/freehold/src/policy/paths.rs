@@ -29,6 +29,9 @@ pub(super) struct Settled {
     definer: bool,
     /// Something reaches it that works without the tenant's path.
     reached: bool,
+    /// An index or a generated column calls it that is not immutable: PostgreSQL took it for its text, which
+    /// was put in its place and is immutable.
+    inlined: bool,
 }
 
 /// Routines that shall get another path, or may have no such settings, as a JSON array.
@@ -38,7 +41,7 @@ pub(super) struct Settled {
 pub(super) const SETTLED_SQL: &str = "
 WITH RECURSIVE own AS MATERIALIZED (
   SELECT p.oid, p.proname AS name, p.oid::regprocedure::text AS signature, CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END AS kind,
-    p.prosecdef, p.prosqlbody IS NOT NULL AS is_parsed,
+    p.prosecdef, p.provolatile = 'i' AS is_immutable, p.prosqlbody IS NOT NULL AS is_parsed,
     (SELECT substr(s, 13) FROM unnest(p.proconfig) s WHERE s LIKE 'search\\_path=%') AS path,
     (SELECT json_agg(s) FROM unnest(p.proconfig) s
      WHERE s ~* '^(role=|session_authorization=|row_security=(off|false|no|0)$)') AS forbidden
@@ -65,7 +68,7 @@ WITH RECURSIVE own AS MATERIALIZED (
   ) x
   WHERE r.classid NOT IN ('pg_attrdef'::regclass, 'pg_constraint'::regclass, 'pg_statistic_ext'::regclass, 'pg_type'::regclass, 'pg_policy'::regclass)
 ), reached AS (
-  SELECT DISTINCT r.function AS oid FROM reach r
+  SELECT r.function AS oid, bool_or(c.relkind IN ('i', 'I', 'p') OR a.attgenerated <> '') AS is_fixed FROM reach r
   LEFT JOIN pg_class c ON r.classid = 'pg_class'::regclass AND c.oid = r.objid
   LEFT JOIN pg_attrdef d ON r.classid = 'pg_attrdef'::regclass AND d.oid = r.objid
   LEFT JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
@@ -75,9 +78,11 @@ WITH RECURSIVE own AS MATERIALIZED (
     -- A partitioned table calls what its rows are told apart by.
     OR c.relkind IN ('i', 'I', 'm', 'p') OR a.attgenerated <> '' OR t.typtype = 'r'
     OR l.polroles && ARRAY[0, 'freehold_owner'::regrole::oid]
+  GROUP BY r.function
 )
 SELECT coalesce(json_agg(json_build_object('name', o.name, 'signature', o.signature, 'kind', o.kind, 'path', o.path,
-  'forbidden', coalesce(o.forbidden, '[]'), 'definer', o.prosecdef, 'reached', r.oid IS NOT NULL) ORDER BY o.signature), '[]')
+  'forbidden', coalesce(o.forbidden, '[]'), 'definer', o.prosecdef, 'reached', r.oid IS NOT NULL,
+  'inlined', coalesce(r.is_fixed AND NOT o.is_immutable, false)) ORDER BY o.signature), '[]')
 FROM own o LEFT JOIN reached r ON r.oid = o.oid
 WHERE r.oid IS NOT NULL OR o.forbidden IS NOT NULL
   OR CASE WHEN o.path IS NULL THEN o.prosecdef ELSE o.path ~ '(^|,) *public *(,|$)' END";
@@ -123,7 +128,10 @@ fn elements(path: &str) -> Vec<&str> {
 pub(super) fn sql(schema: &str, routines: &[Settled], sql: &mut String) {
     for routine in routines {
         if let Some(path) = routine.path(schema) {
-            let _ = writeln!(sql, "ALTER ROUTINE {} SET search_path = {path};", routine.signature);
+            // A path ends inlining, so what was in the text must be said.
+            let immutable = if routine.inlined { "IMMUTABLE " } else { "" };
+            let name = &routine.signature;
+            let _ = writeln!(sql, "ALTER ROUTINE {name} {immutable}SET search_path = {path};");
         }
     }
 }
@@ -220,6 +228,7 @@ mod tests {
             forbidden: vec![],
             definer: false,
             reached: false,
+            inlined: false,
         }
     }
 
