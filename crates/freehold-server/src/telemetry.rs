@@ -3,6 +3,7 @@
 pub(crate) mod traces;
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -55,6 +56,8 @@ pub(crate) fn init_logs(settings: &LogSettings) -> Result<(), String> {
     installed.map_err(|error| error.to_string())
 }
 
+const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
 /// The process's metrics. A second call in one process gets a recorder of its own.
 pub(crate) fn init_metrics() -> PrometheusHandle {
     let builder = PrometheusBuilder::new()
@@ -76,6 +79,16 @@ pub(crate) fn init_metrics() -> PrometheusHandle {
     handle
 }
 
+/// Moves what was counted since into the histograms: until then each request's time takes memory of its
+/// own, and where no Prometheus scrapes there is no other end to that.
+pub(crate) async fn keep_metrics(metrics: PrometheusHandle) {
+    let mut ticks = tokio::time::interval(METRICS_UPKEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        metrics.run_upkeep();
+    }
+}
+
 /// Every metric of the service, with its meaning.
 fn describe() {
     describe_counter!(
@@ -90,6 +103,11 @@ fn describe() {
     describe_counter!(
         "freehold_http_connections_closed_total",
         "Connections of clients closed by the server, by reason: head, idle, stalled, evicted, refused"
+    );
+    describe_counter!("freehold_task_panics_total", "Panics of background tasks, by task");
+    describe_gauge!(
+        "freehold_task_down",
+        "1 while a background task that panicked waits for being started again, by task"
     );
     describe_histogram!(
         "freehold_http_request_seconds",

@@ -6,9 +6,9 @@ use std::time::Duration;
 use freehold::control::analytics::AnalyticsStatus;
 use freehold::jiff::Timestamp;
 use freehold::{
-    AnalyticsOptions, AnalyticsRun, Error, ErrorKind, Freehold, OperatorContext, Trouble,
+    AnalyticsOptions, AnalyticsRun, BackgroundTask, Error, ErrorKind, Freehold, OperatorContext,
+    Trouble,
 };
-use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::config::WorkerSettings;
@@ -24,27 +24,25 @@ const PRUNE_EVERY: Duration = Duration::from_secs(600);
 const READ_EVERY: u32 = 5;
 
 /// Works until it is dropped.
-pub(crate) struct Worker(Vec<JoinHandle<()>>);
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        for task in &self.0 {
-            task.abort();
-        }
-    }
-}
+pub(crate) struct Worker(#[expect(dead_code, reason = "dropped with it")] Vec<BackgroundTask>);
 
 impl Worker {
     pub(crate) fn start(freehold: Freehold, settings: &WorkerSettings) -> Worker {
-        let mut tasks =
-            vec![tokio::spawn(observe(freehold.clone())), tokio::spawn(prune(freehold.clone()))];
+        let tasks = freehold.tasks();
+        let (watched, pruned) = (freehold.clone(), freehold.clone());
+        let mut running = vec![
+            tasks.spawn("worker_metrics", move || observe(watched.clone())),
+            tasks.spawn("pruning", move || prune(pruned.clone())),
+        ];
         if settings.worker {
             let options = settings.analytics.options();
             let sizes_every = Duration::from_secs(settings.sizes_every_secs);
-            tasks.push(tokio::spawn(measure(freehold.clone(), sizes_every)));
-            tasks.push(tokio::spawn(work(freehold, options)));
+            let (measured, worked) = (freehold.clone(), freehold.clone());
+            let measure = move || measure(measured.clone(), sizes_every);
+            running.push(tasks.spawn("size_measurement", measure));
+            running.push(tasks.spawn("worker", move || work(worked.clone(), options.clone())));
         }
-        Worker(tasks)
+        Worker(running)
     }
 }
 

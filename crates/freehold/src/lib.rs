@@ -174,6 +174,7 @@ mod seal;
 mod settings;
 mod slow_log;
 mod snapshot;
+mod tasks;
 mod tenant;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -232,6 +233,7 @@ pub use crate::pool::{PoolLimits, PoolStatus};
 pub use crate::pooler::Pooler;
 pub use crate::replicas::{ReplicaLimits, ReplicaReads, ReplicaState, ReplicaStatus};
 pub use crate::seal::{ContextKey, SealMode};
+pub use crate::tasks::{BackgroundTask, TaskStatus, Tasks};
 pub use crate::tenant::{Tenant, TenantStatus, Transition};
 pub use crate::trouble::Trouble;
 pub use crate::tx::{PipelineError, ReadTx, TenantTx};
@@ -351,14 +353,12 @@ struct Inner {
     #[cfg(feature = "testing")]
     only_settings: Arc<AtomicBool>,
     /// What goes on beside requests: listening for changes, following keys, recording violations.
-    tasks: Vec<tokio::task::JoinHandle<()>>,
+    tasks: Tasks,
+    _running: Vec<BackgroundTask>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
         let lost = self.violations.give_up();
         if lost > 0 {
             tracing::warn!(lost, "violations were not written down");
@@ -463,28 +463,30 @@ impl Freehold {
             Some(url) => Arc::new(tls::target(url, "DATABASE_LISTEN_URL")?),
             None => app.target(),
         };
-        let listen = resolver.clone().listen(listen, options.pooler);
         let recorder = Recorder::new(catalog.clone(), violations.clone());
-        let mut tasks = replicas.follow(app.target()).await?;
+        let tasks = Tasks::default();
+        let mut running = replicas.follow(&tasks, app.target()).await?;
         let slow_log = SlowLog::new(&app, &catalog, resolver.clone(), insight.clone());
         let asked = Asked::new(options.insight.sample);
         let reporter = Reporter::new(catalog.clone(), insight.clone(), asked.clone());
-        tasks.extend([
-            tokio::spawn(listen),
-            tokio::spawn(recorder.clone().run()),
-            tokio::spawn(reporter.clone().run()),
-            tokio::spawn(slow_log.clone().run()),
-        ]);
-        tasks.push(tokio::spawn(leavings::follow(
-            catalog.clone(),
-            resolver.clone(),
-            Arc::clone(&only_settings),
-        )));
-        tasks.push(tokio::spawn(cache.clone().announce()));
-        tasks.push(tokio::spawn(cache.clone().keep_connected()));
+        let (listening, pooler) = (resolver.clone(), options.pooler);
+        let listen = move || listening.clone().listen(Arc::clone(&listen), pooler);
+        running.push(tasks.spawn("change_listener", listen));
+        let (records, reports, slow) = (recorder.clone(), reporter.clone(), slow_log.clone());
+        running.push(tasks.spawn("violation_writer", move || records.clone().run()));
+        running.push(tasks.spawn("insight_writer", move || reports.clone().run()));
+        running.push(tasks.spawn("slow_query_writer", move || slow.clone().run()));
+        let (of_code, changes, only) =
+            (catalog.clone(), resolver.clone(), Arc::clone(&only_settings));
+        let follow = move || leavings::follow(of_code.clone(), changes.clone(), Arc::clone(&only));
+        running.push(tasks.spawn("baseline_follower", follow));
+        let (announcing, connecting) = (cache.clone(), cache.clone());
+        running.push(tasks.spawn("cache_announcer", move || announcing.clone().announce()));
+        running.push(tasks.spawn("cache_connection", move || connecting.clone().keep_connected()));
         if let (Some(owner), None) = (&owner, &options.context_key) {
-            let follow = seal::follow_keys(sealer.clone(), owner.target(), resolver.key_changes());
-            tasks.push(tokio::spawn(follow));
+            let (sealer, target, keys) = (sealer.clone(), owner.target(), resolver.key_changes());
+            let follow = move || seal::follow_keys(sealer.clone(), target.clone(), keys.clone());
+            running.push(tasks.spawn("key_follower", follow));
         }
         let hasher = PasswordHasher::for_half_the_cores();
         let turns = SlugTurns::new();
@@ -509,6 +511,7 @@ impl Freehold {
             #[cfg(feature = "testing")]
             only_settings,
             tasks,
+            _running: running,
         };
         Ok(Freehold(Arc::new(inner)))
     }
@@ -822,6 +825,11 @@ impl Freehold {
     pub async fn list_critical(&self) -> Result<Vec<String>> {
         let found = self.examine_critical().await?;
         Ok(found.fleet.into_iter().chain(found.tenants).collect())
+    }
+
+    /// The background tasks of this handle; a service's own can be among them.
+    pub fn tasks(&self) -> &Tasks {
+        &self.0.tasks
     }
 
     /// Whether nothing but settings is cleaned after a tenant's transaction, since no code of the baseline

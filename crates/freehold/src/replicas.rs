@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 
 use self::history::History;
 pub(crate) use self::monitor::require_replica;
@@ -23,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lsn::Lsn;
 use crate::pool::{Pool, PoolStatus};
 use crate::pooler::Pooler;
+use crate::tasks::{BackgroundTask, Tasks};
 use crate::tls::Target;
 
 /// The setting that names replicas, for messages.
@@ -221,8 +221,12 @@ impl Replicas {
     /// # Errors
     /// [`ErrorKind::Setup`] if one may never be served from: its role is not bound by row-level
     /// security, or a pooler before it mixes transactions up.
-    pub(crate) async fn follow(&self, primary: Arc<Target>) -> Result<Vec<JoinHandle<()>>> {
-        monitor::follow(self, primary).await
+    pub(crate) async fn follow(
+        &self,
+        tasks: &Tasks,
+        primary: Arc<Target>,
+    ) -> Result<Vec<BackgroundTask>> {
+        monitor::follow(self, tasks, primary).await
     }
 
     /// A replica that has replayed what was committed before `since`, or whatever is young enough;

@@ -68,6 +68,8 @@ pub(crate) struct Connection {
     inbox: BytesMut,
     /// Batches sent whose end has not been read yet.
     unanswered: usize,
+    /// What was written last may still be with the socket, as with TLS.
+    unflushed: bool,
     /// Bytes to come of a row that is not kept.
     skipping: usize,
     /// A large row came through the inbox, whose memory it shares.
@@ -120,6 +122,24 @@ impl Canceller {
 }
 
 impl Connection {
+    /// On which nothing was said yet.
+    fn over(socket: Box<dyn Socket>) -> Connection {
+        Connection {
+            socket,
+            outbox: BytesMut::with_capacity(4096),
+            inbox: BytesMut::with_capacity(16 * 1024),
+            unanswered: 0,
+            unflushed: false,
+            skipping: 0,
+            swollen: false,
+            status: TransactionStatus::Idle,
+            broken: false,
+            backend: Backend { pid: 0, secret: 0 },
+            settings: Settings::default(),
+            types: HashMap::new(),
+        }
+    }
+
     pub(crate) fn status(&self) -> TransactionStatus {
         self.status
     }
@@ -402,6 +422,7 @@ impl Connection {
     /// Writes what can be written; ready once something was read.
     fn poll_transfer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wrote = !self.outbox.is_empty();
+        self.unflushed |= wrote;
         while !self.outbox.is_empty() {
             match Pin::new(&mut self.socket).poll_write(cx, &self.outbox)? {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -412,8 +433,8 @@ impl Connection {
         if wrote && self.outbox.is_empty() && self.outbox.capacity() > BUFFER_BYTES_KEPT {
             self.outbox = BytesMut::new();
         }
-        if wrote && Pin::new(&mut self.socket).poll_flush(cx)?.is_pending() {
-            // TLS keeps the rest; the next poll goes on.
+        if self.unflushed && Pin::new(&mut self.socket).poll_flush(cx)?.is_ready() {
+            self.unflushed = false;
         }
         let read = pin!(self.socket.read_buf(&mut self.inbox));
         match std::task::ready!(read.poll(cx))? {
@@ -510,3 +531,6 @@ fn affected(tag: &str) -> u64 {
 
 /// How long it may take to be connected and signed in.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

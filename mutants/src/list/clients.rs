@@ -1,7 +1,7 @@
 //! Clients that take too much: connections, time, memory.
 
 use super::Mutant;
-use super::Tests::{Library, Server};
+use super::Tests::{Library, LibraryUnit, Server};
 
 const CONNECTIONS: &str = "crates/freehold-server/src/http/connections.rs";
 const REGISTRY: &str = "crates/freehold-server/src/http/connections/registry.rs";
@@ -10,6 +10,17 @@ const ARRIVAL: &str = "crates/freehold-server/src/http/arrival.rs";
 const WIRE: &str = "crates/freehold/src/wire.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "a-flush-is-forgotten",
+        breaks: "a statement stays with the socket, and its answer is waited for for ever",
+        file: WIRE,
+        from: "        if self.unflushed && Pin::new(&mut self.socket).poll_flush(cx)?.is_ready() {\n",
+        to: "        if wrote && Pin::new(&mut self.socket).poll_flush(cx)?.is_ready() {\n",
+        tests: LibraryUnit(&[
+            "wire::tests::no_answer_is_waited_for_while_its_question_is_still_with_the_socket",
+        ]),
+        survives_because: None,
+    },
     Mutant {
         name: "half-heads-keep-their-place",
         breaks: "connections that say nothing keep everybody else out",

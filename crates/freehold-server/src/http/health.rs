@@ -132,5 +132,11 @@ fn ready(freehold: &Freehold) -> String {
     if freehold.cache().stats().redis_up == Some(false) {
         text += "degraded: Redis does not answer, so each server caches for itself\n";
     }
+    for task in freehold.tasks().list().iter().filter(|task| task.is_down) {
+        text += &format!(
+            "degraded: the task {} has panicked and waits; the log tells why\n",
+            task.name
+        );
+    }
     text
 }

@@ -31,6 +31,7 @@ pub(super) async fn get(
     let pools = pools(state.freehold());
     tell_pools(&pools);
     tell_replicas(state.freehold());
+    tell_tasks(state.freehold());
     tell_violations(&state);
     tell_slow_queries(state.freehold());
     super::cache::tell(&state.freehold().cache().stats());
@@ -101,6 +102,14 @@ fn write_pool_waits(text: &mut String, pools: &Pools) {
     for (pool, status) in pools {
         let (pool, seconds) = (escaped(pool), status.wait_time.as_secs_f64());
         let _ = writeln!(text, "{name}{{pool=\"{pool}\"}} {seconds}");
+    }
+}
+
+fn tell_tasks(freehold: &Freehold) {
+    for task in freehold.tasks().list() {
+        metrics::counter!("freehold_task_panics_total", "task" => task.name).absolute(task.panics);
+        let is_down = f64::from(u8::from(task.is_down));
+        metrics::gauge!("freehold_task_down", "task" => task.name).set(is_down);
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use freehold::doctor::CriticalFindings;
-use freehold::{Error, ErrorKind, Freehold, Trouble};
+use freehold::{BackgroundTask, Error, ErrorKind, Freehold, Tasks, Trouble};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -38,6 +38,9 @@ const POOL_STUCK_MAX: Duration = Duration::from_secs(30);
 /// How long a probe waits for the first look.
 const FIRST_LOOK_MAX: Duration = Duration::from_secs(2);
 
+/// Its name among the background tasks.
+const TASK: &str = "readiness";
+
 /// What a probe hears.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -49,36 +52,32 @@ pub(super) enum Verdict {
 pub(super) struct Readiness {
     verdict: watch::Receiver<Option<Verdict>>,
     draining: AtomicBool,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Readiness {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    tasks: Tasks,
+    _task: BackgroundTask,
 }
 
 impl Readiness {
     /// `patience` is how long the database may be away; each server adds up to as much again.
     pub(super) fn watch(freehold: Freehold, patience: Duration) -> Readiness {
         let (told, verdict) = watch::channel(None);
-        let watcher = Watcher {
-            freehold,
-            patience: drawn_out(patience),
-            away_since: None,
-            stuck_since: None,
-            setup: None,
-            findings: None,
-            examination: None,
-            trouble: Trouble::default(),
+        let tasks = freehold.tasks().clone();
+        let watch = move || {
+            // What was told before says nothing about now.
+            told.send_replace(None);
+            Watcher::new(freehold.clone(), patience).watch(told.clone())
         };
-        let task = tokio::spawn(watcher.watch(told));
-        Readiness { verdict, draining: AtomicBool::new(false), task }
+        let _task = tasks.spawn(TASK, watch);
+        Readiness { verdict, draining: AtomicBool::new(false), tasks, _task }
     }
 
     pub(super) async fn verdict(&self) -> Verdict {
         if self.is_draining() {
             return Verdict::NotReady("this server is stopping".into());
+        }
+        if self.tasks.list().iter().any(|task| task.name == TASK && task.is_down) {
+            return Verdict::NotReady(
+                "nobody looks: the task that does has panicked, the log tells why".into(),
+            );
         }
         let mut verdict = self.verdict.clone();
         let first = verdict.wait_for(Option::is_some);
@@ -123,6 +122,19 @@ struct Examined {
 }
 
 impl Watcher {
+    fn new(freehold: Freehold, patience: Duration) -> Watcher {
+        Watcher {
+            freehold,
+            patience: drawn_out(patience),
+            away_since: None,
+            stuck_since: None,
+            setup: None,
+            findings: None,
+            examination: None,
+            trouble: Trouble::default(),
+        }
+    }
+
     async fn watch(mut self, told: watch::Sender<Option<Verdict>>) {
         loop {
             let verdict = self.look().await;

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use freehold::control::sessions::SignIn;
-use freehold::{ByteBudget, ByteShare, Freehold, OperatorContext, Result, Trouble};
+use freehold::{BackgroundTask, ByteBudget, ByteShare, Freehold, OperatorContext, Result, Trouble};
 use http::StatusCode;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
@@ -36,13 +36,7 @@ struct Inner {
     slugs: Slugs,
     readiness: Readiness,
     /// Reads the model anew when the baseline changes.
-    refresher: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.refresher.abort();
-    }
+    _running: Vec<BackgroundTask>,
 }
 
 /// How people come to the service.
@@ -73,9 +67,14 @@ impl AppState {
         // Subscribed before the first reading, so that no change falls between the two.
         let changes = freehold.baseline_changes();
         let model = Arc::new(RwLock::new(Arc::new(read_model(&freehold).await?)));
-        let refresher = tokio::spawn(keep_fresh(freehold.clone(), changes, Arc::clone(&model)));
+        let (read, kept) = (freehold.clone(), Arc::clone(&model));
+        let follow = move || keep_fresh(read.clone(), changes.clone(), Arc::clone(&kept));
+        let refresher = freehold.tasks().spawn("model_follower", follow);
         // First: whatever it counts is lost before.
         let metrics = crate::telemetry::init_metrics();
+        let recorder = metrics.clone();
+        let upkeep = move || crate::telemetry::keep_metrics(recorder.clone());
+        let upkeep = freehold.tasks().spawn("metrics_upkeep", upkeep);
         let patience = Duration::from_secs(settings.outage_secs);
         let readiness = Readiness::watch(freehold.clone(), patience);
         Ok(AppState(Arc::new(Inner {
@@ -109,7 +108,7 @@ impl AppState {
             metrics_token: settings.metrics_token.clone().filter(|token| !token.is_empty()),
             slugs: Slugs::default(),
             readiness,
-            refresher,
+            _running: vec![refresher, upkeep],
         })))
     }
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use freehold::control::mail::{Delivery, Undelivered};
 use freehold::control::sessions::SignIn;
-use freehold::{OperatorContext, Trouble};
-use tokio::task::JoinHandle;
+use freehold::{BackgroundTask, OperatorContext, Trouble};
 use tokio::time::MissedTickBehavior;
 
 use super::Transport;
@@ -20,24 +19,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Works until it is dropped.
-pub(crate) struct Postman(Vec<JoinHandle<()>>);
-
-impl Drop for Postman {
-    fn drop(&mut self) {
-        for task in &self.0 {
-            task.abort();
-        }
-    }
-}
+pub(crate) struct Postman(#[expect(dead_code, reason = "dropped with it")] Vec<BackgroundTask>);
 
 impl Postman {
     pub(crate) fn start(sign_in: &Arc<SignIn>, transport: Transport) -> Postman {
         let transport = Arc::new(transport);
-        let mut tasks = vec![tokio::spawn(tell(Arc::clone(sign_in)))];
+        let tasks = sign_in.freehold().tasks();
+        let counted = Arc::clone(sign_in);
+        let mut running = vec![tasks.spawn("mail_metrics", move || tell(Arc::clone(&counted)))];
         for _ in 0..HANDS {
-            tasks.push(tokio::spawn(deliver(Arc::clone(sign_in), Arc::clone(&transport))));
+            let (sign_in, transport) = (Arc::clone(sign_in), Arc::clone(&transport));
+            let deliver = move || deliver(Arc::clone(&sign_in), Arc::clone(&transport));
+            running.push(tasks.spawn("mail_delivery", deliver));
         }
-        Postman(tasks)
+        Postman(running)
     }
 }
 

@@ -121,7 +121,11 @@ impl Worker {
         let body = format!("{} {revision}", mark.text);
         let mut tx = handle.begin(context).await?;
         let fresh = tx
-            .query_one("SELECT freehold.tenant(), pg_current_xact_id_if_assigned() IS NULL", &[])
+            // To clear away temporary objects of a former transaction is to write, too.
+            .query_one(
+                "SELECT freehold.tenant(), pg_current_xact_id_if_assigned() IS NULL OR pg_my_temp_schema() <> 0",
+                &[],
+            )
             .await?;
         if fresh.get::<_, Option<Uuid>>(0) != Some(context.tenant().as_uuid()) {
             self.leak(ask, "the transaction is in another tenant's context");

@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
-use tokio::task::JoinHandle;
 
 use super::{Identity, Replica, ReplicaState, Replicas, SETTING, Seen};
 use crate::error::{Error, ErrorKind, Result};
 use crate::init;
 use crate::lsn::Lsn;
 use crate::pooler;
+use crate::tasks::{BackgroundTask, Tasks};
 use crate::tls::Target;
 use crate::wire::{self, Connection, Statement};
 
@@ -48,8 +48,9 @@ FROM pg_is_in_recovery() AS is_replica";
 
 pub(super) async fn follow(
     replicas: &Replicas,
+    tasks: &Tasks,
     primary: Arc<Target>,
-) -> Result<Vec<JoinHandle<()>>> {
+) -> Result<Vec<BackgroundTask>> {
     if replicas.is_empty() {
         return Ok(Vec::new());
     }
@@ -64,10 +65,14 @@ pub(super) async fn follow(
     // So that the first look at a replica has something to be measured against.
     let _ = within(SILENCE_MAX, first_look(replicas, &primary)).await;
     let mut first_looks = Vec::new();
-    let mut tasks = vec![tokio::spawn(follow_primary(replicas.clone(), primary))];
+    let all = replicas.clone();
+    let follow = move || follow_primary(all.clone(), Arc::clone(&primary));
+    let mut running = vec![tasks.spawn("primary_follower", follow)];
     for replica in &replicas.0.list {
         first_looks.push(replica.seen.subscribe());
-        tasks.push(tokio::spawn(follow_replica(replicas.clone(), Arc::clone(replica))));
+        let (all, replica) = (replicas.clone(), Arc::clone(replica));
+        let follow = move || follow_replica(all.clone(), Arc::clone(&replica));
+        running.push(tasks.spawn("replica_follower", follow));
     }
     let all_looked_at = async {
         for look in &mut first_looks {
@@ -75,7 +80,7 @@ pub(super) async fn follow(
         }
     };
     let _ = tokio::time::timeout(FIRST_LOOK_MAX, all_looked_at).await;
-    Ok(tasks)
+    Ok(running)
 }
 
 async fn first_look(replicas: &Replicas, primary: &Target) -> Result<()> {

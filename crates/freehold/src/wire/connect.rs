@@ -13,10 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 
-use super::{
-    Backend, CONNECT_MAX, Connection, DbError, Result, Settings, Socket, TransactionStatus,
-    WireError,
-};
+use super::{Backend, CONNECT_MAX, Connection, DbError, Result, Socket, WireError};
 use crate::settings::Setting;
 use crate::tls::Target;
 
@@ -115,19 +112,7 @@ async fn sign_in(
     socket: Box<dyn Socket>,
 ) -> Result<Connection> {
     let config = &target.config;
-    let mut connection = Connection {
-        socket,
-        outbox: BytesMut::with_capacity(4096),
-        inbox: BytesMut::with_capacity(16 * 1024),
-        unanswered: 0,
-        skipping: 0,
-        swollen: false,
-        status: TransactionStatus::Idle,
-        broken: false,
-        backend: Backend { pid: 0, secret: 0 },
-        settings: Settings::default(),
-        types: std::collections::HashMap::new(),
-    };
+    let mut connection = Connection::over(socket);
     let user = target.user();
     let mut parameters = vec![("user", user), ("client_encoding", "UTF8")];
     let optional = [
