@@ -167,7 +167,10 @@ pub(crate) async fn bring_fleet(
                 Ok(()) => report.migrated += 1,
                 Err((version, error)) => {
                     let error = error.to_string();
-                    note_failure(owner, tenant.id, version, &error).await?;
+                    if let Err(unwritten) = note_failure(owner, tenant.id, version, &error).await {
+                        let tenant = tenant.slug.as_str();
+                        tracing::warn!(tenant, %unwritten, "a failed migration is not recorded");
+                    }
                     report.failed.push(MigrateFailure {
                         tenant: tenant.slug.to_string(),
                         version,

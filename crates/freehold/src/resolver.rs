@@ -33,6 +33,8 @@ use crate::tx::CatalogTx;
 const ENTRIES_MAX: u64 = 100_000;
 /// What may be believed without a listener.
 pub(crate) const DEAF_MAX: Duration = Duration::from_millis(500);
+/// Notifications that wait for a listener that is held up, some hundred bytes each.
+const UNHEARD_MAX: usize = 10_000;
 /// How often everything is read anew where nothing can be heard.
 const DEAF_POLL: Duration = Duration::from_secs(2);
 /// How often the listener proves that it can hear.
@@ -245,10 +247,11 @@ impl Resolver {
         let connected = target.config.connect(target.tls.clone()).await;
         let (client, mut connection) = connected.map_err(|cause| target.cannot_connect(cause))?;
         let mut messages = stream::poll_fn(move |cx| connection.poll_message(cx));
-        let (sender, mut inbox) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, mut inbox) = tokio::sync::mpsc::channel(UNHEARD_MAX);
         let pump = tokio::spawn(async move {
             while let Some(message) = messages.next().await {
-                if sender.send(message).is_err() {
+                // With more than it can hold, it begins anew, and forgets everything.
+                if sender.try_send(message).is_err() {
                     break;
                 }
             }

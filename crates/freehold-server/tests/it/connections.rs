@@ -43,6 +43,15 @@ impl Client {
         self.0.write_all(text.as_bytes())
     }
 
+    /// The same connection.
+    fn again(&self) -> Client {
+        Client(self.0.try_clone().unwrap())
+    }
+
+    fn hang_up(&self) {
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+
     /// All that the server says until it closes the connection.
     fn hear_to_the_end(&mut self) -> String {
         let mut heard = Vec::new();

@@ -198,6 +198,20 @@ async fn a_tenant_that_is_not_what_the_template_is_fails_with_the_difference() {
 }
 
 #[tokio::test]
+async fn a_failure_that_cannot_be_recorded_holds_nobody_up() {
+    let house = house().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    house.script(&acme, "CREATE TABLE extra (id int)").await;
+    let refuse = "CREATE FUNCTION freehold.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'full'; END $$";
+    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON freehold.migration_failure FOR EACH ROW EXECUTE FUNCTION freehold.refuse()";
+    house.superuser().await.batch_execute(&format!("{refuse}; {trigger}")).await.unwrap();
+    let report = house.migrate(&notes_and(&["CREATE TABLE extra (id int)"])).await.unwrap();
+    assert_eq!((report.migrated, report.failed.len()), (1, 1));
+    assert_eq!(report.failed[0].tenant, "acme");
+    house.freehold.query(&globex, "SELECT FROM extra", &[]).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_table_that_only_one_tenant_uncovers_or_loses_is_missed_there() {
     for harm in ["ALTER TABLE notes NO FORCE ROW LEVEL SECURITY", "DROP TABLE notes CASCADE"] {
         let house = house().await;

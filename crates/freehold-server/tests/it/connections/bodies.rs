@@ -85,10 +85,14 @@ async fn bodies_together_take_so_much_memory() {
     ];
     let shop = Shop::open(&settings).await;
     let half = "x".repeat(600_000);
-    let first = unfinished(&shop, 1_000_000, &half);
-    // Of two that do not fit together, one is told to come back: the second at the latest.
-    let mut second = unfinished(&shop, 1_000_000, &half);
-    let heard = second.hear_to_the_end();
+    // Of two that do not fit together, one is told to come back: the one that was read last.
+    let clients = [(); 2].map(|()| unfinished(&shop, 1_000_000, &half));
+    let (told, hears) = std::sync::mpsc::channel();
+    for client in &clients {
+        let (told, mut client) = (told.clone(), client.again());
+        std::thread::spawn(move || told.send(client.hear_to_the_end()));
+    }
+    let heard = hears.recv_timeout(super::SOON).unwrap();
     assert!(heard.starts_with("HTTP/1.1 503 "), "{heard}");
     assert!(heard.contains("retry-after: 1") && heard.contains("overloaded"), "{heard}");
     // Small ones have room.
@@ -96,8 +100,8 @@ async fn bodies_together_take_so_much_memory() {
     let row = json!({"sku": "N1", "name": "x", "price_cents": 1});
     let (status, answer) = shop.post("/v1/data/products", &row);
     assert_eq!(status, 201, "{answer}");
-    drop(first);
-    // And what it held is free again.
+    clients.iter().for_each(Client::hang_up);
+    // And what the other held is free again.
     let large = json!({"sku": "N2", "name": "x".repeat(900_000), "price_cents": 1});
     crate::support::eventually("there is room", super::SOON, async || {
         http(shop.port(), "POST", "/v1/data/products", &shop.token, &large)
