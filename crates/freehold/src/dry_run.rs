@@ -1,8 +1,6 @@
 //! Says what the migrator would do, by running the new files where nothing of it lasts.
 //!
-//! All of them run in one transaction on the template, which is rolled back. What a rollback does
-//! not bring back are positions of sequences, so each has a file of its own for the time, as
-//! `ALTER SEQUENCE … RESTART` makes it.
+//! All of them run in one transaction on the template, which is rolled back.
 
 use crate::catalog::{baseline, tenants};
 use crate::context::OperatorContext;
@@ -47,19 +45,6 @@ impl DryRun {
     }
 }
 
-/// Every sequence of a schema begins where it is, in a transaction that can be taken back.
-const DETACH_SEQUENCES: &str = "
-DO $$
-DECLARE s record; at record;
-BEGIN
-  FOR s IN SELECT c.oid::regclass AS name FROM pg_class c
-           WHERE c.relnamespace = 'freehold_template'::regnamespace AND c.relkind = 'S' LOOP
-    EXECUTE format('SELECT last_value, is_called FROM %s', s.name) INTO at;
-    EXECUTE format('ALTER SEQUENCE %s RESTART WITH %s', s.name, at.last_value);
-    PERFORM pg_catalog.setval(s.name, at.last_value, at.is_called);
-  END LOOP;
-END $$";
-
 pub(crate) async fn run(
     owner: &Pool,
     folder: &Baseline,
@@ -79,11 +64,7 @@ pub(crate) async fn run(
     let mut tx = OwnerTx::new(owner, &OperatorContext::system("migration dry run")).await?;
     baseline::lock(tx.catalog()).await?;
     let timeout = format!("SET LOCAL lock_timeout = {}", options.lock_timeout.as_millis());
-    tx.ddl(async |client| {
-        client.batch_execute(&timeout).await?;
-        Ok(client.batch_execute(DETACH_SEQUENCES).await?)
-    })
-    .await?;
+    tx.batch_execute(&timeout).await?;
     let mut former = Former::of(baseline::newest_snapshot(tx.catalog()).await?);
     for (at, migration) in new.iter().enumerate() {
         let tried = rehearsed(&mut tx, &former, migration, OtherRun::Never).await;

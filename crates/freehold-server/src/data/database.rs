@@ -87,7 +87,7 @@ pub(crate) fn from_database(plan: &Plan, model: &Model, error: &DatabaseError) -
         ),
         // Code of the baseline names what is not there, such as a table of its own as `public.orders`: no
         // migration of this tenant and no other request is a help.
-        "42P01" | "42703" | "42883" | "3F000" if error.context.is_some() => internal(),
+        "42P01" | "42703" | "42883" | "3F000" if is_in_code(error.context) => internal(),
         "42883" | "42804" | "42846" | "42725" => bad_request(
             "malformed_query",
             "an operator or cast does not work on the type of its column",
@@ -127,6 +127,15 @@ pub(crate) fn from_database(plan: &Plan, model: &Model, error: &DatabaseError) -
             _ => internal(),
         },
     }
+}
+
+/// Whether a function in PL/pgSQL, other than ours, was at it.
+fn is_in_code(context: Option<&str>) -> bool {
+    let is_code = |line: &str| {
+        let name = line.strip_prefix("PL/pgSQL function ");
+        name.is_some_and(|name| !name.starts_with("freehold"))
+    };
+    context.is_some_and(|context| context.lines().any(is_code))
 }
 
 fn internal() -> DataError {

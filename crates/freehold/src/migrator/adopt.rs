@@ -18,7 +18,7 @@ use crate::outside;
 use crate::policy;
 use crate::pool::Pool;
 use crate::snapshot::change::Change;
-use crate::snapshot::rows::Rows;
+use crate::snapshot::rows::{self, Rows};
 use crate::snapshot::{self, Snapshot};
 use crate::tx::{CatalogTx, OwnerTx};
 use crate::wire;
@@ -137,6 +137,7 @@ pub(crate) async fn rehearsed(
 ) -> Result<Option<(Arc<Snapshot>, Vec<String>)>> {
     tx.enter_schema(TenantId::TEMPLATE).await?;
     let rows_before = Rows::of(tx, TenantId::TEMPLATE).await?;
+    rows::detach_sequences(tx, TenantId::TEMPLATE).await?;
     tx.enter_schema(TenantId::TEMPLATE).await?;
     let notices = tx
         .ddl(async |client| {

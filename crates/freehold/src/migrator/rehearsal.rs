@@ -14,7 +14,7 @@ use crate::ids::TenantId;
 use crate::migration::Migration;
 use crate::outside;
 use crate::snapshot::change::Change;
-use crate::snapshot::rows::Rows;
+use crate::snapshot::rows::{self, Rows};
 use crate::snapshot::{self, Snapshot};
 use crate::tx::OwnerTx;
 
@@ -40,6 +40,7 @@ pub(super) async fn discard(tx: &mut OwnerTx) -> Result<()> {
 /// Brings it to a migration as the fleet will be.
 async fn bring(tx: &mut OwnerTx, former: &Former, migration: &Migration) -> Result<()> {
     ready(tx, former).await?;
+    rows::detach_sequences(tx, TenantId::REHEARSAL).await?;
     tx.enter_schema(TenantId::REHEARSAL).await?;
     tx.ddl(async |client| {
         // What the template's run has made for its session must not be there.

@@ -65,6 +65,51 @@ FROM pg_depend d JOIN pg_class c ON c.oid = d.objid JOIN pg_sequence q ON q.seqr
 WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = $1::text::regnamespace AND d.classid = 'pg_class'::regclass
 ORDER BY c.relname COLLATE \"C\"";
 
+/// How far a sequence is.
+struct Position {
+    /// Qualified and quoted.
+    name: String,
+    start: i64,
+    last: i64,
+    is_called: bool,
+}
+
+/// Those of a schema's sequences. Run with the search path `pg_catalog`.
+async fn positions(tx: &mut OwnerTx, tenant: TenantId) -> Result<Vec<Position>> {
+    let listed = tx.catalog().query(SEQUENCES_SQL, &[&tenant.schema()]).await?;
+    if listed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let each = listed.iter().enumerate().map(|(at, row)| {
+        let name: &str = row.get(0);
+        format!("SELECT {at} AS at, last_value, is_called FROM {name}")
+    });
+    let sql = format!("{} ORDER BY at", each.collect::<Vec<_>>().join(" UNION ALL "));
+    let rows = tx.ddl(async |client| Ok(client.query_once(&sql, &[]).await?)).await?;
+    let position = |row: &crate::wire::Row| {
+        let listed = &listed[row.get::<_, i32>(0) as usize];
+        let (name, start) = (listed.get(0), listed.get(1));
+        Position { name, start, last: row.get(1), is_called: row.get(2) }
+    };
+    Ok(rows.iter().map(position).collect())
+}
+
+/// Gives each sequence of a schema a file of its own until the transaction ends: a position is brought back
+/// by no rollback otherwise, and the next run of the same migration would give other numbers. Leaves the
+/// search path at `pg_catalog, pg_temp`.
+pub(crate) async fn detach_sequences(tx: &mut OwnerTx, tenant: TenantId) -> Result<()> {
+    tx.catalog().execute("SET LOCAL search_path = pg_catalog, pg_temp", &[]).await?;
+    let mut sql = String::new();
+    for Position { name, last, is_called, .. } in positions(tx, tenant).await? {
+        let literal = quote_literal(&name);
+        let _ = writeln!(
+            sql,
+            "ALTER SEQUENCE {name} RESTART WITH {last}; SELECT setval({literal}, {last}, {is_called});"
+        );
+    }
+    tx.batch_execute(&sql).await
+}
+
 impl Rows {
     /// Those of a schema, in the template's words; the transaction must be in its context. Leaves the
     /// search path at `pg_catalog, pg_temp`.
@@ -73,7 +118,7 @@ impl Rows {
         catalog.execute("SET LOCAL search_path = pg_catalog, pg_temp", &[]).await?;
         let schema = tenant.schema();
         let listed = catalog.query(TABLES_SQL, &[&schema]).await?;
-        let sequences = catalog.query(SEQUENCES_SQL, &[&schema]).await?;
+        let positions = positions(tx, tenant).await?;
         tx.ddl(async |client| {
             let mut rows = Rows::default();
             let mut bytes = 0;
@@ -122,21 +167,9 @@ impl Rows {
                 }
                 rows.tables.push(table);
             }
-            let positions = sequences.iter().enumerate().map(|(at, row)| {
-                let name: &str = row.get(0);
-                format!("SELECT {at} AS at, last_value, is_called FROM {name}")
-            });
-            let positions = positions.collect::<Vec<_>>().join(" UNION ALL ");
-            let positions = match positions.is_empty() {
-                true => vec![],
-                false => client.query_once(&format!("{positions} ORDER BY at"), &[]).await?,
-            };
-            for place in &positions {
-                let row = &sequences[place.get::<_, i32>(0) as usize];
-                let (name, start): (&str, i64) = (row.get(0), row.get(1));
-                let (last, is_called): (i64, bool) = (place.get(1), place.get(2));
+            for Position { name, start, last, is_called } in positions {
                 if is_called || last != start {
-                    rows.sequences.push((in_template(tenant, name), last, is_called));
+                    rows.sequences.push((in_template(tenant, &name), last, is_called));
                 }
             }
             Ok(rows)

@@ -318,6 +318,25 @@ async fn seed_rows_are_the_templates_but_what_comes_out_differently_is_made_anew
 }
 
 #[tokio::test]
+async fn a_file_may_name_the_numbers_that_sequences_give_its_rows() {
+    let tables = "CREATE TABLE owner (id serial PRIMARY KEY, name text);
+        CREATE TABLE repo (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, owner int REFERENCES owner)";
+    let seed = "INSERT INTO owner (name) VALUES ('a'), ('b'); INSERT INTO repo (owner) VALUES (1), (2), (2)";
+    let more = "INSERT INTO owner (name) VALUES ('c'); INSERT INTO repo (owner) VALUES (3)";
+    let house = house_with(&files(&[tables])).await;
+    let old = house.tenant("old").await;
+    // What fails at its end has counted on, too.
+    let broken = format!("{seed}; SELECT 1 / (SELECT count(*) - 3 FROM repo)");
+    house.migrate(&files(&[tables, &broken])).await.unwrap_err();
+    let report = house.migrate(&files(&[tables, seed, more])).await.unwrap();
+    assert_eq!((report.adopted.len(), report.failed.len()), (2, 0), "{:?}", report.failed);
+    for tenant in [&old, &house.tenant("new").await] {
+        let sql = "SELECT count(*) FROM repo JOIN owner ON owner.id = repo.owner WHERE owner.id <= 3 AND repo.id <= 4";
+        assert_eq!(count(&house, tenant, sql).await, 4);
+    }
+}
+
+#[tokio::test]
 async fn a_seed_row_that_no_default_can_make_anew_is_refused() {
     let house = house().await;
     for (sql, column) in [
