@@ -9,15 +9,28 @@ fn longer() -> Settings {
     Settings { operations: 4000, ..short() }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_door_that_cleans_nothing_is_found() {
-    let report = run_broken_with(longer(), async |_, sql| {
-        let idle = "CREATE OR REPLACE FUNCTION freehold.begin_clean(seed float8) RETURNS boolean
-             LANGUAGE plpgsql AS 'BEGIN RETURN true; END'";
-        sql.batch_execute(idle).await.unwrap();
+/// A door that does nothing but this. Of one kind of operation a report tells a few leaks only, so each door
+/// leaves one thing uncleaned.
+async fn run_with_door(does: &str) -> Report {
+    run_broken_with(longer(), async |_, sql| {
+        let door = format!(
+            "CREATE OR REPLACE FUNCTION freehold.begin_clean(seed float8) RETURNS boolean
+             LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_catalog.pg_advisory_unlock_all(); {does}; RETURN true; END $$"
+        );
+        sql.batch_execute(&door).await.unwrap();
     })
-    .await;
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_door_that_leaves_temporary_objects_is_found() {
+    let report = run_with_door("PERFORM pg_catalog.setseed(seed)").await;
     expect_leak(&report, "temporary is");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_door_that_leaves_the_state_of_random_is_found() {
+    let report = run_with_door("DISCARD TEMP").await;
     expect_leak(&report, "random() gives");
 }
 
