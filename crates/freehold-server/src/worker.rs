@@ -40,7 +40,7 @@ impl Worker {
             let (measured, worked) = (freehold.clone(), freehold.clone());
             let measure = move || measure(measured.clone(), sizes_every);
             running.push(tasks.spawn("size_measurement", measure));
-            running.push(tasks.spawn("worker", move || work(worked.clone(), options.clone())));
+            running.push(tasks.spawn("worker", move || work(worked.clone(), options)));
         }
         Worker(running)
     }
