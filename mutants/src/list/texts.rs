@@ -80,10 +80,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a-dry-run-moves-sequences",
         breaks: "numbers are spent in the template by a dry run",
-        file: "crates/freehold/src/dry_run.rs",
-        from: "    EXECUTE format('ALTER SEQUENCE %s RESTART WITH %s', s.name, at.last_value);\n",
+        file: "crates/freehold/src/migrator/adopt.rs",
+        from: "    rows::detach_sequences(tx, TenantId::TEMPLATE).await?;\n",
         to: "",
-        tests: Library(&["texts::a_dry_run_says_what_would_happen_and_leaves_no_trace"]),
+        tests: Library(&[
+            "texts::a_dry_run_says_what_would_happen_and_leaves_no_trace",
+            "snapshots::a_file_may_name_the_numbers_that_sequences_give_its_rows",
+        ]),
         survives_because: None,
     },
     Mutant {
