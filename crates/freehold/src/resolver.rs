@@ -24,6 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{IdentityId, TenantId};
 use crate::pool::Pool;
 use crate::pooler::Pooler;
+use crate::tasks::BackgroundTask;
 use crate::tenant::Tenant;
 use crate::tls::Target;
 use crate::trouble::Trouble;
@@ -256,7 +257,7 @@ impl Resolver {
                 }
             }
         });
-        let _stop_pump_with_us = AbortOnDrop(pump);
+        let _stop_pump_with_us = BackgroundTask(pump);
         client.batch_execute("LISTEN freehold; LISTEN freehold_cache").await?;
         trouble.note::<_, Error>(&Ok(()), DEAF);
         // Whatever was missed while nobody listened is forgotten now.
@@ -320,14 +321,6 @@ impl Resolver {
         self.ear.baseline.send_modify(|n| *n += 1);
         self.ear.keys.send_modify(|n| *n += 1);
         self.ear.mail.send_modify(|n| *n += 1);
-    }
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -42,7 +42,7 @@ pub struct TaskStatus {
 
 /// Ends the task when it is dropped.
 #[derive(Debug)]
-pub struct BackgroundTask(JoinHandle<()>);
+pub struct BackgroundTask(pub(crate) JoinHandle<()>);
 
 impl Drop for BackgroundTask {
     fn drop(&mut self) {

@@ -203,8 +203,7 @@ impl Entry {
 
     /// The digits that its name begins with.
     pub(super) fn digits(&self) -> &str {
-        let end = self.name.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.name.len());
-        &self.name[..end]
+        &self.name[..digits_in(&self.name)]
     }
 
     /// Its text, for a look at it.
@@ -216,10 +215,14 @@ impl Entry {
     }
 }
 
+/// How many digits a text begins with.
+fn digits_in(text: &str) -> usize {
+    text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len())
+}
+
 /// The digits that a name begins with, those of a date and time without dashes, and what follows:
 /// `0001_name`, `20230101120000-name`, `2023-01-01-120000_name`.
 pub(super) fn leading_number(stem: &str) -> Option<(String, &str)> {
-    let digits_in = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, mut rest) = stem.split_at(digits_in(stem));
     let mut digits = digits.to_owned();
     let next = |rest: &str, is_long: fn(usize) -> bool| {
