@@ -112,9 +112,12 @@ pub(crate) struct Connection {
     pub(crate) cancel: Canceller,
     /// Keyed by schema, role and text: a plan belongs to one tenant and one role.
     statements: LruCache<String, Statement>,
-    /// No longer wanted; closed with the next batch.
+    /// No longer wanted; closed with the next batch that is sent.
     discarded: Vec<Statement>,
     naming: Naming,
+    /// What the door has to set, where the session could not begin with it.
+    set: String,
+    position: Position,
     sealer: Sealer,
     seat: Seat,
     /// Vouches for contexts at less cost than a seal, where the database has opened one.
@@ -179,6 +182,35 @@ impl Position {
 }
 
 impl Fixed {
+    /// `set` is what the door has to set.
+    async fn prepare(
+        wire: &mut wire::Connection,
+        naming: &mut Naming,
+        set: &str,
+        position: Position,
+        leavings: &Leavings,
+    ) -> Result<Fixed, WireError> {
+        let (enter, enter_catalog) = (format!("{ENTER}{set}"), format!("{ENTER_CATALOG}{set}"));
+        Ok(Fixed {
+            enter: fixed(wire, naming, &enter, DOOR).await?,
+            enter_catalog: fixed(wire, naming, &enter_catalog, DOOR).await?,
+            begin: fixed(wire, naming, "BEGIN", &[]).await?,
+            begin_read: Statement::unnamed("BEGIN READ ONLY", &[]),
+            leavings: leavings.clone(),
+            settle: [
+                fixed(wire, naming, "SET CONSTRAINTS ALL IMMEDIATE", &[]).await?,
+                fixed(wire, naming, "CLOSE ALL", &[]).await?,
+                fixed(wire, naming, "UNLISTEN *", &[]).await?,
+            ],
+            reset: fixed(wire, naming, "RESET ALL", &[]).await?,
+            commit: fixed(wire, naming, "COMMIT", &[]).await?,
+            position: match position.sql() {
+                Some(sql) => Some(fixed(wire, naming, sql, &[]).await?),
+                None => None,
+            },
+        })
+    }
+
     /// What a transaction's SQL is followed by before its COMMIT; `any` for a statement that is no query,
     /// which may leave anything.
     pub(crate) fn leave(&self, any: bool) -> impl Iterator<Item = &Statement> {
@@ -232,25 +264,7 @@ impl Connection {
         let mut naming =
             if direct { Naming::secret().unwrap_or(Naming::Unnamed) } else { Naming::Unnamed };
         let set = if has_settings { String::new() } else { settings::at_the_door() };
-        let (enter, enter_catalog) = (format!("{ENTER}{set}"), format!("{ENTER_CATALOG}{set}"));
-        let fixed = Fixed {
-            enter: fixed(&mut wire, &mut naming, &enter, DOOR).await?,
-            enter_catalog: fixed(&mut wire, &mut naming, &enter_catalog, DOOR).await?,
-            begin: fixed(&mut wire, &mut naming, "BEGIN", &[]).await?,
-            begin_read: Statement::unnamed("BEGIN READ ONLY", &[]),
-            leavings: leavings.clone(),
-            settle: [
-                fixed(&mut wire, &mut naming, "SET CONSTRAINTS ALL IMMEDIATE", &[]).await?,
-                fixed(&mut wire, &mut naming, "CLOSE ALL", &[]).await?,
-                fixed(&mut wire, &mut naming, "UNLISTEN *", &[]).await?,
-            ],
-            reset: fixed(&mut wire, &mut naming, "RESET ALL", &[]).await?,
-            commit: fixed(&mut wire, &mut naming, "COMMIT", &[]).await?,
-            position: match position.sql() {
-                Some(sql) => Some(fixed(&mut wire, &mut naming, sql, &[]).await?),
-                None => None,
-            },
-        };
+        let fixed = Fixed::prepare(&mut wire, &mut naming, &set, *position, leavings).await?;
         let session = match sealer.session(seat).filter(|_| *opens_sessions) {
             Some((session, sealed)) => open_session(&mut wire, &sealed).await?.then_some(session),
             None => None,
@@ -262,6 +276,8 @@ impl Connection {
             statements: LruCache::new(STATEMENTS_MAX),
             discarded: Vec::new(),
             naming,
+            set,
+            position: *position,
             sealer: sealer.clone(),
             seat,
             session,
@@ -373,13 +389,21 @@ impl Connection {
         self.discarded.extend(self.statements.pop(key));
     }
 
+    /// SQL has taken statements away, and which of them are left cannot be told: all are prepared anew.
+    /// Outside of a transaction.
+    pub(crate) async fn prepare_anew(&mut self) -> Result<(), WireError> {
+        while let Some((_, statement)) = self.statements.pop_lru() {
+            self.discarded.push(statement);
+        }
+        let Connection { wire, naming, set, position, .. } = self;
+        let fixed = Fixed::prepare(wire, naming, set, *position, &self.fixed.leavings).await?;
+        self.fixed = Arc::new(fixed);
+        Ok(())
+    }
+
     /// A batch, which closes on its way what is no longer wanted.
     pub(crate) fn batch(&mut self) -> Result<Batch<'_>, WireError> {
-        let mut batch = self.wire.batch();
-        for statement in self.discarded.drain(..) {
-            batch.close(&statement)?;
-        }
-        Ok(batch)
+        self.wire.batch_that_closes(&mut self.discarded)
     }
 }
 

@@ -339,6 +339,8 @@ fn kind_of(db: &DbError) -> ErrorKind {
         code if ["08", "53"].contains(&&code.code()[..2]) || code.code().starts_with("57P") => {
             ErrorKind::Unavailable
         }
+        // The session was ended: it had a transaction open for too long, or did nothing in it.
+        code if ["25P03", "25P04"].contains(&code.code()) => ErrorKind::Timeout,
         _ if raised::of(db).is_some() => ErrorKind::Rejected,
         _ => ErrorKind::Statement,
     }

@@ -183,6 +183,16 @@ impl Connection {
         Batch::new(self)
     }
 
+    /// A batch that has the server forget these statements first. They are the caller's until it is sent.
+    pub(crate) fn batch_that_closes<'c>(
+        &'c mut self,
+        statements: &'c mut Vec<Statement>,
+    ) -> Result<Batch<'c>> {
+        let mut batch = Batch::new(self);
+        batch.close(statements)?;
+        Ok(batch)
+    }
+
     /// Runs statements that take no parameters and whose rows nobody reads, as one simple query.
     pub(crate) async fn batch_execute(&mut self, sql: &str) -> Result<()> {
         frontend::query(sql, &mut self.outbox).map_err(WireError::Unsendable)?;

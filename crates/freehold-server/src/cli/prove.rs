@@ -10,8 +10,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::Failure;
 use super::output::Output;
 use super::scratch::Scratch;
+use crate::config::{LogFormat, LogSettings};
 use crate::dev::pgbouncer::PgBouncer;
 use crate::prove::{self, Ground, Progress, Report, Settings, System};
+use crate::telemetry;
 
 #[derive(clap::Args)]
 pub(super) struct ProveArgs {
@@ -78,6 +80,15 @@ pub(super) struct ProveArgs {
     /// Write the report to this file too: JSON if its name ends in .json, else Markdown
     #[arg(long, value_name = "FILE")]
     report: Vec<PathBuf>,
+
+    /// What the server under proof is to log: the violations that it is provoked to are left out
+    #[arg(
+        long,
+        env = "LOG_LEVEL",
+        value_name = "LOG_LEVEL",
+        default_value = "error,freehold::violations=off,freehold::doctor=off"
+    )]
+    log_level: String,
 }
 
 pub(super) async fn run(args: ProveArgs) -> Result<ExitCode, Failure> {
@@ -91,6 +102,8 @@ pub(super) async fn run(args: ProveArgs) -> Result<ExitCode, Failure> {
         workers: args.workers.into(),
         disturb_ms: args.disturb_ms,
     };
+    let log_level = args.log_level.clone();
+    telemetry::init_logs(&LogSettings { log_format: LogFormat::Pretty, log_level })?;
     eprintln!("Seed {}.", settings.seed);
     count_panics();
     let (app, owner) = (args.app_password.clone(), args.owner_password.clone());

@@ -105,6 +105,12 @@ pub(crate) fn from_database(plan: &Plan, model: &Model, error: &DatabaseError) -
             "write_conflict",
             "another request changed the same rows at the same time",
         ),
+        // A migration has changed the columns of a prepared statement, between two tries.
+        "0A000" if routine == "RevalidateCachedQuery" => retry_later(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "a migration has just changed this table",
+        ),
         "57014" => DataError::new(
             StatusCode::GATEWAY_TIMEOUT,
             "timeout",
@@ -119,7 +125,8 @@ pub(crate) fn from_database(plan: &Plan, model: &Model, error: &DatabaseError) -
         state => match state.get(..2).unwrap_or_default() {
             "22" => bad_value(plan, table, error),
             "54" => DataError::limit_exceeded("the request is more complex than PostgreSQL takes"),
-            "53" | "55" | "57" => retry_later(
+            // Of class 26, a prepared statement that SQL has taken away.
+            "26" | "53" | "55" | "57" => retry_later(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unavailable",
                 "the database cannot do this now",

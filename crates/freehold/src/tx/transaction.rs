@@ -321,7 +321,7 @@ impl Transaction {
         let first = self.stage == Stage::Fresh;
         match self.run_once(sql, params, ending).await {
             Err(error) => {
-                self.renew_if_stale(error, sql, first).await?;
+                self.renew_if_stale(error, sql, first, ending).await?;
                 self.run_once(sql, params, ending).await
             }
             done => done,
@@ -483,19 +483,27 @@ impl Transaction {
         outcome
     }
 
-    /// Forgets a prepared statement that a migration has made stale, or a session that is no longer
-    /// known, and begins anew. An error if it is neither, or if more came before it in the
-    /// transaction: only the caller can repeat that.
-    async fn renew_if_stale(&mut self, error: Error, sql: &str, first: bool) -> Result<()> {
+    /// Forgets a prepared statement that a migration has made stale or that SQL has taken away, or a
+    /// session that is no longer known, and begins anew. An error if it is none of these, or if more came
+    /// before it in the transaction: only the caller can repeat that.
+    async fn renew_if_stale(
+        &mut self,
+        error: Error,
+        sql: &str,
+        first: bool,
+        ending: Ending,
+    ) -> Result<()> {
         let Some(db) = error.database() else { return Err(error) };
         if is_refused_write(db) && self.entry.access == Access::Write {
             return self.renew_if_writable(error, first).await;
         }
-        // Somebody took statements away, and which of them are left cannot be told; or the
-        // database's clock was set, and what this connection knows of it is wrong.
-        if is_lost_statement(db) || is_expired_seal(db) {
+        // The database's clock was set, and what this connection knows of it is wrong.
+        if is_expired_seal(db) {
             held(&mut self.connection).wire.condemn();
             return Err(error);
+        }
+        if is_lost_statement(db) {
+            return self.renew_statements(error, first, ending).await;
         }
         if is_unknown_seal(db) && held(&mut self.connection).lose_session() {
             // From here on each of its contexts has a seal.
@@ -511,6 +519,22 @@ impl Transaction {
             return Err(error);
         }
         self.rollback().await?;
+        self.stage = Stage::Fresh;
+        Ok(())
+    }
+
+    /// After SQL, of this transaction's or of one before it, has taken prepared statements away. Begins
+    /// anew with others, if it is sure that nothing is done.
+    async fn renew_statements(&mut self, error: Error, first: bool, ending: Ending) -> Result<()> {
+        let connection = held(&mut self.connection);
+        let may_be_committed =
+            ending == Ending::CommitAt && connection.wire.status() == TransactionStatus::Idle;
+        if !first || may_be_committed {
+            connection.wire.condemn();
+            return Err(error);
+        }
+        self.rollback().await?;
+        held(&mut self.connection).prepare_anew().await?;
         self.stage = Stage::Fresh;
         Ok(())
     }

@@ -43,6 +43,8 @@ pub(crate) struct Batch<'c> {
     steps: Vec<(Step, Option<Statement>)>,
     /// Where each section ends among the steps, but for the last.
     section_ends: Vec<usize>,
+    /// What it closes, which is not closed before it is sent.
+    closes: Option<&'c mut Vec<Statement>>,
     /// How long the outbox was before.
     begins_at: usize,
     /// What the rows may take in memory.
@@ -52,7 +54,8 @@ pub(crate) struct Batch<'c> {
 impl<'c> Batch<'c> {
     pub(super) fn new(connection: &'c mut Connection) -> Batch<'c> {
         let begins_at = connection.outbox.len();
-        Batch { connection, steps: Vec::new(), section_ends: Vec::new(), begins_at, share: None }
+        let (steps, section_ends) = (Vec::new(), Vec::new());
+        Batch { connection, steps, section_ends, closes: None, begins_at, share: None }
     }
 
     /// The rows that are kept take their memory of this share, or the batch fails.
@@ -96,13 +99,14 @@ impl<'c> Batch<'c> {
         put
     }
 
-    /// Forgets a statement of the session.
-    pub(crate) fn close(&mut self, statement: &Statement) -> Result<()> {
-        if statement.is_unnamed() {
-            return Ok(());
+    /// Forgets statements of the session, whatever becomes of the batch's other steps: they come first.
+    pub(super) fn close(&mut self, statements: &'c mut Vec<Statement>) -> Result<()> {
+        for statement in statements.iter().filter(|statement| !statement.is_unnamed()) {
+            frontend::close(b'S', statement.name(), &mut self.connection.outbox)
+                .map_err(WireError::Unsendable)?;
         }
-        frontend::close(b'S', statement.name(), &mut self.connection.outbox)
-            .map_err(WireError::Unsendable)
+        self.closes = Some(statements);
+        Ok(())
     }
 
     /// Ends a section: what fails before this is skipped up to here, and what follows is run all
@@ -238,6 +242,9 @@ impl<'c> Batch<'c> {
         self.connection.unanswered += ends.len();
         // From here on it is the connection's to send, whatever becomes of this future.
         self.begins_at = usize::MAX;
+        if let Some(closed) = self.closes.take() {
+            closed.clear();
+        }
         let kinds: Vec<Step> = steps.iter().map(|(step, _)| *step).collect();
         let mut sections = Vec::with_capacity(ends.len());
         let mut begin = 0;

@@ -78,6 +78,7 @@ impl Stubborn {
                 say(b'D', &row);
                 say(b'C', b"SELECT 1\0");
             }
+            b'C' => say(b'3', b""),
             b'E' | b'X' => {}
             b'S' => say(b'Z', b"I"),
             b'Q' => {
@@ -153,4 +154,16 @@ async fn no_answer_is_waited_for_while_its_question_is_still_with_the_socket() {
                 .unwrap_or_else(|_| panic!("by {bytes} bytes, delays {delays}: it waits for ever"));
         }
     }
+}
+
+#[tokio::test]
+async fn a_statement_is_closed_even_if_the_batch_that_should_have_is_never_sent() {
+    let mut connection = Stubborn::connection(usize::MAX, false);
+    let mut unwanted = vec![Statement::named("one".to_owned())];
+    drop(connection.batch_that_closes(&mut unwanted).unwrap());
+    assert!(connection.outbox.is_empty(), "nothing is sent of it");
+    assert_eq!(unwanted.len(), 1);
+
+    connection.batch_that_closes(&mut unwanted).unwrap().run().await.unwrap();
+    assert!(unwanted.is_empty());
 }

@@ -78,7 +78,7 @@ fn settings() -> Vec<String> {
 }
 
 /// What a transaction's SQL can leave besides settings.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE",
     "SET SESSION AUTHORIZATION freehold_app",
     "LISTEN acme",
@@ -88,6 +88,7 @@ const OTHERS: [&str; 9] = [
     "SELECT setseed(0.5)",
     "SET statement_timeout = 1",
     "RESET ALL",
+    "DEALLOCATE ALL",
 ];
 
 fn leavings() -> Vec<String> {
@@ -196,6 +197,39 @@ async fn nothing_that_a_transaction_leaves_reaches_the_next_tenant() {
             let rows = rows.unwrap_or_else(|error| panic!("{ending:?}: {sql}: {error}"));
             let after: BTreeMap<String, Value> = serde_json::from_str(rows[0].get(0)).unwrap();
             assert_eq!(after, before, "{ending:?}: {sql}");
+        }
+    }
+}
+
+/// No rollback gives them back.
+#[tokio::test]
+async fn prepared_statements_that_a_tenant_takes_away_are_prepared_anew_for_the_next() {
+    let house = hostile_house().await;
+    let (acme, globex) = house.acme_and_globex().await;
+    let freehold = &house.freehold;
+    let read: (&str, freehold::Params<'_>) = ("SELECT body FROM notes", &[]);
+    for ending in ENDINGS {
+        for way in ["in a transaction", "in a pipeline", "as transactions of a pipeline"] {
+            leave(freehold, &acme, ending, "DEALLOCATE ALL").await;
+            let rows = match way {
+                "in a transaction" => {
+                    let mut tx = freehold.begin(&globex).await.unwrap();
+                    let rows = tx.query(read.0, read.1).await.unwrap();
+                    tx.commit().await.unwrap();
+                    rows
+                }
+                "in a pipeline" => {
+                    let answers = freehold.pipeline(&globex, &[read, read]).await.unwrap();
+                    answers.into_iter().next().unwrap().rows
+                }
+                _ => {
+                    let answers = freehold.pipeline_each(&globex, &[read, read]).await.unwrap();
+                    let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+                    assert_eq!(answers.len(), 2);
+                    answers.into_iter().next().unwrap().rows
+                }
+            };
+            assert_eq!(rows[0].get::<_, &str>(0), "globex", "{ending:?}, {way}");
         }
     }
 }

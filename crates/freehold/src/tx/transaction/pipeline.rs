@@ -125,7 +125,7 @@ impl Transaction {
         let first = self.stage == Stage::Fresh;
         match self.pipeline_once(pieces, ending).await {
             Err(refused) => {
-                self.begin_anew(refused, pieces, first).await?;
+                self.begin_anew(refused, pieces, first, ending).await?;
                 self.pipeline_once(pieces, ending).await
             }
             done => done,
@@ -138,9 +138,10 @@ impl Transaction {
         PipelineError { at, error }: PipelineError,
         pieces: Pieces<'_>,
         first: bool,
+        ending: Ending,
     ) -> Result<(), PipelineError> {
         let sql = at.map_or("", |at| pieces[at].0);
-        let renewed = self.renew_if_stale(error, sql, first).await;
+        let renewed = self.renew_if_stale(error, sql, first, ending).await;
         renewed.map_err(|error| PipelineError { at, error })?;
         for (sql, _) in pieces {
             self.forget(sql);
@@ -220,8 +221,10 @@ impl Transaction {
                 now => self.each_once(now).await,
             };
             let mut again = Vec::new();
+            let mut lost = false;
             for (turn, (at, outcome)) in pending.into_iter().zip(answered).enumerate() {
                 let sql = pieces[at].0;
+                lost |= outcome.as_ref().err().is_some_and(is_of_lost_statement);
                 outcomes[at] = match outcome {
                     Err(error) if self.deserves_another(&error, sql, turn, &mut renewed[at]) => {
                         again.push(at);
@@ -234,6 +237,9 @@ impl Transaction {
                     }
                     Ok(answer) => Some(Ok(answer)),
                 };
+            }
+            if lost && held(&mut self.connection).prepare_anew().await.is_err() {
+                held(&mut self.connection).wire.condemn();
             }
             again.extend(later);
             pending = again;
@@ -277,12 +283,14 @@ impl Transaction {
         if is_expired_seal(db) && turn > 0 {
             return true;
         }
-        if is_lost_statement(db) || is_expired_seal(db) {
+        if is_expired_seal(db) {
             held(&mut self.connection).wire.condemn();
             return false;
         }
         if is_unknown_seal(db) {
             held(&mut self.connection).lose_session();
+        } else if is_lost_statement(db) {
+            // All are prepared anew once the outcomes of this flush are known.
         } else if is_stale_plan(db) {
             self.forget(sql);
         } else {
@@ -437,6 +445,10 @@ fn require_few(pieces: Pieces<'_>) -> Result<()> {
         ErrorKind::InvalidInput,
         format!("a pipeline takes {STATEMENTS_MAX} statements at most; this has {}", pieces.len()),
     ))
+}
+
+fn is_of_lost_statement(error: &WireError) -> bool {
+    matches!(error, WireError::Database(db) if is_lost_statement(db))
 }
 
 /// The connection was lost before its answer.
