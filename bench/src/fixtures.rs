@@ -53,8 +53,13 @@ impl Fleet {
 
     /// Shops without data.
     pub(crate) async fn empty(admin_url: &str, count: usize) -> Result<Fleet> {
+        Fleet::of(&demo_baseline()?, admin_url, count).await
+    }
+
+    /// Tenants of a baseline that begins with the demo's, without data.
+    async fn of(baseline: &Baseline, admin_url: &str, count: usize) -> Result<Fleet> {
         eprintln!("creating {count} tenants");
-        let database = TestDatabase::create(admin_url, &demo_baseline()?).await?;
+        let database = TestDatabase::create(admin_url, baseline).await?;
         let freehold = database.freehold().await?;
         let mut tenants = vec![create_first(&freehold).await?];
         let others: Vec<Tenant> = stream::iter(1..count)
@@ -72,7 +77,16 @@ impl Fleet {
 
     /// Shops with 300 orders each, and the orders once more in the schemas `bare_0`, `bare_1`, …
     pub(crate) async fn with_orders(admin_url: &str, count: usize) -> Result<Fleet> {
-        let fleet = Fleet::empty(admin_url, count).await?;
+        Fleet::with_orders_of(&demo_baseline()?, admin_url, count).await
+    }
+
+    /// The same, of a baseline that begins with the demo's.
+    pub(crate) async fn with_orders_of(
+        baseline: &Baseline,
+        admin_url: &str,
+        count: usize,
+    ) -> Result<Fleet> {
+        let fleet = Fleet::of(baseline, admin_url, count).await?;
         eprintln!("filling them with orders");
         let seed = std::fs::read_to_string("demo/seed.sql")?;
         stream::iter(&fleet.tenants)

@@ -78,6 +78,10 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec
 }
 
 pub(crate) fn request(tokens: &AccessTokens, member: &Member) -> Result<String> {
+    request_to(PAGE, tokens, member)
+}
+
+pub(crate) fn request_to(path: &str, tokens: &AccessTokens, member: &Member) -> Result<String> {
     let context = &member.context;
     let identity = context.actor().id.as_uuid();
     let subject = Subject {
@@ -87,7 +91,7 @@ pub(crate) fn request(tokens: &AccessTokens, member: &Member) -> Result<String> 
         role: context.role().as_str().to_owned(),
     };
     let token = tokens.issue(&subject, Duration::from_secs(3600), SystemTime::now())?;
-    Ok(format!("GET {PAGE} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n"))
+    Ok(format!("GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n"))
 }
 
 impl Ask {

@@ -10,11 +10,13 @@ mod analytics;
 mod batch;
 mod client;
 mod context;
+mod fairness;
 mod fixtures;
 mod fleet;
 mod http;
 mod migrate;
 mod onboarding;
+mod pace;
 mod people;
 mod report;
 mod rounds;
@@ -73,6 +75,8 @@ enum Bench {
     Seal,
     /// Pages at half the machine's rate, alone and beside 60 clients that sign in
     People,
+    /// One tenant's pages beside a hundred slow requests of five others
+    Fairness,
     /// Creating tenants, one after the other and in parallel
     Onboarding,
     /// Collecting and publishing the demo's analytics beside live load, against a view over all schemas
@@ -119,6 +123,7 @@ fn run(arguments: &Arguments) -> Result<Report> {
             Bench::Batch => ("batch", batch::run(url, seconds.unwrap_or(20), only).await?),
             Bench::Seal => ("seal", seal::run(url, seconds.unwrap_or(90), only).await?),
             Bench::People => ("people", people::run(url, seconds.unwrap_or(70)).await?),
+            Bench::Fairness => ("fairness", fairness::run(url, seconds.unwrap_or(90), only).await?),
             Bench::Onboarding => {
                 ("onboarding", onboarding::run(url, seconds.unwrap_or(20), only).await?)
             }

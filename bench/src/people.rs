@@ -1,28 +1,25 @@
 //! What sign-ins take from everybody else: pages of orders at a fixed rate, alone and beside 60
 //! clients that sign in one time after the other.
 //!
-//! The rate is half of what the machine does at most, load generator included. Requests are sent
-//! when they are due, whether the last was answered or not, and their latency counts from then: a
-//! stall shows in all that it kept waiting.
+//! The rate is half of what the machine does at most, load generator included.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use freehold::testing::PASSWORD;
 use freehold::tokens::{AccessTokens, Keyring};
 use freehold::{Rate, SignInLimits};
-use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use crate::Result;
 use crate::client::HttpConnection;
 use crate::fixtures::{Fleet, OWNER_EMAIL, connect};
 use crate::http::{Ask, CONNECTIONS, request, serve, whole};
-use crate::report::{Latency, Ratio, Row};
+use crate::pace::{FixedRate, Slice};
+use crate::report::{Ratio, Row};
 use crate::rounds::{Case, Load, latency, median, take_turns};
 
 const TENANTS: usize = 100;
@@ -30,14 +27,9 @@ const TENANTS: usize = 100;
 const SIGNING_IN: usize = 60;
 /// Those whom they sign in: so many that nobody's rows are fought over.
 const PEOPLE: usize = 1200;
-/// Requests under way at a time; whoever is due beyond that waits in the load generator, and that
-/// counts as well.
-const UNDER_WAY_MAX: usize = 64;
 const ROUNDS: u32 = 7;
 /// Of the time that is asked for, spent to find the most that the machine does.
 const TO_FIND: Duration = Duration::from_secs(10);
-/// Latencies that are kept of a slice: at the rates of a large machine, of a minute.
-const KEPT_MAX: usize = 4_000_000;
 /// After a slice with sign-ins, so that what they left is no part of the quiet one that follows.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -157,92 +149,6 @@ async fn add_people(fleet: &Fleet) -> Result<()> {
 
 fn email(number: usize) -> String {
     format!("person-{number}@bench.example")
-}
-
-/// What was sent at a fixed rate for a while.
-struct Slice {
-    rate: f64,
-    latencies: Vec<Duration>,
-    summary: Option<Latency>,
-}
-
-impl Slice {
-    fn p50_ms(&self) -> f64 {
-        self.summary.map_or(f64::NAN, |latency| latency.p50_ms)
-    }
-
-    fn p99_ms(&self) -> f64 {
-        self.summary.map_or(f64::NAN, |latency| latency.p99_ms)
-    }
-}
-
-/// Sends pages for one tenant after the other, each when it is due.
-struct FixedRate {
-    pages: Arc<Vec<String>>,
-    idle: Mutex<Vec<HttpConnection>>,
-    /// As many as there are connections; those who wait come in the order in which they were due.
-    places: Semaphore,
-    outcomes: Mutex<Vec<Result<Duration>>>,
-}
-
-impl FixedRate {
-    async fn open(address: SocketAddr, pages: Arc<Vec<String>>) -> Result<FixedRate> {
-        let mut idle = Vec::new();
-        for _ in 0..UNDER_WAY_MAX {
-            idle.push(HttpConnection::open(address).await?);
-        }
-        Ok(FixedRate {
-            pages,
-            idle: Mutex::new(idle),
-            places: Semaphore::new(UNDER_WAY_MAX),
-            outcomes: Mutex::default(),
-        })
-    }
-
-    /// Comes back when all are answered.
-    async fn send(self: &Arc<Self>, rate: f64, time: Duration) -> Result<Slice> {
-        let count = ((time.as_secs_f64() * rate) as usize).min(KEPT_MAX);
-        let began = Instant::now();
-        let (load, runtime) = (Arc::clone(self), Handle::current());
-        // A thread of its own, because the runtime's timers know no less than a millisecond, and
-        // since the runtime is what may be late.
-        let pace = std::thread::spawn(move || {
-            let mut sent = JoinSet::new();
-            for number in 0..count {
-                let due = began + Duration::from_secs_f64(number as f64 / rate);
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                sent.spawn_on(Arc::clone(&load).one(number, due), &runtime);
-                while sent.try_join_next().is_some() {}
-            }
-            sent
-        });
-        let sent = tokio::task::spawn_blocking(move || pace.join());
-        let sent = sent.await?.map_err(|_| "the thread that keeps the pace panicked")?;
-        sent.join_all().await;
-        let outcomes = std::mem::take(&mut *locked(&self.outcomes));
-        let latencies = outcomes.into_iter().collect::<Result<Vec<_>>>()?;
-        let rate = latencies.len() as f64 / began.elapsed().as_secs_f64();
-        let summary = latency(latencies.clone());
-        Ok(Slice { rate, latencies, summary })
-    }
-
-    async fn one(self: Arc<Self>, number: usize, due: Instant) {
-        let outcome = self.ask(number).await.map(|()| due.elapsed());
-        locked(&self.outcomes).push(outcome);
-    }
-
-    async fn ask(&self, number: usize) -> Result<()> {
-        let _place = self.places.acquire().await?;
-        let mut connection = locked(&self.idle).pop().ok_or("fewer connections than places")?;
-        // One that failed ends the benchmark, so its connection need not come back.
-        connection.send(&self.pages[number % self.pages.len()]).await?;
-        locked(&self.idle).push(connection);
-        Ok(())
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Clients that sign in, each one time after the other, until they are told to end.

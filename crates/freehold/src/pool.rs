@@ -6,7 +6,9 @@
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::connect_failure::NO_ROOM;
 use crate::connection::{Connection, Source};

@@ -1,0 +1,107 @@
+//! Requests at a fixed rate: sent when they are due, whether the last was answered or not. Their latency
+//! counts from then, so a stall shows in all that it kept waiting.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::Result;
+use crate::client::HttpConnection;
+use crate::report::Latency;
+use crate::rounds::latency;
+
+/// Requests under way at a time; one that is due beyond that waits in the load generator, and that
+/// counts as well.
+const UNDER_WAY_MAX: usize = 64;
+/// Latencies that are kept of a slice: at the rates of a large machine, of a minute.
+const KEPT_MAX: usize = 4_000_000;
+
+/// What was sent at a fixed rate for a while.
+pub(crate) struct Slice {
+    pub(crate) rate: f64,
+    pub(crate) latencies: Vec<Duration>,
+    summary: Option<Latency>,
+}
+
+impl Slice {
+    pub(crate) fn p50_ms(&self) -> f64 {
+        self.summary.map_or(f64::NAN, |latency| latency.p50_ms)
+    }
+
+    pub(crate) fn p99_ms(&self) -> f64 {
+        self.summary.map_or(f64::NAN, |latency| latency.p99_ms)
+    }
+}
+
+/// Sends pages for one tenant after the other, each when it is due.
+pub(crate) struct FixedRate {
+    pages: Arc<Vec<String>>,
+    idle: Mutex<Vec<HttpConnection>>,
+    /// As many as there are connections; those who wait come in the order in which they were due.
+    places: Semaphore,
+    outcomes: Mutex<Vec<Result<Duration>>>,
+}
+
+impl FixedRate {
+    pub(crate) async fn open(address: SocketAddr, pages: Arc<Vec<String>>) -> Result<FixedRate> {
+        let mut idle = Vec::new();
+        for _ in 0..UNDER_WAY_MAX {
+            idle.push(HttpConnection::open(address).await?);
+        }
+        Ok(FixedRate {
+            pages,
+            idle: Mutex::new(idle),
+            places: Semaphore::new(UNDER_WAY_MAX),
+            outcomes: Mutex::default(),
+        })
+    }
+
+    /// Comes back when all are answered.
+    pub(crate) async fn send(self: &Arc<Self>, rate: f64, time: Duration) -> Result<Slice> {
+        let count = ((time.as_secs_f64() * rate) as usize).min(KEPT_MAX);
+        let began = Instant::now();
+        let (load, runtime) = (Arc::clone(self), Handle::current());
+        // A thread of its own, because the runtime's timers know no less than a millisecond, and
+        // since the runtime is what may be late.
+        let pace = std::thread::spawn(move || {
+            let mut sent = JoinSet::new();
+            for number in 0..count {
+                let due = began + Duration::from_secs_f64(number as f64 / rate);
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                sent.spawn_on(Arc::clone(&load).one(number, due), &runtime);
+                while sent.try_join_next().is_some() {}
+            }
+            sent
+        });
+        let sent = tokio::task::spawn_blocking(move || pace.join());
+        let sent = sent.await?.map_err(|_| "the thread that keeps the pace panicked")?;
+        sent.join_all().await;
+        let outcomes = std::mem::take(&mut *locked(&self.outcomes));
+        let latencies = outcomes.into_iter().collect::<Result<Vec<_>>>()?;
+        let rate = latencies.len() as f64 / began.elapsed().as_secs_f64();
+        let summary = latency(latencies.clone());
+        Ok(Slice { rate, latencies, summary })
+    }
+
+    async fn one(self: Arc<Self>, number: usize, due: Instant) {
+        let outcome = self.ask(number).await.map(|()| due.elapsed());
+        locked(&self.outcomes).push(outcome);
+    }
+
+    async fn ask(&self, number: usize) -> Result<()> {
+        let _place = self.places.acquire().await?;
+        let mut connection = locked(&self.idle).pop().ok_or("fewer connections than places")?;
+        // One that failed ends the benchmark, so its connection need not come back.
+        connection.send(&self.pages[number % self.pages.len()]).await?;
+        locked(&self.idle).push(connection);
+        Ok(())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

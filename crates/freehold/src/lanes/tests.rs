@@ -1,0 +1,322 @@
+//! Which place is given, and to whom.
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(20);
+
+fn tenant(number: u64) -> Guest {
+    Guest::Tenant(number)
+}
+
+async fn take(lanes: &Arc<Lanes<u32>>, guest: Guest) -> Place<u32> {
+    lanes.take(guest, Instant::now(), LONG).await.ok().unwrap()
+}
+
+/// One that waits by now.
+async fn waiting(
+    lanes: &Arc<Lanes<u32>>,
+    guest: Guest,
+) -> tokio::task::JoinHandle<Result<Place<u32>, NoPlace>> {
+    let before = lanes.occupancy().waiting;
+    let task = tokio::spawn({
+        let lanes = Arc::clone(lanes);
+        async move { lanes.take(guest, Instant::now(), LONG).await }
+    });
+    while lanes.occupancy().waiting == before {
+        tokio::task::yield_now().await;
+    }
+    task
+}
+
+#[tokio::test(start_paused = true)]
+async fn rest_is_when_nobody_has_a_place() {
+    let lanes = Lanes::new(2);
+    lanes.rest().await;
+    let (one, other) = (take(&lanes, tenant(0)).await, take(&lanes, tenant(1)).await);
+    let next = waiting(&lanes, Guest::Anyone).await;
+    let resting = {
+        let lanes = Arc::clone(&lanes);
+        tokio::spawn(async move { lanes.rest().await })
+    };
+    drop(one);
+    let next = next.await.unwrap().ok().unwrap();
+    drop(other);
+    tokio::time::sleep(SHORT).await;
+    assert!(!resting.is_finished(), "a place went to the next who waited");
+    drop(next);
+    tokio::time::timeout(LONG, resting).await.expect("nobody has a place").unwrap();
+    let last = take(&lanes, tenant(0)).await;
+    lanes.close();
+    drop(last);
+    tokio::time::timeout(LONG, lanes.rest()).await.expect("a closed pool is at rest");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_comes_back_to_its_connection() {
+    let lanes = Lanes::new(4);
+    for number in [5, 6, 9, 5, 6] {
+        let mut place = take(&lanes, tenant(number)).await;
+        assert_eq!(place.number as u64, number % 4);
+        place.content.get_or_insert(number as u32 % 4);
+    }
+    for number in [1, 2] {
+        assert_eq!(take(&lanes, tenant(number)).await.content, Some(number as u32));
+    }
+    let Occupancy { idle, taken, .. } = lanes.occupancy();
+    assert_eq!((idle, taken), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_whose_home_is_taken_for_long_goes_elsewhere() {
+    let lanes = Lanes::new(3);
+    let home = take(&lanes, tenant(1)).await;
+    assert_eq!(take(&lanes, tenant(4)).await.number, 2);
+    tokio::time::sleep(PATIENCE).await;
+    let waits = lanes.occupancy().waits.count;
+    let (one, other) = (take(&lanes, tenant(4)).await, take(&lanes, Guest::Anyone).await);
+    assert_eq!((one.number, other.number), (2, 0));
+    assert_eq!(lanes.occupancy().waits.count, waits, "nobody waited");
+    drop(home);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_home_that_is_free_soon_is_waited_for() {
+    let lanes = Lanes::new(2);
+    let home = take(&lanes, tenant(2)).await;
+    let next = waiting(&lanes, tenant(4)).await;
+    drop(home);
+    assert_eq!(next.await.unwrap().ok().unwrap().number, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_tenant_takes_every_place() {
+    let lanes = Lanes::new(4);
+    let mut greedy = Vec::new();
+    for _ in 0..3 {
+        greedy.push(take(&lanes, tenant(0)).await);
+    }
+    let refused = lanes.take(tenant(0), Instant::now(), SHORT).await;
+    assert_eq!(refused.err(), Some(NoPlace::Busy));
+    assert_eq!(lanes.occupancy().waits.refused, 1);
+    let fourth = waiting(&lanes, tenant(0)).await;
+    let other = take(&lanes, tenant(4)).await;
+    assert_eq!(other.number, 3);
+    drop(other);
+    assert_eq!(lanes.occupancy().waiting, 1, "not even one that nobody else wants");
+    drop(greedy.pop());
+    drop(fourth.await.unwrap().ok().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn newcomers_find_a_place_whatever_the_others_hold() {
+    let lanes = Lanes::new(8);
+    let mut held = Vec::new();
+    for number in [0, 1, 2, 0, 1, 2] {
+        held.push(take(&lanes, tenant(number)).await);
+    }
+    let more = [waiting(&lanes, tenant(0)).await, waiting(&lanes, tenant(1)).await];
+    for number in 3..20 {
+        drop(take(&lanes, tenant(number)).await);
+    }
+    assert_eq!(lanes.occupancy().waiting, 2);
+    drop(held.pop());
+    let [first, second] = more;
+    drop(first.await.unwrap().ok().unwrap());
+    drop(second.await.unwrap().ok().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_those_who_wait_who_holds_the_fewest_is_next() {
+    let lanes = Lanes::new(3);
+    lanes.forget_homes();
+    let (one, two) = (take(&lanes, tenant(1)).await, take(&lanes, tenant(1)).await);
+    let other = take(&lanes, tenant(2)).await;
+    let third = waiting(&lanes, tenant(1)).await;
+    let second = waiting(&lanes, tenant(2)).await;
+    let first = waiting(&lanes, tenant(3)).await;
+    drop(one);
+    let first = first.await.unwrap().ok().unwrap();
+    drop(first);
+    // Both hold one: now it is who came first.
+    let third = third.await.unwrap().ok().unwrap();
+    drop((two, third));
+    drop(second.await.unwrap().ok().unwrap());
+    drop(other);
+}
+
+/// The tenant's one place makes it none of the crowd, which leaves room for more than the place it left.
+#[tokio::test(start_paused = true)]
+async fn all_are_given_places_that_may_have_them_by_now() {
+    let lanes = Lanes::new(8);
+    let mut held = Vec::new();
+    for number in [0, 0, 0, 1, 1, 2] {
+        held.push(take(&lanes, tenant(number)).await);
+    }
+    let last = take(&lanes, tenant(1)).await;
+    let more = [waiting(&lanes, tenant(0)).await, waiting(&lanes, tenant(0)).await];
+    held.drain(3..5);
+    for next in more {
+        drop(next.await.unwrap().ok().unwrap());
+    }
+    drop(last);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_there_is_no_room_one_waits_for_a_place_in_use() {
+    let lanes = Lanes::new(4);
+    let mut held = take(&lanes, tenant(0)).await;
+    held.content = Some(7);
+    let refused = take(&lanes, tenant(1)).await;
+    assert!(lanes.give_up(refused), "one is in use");
+    let next = waiting(&lanes, tenant(1)).await;
+    drop(held);
+    let next = next.await.unwrap().ok().unwrap();
+    assert_eq!((next.number, next.content), (0, Some(7)), "and no vacant one");
+    assert!(lanes.note_room() && !lanes.note_room());
+    assert_eq!(take(&lanes, tenant(1)).await.number, 1, "now there is room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_is_in_use_there_is_nothing_to_wait_for() {
+    let lanes = Lanes::new(4);
+    for _ in 0..3 {
+        let refused = take(&lanes, tenant(1)).await;
+        assert!(!lanes.give_up(refused));
+    }
+    let refused = take(&lanes, tenant(1)).await;
+    let other = take(&lanes, tenant(2)).await;
+    assert!(lanes.give_up(refused), "the other may yet be filled");
+    let next = waiting(&lanes, tenant(1)).await;
+    assert!(!lanes.give_up(other));
+    assert_eq!(next.await.unwrap().ok().unwrap().content, None, "it is left to try");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_room_one_of_those_who_wait_is_sent_to_try_now_and_then() {
+    let lanes = Lanes::new(8);
+    let held = take(&lanes, tenant(0)).await;
+    lanes.give_up(take(&lanes, tenant(1)).await);
+    let (one, other) = (waiting(&lanes, tenant(1)).await, waiting(&lanes, tenant(2)).await);
+    let until = lanes.state().full_until.unwrap();
+    let may_fill = |now| lanes.state().may_fill(now);
+    assert!(!may_fill(until - Duration::from_nanos(1)) && may_fill(until));
+    let first = one.await.unwrap().ok().unwrap();
+    assert_eq!(first.content, None);
+    assert!(!may_fill(until), "the next who tries comes later");
+    assert!(lanes.note_room());
+    drop(other.await.unwrap().ok().unwrap());
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_has_not_lost_its_turn() {
+    let lanes = Lanes::new(1);
+    let held = take(&lanes, tenant(0)).await;
+    let later = waiting(&lanes, tenant(1)).await;
+    let long_ago = Instant::now().checked_sub(SHORT).unwrap();
+    let earlier = tokio::spawn({
+        let lanes = Arc::clone(&lanes);
+        async move { lanes.take(tenant(1), long_ago, LONG).await }
+    });
+    while lanes.occupancy().waiting < 2 {
+        tokio::task::yield_now().await;
+    }
+    drop(held);
+    drop(earlier.await.unwrap().ok().unwrap());
+    drop(later.await.unwrap().ok().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_home_gets_a_turn_beside_those_who_have() {
+    let lanes = Lanes::new(1);
+    let mut held = take(&lanes, tenant(0)).await;
+    let guest = waiting(&lanes, Guest::Anyone).await;
+    let mut served = 0;
+    while !guest.is_finished() {
+        let next = waiting(&lanes, tenant(served)).await;
+        drop(held);
+        tokio::task::yield_now().await;
+        served += 1;
+        assert!(served < 20, "the guest starves");
+        if lanes.occupancy().waiting > 0 && !next.is_finished() {
+            // It was the guest's turn.
+            drop(guest.await.unwrap().ok().unwrap());
+            assert_eq!(served, u64::from(HOME_STREAK_MAX) + 1);
+            drop(next.await.unwrap().ok().unwrap());
+            return;
+        }
+        held = next.await.unwrap().ok().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_to_one_who_left_is_given_to_the_next() {
+    let lanes = Lanes::new(1);
+    let mut held = take(&lanes, tenant(0)).await;
+    held.content = Some(7);
+    let (left, stays) = (waiting(&lanes, tenant(0)).await, waiting(&lanes, tenant(0)).await);
+    left.abort();
+    let _ = left.await;
+    assert_eq!(lanes.occupancy().waiting, 1);
+    drop(held);
+    assert_eq!(stays.await.unwrap().ok().unwrap().content, Some(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn closed_lanes_are_empty_and_refuse() {
+    let lanes = Lanes::new(1);
+    let mut held = take(&lanes, tenant(0)).await;
+    held.content = Some(7);
+    let waits = waiting(&lanes, tenant(0)).await;
+    lanes.close();
+    assert_eq!(waits.await.unwrap().err(), Some(NoPlace::Closed));
+    drop(held);
+    let refused = lanes.take(Guest::Anyone, Instant::now(), LONG).await;
+    assert_eq!(refused.err(), Some(NoPlace::Closed));
+    let Occupancy { idle, taken, waiting, .. } = lanes.occupancy();
+    assert_eq!((idle, taken, waiting), (0, 0, 0));
+}
+
+/// Whoever comes, goes, gives up or is dropped at whatever moment: a place has one holder, and
+/// at the end all are free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_place_is_lost_or_lent_twice() {
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    let lanes = Lanes::new(4);
+    let holders: Arc<[AtomicU32; 4]> = Arc::default();
+    let mut tasks = tokio::task::JoinSet::new();
+    for worker in 0..24_u64 {
+        let (lanes, holders) = (Arc::clone(&lanes), Arc::clone(&holders));
+        tasks.spawn(async move {
+            let mut dice = worker * 7919 + 1;
+            for _ in 0..400 {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let roll = dice >> 33;
+                let guest = if roll % 5 == 0 { Guest::Anyone } else { tenant(roll % 7) };
+                let patience = Duration::from_micros(roll % 5000);
+                let take = lanes.take(guest, Instant::now(), Duration::from_millis(3));
+                let taken = tokio::time::timeout(patience, take);
+                if let Ok(Ok(mut place)) = taken.await {
+                    assert_eq!(holders[place.number].fetch_add(1, SeqCst), 0);
+                    if roll % 3 == 0 {
+                        tokio::time::sleep(Duration::from_micros(roll % 300)).await;
+                    }
+                    assert_eq!(
+                        *place.content.get_or_insert(place.number as u32),
+                        place.number as u32
+                    );
+                    if roll % 11 == 0 {
+                        place.content = None;
+                    }
+                    holders[place.number].fetch_sub(1, SeqCst);
+                }
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    let Occupancy { taken, waiting, .. } = lanes.occupancy();
+    assert_eq!((taken, waiting), (0, 0));
+}
