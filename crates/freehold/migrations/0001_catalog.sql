@@ -33,6 +33,8 @@ CREATE TABLE freehold.tenant (
   status     text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'suspended')),
   -- The newest migration of the baseline that the schema has; 0 before the first.
   version    bigint NOT NULL DEFAULT 0,
+  -- Its part of the connections beside tenants of weight 1, where not all can have one.
+  weight     smallint NOT NULL DEFAULT 1 CHECK (weight BETWEEN 1 AND 100),
   created_at timestamptz NOT NULL DEFAULT now(),
   CHECK (slug ~ '^[a-z][a-z0-9-]{2,62}$')
 );
@@ -167,7 +169,7 @@ GRANT USAGE ON SCHEMA freehold TO freehold_catalog, freehold_app, freehold_viewe
 GRANT SELECT ON freehold.baseline, freehold.ledger, freehold.migration_failure, freehold.catalog_migration TO freehold_catalog;
 GRANT SELECT ON freehold.catalog_migration TO freehold_app;
 GRANT SELECT ON freehold.tenant TO freehold_catalog;
-GRANT UPDATE (status) ON freehold.tenant TO freehold_catalog;
+GRANT UPDATE (status, weight) ON freehold.tenant TO freehold_catalog;
 GRANT SELECT, INSERT, UPDATE ON freehold.identity, freehold.credential TO freehold_catalog;
 GRANT SELECT, INSERT, UPDATE, DELETE ON freehold.membership, freehold.invitation, freehold.session, freehold.refresh_token TO freehold_catalog;
 GRANT SELECT ON freehold.idempotency TO freehold_catalog;
@@ -184,7 +186,7 @@ BEGIN
 END
 $$;
 -- Not of version: a migration of the whole fleet is nobody's business here.
-CREATE TRIGGER notify AFTER UPDATE OF status, slug, name OR DELETE ON freehold.tenant
+CREATE TRIGGER notify AFTER UPDATE OF status, slug, name, weight OR DELETE ON freehold.tenant
   FOR EACH ROW EXECUTE FUNCTION freehold.notify_tenant();
 
 CREATE FUNCTION freehold.notify_membership() RETURNS trigger

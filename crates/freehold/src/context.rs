@@ -8,17 +8,28 @@ use std::fmt;
 
 use crate::actor::{Actor, Role};
 use crate::ids::{IdentityId, TenantId};
+use crate::tenant::Weight;
 
 /// Leave to work in one tenant, as one actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TenantContext {
     tenant: TenantId,
     actor: Actor,
+    weight: Weight,
 }
 
 impl TenantContext {
     pub(crate) fn new(tenant: TenantId, actor: Actor) -> Self {
-        TenantContext { tenant, actor }
+        TenantContext { tenant, actor, weight: Weight::ONE }
+    }
+
+    pub(crate) fn weighing(self, weight: Weight) -> Self {
+        TenantContext { weight, ..self }
+    }
+
+    /// The tenant's part of the connections.
+    pub(crate) fn weight(&self) -> Weight {
+        self.weight
     }
 
     /// The tenant whose schema a transaction of this context works in.

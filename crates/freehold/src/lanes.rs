@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use self::state::{Slot, State, Waiter, live};
 use crate::ids::TenantId;
+use crate::tenant::Weight;
 
 /// How long a tenant waits for its home while another place may be free: some transactions long,
 /// and as long as a backend takes to get to know it.
@@ -95,6 +96,16 @@ pub(crate) struct Place<T> {
     pub(crate) content: Option<T>,
 }
 
+impl<T> Place<T> {
+    /// It was filled, which took its time: how long it is held counts from now.
+    pub(crate) fn begin(&self) {
+        let Some(lanes) = &self.lanes else { return };
+        if let Slot::Taken { since, .. } = &mut lanes.state().places[self.number] {
+            *since = Instant::now();
+        }
+    }
+}
+
 impl<T> Drop for Place<T> {
     fn drop(&mut self) {
         if let Some(lanes) = self.lanes.take() {
@@ -121,6 +132,7 @@ impl<T> Lanes<T> {
     pub(crate) async fn take(
         self: &Arc<Self>,
         guest: Guest,
+        weight: Weight,
         since: Instant,
         wait_max: Duration,
     ) -> Result<Place<T>, NoPlace> {
@@ -138,7 +150,7 @@ impl<T> Lanes<T> {
             let queue = state.queue(home);
             queue.retain(|waiter| !waiter.give.is_closed());
             let at = queue.partition_point(|waiter| waiter.since <= since);
-            queue.insert(at, Waiter { guest, since, give });
+            queue.insert(at, Waiter { guest, weight, since, give });
             given
         };
         let answer = match tokio::time::timeout(PATIENCE.min(wait_max), &mut given).await {
@@ -200,6 +212,19 @@ impl<T> Lanes<T> {
     /// Whether there was no room to fill a place when that was tried last.
     pub(crate) fn is_full(&self) -> bool {
         self.state().full_until.is_some()
+    }
+
+    /// Whether a tenant holds a place that is slow, so that it matters how busy the database is.
+    pub(crate) fn any_is_slow(&self) -> bool {
+        self.state().holders(Instant::now()).any_is_slow()
+    }
+
+    /// How long a trivial statement took, or that nothing is slow.
+    pub(crate) fn heed(self: &Arc<Self>, took: Option<Duration>) {
+        let mut state = self.state();
+        let places = state.places.len();
+        state.congestion.heed(took, places);
+        self.offer_free(&mut state, Instant::now());
     }
 
     /// Gives the free places to those who wait and may have one, whose turn it is.
@@ -264,7 +289,8 @@ impl<T> Lanes<T> {
         let mut state = self.state();
         let Slot::Taken { by, since, streak } = state.places[number] else { return };
         state.places[number] = Slot::Vacant;
-        state.slow.note(by, now.saturating_duration_since(since), now);
+        let slow = state.congestion.slow();
+        state.slow.note(by, now.saturating_duration_since(since), slow, now);
         if content.is_some() || state.may_fill(now) {
             self.hand_on(&mut state, number, streak, content, now);
         }

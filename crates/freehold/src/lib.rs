@@ -234,7 +234,7 @@ pub use crate::pooler::Pooler;
 pub use crate::replicas::{ReplicaLimits, ReplicaReads, ReplicaState, ReplicaStatus};
 pub use crate::seal::{ContextKey, SealMode};
 pub use crate::tasks::{BackgroundTask, TaskStatus, Tasks};
-pub use crate::tenant::{Tenant, TenantStatus, Transition};
+pub use crate::tenant::{Tenant, TenantStatus, Transition, Weight};
 pub use crate::trouble::Trouble;
 pub use crate::tx::{PipelineError, ReadTx, TenantTx};
 pub use crate::wire::{Answer, Column, DbError, Row, RowIndex};
@@ -446,6 +446,7 @@ impl Freehold {
             Replicas::require_one_host(&pool.target())?;
             replica_pools.push(pool);
         }
+        let of_requests: Vec<Pool> = [&app].into_iter().chain(&replica_pools).cloned().collect();
         let replicas = Replicas::new(replica_pools, options.pooler, options.replica_limits);
         let analytics = match &options.analytics_url {
             Some(url) => {
@@ -472,6 +473,10 @@ impl Freehold {
         let (listening, pooler) = (resolver.clone(), options.pooler);
         let listen = move || listening.clone().listen(Arc::clone(&listen), pooler);
         running.push(tasks.spawn("change_listener", listen));
+        for pool in of_requests {
+            running
+                .push(tasks.spawn("congestion_watcher", move || pool.clone().watch_congestion()));
+        }
         let (records, reports, slow) = (recorder.clone(), reporter.clone(), slow_log.clone());
         running.push(tasks.spawn("violation_writer", move || records.clone().run()));
         running.push(tasks.spawn("insight_writer", move || reports.clone().run()));

@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::connect_failure::NO_ROOM;
 use crate::connection::{Connection, Source};
@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::insight::Insight;
 use crate::lanes::{Guest, Lanes, NoPlace, Occupancy, Place};
 use crate::pooler::Pooler;
+use crate::tenant::Weight;
 use crate::tls::Target;
 use crate::trouble::Trouble;
 use crate::violations::Violations;
@@ -23,6 +24,11 @@ use crate::wire::WireError;
 
 /// How long it may take to connect and to find out whom one is connected to.
 const OPEN_MAX: Duration = Duration::from_secs(10);
+
+/// How often it is seen how busy the database is, while tenants are slow.
+const CONGESTION_EVERY: Duration = Duration::from_millis(100);
+/// How long a statement that does nothing is waited for.
+const NOTHING_MAX: Duration = Duration::from_secs(1);
 
 /// Limits of a pool.
 #[derive(Clone, Copy, Debug)]
@@ -114,17 +120,20 @@ impl Pool {
 
     /// A connection, within [`PoolLimits::wait_max`]. Where the database has no room for another, it
     /// is one of those that are open, as soon as one comes free.
-    pub(crate) async fn checkout(&self, guest: Guest) -> Result<Checkout> {
+    pub(crate) async fn checkout(&self, guest: Guest, weight: Weight) -> Result<Checkout> {
         let Inner { lanes, wait_max, .. } = &*self.0;
         let since = Instant::now();
         loop {
-            let place = lanes.take(guest, since, *wait_max).await;
+            let place = lanes.take(guest, weight, since, *wait_max).await;
             let mut checkout = Checkout(place.map_err(|none| self.refusal(none))?);
             // One that is not fit makes room for its successor before that is opened.
             if !checkout.0.content.as_mut().is_some_and(Connection::is_fit) {
                 checkout.0.content = None;
                 match self.open().await {
-                    Ok(connection) => checkout.0.content = Some(connection),
+                    Ok(connection) => {
+                        checkout.0.content = Some(connection);
+                        checkout.0.begin();
+                    }
                     Err(error) => {
                         if error.is_full() && lanes.give_up(checkout.0) {
                             continue;
@@ -155,6 +164,33 @@ impl Pool {
             }
         }
         opened
+    }
+
+    /// Sees how busy the database is while tenants are slow, and has the lanes heed it, until the task is
+    /// dropped.
+    pub(crate) async fn watch_congestion(self) {
+        let mut ticks = tokio::time::interval(CONGESTION_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let took = match self.0.lanes.any_is_slow() {
+                true => self.time_of_nothing().await,
+                false => None,
+            };
+            self.0.lanes.heed(took);
+        }
+    }
+
+    /// How long a statement takes that does nothing. None if there is no connection for it.
+    async fn time_of_nothing(&self) -> Option<Duration> {
+        let mut checkout = self.checkout(Guest::Anyone, Weight::ONE).await.ok()?;
+        let began = Instant::now();
+        let asked =
+            tokio::time::timeout(NOTHING_MAX, checkout.wire.batch_execute("SELECT 1")).await;
+        if !matches!(asked, Ok(Ok(()))) {
+            checkout.close();
+        }
+        Some(began.elapsed())
     }
 
     fn refusal(&self, none: NoPlace) -> Error {

@@ -118,7 +118,8 @@ impl Resolver {
         };
         let role = role.ok_or_else(no_such_tenant)?;
         tenant.status.require_active()?;
-        Ok(TenantContext::new(tenant.id, Actor { id: identity, role }))
+        let actor = Actor { id: identity, role };
+        Ok(TenantContext::new(tenant.id, actor).weighing(tenant.weight))
     }
 
     /// [`resolve`](Self::resolve) for a person in a session, which must be theirs and go on. One that has
@@ -146,7 +147,7 @@ impl Resolver {
             None => self.load(tenant, actor.id, None).await?.ok_or_else(no_such_tenant)?.tenant,
         };
         tenant.status.require_active()?;
-        Ok(TenantContext::new(tenant.id, actor))
+        Ok(TenantContext::new(tenant.id, actor).weighing(tenant.weight))
     }
 
     /// Whether a change would be heard.

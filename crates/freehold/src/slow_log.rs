@@ -127,9 +127,10 @@ impl SlowLog {
             let Some(wanted) = self.plans.lock().await.wanted.pop_front() else { return Ok(()) };
             match self.explain(&wanted).await {
                 Ok(Some(plan)) => {
-                    let tx = self.catalog("write a plan down").await?;
-                    let tenant = wanted.context.tenant();
-                    slow_queries::record_plan(tx, tenant, &wanted.shape, &plan).await?;
+                    if let Err(error) = self.record_plan(&wanted, &plan).await {
+                        self.plans.lock().await.wanted.push_front(wanted);
+                        return Err(error);
+                    }
                     self.insight.slow().plans.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(None) => drop(self.insight.slow().plans_failed.fetch_add(1, Ordering::Relaxed)),
@@ -164,6 +165,11 @@ impl SlowLog {
             Ok(explained) => Ok(plan::without_values(&explained?)),
             Err(_) => Err(Error::new(ErrorKind::Timeout, "the plan did not come in time")),
         }
+    }
+
+    async fn record_plan(&self, wanted: &Wanted, plan: &serde_json::Value) -> Result<()> {
+        let tx = self.catalog("write a plan down").await?;
+        slow_queries::record_plan(tx, wanted.context.tenant(), &wanted.shape, plan).await
     }
 
     async fn catalog(&self, reason: &'static str) -> Result<CatalogTx> {

@@ -19,8 +19,47 @@ pub struct Tenant {
     pub status: TenantStatus,
     /// The newest migration that the tenant's schema has.
     pub version: i64,
+    /// Its part of the connections, where not all can have one.
+    pub weight: Weight,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+/// A tenant's part of the database connections beside others': of tenants that all want more than there
+/// are, one of weight 3 has three for each that one of weight 1 has. From 1 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Weight(u8);
+
+impl Weight {
+    /// What a tenant has that nobody gave another.
+    pub const ONE: Weight = Weight(1);
+
+    /// The number.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<i16> for Weight {
+    type Error = Error;
+
+    fn try_from(weight: i16) -> Result<Weight> {
+        match u8::try_from(weight) {
+            Ok(weight @ 1..=100) => Ok(Weight(weight)),
+            _ => Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("a weight is from 1 to 100, and not {weight}"),
+            )
+            .field("weight")),
+        }
+    }
+}
+
+impl From<Weight> for i16 {
+    fn from(weight: Weight) -> i16 {
+        weight.0.into()
+    }
 }
 
 /// Whether a tenant is served.

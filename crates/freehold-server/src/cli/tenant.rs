@@ -1,4 +1,4 @@
-//! `freehold tenant create|list|show|suspend|resume|owner`.
+//! `freehold tenant create|list|show|suspend|resume|weigh|owner`.
 
 use std::process::ExitCode;
 
@@ -59,6 +59,14 @@ pub(super) enum TenantCommand {
         #[command(flatten)]
         common: Common,
         slug: String,
+    },
+    /// Give a tenant another part of the connections, where not all can have one
+    Weigh {
+        #[command(flatten)]
+        common: Common,
+        slug: String,
+        /// 1 to 100: one of weight 3 has three for each that one of weight 1 has
+        weight: i16,
     },
     /// Serve a suspended tenant again
     Resume {
@@ -123,6 +131,13 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
             let id = freehold.get_tenant_by_slug(&context, &slug).await?.id;
             print(&common, &freehold.suspend_tenant(&context, id).await?);
         }
+        TenantCommand::Weigh { common, slug, weight } => {
+            let context = OperatorContext::system("freehold tenant weigh");
+            let weight = weight.try_into()?;
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let id = freehold.get_tenant_by_slug(&context, &slug).await?.id;
+            print(&common, &freehold.weigh_tenant(&context, id, weight).await?);
+        }
         TenantCommand::Resume { common, slug } => {
             let context = OperatorContext::system("freehold tenant resume");
             let freehold = Freehold::connect(&common.database.options()?).await?;
@@ -138,13 +153,14 @@ fn print(common: &Common, tenant: &Tenant) {
         return Output::json(tenant);
     }
     Output::text(&format!(
-        "slug     {}\nname     {}\nid       {}\nschema   {}\nstatus   {}\nversion  {}\ncreated  {}",
+        "slug     {}\nname     {}\nid       {}\nschema   {}\nstatus   {}\nversion  {}\nweight   {}\ncreated  {}",
         tenant.slug,
         tenant.name,
         tenant.id,
         tenant.id.schema(),
         tenant.status.as_str(),
         tenant.version,
+        tenant.weight.get(),
         tenant.created_at
     ));
 }

@@ -2,15 +2,15 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use freehold::OperatorContext;
 use freehold::control::insight::{BusyTenant, TableUsage, TenantUsage, Usage, UsageOrder};
 use freehold::control::sizes::{SizeOrder, TenantGrowth, TenantSize};
-use freehold::{OperatorContext, TenantId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::auth::OperatorCaller;
-use super::error::Problem;
+use super::error::{Problem, parse_id};
 use super::state::AppState;
 
 #[derive(Deserialize, IntoParams)]
@@ -168,11 +168,11 @@ pub(super) async fn list(
 pub(super) async fn get(
     State(state): State<AppState>,
     OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<Uuid>,
+    Path(id): Path<String>,
     Query(query): Query<HoursQuery>,
 ) -> Result<Json<TableUsagePage>, Problem> {
     let context = OperatorContext::of(operator.actor(), "GET /v1/insight/tenants/{id}");
-    let list = state.freehold().usage_of(&context, TenantId::from(id), query.hours).await?;
+    let list = state.freehold().usage_of(&context, parse_id(&id, "tenant")?, query.hours).await?;
     Ok(Json(TableUsagePage { items: list.into_iter().map(Into::into).collect() }))
 }
 
@@ -293,10 +293,11 @@ pub(super) async fn sizes(
 pub(super) async fn size_history(
     State(state): State<AppState>,
     OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<Uuid>,
+    Path(id): Path<String>,
     Query(query): Query<LimitQuery>,
 ) -> Result<Json<TenantSizePage>, Problem> {
     let context = OperatorContext::of(operator.actor(), "GET /v1/insight/tenants/{id}/sizes");
-    let list = state.freehold().size_history(&context, TenantId::from(id), query.limit).await?;
+    let list =
+        state.freehold().size_history(&context, parse_id(&id, "tenant")?, query.limit).await?;
     Ok(Json(TenantSizePage { items: list.into_iter().map(Into::into).collect() }))
 }

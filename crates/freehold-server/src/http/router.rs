@@ -75,6 +75,7 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(tenants::list, tenants::create))
         .routes(routes!(tenants::get))
         .routes(routes!(tenants::suspend))
+        .routes(routes!(tenants::weigh))
         .routes(routes!(tenants::resume))
         .routes(routes!(tenants::add_owner))
         .routes(routes!(people::list))

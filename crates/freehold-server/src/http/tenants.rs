@@ -24,6 +24,8 @@ pub(super) struct TenantBody {
     status: &'static str,
     /// The newest migration that the tenant has.
     version: i64,
+    /// Its part of the connections beside tenants of weight 1; 1 to 100.
+    weight: u8,
     /// RFC 3339, UTC.
     created_at: String,
 }
@@ -36,6 +38,7 @@ impl From<Tenant> for TenantBody {
             name: tenant.name,
             status: tenant.status.as_str(),
             version: tenant.version,
+            weight: tenant.weight.get(),
             created_at: tenant.created_at.to_string(),
         }
     }
@@ -208,4 +211,27 @@ pub(super) async fn resume(
 ) -> Result<Json<TenantBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "POST /v1/tenants/{id}/resume");
     Ok(Json(state.freehold().resume_tenant(&context, parse_id(&id, "tenant")?).await?.into()))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WeighRequest {
+    /// 1 to 100; a tenant that was never weighed has 1.
+    #[schema(minimum = 1, maximum = 100)]
+    weight: i16,
+}
+
+/// Give a tenant another part of the connections: of tenants that all want more than there are, one of
+/// weight 3 has three for each that one of weight 1 has.
+#[utoipa::path(put, path = "/v1/tenants/{id}/weight", tag = "tenants", params(("id" = Uuid, Path)), request_body = WeighRequest,
+    responses((status = 200, body = TenantBody), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem)))]
+pub(super) async fn weigh(
+    State(state): State<AppState>,
+    OperatorCaller(operator): OperatorCaller,
+    Path(id): Path<String>,
+    body: Body<WeighRequest>,
+) -> Result<Json<TenantBody>, Problem> {
+    let context = OperatorContext::of(operator.actor(), "PUT /v1/tenants/{id}/weight");
+    let (id, weight) = (parse_id(&id, "tenant")?, body.value.weight.try_into()?);
+    Ok(Json(state.freehold().weigh_tenant(&context, id, weight).await?.into()))
 }

@@ -26,6 +26,7 @@ const COMMANDS: &[&[&str]] = &[
     &["tenant", "show"],
     &["tenant", "suspend"],
     &["tenant", "resume"],
+    &["tenant", "weigh"],
     &["tenant", "owner"],
     &["operator", "create"],
     &["operator", "list"],
@@ -617,6 +618,9 @@ fn a_tenant_lives_by_the_commands(app: &str, owner: &str) {
     {
         assert_eq!(run(&["tenant", what, "acme", "--json"]).ended(0).json()["status"], status);
     }
+    assert_eq!(run(&["tenant", "weigh", "acme", "3", "--json"]).ended(0).json()["weight"], 3);
+    let ran = run(&["tenant", "weigh", "acme", "101"]).ended(1);
+    assert!(ran.stderr().contains("a weight is from 1 to 100"), "{}", ran.stderr());
     for arguments in [
         ["tenant", "show", "nobody"],
         ["tenant", "suspend", "nobody"],

@@ -42,7 +42,7 @@ pub(crate) async fn find_standing(
 ) -> Result<Option<Standing>> {
     let rows = tx
         .query_and_commit(
-            "SELECT t.id, t.slug, t.name, t.status, t.version, t.created_at,
+            "SELECT t.id, t.slug, t.name, t.status, t.version, t.weight, t.created_at,
                     (SELECT m.role FROM membership m JOIN identity i ON i.id = m.identity_id
                      WHERE m.tenant_id = t.id AND m.identity_id = $2 AND i.disabled_at IS NULL) AS role,
                     EXISTS (SELECT FROM session s WHERE s.id = $3 AND s.identity_id = $2
@@ -69,7 +69,7 @@ pub(crate) async fn list_tenants(
 ) -> Result<Vec<(Tenant, Role)>> {
     let rows = tx
         .query(
-            "SELECT t.id, t.slug, t.name, t.status, t.version, t.created_at, m.role
+            "SELECT t.id, t.slug, t.name, t.status, t.version, t.weight, t.created_at, m.role
              FROM membership m JOIN tenant t ON t.id = m.tenant_id
              WHERE m.identity_id = $1 AND ($2::text IS NULL OR t.slug = $2)
              ORDER BY t.slug LIMIT $3",
@@ -89,7 +89,7 @@ pub(crate) async fn find_tenant(
 ) -> Result<Option<(Tenant, Role)>> {
     let row = tx
         .query_opt(
-            "SELECT t.id, t.slug, t.name, t.status, t.version, t.created_at, m.role
+            "SELECT t.id, t.slug, t.name, t.status, t.version, t.weight, t.created_at, m.role
              FROM membership m JOIN tenant t ON t.id = m.tenant_id
              WHERE m.identity_id = $1 AND m.tenant_id = $2",
             &[&identity.as_uuid(), &tenant.as_uuid()],

@@ -2,11 +2,11 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Slug, TenantId};
-use crate::tenant::{Tenant, TenantStatus};
+use crate::tenant::{Tenant, TenantStatus, Weight};
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 
-pub(super) const COLUMNS: &str = "id, slug, name, status, version, created_at";
+pub(super) const COLUMNS: &str = "id, slug, name, status, version, weight, created_at";
 
 pub(crate) fn from_row(row: &Row) -> Result<Tenant> {
     Ok(Tenant {
@@ -15,6 +15,7 @@ pub(crate) fn from_row(row: &Row) -> Result<Tenant> {
         name: row.get("name"),
         status: TenantStatus::parse(row.get("status"))?,
         version: row.get("version"),
+        weight: row.get::<_, i16>("weight").try_into()?,
         created_at: row.get("created_at"),
     })
 }
@@ -73,6 +74,12 @@ pub(crate) async fn set_status(
 ) -> Result<()> {
     tx.execute("UPDATE tenant SET status = $2 WHERE id = $1", &[&id.as_uuid(), &status.as_str()])
         .await?;
+    Ok(())
+}
+
+pub(crate) async fn set_weight(tx: &mut CatalogTx, id: TenantId, weight: Weight) -> Result<()> {
+    let sql = "UPDATE tenant SET weight = $2 WHERE id = $1";
+    tx.execute(sql, &[&id.as_uuid(), &i16::from(weight)]).await?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Slug, TenantId};
 use crate::proof;
 use crate::provisioner::{self, NewPerson, Order, Owner};
-use crate::tenant::{Tenant, Transition, check_name};
+use crate::tenant::{Tenant, Transition, Weight, check_name};
 use crate::tx::{CatalogTx, OwnerTx};
 
 pub use crate::catalog::idempotency::IdempotencyKey;
@@ -248,6 +248,28 @@ impl Freehold {
     /// [`ErrorKind::NotFound`]. One that is active already is no error.
     pub async fn resume_tenant(&self, context: &OperatorContext, id: TenantId) -> Result<Tenant> {
         self.change_status(context, id, Transition::Resume).await
+    }
+
+    /// Its part of the connections beside other tenants', from now on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub async fn weigh_tenant(
+        &self,
+        context: &OperatorContext,
+        id: TenantId,
+        weight: Weight,
+    ) -> Result<Tenant> {
+        let mut tx: CatalogTx = self.catalog(context).await?;
+        let mut tenant = tenants::lock(&mut tx, id).await?.ok_or_else(no_such_tenant)?;
+        if weight != tenant.weight {
+            tenants::set_weight(&mut tx, id, weight).await?;
+            let deed = Deed::of("tenant.weigh", context).tenant(id);
+            audit::record(&mut tx, deed.detail(serde_json::json!({ "weight": weight }))).await?;
+            tenant.weight = weight;
+        }
+        tx.commit().await?;
+        Ok(tenant)
     }
 
     async fn change_status(

@@ -1,8 +1,13 @@
 //! What keeps room for tenants that ask for little, whatever the others do.
 //!
-//! Of four places or more, a quarter is kept for newcomers: tenants that hold no place and have not been
-//! slow of late. The others, the crowd, hold the rest at most. So a newcomer waits for a place only while
-//! other newcomers hold all that is kept, and these are soon done, or slow from then on.
+//! Of four places or more, a quarter is kept from slow tenants, and half of that quarter from all that hold
+//! a place already: for newcomers, which hold none and were not slow of late. Slow tenants have half of the
+//! places all the same, however many others there are. So a newcomer waits only while newcomers hold all
+//! that is kept, and these are soon done, or slow from then on.
+//!
+//! Slow transactions that wait in the database take nothing but their places. Those that compute take its
+//! processor from all others, and the two cannot be told apart from here. But it shows in how long a
+//! trivial statement takes: while that is long, ever fewer slow tenants get a place.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,12 +18,19 @@ use super::Guest;
 
 /// Who holds a place for longer is slow: a request takes a few milliseconds.
 const SLOW: Duration = Duration::from_millis(100);
+/// Where the database is busy, all take longer: slow is who takes so many times as long as a trivial
+/// statement.
+const SLOW_TRIVIALS: u32 = 20;
 /// A tenant counts as slow for so many times as long as it has held the place: below a fifth of the time
 /// it is none of the crowd.
 const SLOW_FACTOR: u32 = 4;
 const SLOW_MAX: Duration = Duration::from_secs(60);
 /// So many are remembered before those of the past are forgotten.
 const REMEMBERED: usize = 1024;
+/// Answers of a trivial statement in good time, one after the other, before slow tenants get one place more.
+const CALM: u8 = 10;
+/// What a trivial statement may take beyond three times its quickest: a few slices of a busy processor.
+const CONGESTED: Duration = Duration::from_millis(3);
 
 /// Tenants that have held a place for long, until when they count as slow.
 #[derive(Default)]
@@ -29,9 +41,9 @@ impl SlowGuests {
         self.0.get(&guest).is_some_and(|until| *until > now)
     }
 
-    /// A place was left that this guest has held.
-    pub(super) fn note(&mut self, guest: Guest, held: Duration, now: Instant) {
-        if held < SLOW || guest == Guest::Anyone {
+    /// A place was left that this guest has held; `slow` is what is long.
+    pub(super) fn note(&mut self, guest: Guest, held: Duration, slow: Duration, now: Instant) {
+        if held < slow || guest == Guest::Anyone {
             return;
         }
         if self.0.len() >= REMEMBERED {
@@ -43,13 +55,54 @@ impl SlowGuests {
     }
 }
 
+/// How many places slow tenants may hold together, by how busy the database is.
+pub(super) struct Congestion {
+    slow_max: usize,
+    calm: u8,
+    quickest: Duration,
+    latest: Duration,
+}
+
+impl Congestion {
+    pub(super) fn new(places: usize) -> Congestion {
+        let quickest = Duration::from_secs(1);
+        Congestion { slow_max: places, calm: 0, quickest, latest: Duration::ZERO }
+    }
+
+    /// For how long a place is held by one who is slow.
+    pub(super) fn slow(&self) -> Duration {
+        SLOW.max(self.latest * SLOW_TRIVIALS)
+    }
+
+    /// A trivial statement took so long; None if nobody is slow, so that nothing was asked.
+    pub(super) fn heed(&mut self, took: Option<Duration>, places: usize) {
+        self.latest = took.unwrap_or_default();
+        if let Some(took) = took {
+            // It may have become slower for good, as after a fail-over to a server further away.
+            self.quickest = took.min(self.quickest + self.quickest / 64);
+            if took > self.quickest * 3 + CONGESTED {
+                (self.slow_max, self.calm) = ((self.slow_max / 2).max(1), 0);
+                return;
+            }
+        }
+        self.calm += 1;
+        if self.calm >= CALM {
+            (self.slow_max, self.calm) = ((self.slow_max + 1).min(places), 0);
+        }
+    }
+}
+
 /// The places that are taken, by guest.
 pub(super) struct Holders {
-    held: Vec<(Guest, usize)>,
-    /// Tenants of the crowd among them, and how many places they hold together.
-    crowd: Vec<Guest>,
-    crowd_held: usize,
-    crowd_max: usize,
+    holders: Vec<Holder>,
+    places: usize,
+    slow_max: usize,
+}
+
+struct Holder {
+    guest: Guest,
+    held: usize,
+    is_slow: bool,
 }
 
 impl Holders {
@@ -57,39 +110,53 @@ impl Holders {
         places: usize,
         taken: impl Iterator<Item = (Guest, Instant)>,
         slow: &SlowGuests,
+        congestion: &Congestion,
         now: Instant,
     ) -> Holders {
-        let mut holders: Vec<(Guest, usize, bool)> = Vec::new();
+        let mut holders: Vec<Holder> = Vec::new();
         for (guest, since) in taken.filter(|(guest, _)| *guest != Guest::Anyone) {
-            let is_slow = now.saturating_duration_since(since) >= SLOW;
-            match holders.iter_mut().find(|(holder, ..)| *holder == guest) {
-                Some((_, held, crowd)) => (*held, *crowd) = (*held + 1, true),
-                None => holders.push((guest, 1, is_slow || slow.contains(guest, now))),
+            let is_slow = now.saturating_duration_since(since) >= congestion.slow();
+            match holders.iter_mut().find(|holder| holder.guest == guest) {
+                Some(holder) => {
+                    holder.held += 1;
+                    holder.is_slow |= is_slow;
+                }
+                None => {
+                    let is_slow = is_slow || slow.contains(guest, now);
+                    holders.push(Holder { guest, held: 1, is_slow });
+                }
             }
         }
-        let crowd = || holders.iter().filter(|(.., crowd)| *crowd);
-        Holders {
-            crowd_held: crowd().map(|(_, held, _)| held).sum(),
-            crowd: crowd().map(|(guest, ..)| *guest).collect(),
-            held: holders.iter().map(|(guest, held, _)| (*guest, *held)).collect(),
-            crowd_max: places - places / 4,
-        }
+        Holders { holders, places, slow_max: congestion.slow_max }
+    }
+
+    fn find(&self, guest: Guest) -> Option<&Holder> {
+        self.holders.iter().find(|holder| holder.guest == guest)
     }
 
     pub(super) fn held(&self, guest: Guest) -> usize {
-        self.held.iter().find(|(holder, _)| *holder == guest).map_or(0, |(_, held)| *held)
+        self.find(guest).map_or(0, |holder| holder.held)
     }
 
-    /// Whether this guest may have one more: each newcomer may, and the crowd while it holds less than its
-    /// part.
-    pub(super) fn may_take(&self, guest: Guest, is_slow: bool) -> bool {
-        let held = self.held(guest);
-        if guest == Guest::Anyone || held == 0 && !is_slow {
+    pub(super) fn any_is_slow(&self) -> bool {
+        self.holders.iter().any(|holder| holder.is_slow)
+    }
+
+    /// Whether this guest may have one more; `was_slow` of late.
+    pub(super) fn may_take(&self, guest: Guest, was_slow: bool) -> bool {
+        let holder = self.find(guest);
+        let is_slow = was_slow || holder.is_some_and(|holder| holder.is_slow);
+        if guest == Guest::Anyone || holder.is_none() && !is_slow {
             return true;
         }
-        // Its first place counts too, once it has a second.
-        let joins = if self.crowd.contains(&guest) { 1 } else { held + 1 };
-        self.crowd_held + joins <= self.crowd_max
+        let taken: usize = self.holders.iter().map(|holder| holder.held).sum();
+        let kept = self.places / 4;
+        if !is_slow {
+            return taken < self.places - kept.div_ceil(2);
+        }
+        let slow = self.holders.iter().filter(|holder| holder.is_slow);
+        let slow: usize = slow.map(|holder| holder.held).sum();
+        slow < self.slow_max && (taken < self.places - kept || slow < self.places / 2)
     }
 }
 
@@ -110,48 +177,52 @@ mod tests {
         now: Instant,
     ) -> Holders {
         let taken = taken.iter().map(|(number, since)| (tenant(*number), *since));
-        Holders::new(places, taken, slow, now)
+        Holders::new(places, taken, slow, &Congestion::new(places), now)
     }
 
     #[test]
-    fn tenants_with_several_places_leave_a_quarter() {
+    fn who_holds_one_leaves_an_eighth_free() {
         let (now, slow) = (Instant::now(), SlowGuests::default());
-        let taken = [(1, now), (1, now), (2, now), (2, now), (2, now)];
+        let taken = [(1, now), (1, now), (1, now), (2, now), (2, now), (3, now)];
+        assert!(holders(8, &taken, &slow, now).may_take(tenant(1), false), "two of eight are free");
+        let taken = [(1, now), (1, now), (1, now), (2, now), (2, now), (3, now), (4, now)];
         let held = holders(8, &taken, &slow, now);
-        assert!(held.may_take(tenant(1), false), "five of six are taken by the crowd");
-        let taken = [(1, now), (1, now), (1, now), (2, now), (2, now), (2, now), (3, now)];
-        let held = holders(8, &taken, &slow, now);
-        assert!(!held.may_take(tenant(1), false));
-        assert!(!held.may_take(tenant(3), false), "its second would make it one of the crowd");
-        assert!(held.may_take(tenant(4), false), "who has none may take what is kept");
+        assert!(!held.may_take(tenant(1), false) && !held.may_take(tenant(3), false));
+        assert!(held.may_take(tenant(5), false), "who has none may take what is kept");
         assert!(held.may_take(Guest::Anyone, false));
     }
 
     #[test]
-    fn whose_transaction_lasts_is_of_the_crowd() {
+    fn slow_tenants_leave_a_quarter_free_and_have_half_whatever_the_others_hold() {
         let (now, slow) = (Instant::now(), SlowGuests::default());
         let long_ago = now.checked_sub(SLOW).unwrap();
-        let lasting: Vec<_> = (1..=6).map(|number| (number, long_ago)).collect();
-        let held = holders(8, &lasting, &slow, now);
-        assert!(!held.may_take(tenant(1), false), "six of eight are the crowd's");
-        assert!(held.may_take(tenant(7), false));
-        let held = holders(8, &lasting, &slow, now.checked_sub(QUICK).unwrap());
-        assert!(held.may_take(tenant(1), false), "a moment ago nobody was slow");
+        let six: Vec<_> = (1..=6).map(|number| (number, long_ago)).collect();
+        assert!(!holders(8, &six, &slow, now).may_take(tenant(1), false));
+        assert!(holders(8, &six, &slow, now).may_take(tenant(7), false));
+        let before = now.checked_sub(QUICK).unwrap();
+        assert!(holders(8, &six, &slow, before).may_take(tenant(1), false), "none was slow yet");
+        let mixed: Vec<_> =
+            (1..=7).map(|number| (number, if number < 4 { long_ago } else { now })).collect();
+        assert!(holders(8, &mixed, &slow, now).may_take(tenant(1), false), "a fourth of eight");
+        let mixed: Vec<_> =
+            (1..=7).map(|number| (number, if number < 5 { long_ago } else { now })).collect();
+        assert!(!holders(8, &mixed, &slow, now).may_take(tenant(1), false));
     }
 
     #[test]
     fn who_was_slow_is_no_newcomer_for_a_while() {
         let (now, mut slow) = (Instant::now(), SlowGuests::default());
-        slow.note(tenant(1), SLOW - QUICK, now);
-        slow.note(Guest::Anyone, SLOW, now);
+        slow.note(tenant(1), SLOW - QUICK, SLOW, now);
+        slow.note(Guest::Anyone, SLOW, SLOW, now);
         assert!(!slow.contains(tenant(1), now) && !slow.contains(Guest::Anyone, now));
-        slow.note(tenant(1), SLOW, now);
-        slow.note(tenant(1), SLOW / 2, now);
+        slow.note(tenant(1), SLOW, SLOW, now);
+        slow.note(tenant(1), SLOW / 2, SLOW, now);
         let until = now + SLOW * SLOW_FACTOR;
         assert!(slow.contains(tenant(1), until - QUICK) && !slow.contains(tenant(1), until));
-        slow.note(tenant(2), Duration::from_secs(3600), now);
+        slow.note(tenant(2), Duration::from_secs(3600), SLOW, now);
         assert!(!slow.contains(tenant(2), now + SLOW_MAX));
-        let taken = [(3, now), (3, now), (3, now), (4, now), (4, now), (4, now)];
+        let long_ago = now.checked_sub(SLOW).unwrap();
+        let taken: Vec<_> = (3..9).map(|number| (number, long_ago)).collect();
         let held = holders(8, &taken, &slow, now);
         assert!(!held.may_take(tenant(1), slow.contains(tenant(1), now)));
         assert!(held.may_take(tenant(1), slow.contains(tenant(1), until)));
@@ -161,7 +232,7 @@ mod tests {
     fn what_is_remembered_has_a_bound() {
         let (now, mut slow) = (Instant::now(), SlowGuests::default());
         for number in 0..5000 {
-            slow.note(tenant(number), SLOW, now + SLOW * SLOW_FACTOR * number as u32);
+            slow.note(tenant(number), SLOW, SLOW, now + SLOW * SLOW_FACTOR * number as u32);
         }
         assert!(slow.0.len() <= REMEMBERED);
     }
@@ -170,5 +241,59 @@ mod tests {
     fn of_few_places_none_is_kept() {
         let (now, slow) = (Instant::now(), SlowGuests::default());
         assert!(holders(3, &[(1, now), (1, now)], &slow, now).may_take(tenant(1), true));
+    }
+
+    #[test]
+    fn the_longer_a_trivial_statement_takes_the_fewer_places_slow_tenants_get() {
+        let (now, slow) = (Instant::now(), SlowGuests::default());
+        let mut congestion = Congestion::new(16);
+        congestion.heed(Some(QUICK), 16);
+        let late = QUICK * 3 + CONGESTED + QUICK;
+        for slow_max in [8, 4, 2, 1, 1] {
+            congestion.heed(Some(late), 16);
+            assert_eq!(congestion.slow_max, slow_max);
+        }
+        let long_ago = now.checked_sub(SLOW * 2).unwrap();
+        let may_take = |taken: &[(u64, Instant)], congestion: &Congestion, guest: u64| {
+            let taken = taken.iter().map(|(number, since)| (tenant(*number), *since));
+            Holders::new(16, taken, &slow, congestion, now).may_take(tenant(guest), guest > 7)
+        };
+        let one_is_slow = [(1, long_ago), (2, now)];
+        assert!(!may_take(&one_is_slow, &congestion, 1), "it is slow itself");
+        assert!(!may_take(&one_is_slow, &congestion, 8), "it was slow of late");
+        assert!(may_take(&one_is_slow, &congestion, 2), "it is not slow");
+        assert!(may_take(&[(2, now)], &congestion, 8), "one may");
+
+        for _ in 0..CALM - 1 {
+            congestion.heed(Some(QUICK), 16);
+        }
+        assert_eq!(congestion.slow_max, 1);
+        congestion.heed(None, 16);
+        assert_eq!(congestion.slow_max, 2, "so many times in a row all was well");
+        assert!(may_take(&one_is_slow, &congestion, 8));
+        for _ in 0..100 * usize::from(CALM) {
+            congestion.heed(None, 16);
+        }
+        assert_eq!(congestion.slow_max, 16);
+    }
+
+    #[test]
+    fn where_all_take_longer_who_is_slow_takes_longer_still() {
+        let mut congestion = Congestion::new(16);
+        assert_eq!(congestion.slow(), SLOW);
+        congestion.heed(Some(SLOW), 16);
+        assert_eq!(congestion.slow(), SLOW * SLOW_TRIVIALS);
+        congestion.heed(None, 16);
+        assert_eq!(congestion.slow(), SLOW);
+    }
+
+    #[test]
+    fn what_is_quick_is_learned_anew_where_it_takes_longer_for_good() {
+        let mut congestion = Congestion::new(16);
+        congestion.heed(Some(QUICK), 16);
+        for _ in 0..500 {
+            congestion.heed(Some(QUICK * 20), 16);
+        }
+        assert!(congestion.slow_max > 1);
     }
 }

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::fair::{Holders, SlowGuests};
+use super::fair::{Congestion, Holders, SlowGuests};
 use super::{Guest, HOME_STREAK_MAX, PATIENCE, PATIENT_MAX, Place, ROOM_PAUSE, Waits};
+use crate::tenant::Weight;
 
 pub(super) struct State<T> {
     pub(super) places: Vec<Slot<T>>,
@@ -14,6 +15,7 @@ pub(super) struct State<T> {
     pub(super) queues: Vec<VecDeque<Waiter<T>>>,
     pub(super) waits: Waits,
     pub(super) slow: SlowGuests,
+    pub(super) congestion: Congestion,
     /// There was no room to fill a place; until then no other vacant one is given out.
     pub(super) full_until: Option<Instant>,
     pub(super) closed: bool,
@@ -33,14 +35,15 @@ pub(super) enum Slot<T> {
 
 pub(super) struct Waiter<T> {
     pub(super) guest: Guest,
+    pub(super) weight: Weight,
     pub(super) since: Instant,
     pub(super) give: oneshot::Sender<Place<T>>,
 }
 
-/// One who may have a place: who holds the fewest comes first, then who came first.
+/// One who may have a place: who holds the fewest for its weight comes first, then who came first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
-    held: usize,
+    load: usize,
     since: Instant,
     queue: usize,
     at: usize,
@@ -53,6 +56,7 @@ impl<T> State<T> {
             queues: (0..=places).map(|_| VecDeque::new()).collect(),
             waits: Waits::default(),
             slow: SlowGuests::default(),
+            congestion: Congestion::new(places),
             full_until: None,
             closed: false,
         }
@@ -72,7 +76,7 @@ impl<T> State<T> {
         self.holders(now).may_take(guest, self.slow.contains(guest, now))
     }
 
-    fn holders(&self, now: Instant) -> Holders {
+    pub(super) fn holders(&self, now: Instant) -> Holders {
         let places = match self.full_until {
             Some(_) => self.in_use(),
             None => self.places.len(),
@@ -81,7 +85,7 @@ impl<T> State<T> {
             Slot::Taken { by, since, .. } => Some((*by, *since)),
             _ => None,
         });
-        Holders::new(places, taken, &self.slow, now)
+        Holders::new(places, taken, &self.slow, &self.congestion, now)
     }
 
     /// The place for one who has just come; None to wait.
@@ -150,13 +154,15 @@ impl<T> State<T> {
         let first_of = |queue: usize| {
             let waiters = self.queues[queue].iter().enumerate();
             let candidates = waiters.filter_map(|(at, waiter)| {
+                let Waiter { guest, weight, .. } = *waiter;
                 let takes_it = !waiter.give.is_closed()
                     && (queue == number
                         || queue == nowhere
                         || now.saturating_duration_since(waiter.since) >= PATIENCE)
-                    && holders.may_take(waiter.guest, self.slow.contains(waiter.guest, now));
-                let held = holders.held(waiter.guest);
-                takes_it.then_some(Candidate { held, since: waiter.since, queue, at })
+                    && holders.may_take(guest, self.slow.contains(guest, now));
+                // In hundredths, since a weight is a hundred at most.
+                let load = 100 * holders.held(guest) / usize::from(weight.get());
+                takes_it.then_some(Candidate { load, since: waiter.since, queue, at })
             });
             candidates.min()
         };
@@ -164,7 +170,7 @@ impl<T> State<T> {
         let elsewhere = (0..=nowhere).filter(|queue| *queue != number).filter_map(first_of).min();
         let chosen = match (at_home, elsewhere) {
             (Some(home), Some(other)) => {
-                let in_turn = home.held <= other.held && streak < HOME_STREAK_MAX;
+                let in_turn = home.load <= other.load && streak < HOME_STREAK_MAX;
                 if in_turn { home } else { other }
             }
             (home, other) => home.or(other)?,

@@ -10,7 +10,7 @@ fn tenant(number: u64) -> Guest {
 }
 
 async fn take(lanes: &Arc<Lanes<u32>>, guest: Guest) -> Place<u32> {
-    lanes.take(guest, Instant::now(), LONG).await.ok().unwrap()
+    lanes.take(guest, Weight::ONE, Instant::now(), LONG).await.ok().unwrap()
 }
 
 /// One that waits by now.
@@ -18,10 +18,18 @@ async fn waiting(
     lanes: &Arc<Lanes<u32>>,
     guest: Guest,
 ) -> tokio::task::JoinHandle<Result<Place<u32>, NoPlace>> {
+    waiting_as(lanes, guest, Weight::ONE).await
+}
+
+async fn waiting_as(
+    lanes: &Arc<Lanes<u32>>,
+    guest: Guest,
+    weight: Weight,
+) -> tokio::task::JoinHandle<Result<Place<u32>, NoPlace>> {
     let before = lanes.occupancy().waiting;
     let task = tokio::spawn({
         let lanes = Arc::clone(lanes);
-        async move { lanes.take(guest, Instant::now(), LONG).await }
+        async move { lanes.take(guest, weight, Instant::now(), LONG).await }
     });
     while lanes.occupancy().waiting == before {
         tokio::task::yield_now().await;
@@ -96,7 +104,7 @@ async fn no_tenant_takes_every_place() {
     for _ in 0..3 {
         greedy.push(take(&lanes, tenant(0)).await);
     }
-    let refused = lanes.take(tenant(0), Instant::now(), SHORT).await;
+    let refused = lanes.take(tenant(0), Weight::ONE, Instant::now(), SHORT).await;
     assert_eq!(refused.err(), Some(NoPlace::Busy));
     assert_eq!(lanes.occupancy().waits.refused, 1);
     let fourth = waiting(&lanes, tenant(0)).await;
@@ -112,7 +120,7 @@ async fn no_tenant_takes_every_place() {
 async fn newcomers_find_a_place_whatever_the_others_hold() {
     let lanes = Lanes::new(8);
     let mut held = Vec::new();
-    for number in [0, 1, 2, 0, 1, 2] {
+    for number in [0, 1, 2, 0, 1, 2, 0] {
         held.push(take(&lanes, tenant(number)).await);
     }
     let more = [waiting(&lanes, tenant(0)).await, waiting(&lanes, tenant(1)).await];
@@ -145,21 +153,39 @@ async fn of_those_who_wait_who_holds_the_fewest_is_next() {
     drop(other);
 }
 
-/// The tenant's one place makes it none of the crowd, which leaves room for more than the place it left.
 #[tokio::test(start_paused = true)]
-async fn all_are_given_places_that_may_have_them_by_now() {
-    let lanes = Lanes::new(8);
+async fn a_tenant_of_more_weight_holds_more_before_others_come_first() {
+    let lanes = Lanes::new(3);
+    lanes.forget_homes();
+    let (one, two) = (take(&lanes, tenant(1)).await, take(&lanes, tenant(1)).await);
+    let other = take(&lanes, tenant(2)).await;
+    let light = waiting(&lanes, tenant(2)).await;
+    let first = waiting_as(&lanes, tenant(1), 3.try_into().unwrap()).await;
+    drop(one);
+    let first = first.await.unwrap().ok().unwrap();
+    assert!(
+        !light.is_finished(),
+        "two for a weight of three are fewer than one for a weight of one"
+    );
+    drop((two, first));
+    drop(light.await.unwrap().ok().unwrap());
+    drop(other);
+}
+
+/// Time ends a tenant's being slow, and nobody leaves a place at that moment.
+#[tokio::test(start_paused = true)]
+async fn who_was_slow_gets_a_free_place_when_that_is_over() {
+    let lanes = Lanes::new(4);
+    let slow = take(&lanes, tenant(0)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drop(slow);
     let mut held = Vec::new();
-    for number in [0, 0, 0, 1, 1, 2] {
+    for number in [1, 2, 3] {
         held.push(take(&lanes, tenant(number)).await);
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let last = take(&lanes, tenant(1)).await;
-    let more = [waiting(&lanes, tenant(0)).await, waiting(&lanes, tenant(0)).await];
-    held.drain(3..5);
-    for next in more {
-        drop(next.await.unwrap().ok().unwrap());
-    }
-    drop(last);
+    let place = lanes.take(tenant(0), Weight::ONE, Instant::now(), LONG).await;
+    assert_eq!(place.ok().unwrap().number, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,7 +243,7 @@ async fn who_comes_back_has_not_lost_its_turn() {
     let long_ago = Instant::now().checked_sub(SHORT).unwrap();
     let earlier = tokio::spawn({
         let lanes = Arc::clone(&lanes);
-        async move { lanes.take(tenant(1), long_ago, LONG).await }
+        async move { lanes.take(tenant(1), Weight::ONE, long_ago, LONG).await }
     });
     while lanes.occupancy().waiting < 2 {
         tokio::task::yield_now().await;
@@ -272,7 +298,7 @@ async fn closed_lanes_are_empty_and_refuse() {
     lanes.close();
     assert_eq!(waits.await.unwrap().err(), Some(NoPlace::Closed));
     drop(held);
-    let refused = lanes.take(Guest::Anyone, Instant::now(), LONG).await;
+    let refused = lanes.take(Guest::Anyone, Weight::ONE, Instant::now(), LONG).await;
     assert_eq!(refused.err(), Some(NoPlace::Closed));
     let Occupancy { idle, taken, waiting, .. } = lanes.occupancy();
     assert_eq!((idle, taken, waiting), (0, 0, 0));
@@ -295,7 +321,7 @@ async fn no_place_is_lost_or_lent_twice() {
                 let roll = dice >> 33;
                 let guest = if roll % 5 == 0 { Guest::Anyone } else { tenant(roll % 7) };
                 let patience = Duration::from_micros(roll % 5000);
-                let take = lanes.take(guest, Instant::now(), Duration::from_millis(3));
+                let take = lanes.take(guest, Weight::ONE, Instant::now(), Duration::from_millis(3));
                 let taken = tokio::time::timeout(patience, take);
                 if let Ok(Ok(mut place)) = taken.await {
                     assert_eq!(holders[place.number].fetch_add(1, SeqCst), 0);

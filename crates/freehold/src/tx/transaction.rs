@@ -23,6 +23,7 @@ use crate::lsn::Lsn;
 use crate::params::Params;
 use crate::pool::{Checkout, Pool};
 use crate::seal::Pass;
+use crate::tenant::Weight;
 use crate::violations::{Violation, Violations};
 use crate::wire::{self, Answer, Batch, Row, Statement, TransactionStatus, WireError};
 
@@ -153,13 +154,15 @@ impl Entry {
 
 impl Transaction {
     pub(super) async fn new(pool: &Pool, door: Door, party: Party, scope: String) -> Result<Self> {
-        let guest = match (door, &party) {
-            (Door::Tenant, Party::Tenant(context)) => Guest::from(context.tenant()),
-            _ => Guest::Anyone,
+        let (guest, weight) = match (door, &party) {
+            (Door::Tenant, Party::Tenant(context)) => {
+                (Guest::from(context.tenant()), context.weight())
+            }
+            _ => (Guest::Anyone, Weight::ONE),
         };
         let began = Instant::now();
         let trace = trace(&party);
-        let connection = Some(pool.checkout(guest).await?);
+        let connection = Some(pool.checkout(guest, weight).await?);
         let counting = Counting::new(began.elapsed());
         let entry = Entry { door, party, claim: party.claim(), access: Access::Write };
         let (violations, insight) = (pool.violations(), pool.insight());
@@ -638,13 +641,16 @@ async fn tidy(mut connection: Checkout) {
             }
             return Ok(());
         }
-        // A pipeline's next statement runs after one that was cancelled.
+        // A pipeline's next statement runs after one that was cancelled. Each request is a connection of its
+        // own, so a statement that takes long to stop is not asked every few milliseconds.
+        let mut patience = TIDY_GRACE;
         loop {
             cancel.cancel().await?;
-            if let Ok(settled) = tokio::time::timeout(TIDY_GRACE, wire.settle()).await {
+            if let Ok(settled) = tokio::time::timeout(patience, wire.settle()).await {
                 settled?;
                 break;
             }
+            patience *= 2;
         }
         // The signal may hit the first of these.
         let _ = wire.batch_execute("ROLLBACK").await;

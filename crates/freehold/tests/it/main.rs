@@ -9,6 +9,7 @@ mod baselines;
 mod beside;
 mod doctor;
 mod documents;
+mod fairness;
 mod indexes;
 mod insight;
 mod isolation;

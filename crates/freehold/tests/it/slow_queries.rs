@@ -101,6 +101,29 @@ async fn a_slow_statement_is_kept_with_its_plan_and_none_of_its_values() {
 }
 
 #[tokio::test]
+async fn a_plan_that_could_not_be_written_is_written_later() {
+    let house = house_where_all_is_slow().await;
+    let acme = house.tenant("acme").await;
+    let superuser = house.superuser().await;
+    let renamed = async |from: &str, to: &str| {
+        let sql = format!("ALTER FUNCTION freehold.{from} RENAME TO {to}");
+        superuser.batch_execute(&sql).await.unwrap();
+    };
+    renamed("record_slow_plan", "record_no_plan").await;
+    // The second is written a round after the first one's plan could not be.
+    for statement in ["SELECT 'first'", "SELECT 2 AS second"] {
+        house.freehold.query(&acme, statement, &[]).await.unwrap();
+        let beginning = if statement.contains("first") { "SELECT ?" } else { "SELECT ? AS" };
+        wait_until(statement, SOON, async || {
+            list(&house, &acme).await.iter().any(|slow| slow.statement.starts_with(beginning))
+        })
+        .await;
+    }
+    renamed("record_no_plan", "record_slow_plan").await;
+    planned(&house, &acme, "SELECT ?").await;
+}
+
+#[tokio::test]
 async fn to_ask_for_a_plan_runs_nothing() {
     let later = "CREATE SEQUENCE tickets;
         CREATE TABLE marks (id int);

@@ -73,6 +73,11 @@ async fn operators_see_exact_figures_of_every_tenant_and_table_over_all_servers(
     let page =
         items(&service, &operator, "/v1/insight/tenants?order=queries&limit=1&offset=1").await;
     assert_eq!(page, tenants[1..]);
+    for path in ["acme", "%00", "0"].map(|id| format!("/v1/insight/tenants/{id}")) {
+        for path in [path.clone(), format!("{path}/sizes")] {
+            service.get(&path).by(&operator).send().await.refused(404, "not_found");
+        }
+    }
     for query in ["?order=colour", "?hours=x", "?colour=1"] {
         let call = service.get(&format!("/v1/insight/tenants{query}")).by(&operator);
         call.send().await.refused(400, "invalid_input");

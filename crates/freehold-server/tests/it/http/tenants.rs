@@ -324,6 +324,28 @@ async fn a_tenant_is_shown_suspended_and_resumed_and_twice_is_no_error() {
 }
 
 #[tokio::test]
+async fn an_operator_weighs_a_tenant() {
+    let office = Office::open().await;
+    let made =
+        office.create(json!({"slug": "acme", "name": "Acme"}), None).await.expect(201).json();
+    assert_eq!(made["weight"], 1);
+    let path = format!("/v1/tenants/{}", text(&made["id"]));
+    let weigh = |body: Value| {
+        office.service.call("PUT", &format!("{path}/weight")).by(&office.operator).json(&body)
+    };
+    assert_eq!(weigh(json!({"weight": 3})).send().await.expect(200).json()["weight"], 3);
+    for weight in [0, -1, 101, 40_000] {
+        weigh(json!({"weight": weight})).send().await.refused(400, "invalid_input");
+    }
+    weigh(json!({})).send().await.refused(400, "invalid_input");
+    let shown = office.service.get(&path).by(&office.operator).send().await.expect(200).json();
+    assert_eq!(shown["weight"], 3);
+    let path = format!("/v1/tenants/{}/weight", Uuid::new_v4());
+    let call = office.service.call("PUT", &path).by(&office.operator);
+    call.json(&json!({"weight": 3})).send().await.refused(404, "not_found");
+}
+
+#[tokio::test]
 async fn a_creation_that_is_given_up_leaves_nothing() {
     let office = Office::open().await;
     office.create(json!({"slug": "warm", "name": "Warm"}), None).await.expect(201);
