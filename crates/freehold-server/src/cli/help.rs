@@ -1,0 +1,42 @@
+//! How the help of commands is arranged: a command's own arguments first, and of the connection's settings
+//! those that it cannot do without. `freehold serve --help` and `freehold config` show all.
+
+use clap::{Arg, Command};
+
+/// The heading of the settings of connections, where all are shown.
+const DATABASE: &str = "Database";
+/// Those that a command's help shows.
+const SHOWN: [&str; 3] = ["database_url", "database_owner_url", "context_key"];
+/// Whose own arguments the settings are.
+const ALL_SHOWN: [&str; 2] = ["serve", "config"];
+
+const MORE: &str = "More settings of connections, each a variable too: `freehold serve --help`.";
+
+/// The same command, with its help arranged.
+pub(super) fn arranged(command: Command) -> Command {
+    let names: Vec<String> =
+        command.get_subcommands().map(|child| child.get_name().to_owned()).collect();
+    let command = names.iter().fold(command, |command, name| {
+        if ALL_SHOWN.contains(&name.as_str()) {
+            return command;
+        }
+        command.mut_subcommand(name, arranged)
+    });
+    if !command.get_arguments().any(|argument| argument.get_id() == "database_url") {
+        return command;
+    }
+    let is_run_of_analytics =
+        command.get_arguments().any(|argument| argument.get_id() == "analytics_connections");
+    let command = command.mut_args(|argument| match argument.get_id().as_str() {
+        "json" => argument.display_order(900),
+        "database_analytics_url" if is_run_of_analytics => in_connection(argument),
+        id if SHOWN.contains(&id) => in_connection(argument),
+        _ if argument.get_help_heading() == Some(DATABASE) => argument.hide(true),
+        _ => argument,
+    });
+    if command.get_after_help().is_some() { command } else { command.after_help(MORE) }
+}
+
+fn in_connection(argument: Arg) -> Arg {
+    argument.help_heading("Connection")
+}
