@@ -1,4 +1,5 @@
 //! The service of docs/handlers.md, as it stands there.
+#![allow(clippy::disallowed_methods, reason = "a service of its own has settings of its own")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -26,6 +26,7 @@ pub use self::mail::{MailMode, MailSettings};
 pub(crate) use self::mail::{SmtpServer, SmtpTls};
 
 /// Whether NO_COLOR asks for output without colours (<https://no-color.org>): no setting of Freehold's own.
+#[expect(clippy::disallowed_methods, reason = "this is the reader of the environment")]
 pub(crate) fn is_without_colours() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }

@@ -1,10 +1,11 @@
 //! How the help of commands is arranged: a command's own arguments first, and of the connection's settings
 //! those that it cannot do without. `freehold serve --help` and `freehold config` show all.
 
-use clap::{Arg, Command};
+use clap::builder::Resettable;
+use clap::{Arg, Args as _, Command};
 
-/// The heading of the settings of connections, where all are shown.
-const DATABASE: &str = "Database";
+use crate::config::{AnalyticsSettings, DatabaseSettings};
+
 /// Those that a command's help shows.
 const SHOWN: [&str; 3] = ["database_url", "database_owner_url", "context_key"];
 /// Whose own arguments the settings are.
@@ -25,18 +26,29 @@ pub(super) fn arranged(command: Command) -> Command {
     if !command.get_arguments().any(|argument| argument.get_id() == "database_url") {
         return command;
     }
-    let is_run_of_analytics =
+    let connection = ids(DatabaseSettings::augment_args(Command::new("connection")));
+    let analytics = ids(AnalyticsSettings::augment_args(Command::new("analytics")));
+    let runs_analytics =
         command.get_arguments().any(|argument| argument.get_id() == "analytics_connections");
-    let command = command.mut_args(|argument| match argument.get_id().as_str() {
-        "json" => argument.display_order(900),
-        "database_analytics_url" if is_run_of_analytics => in_connection(argument),
-        id if SHOWN.contains(&id) => in_connection(argument),
-        _ if argument.get_help_heading() == Some(DATABASE) => argument.hide(true),
-        _ => argument,
+    let command = command.mut_args(|argument| {
+        let id = argument.get_id().to_string();
+        match id.as_str() {
+            "json" => argument.help_heading(Resettable::Reset).display_order(900),
+            "database_analytics_url" if runs_analytics => in_connection(argument),
+            shown if SHOWN.contains(&shown) => in_connection(argument),
+            _ if connection.contains(&id) => argument.hide(true),
+            _ if analytics.contains(&id) => argument,
+            // What follows settings that are shared has their heading, unless it is taken away.
+            _ => argument.help_heading(Resettable::Reset),
+        }
     });
     if command.get_after_help().is_some() { command } else { command.after_help(MORE) }
 }
 
 fn in_connection(argument: Arg) -> Arg {
     argument.help_heading("Connection")
+}
+
+fn ids(command: Command) -> Vec<String> {
+    command.get_arguments().map(|argument| argument.get_id().to_string()).collect()
 }

@@ -219,7 +219,12 @@ fn a_commands_help_has_its_own_arguments_first_and_few_of_the_connection() {
         let help = freehold(&[command, &["--help"]].concat(), &env).ended(0).stdout();
         let at = |text: &str| help.find(text).unwrap_or_else(|| panic!("no {text} in\n{help}"));
         assert!(at("Options:") < at("\nConnection:"), "{help}");
-        assert!(at("\nConnection:") < at("--database-url"), "{help}");
+        assert!(at("--json") < at("\nConnection:"), "{help}");
+        for (of, own) in [("create", "--owner"), ("list", "--after"), ("run", "--changed-only")] {
+            let is_of = command.last() == Some(&of);
+            assert!(!is_of || at(own) < at("--json"), "{help}");
+        }
+        assert!(at("\nConnection:") < help.rfind("--database-url").unwrap(), "{help}");
         let of_connections = help.lines().filter(|line| line.trim_start().starts_with("--"));
         let after = help.split("\nConnection:").nth(1).unwrap();
         let shown = after.lines().filter(|line| line.trim_start().starts_with("--")).count();
