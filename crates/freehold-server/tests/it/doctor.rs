@@ -56,7 +56,7 @@ fn codes(report: &Value) -> Vec<String> {
 async fn it_ends_with_zero_if_nothing_critical_was_found_and_with_three_if_something_was() {
     let fleet = Fleet::new().await;
     let ran = fleet.doctor(&["--strict"]).ended(0);
-    let clean = "1 tenants";
+    let clean = "1 tenant,";
     assert!(
         ran.stdout().contains(clean)
             && ran.stdout().contains("0 critical, 0 warnings, 0 notes, 0 not checked"),
