@@ -76,7 +76,8 @@ async fn it_ends_with_zero_if_nothing_critical_was_found_and_with_three_if_somet
     let ran = fleet.doctor(&[]).ended(3);
     let shown = ran.stdout();
     assert!(shown.find("CRITICAL") < shown.find("WARNING"), "the worst first: {shown}");
-    assert!(shown.contains(&format!("{}.orders: row-level security is not forced", fleet.acme)));
+    let line = format!("{}.orders [acme]: row-level security is not forced", fleet.acme);
+    assert!(shown.contains(&line), "{shown}");
 
     let ran = fleet.doctor(&["--fix"]).ended(0);
     let statement = format!("ALTER TABLE {}.orders ENABLE ROW LEVEL SECURITY", fleet.acme);
