@@ -25,6 +25,12 @@ pub use self::connections::ConnectionSettings;
 pub use self::mail::{MailMode, MailSettings};
 pub(crate) use self::mail::{SmtpServer, SmtpTls};
 
+/// Whether NO_COLOR asks for output without colours (<https://no-color.org>): no setting of Freehold's own.
+#[expect(clippy::disallowed_methods, reason = "this is the reader of the environment")]
+pub(crate) fn is_without_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// Where the database is.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Database")]
@@ -617,7 +623,7 @@ impl LayoutSettings {
 /// The private PostgreSQL of `freehold dev`.
 #[derive(Args, Clone)]
 pub struct DevSettings {
-    /// The port of the API
+    /// The port of the API; 0 takes one that is free, and prints it
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
 
@@ -625,7 +631,7 @@ pub struct DevSettings {
     #[arg(long, value_name = "FOLDER", default_value = ".freehold")]
     pub dir: PathBuf,
 
-    /// The migrations that make up a tenant's schema
+    /// The migrations that make up a tenant's schema; new ones are taken while it runs
     #[arg(long, value_name = "FOLDER", default_value = "demo/migrations")]
     pub baseline: PathBuf,
 

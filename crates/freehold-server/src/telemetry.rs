@@ -1,5 +1,6 @@
 //! Logs, metrics and traces: where they go. What is logged and counted stands where it happens.
 
+pub(crate) mod process;
 pub(crate) mod traces;
 
 use std::io::IsTerminal as _;
@@ -12,7 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 use self::traces::Traces;
-use crate::config::{LogFormat, LogSettings, TraceSettings};
+use crate::config::{self, LogFormat, LogSettings, TraceSettings};
 
 /// Bounds of the histogram of request times, in seconds.
 const SECONDS: &[f64] =
@@ -24,8 +25,10 @@ pub(crate) fn init(logs: &LogSettings, traces: &TraceSettings) -> Result<Option<
         init_logs(logs)?;
         return Ok(None);
     };
-    let lines =
-        fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(wants_colours())
+        .log_internal_errors(false);
     let lines = match logs.log_format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Pretty => lines.compact().with_target(false).boxed(),
@@ -38,6 +41,12 @@ pub(crate) fn init(logs: &LogSettings, traces: &TraceSettings) -> Result<Option<
     Ok(Some(traces))
 }
 
+/// On a terminal, unless NO_COLOR is set. Lines that cannot be written are lost in silence: to say so on
+/// the same full disk would be a panic.
+fn wants_colours() -> bool {
+    std::io::stderr().is_terminal() && !config::is_without_colours()
+}
+
 fn filter(settings: &LogSettings) -> Result<EnvFilter, String> {
     EnvFilter::try_new(&settings.log_level)
         .map_err(|error| format!("LOG_LEVEL: {error}; try `info` or `freehold=debug`"))
@@ -48,7 +57,8 @@ pub(crate) fn init_logs(settings: &LogSettings) -> Result<(), String> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(settings)?)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(wants_colours())
+        .log_internal_errors(false);
     let installed = match settings.log_format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Pretty => builder.compact().with_target(false).try_init(),

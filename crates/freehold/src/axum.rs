@@ -184,6 +184,10 @@ pub fn detail(error: &Error) -> Cow<'_, str> {
     }
     match status(error) {
         StatusCode::INTERNAL_SERVER_ERROR => "something failed on our side".into(),
+        // It names settings and roles, and anybody may ask.
+        _ if error.kind() == ErrorKind::Setup => {
+            "this server is not set up for it; its log tells what is missing".into()
+        }
         _ => error.message().into(),
     }
 }

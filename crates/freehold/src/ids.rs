@@ -28,6 +28,12 @@ impl TenantId {
         self.0
     }
 
+    /// The tenant whose schema has this name, whether there is one or not.
+    pub fn of_schema(name: &str) -> Option<TenantId> {
+        let id = TenantId(Uuid::try_parse(name.strip_prefix("tenant_")?).ok()?);
+        (id.schema() == name).then_some(id)
+    }
+
     /// The name of the tenant's schema, `tenant_<32 hex digits>`.
     ///
     /// It needs no quoting in SQL, and nothing that a person typed is in it.

@@ -570,6 +570,23 @@ impl Freehold {
         self.begin(context).await?.query_and_commit(sql, params).await
     }
 
+    /// [`query`](Self::query) for a statement whose rows do not matter: how many it returned, changed
+    /// or removed.
+    ///
+    /// # Errors
+    /// As for [`query`](Self::query).
+    pub async fn execute(
+        &self,
+        context: &TenantContext,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<u64> {
+        let mut tx = self.begin(context).await?;
+        let count = tx.execute(sql, params).await?;
+        tx.commit().await?;
+        Ok(count)
+    }
+
     /// Statements as one transaction, in one round trip once they are prepared: all of them are
     /// committed, or none. [`TenantTx::pipeline`] has an example.
     ///

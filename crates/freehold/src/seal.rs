@@ -5,6 +5,7 @@
 //! in a log or a dump, opens nothing.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,14 @@ pub struct ContextKey {
 impl fmt::Debug for ContextKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ContextKey({}:…)", self.id())
+    }
+}
+
+impl FromStr for ContextKey {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<ContextKey> {
+        ContextKey::parse(text)
     }
 }
 

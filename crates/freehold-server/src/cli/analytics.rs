@@ -2,18 +2,26 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Subcommand;
 use freehold::control::PAGE_MAX;
 use freehold::control::analytics::{
     AnalyticsPage, AnalyticsQuery, AnalyticsScope, AnalyticsStatus,
 };
-use freehold::{AnalyticsFolder, AnalyticsOptions, AnalyticsRun, Freehold, OperatorContext};
+use freehold::{
+    AnalyticsFolder, AnalyticsOptions, AnalyticsRun, ErrorKind, Freehold, OperatorContext,
+};
 use serde_json::{Map, Value, json};
 
 use super::output::Output;
-use super::{Common, Failure, migrate};
+use super::{Common, Failure, migrate, tenant, words};
 use crate::config::AnalyticsSettings;
+
+const NONE: &str = "There are no analytics: `freehold analytics apply` makes them.";
+
+/// Between two looks at whether somebody else's run is done.
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Subcommand)]
 pub(super) enum AnalyticsCommand {
@@ -36,6 +44,7 @@ pub(super) enum AnalyticsCommand {
         common: Common,
         #[command(flatten)]
         analytics: AnalyticsSettings,
+        /// One of them; all, if not given
         name: Option<String>,
         /// Read only what changed since the last run, as the schedule does
         #[arg(long)]
@@ -45,8 +54,9 @@ pub(super) enum AnalyticsCommand {
     Show {
         #[command(flatten)]
         common: Common,
+        /// Which of them
         name: String,
-        /// The rows of one tenant, by its slug
+        /// The rows of one tenant, by its slug, id or schema
         #[arg(long, conflicts_with = "by_tenant")]
         tenant: Option<String>,
         /// The rows of each tenant
@@ -112,17 +122,17 @@ async fn list(common: &Common) -> Result<ExitCode, Failure> {
             };
         vec![
             outline.name.clone(),
-            format!("{schedule_secs}s"),
-            published(&|p| seconds(p.as_of)),
+            words::duration(*schedule_secs),
+            published(&|p| words::time(p.as_of)),
             published(&|p| format!("{} of {}", p.fresh, p.tenants)),
-            published(&|p| p.oldest_as_of.map_or_else(|| "-".to_owned(), seconds)),
+            published(&|p| p.oldest_as_of.map_or_else(|| "-".to_owned(), words::time)),
             outline.about.clone(),
         ]
     }));
-    Output::table(&rows);
+    Output::table_or(&rows, NONE);
     for status in &list {
         if let Some(error) = &status.error {
-            eprintln!("failed: the last run of {}: {error}", status.outline.name);
+            Output::note(&format!("failed: the last run of {}: {error}", status.outline.name));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -137,15 +147,33 @@ async fn run_now(
     let context = OperatorContext::system("freehold analytics run");
     let names = name.map(|name| vec![name]);
     let bar = migrate::progress_bar();
-    let runs = freehold
-        .run_analytics(&context, names.as_deref(), options, &|done, total| {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-        })
-        .await?;
+    let mut is_told = false;
+    let progress = |done: usize, total: usize| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    };
+    let runs = loop {
+        let run = freehold.run_analytics(&context, names.as_deref(), options, &progress);
+        match run.await {
+            // A server's schedule, most of all: it ends, and what it has published may be old by then.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                if !is_told {
+                    Output::note(&format!("{}; waiting for that", error.message()));
+                    is_told = true;
+                }
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            Err(error) => {
+                return Err(or_nearest(&freehold, &context, error, names.as_deref()).await);
+            }
+            Ok(runs) => break runs,
+        }
+    };
     bar.finish_and_clear();
     if common.json {
         Output::json(&runs);
+    } else if runs.is_empty() {
+        Output::text(NONE);
     } else {
         runs.iter().for_each(print_run);
     }
@@ -153,19 +181,42 @@ async fn run_now(
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The error that there are no such analytics, with the ones that may have been meant.
+async fn or_nearest(
+    freehold: &Freehold,
+    context: &OperatorContext,
+    error: freehold::Error,
+    names: Option<&[String]>,
+) -> Failure {
+    let ([name], ErrorKind::NotFound) = (names.unwrap_or_default(), error.kind()) else {
+        return error.into();
+    };
+    let Ok(list) = freehold.list_analytics(context).await else { return error.into() };
+    let known = || list.iter().map(|status| status.outline.name.as_str());
+    let advice = match words::nearest(name, known()) {
+        Some(nearest) => format!("did you mean {nearest}?"),
+        None if list.is_empty() => NONE.to_owned(),
+        None => format!("there are {}", known().collect::<Vec<_>>().join(", ")),
+    };
+    format!("there are no analytics {name}; {advice}").into()
+}
+
 fn print_run(run: &AnalyticsRun) {
     let AnalyticsRun { name, tenants, collected, unchanged, failed, withheld, .. } = run;
     Output::text(&format!(
-        "{name}: published; {collected} of {tenants} tenants collected, {unchanged} had not changed"
+        "{name}: published; {collected} of {} collected, {unchanged} had not changed",
+        words::count(*tenants, "tenant")
     ));
     if *withheld > 0 {
-        Output::text(&format!("  {withheld} groups of too few tenants are withheld"));
+        Output::text(&format!("  {}", withheld_line(*withheld)));
     }
     for failure in &run.failures {
-        eprintln!("failed: {name} of {}: {}", failure.tenant, failure.error);
+        Output::note(&format!("failed: {name} of {}: {}", failure.tenant, failure.error));
     }
     if *failed > 0 {
-        eprintln!("Tenants that failed: {failed}. Their figures are as old as they were");
+        Output::note(&format!(
+            "Tenants that failed: {failed}. Their figures are as old as they were"
+        ));
     }
 }
 
@@ -179,7 +230,7 @@ async fn show(
     let freehold = Freehold::connect(&common.database.options()?).await?;
     let context = OperatorContext::system("freehold analytics show");
     let scope = match tenant {
-        Some(slug) => AnalyticsScope::Tenant(freehold.get_tenant_by_slug(&context, slug).await?.id),
+        Some(slug) => AnalyticsScope::Tenant(tenant::find(&freehold, &context, slug).await?.id),
         None if by_tenant => AnalyticsScope::EveryTenant,
         None => AnalyticsScope::Fleet,
     };
@@ -188,7 +239,12 @@ async fn show(
     let page = loop {
         let wanted = (limit - rows.len()).min(PAGE_MAX as usize);
         query.limit = Some(wanted as i64);
-        let page = freehold.read_analytics(&context, name, scope, &query).await?;
+        let page = match freehold.read_analytics(&context, name, scope, &query).await {
+            Ok(page) => page,
+            Err(error) => {
+                return Err(or_nearest(&freehold, &context, error, Some(&[name.to_owned()])).await);
+            }
+        };
         rows.append(&mut serde_json::from_str(&page.rows)?);
         query.after = page.next.clone();
         if page.next.is_none() || rows.len() >= limit {
@@ -205,17 +261,17 @@ async fn show(
     }
     print_rows(&page, &rows);
     match (&page.publication, page.as_of) {
-        (_, Some(as_of)) => Output::text(&format!("\nAs of {}.", seconds(as_of))),
+        (_, Some(as_of)) => Output::text(&format!("\nAs of {}.", words::time(as_of))),
         (Some(p), None) => {
-            let oldest = p.oldest_as_of.map_or_else(|| "-".to_owned(), seconds);
+            let oldest = p.oldest_as_of.map_or_else(|| "-".to_owned(), words::time);
             Output::text(&format!(
-                "\nAs of {}; {} of {} tenants are fresh, the oldest figures are of {oldest}.",
-                seconds(p.as_of),
+                "\nAs of {}; {} of {} fresh, the oldest figures are of {oldest}.",
+                words::time(p.as_of),
                 p.fresh,
-                p.tenants
+                words::count(p.tenants, "tenant")
             ));
             if p.withheld > 0 {
-                Output::text(&format!("{} groups of too few tenants are withheld.", p.withheld));
+                Output::text(&format!("{}.", withheld_line(p.withheld)));
             }
         }
         (None, None) => {
@@ -223,9 +279,13 @@ async fn show(
         }
     }
     for tenant in stale {
-        eprintln!("stale: {}: {}", tenant.tenant, tenant.error);
+        Output::note(&format!("stale: {}: {}", tenant.tenant, tenant.error));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn withheld_line(groups: impl TryInto<u64>) -> String {
+    format!("{} of too few tenants withheld", words::count(groups, "group"))
 }
 
 fn print_rows(page: &AnalyticsPage, rows: &[Map<String, Value>]) {
@@ -241,7 +301,7 @@ fn print_rows(page: &AnalyticsPage, rows: &[Map<String, Value>]) {
     names.extend(page.outline.measures.iter().map(String::as_str));
     let mut table = vec![names.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>()];
     table.extend(rows.iter().map(|row| names.iter().map(|name| cell(row.get(*name))).collect()));
-    Output::table(&table);
+    Output::table_or(&table, "There are no figures.");
 }
 
 fn cell(value: Option<&Value>) -> String {
@@ -250,8 +310,4 @@ fn cell(value: Option<&Value>) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     }
-}
-
-fn seconds(at: freehold::jiff::Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }

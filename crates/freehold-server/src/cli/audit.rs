@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use freehold::control::audit::{AuditEntry, AuditFilter};
-use freehold::{Freehold, OperatorContext};
+use freehold::{Freehold, OperatorContext, TenantId};
 use uuid::Uuid;
 
-use super::output::Output;
-use super::{Common, Failure};
+use super::listing::{self, Listing, Wanted};
+use super::slugs::Slugs;
+use super::{Common, Failure, slugs, tenant, words};
 
 #[derive(Subcommand)]
 pub(super) enum AuditCommand {
@@ -16,8 +17,8 @@ pub(super) enum AuditCommand {
     List {
         #[command(flatten)]
         common: Common,
-        /// The slug of a tenant: what was done in it
-        #[arg(long, value_name = "SLUG")]
+        /// A tenant, by its slug, id or schema: what was done in it
+        #[arg(long, value_name = "TENANT")]
         tenant: Option<String>,
         /// The e-mail of a person: what they did, and what was done to them
         #[arg(long, value_name = "EMAIL")]
@@ -25,33 +26,40 @@ pub(super) enum AuditCommand {
         /// Begin after this id: the last of the page before
         #[arg(long, value_name = "ID")]
         after: Option<Uuid>,
-        /// How many at most (200 a page)
-        #[arg(long, default_value_t = 50)]
-        limit: i64,
+        /// How many at most
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
     },
 }
 
 pub(super) async fn run(command: AuditCommand) -> Result<ExitCode, Failure> {
-    let AuditCommand::List { common, tenant, person, after, limit } = command;
+    let AuditCommand::List { common, tenant: named, person, after, limit } = command;
     let context = OperatorContext::system("freehold audit list");
     let freehold = Freehold::connect(&common.database.options()?).await?;
-    let tenant = match tenant {
-        Some(slug) => Some(freehold.get_tenant_by_slug(&context, &slug).await?.id),
-        None => None,
-    };
+    let tenant = tenant::find_id(&freehold, &context, named.as_deref()).await?;
     let person = match person {
         Some(email) => Some(freehold.find_person_id(&context, &email).await?),
         None => None,
     };
     let filter = AuditFilter { tenant, person };
-    print_list(&common, &freehold.list_audit(&context, &filter, after, Some(limit)).await?);
+    let after = after.map(|id| id.to_string());
+    let id = |entry: &AuditEntry| entry.id.to_string();
+    let list = listing::by_key(Wanted::of(Some(limit)), after, id, async |after, size| {
+        let after = after.and_then(|id| id.parse().ok());
+        freehold.list_audit(&context, &filter, after, Some(size)).await
+    });
+    let list = list.await?;
+    let tenants = list.items.iter().filter_map(|entry| entry.tenant.map(TenantId::from));
+    let slugs = slugs::of(&freehold, &context, tenants).await?;
+    print_list(&common, &list, &slugs);
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_list(common: &Common, list: &[AuditEntry]) {
-    if common.json {
-        return Output::json(&list);
-    }
+fn print_list(common: &Common, list: &Listing<AuditEntry>, slugs: &Slugs) {
+    list.print(common.json, "--after", "The record has no such line.", |list| rows(list, slugs));
+}
+
+fn rows(list: &[AuditEntry], slugs: &Slugs) -> Vec<Vec<String>> {
     let heading = ["OCCURRED", "ACTION", "ACTOR", "TARGET", "TENANT", "FROM", "WHY", "DETAIL"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(list.iter().map(|entry| {
@@ -66,15 +74,15 @@ fn print_list(common: &Common, list: &[AuditEntry]) {
             _ => "-".to_owned(),
         };
         vec![
-            entry.occurred_at.to_string(),
+            words::time(entry.occurred_at),
             entry.action.clone(),
             actor,
             or_dash(target),
-            or_dash(entry.tenant.map(|id| id.to_string())),
+            or_dash(entry.tenant.map(|id| slugs.name(id.into()))),
             or_dash(entry.origin.clone()),
             or_dash(entry.why.clone()),
             detail,
         ]
     }));
-    Output::table(&rows);
+    rows
 }

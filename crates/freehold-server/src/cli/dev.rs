@@ -1,5 +1,7 @@
 //! `freehold dev`: everything on one machine, from nothing.
 
+mod beside;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -54,23 +56,23 @@ pub(super) async fn run(settings: DevSettings) -> Result<ExitCode, Failure> {
         bin: settings.postgres_bin.as_deref(),
         settings: if settings.database_only { THROWAWAY } else { &[] },
     };
-    let server = EmbeddedPostgres::start(options, progress).await?;
+    let mut server = EmbeddedPostgres::start(options, progress).await?;
     let outcome = if settings.database_only {
-        run_command(&server, &settings).await
+        run_command(&mut server, &settings).await
     } else {
-        serve_demo(&server, &settings).await.map(|()| ExitCode::SUCCESS)
+        serve_demo(&mut server, &settings).await.map(|()| ExitCode::SUCCESS)
     };
     server.stop().await?;
     outcome
 }
 
 fn progress(message: &str) {
-    eprintln!("{message}");
+    Output::note(message);
 }
 
 /// Runs a command with the database, and takes over its exit code.
 async fn run_command(
-    server: &EmbeddedPostgres,
+    server: &mut EmbeddedPostgres,
     settings: &DevSettings,
 ) -> Result<ExitCode, Failure> {
     let (program, arguments) =
@@ -86,23 +88,36 @@ async fn run_command(
     // Ctrl-C reaches the command as well; it may have something to say yet, and needs the database
     // for it. Caught, the signal does not end this program.
     let _caught = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-    let status = tokio::process::Command::new(program)
+    let mut child = tokio::process::Command::new(program)
         .args(arguments)
         .env("DATABASE_URL", server.superuser_url("postgres"))
         .envs(pooler.as_ref().map(|pooler| ("FREEHOLD_TEST_POOLER", pooler.address())))
-        .status()
-        .await
+        .spawn()
         .map_err(|error| format!("{program} cannot be run: {error}"))?;
+    let lost = tokio::select! {
+        status = child.wait() => Ok(status?),
+        failure = beside::keep_running(server) => Err(failure),
+    };
+    let status = match lost {
+        Ok(status) => status,
+        Err(failure) => {
+            progress(&format!("error: {failure}"));
+            // It goes on to its end, which may not need the database.
+            child.wait().await?
+        }
+    };
     Ok(status
         .code()
         .and_then(|code| u8::try_from(code).ok())
         .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-async fn serve_demo(server: &EmbeddedPostgres, settings: &DevSettings) -> Result<(), Failure> {
+async fn serve_demo(server: &mut EmbeddedPostgres, settings: &DevSettings) -> Result<(), Failure> {
     telemetry::init_logs(&settings.log)?;
     // Before any work: a port that is taken should be told at once.
     let listener = bind(([127, 0, 0, 1], settings.port).into()).await?;
+    // With --port 0 the system has chosen one.
+    let port = listener.local_addr()?.port();
     let baseline = settings
         .layout
         .read(&settings.baseline)
@@ -112,7 +127,7 @@ async fn serve_demo(server: &EmbeddedPostgres, settings: &DevSettings) -> Result
     let secret = keep_secret(&settings.dir.join("jwt-secret"))?;
     let sign_in: SignInSettings = defaults(&["--jwt-secret", &secret])?;
     let mailbox = settings.dir.join("mail");
-    let public_url = format!("http://127.0.0.1:{}", settings.port);
+    let public_url = format!("http://127.0.0.1:{port}");
     let mail: MailSettings = defaults(&[
         "--mail=log",
         "--mail-folder",
@@ -127,11 +142,27 @@ async fn serve_demo(server: &EmbeddedPostgres, settings: &DevSettings) -> Result
     let sign_in = Arc::new(SignIn::new(freehold.clone(), sign_in.options(public_url)?));
     let state = AppState::new(freehold.clone(), Arc::clone(&sign_in), &http, people).await?;
     let worker: WorkerSettings = defaults(&[])?;
-    let worker = Worker::start(freehold, &worker);
+    let worker = Worker::start(freehold.clone(), &worker);
     let _postman = transport.map(|transport| Postman::start(&sign_in, transport));
-    welcome(settings.port, server, &mailbox);
+    welcome(port, server, &mailbox, find_table(server).await?.as_deref());
     let limits = ConnectionLimits::of(&http, DATABASE_CONNECTIONS)?;
-    serve(listener, state, worker, &http, limits).await
+    tokio::select! {
+        outcome = serve(listener, state, worker, &http, limits) => outcome,
+        () = beside::follow(&freehold, &settings.baseline, &settings.layout) => Ok(()),
+        failure = beside::keep_running(server) => Err(failure),
+    }
+}
+
+/// A table that the data API can show: the demo's orders, or the first that there is.
+async fn find_table(server: &EmbeddedPostgres) -> Result<Option<String>, Failure> {
+    let (client, connection) =
+        tokio_postgres::connect(&server.superuser_url(DATABASE), NoTls).await?;
+    tokio::spawn(connection);
+    let sql = "SELECT c.relname FROM pg_class c
+               WHERE c.relnamespace = 'freehold_template'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+                 AND NOT c.relispartition
+               ORDER BY c.relname <> 'orders', c.relkind = 'v', c.oid LIMIT 1";
+    Ok(client.query_opt(sql, &[]).await?.map(|row| row.get(0)))
 }
 
 /// Settings as they are when nobody sets any; `freehold dev` is not configured by the environment.
@@ -173,17 +204,9 @@ async fn prepare(
             bar.set_position(done as u64);
         })
         .await
-        .map_err(|error| match error.kind() {
-            ErrorKind::Migration => format!("{error}; `freehold dev --reset` starts over"),
-            _ => error.to_string(),
-        })?;
+        .map_err(beside::explain)?;
     bar.finish_and_clear();
-    for name in &report.adopted {
-        progress(&format!("Applied {name}."));
-    }
-    for failure in &report.failed {
-        progress(&format!("{} could not be migrated: {}", failure.tenant, failure.error));
-    }
+    beside::tell(&report);
     // In another tool's layout what lies beside the folder is that tool's, and may mean other tables.
     let seed = folder.parent().map(|parent| parent.join("seed.sql")).filter(|seed| seed.exists());
     let is_own = baseline.layout() == Some(Layout::Freehold);
@@ -277,8 +300,16 @@ fn keep_secret(path: &Path) -> Result<String, Failure> {
     Ok(secret)
 }
 
-fn welcome(port: u16, server: &EmbeddedPostgres, mailbox: &Path) {
+fn welcome(port: u16, server: &EmbeddedPostgres, mailbox: &Path, table: Option<&str>) {
     let base = format!("http://127.0.0.1:{port}");
+    let (what, path) = match table {
+        Some(table) => {
+            let encode = percent_encoding::utf8_percent_encode;
+            let name = encode(table, percent_encoding::NON_ALPHANUMERIC).to_string();
+            (format!("read rows of {table}"), format!("data/{}?limit=3", name.replace("%5F", "_")))
+        }
+        None => ("see who you are".to_owned(), "me".to_owned()),
+    };
     Output::text(&format!(
         "
 Freehold is at {base} (PostgreSQL {version} on port {pg_port}). Ctrl-C stops it.
@@ -288,11 +319,11 @@ Freehold is at {base} (PostgreSQL {version} on port {pg_port}). Ctrl-C stops it.
   Password   {PASSWORD}, for all of them
   Mail       goes nowhere: letters are written to {mailbox}
 
-Sign in, and read the latest orders of a tenant:
+Sign in, and {what} in a tenant:
 
   TOKEN=$(curl -s {base}/v1/auth/login -H 'Content-Type: application/json' \\
     -d '{{\"email\":\"owner@acme.example\",\"password\":\"{PASSWORD}\"}}' | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')
-  curl -s \"{base}/v1/data/orders?order=created_at.desc&limit=3\" -H \"Authorization: Bearer $TOKEN\"
+  curl -s \"{base}/v1/{path}\" -H \"Authorization: Bearer $TOKEN\"
 
 Every address is described at {base}/openapi.json
 ",

@@ -5,11 +5,13 @@ mod sarif;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use freehold::Options;
 use freehold::doctor::{Check, DoctorOptions, DoctorReport, Finding, Severity, checks, examine};
+use freehold::{Freehold, OperatorContext, Options};
 
 use super::Failure;
 use super::output::Output;
+use super::slugs::{self, Slugs};
+use super::words;
 
 /// Of the command, if something critical was found.
 const FOUND: u8 = 3;
@@ -86,7 +88,7 @@ pub(super) async fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
     } else if args.json {
         Output::json(&report);
     } else {
-        Output::text(&describe(&report));
+        Output::text(&describe(&report, &slugs_in(&report, &options).await));
     }
     let bad = report.count(Severity::Critical) > 0
         || args.strict && (report.count(Severity::Warning) > 0 || !report.not_checked.is_empty());
@@ -106,8 +108,22 @@ fn list(json: bool) {
     Output::table(&rows);
 }
 
+/// The slugs of the tenants whose schemas the report names. None where the installation is in no state to
+/// be asked: the report says why.
+async fn slugs_in(report: &DoctorReport, options: &Options) -> Slugs {
+    let examples = report.findings.iter().flat_map(|finding| &finding.examples);
+    let texts = examples.flat_map(|example| [&example.object, &example.detail]);
+    let tenants: Vec<_> = texts.flat_map(|text| slugs::schemas_in(text)).collect();
+    if tenants.is_empty() {
+        return Slugs::default();
+    }
+    let context = OperatorContext::system("freehold doctor");
+    let Ok(freehold) = Freehold::connect(options).await else { return Slugs::default() };
+    slugs::of(&freehold, &context, tenants.into_iter()).await.unwrap_or_default()
+}
+
 /// The report for people: the worst first, each finding with its meaning and what to do.
-fn describe(report: &DoctorReport) -> String {
+fn describe(report: &DoctorReport, slugs: &Slugs) -> String {
     let mut text = String::new();
     for repair in &report.repairs {
         let outcome = match &repair.error {
@@ -126,7 +142,7 @@ fn describe(report: &DoctorReport) -> String {
             if place == 0 {
                 let _ = writeln!(text, "\n{}", severity.as_str().to_uppercase());
             }
-            describe_finding(&mut text, finding);
+            describe_finding(&mut text, finding, slugs);
         }
     }
     if !report.not_checked.is_empty() {
@@ -141,25 +157,29 @@ fn describe(report: &DoctorReport) -> String {
     }
     let _ = write!(
         text,
-        "\nPostgreSQL {}, {} tenants, {:.1} s: {} critical, {} warnings, {} notes, {} not checked.",
+        "\nPostgreSQL {}, {}, {:.1} s: {} critical, {}, {}, {} not checked.",
         report.server_version,
-        report.tenants,
+        words::count(report.tenants, "tenant"),
         report.duration_ms as f64 / 1000.0,
         report.count(Severity::Critical),
-        report.count(Severity::Warning),
-        report.count(Severity::Info),
+        words::count(report.count(Severity::Warning) as u64, "warning"),
+        words::count(report.count(Severity::Info) as u64, "note"),
         report.not_checked.len(),
     );
     text.trim_start().to_owned()
 }
 
-fn describe_finding(text: &mut String, finding: &Finding) {
+fn describe_finding(text: &mut String, finding: &Finding, slugs: &Slugs) {
     let check = finding.check;
     let _ = writeln!(text, "{} {} ({})", check.code, check.title, finding.count);
     let mut shown = 0;
     let mut last = "";
     for example in &finding.examples {
-        let _ = writeln!(text, "      {}: {}", example.object, example.detail);
+        let of = match slugs.named_in(&format!("{} {}", example.object, example.detail))[..] {
+            [] => String::new(),
+            ref named => format!(" [{}]", named.join(", ")),
+        };
+        let _ = writeln!(text, "      {}{of}: {}", example.object, example.detail);
         shown += u64::from(example.object != last);
         last = &example.object;
     }

@@ -7,10 +7,10 @@ use freehold::control::indexes::{
     AdviceKind, AdviceOptions, AdvicePlace, FleetIndexReport, IndexAdvice, IndexColumn,
     IndexReport, TenantIndex,
 };
-use freehold::{Freehold, OperatorContext, TenantId};
+use freehold::{Freehold, OperatorContext, Tenant, TenantId};
 
 use super::output::Output;
-use super::{Common, Failure};
+use super::{Common, Failure, tenant, words};
 
 #[derive(Subcommand)]
 pub(super) enum IndexesCommand {
@@ -18,6 +18,8 @@ pub(super) enum IndexesCommand {
     Advise {
         #[command(flatten)]
         common: Common,
+        /// A tenant, by its slug, id or schema
+        #[arg(value_name = "TENANT")]
         slug: Option<String>,
         /// Days for which PostgreSQL must have counted
         #[arg(long, default_value_t = AdviceOptions::default().days_min)]
@@ -33,6 +35,8 @@ pub(super) enum IndexesCommand {
     Apply {
         #[command(flatten)]
         common: Common,
+        /// A tenant, by its slug, id or schema
+        #[arg(value_name = "TENANT")]
         slug: String,
         table: String,
         /// In their order; "created_at desc" for a descending one
@@ -43,6 +47,8 @@ pub(super) enum IndexesCommand {
     Drop {
         #[command(flatten)]
         common: Common,
+        /// A tenant, by its slug, id or schema
+        #[arg(value_name = "TENANT")]
         slug: String,
         index: String,
     },
@@ -50,6 +56,8 @@ pub(super) enum IndexesCommand {
     Restore {
         #[command(flatten)]
         common: Common,
+        /// A tenant, by its slug, id or schema
+        #[arg(value_name = "TENANT")]
         slug: String,
         index: String,
     },
@@ -57,6 +65,8 @@ pub(super) enum IndexesCommand {
     List {
         #[command(flatten)]
         common: Common,
+        /// A tenant, by its slug, id or schema
+        #[arg(value_name = "TENANT")]
         slug: Option<String>,
     },
 }
@@ -73,7 +83,7 @@ pub(super) async fn run(command: IndexesCommand) -> Result<ExitCode, Failure> {
                 print_fleet(&common, &report, &options);
                 return Ok(ExitCode::SUCCESS);
             };
-            let tenant = find(&freehold, &context, &slug).await?;
+            let (tenant, slug) = find(&freehold, &context, &slug).await?;
             let report = freehold.advise_indexes(&context, tenant, &options).await?;
             print_report(&common, &slug, &report);
         }
@@ -82,7 +92,7 @@ pub(super) async fn run(command: IndexesCommand) -> Result<ExitCode, Failure> {
             let columns: Vec<IndexColumn> =
                 columns.iter().map(|text| IndexColumn::parse(text)).collect::<Result<_, _>>()?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let tenant = find(&freehold, &context, &slug).await?;
+            let (tenant, slug) = find(&freehold, &context, &slug).await?;
             let index = freehold.apply_index(&context, tenant, &table, &columns).await?;
             if common.json {
                 Output::json(&index);
@@ -93,24 +103,21 @@ pub(super) async fn run(command: IndexesCommand) -> Result<ExitCode, Failure> {
         IndexesCommand::Drop { common, slug, index } => {
             let context = OperatorContext::system("freehold indexes drop");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let tenant = find(&freehold, &context, &slug).await?;
+            let (tenant, _) = find(&freehold, &context, &slug).await?;
             freehold.drop_index(&context, tenant, &index).await?;
             print_list(&common, &freehold.list_indexes(&context, Some(tenant)).await?);
         }
         IndexesCommand::Restore { common, slug, index } => {
             let context = OperatorContext::system("freehold indexes restore");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let tenant = find(&freehold, &context, &slug).await?;
+            let (tenant, _) = find(&freehold, &context, &slug).await?;
             freehold.restore_index(&context, tenant, &index).await?;
             print_list(&common, &freehold.list_indexes(&context, Some(tenant)).await?);
         }
         IndexesCommand::List { common, slug } => {
             let context = OperatorContext::system("freehold indexes list");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let tenant = match slug {
-                Some(slug) => Some(find(&freehold, &context, &slug).await?),
-                None => None,
-            };
+            let tenant = tenant::find_id(&freehold, &context, slug.as_deref()).await?;
             print_list(&common, &freehold.list_indexes(&context, tenant).await?);
         }
     }
@@ -120,9 +127,10 @@ pub(super) async fn run(command: IndexesCommand) -> Result<ExitCode, Failure> {
 async fn find(
     freehold: &Freehold,
     context: &OperatorContext,
-    slug: &str,
-) -> Result<TenantId, Failure> {
-    Ok(freehold.get_tenant_by_slug(context, slug).await?.id)
+    name: &str,
+) -> Result<(TenantId, String), Failure> {
+    let Tenant { id, slug, .. } = tenant::find(freehold, context, name).await?;
+    Ok((id, slug.to_string()))
 }
 
 fn print_report(common: &Common, slug: &str, report: &IndexReport) {
@@ -131,11 +139,8 @@ fn print_report(common: &Common, slug: &str, report: &IndexReport) {
     }
     let asked = match report.shapes_since {
         Some(since) => {
-            format!(
-                "{} kinds of requests to the data API since {}",
-                report.shapes,
-                since.strftime("%F")
-            )
+            let kinds = words::count(report.shapes, "kind");
+            format!("{kinds} of requests to the data API since {}", since.strftime("%F"))
         }
         None => "no requests to the data API".to_owned(),
     };
@@ -169,7 +174,7 @@ fn headline(advice: &IndexAdvice) -> String {
     };
     line = format!("{}: {line}", kind.as_str());
     if advice.bytes > 0 {
-        line.push_str(&format!(", some {}", size(advice.bytes)));
+        line.push_str(&format!(", some {}", words::bytes(advice.bytes as f64)));
     }
     if let (Some(before), Some(after)) = (advice.cost_before, advice.cost_after) {
         line.push_str(&format!(", planner's cost {before:.0} → {after:.0} (HypoPG)"));
@@ -212,8 +217,10 @@ fn print_fleet(common: &Common, report: &FleetIndexReport, options: &AdviceOptio
         return Output::json(report);
     }
     Output::text(&format!(
-        "{} tenants; of {} PostgreSQL has counted for {} days or more",
-        report.tenants, report.counted, options.days_min
+        "{}; of {} PostgreSQL has counted for {} days or more",
+        words::count(report.tenants, "tenant"),
+        report.counted,
+        options.days_min
     ));
     let heading = ["KIND", "TABLE", "INDEX", "TENANTS", "SIZE", "PLACE", "SUCH AS"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
@@ -227,12 +234,12 @@ fn print_fleet(common: &Common, report: &FleetIndexReport, options: &AdviceOptio
                 (_, Some(index)) => index.clone(),
             },
             format!("{} of {}", advice.tenants, advice.of),
-            size(advice.bytes),
+            words::bytes(advice.bytes as f64),
             advice.place.as_str().to_owned(),
             advice.examples.join(", "),
         ]
     }));
-    Output::table(&rows);
+    Output::table_or(&rows, "Nothing is to be said of any.");
     Output::text("\n`freehold indexes advise TENANT` says why, and what the planner makes of it.");
 }
 
@@ -248,20 +255,13 @@ fn print_list(common: &Common, list: &[TenantIndex]) {
             index.name.clone(),
             index.table.clone(),
             index.state.as_str().to_owned(),
-            index.changed_at.map(|at| at.to_string()).unwrap_or_default(),
+            index.changed_at.map(words::time).unwrap_or_default(),
             index.error.clone().unwrap_or_default(),
         ]
     }));
-    Output::table(&rows);
+    Output::table_or(&rows, "No tenant has or lacks an index on its own account.");
 }
 
 fn columns(columns: &[IndexColumn]) -> String {
     columns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn size(bytes: i64) -> String {
-    match bytes {
-        0..1_048_576 => format!("{} kB", bytes / 1024),
-        _ => format!("{:.1} MB", bytes as f64 / 1_048_576.0),
-    }
 }

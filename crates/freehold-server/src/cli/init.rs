@@ -168,7 +168,7 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
         SealMode::Plain => "Contexts are not sealed (plain).",
     });
     for warning in &report.warnings {
-        eprintln!("warning: {warning}");
+        Output::note(&format!("warning: {warning}"));
     }
     Output::text("\nThe server's settings (passwords that were made up are shown only now):");
     Output::text(&format!("DATABASE_URL={app_url}\nDATABASE_OWNER_URL={owner_url}"));

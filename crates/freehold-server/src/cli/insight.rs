@@ -9,8 +9,12 @@ use freehold::control::sizes::{SizeOrder, TenantGrowth};
 use freehold::control::slow_queries::SlowStatement;
 use freehold::{Freehold, OperatorContext};
 
+use super::listing::{self, Listing, Wanted};
 use super::output::Output;
-use super::{Common, Failure};
+use super::{Common, Failure, tenant, words};
+
+/// The most slow queries that the library gives at once.
+const SLOW_PAGE_MAX: i64 = 50;
 
 #[derive(Subcommand)]
 pub(super) enum InsightCommand {
@@ -25,16 +29,18 @@ pub(super) enum InsightCommand {
         #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(i32).range(1..=25))]
         hours: i32,
         /// How many to pass over
-        #[arg(long, default_value_t = 0)]
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
         offset: i64,
-        /// How many at most (200 a page)
-        #[arg(long, default_value_t = 50)]
-        limit: i64,
+        /// How many at most
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
     },
     /// Show what one tenant's statements cost, by table
     Tenant {
         #[command(flatten)]
         common: Common,
+        /// Its slug, id or schema
+        #[arg(value_name = "TENANT")]
         slug: String,
         /// The current hour and so many before it
         #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(i32).range(1..=25))]
@@ -51,25 +57,25 @@ pub(super) enum InsightCommand {
         #[arg(long)]
         measure: bool,
         /// How many to pass over
-        #[arg(long, default_value_t = 0)]
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
         offset: i64,
-        /// How many at most (200 a page)
-        #[arg(long, default_value_t = 50)]
-        limit: i64,
+        /// How many at most
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
     },
     /// Show statements that took long, with their plans; what was slow last comes first
     Slow {
         #[command(flatten)]
         common: Common,
-        /// The slug of a tenant: only its own
-        #[arg(long, value_name = "SLUG")]
+        /// A tenant, by its slug, id or schema: only its own
+        #[arg(long, value_name = "TENANT")]
         tenant: Option<String>,
         /// How many to pass over
-        #[arg(long, default_value_t = 0)]
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
         offset: i64,
-        /// How many at most (50 a page)
-        #[arg(long, default_value_t = 20)]
-        limit: i64,
+        /// How many at most
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
     },
 }
 
@@ -79,16 +85,20 @@ pub(super) async fn run(command: InsightCommand) -> Result<ExitCode, Failure> {
             let context = OperatorContext::system("freehold insight tenants");
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let order = UsageOrder::parse(&order)?;
-            let list = freehold
-                .list_usage(&context, order, Some(hours), Some(offset), Some(limit))
-                .await?;
-            print_tenants(&common, &list);
+            let wanted = Wanted::of(Some(limit));
+            let list = listing::by_offset(wanted, offset, async |offset, size| {
+                freehold.list_usage(&context, order, Some(hours), Some(offset), Some(size)).await
+            });
+            let list = list.await?;
+            list.print(common.json, OFFSET, "No tenant has run a statement.", tenants);
+            note_window(&common, hours);
         }
         InsightCommand::Tenant { common, slug, hours } => {
             let context = OperatorContext::system("freehold insight tenant");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let id = freehold.get_tenant_by_slug(&context, &slug).await?.id;
+            let id = tenant::find(&freehold, &context, &slug).await?.id;
             print_tables(&common, &freehold.usage_of(&context, id, Some(hours)).await?);
+            note_window(&common, hours);
         }
         InsightCommand::Sizes { common, order, measure, offset, limit } => {
             let context = OperatorContext::system("freehold insight sizes");
@@ -97,65 +107,91 @@ pub(super) async fn run(command: InsightCommand) -> Result<ExitCode, Failure> {
                 freehold.measure_sizes(&context).await?;
             }
             let order = if order == "bytes" { SizeOrder::Bytes } else { SizeOrder::Growth };
-            let list = freehold.list_sizes(&context, order, Some(offset), Some(limit)).await?;
-            print_sizes(&common, &list);
+            let wanted = Wanted::of(Some(limit));
+            let list = listing::by_offset(wanted, offset, async |offset, size| {
+                freehold.list_sizes(&context, order, Some(offset), Some(size)).await
+            });
+            list.await?.print(
+                common.json,
+                OFFSET,
+                "Nothing has been measured yet: a server does it every SIZES_EVERY_SECS, --measure now.",
+                sizes,
+            );
         }
         InsightCommand::Slow { common, tenant, offset, limit } => {
             let context = OperatorContext::system("freehold insight slow");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let tenant = match tenant {
-                Some(slug) => Some(freehold.get_tenant_by_slug(&context, &slug).await?.id),
-                None => None,
-            };
-            let list =
-                freehold.list_slow_queries(&context, tenant, Some(offset), Some(limit)).await?;
-            print_slow(&common, &list);
+            let tenant = tenant::find_id(&freehold, &context, tenant.as_deref()).await?;
+            let wanted = Wanted { limit: Some(limit), page_max: SLOW_PAGE_MAX };
+            let list = listing::by_offset(wanted, offset, async |offset, size| {
+                freehold.list_slow_queries(&context, tenant, Some(offset), Some(size)).await
+            });
+            print_slow(&common, &list.await?);
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_slow(common: &Common, list: &[SlowStatement]) {
+/// By which the next page is asked for.
+const OFFSET: &str = "--offset";
+
+/// Says of when the figures are, and what they may lack.
+fn note_window(common: &Common, hours: i32) {
     if common.json {
-        return Output::json(&list);
+        return;
+    }
+    let before = match hours - 1 {
+        0 => String::new(),
+        more => format!(" and the {} before it", words::count(more, "hour")),
+    };
+    Output::note(&format!(
+        "Of the current hour{before}. Servers add what they have counted every INSIGHT_WRITE_SECS, 60 s if not set."
+    ));
+}
+
+fn print_slow(common: &Common, list: &Listing<SlowStatement>) {
+    if common.json {
+        return Output::json(list);
+    }
+    if list.items.is_empty() {
+        return Output::text("No statement has taken SLOW_QUERY_MS or longer.");
     }
     let ms = |us: u64| format!("{:.1} ms", us as f64 / 1e3);
-    for row in list {
+    for row in &list.items {
         let SlowStatement { slug, table, count, failed, .. } = row;
         let (slowest, all) = (ms(row.slowest_us), ms(row.total_us));
         Output::text(&format!(
-            "{slug}  {table}  {count} times, {failed} failed, {all} in all, last at {}",
-            row.last_at
+            "{slug}  {table}  {}, {failed} failed, {all} in all, last at {}",
+            words::count(*count, "time"),
+            words::time(row.last_at)
         ));
         let request = row.slowest_request_id.as_deref().unwrap_or("-");
-        let (rows, at) = (row.slowest_rows, row.slowest_at);
-        Output::text(&format!("  slowest {slowest}, {rows} rows, at {at}, request {request}"));
+        let (rows, at) = (words::count(row.slowest_rows, "row"), words::time(row.slowest_at));
+        Output::text(&format!("  slowest {slowest}, {rows}, at {at}, request {request}"));
         Output::text(&format!("  {}", row.statement));
         let plan = row.plan_lines();
         let none = (plan.is_empty()).then(|| "no plan yet".to_owned());
         plan.into_iter().chain(none).for_each(|line| Output::text(&format!("    {line}")));
         Output::text("");
     }
+    list.note_more(OFFSET);
 }
 
-fn print_sizes(common: &Common, list: &[TenantGrowth]) {
-    if common.json {
-        return Output::json(&list);
-    }
-    let heading = ["SLUG", "TENANT", "BYTES", "ROWS", "BYTES A DAY", "IN 30 DAYS", "MEASURED"];
+fn sizes(list: &[TenantGrowth]) -> Vec<Vec<String>> {
+    let heading = ["SLUG", "TENANT", "SIZE", "ROWS", "A DAY", "IN 30 DAYS", "MEASURED"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(list.iter().map(|row| {
         vec![
             row.slug.clone(),
             row.tenant.to_string(),
-            row.bytes.to_string(),
+            words::bytes(row.bytes as f64),
             row.rows.to_string(),
-            format!("{:.0}", row.bytes_per_day),
-            format!("{:.0}", row.forecast_bytes),
-            row.measured_at.to_string(),
+            words::bytes(row.bytes_per_day),
+            words::bytes(row.forecast_bytes),
+            words::time(row.measured_at),
         ]
     }));
-    Output::table(&rows);
+    rows
 }
 
 fn cells(usage: &Usage) -> Vec<String> {
@@ -174,17 +210,14 @@ fn heading(first: &[&str]) -> Vec<String> {
     first.iter().chain(&rest).map(|cell| (*cell).to_owned()).collect()
 }
 
-fn print_tenants(common: &Common, list: &[TenantUsage]) {
-    if common.json {
-        return Output::json(&list);
-    }
+fn tenants(list: &[TenantUsage]) -> Vec<Vec<String>> {
     let mut rows = vec![heading(&["SLUG", "TENANT"])];
     rows.extend(
         list.iter().map(|row| {
             [vec![row.slug.clone(), row.tenant.to_string()], cells(&row.usage)].concat()
         }),
     );
-    Output::table(&rows);
+    rows
 }
 
 fn print_tables(common: &Common, list: &[TableUsage]) {
@@ -193,5 +226,5 @@ fn print_tables(common: &Common, list: &[TableUsage]) {
     }
     let mut rows = vec![heading(&["TABLE"])];
     rows.extend(list.iter().map(|row| [vec![row.table.clone()], cells(&row.usage)].concat()));
-    Output::table(&rows);
+    Output::table_or(&rows, "It has run no statement.");
 }

@@ -8,7 +8,7 @@ use freehold::control::keys::SealKey;
 use freehold::{ContextKey, Freehold, OperatorContext};
 
 use super::output::Output;
-use super::{Common, Failure};
+use super::{Common, Failure, words};
 
 #[derive(Subcommand)]
 pub(super) enum KeyCommand {
@@ -74,8 +74,8 @@ fn print_list(common: &Common, keys: &[SealKey]) {
     }
     let mut rows = vec![["KEY", "MADE", "RETIRES"].map(str::to_owned).to_vec()];
     rows.extend(keys.iter().map(|key| {
-        let retires = key.retires_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
-        vec![key.id.clone(), key.created_at.to_string(), retires]
+        let retires = key.retires_at.map_or_else(|| "-".to_owned(), words::time);
+        vec![key.id.clone(), words::time(key.created_at), retires]
     }));
-    Output::table(&rows);
+    Output::table_or(&rows, "There are no keys: contexts are not sealed.");
 }

@@ -9,7 +9,7 @@ use freehold::{Baseline, DryRun, Freehold, MigrateFailure, MigrateOptions, Verdi
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::Output;
-use super::{Common, Failure};
+use super::{Common, Failure, words};
 use crate::config::LayoutSettings;
 
 #[derive(Subcommand)]
@@ -76,8 +76,9 @@ pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
                     Output::text(&format!("note: {notice}"));
                 }
                 Output::text(&format!(
-                    "{} tenants brought to version {}",
-                    report.migrated, report.version
+                    "{} brought to version {}",
+                    words::count(report.migrated, "tenant"),
+                    report.version
                 ));
                 print_failures(&report.failed);
             }
@@ -120,7 +121,8 @@ fn print_dry_run(outcome: &DryRun, json: bool) -> ExitCode {
         for (version, count) in &outcome.behind {
             let to = outcome.version;
             Output::text(&format!(
-                "{count} tenants would be brought from version {version} to {to}"
+                "{} would be brought from version {version} to {to}",
+                words::count(*count, "tenant")
             ));
         }
         if outcome.files.is_empty() && outcome.behind.is_empty() {
@@ -132,14 +134,14 @@ fn print_dry_run(outcome: &DryRun, json: bool) -> ExitCode {
 }
 
 fn print_failures(failed: &[MigrateFailure]) {
-    for failure in failed {
-        eprintln!("failed: {} at {:04}: {}", failure.tenant, failure.version, failure.error);
+    for MigrateFailure { tenant, version, error } in failed {
+        Output::note(&format!("failed: {tenant} at {version:04}: {error}"));
     }
     if !failed.is_empty() {
-        eprintln!(
+        Output::note(&format!(
             "Tenants that failed and are as they were: {}. Run `freehold migrate up` again once the cause is gone",
             failed.len()
-        );
+        ));
     }
 }
 

@@ -2,13 +2,16 @@
 
 mod analytics;
 mod audit;
+mod completions;
 mod config;
 mod dev;
 mod doctor;
+mod help;
 mod indexes;
 mod init;
 mod insight;
 mod key;
+mod listing;
 mod migrate;
 mod operator;
 mod output;
@@ -16,13 +19,15 @@ mod person;
 mod prove;
 mod scratch;
 mod serve;
+mod slugs;
 mod tenant;
 mod top;
 mod violations;
+mod words;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use freehold::Origin;
 
 use crate::config::{DatabaseSettings, DevSettings, ServeSettings};
@@ -51,7 +56,7 @@ enum Command {
     /// Serve the API
     Serve(Box<ServeSettings>),
     /// Show every setting, with secrets hidden
-    Config(Box<ServeSettings>),
+    Config(config::ConfigArgs),
     /// Create, list, show, suspend and resume tenants, and give them owners
     #[command(subcommand)]
     Tenant(tenant::TenantCommand),
@@ -90,6 +95,8 @@ enum Command {
     Prove(Box<prove::ProveArgs>),
     /// Print the OpenAPI document
     Openapi,
+    /// Print what a shell completes commands and flags by
+    Completions(completions::CompletionsArgs),
 }
 
 /// What every command on the database needs besides its own arguments.
@@ -106,11 +113,14 @@ struct Common {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(error) => return tell(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the runtime cannot start: {error}");
+            Output::note(&format!("error: the runtime cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -119,7 +129,7 @@ pub fn main() -> ExitCode {
             Command::Dev(settings) => dev::run(*settings).await,
             Command::Init(args) => init::run(args).await,
             Command::Serve(settings) => serve::run(*settings).await.map(|()| ExitCode::SUCCESS),
-            Command::Config(_) => config::run(),
+            Command::Config(args) => config::run(&args),
             Command::Tenant(command) => tenant::run(command).await,
             Command::Operator(command) => operator::run(command).await,
             Command::Person(command) => person::run(command).await,
@@ -134,16 +144,40 @@ pub fn main() -> ExitCode {
             Command::Analytics(command) => analytics::run(command).await,
             Command::Prove(args) => prove::run(*args).await,
             Command::Openapi => {
-                Output::text(&crate::http::openapi_json());
+                Output::text(crate::http::openapi_json().trim_end());
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Completions(args) => {
+                completions::run(&args, command());
                 Ok(ExitCode::SUCCESS)
             }
         }
     }));
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
-    outcome.unwrap_or_else(|failure| {
-        eprintln!("error: {failure}");
+    Output::exit_code(outcome.unwrap_or_else(|failure| {
+        Output::note(&format!("error: {failure}"));
         ExitCode::FAILURE
-    })
+    }))
+}
+
+fn command() -> clap::Command {
+    help::arranged(Cli::command())
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Prints a help, or what is wrong with the arguments.
+fn tell(error: &clap::Error) -> ExitCode {
+    let printed = error.print().and_then(|()| std::io::Write::flush(&mut std::io::stdout()));
+    if error.use_stderr() {
+        return ExitCode::from(2);
+    }
+    Output::heed(printed);
+    Output::exit_code(ExitCode::SUCCESS)
 }
 
 /// Who gives the command, as the record shows it.

@@ -6,8 +6,9 @@ use clap::{Args, Subcommand};
 use freehold::control::people::Named;
 use freehold::{Freehold, OperatorContext};
 
+use super::listing::{self, Wanted};
 use super::output::Output;
-use super::person::print_list;
+use super::person::{email_of, print_list};
 use super::{Common, Failure};
 
 #[derive(Subcommand)]
@@ -27,9 +28,9 @@ pub(super) enum OperatorCommand {
         /// Begin after this e-mail
         #[arg(long)]
         after: Option<String>,
-        /// How many at most (200 a page)
-        #[arg(long, default_value_t = 50)]
-        limit: i64,
+        /// How many at most; all, if not given
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
     },
     /// Take the platform out of somebody's hands, within a second
     Revoke {
@@ -82,10 +83,10 @@ pub(super) async fn run(command: OperatorCommand) -> Result<ExitCode, Failure> {
         OperatorCommand::List { common, after, limit } => {
             let context = OperatorContext::system("freehold operator list");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            print_list(
-                &common,
-                &freehold.list_operators(&context, after.as_deref(), Some(limit)).await?,
-            );
+            let list = listing::by_key(Wanted::of(limit), after, email_of, async |after, size| {
+                freehold.list_operators(&context, after, Some(size)).await
+            });
+            print_list(&common, "There are no operators.", &list.await?);
         }
         OperatorCommand::Revoke { common, email } => {
             let context = OperatorContext::system("freehold operator revoke");

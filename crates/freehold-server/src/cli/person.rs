@@ -7,6 +7,7 @@ use freehold::control::people::{Person, PersonDetail};
 use freehold::{Freehold, OperatorContext};
 use uuid::Uuid;
 
+use super::listing::{self, Listing, Wanted};
 use super::output::Output;
 use super::{Common, Failure};
 
@@ -19,9 +20,9 @@ pub(super) enum PersonCommand {
         /// Begin after this e-mail
         #[arg(long)]
         after: Option<String>,
-        /// How many at most (200 a page)
-        #[arg(long, default_value_t = 50)]
-        limit: i64,
+        /// How many at most; all, if not given
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
     },
     /// Show a person, what they belong to, and their sessions
     Show {
@@ -86,8 +87,10 @@ pub(super) async fn run(command: PersonCommand) -> Result<ExitCode, Failure> {
         PersonCommand::List { common, after, limit } => {
             let context = OperatorContext::system("freehold person list");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let list = freehold.list_people(&context, after.as_deref(), Some(limit)).await?;
-            print_list(&common, &list);
+            let list = listing::by_key(Wanted::of(limit), after, email_of, async |after, size| {
+                freehold.list_people(&context, after, Some(size)).await
+            });
+            print_list(&common, "There are no people.", &list.await?);
         }
         PersonCommand::Show { common, email } => {
             let context = OperatorContext::system("freehold person show");
@@ -186,10 +189,16 @@ fn print_detail(common: &Common, detail: &PersonDetail) {
     Output::text(&text);
 }
 
-pub(super) fn print_list(common: &Common, people: &[Person]) {
-    if common.json {
-        return Output::json(&people);
-    }
+/// After which a page of people begins.
+pub(super) fn email_of(person: &Person) -> String {
+    person.email.clone()
+}
+
+pub(super) fn print_list(common: &Common, none: &str, list: &Listing<Person>) {
+    list.print(common.json, "--after", none, rows);
+}
+
+fn rows(people: &[Person]) -> Vec<Vec<String>> {
     let heading = ["EMAIL", "PROVEN", "OPERATOR", "DISABLED", "ID", "NAME"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     let yes = |is: bool| if is { "yes".to_owned() } else { "-".to_owned() };
@@ -203,5 +212,5 @@ pub(super) fn print_list(common: &Common, people: &[Person]) {
             person.name.clone(),
         ]
     }));
-    Output::table(&rows);
+    rows
 }

@@ -104,7 +104,7 @@ pub(super) async fn run(args: ProveArgs) -> Result<ExitCode, Failure> {
     };
     let log_level = args.log_level.clone();
     telemetry::init_logs(&LogSettings { log_format: LogFormat::Pretty, log_level })?;
-    eprintln!("Seed {}.", settings.seed);
+    Output::note(&format!("Seed {}.", settings.seed));
     count_panics();
     let (app, owner) = (args.app_password.clone(), args.owner_password.clone());
     let scratch = Scratch::create(&args.database_url, app, owner, &prove::baseline()).await?;

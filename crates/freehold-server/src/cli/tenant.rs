@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use freehold::control::tenants::{NewOwner, NewTenant};
-use freehold::{Freehold, OperatorContext, Tenant};
+use freehold::{ErrorKind, Freehold, OperatorContext, Tenant, TenantId};
+use uuid::Uuid;
 
+use super::listing::{self, Listing, Wanted};
 use super::operator::Means;
 use super::output::Output;
 use super::{Common, Failure};
@@ -31,7 +33,8 @@ pub(super) enum TenantCommand {
     Owner {
         #[command(flatten)]
         common: Common,
-        slug: String,
+        /// Its slug, id or schema
+        tenant: String,
         /// The owner's e-mail
         email: String,
         #[command(flatten)]
@@ -44,27 +47,30 @@ pub(super) enum TenantCommand {
         /// Begin after this slug
         #[arg(long)]
         after: Option<String>,
-        /// How many at most (200 a page)
-        #[arg(long, default_value_t = 50)]
-        limit: i64,
+        /// How many at most; all, if not given
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
     },
     /// Show one tenant
     Show {
         #[command(flatten)]
         common: Common,
-        slug: String,
+        /// Its slug, id or schema
+        tenant: String,
     },
     /// Refuse a tenant's requests from now on; its data stays
     Suspend {
         #[command(flatten)]
         common: Common,
-        slug: String,
+        /// Its slug, id or schema
+        tenant: String,
     },
     /// Give a tenant another part of the connections, where not all can have one
     Weigh {
         #[command(flatten)]
         common: Common,
-        slug: String,
+        /// Its slug, id or schema
+        tenant: String,
         /// 1 to 100: one of weight 3 has three for each that one of weight 1 has
         weight: i16,
     },
@@ -72,7 +78,8 @@ pub(super) enum TenantCommand {
     Resume {
         #[command(flatten)]
         common: Common,
-        slug: String,
+        /// Its slug, id or schema
+        tenant: String,
     },
 }
 
@@ -95,10 +102,10 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
                 Output::note(&format!("{email} is invited: a server sends the letter"));
             }
         }
-        TenantCommand::Owner { common, slug, email, owner_is } => {
+        TenantCommand::Owner { common, tenant, email, owner_is } => {
             let context = OperatorContext::system("freehold tenant owner");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let id = freehold.get_tenant_by_slug(&context, &slug).await?.id;
+            let Tenant { id, slug, .. } = find(&freehold, &context, &tenant).await?;
             let invites = owner_is.invites();
             let owner = NewOwner { person: owner_is.named(email.clone()), name: String::new() };
             freehold.add_owner(&context, id, owner).await?;
@@ -117,35 +124,74 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
         TenantCommand::List { common, after, limit } => {
             let context = OperatorContext::system("freehold tenant list");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let tenants = freehold.list_tenants(&context, after.as_deref(), Some(limit)).await?;
-            print_list(&common, &tenants);
+            let slug = |tenant: &Tenant| tenant.slug.to_string();
+            let list = listing::by_key(Wanted::of(limit), after, slug, async |after, size| {
+                freehold.list_tenants(&context, after, Some(size)).await
+            });
+            print_list(&common, &list.await?);
         }
-        TenantCommand::Show { common, slug } => {
+        TenantCommand::Show { common, tenant } => {
             let context = OperatorContext::system("freehold tenant show");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            print(&common, &freehold.get_tenant_by_slug(&context, &slug).await?);
+            print(&common, &find(&freehold, &context, &tenant).await?);
         }
-        TenantCommand::Suspend { common, slug } => {
+        TenantCommand::Suspend { common, tenant } => {
             let context = OperatorContext::system("freehold tenant suspend");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let id = freehold.get_tenant_by_slug(&context, &slug).await?.id;
+            let id = find(&freehold, &context, &tenant).await?.id;
             print(&common, &freehold.suspend_tenant(&context, id).await?);
         }
-        TenantCommand::Weigh { common, slug, weight } => {
+        TenantCommand::Weigh { common, tenant, weight } => {
             let context = OperatorContext::system("freehold tenant weigh");
             let weight = weight.try_into()?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let id = freehold.get_tenant_by_slug(&context, &slug).await?.id;
+            let id = find(&freehold, &context, &tenant).await?.id;
             print(&common, &freehold.weigh_tenant(&context, id, weight).await?);
         }
-        TenantCommand::Resume { common, slug } => {
+        TenantCommand::Resume { common, tenant } => {
             let context = OperatorContext::system("freehold tenant resume");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let id = freehold.get_tenant_by_slug(&context, &slug).await?.id;
+            let id = find(&freehold, &context, &tenant).await?.id;
             print(&common, &freehold.resume_tenant(&context, id).await?);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The tenant that a person names by its slug, its id or its schema.
+pub(super) async fn find(
+    freehold: &Freehold,
+    context: &OperatorContext,
+    name: &str,
+) -> Result<Tenant, freehold::Error> {
+    let name = name.trim();
+    let id = name.parse::<Uuid>().ok().map(TenantId::from).or_else(|| TenantId::of_schema(name));
+    if let Some(id) = id {
+        match freehold.get_tenant(context, id).await {
+            // A slug may look like an id.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            found => return found,
+        }
+    }
+    freehold.get_tenant_by_slug(context, name).await.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => freehold::Error::new(
+            ErrorKind::NotFound,
+            format!("there is no such tenant: no slug, id or schema of one is {name:?}"),
+        ),
+        _ => error,
+    })
+}
+
+/// [`find`], where a tenant need not be named.
+pub(super) async fn find_id(
+    freehold: &Freehold,
+    context: &OperatorContext,
+    name: Option<&str>,
+) -> Result<Option<TenantId>, freehold::Error> {
+    match name {
+        Some(name) => Ok(Some(find(freehold, context, name).await?.id)),
+        None => Ok(None),
+    }
 }
 
 fn print(common: &Common, tenant: &Tenant) {
@@ -165,19 +211,19 @@ fn print(common: &Common, tenant: &Tenant) {
     ));
 }
 
-fn print_list(common: &Common, tenants: &[Tenant]) {
-    if common.json {
-        return Output::json(&tenants);
-    }
-    let mut rows = vec![["SLUG", "STATUS", "VERSION", "ID", "NAME"].map(str::to_owned).to_vec()];
-    rows.extend(tenants.iter().map(|t| {
-        vec![
-            t.slug.to_string(),
-            t.status.as_str().to_owned(),
-            t.version.to_string(),
-            t.id.to_string(),
-            t.name.clone(),
-        ]
-    }));
-    Output::table(&rows);
+fn print_list(common: &Common, list: &Listing<Tenant>) {
+    list.print(common.json, "--after", "There are no tenants.", |tenants| {
+        let mut rows =
+            vec![["SLUG", "STATUS", "VERSION", "ID", "NAME"].map(str::to_owned).to_vec()];
+        rows.extend(tenants.iter().map(|t| {
+            vec![
+                t.slug.to_string(),
+                t.status.as_str().to_owned(),
+                t.version.to_string(),
+                t.id.to_string(),
+                t.name.clone(),
+            ]
+        }));
+        rows
+    });
 }

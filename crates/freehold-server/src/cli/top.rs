@@ -15,6 +15,8 @@ use super::{Common, Failure};
 /// A page: more tenants than are shown, so that shares are of all that is busy.
 const ALL: i64 = 200;
 
+const NONE: &str = "no tenant is busy";
+
 #[derive(clap::Args)]
 pub(super) struct TopArgs {
     #[command(flatten)]
@@ -46,7 +48,7 @@ pub(super) async fn run(args: TopArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     if args.once || !std::io::stdout().is_terminal() {
-        Output::table(&rows(&busiest(&freehold, limit).await?));
+        Output::table_or(&rows(&busiest(&freehold, limit).await?), NONE);
         return Ok(ExitCode::SUCCESS);
     }
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -56,7 +58,7 @@ pub(super) async fn run(args: TopArgs) -> Result<ExitCode, Failure> {
         loop {
             ticks.tick().await;
             Output::screen(&match busiest(&freehold, limit).await {
-                Ok(list) if list.is_empty() => vec!["no tenant is busy".to_owned()],
+                Ok(list) if list.is_empty() => vec![NONE.to_owned()],
                 Ok(list) => aligned(&rows(&list)),
                 // A database in trouble is when one looks; the next table may come.
                 Err(failure) => vec![format!("error: {failure}")],

@@ -8,8 +8,10 @@ use freehold::control::violations::{RecordedViolation, ViolationFilter, Violatio
 use freehold::{Freehold, OperatorContext};
 use uuid::Uuid;
 
-use super::output::Output;
-use super::{Common, Failure};
+use super::listing::{self, Listing, Wanted};
+use super::output::{Output, aligned};
+use super::slugs::{self, Slugs};
+use super::{Common, Failure, tenant, words};
 
 #[derive(Subcommand)]
 pub(super) enum ViolationsCommand {
@@ -17,8 +19,8 @@ pub(super) enum ViolationsCommand {
     List {
         #[command(flatten)]
         common: Common,
-        /// The slug of a tenant: those that it made, and those that were directed at it
-        #[arg(long, value_name = "SLUG")]
+        /// A tenant, by its slug, id or schema: those that it made, and those that were directed at it
+        #[arg(long, value_name = "TENANT")]
         tenant: Option<String>,
         /// Only those of this kind
         #[arg(long, value_parser = PossibleValuesParser::new(ViolationKind::ALL.map(ViolationKind::as_str)))]
@@ -26,55 +28,66 @@ pub(super) enum ViolationsCommand {
         /// Begin after this id: the last of the page before
         #[arg(long, value_name = "ID")]
         after: Option<Uuid>,
-        /// How many at most (200 a page)
-        #[arg(long, default_value_t = 50)]
-        limit: i64,
+        /// How many at most
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
     },
 }
 
 pub(super) async fn run(command: ViolationsCommand) -> Result<ExitCode, Failure> {
-    let ViolationsCommand::List { common, tenant, kind, after, limit } = command;
+    let ViolationsCommand::List { common, tenant: named, kind, after, limit } = command;
     let context = OperatorContext::system("freehold violations list");
     let freehold = Freehold::connect(&common.database.options()?).await?;
-    let tenant = match tenant {
-        Some(slug) => Some(freehold.get_tenant_by_slug(&context, &slug).await?.id),
-        None => None,
-    };
+    let tenant = tenant::find_id(&freehold, &context, named.as_deref()).await?;
     let kind = kind.as_deref().map(ViolationKind::parse).transpose()?;
     let filter = ViolationFilter { tenant, kind };
-    let list = freehold.list_violations(&context, &filter, after, Some(limit)).await?;
-    print_list(&common, &list);
+    let after = after.map(|id| id.to_string());
+    let id = |row: &RecordedViolation| row.id.to_string();
+    let list = listing::by_key(Wanted::of(Some(limit)), after, id, async |after, size| {
+        let after = after.and_then(|id| id.parse().ok());
+        freehold.list_violations(&context, &filter, after, Some(size)).await
+    });
+    let list = list.await?;
+    let tenants = list.items.iter().flat_map(|row| [row.violation.tenant, row.violation.target]);
+    let slugs = slugs::of(&freehold, &context, tenants.flatten()).await?;
+    print_list(&common, &list, &slugs);
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_list(common: &Common, list: &[RecordedViolation]) {
+fn print_list(common: &Common, list: &Listing<RecordedViolation>, slugs: &Slugs) {
     if common.json {
-        return Output::json(&list);
+        return Output::json(list);
     }
-    let heading = [
-        "OCCURRED",
-        "KIND",
-        "COUNT",
-        "TENANT",
-        "TARGET",
-        "ACTOR",
-        "REQUEST",
-        "STATEMENT OR REASON",
-    ];
-    let mut rows = vec![heading.map(str::to_owned).to_vec()];
-    rows.extend(list.iter().map(|row| {
+    if list.items.is_empty() {
+        return Output::text("There are no such violations.");
+    }
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let heading = ["OCCURRED", "KIND", "COUNT", "TENANT", "TARGET"].map(str::to_owned).to_vec();
+    let row = |row: &RecordedViolation| {
         let violation = &row.violation;
-        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         vec![
-            row.occurred_at.to_string(),
+            words::time(row.occurred_at),
             violation.kind.as_str().to_owned(),
             row.count.to_string(),
-            or_dash(violation.tenant.map(|t| t.to_string())),
-            or_dash(violation.target.map(|t| t.to_string())),
-            or_dash(violation.actor.map(|a| a.to_string())),
-            or_dash(row.request_id.clone()),
-            or_dash(violation.statement.clone().or_else(|| violation.reason.clone())),
+            or_dash(violation.tenant.map(|tenant| slugs.name(tenant))),
+            or_dash(violation.target.map(|tenant| slugs.name(tenant))),
         ]
-    }));
-    Output::table(&rows);
+    };
+    let rows: Vec<_> = std::iter::once(heading).chain(list.items.iter().map(row)).collect();
+    let mut lines = aligned(&rows).into_iter();
+    lines.by_ref().take(1).for_each(|heading| Output::text(&heading));
+    // What is long has lines of its own, so that the columns fit a terminal.
+    for (line, row) in lines.zip(&list.items) {
+        let violation = &row.violation;
+        Output::line(&line);
+        if let Some(what) = violation.statement.as_ref().or(violation.reason.as_ref()) {
+            Output::line(&format!("    {what}"));
+        }
+        let actor = violation.actor.map(|actor| format!("actor {actor}"));
+        let request = row.request_id.as_ref().map(|request| format!("request {request}"));
+        for who in actor.into_iter().chain(request) {
+            Output::line(&format!("    {who}"));
+        }
+    }
+    list.note_more("--after");
 }

@@ -63,7 +63,8 @@ pub struct EmbeddedPostgres {
     // Dropped in this order: the lock in `place` goes only when the server is gone.
     postmaster: Postmaster,
     place: Place,
-    version: String,
+    server: Server,
+    account: Account,
     password: String,
     port: u16,
     data_dir: PathBuf,
@@ -99,9 +100,9 @@ impl EmbeddedPostgres {
         let password = place.password()?;
         cluster::configure(&place, options.settings)?;
         let (postmaster, port) =
-            launch(&server, &account, &place, &password, &mut progress).await?;
+            launch(&server, &account, &place, None, &password, &mut progress).await?;
         let data_dir = place.data();
-        Ok(Self { postmaster, place, version: server.version, password, port, data_dir })
+        Ok(Self { postmaster, place, server, account, password, port, data_dir })
     }
 
     /// `postgres://postgres:<password>@127.0.0.1:<port>/<database>`
@@ -124,7 +125,7 @@ impl EmbeddedPostgres {
 
     /// The server's version as it names it, for example `15.18`.
     pub fn version(&self) -> &str {
-        &self.version
+        &self.server.version
     }
 
     /// PostgreSQL's data folder.
@@ -137,6 +138,25 @@ impl EmbeddedPostgres {
         self.place.log()
     }
 
+    /// Returns, once the server has ended though nobody here has stopped it, how.
+    pub async fn ended(&mut self) -> String {
+        self.postmaster.ended().await
+    }
+
+    /// Starts a server that has [`ended`](Self::ended) again, where it was: addresses that were given out
+    /// lead to it.
+    ///
+    /// # Errors
+    /// What keeps it from starting, such as another program on its port.
+    pub async fn restart(&mut self, mut progress: impl FnMut(&str)) -> Result<(), StartError> {
+        let (server, account, place) = (&self.server, &self.account, &self.place);
+        let port = Some(self.port);
+        let (postmaster, _) =
+            launch(server, account, place, port, &self.password, &mut progress).await?;
+        self.postmaster = postmaster;
+        Ok(())
+    }
+
     /// Stops the server: fast, after 10 s immediately, after 15 s by SIGKILL. No data is lost
     /// in any of these.
     pub async fn stop(mut self) -> Result<(), StopError> {
@@ -147,7 +167,7 @@ impl EmbeddedPostgres {
 impl fmt::Debug for EmbeddedPostgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmbeddedPostgres")
-            .field("version", &self.version)
+            .field("version", &self.server.version)
             .field("port", &self.port)
             .field("data_dir", &self.data_dir)
             .finish_non_exhaustive()
@@ -174,23 +194,27 @@ pub async fn reset(dir: &Path) -> Result<(), StartError> {
     place.remove()
 }
 
-/// Starts the server, on another port if its own is taken, and waits out what is left of a server
-/// that was killed.
+/// Starts the server, on the port that is given, or on its own and another if that is taken, and waits out
+/// what is left of a server that was killed.
 async fn launch(
     server: &Server,
     account: &Account,
     place: &Place,
+    given: Option<u16>,
     password: &str,
     progress: &mut impl FnMut(&str),
 ) -> Result<(Postmaster, u16), StartError> {
     let began = Instant::now();
     let mut ports_tried = 0;
-    let mut port = ports::usable(place, progress)?;
+    let mut port = match given {
+        Some(port) => port,
+        None => ports::usable(place, progress)?,
+    };
     loop {
         match Postmaster::launch(server, account, place, port, password, progress).await {
             Ok(postmaster) => return Ok((postmaster, port)),
             // Someone took it between our look and the server's.
-            Err(LaunchError::PortTaken(_)) if ports_tried < 5 => {
+            Err(LaunchError::PortTaken(_)) if given.is_none() && ports_tried < 5 => {
                 ports_tried += 1;
                 port = ports::another(place)?;
             }

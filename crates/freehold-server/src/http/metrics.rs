@@ -37,6 +37,7 @@ pub(super) async fn get(
     super::cache::tell(&state.freehold().cache().stats());
     let mut text = state.metrics().render();
     write_pool_waits(&mut text, &pools);
+    crate::telemetry::process::write(&mut text);
     if tenants {
         let series = state.freehold().tenant_series();
         let slugs = state.slugs().of(&state, &series).await;

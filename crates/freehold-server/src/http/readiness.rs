@@ -99,6 +99,16 @@ impl Readiness {
     }
 }
 
+/// What a probe may hear of it: anybody may ask, and a refusal to serve names roles and tables.
+fn told_to_strangers(error: &Error) -> Arc<str> {
+    match error.kind() {
+        ErrorKind::Setup => {
+            "the database is not as this server needs it; the log tells what is wrong".into()
+        }
+        _ => error.message().into(),
+    }
+}
+
 struct Watcher {
     freehold: Freehold,
     patience: Duration,
@@ -110,6 +120,8 @@ struct Watcher {
     examination: Option<JoinHandle<Result<Examined, Error>>>,
     /// In examining.
     trouble: Trouble,
+    /// With role and catalog.
+    setup_trouble: Trouble,
 }
 
 /// What the doctor finds critical, as far as the app role can see it, of the fleet and of single tenants.
@@ -132,6 +144,7 @@ impl Watcher {
             findings: None,
             examination: None,
             trouble: Trouble::default(),
+            setup_trouble: Trouble::default(),
         }
     }
 
@@ -204,10 +217,12 @@ impl Watcher {
         let outcome = tokio::time::timeout(ANSWER_MAX, self.freehold.check()).await;
         let outcome = match outcome {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) if !is_passing(&error) => Err(error.message().into()),
+            Ok(Err(error)) if !is_passing(&error) => Err(error),
             // Nothing new is known of it.
             Ok(Err(_)) | Err(_) => return None,
         };
+        self.setup_trouble.note(&outcome, "the database is not as this server needs it");
+        let outcome = outcome.map_err(|error| told_to_strangers(&error));
         self.setup = Some((Instant::now(), outcome));
         Some(())
     }

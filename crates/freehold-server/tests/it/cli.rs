@@ -68,6 +68,7 @@ const COMMANDS: &[&[&str]] = &[
     &["analytics", "run"],
     &["analytics", "show"],
     &["prove"],
+    &["completions"],
 ];
 
 const SECRETS: Env = &[
@@ -322,19 +323,34 @@ async fn a_server_that_is_told_to_stop_writes_down_the_violations_it_saw() {
         freehold(&arguments, &env)
     };
     let all = list(&["--json"]).ended(0).json();
+    let all = &all["items"];
     let kinds: Vec<_> = all.as_array().unwrap().iter().map(|event| text(&event["kind"])).collect();
     assert_eq!(kinds, ["forged_token", "wrong_scope"], "the newest comes first");
     assert_eq!(all[1]["request_id"], line["request"]);
     let own = list(&["--tenant", "acme", "--json"]).ended(0).json();
-    assert_eq!(own, json!([all[1]]));
-    assert_eq!(list(&["--tenant", "globex", "--json"]).ended(0).json(), json!([]));
-    assert_eq!(list(&["--kind", "forged_token", "--json"]).ended(0).json(), json!([all[0]]));
-    assert_eq!(list(&["--limit", "1", "--json"]).ended(0).json(), json!([all[0]]));
+    assert_eq!(own["items"], json!([all[1]]));
+    let schema = acme.id.schema();
+    for name in [acme.id.to_string(), schema, acme.slug.to_string()] {
+        assert_eq!(list(&["--tenant", &name, "--json"]).ended(0).json(), own, "{name}");
+    }
+    let none = json!({"items": [], "next": null});
+    assert_eq!(list(&["--tenant", "globex", "--json"]).ended(0).json(), none);
+    let told = list(&["--tenant", "globex"]).ended(0).stdout();
+    assert_eq!(told, "There are no such violations.\n");
+    let forged = list(&["--kind", "forged_token", "--json"]).ended(0).json();
+    assert_eq!(forged["items"], json!([all[0]]));
+    let first = list(&["--limit", "1", "--json"]).ended(0).json();
+    assert_eq!(first, json!({"items": [all[0]], "next": all[0]["id"]}));
+    let told = list(&["--limit", "1"]).ended(0).stderr();
+    assert!(told.contains(&format!("there are more: --after {}", text(&all[0]["id"]))), "{told}");
     let after = text(&all[0]["id"]);
-    assert_eq!(list(&["--after", &after, "--json"]).ended(0).json(), json!([all[1]]));
+    let rest = list(&["--after", &after, "--json"]).ended(0).json();
+    assert_eq!(rest, json!({"items": [all[1]], "next": null}));
     let shown = list(&[]).ended(0).stdout();
-    assert!(shown.starts_with("OCCURRED") && shown.lines().count() == 3, "{shown}");
-    assert!(shown.contains(&acme.id.to_string()), "{shown}");
+    let columns: Vec<_> = shown.lines().filter(|line| !line.starts_with(' ')).collect();
+    assert!(columns[0].starts_with("OCCURRED") && columns.len() == 3, "{shown}");
+    assert!(columns[2].contains("acme") && shown.contains(&format!("actor {owner}")), "{shown}");
+    assert!(columns.iter().all(|line| line.chars().count() <= 80), "{shown}");
     let ran = list(&["--tenant", "nobody"]).ended(1);
     assert!(ran.stderr().contains("there is no such tenant"), "{}", ran.stderr());
     list(&["--kind", "other"]).ended(2);
@@ -422,7 +438,7 @@ async fn insight_slow_shows_what_took_long_with_its_plan() {
     let mut all = Value::Null;
     eventually("the nap has its plan", Duration::from_secs(60), async || {
         all = list(&["--json"]).json();
-        let nap = all.as_array().unwrap().iter().find(|slow| slow["table"] == "naps");
+        let nap = all["items"].as_array().unwrap().iter().find(|slow| slow["table"] == "naps");
         nap.is_some_and(|nap| nap["count"] == 2 && !nap["plan"].is_null())
     })
     .await;
@@ -431,7 +447,10 @@ async fn insight_slow_shows_what_took_long_with_its_plan() {
         assert!(shown.contains(part), "no {part} in {shown}");
     }
     assert!(!shown.contains("SECRET"), "{shown}");
-    assert_eq!(list(&["--tenant", "globex", "--json"]).json(), json!([]));
+    let none = json!({"items": [], "next": null});
+    assert_eq!(list(&["--tenant", "globex", "--json"]).json(), none);
+    let told = list(&["--tenant", "globex"]).stdout();
+    assert_eq!(told, "No statement has taken SLOW_QUERY_MS or longer.\n");
     assert_eq!(freehold(&["insight", "slow", "--tenant", "nobody"], &env).code(), 1);
 }
 
@@ -461,7 +480,7 @@ async fn a_tenants_indexes_are_advised_made_dropped_and_listed() {
     let told = run(&advise).ended(0).stdout();
     for part in [
         "evidence: PostgreSQL's counts since 20",
-        "1 kinds of requests to the data API since 20",
+        "1 kind of requests to the data API since 20",
         "missing: products (stock, created_at desc), some ",
         "90 requests since 20",
         "→ freehold indexes apply acme products stock 'created_at desc'",
@@ -573,7 +592,7 @@ async fn a_fresh_server_is_prepared_by_init_and_run_by_the_commands() {
     let key = shown["context_key"].as_str().unwrap();
     let given = [("DATABASE_URL", url.as_str()), ("CONTEXT_KEY", key)];
     let listed = freehold(&["tenant", "list", "--json"], &given).ended(0).json();
-    assert_eq!(listed[0]["slug"], "acme", "the URL and the key that were printed work");
+    assert_eq!(listed["items"][0]["slug"], "acme", "the URL and the key that were printed work");
     let ran = freehold(&["tenant", "list"], &[("DATABASE_URL", &url), ("CONTEXT_KEY", "1:hush")]);
     let ran = ran.ended(1);
     assert!(ran.stderr().contains("64 hex digits"), "{}", ran.stderr());
@@ -611,7 +630,11 @@ fn a_tenant_lives_by_the_commands(app: &str, owner: &str) {
     );
     assert_eq!(made["version"], 2);
     assert_eq!(run(&["tenant", "show", "acme", "--json"]).ended(0).json(), made);
-    assert_eq!(run(&["tenant", "list", "--json"]).ended(0).json(), json!([made]));
+    let all = run(&["tenant", "list", "--json"]).ended(0).json();
+    assert_eq!(all, json!({"items": [made], "next": null}));
+    for name in [&made["id"], &made["slug"]].map(text) {
+        assert_eq!(run(&["tenant", "show", &name, "--json"]).ended(0).json(), made, "{name}");
+    }
     let ran = run(&create).ended(1);
     assert!(ran.stderr().contains("the slug acme is taken"), "{}", ran.stderr());
     for (what, status) in [("suspend", "suspended"), ("suspend", "suspended"), ("resume", "active")]
@@ -711,7 +734,7 @@ fn people_are_governed_by_the_commands(env: Env) {
     run(&["person", "vouch", owner, "--why", "seen in person"]).ended(0);
     run(&["person", "sign-out", owner]).ended(0);
     let listed = run(&["person", "list", "--json"]).ended(0).json();
-    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2);
 
     // A tenant without an owner is given one: invited, or somebody who is known.
     run(&["tenant", "create", "empty"]).ended(0);
@@ -721,7 +744,7 @@ fn people_are_governed_by_the_commands(env: Env) {
     run(&["tenant", "owner", "empty", owner, "--existing"]).ended(0);
     fails(&["tenant", "owner", "nowhere", owner, "--existing"], "there is no such tenant");
 
-    let lines = run(&["audit", "list", "--json"]).ended(0).json();
+    let lines = run(&["audit", "list", "--json"]).ended(0).json()["items"].clone();
     let actions: Vec<_> =
         lines.as_array().unwrap().iter().map(|line| text(&line["action"])).collect();
     for action in [
@@ -743,5 +766,8 @@ fn people_are_governed_by_the_commands(env: Env) {
     let table = run(&["audit", "list", "--tenant", "empty", "--limit", "2"]).ended(0).stdout();
     assert!(table.starts_with("OCCURRED") && table.lines().count() == 3, "{table}");
     let of_one = run(&["audit", "list", "--person", op, "--json"]).ended(0).json();
-    assert!(of_one.as_array().unwrap().iter().all(|line| line["target_email"] == op), "{of_one}");
+    assert!(
+        of_one["items"].as_array().unwrap().iter().all(|line| line["target_email"] == op),
+        "{of_one}"
+    );
 }

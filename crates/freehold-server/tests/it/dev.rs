@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::process::{Folder, Running, free_port, freehold, http};
-use crate::support::{project, text};
+use crate::process::{Folder, Running, free_port, freehold, http, send_signal};
+use crate::support::{connect, project, text};
 
 /// The first start makes a database server; on a busy machine that takes its time.
 const FIRST: Duration = Duration::from_secs(60);
@@ -161,4 +161,121 @@ fn a_command_runs_beside_a_database_alone_and_its_exit_code_counts() {
     run("kill -INT $PPID; exit 6").ended(6);
     let ran = freehold(&["dev", "--database-only", "--dir", folder.text()], &[]).ended(2);
     assert!(ran.stderr().contains("<COMMAND>"), "{}", ran.stderr());
+}
+
+/// The port of a `freehold dev` that chose one itself.
+fn told_port(line: &str) -> u16 {
+    let rest = line.split("http://127.0.0.1:").nth(1).unwrap();
+    rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn ones_own_tables_are_shown_and_new_migrations_taken_while_it_runs() {
+    let (folder, mine) = (Folder::new(), Folder::new());
+    let write = |name: &str, sql: &str| std::fs::write(mine.path().join(name), sql).unwrap();
+    write("0001_pets.sql", "CREATE TABLE pets (id bigint PRIMARY KEY, name text);");
+    let arguments = ["dev", "--dir", folder.text(), "--port", "0", "--baseline", mine.text()];
+    let mut running = Running::start(&arguments, &[]);
+    let line = running.wait_for("Freehold is at", FIRST);
+    let mut dev = Dev { port: told_port(&line), running };
+    assert_ne!(dev.port, 0);
+    dev.running.wait_for("/openapi.json", AGAIN);
+
+    // What is printed works as it stands.
+    let said = dev.running.said();
+    let shell: String = said
+        .lines()
+        .skip_while(|line| !line.contains("TOKEN=$("))
+        .take_while(|line| !line.is_empty())
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert!(shell.contains(&format!(":{}/v1/data/pets", dev.port)), "{said}");
+    let ran = std::process::Command::new("bash").args(["-euc", &shell]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "[]", "{shell}{ran:?}");
+
+    // Written by two writes, as an editor may.
+    let token = dev.sign_in("owner@acme.example");
+    write("0002_toys.sql", "");
+    write("0002_toys.sql", "CREATE TABLE toys (id bigint PRIMARY KEY);");
+    dev.running.wait_for("Applied 0002_toys.", AGAIN);
+    let began = Instant::now();
+    while dev.ask("GET", "/v1/data/toys", &token, Value::Null).0 != 200 {
+        assert!(began.elapsed() < AGAIN, "the new table is not served");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    // One with a fault is told, and taken once it is mended.
+    write(
+        "0003_bowls.sql",
+        "CREATE TABLE bowls (id bigint PRIMARY KEY, pet bigint REFERENCES pet);",
+    );
+    let line = dev.running.wait_for("No migration was taken", AGAIN);
+    assert!(line.contains("0003_bowls") && line.contains("pet"), "{line}");
+    write(
+        "0003_bowls.sql",
+        "CREATE TABLE bowls (id bigint PRIMARY KEY, pet bigint REFERENCES pets);",
+    );
+    dev.running.wait_for("Applied 0003_bowls.", AGAIN);
+
+    // One that was applied stays as it is.
+    write("0001_pets.sql", "CREATE TABLE pets (id bigint PRIMARY KEY, name text, age int);");
+    let line = dev.running.wait_for("0001_pets was changed after it had been applied", AGAIN);
+    assert!(line.contains("put the change into a new migration"), "{line}");
+    assert!(line.contains("freehold dev --reset"), "{line}");
+    dev.rows("/v1/data/pets", &token);
+    dev.running.stop();
+    let ran = freehold(&arguments, &[]).ended(1);
+    assert!(ran.stderr().contains("0001_pets was changed"), "{}", ran.stderr());
+}
+
+/// Until then a kill of the database may take the last half second with it: this one commits without
+/// waiting for the disk.
+async fn write_all_to_disk(folder: &Folder) {
+    let read = |name: &str| std::fs::read_to_string(folder.path().join("pg").join(name)).unwrap();
+    let (password, port) = (read("password"), read("port"));
+    let url = format!("postgres://postgres:{}@127.0.0.1:{}/postgres", password.trim(), port.trim());
+    connect(&url).await.batch_execute("CHECKPOINT").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_killed_is_started_again_where_it_was() {
+    let folder = Folder::new();
+    let mut dev = Dev::start(&folder, &[], FIRST);
+    let token = dev.sign_in("owner@acme.example");
+    let product = json!({"sku": "KEPT", "name": "Kept", "price_cents": 1});
+    assert_eq!(dev.ask("POST", "/v1/data/products", &token, product).0, 201);
+    for times in 1..=2 {
+        write_all_to_disk(&folder).await;
+        let file = folder.path().join("pg/data/postmaster.pid");
+        let pid = std::fs::read_to_string(file).unwrap().lines().next().unwrap().to_owned();
+        send_signal(pid.parse().unwrap(), "KILL");
+        let began = Instant::now();
+        while dev.running.said().matches("PostgreSQL runs again").count() < times {
+            assert!(began.elapsed() < FIRST, "it does not come back:\n{}", dev.running.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let began = Instant::now();
+        let kept = loop {
+            match dev.ask("GET", "/v1/data/products?sku=eq.KEPT", &token, Value::Null) {
+                (200, rows) => break rows,
+                (status, told) => {
+                    assert!(began.elapsed() < AGAIN, "{status}: {told}");
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            }
+        };
+        assert_eq!(kept.as_array().map(Vec::len), Some(1));
+    }
+    dev.running.stop();
+
+    // So is that of a command.
+    let script = "read -r pid < \"$1/pg/data/postmaster.pid\"; kill -9 \"$pid\"
+        for _ in $(seq 600); do
+          { read -r now < \"$1/pg/data/postmaster.pid\"; } 2>/dev/null || now=$pid
+          [ \"$now\" = \"$pid\" ] || exit 5
+          sleep 0.1
+        done";
+    let beside = ["dev", "--database-only", "--dir", folder.text(), "--", "bash", "-c", script];
+    let ran = freehold(&[&beside[..], &["bash", folder.text()]].concat(), &[]).ended(5);
+    assert!(ran.stderr().contains("starting it again"), "{}", ran.stderr());
 }

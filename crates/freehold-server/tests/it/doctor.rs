@@ -56,7 +56,7 @@ fn codes(report: &Value) -> Vec<String> {
 async fn it_ends_with_zero_if_nothing_critical_was_found_and_with_three_if_something_was() {
     let fleet = Fleet::new().await;
     let ran = fleet.doctor(&["--strict"]).ended(0);
-    let clean = "1 tenants";
+    let clean = "1 tenant,";
     assert!(
         ran.stdout().contains(clean)
             && ran.stdout().contains("0 critical, 0 warnings, 0 notes, 0 not checked"),
@@ -76,7 +76,8 @@ async fn it_ends_with_zero_if_nothing_critical_was_found_and_with_three_if_somet
     let ran = fleet.doctor(&[]).ended(3);
     let shown = ran.stdout();
     assert!(shown.find("CRITICAL") < shown.find("WARNING"), "the worst first: {shown}");
-    assert!(shown.contains(&format!("{}.orders: row-level security is not forced", fleet.acme)));
+    let line = format!("{}.orders [acme]: row-level security is not forced", fleet.acme);
+    assert!(shown.contains(&line), "{shown}");
 
     let ran = fleet.doctor(&["--fix"]).ended(0);
     let statement = format!("ALTER TABLE {}.orders ENABLE ROW LEVEL SECURITY", fleet.acme);

@@ -42,6 +42,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
 /// The guide's pages, in an order in which a reader can follow them.
 const GUIDE: &[&str] = &[
     "docs/install.md",
+    "docs/handlers.md",
     "docs/tables.md",
     "docs/migrations.md",
     "docs/errors.md",
@@ -144,6 +145,19 @@ fn every_command_is_run_or_left_out_for_a_reason() {
     assert!(
         stale.iter().all(|at| NOT_RUN[*at].2 == "the same"),
         "{stale:?} are not there any more"
+    );
+}
+
+#[test]
+fn the_service_that_is_run_is_the_one_on_the_page() {
+    let page = read("docs/handlers.md");
+    let code = page.split("```rust,no_run\n").nth(1).unwrap().split("```").next().unwrap();
+    let example = read("crates/freehold-server/examples/handlers.rs");
+    let (_, example) = example.split_once("\n\n").unwrap();
+    assert_eq!(example, code, "copy the block of docs/handlers.md to examples/handlers.rs");
+    assert!(
+        guides_service().exists(),
+        "build it: cargo build -p freehold-server --example handlers"
     );
 }
 
@@ -398,6 +412,13 @@ curl() {
   esac
 }
 shown_failed() { cat "$1" >&2; exit 1; }
+listening() {
+  for _ in $(seq 600); do
+    if command curl -s -o /dev/null "http://$1/"; then return; fi
+    sleep 0.1
+  done
+  echo "nothing listens at $1"; cat "$2"; exit 1
+}
 serving() {
   for _ in $(seq 600); do
     if command curl -sf "http://$1/readyz" >/dev/null; then return; fi
@@ -407,9 +428,22 @@ serving() {
 }
 "#;
 
+/// The program that `cargo run` runs on the page about handlers.
+fn guides_service() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_freehold")).parent().unwrap().join("examples/handlers")
+}
+
 /// A server goes on beside the commands after it, which wait until it is ready.
 fn in_background(text: &str) -> String {
     let lines = text.lines().map(|line| {
+        if let Some((settings, _)) = line.split_once("cargo run") {
+            let listen = line.split("LISTEN=").nth(1).and_then(|rest| rest.split(' ').next());
+            let (listen, program) = (listen.unwrap(), guides_service());
+            return format!(
+                "{settings} {} >>service.log 2>&1 &\nlistening {listen} service.log\n",
+                program.display()
+            );
+        }
         if !line.starts_with("freehold serve") {
             return format!("{line}\n");
         }
@@ -535,6 +569,7 @@ async fn the_guide_can_be_followed_from_the_first_tenant_to_a_restored_backup() 
     let here = course.postgres("db", "@db:5432").await;
     let there = course.postgres("new", "@new:5432").await;
     course.replaced.push(("127.0.0.1:8090", format!("127.0.0.1:{}", free_port())));
+    course.replaced.push(("127.0.0.1:8081", format!("127.0.0.1:{}", free_port())));
     course.follow(GUIDE);
     here.stop().await.unwrap();
     there.stop().await.unwrap();

@@ -9,6 +9,7 @@ mod cache;
 mod chaos;
 mod cli;
 mod cluster;
+mod commands;
 mod connections;
 mod dev;
 mod doctor;

@@ -26,6 +26,8 @@ pub(super) const STOP_STEPS: [(&str, Duration); 3] = [
 
 /// Recovery after a kill may replay much; a server that still says "starting" is left to it.
 const READY_MAX: Duration = Duration::from_secs(300);
+/// How soon it is noticed that a server has ended of itself.
+const WATCH: Duration = Duration::from_millis(100);
 const READY_POLL: Duration = Duration::from_millis(20);
 /// A start takes about 0.1 s; from here on it is a recovery, and the user is told.
 const SLOW: Duration = Duration::from_millis(1500);
@@ -201,6 +203,17 @@ impl Postmaster {
 
     fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Returns, once the server has ended, how.
+    pub(super) async fn ended(&mut self) -> String {
+        loop {
+            match self.child.try_wait() {
+                Ok(None) => tokio::time::sleep(WATCH).await,
+                Ok(Some(status)) => return status.to_string(),
+                Err(error) => return error.to_string(),
+            }
+        }
     }
 
     #[cfg(test)]
