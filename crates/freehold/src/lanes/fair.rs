@@ -9,9 +9,10 @@
 //! processor from all others, and the two cannot be told apart from here. But it shows in how long a
 //! trivial statement takes: while that is long, ever fewer slow tenants get a place.
 
-use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use lru::LruCache;
 use tokio::time::Instant;
 
 use super::Guest;
@@ -21,37 +22,49 @@ const SLOW: Duration = Duration::from_millis(100);
 /// Where the database is busy, all take longer: slow is who takes so many times as long as a trivial
 /// statement.
 const SLOW_TRIVIALS: u32 = 20;
-/// A tenant counts as slow for so many times as long as it has held the place: below a fifth of the time
-/// it is none of the crowd.
+/// A tenant counts as slow for so many times as long as it holds a place on average, after it left one:
+/// below a fifth of the time it is not.
 const SLOW_FACTOR: u32 = 4;
 const SLOW_MAX: Duration = Duration::from_secs(60);
-/// So many are remembered before those of the past are forgotten.
+/// What the latest transaction counts in the average is one part of so many. One that met a strange
+/// connection, or a moment's stall, makes nobody slow.
+const PARTS: u32 = 4;
+/// So many tenants are remembered.
 const REMEMBERED: usize = 1024;
 /// Answers of a trivial statement in good time, one after the other, before slow tenants get one place more.
 const CALM: u8 = 10;
 /// What a trivial statement may take beyond three times its quickest: a few slices of a busy processor.
 const CONGESTED: Duration = Duration::from_millis(3);
 
-/// Tenants that have held a place for long, until when they count as slow.
-#[derive(Default)]
-pub(super) struct SlowGuests(HashMap<Guest, Instant>);
+/// Tenants that have held a place for long.
+pub(super) struct SlowGuests(LruCache<Guest, Average>);
+
+struct Average {
+    held: Duration,
+    left_at: Instant,
+}
+
+impl Default for SlowGuests {
+    fn default() -> SlowGuests {
+        SlowGuests(LruCache::new(NonZeroUsize::new(REMEMBERED).expect("some are remembered")))
+    }
+}
 
 impl SlowGuests {
-    pub(super) fn contains(&self, guest: Guest, now: Instant) -> bool {
-        self.0.get(&guest).is_some_and(|until| *until > now)
+    pub(super) fn contains(&self, guest: Guest, slow: Duration, now: Instant) -> bool {
+        self.0.peek(&guest).is_some_and(|Average { held, left_at }| {
+            *held >= slow && now < *left_at + (*held * SLOW_FACTOR).min(SLOW_MAX)
+        })
     }
 
     /// A place was left that this guest has held; `slow` is what is long.
     pub(super) fn note(&mut self, guest: Guest, held: Duration, slow: Duration, now: Instant) {
-        if held < slow || guest == Guest::Anyone {
-            return;
+        if let Some(average) = self.0.get_mut(&guest) {
+            average.held = average.held - average.held / PARTS + held / PARTS;
+            average.left_at = now;
+        } else if held >= slow && guest != Guest::Anyone {
+            self.0.push(guest, Average { held: held / PARTS, left_at: now });
         }
-        if self.0.len() >= REMEMBERED {
-            self.0.retain(|_, until| *until > now);
-        }
-        let until = now + (held * SLOW_FACTOR).min(SLOW_MAX);
-        let known = self.0.entry(guest).or_insert(until);
-        *known = until.max(*known);
     }
 }
 
@@ -59,6 +72,8 @@ impl SlowGuests {
 pub(super) struct Congestion {
     slow_max: usize,
     calm: u8,
+    /// The latest answer was late.
+    late: bool,
     quickest: Duration,
     latest: Duration,
 }
@@ -66,7 +81,7 @@ pub(super) struct Congestion {
 impl Congestion {
     pub(super) fn new(places: usize) -> Congestion {
         let quickest = Duration::from_secs(1);
-        Congestion { slow_max: places, calm: 0, quickest, latest: Duration::ZERO }
+        Congestion { slow_max: places, calm: 0, late: false, quickest, latest: Duration::ZERO }
     }
 
     /// For how long a place is held by one who is slow.
@@ -81,10 +96,15 @@ impl Congestion {
             // It may have become slower for good, as after a fail-over to a server further away.
             self.quickest = took.min(self.quickest + self.quickest / 64);
             if took > self.quickest * 3 + CONGESTED {
-                (self.slow_max, self.calm) = ((self.slow_max / 2).max(1), 0);
+                // One alone may be chance.
+                if std::mem::replace(&mut self.late, true) {
+                    self.slow_max = (self.slow_max / 2).max(1);
+                }
+                self.calm = 0;
                 return;
             }
         }
+        self.late = false;
         self.calm += 1;
         if self.calm >= CALM {
             (self.slow_max, self.calm) = ((self.slow_max + 1).min(places), 0);
@@ -122,7 +142,7 @@ impl Holders {
                     holder.is_slow |= is_slow;
                 }
                 None => {
-                    let is_slow = is_slow || slow.contains(guest, now);
+                    let is_slow = is_slow || slow.contains(guest, congestion.slow(), now);
                     holders.push(Holder { guest, held: 1, is_slow });
                 }
             }
@@ -210,29 +230,32 @@ mod tests {
     }
 
     #[test]
-    fn who_was_slow_is_no_newcomer_for_a_while() {
+    fn who_is_slow_on_average_is_no_newcomer_for_a_while() {
         let (now, mut slow) = (Instant::now(), SlowGuests::default());
-        slow.note(tenant(1), SLOW - QUICK, SLOW, now);
-        slow.note(Guest::Anyone, SLOW, SLOW, now);
-        assert!(!slow.contains(tenant(1), now) && !slow.contains(Guest::Anyone, now));
-        slow.note(tenant(1), SLOW, SLOW, now);
-        slow.note(tenant(1), SLOW / 2, SLOW, now);
-        let until = now + SLOW * SLOW_FACTOR;
-        assert!(slow.contains(tenant(1), until - QUICK) && !slow.contains(tenant(1), until));
-        slow.note(tenant(2), Duration::from_secs(3600), SLOW, now);
-        assert!(!slow.contains(tenant(2), now + SLOW_MAX));
-        let long_ago = now.checked_sub(SLOW).unwrap();
-        let taken: Vec<_> = (3..9).map(|number| (number, long_ago)).collect();
-        let held = holders(8, &taken, &slow, now);
-        assert!(!held.may_take(tenant(1), slow.contains(tenant(1), now)));
-        assert!(held.may_take(tenant(1), slow.contains(tenant(1), until)));
+        let is_slow = |slow: &SlowGuests, number, now| slow.contains(tenant(number), SLOW, now);
+        for _ in 0..3 {
+            slow.note(tenant(1), SLOW - QUICK, SLOW, now);
+            slow.note(Guest::Anyone, SLOW * 9, SLOW, now);
+            slow.note(tenant(2), SLOW * 2, SLOW, now);
+        }
+        assert!(!is_slow(&slow, 1, now) && !slow.contains(Guest::Anyone, SLOW, now));
+        assert!(is_slow(&slow, 2, now), "it is by its third");
+        assert!(!slow.contains(tenant(2), SLOW * 2, now), "not where all take long");
+        assert!(!is_slow(&slow, 2, now + SLOW * 2 * SLOW_FACTOR), "it has left for so long");
+        slow.note(tenant(3), SLOW * 3, SLOW, now);
+        assert!(!is_slow(&slow, 3, now), "once is none");
+        slow.note(tenant(3), Duration::from_secs(3600), SLOW, now);
+        assert!(!is_slow(&slow, 3, now + SLOW_MAX));
+        slow.note(tenant(2), QUICK, SLOW, now);
+        slow.note(tenant(2), QUICK, SLOW, now);
+        assert!(!is_slow(&slow, 2, now), "it is quick again");
     }
 
     #[test]
     fn what_is_remembered_has_a_bound() {
         let (now, mut slow) = (Instant::now(), SlowGuests::default());
         for number in 0..5000 {
-            slow.note(tenant(number), SLOW, SLOW, now + SLOW * SLOW_FACTOR * number as u32);
+            slow.note(tenant(number), SLOW, SLOW, now);
         }
         assert!(slow.0.len() <= REMEMBERED);
     }
@@ -249,7 +272,7 @@ mod tests {
         let mut congestion = Congestion::new(16);
         congestion.heed(Some(QUICK), 16);
         let late = QUICK * 3 + CONGESTED + QUICK;
-        for slow_max in [8, 4, 2, 1, 1] {
+        for slow_max in [16, 8, 4, 2, 1, 1] {
             congestion.heed(Some(late), 16);
             assert_eq!(congestion.slow_max, slow_max);
         }
