@@ -1,7 +1,7 @@
 //! What keeps room for tenants that ask for little, whatever the others do.
 //!
 //! Of four places or more, a quarter is kept from slow tenants, and half of that quarter from all that hold
-//! a place already: for newcomers, which hold none and were not slow of late. Slow tenants have half of the
+//! a place already: for newcomers, which hold none and were not slow when they were here last. Slow tenants have half of the
 //! places all the same, however many others there are. So a newcomer waits only while newcomers hold all
 //! that is kept, and these are soon done, or slow from then on.
 //!
@@ -21,11 +21,11 @@ use super::Guest;
 const SLOW: Duration = Duration::from_millis(100);
 /// Where the database is busy, all take longer: slow is who takes so many times as long as a trivial
 /// statement.
-const SLOW_TRIVIALS: u32 = 20;
-/// A tenant counts as slow for so many times as long as it holds a place on average, after it left one:
-/// below a fifth of the time it is not.
-const SLOW_FACTOR: u32 = 4;
-const SLOW_MAX: Duration = Duration::from_secs(60);
+const SLOW_TRIVIALS: u32 = 5;
+/// A slow tenant that has left all its places for so many times as long as it holds one on average is a
+/// newcomer again, for one place.
+const REST_FACTOR: u32 = 4;
+const REST_MAX: Duration = Duration::from_secs(60);
 /// What the latest transaction counts in the average is one part of so many. One that met a strange
 /// connection, or a moment's stall, makes nobody slow.
 const PARTS: u32 = 4;
@@ -39,9 +39,19 @@ const CONGESTED: Duration = Duration::from_millis(3);
 /// Tenants that have held a place for long.
 pub(super) struct SlowGuests(LruCache<Guest, Average>);
 
+/// What is known of a guest from before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Quick,
+    Slow,
+    /// Slow when it was here last, which is a while ago.
+    Rested,
+}
+
 struct Average {
     held: Duration,
     left_at: Instant,
+    is_slow: bool,
 }
 
 impl Default for SlowGuests {
@@ -51,19 +61,25 @@ impl Default for SlowGuests {
 }
 
 impl SlowGuests {
-    pub(super) fn contains(&self, guest: Guest, slow: Duration, now: Instant) -> bool {
-        self.0.peek(&guest).is_some_and(|Average { held, left_at }| {
-            *held >= slow && now < *left_at + (*held * SLOW_FACTOR).min(SLOW_MAX)
-        })
+    pub(super) fn standing(&self, guest: Guest, now: Instant) -> Standing {
+        match self.0.peek(&guest) {
+            Some(Average { held, left_at, is_slow: true }) => {
+                let rested = now >= *left_at + (*held * REST_FACTOR).min(REST_MAX);
+                if rested { Standing::Rested } else { Standing::Slow }
+            }
+            _ => Standing::Quick,
+        }
     }
 
-    /// A place was left that this guest has held; `slow` is what is long.
+    /// A place was left that this guest has held; `slow` is what is long at this moment. Who was slow is so
+    /// until it is quick by the measure of a database at rest.
     pub(super) fn note(&mut self, guest: Guest, held: Duration, slow: Duration, now: Instant) {
         if let Some(average) = self.0.get_mut(&guest) {
             average.held = average.held - average.held / PARTS + held / PARTS;
             average.left_at = now;
+            average.is_slow = average.held >= slow || average.is_slow && average.held >= SLOW;
         } else if held >= slow && guest != Guest::Anyone {
-            self.0.push(guest, Average { held: held / PARTS, left_at: now });
+            self.0.push(guest, Average { held: held / PARTS, left_at: now, is_slow: false });
         }
     }
 }
@@ -142,7 +158,8 @@ impl Holders {
                     holder.is_slow |= is_slow;
                 }
                 None => {
-                    let is_slow = is_slow || slow.contains(guest, congestion.slow(), now);
+                    let known = slow.standing(guest, now);
+                    let is_slow = is_slow || known != Standing::Quick;
                     holders.push(Holder { guest, held: 1, is_slow });
                 }
             }
@@ -162,21 +179,26 @@ impl Holders {
         self.holders.iter().any(|holder| holder.is_slow)
     }
 
-    /// Whether this guest may have one more; `was_slow` of late.
-    pub(super) fn may_take(&self, guest: Guest, was_slow: bool) -> bool {
-        let holder = self.find(guest);
-        let is_slow = was_slow || holder.is_some_and(|holder| holder.is_slow);
-        if guest == Guest::Anyone || holder.is_none() && !is_slow {
-            return true;
+    /// Whether this guest, of this standing, may have one more.
+    pub(super) fn may_take(&self, guest: Guest, standing: Standing) -> bool {
+        let Some(holder) = self.find(guest) else {
+            return standing != Standing::Slow || self.may_be_slow();
+        };
+        match holder.is_slow {
+            true => self.may_be_slow(),
+            false => self.taken() < self.places - (self.places / 4).div_ceil(2),
         }
-        let taken: usize = self.holders.iter().map(|holder| holder.held).sum();
-        let kept = self.places / 4;
-        if !is_slow {
-            return taken < self.places - kept.div_ceil(2);
-        }
+    }
+
+    fn taken(&self) -> usize {
+        self.holders.iter().map(|holder| holder.held).sum()
+    }
+
+    fn may_be_slow(&self) -> bool {
         let slow = self.holders.iter().filter(|holder| holder.is_slow);
         let slow: usize = slow.map(|holder| holder.held).sum();
-        slow < self.slow_max && (taken < self.places - kept || slow < self.places / 2)
+        let leaves_a_quarter = self.taken() < self.places - self.places / 4;
+        slow < self.slow_max && (leaves_a_quarter || slow < self.places / 2)
     }
 }
 
@@ -204,12 +226,18 @@ mod tests {
     fn who_holds_one_leaves_an_eighth_free() {
         let (now, slow) = (Instant::now(), SlowGuests::default());
         let taken = [(1, now), (1, now), (1, now), (2, now), (2, now), (3, now)];
-        assert!(holders(8, &taken, &slow, now).may_take(tenant(1), false), "two of eight are free");
+        assert!(
+            holders(8, &taken, &slow, now).may_take(tenant(1), Standing::Quick),
+            "two of eight are free"
+        );
         let taken = [(1, now), (1, now), (1, now), (2, now), (2, now), (3, now), (4, now)];
         let held = holders(8, &taken, &slow, now);
-        assert!(!held.may_take(tenant(1), false) && !held.may_take(tenant(3), false));
-        assert!(held.may_take(tenant(5), false), "who has none may take what is kept");
-        assert!(held.may_take(Guest::Anyone, false));
+        assert!(
+            !held.may_take(tenant(1), Standing::Quick)
+                && !held.may_take(tenant(3), Standing::Quick)
+        );
+        assert!(held.may_take(tenant(5), Standing::Quick), "who has none may take what is kept");
+        assert!(held.may_take(Guest::Anyone, Standing::Quick));
     }
 
     #[test]
@@ -217,38 +245,57 @@ mod tests {
         let (now, slow) = (Instant::now(), SlowGuests::default());
         let long_ago = now.checked_sub(SLOW).unwrap();
         let six: Vec<_> = (1..=6).map(|number| (number, long_ago)).collect();
-        assert!(!holders(8, &six, &slow, now).may_take(tenant(1), false));
-        assert!(holders(8, &six, &slow, now).may_take(tenant(7), false));
+        assert!(!holders(8, &six, &slow, now).may_take(tenant(1), Standing::Quick));
+        assert!(holders(8, &six, &slow, now).may_take(tenant(7), Standing::Quick));
         let before = now.checked_sub(QUICK).unwrap();
-        assert!(holders(8, &six, &slow, before).may_take(tenant(1), false), "none was slow yet");
+        assert!(
+            holders(8, &six, &slow, before).may_take(tenant(1), Standing::Quick),
+            "none was slow yet"
+        );
         let mixed: Vec<_> =
             (1..=7).map(|number| (number, if number < 4 { long_ago } else { now })).collect();
-        assert!(holders(8, &mixed, &slow, now).may_take(tenant(1), false), "a fourth of eight");
+        assert!(
+            holders(8, &mixed, &slow, now).may_take(tenant(1), Standing::Quick),
+            "a fourth of eight"
+        );
         let mixed: Vec<_> =
             (1..=7).map(|number| (number, if number < 5 { long_ago } else { now })).collect();
-        assert!(!holders(8, &mixed, &slow, now).may_take(tenant(1), false));
+        assert!(!holders(8, &mixed, &slow, now).may_take(tenant(1), Standing::Quick));
     }
 
     #[test]
     fn who_is_slow_on_average_is_no_newcomer_for_a_while() {
         let (now, mut slow) = (Instant::now(), SlowGuests::default());
-        let is_slow = |slow: &SlowGuests, number, now| slow.contains(tenant(number), SLOW, now);
         for _ in 0..3 {
             slow.note(tenant(1), SLOW - QUICK, SLOW, now);
             slow.note(Guest::Anyone, SLOW * 9, SLOW, now);
             slow.note(tenant(2), SLOW * 2, SLOW, now);
         }
-        assert!(!is_slow(&slow, 1, now) && !slow.contains(Guest::Anyone, SLOW, now));
-        assert!(is_slow(&slow, 2, now), "it is by its third");
-        assert!(!slow.contains(tenant(2), SLOW * 2, now), "not where all take long");
-        assert!(!is_slow(&slow, 2, now + SLOW * 2 * SLOW_FACTOR), "it has left for so long");
         slow.note(tenant(3), SLOW * 3, SLOW, now);
-        assert!(!is_slow(&slow, 3, now), "once is none");
+        let known = |slow: &SlowGuests, number| slow.standing(tenant(number), now);
+        assert_eq!(known(&slow, 1), Standing::Quick);
+        assert_eq!(slow.standing(Guest::Anyone, now), Standing::Quick);
+        assert_eq!(known(&slow, 2), Standing::Slow, "by its third");
+        assert_eq!(known(&slow, 3), Standing::Quick, "once is none");
+        slow.note(tenant(2), SLOW * 2, SLOW * 9, now);
+        assert_eq!(known(&slow, 2), Standing::Slow, "though all take long by now");
+        let later = now + SLOW * 2 * REST_FACTOR;
+        assert_eq!(slow.standing(tenant(2), later), Standing::Rested);
+        assert!(holders(4, &[], &slow, later).may_take(tenant(2), Standing::Rested));
+        // With that one it is one of the slow, though nothing it holds has lasted yet.
+        let taken: Vec<_> = [2, 4, 5, 6, 7, 8].map(|number| (number, later)).into();
+        let mut congestion = Congestion::new(8);
+        congestion.slow_max = 1;
+        let taken = taken.iter().map(|(number, since)| (tenant(*number), *since));
+        let held = Holders::new(8, taken, &slow, &congestion, later);
+        assert!(!held.may_take(tenant(2), Standing::Rested));
+        assert!(held.may_take(tenant(4), Standing::Quick));
         slow.note(tenant(3), Duration::from_secs(3600), SLOW, now);
-        assert!(!is_slow(&slow, 3, now + SLOW_MAX));
-        slow.note(tenant(2), QUICK, SLOW, now);
-        slow.note(tenant(2), QUICK, SLOW, now);
-        assert!(!is_slow(&slow, 2, now), "it is quick again");
+        assert_eq!(slow.standing(tenant(3), now + REST_MAX), Standing::Rested);
+        for _ in 0..3 {
+            slow.note(tenant(2), QUICK, SLOW, now);
+        }
+        assert_eq!(known(&slow, 2), Standing::Quick, "it is quick again");
     }
 
     #[test]
@@ -263,7 +310,7 @@ mod tests {
     #[test]
     fn of_few_places_none_is_kept() {
         let (now, slow) = (Instant::now(), SlowGuests::default());
-        assert!(holders(3, &[(1, now), (1, now)], &slow, now).may_take(tenant(1), true));
+        assert!(holders(3, &[(1, now), (1, now)], &slow, now).may_take(tenant(1), Standing::Slow));
     }
 
     #[test]
@@ -279,7 +326,8 @@ mod tests {
         let long_ago = now.checked_sub(SLOW * 2).unwrap();
         let may_take = |taken: &[(u64, Instant)], congestion: &Congestion, guest: u64| {
             let taken = taken.iter().map(|(number, since)| (tenant(*number), *since));
-            Holders::new(16, taken, &slow, congestion, now).may_take(tenant(guest), guest > 7)
+            let known = if guest > 7 { Standing::Slow } else { Standing::Quick };
+            Holders::new(16, taken, &slow, congestion, now).may_take(tenant(guest), known)
         };
         let one_is_slow = [(1, long_ago), (2, now)];
         assert!(!may_take(&one_is_slow, &congestion, 1), "it is slow itself");

@@ -73,11 +73,7 @@ impl<T> State<T> {
 
     /// Whether a guest may have one more place.
     pub(super) fn may_take(&self, guest: Guest, now: Instant) -> bool {
-        self.holders(now).may_take(guest, self.was_slow(guest, now))
-    }
-
-    fn was_slow(&self, guest: Guest, now: Instant) -> bool {
-        self.slow.contains(guest, self.congestion.slow(), now)
+        self.holders(now).may_take(guest, self.slow.standing(guest, now))
     }
 
     pub(super) fn holders(&self, now: Instant) -> Holders {
@@ -163,7 +159,7 @@ impl<T> State<T> {
                     && (queue == number
                         || queue == nowhere
                         || now.saturating_duration_since(waiter.since) >= PATIENCE)
-                    && holders.may_take(guest, self.was_slow(guest, now));
+                    && holders.may_take(guest, self.slow.standing(guest, now));
                 // In hundredths, since a weight is a hundred at most.
                 let load = 100 * holders.held(guest) / usize::from(weight.get());
                 takes_it.then_some(Candidate { load, since: waiter.since, queue, at })
