@@ -21,8 +21,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "the guard of a tenant's status is missing",
         file: RESOLVER,
         from: "        tenant.status.require_active()?;
-        Ok(TenantContext::new(tenant.id, Actor { id: identity, role }))",
-        to: "        Ok(TenantContext::new(tenant.id, Actor { id: identity, role }))",
+        let actor = Actor",
+        to: "        let actor = Actor",
         tests: Server(&[
             "http::auth::a_suspended_tenant_is_refused_on_every_server_within_a_second_and_resumed_is_served",
         ]),
@@ -33,8 +33,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "an actor of the embedding service's works in a suspended tenant",
         file: RESOLVER,
         from: "        tenant.status.require_active()?;
-        Ok(TenantContext::new(tenant.id, actor))",
-        to: "        Ok(TenantContext::new(tenant.id, actor))",
+        Ok(TenantContext::new(tenant.id, actor)",
+        to: "        Ok(TenantContext::new(tenant.id, actor)",
         tests: Library(&["roles::nobody_acts_in_a_suspended_tenant"]),
         survives_because: None,
     },
@@ -65,7 +65,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "no-word-of-tenants",
         breaks: "the database tells no server that a tenant changed",
         file: "crates/freehold/migrations/0001_catalog.sql",
-        from: "CREATE TRIGGER notify AFTER UPDATE OF status, slug, name OR DELETE ON freehold.tenant",
+        from: "CREATE TRIGGER notify AFTER UPDATE OF status, slug, name, weight OR DELETE ON freehold.tenant",
         to: "CREATE TRIGGER notify AFTER UPDATE OF version OR DELETE ON freehold.tenant",
         tests: Server(&[
             "http::auth::a_suspended_tenant_is_refused_on_every_server_within_a_second_and_resumed_is_served",
