@@ -214,6 +214,13 @@ impl<T> Lanes<T> {
         self.state().full_until.is_some()
     }
 
+    /// A place with what is kept in it, if one is free at this moment.
+    pub(crate) fn try_take(self: &Arc<Self>, guest: Guest) -> Option<Place<T>> {
+        let mut state = self.state();
+        let number = state.places.iter().position(|slot| matches!(slot, Slot::Idle(_)))?;
+        Some(self.occupy(&mut state, number, guest, Instant::now()))
+    }
+
     /// Whether a tenant holds a place that is slow, so that it matters how busy the database is.
     pub(crate) fn any_is_slow(&self) -> bool {
         self.state().holders(Instant::now()).any_is_slow()

@@ -173,17 +173,21 @@ impl Pool {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let took = match self.0.lanes.any_is_slow() {
-                true => self.time_of_nothing().await,
-                false => None,
-            };
-            self.0.lanes.heed(took);
+            if !self.0.lanes.any_is_slow() {
+                self.0.lanes.heed(None);
+            } else if let Some(took) = self.time_of_nothing().await {
+                self.0.lanes.heed(Some(took));
+            }
         }
     }
 
-    /// How long a statement takes that does nothing. None if there is no connection for it.
+    /// How long a statement takes that does nothing. None if no connection is free for it.
     async fn time_of_nothing(&self) -> Option<Duration> {
-        let mut checkout = self.checkout(Guest::Anyone, Weight::ONE).await.ok()?;
+        let mut checkout = Checkout(self.0.lanes.try_take(Guest::Anyone)?);
+        if !checkout.is_fit() {
+            checkout.close();
+            return None;
+        }
         let began = Instant::now();
         let asked =
             tokio::time::timeout(NOTHING_MAX, checkout.wire.batch_execute("SELECT 1")).await;

@@ -1,9 +1,9 @@
 //! What keeps room for tenants that ask for little, whatever the others do.
 //!
 //! Of four places or more, a quarter is kept from slow tenants, and half of that quarter from all that hold
-//! a place already: for newcomers, which hold none and were not slow when they were here last. Slow tenants have half of the
-//! places all the same, however many others there are. So a newcomer waits only while newcomers hold all
-//! that is kept, and these are soon done, or slow from then on.
+//! a place already: for newcomers, which hold none and were not slow when they were here last. Slow tenants
+//! have half of the places all the same, however many others there are. So a newcomer waits only while
+//! newcomers hold all that is kept, and these are soon done, or slow from then on.
 //!
 //! Slow transactions that wait in the database take nothing but their places. Those that compute take its
 //! processor from all others, and the two cannot be told apart from here. But it shows in how long a
