@@ -223,7 +223,7 @@ impl<T> Lanes<T> {
 
     /// Whether a tenant holds a place that is slow, so that it matters how busy the database is.
     pub(crate) fn any_is_slow(&self) -> bool {
-        self.state().holders(Instant::now()).any_is_slow()
+        self.state().holders(false, Instant::now()).any_is_slow()
     }
 
     /// How long a trivial statement took, or that nothing is slow.
@@ -317,7 +317,7 @@ impl<T> Lanes<T> {
         mut content: Option<T>,
         now: Instant,
     ) {
-        while let Some((waiter, at_home)) = state.next(number, streak, now) {
+        while let Some((waiter, at_home)) = state.next(number, streak, content.is_none(), now) {
             let streak = if at_home { streak.saturating_add(1) } else { 0 };
             let is_vacant = content.is_none();
             let place = Place { lanes: Some(Arc::clone(self)), number, content: content.take() };

@@ -73,13 +73,15 @@ impl<T> State<T> {
 
     /// Whether a guest may have one more place.
     pub(super) fn may_take(&self, guest: Guest, now: Instant) -> bool {
-        self.holders(now).may_take(guest, self.slow.standing(guest, now))
+        self.holders(false, now).may_take(guest, self.slow.standing(guest, now))
     }
 
-    pub(super) fn holders(&self, now: Instant) -> Holders {
+    /// Who holds the places. Where there is no room to fill more, those are all that are in use, but for
+    /// one who `fills` another: that is tried now and then, and is how it comes out that there is room.
+    pub(super) fn holders(&self, fills: bool, now: Instant) -> Holders {
         let places = match self.full_until {
-            Some(_) => self.in_use(),
-            None => self.places.len(),
+            Some(_) if !fills => self.in_use(),
+            _ => self.places.len(),
         };
         let taken = self.places.iter().filter_map(|slot| match slot {
             Slot::Taken { by, since, .. } => Some((*by, *since)),
@@ -141,15 +143,16 @@ impl<T> State<T> {
             .or_else(|| find(|slot| matches!(slot, Slot::Vacant)).filter(|_| self.may_fill(now)))
     }
 
-    /// Who gets this place, and whether it is at home there: of those who may have one and hold the fewest,
+    /// Who gets this place, or `fills` it, and whether it is at home there: of those who may have one and hold the fewest,
     /// who is at home, in turn; else, and now and then, the one who came first.
     pub(super) fn next(
         &mut self,
         number: usize,
         streak: u8,
+        fills: bool,
         now: Instant,
     ) -> Option<(Waiter<T>, bool)> {
-        let holders = self.holders(now);
+        let holders = self.holders(fills, now);
         let nowhere = self.places.len();
         let first_of = |queue: usize| {
             let waiters = self.queues[queue].iter().enumerate();

@@ -206,6 +206,22 @@ async fn where_there_is_no_room_one_waits_for_a_place_in_use() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_holds_what_is_open_is_sent_to_try_for_more_too() {
+    let lanes = Lanes::new(8);
+    let mut held = Vec::new();
+    for number in [0, 1, 0, 1] {
+        let mut place = take(&lanes, tenant(number)).await;
+        place.content = Some(7);
+        held.push(place);
+    }
+    lanes.give_up(take(&lanes, tenant(2)).await);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let next = waiting(&lanes, tenant(0)).await;
+    assert_eq!(next.await.unwrap().ok().unwrap().content, None);
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_nothing_is_in_use_there_is_nothing_to_wait_for() {
     let lanes = Lanes::new(4);
     for _ in 0..3 {
