@@ -248,6 +248,10 @@ pub(super) fn sample(method: &str, path: &str, of: &Objects, caller: &Person) ->
         ("POST", "/v1/tenants/{id}/suspend" | "/v1/tenants/{id}/resume") => {
             (path.replace("{id}", &of.tenant.to_string()), None, By::Operator)
         }
+        ("PUT", "/v1/tenants/{id}/weight") => {
+            let body = json!({"weight": 2});
+            (path.replace("{id}", &of.tenant.to_string()), Some(body), By::Operator)
+        }
         ("GET", "/v1/violations") => (format!("{path}?tenant={}", of.tenant), None, By::Operator),
         ("GET", "/v1/health/tenants") => (format!("{path}?after={}", of.slug), None, By::Operator),
         ("GET", "/v1/insight/tenants" | "/v1/insight/busiest" | "/v1/insight/sizes") => {
