@@ -428,7 +428,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "slow-tenants-hold-what-is-kept",
         breaks: "slow tenants leave no connection to those that ask for little",
         file: FAIR,
-        from: "slow < self.slow_max && (leaves_a_quarter || slow < self.places / 2)",
+        from: "slow < self.slow_max && (leaves_a_quarter || crowd < self.places / 2)",
         to: "slow < self.slow_max",
         tests: LibraryUnit(&[
             "lanes::fair::tests::slow_tenants_leave_a_quarter_free_and_have_half_whatever_the_others_hold",

@@ -195,10 +195,14 @@ impl Holders {
     }
 
     fn may_be_slow(&self) -> bool {
-        let slow = self.holders.iter().filter(|holder| holder.is_slow);
-        let slow: usize = slow.map(|holder| holder.held).sum();
+        let held_by = |wanted: fn(&Holder) -> bool| -> usize {
+            self.holders.iter().filter(|holder| wanted(holder)).map(|holder| holder.held).sum()
+        };
+        let slow = held_by(|holder| holder.is_slow);
+        // Who holds several may turn out to be slow as well.
+        let crowd = held_by(|holder| holder.is_slow || holder.held > 1);
         let leaves_a_quarter = self.taken() < self.places - self.places / 4;
-        slow < self.slow_max && (leaves_a_quarter || slow < self.places / 2)
+        slow < self.slow_max && (leaves_a_quarter || crowd < self.places / 2)
     }
 }
 
@@ -261,6 +265,15 @@ mod tests {
         let mixed: Vec<_> =
             (1..=7).map(|number| (number, if number < 5 { long_ago } else { now })).collect();
         assert!(!holders(8, &mixed, &slow, now).may_take(tenant(1), Standing::Quick));
+    }
+
+    #[test]
+    fn what_is_kept_is_no_slow_tenants_while_others_that_hold_several_are_not_known_yet() {
+        let (now, slow) = (Instant::now(), SlowGuests::default());
+        let long_ago = now.checked_sub(SLOW).unwrap();
+        let taken =
+            [(1, long_ago), (1, now), (2, now), (2, now), (3, long_ago), (4, now), (5, now)];
+        assert!(!holders(8, &taken, &slow, now).may_take(tenant(3), Standing::Quick));
     }
 
     #[test]
