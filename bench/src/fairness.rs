@@ -15,9 +15,8 @@ use crate::Result;
 use crate::client::HttpConnection;
 use crate::fixtures::{Fleet, demo_baseline};
 use crate::http::{request, request_to, serve, whole};
-use crate::pace::{FixedRate, Slice};
-use crate::report::{Ratio, Row};
-use crate::rounds::{latency, median};
+use crate::pace::{FixedRate, Slice, compared, summed};
+use crate::report::Row;
 
 const SLOW_TENANTS: usize = 5;
 const SLOW_CLIENTS: usize = 100;
@@ -79,28 +78,20 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec
         eprintln!();
     }
 
-    let mut rows = vec![row("quiet", &quiet)];
+    let mut rows = vec![summed("quiet", &quiet)];
     for (((view, _), slices), served) in crowds.iter().zip(&beside).zip(served) {
-        rows.push(row(&format!("beside_{view}"), slices));
-        for (name, of) in [("p50", Slice::p50_ms as fn(&Slice) -> f64), ("p99", Slice::p99_ms)] {
-            let of = |slices: &[Slice]| slices.iter().map(of).collect::<Vec<_>>();
-            let (own, floor) = (of(slices), of(&quiet));
-            let ratios = own.iter().zip(&floor).map(|(own, floor)| own / floor).collect();
-            let ratio = Ratio { value: median(ratios), to: "quiet".to_owned() };
-            let case = format!("beside_{view}/median_{name}");
-            rows.push(Row { ratio: Some(ratio), ..Row::of(&case, median(own), "ms") });
+        let beside = format!("beside_{view}");
+        rows.push(summed(&beside, slices));
+        for (name, figure) in [("p50", Slice::p50_ms as fn(&Slice) -> f64), ("p99", Slice::p99_ms)]
+        {
+            let case = format!("{beside}/median_{name}");
+            rows.push(compared(&case, figure, slices, ("quiet", &quiet)));
         }
         let case = format!("{view}/answered");
         rows.push(Row::of(&case, served.answered as f64 / served.secs, "/s"));
         rows.push(Row::of(&format!("{view}/told_503"), served.refused as f64 / served.secs, "/s"));
     }
     Ok(rows)
-}
-
-fn row(case: &str, slices: &[Slice]) -> Row {
-    let rate = median(slices.iter().map(|slice| slice.rate).collect());
-    let latencies = slices.iter().flat_map(|slice| &slice.latencies).copied().collect();
-    Row { latency: latency(latencies), ..Row::of(case, rate, "/s") }
 }
 
 /// Clients that ask for what is slow, each again as soon as it is answered.

@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 
 use crate::Result;
 use crate::client::HttpConnection;
-use crate::report::Latency;
-use crate::rounds::latency;
+use crate::report::{Latency, Ratio, Row};
+use crate::rounds::{latency, median};
 
 /// Requests under way at a time; one that is due beyond that waits in the load generator, and that
 /// counts as well.
@@ -35,6 +35,27 @@ impl Slice {
     pub(crate) fn p99_ms(&self) -> f64 {
         self.summary.map_or(f64::NAN, |latency| latency.p99_ms)
     }
+}
+
+/// What was sent in all of these.
+pub(crate) fn summed(case: &str, slices: &[Slice]) -> Row {
+    let rate = median(slices.iter().map(|slice| slice.rate).collect());
+    let latencies = slices.iter().flat_map(|slice| &slice.latencies).copied().collect();
+    Row { latency: latency(latencies), ..Row::of(case, rate, "/s") }
+}
+
+/// A figure in milliseconds, beside that of slices which took turns with these: the medians of the rounds,
+/// and of their ratios.
+pub(crate) fn compared(
+    case: &str,
+    figure: fn(&Slice) -> f64,
+    slices: &[Slice],
+    (to, floor): (&str, &[Slice]),
+) -> Row {
+    let ratios = slices.iter().zip(floor).map(|(own, floor)| figure(own) / figure(floor));
+    let ratio = Ratio { value: median(ratios.collect()), to: to.to_owned() };
+    let own = median(slices.iter().map(figure).collect());
+    Row { ratio: Some(ratio), ..Row::of(case, own, "ms") }
 }
 
 /// Sends pages for one tenant after the other, each when it is due.

@@ -18,9 +18,9 @@ use crate::Result;
 use crate::client::HttpConnection;
 use crate::fixtures::{Fleet, OWNER_EMAIL, connect};
 use crate::http::{Ask, CONNECTIONS, request, serve, whole};
-use crate::pace::{FixedRate, Slice};
-use crate::report::{Ratio, Row};
-use crate::rounds::{Case, Load, latency, median, take_turns};
+use crate::pace::{FixedRate, Slice, compared, summed};
+use crate::report::Row;
+use crate::rounds::{Case, Load, latency, take_turns};
 
 const TENANTS: usize = 100;
 /// Clients that sign in, each without a pause.
@@ -80,28 +80,15 @@ pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
         signed_in.add(ended);
         tokio::time::sleep(PAUSE).await;
     }
-    rows.extend(report(quiet, beside, signed_in));
+    rows.extend(report(&quiet, &beside, signed_in));
     Ok(rows)
 }
 
-fn report(quiet: Vec<Slice>, beside: Vec<Slice>, signed_in: SignedIn) -> Vec<Row> {
-    let p99s = |slices: &[Slice]| slices.iter().map(Slice::p99_ms).collect::<Vec<_>>();
-    let p50s = |slices: &[Slice]| slices.iter().map(Slice::p50_ms).collect::<Vec<_>>();
-    let ratio =
-        |of: Vec<f64>, to: Vec<f64>| median(of.iter().zip(&to).map(|(a, b)| a / b).collect());
-    let compared = |case: &str, of: &dyn Fn(&[Slice]) -> Vec<f64>, to: &str| Row {
-        ratio: Some(Ratio { value: ratio(of(&beside), of(&quiet)), to: to.to_owned() }),
-        ..Row::of(case, median(of(&beside)), "ms")
-    };
-    let p50 = compared("data/beside/median_p50", &p50s, "data/quiet");
-    let p99 = compared("data/beside/median_p99", &p99s, "data/quiet");
-    let rate = |slices: &[Slice]| median(slices.iter().map(|slice| slice.rate).collect());
-    let sent = |case: &str, slices: Vec<Slice>| Row {
-        latency: latency(slices.iter().flat_map(|slice| &slice.latencies).copied().collect()),
-        ..Row::of(case, rate(&slices), "/s")
-    };
-    let quiet = sent("data/quiet", quiet);
-    let beside = sent("data/beside", beside);
+fn report(quiet: &[Slice], beside: &[Slice], signed_in: SignedIn) -> Vec<Row> {
+    let floor = ("data/quiet", quiet);
+    let p50 = compared("data/beside/median_p50", Slice::p50_ms, beside, floor);
+    let p99 = compared("data/beside/median_p99", Slice::p99_ms, beside, floor);
+    let (quiet, beside) = (summed("data/quiet", quiet), summed("data/beside", beside));
     let SignedIn { latencies, refused, secs } = signed_in;
     let sign_ins = Row {
         rate: latencies.len() as f64 / secs,

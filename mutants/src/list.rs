@@ -10,6 +10,7 @@ mod data;
 mod database;
 mod http;
 mod indexes;
+mod lanes;
 mod layouts;
 mod lifecycle;
 mod mail;
@@ -87,6 +88,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
         context::MUTANTS,
         analytics::MUTANTS,
         connections::MUTANTS,
+        lanes::MUTANTS,
         database::MUTANTS,
         sessions::MUTANTS,
         sign_in::MUTANTS,

@@ -182,8 +182,7 @@ impl<T> Lanes<T> {
             let left = wait_max.saturating_sub(since.elapsed());
             match tokio::time::timeout(left.min(ROOM_PAUSE), &mut *given).await {
                 Ok(answer) => return answer.map_err(|_| NoPlace::Closed),
-                // Time alone lets a vacant place be tried again, and ends a tenant's being slow.
-                Err(_) if left > ROOM_PAUSE => self.offer_free(&mut self.state(), Instant::now()),
+                Err(_) if left > ROOM_PAUSE => self.try_for_room(),
                 Err(_) => return Err(NoPlace::Busy),
             }
         }
@@ -204,7 +203,7 @@ impl<T> Lanes<T> {
     pub(crate) fn note_room(self: &Arc<Self>) -> bool {
         let was_full = self.state().full_until.take().is_some();
         if was_full {
-            self.offer_free(&mut self.state(), Instant::now());
+            self.offer_vacant(&mut self.state(), Instant::now());
         }
         was_full
     }
@@ -226,26 +225,44 @@ impl<T> Lanes<T> {
         self.state().holders(false, Instant::now()).any_is_slow()
     }
 
-    /// How long a trivial statement took, or that nothing is slow.
+    /// How long a trivial statement took, or that nothing is slow. Those who wait are looked at anew: it may
+    /// have made room, and time ends a tenant's being slow.
     pub(crate) fn heed(self: &Arc<Self>, took: Option<Duration>) {
         let mut state = self.state();
         let places = state.places.len();
         state.congestion.heed(took, places);
-        self.offer_free(&mut state, Instant::now());
+        let now = Instant::now();
+        self.offer(&mut state, now, |slot| matches!(slot, Slot::Idle(_)));
+        self.offer_vacant(&mut state, now);
     }
 
-    /// Gives the free places to those who wait and may have one, whose turn it is.
-    fn offer_free(self: &Arc<Self>, state: &mut State<T>, now: Instant) {
+    /// Where there was no room to fill a place, one of those who wait tries again when it is time.
+    fn try_for_room(self: &Arc<Self>) {
+        let mut state = self.state();
+        if state.full_until.is_some() {
+            self.offer_vacant(&mut state, Instant::now());
+        }
+    }
+
+    /// Gives the vacant places that may be tried to those who wait, whose turn it is.
+    fn offer_vacant(self: &Arc<Self>, state: &mut State<T>, now: Instant) {
+        self.offer(state, now, |slot| matches!(slot, Slot::Vacant));
+    }
+
+    /// Gives free places of one kind to those who wait and may have one.
+    fn offer(
+        self: &Arc<Self>,
+        state: &mut State<T>,
+        now: Instant,
+        is_offered: impl Fn(&Slot<T>) -> bool,
+    ) {
         for number in 0..state.places.len() {
-            if state.queues.iter().all(VecDeque::is_empty) {
-                return;
-            }
-            if state.is_free(number, now) {
-                let content = match std::mem::replace(&mut state.places[number], Slot::Vacant) {
-                    Slot::Idle(content) => Some(content),
-                    _ => None,
-                };
-                self.hand_on(state, number, 0, content, now);
+            if is_offered(&state.places[number]) && state.is_free(number, now) {
+                let content = state.places[number].replace_by(Slot::Vacant);
+                // If nobody takes this one, nobody takes another.
+                if !self.hand_on(state, number, 0, content, now) {
+                    return;
+                }
             }
         }
     }
@@ -280,10 +297,7 @@ impl<T> Lanes<T> {
         since: Instant,
     ) -> Place<T> {
         let taken = Slot::Taken { by, since, streak: 0 };
-        let content = match std::mem::replace(&mut state.places[number], taken) {
-            Slot::Idle(content) => Some(content),
-            _ => None,
-        };
+        let content = state.places[number].replace_by(taken);
         if content.is_none() {
             state.note_attempt(since);
         }
@@ -301,14 +315,12 @@ impl<T> Lanes<T> {
         if content.is_some() || state.may_fill(now) {
             self.hand_on(&mut state, number, streak, content, now);
         }
-        // A tenant that holds one place fewer may be none of the crowd any more, which has room then for
-        // others than the one that the place went to.
-        self.offer_free(&mut state, now);
         if !state.is_busy() {
             self.rested.notify_waiters();
         }
     }
 
+    /// Gives a place to the next who may have it, or keeps it. False if nobody took it.
     fn hand_on(
         self: &Arc<Self>,
         state: &mut State<T>,
@@ -316,7 +328,7 @@ impl<T> Lanes<T> {
         streak: u8,
         mut content: Option<T>,
         now: Instant,
-    ) {
+    ) -> bool {
         while let Some((waiter, at_home)) = state.next(number, streak, content.is_none(), now) {
             let streak = if at_home { streak.saturating_add(1) } else { 0 };
             let is_vacant = content.is_none();
@@ -327,7 +339,7 @@ impl<T> Lanes<T> {
                     if is_vacant {
                         state.note_attempt(now);
                     }
-                    return;
+                    return true;
                 }
                 // Gone in the meantime.
                 Err(mut place) => {
@@ -339,6 +351,7 @@ impl<T> Lanes<T> {
         if let Some(content) = content.filter(|_| !state.closed) {
             state.places[number] = Slot::Idle(content);
         }
+        false
     }
 
     /// Comes back when nobody has a place: at once, or as soon as that is so.

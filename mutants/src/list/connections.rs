@@ -9,9 +9,6 @@ const WIRE: &str = "crates/freehold/src/wire.rs";
 const PIPELINE: &str = "crates/freehold/src/tx/transaction/pipeline.rs";
 const BATCH: &str = "crates/freehold/src/wire/batch.rs";
 const CONNECTION: &str = "crates/freehold/src/connection.rs";
-const FAIR: &str = "crates/freehold/src/lanes/fair.rs";
-const LANES: &str = "crates/freehold/src/lanes.rs";
-const LANES_STATE: &str = "crates/freehold/src/lanes/state.rs";
 const POOLER: &str = "crates/freehold/src/pooler.rs";
 const OUTAGE: &str = "crates/freehold/src/tx/transaction/outage.rs";
 const POOL: &str = "crates/freehold/src/pool.rs";
@@ -299,27 +296,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         survives_because: None,
     },
     Mutant {
-        name: "one-tenant-takes-every-connection",
-        breaks: "a tenant with many slow requests leaves no connection to others",
-        file: FAIR,
-        from: "self.taken() < self.places - (self.places / 4).div_ceil(2)",
-        to: "self.taken() <= self.places",
-        tests: LibraryUnit(&[
-            "lanes::tests::no_tenant_takes_every_place",
-            "lanes::tests::newcomers_find_a_place_whatever_the_others_hold",
-        ]),
-        survives_because: None,
-    },
-    Mutant {
-        name: "what-nobody-received-is-lost",
-        breaks: "a connection that was given to a request that had gone is never given back",
-        file: LANES,
-        from: "lanes.leave(self.number, self.content.take());",
-        to: "if self.content.is_some() { lanes.leave(self.number, self.content.take()); }",
-        tests: LibraryUnit(&["lanes::tests::no_place_is_lost_or_lent_twice"]),
-        survives_because: None,
-    },
-    Mutant {
         name: "poolers-are-not-seen",
         breaks: "a pooler in transaction mode is taken for PostgreSQL itself",
         file: POOLER,
@@ -425,39 +401,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         survives_because: None,
     },
     Mutant {
-        name: "slow-tenants-hold-what-is-kept",
-        breaks: "slow tenants leave no connection to those that ask for little",
-        file: FAIR,
-        from: "slow < self.slow_max && (leaves_a_quarter || crowd < self.places / 2)",
-        to: "slow < self.slow_max",
-        tests: LibraryUnit(&[
-            "lanes::fair::tests::slow_tenants_leave_a_quarter_free_and_have_half_whatever_the_others_hold",
-        ]),
-        survives_because: None,
-    },
-    Mutant {
-        name: "busy-databases-are-kept-busy",
-        breaks: "slow tenants hold as much of a database that is busy as of one at rest",
-        file: FAIR,
-        from: "slow < self.slow_max && (leaves_a_quarter",
-        to: "true && (leaves_a_quarter",
-        tests: LibraryUnit(&[
-            "lanes::fair::tests::the_longer_a_trivial_statement_takes_the_fewer_places_slow_tenants_get",
-        ]),
-        survives_because: None,
-    },
-    Mutant {
-        name: "weights-weigh-nothing",
-        breaks: "a tenant of more weight gets no more connections than others",
-        file: LANES_STATE,
-        from: "usize::from(weight.get())",
-        to: "usize::from(weight.get().min(1))",
-        tests: LibraryUnit(&[
-            "lanes::tests::a_tenant_of_more_weight_holds_more_before_others_come_first",
-        ]),
-        survives_because: None,
-    },
-    Mutant {
         name: "statements-taken-away-stay-so",
         breaks: "one tenant's DEALLOCATE ALL is the next tenant's error",
         file: TRANSACTION,
@@ -471,23 +414,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "closes-go-with-a-dropped-batch",
         breaks: "statements stay in the backend that were to be closed by a batch that was never sent",
-        file: "crates/freehold/src/wire/batch.rs",
+        file: BATCH,
         from: "        self.closes = Some(statements);",
         to: "        statements.clear();",
         tests: LibraryUnit(&[
             "wire::tests::a_statement_is_closed_even_if_the_batch_that_should_have_is_never_sent",
-        ]),
-        survives_because: None,
-    },
-    Mutant {
-        name: "full-databases-are-pressed",
-        breaks: "each who comes tries to open a connection that the database has no room for",
-        file: LANES_STATE,
-        from: "self.full_until.is_none_or(|until| now >= until) || self.in_use() == 0",
-        to: "self.full_until.is_none_or(|until| now <= until) || self.in_use() == 0",
-        tests: LibraryUnit(&[
-            "lanes::tests::where_there_is_no_room_one_waits_for_a_place_in_use",
-            "lanes::tests::without_room_one_of_those_who_wait_is_sent_to_try_now_and_then",
         ]),
         survives_because: None,
     },

@@ -30,10 +30,11 @@ impl Wanted {
 
 /// Reads page by page. `load` gives up to so many items after a cursor, `cursor` is what a page that ends
 /// with an item hands on: from the cursor before and the number of items since.
-async fn read<T, C: ToString>(
+async fn read<T, C>(
     wanted: Wanted,
     mut after: C,
     cursor: impl Fn(&C, &[T]) -> C,
+    text: impl Fn(C) -> Option<String>,
     load: impl AsyncFn(&C, i64) -> freehold::Result<Vec<T>>,
 ) -> freehold::Result<Listing<T>> {
     let limit = wanted.limit.map_or(usize::MAX, |limit| limit as usize);
@@ -52,7 +53,7 @@ async fn read<T, C: ToString>(
         }
         items.append(&mut page);
         if is_cut {
-            return Ok(Listing { items, next: Some(after.to_string()) });
+            return Ok(Listing { items, next: text(after) });
         }
         if !was_full {
             return Ok(Listing { items, next: None });
@@ -67,9 +68,10 @@ pub(super) async fn by_key<T>(
     key: impl Fn(&T) -> String,
     load: impl AsyncFn(Option<&str>, i64) -> freehold::Result<Vec<T>>,
 ) -> freehold::Result<Listing<T>> {
-    let cursor = |before: &Key, page: &[T]| Key(page.last().map(&key).or_else(|| before.0.clone()));
-    read(wanted, Key(after), cursor, async |after: &Key, size| load(after.0.as_deref(), size).await)
-        .await
+    let cursor =
+        |before: &Option<String>, page: &[T]| page.last().map(&key).or_else(|| before.clone());
+    let load = async |after: &Option<String>, size| load(after.as_deref(), size).await;
+    read(wanted, after, cursor, |after| after, load).await
 }
 
 /// A list whose pages begin at a place that is counted.
@@ -79,16 +81,8 @@ pub(super) async fn by_offset<T>(
     load: impl AsyncFn(i64, i64) -> freehold::Result<Vec<T>>,
 ) -> freehold::Result<Listing<T>> {
     let cursor = |before: &i64, page: &[T]| before + page.len() as i64;
-    read(wanted, offset, cursor, async |offset: &i64, size| load(*offset, size).await).await
-}
-
-struct Key(Option<String>);
-
-#[expect(clippy::to_string_trait_impl, reason = "a cursor's text, and no wording of it")]
-impl ToString for Key {
-    fn to_string(&self) -> String {
-        self.0.clone().unwrap_or_default()
-    }
+    let load = async |offset: &i64, size| load(*offset, size).await;
+    read(wanted, offset, cursor, |offset| Some(offset.to_string()), load).await
 }
 
 impl<T: Serialize> Listing<T> {

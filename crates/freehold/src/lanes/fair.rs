@@ -128,11 +128,11 @@ impl Congestion {
     }
 }
 
-/// The places that are taken, by guest.
+/// The places that are taken, by guest, and who may have one more.
 pub(super) struct Holders {
     holders: Vec<Holder>,
-    places: usize,
-    slow_max: usize,
+    has_room_for_slow: bool,
+    has_room_for_quick: bool,
 }
 
 struct Holder {
@@ -164,7 +164,20 @@ impl Holders {
                 }
             }
         }
-        Holders { holders, places, slow_max: congestion.slow_max }
+        let held_by = |wanted: fn(&Holder) -> bool| -> usize {
+            holders.iter().filter(|holder| wanted(holder)).map(|holder| holder.held).sum()
+        };
+        let taken = held_by(|_| true);
+        let slow = held_by(|holder| holder.is_slow);
+        // Who holds several may turn out to be slow as well.
+        let crowd = held_by(|holder| holder.is_slow || holder.held > 1);
+        let kept = places / 4;
+        Holders {
+            has_room_for_slow: slow < congestion.slow_max
+                && (taken < places - kept || crowd < places / 2),
+            has_room_for_quick: taken < places - kept.div_ceil(2),
+            holders,
+        }
     }
 
     fn find(&self, guest: Guest) -> Option<&Holder> {
@@ -179,30 +192,13 @@ impl Holders {
         self.holders.iter().any(|holder| holder.is_slow)
     }
 
-    /// Whether this guest, of this standing, may have one more.
-    pub(super) fn may_take(&self, guest: Guest, standing: Standing) -> bool {
-        let Some(holder) = self.find(guest) else {
-            return standing != Standing::Slow || self.may_be_slow();
-        };
-        match holder.is_slow {
-            true => self.may_be_slow(),
-            false => self.taken() < self.places - (self.places / 4).div_ceil(2),
+    /// Whether this guest may have one more. How it was of late is asked only of one who holds none.
+    pub(super) fn may_take(&self, guest: Guest, standing: impl FnOnce(Guest) -> Standing) -> bool {
+        match self.find(guest) {
+            None => self.has_room_for_slow || standing(guest) != Standing::Slow,
+            Some(holder) if holder.is_slow => self.has_room_for_slow,
+            Some(_) => self.has_room_for_quick,
         }
-    }
-
-    fn taken(&self) -> usize {
-        self.holders.iter().map(|holder| holder.held).sum()
-    }
-
-    fn may_be_slow(&self) -> bool {
-        let held_by = |wanted: fn(&Holder) -> bool| -> usize {
-            self.holders.iter().filter(|holder| wanted(holder)).map(|holder| holder.held).sum()
-        };
-        let slow = held_by(|holder| holder.is_slow);
-        // Who holds several may turn out to be slow as well.
-        let crowd = held_by(|holder| holder.is_slow || holder.held > 1);
-        let leaves_a_quarter = self.taken() < self.places - self.places / 4;
-        slow < self.slow_max && (leaves_a_quarter || crowd < self.places / 2)
     }
 }
 
@@ -231,17 +227,20 @@ mod tests {
         let (now, slow) = (Instant::now(), SlowGuests::default());
         let taken = [(1, now), (1, now), (1, now), (2, now), (2, now), (3, now)];
         assert!(
-            holders(8, &taken, &slow, now).may_take(tenant(1), Standing::Quick),
+            holders(8, &taken, &slow, now).may_take(tenant(1), |_| Standing::Quick),
             "two of eight are free"
         );
         let taken = [(1, now), (1, now), (1, now), (2, now), (2, now), (3, now), (4, now)];
         let held = holders(8, &taken, &slow, now);
         assert!(
-            !held.may_take(tenant(1), Standing::Quick)
-                && !held.may_take(tenant(3), Standing::Quick)
+            !held.may_take(tenant(1), |_| Standing::Quick)
+                && !held.may_take(tenant(3), |_| Standing::Quick)
         );
-        assert!(held.may_take(tenant(5), Standing::Quick), "who has none may take what is kept");
-        assert!(held.may_take(Guest::Anyone, Standing::Quick));
+        assert!(
+            held.may_take(tenant(5), |_| Standing::Quick),
+            "who has none may take what is kept"
+        );
+        assert!(held.may_take(Guest::Anyone, |_| Standing::Quick));
     }
 
     #[test]
@@ -249,22 +248,22 @@ mod tests {
         let (now, slow) = (Instant::now(), SlowGuests::default());
         let long_ago = now.checked_sub(SLOW).unwrap();
         let six: Vec<_> = (1..=6).map(|number| (number, long_ago)).collect();
-        assert!(!holders(8, &six, &slow, now).may_take(tenant(1), Standing::Quick));
-        assert!(holders(8, &six, &slow, now).may_take(tenant(7), Standing::Quick));
+        assert!(!holders(8, &six, &slow, now).may_take(tenant(1), |_| Standing::Quick));
+        assert!(holders(8, &six, &slow, now).may_take(tenant(7), |_| Standing::Quick));
         let before = now.checked_sub(QUICK).unwrap();
         assert!(
-            holders(8, &six, &slow, before).may_take(tenant(1), Standing::Quick),
+            holders(8, &six, &slow, before).may_take(tenant(1), |_| Standing::Quick),
             "none was slow yet"
         );
         let mixed: Vec<_> =
             (1..=7).map(|number| (number, if number < 4 { long_ago } else { now })).collect();
         assert!(
-            holders(8, &mixed, &slow, now).may_take(tenant(1), Standing::Quick),
+            holders(8, &mixed, &slow, now).may_take(tenant(1), |_| Standing::Quick),
             "a fourth of eight"
         );
         let mixed: Vec<_> =
             (1..=7).map(|number| (number, if number < 5 { long_ago } else { now })).collect();
-        assert!(!holders(8, &mixed, &slow, now).may_take(tenant(1), Standing::Quick));
+        assert!(!holders(8, &mixed, &slow, now).may_take(tenant(1), |_| Standing::Quick));
     }
 
     #[test]
@@ -273,7 +272,7 @@ mod tests {
         let long_ago = now.checked_sub(SLOW).unwrap();
         let taken =
             [(1, long_ago), (1, now), (2, now), (2, now), (3, long_ago), (4, now), (5, now)];
-        assert!(!holders(8, &taken, &slow, now).may_take(tenant(3), Standing::Quick));
+        assert!(!holders(8, &taken, &slow, now).may_take(tenant(3), |_| Standing::Quick));
     }
 
     #[test]
@@ -294,15 +293,15 @@ mod tests {
         assert_eq!(known(&slow, 2), Standing::Slow, "though all take long by now");
         let later = now + SLOW * 2 * REST_FACTOR;
         assert_eq!(slow.standing(tenant(2), later), Standing::Rested);
-        assert!(holders(4, &[], &slow, later).may_take(tenant(2), Standing::Rested));
+        assert!(holders(4, &[], &slow, later).may_take(tenant(2), |_| Standing::Rested));
         // With that one it is one of the slow, though nothing it holds has lasted yet.
         let taken: Vec<_> = [2, 4, 5, 6, 7, 8].map(|number| (number, later)).into();
         let mut congestion = Congestion::new(8);
         congestion.slow_max = 1;
         let taken = taken.iter().map(|(number, since)| (tenant(*number), *since));
         let held = Holders::new(8, taken, &slow, &congestion, later);
-        assert!(!held.may_take(tenant(2), Standing::Rested));
-        assert!(held.may_take(tenant(4), Standing::Quick));
+        assert!(!held.may_take(tenant(2), |_| Standing::Rested));
+        assert!(held.may_take(tenant(4), |_| Standing::Quick));
         slow.note(tenant(3), Duration::from_secs(3600), SLOW, now);
         assert_eq!(slow.standing(tenant(3), now + REST_MAX), Standing::Rested);
         for _ in 0..3 {
@@ -323,7 +322,9 @@ mod tests {
     #[test]
     fn of_few_places_none_is_kept() {
         let (now, slow) = (Instant::now(), SlowGuests::default());
-        assert!(holders(3, &[(1, now), (1, now)], &slow, now).may_take(tenant(1), Standing::Slow));
+        assert!(
+            holders(3, &[(1, now), (1, now)], &slow, now).may_take(tenant(1), |_| Standing::Slow)
+        );
     }
 
     #[test]
@@ -340,7 +341,7 @@ mod tests {
         let may_take = |taken: &[(u64, Instant)], congestion: &Congestion, guest: u64| {
             let taken = taken.iter().map(|(number, since)| (tenant(*number), *since));
             let known = if guest > 7 { Standing::Slow } else { Standing::Quick };
-            Holders::new(16, taken, &slow, congestion, now).may_take(tenant(guest), known)
+            Holders::new(16, taken, &slow, congestion, now).may_take(tenant(guest), |_| known)
         };
         let one_is_slow = [(1, long_ago), (2, now)];
         assert!(!may_take(&one_is_slow, &congestion, 1), "it is slow itself");

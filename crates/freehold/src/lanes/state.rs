@@ -33,6 +33,16 @@ pub(super) enum Slot<T> {
     },
 }
 
+impl<T> Slot<T> {
+    /// What was kept in it; it is another from now on.
+    pub(super) fn replace_by(&mut self, next: Slot<T>) -> Option<T> {
+        match std::mem::replace(self, next) {
+            Slot::Idle(content) => Some(content),
+            _ => None,
+        }
+    }
+}
+
 pub(super) struct Waiter<T> {
     pub(super) guest: Guest,
     pub(super) weight: Weight,
@@ -71,9 +81,14 @@ impl<T> State<T> {
         self.places.iter().any(|slot| matches!(slot, Slot::Taken { .. }))
     }
 
+    /// Whether a caller may be waiting.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.queues.iter().any(|queue| !queue.is_empty())
+    }
+
     /// Whether a guest may have one more place.
     pub(super) fn may_take(&self, guest: Guest, now: Instant) -> bool {
-        self.holders(false, now).may_take(guest, self.slow.standing(guest, now))
+        self.holders(false, now).may_take(guest, |guest| self.slow.standing(guest, now))
     }
 
     /// Who holds the places. Where there is no room to fill more, those are all that are in use, but for
@@ -152,6 +167,9 @@ impl<T> State<T> {
         fills: bool,
         now: Instant,
     ) -> Option<(Waiter<T>, bool)> {
+        if !self.is_awaited() {
+            return None;
+        }
         let holders = self.holders(fills, now);
         let nowhere = self.places.len();
         let first_of = |queue: usize| {
@@ -162,7 +180,7 @@ impl<T> State<T> {
                     && (queue == number
                         || queue == nowhere
                         || now.saturating_duration_since(waiter.since) >= PATIENCE)
-                    && holders.may_take(guest, self.slow.standing(guest, now));
+                    && holders.may_take(guest, |guest| self.slow.standing(guest, now));
                 // In hundredths, since a weight is a hundred at most.
                 let load = 100 * holders.held(guest) / usize::from(weight.get());
                 takes_it.then_some(Candidate { load, since: waiter.since, queue, at })

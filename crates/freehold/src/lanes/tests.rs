@@ -186,8 +186,11 @@ async fn who_was_slow_gets_a_free_place_when_that_is_over() {
         held.push(take(&lanes, tenant(number)).await);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let place = lanes.take(tenant(0), Weight::ONE, Instant::now(), LONG).await;
-    assert_eq!(place.ok().unwrap().number, 0);
+    let next = waiting(&lanes, tenant(0)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(lanes.occupancy().waiting, 1);
+    lanes.heed(None);
+    assert_eq!(next.await.unwrap().ok().unwrap().number, 0);
 }
 
 #[tokio::test(start_paused = true)]

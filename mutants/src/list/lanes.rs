@@ -1,0 +1,77 @@
+//! Who gets a place in a pool, and what is kept for whom.
+
+use super::Mutant;
+use super::Tests::LibraryUnit;
+
+const FAIR: &str = "crates/freehold/src/lanes/fair.rs";
+const LANES: &str = "crates/freehold/src/lanes.rs";
+const LANES_STATE: &str = "crates/freehold/src/lanes/state.rs";
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "one-tenant-takes-every-connection",
+        breaks: "a tenant with many slow requests leaves no connection to others",
+        file: FAIR,
+        from: "taken < places - kept.div_ceil(2)",
+        to: "taken <= places",
+        tests: LibraryUnit(&[
+            "lanes::tests::no_tenant_takes_every_place",
+            "lanes::tests::newcomers_find_a_place_whatever_the_others_hold",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "what-nobody-received-is-lost",
+        breaks: "a connection that was given to a request that had gone is never given back",
+        file: LANES,
+        from: "lanes.leave(self.number, self.content.take());",
+        to: "if self.content.is_some() { lanes.leave(self.number, self.content.take()); }",
+        tests: LibraryUnit(&["lanes::tests::no_place_is_lost_or_lent_twice"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "slow-tenants-hold-what-is-kept",
+        breaks: "slow tenants leave no connection to those that ask for little",
+        file: FAIR,
+        from: "&& (taken < places - kept || crowd < places / 2)",
+        to: "",
+        tests: LibraryUnit(&[
+            "lanes::fair::tests::slow_tenants_leave_a_quarter_free_and_have_half_whatever_the_others_hold",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "busy-databases-are-kept-busy",
+        breaks: "slow tenants hold as much of a database that is busy as of one at rest",
+        file: FAIR,
+        from: "slow < congestion.slow_max",
+        to: "slow < usize::MAX",
+        tests: LibraryUnit(&[
+            "lanes::fair::tests::the_longer_a_trivial_statement_takes_the_fewer_places_slow_tenants_get",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "weights-weigh-nothing",
+        breaks: "a tenant of more weight gets no more connections than others",
+        file: LANES_STATE,
+        from: "usize::from(weight.get())",
+        to: "usize::from(weight.get().min(1))",
+        tests: LibraryUnit(&[
+            "lanes::tests::a_tenant_of_more_weight_holds_more_before_others_come_first",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "full-databases-are-pressed",
+        breaks: "each who comes tries to open a connection that the database has no room for",
+        file: LANES_STATE,
+        from: "self.full_until.is_none_or(|until| now >= until) || self.in_use() == 0",
+        to: "self.full_until.is_none_or(|until| now <= until) || self.in_use() == 0",
+        tests: LibraryUnit(&[
+            "lanes::tests::where_there_is_no_room_one_waits_for_a_place_in_use",
+            "lanes::tests::without_room_one_of_those_who_wait_is_sent_to_try_now_and_then",
+        ]),
+        survives_because: None,
+    },
+];
