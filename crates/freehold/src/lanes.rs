@@ -311,7 +311,7 @@ impl<T> Lanes<T> {
         let Slot::Taken { by, since, streak } = state.places[number] else { return };
         state.places[number] = Slot::Vacant;
         let slow = state.congestion.slow();
-        state.slow.note(by, now.saturating_duration_since(since), slow, now);
+        state.averages.note(by, now.saturating_duration_since(since), slow, now);
         if content.is_some() || state.may_fill(now) {
             self.hand_on(&mut state, number, streak, content, now);
         }

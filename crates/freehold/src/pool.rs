@@ -26,7 +26,7 @@ use crate::wire::WireError;
 const OPEN_MAX: Duration = Duration::from_secs(10);
 
 /// How often it is seen how busy the database is, while tenants are slow.
-const CONGESTION_EVERY: Duration = Duration::from_millis(100);
+const CONGESTION_EVERY: Duration = Duration::from_millis(50);
 /// How long a statement that does nothing is waited for.
 const NOTHING_MAX: Duration = Duration::from_secs(1);
 

@@ -52,6 +52,41 @@ pub(super) const MUTANTS: &[Mutant] = &[
         survives_because: None,
     },
     Mutant {
+        name: "unknown-tenants-fill-the-pool",
+        breaks: "a tenant that nothing is known of yet starts as many slow transactions as it likes",
+        file: FAIR,
+        from: "Some(holder) => holder.is_known && self.has_room_for_quick,",
+        to: "Some(_) => self.has_room_for_quick,",
+        tests: LibraryUnit(&[
+            "lanes::fair::tests::who_is_not_known_gets_one_place",
+            "lanes::tests::a_tenant_that_nothing_is_known_of_has_one_place_until_it_leaves_it",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "rested-tenants-press-a-busy-database",
+        breaks: "tenants that were slow a while ago take one place each, however busy the database is",
+        file: FAIR,
+        from: "Standing::Rested => self.bears_slow,",
+        to: "Standing::Rested => true,",
+        tests: LibraryUnit(&[
+            "lanes::fair::tests::who_was_slow_and_rested_gets_one_place_if_the_database_bears_it",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "slow-tenants-press-at-once",
+        breaks: "slow tenants begin with every connection, before it is known how the database bears it",
+        file: FAIR,
+        from: "slow_max: (places / START_SHARE).max(1),",
+        to: "slow_max: places,",
+        tests: LibraryUnit(&[
+            "lanes::fair::tests::slow_tenants_get_more_places_quickly_until_it_was_too_many_and_slowly_then",
+            "lanes::tests::slow_tenants_get_more_places_as_the_database_bears_it",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
         name: "weights-weigh-nothing",
         breaks: "a tenant of more weight gets no more connections than others",
         file: LANES_STATE,

@@ -2,12 +2,14 @@
 //!
 //! Of four places or more, a quarter is kept from slow tenants, and half of that quarter from all that hold
 //! a place already: for newcomers, which hold none and were not slow when they were here last. Slow tenants
-//! have half of the places all the same, however many others there are. So a newcomer waits only while
-//! newcomers hold all that is kept, and these are soon done, or slow from then on.
+//! have half of the places all the same, however many others there are. A tenant that nothing is known of
+//! has one place until its first transaction ends. So a newcomer waits only while newcomers hold all that is
+//! kept, and these are soon done, or slow from then on.
 //!
 //! Slow transactions that wait in the database take nothing but their places. Those that compute take its
 //! processor from all others, and the two cannot be told apart from here. But it shows in how long a
-//! trivial statement takes: while that is long, ever fewer slow tenants get a place.
+//! trivial statement takes. So slow tenants begin with few places and get more while that takes no longer
+//! than usual; once it takes long they get half as many, as TCP does with a congested network.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -27,21 +29,31 @@ const SLOW_TRIVIALS: u32 = 5;
 const REST_FACTOR: u32 = 4;
 const REST_MAX: Duration = Duration::from_secs(60);
 /// What the latest transaction counts in the average is one part of so many. One that met a strange
-/// connection, or a moment's stall, makes nobody slow.
+/// connection, or a moment's stall, makes no tenant slow that is known.
 const PARTS: u32 = 4;
 /// So many tenants are remembered.
-const REMEMBERED: usize = 1024;
-/// Answers of a trivial statement in good time, one after the other, before slow tenants get one place more.
-const CALM: u8 = 10;
+const REMEMBERED: usize = 4096;
+/// Of so many places slow tenants hold one together until it is known how the database bears it.
+const START_SHARE: usize = 4;
+/// Answers of a trivial statement in good time, one after the other, before slow tenants get one place
+/// more: until one was late for the first time, and after that.
+const CALM_AT_START: u32 = 2;
+const CALM: u32 = 20;
+/// Where one more place made the database busy at once, it takes twice as many answers before the next
+/// try: at most so many, 16 seconds.
+const CALM_MAX: u32 = 320;
+/// So many looks, one after the other, at which no tenant was slow end what was learnt of those that were.
+const FORGET_AFTER: u32 = 20;
 /// What a trivial statement may take beyond three times its quickest: a few slices of a busy processor.
 const CONGESTED: Duration = Duration::from_millis(3);
 
-/// Tenants that have held a place for long.
-pub(super) struct SlowGuests(LruCache<Guest, Average>);
+/// For how long tenants held their places of late.
+pub(super) struct Averages(LruCache<Guest, Average>);
 
 /// What is known of a guest from before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
+    Unknown,
     Quick,
     Slow,
     /// Slow when it was here last, which is a while ago.
@@ -54,40 +66,52 @@ struct Average {
     is_slow: bool,
 }
 
-impl Default for SlowGuests {
-    fn default() -> SlowGuests {
-        SlowGuests(LruCache::new(NonZeroUsize::new(REMEMBERED).expect("some are remembered")))
+impl Default for Averages {
+    fn default() -> Averages {
+        Averages(LruCache::new(NonZeroUsize::new(REMEMBERED).expect("some are remembered")))
     }
 }
 
-impl SlowGuests {
+impl Averages {
     pub(super) fn standing(&self, guest: Guest, now: Instant) -> Standing {
         match self.0.peek(&guest) {
             Some(Average { held, left_at, is_slow: true }) => {
                 let rested = now >= *left_at + (*held * REST_FACTOR).min(REST_MAX);
                 if rested { Standing::Rested } else { Standing::Slow }
             }
-            _ => Standing::Quick,
+            Some(_) => Standing::Quick,
+            None if guest == Guest::Anyone => Standing::Quick,
+            None => Standing::Unknown,
         }
     }
 
     /// A place was left that this guest has held; `slow` is what is long at this moment. Who was slow is so
     /// until it is quick by the measure of a database at rest.
     pub(super) fn note(&mut self, guest: Guest, held: Duration, slow: Duration, now: Instant) {
-        if let Some(average) = self.0.get_mut(&guest) {
-            average.held = average.held - average.held / PARTS + held / PARTS;
-            average.left_at = now;
-            average.is_slow = average.held >= slow || average.is_slow && average.held >= SLOW;
-        } else if held >= slow && guest != Guest::Anyone {
-            self.0.push(guest, Average { held: held / PARTS, left_at: now, is_slow: false });
+        if guest == Guest::Anyone {
+            return;
         }
+        let former = self.0.get(&guest).map(|average| (average.held, average.is_slow));
+        let (held, was_slow) = match former {
+            Some((former, was_slow)) => (former - former / PARTS + held / PARTS, was_slow),
+            None => (held, false),
+        };
+        let is_slow = held >= slow || was_slow && held >= SLOW;
+        self.0.push(guest, Average { held, left_at: now, is_slow });
     }
 }
 
 /// How many places slow tenants may hold together, by how busy the database is.
 pub(super) struct Congestion {
     slow_max: usize,
-    calm: u8,
+    /// Answers in good time since the last that was not, or since there was one place more.
+    calm: u32,
+    /// How many of them it takes for one place more.
+    calm_needed: u32,
+    /// There was one place more since an answer was late.
+    has_grown: bool,
+    /// Looks in a row at which no tenant was slow.
+    quiet: u32,
     /// The latest answer was late.
     late: bool,
     quickest: Duration,
@@ -96,8 +120,16 @@ pub(super) struct Congestion {
 
 impl Congestion {
     pub(super) fn new(places: usize) -> Congestion {
-        let quickest = Duration::from_secs(1);
-        Congestion { slow_max: places, calm: 0, late: false, quickest, latest: Duration::ZERO }
+        Congestion {
+            slow_max: (places / START_SHARE).max(1),
+            calm: 0,
+            calm_needed: CALM_AT_START,
+            has_grown: false,
+            quiet: 0,
+            late: false,
+            quickest: Duration::from_secs(1),
+            latest: Duration::ZERO,
+        }
     }
 
     /// For how long a place is held by one who is slow.
@@ -107,23 +139,47 @@ impl Congestion {
 
     /// A trivial statement took so long; None if nobody is slow, so that nothing was asked.
     pub(super) fn heed(&mut self, took: Option<Duration>, places: usize) {
-        self.latest = took.unwrap_or_default();
-        if let Some(took) = took {
-            // It may have become slower for good, as after a fail-over to a server further away.
-            self.quickest = took.min(self.quickest + self.quickest / 64);
-            if took > self.quickest * 3 + CONGESTED {
-                // One alone may be chance.
-                if std::mem::replace(&mut self.late, true) {
-                    self.slow_max = (self.slow_max / 2).max(1);
-                }
-                self.calm = 0;
-                return;
+        let Some(took) = took else {
+            self.quiet += 1;
+            if self.quiet >= FORGET_AFTER {
+                *self = Congestion { quickest: self.quickest, ..Congestion::new(places) };
+            }
+            return;
+        };
+        (self.latest, self.quiet) = (took, 0);
+        // It may have become slower for good, as after a fail-over to a server further away.
+        self.quickest = took.min(self.quickest + self.quickest / 128);
+        if took > self.quickest * 3 + CONGESTED {
+            self.calm = 0;
+            // One alone may be chance.
+            if std::mem::replace(&mut self.late, true) {
+                self.shrink();
+            }
+        } else {
+            self.late = false;
+            self.calm += 1;
+            if self.calm >= self.calm_needed {
+                self.grow(places);
             }
         }
-        self.late = false;
-        self.calm += 1;
-        if self.calm >= CALM {
-            (self.slow_max, self.calm) = ((self.slow_max + 1).min(places), 0);
+    }
+
+    fn shrink(&mut self) {
+        self.slow_max = (self.slow_max / 2).max(1);
+        self.calm_needed = match self.calm_needed {
+            CALM_AT_START => CALM,
+            needed if self.has_grown => (needed * 2).min(CALM_MAX),
+            needed => needed,
+        };
+        self.has_grown = false;
+    }
+
+    fn grow(&mut self, places: usize) {
+        self.slow_max = (self.slow_max + 1).min(places);
+        self.calm = 0;
+        if std::mem::replace(&mut self.has_grown, true) {
+            // The one before did no harm.
+            self.calm_needed = self.calm_needed.min(CALM);
         }
     }
 }
@@ -131,6 +187,8 @@ impl Congestion {
 /// The places that are taken, by guest, and who may have one more.
 pub(super) struct Holders {
     holders: Vec<Holder>,
+    /// Whether the database bears one more slow transaction, as far as is known.
+    bears_slow: bool,
     has_room_for_slow: bool,
     has_room_for_quick: bool,
 }
@@ -139,13 +197,14 @@ struct Holder {
     guest: Guest,
     held: usize,
     is_slow: bool,
+    is_known: bool,
 }
 
 impl Holders {
     pub(super) fn new(
         places: usize,
         taken: impl Iterator<Item = (Guest, Instant)>,
-        slow: &SlowGuests,
+        averages: &Averages,
         congestion: &Congestion,
         now: Instant,
     ) -> Holders {
@@ -158,9 +217,13 @@ impl Holders {
                     holder.is_slow |= is_slow;
                 }
                 None => {
-                    let known = slow.standing(guest, now);
-                    let is_slow = is_slow || known != Standing::Quick;
-                    holders.push(Holder { guest, held: 1, is_slow });
+                    let standing = averages.standing(guest, now);
+                    holders.push(Holder {
+                        guest,
+                        held: 1,
+                        is_slow: is_slow || matches!(standing, Standing::Slow | Standing::Rested),
+                        is_known: standing != Standing::Unknown,
+                    });
                 }
             }
         }
@@ -172,9 +235,10 @@ impl Holders {
         // Who holds several may turn out to be slow as well.
         let crowd = held_by(|holder| holder.is_slow || holder.held > 1);
         let kept = places / 4;
+        let bears_slow = slow < congestion.slow_max;
         Holders {
-            has_room_for_slow: slow < congestion.slow_max
-                && (taken < places - kept || crowd < places / 2),
+            bears_slow,
+            has_room_for_slow: bears_slow && (taken < places - kept || crowd < places / 2),
             has_room_for_quick: taken < places - kept.div_ceil(2),
             holders,
         }
@@ -195,9 +259,13 @@ impl Holders {
     /// Whether this guest may have one more. How it was of late is asked only of one who holds none.
     pub(super) fn may_take(&self, guest: Guest, standing: impl FnOnce(Guest) -> Standing) -> bool {
         match self.find(guest) {
-            None => self.has_room_for_slow || standing(guest) != Standing::Slow,
+            None => match standing(guest) {
+                Standing::Unknown | Standing::Quick => true,
+                Standing::Rested => self.bears_slow,
+                Standing::Slow => self.has_room_for_slow,
+            },
             Some(holder) if holder.is_slow => self.has_room_for_slow,
-            Some(_) => self.has_room_for_quick,
+            Some(holder) => holder.is_known && self.has_room_for_quick,
         }
     }
 }
@@ -215,23 +283,36 @@ mod tests {
     fn holders(
         places: usize,
         taken: &[(u64, Instant)],
-        slow: &SlowGuests,
+        averages: &Averages,
         now: Instant,
     ) -> Holders {
         let taken = taken.iter().map(|(number, since)| (tenant(*number), *since));
-        Holders::new(places, taken, slow, &Congestion::new(places), now)
+        Holders::new(places, taken, averages, &at_ease(places), now)
+    }
+
+    /// What is known of tenants that have had a place for a moment.
+    fn all_quick(now: Instant) -> Averages {
+        let mut averages = Averages::default();
+        (0..20).for_each(|number| averages.note(tenant(number), QUICK, SLOW, now));
+        averages
+    }
+
+    /// Where a database bears whatever slow tenants ask for.
+    fn at_ease(places: usize) -> Congestion {
+        Congestion { slow_max: places, ..Congestion::new(places) }
     }
 
     #[test]
     fn who_holds_one_leaves_an_eighth_free() {
-        let (now, slow) = (Instant::now(), SlowGuests::default());
+        let now = Instant::now();
+        let averages = all_quick(now);
         let taken = [(1, now), (1, now), (1, now), (2, now), (2, now), (3, now)];
         assert!(
-            holders(8, &taken, &slow, now).may_take(tenant(1), |_| Standing::Quick),
+            holders(8, &taken, &averages, now).may_take(tenant(1), |_| Standing::Quick),
             "two of eight are free"
         );
         let taken = [(1, now), (1, now), (1, now), (2, now), (2, now), (3, now), (4, now)];
-        let held = holders(8, &taken, &slow, now);
+        let held = holders(8, &taken, &averages, now);
         assert!(
             !held.may_take(tenant(1), |_| Standing::Quick)
                 && !held.may_take(tenant(3), |_| Standing::Quick)
@@ -245,121 +326,174 @@ mod tests {
 
     #[test]
     fn slow_tenants_leave_a_quarter_free_and_have_half_whatever_the_others_hold() {
-        let (now, slow) = (Instant::now(), SlowGuests::default());
+        let now = Instant::now();
+        let averages = all_quick(now);
         let long_ago = now.checked_sub(SLOW).unwrap();
         let six: Vec<_> = (1..=6).map(|number| (number, long_ago)).collect();
-        assert!(!holders(8, &six, &slow, now).may_take(tenant(1), |_| Standing::Quick));
-        assert!(holders(8, &six, &slow, now).may_take(tenant(7), |_| Standing::Quick));
+        assert!(!holders(8, &six, &averages, now).may_take(tenant(1), |_| Standing::Quick));
+        assert!(holders(8, &six, &averages, now).may_take(tenant(7), |_| Standing::Quick));
         let before = now.checked_sub(QUICK).unwrap();
         assert!(
-            holders(8, &six, &slow, before).may_take(tenant(1), |_| Standing::Quick),
+            holders(8, &six, &averages, before).may_take(tenant(1), |_| Standing::Quick),
             "none was slow yet"
         );
         let mixed: Vec<_> =
             (1..=7).map(|number| (number, if number < 4 { long_ago } else { now })).collect();
         assert!(
-            holders(8, &mixed, &slow, now).may_take(tenant(1), |_| Standing::Quick),
+            holders(8, &mixed, &averages, now).may_take(tenant(1), |_| Standing::Quick),
             "a fourth of eight"
         );
         let mixed: Vec<_> =
             (1..=7).map(|number| (number, if number < 5 { long_ago } else { now })).collect();
-        assert!(!holders(8, &mixed, &slow, now).may_take(tenant(1), |_| Standing::Quick));
+        assert!(!holders(8, &mixed, &averages, now).may_take(tenant(1), |_| Standing::Quick));
     }
 
     #[test]
     fn what_is_kept_is_no_slow_tenants_while_others_that_hold_several_are_not_known_yet() {
-        let (now, slow) = (Instant::now(), SlowGuests::default());
+        let now = Instant::now();
+        let averages = all_quick(now);
         let long_ago = now.checked_sub(SLOW).unwrap();
         let taken =
             [(1, long_ago), (1, now), (2, now), (2, now), (3, long_ago), (4, now), (5, now)];
-        assert!(!holders(8, &taken, &slow, now).may_take(tenant(3), |_| Standing::Quick));
+        assert!(!holders(8, &taken, &averages, now).may_take(tenant(3), |_| Standing::Quick));
     }
 
     #[test]
     fn who_is_slow_on_average_is_no_newcomer_for_a_while() {
-        let (now, mut slow) = (Instant::now(), SlowGuests::default());
+        let (now, mut averages) = (Instant::now(), Averages::default());
+        assert_eq!(averages.standing(tenant(1), now), Standing::Unknown);
         for _ in 0..3 {
-            slow.note(tenant(1), SLOW - QUICK, SLOW, now);
-            slow.note(Guest::Anyone, SLOW * 9, SLOW, now);
-            slow.note(tenant(2), SLOW * 2, SLOW, now);
+            averages.note(tenant(1), SLOW - QUICK, SLOW, now);
+            averages.note(Guest::Anyone, SLOW * 9, SLOW, now);
         }
-        slow.note(tenant(3), SLOW * 3, SLOW, now);
-        let known = |slow: &SlowGuests, number| slow.standing(tenant(number), now);
-        assert_eq!(known(&slow, 1), Standing::Quick);
-        assert_eq!(slow.standing(Guest::Anyone, now), Standing::Quick);
-        assert_eq!(known(&slow, 2), Standing::Slow, "by its third");
-        assert_eq!(known(&slow, 3), Standing::Quick, "once is none");
-        slow.note(tenant(2), SLOW * 2, SLOW * 9, now);
-        assert_eq!(known(&slow, 2), Standing::Slow, "though all take long by now");
+        averages.note(tenant(2), SLOW * 2, SLOW, now);
+        averages.note(tenant(3), QUICK, SLOW, now);
+        averages.note(tenant(3), SLOW * 3, SLOW, now);
+        let standing = |averages: &Averages, number| averages.standing(tenant(number), now);
+        assert_eq!(standing(&averages, 1), Standing::Quick);
+        assert_eq!(averages.standing(Guest::Anyone, now), Standing::Quick);
+        assert_eq!(standing(&averages, 2), Standing::Slow, "by its first");
+        assert_eq!(standing(&averages, 3), Standing::Quick, "by chance, once");
+        averages.note(tenant(2), SLOW * 2, SLOW * 9, now);
+        assert_eq!(standing(&averages, 2), Standing::Slow, "though all take long by now");
         let later = now + SLOW * 2 * REST_FACTOR;
-        assert_eq!(slow.standing(tenant(2), later), Standing::Rested);
-        assert!(holders(4, &[], &slow, later).may_take(tenant(2), |_| Standing::Rested));
-        // With that one it is one of the slow, though nothing it holds has lasted yet.
-        let taken: Vec<_> = [2, 4, 5, 6, 7, 8].map(|number| (number, later)).into();
-        let mut congestion = Congestion::new(8);
-        congestion.slow_max = 1;
-        let taken = taken.iter().map(|(number, since)| (tenant(*number), *since));
-        let held = Holders::new(8, taken, &slow, &congestion, later);
-        assert!(!held.may_take(tenant(2), |_| Standing::Rested));
-        assert!(held.may_take(tenant(4), |_| Standing::Quick));
-        slow.note(tenant(3), Duration::from_secs(3600), SLOW, now);
-        assert_eq!(slow.standing(tenant(3), now + REST_MAX), Standing::Rested);
+        assert_eq!(averages.standing(tenant(2), later), Standing::Rested);
         for _ in 0..3 {
-            slow.note(tenant(2), QUICK, SLOW, now);
+            averages.note(tenant(2), QUICK, SLOW, now);
         }
-        assert_eq!(known(&slow, 2), Standing::Quick, "it is quick again");
+        assert_eq!(standing(&averages, 2), Standing::Quick, "it is quick again");
+        averages.note(tenant(3), Duration::from_secs(3600), SLOW, now);
+        assert_eq!(averages.standing(tenant(3), now + REST_MAX), Standing::Rested);
     }
 
     #[test]
-    fn what_is_remembered_has_a_bound() {
-        let (now, mut slow) = (Instant::now(), SlowGuests::default());
-        for number in 0..5000 {
-            slow.note(tenant(number), SLOW, SLOW, now);
-        }
-        assert!(slow.0.len() <= REMEMBERED);
+    fn who_was_slow_and_rested_gets_one_place_if_the_database_bears_it() {
+        let (start, mut averages) = (Instant::now(), Averages::default());
+        averages.note(tenant(2), SLOW * 2, SLOW, start);
+        let now = start + SLOW * 2 * REST_FACTOR;
+        let holders = |taken: [u64; 6], slow_max: usize| {
+            let taken = taken.iter().map(|number| (tenant(*number), start));
+            let congestion = Congestion { slow_max, ..Congestion::new(8) };
+            Holders::new(8, taken, &averages, &congestion, now)
+        };
+        let others = [4, 5, 6, 7, 8, 9];
+        assert!(!holders(others, 8).may_take(tenant(2), |_| Standing::Slow));
+        assert!(holders(others, 8).may_take(tenant(2), |_| Standing::Rested));
+        assert!(!holders(others, 6).may_take(tenant(2), |_| Standing::Rested));
+        assert!(holders(others, 6).may_take(tenant(3), |_| Standing::Unknown));
+        // With that one it is one of the slow, though nothing it holds has lasted yet.
+        let taken = [(tenant(2), now)].into_iter();
+        let held = Holders::new(8, taken, &averages, &Congestion::new(4), now);
+        assert!(!held.may_take(tenant(3), |_| Standing::Rested));
     }
 
     #[test]
-    fn of_few_places_none_is_kept() {
-        let (now, slow) = (Instant::now(), SlowGuests::default());
+    fn who_is_not_known_gets_one_place() {
+        let (now, averages) = (Instant::now(), Averages::default());
+        let held = holders(8, &[(1, now)], &averages, now);
+        assert!(held.may_take(tenant(2), |_| Standing::Unknown));
+        assert!(!held.may_take(tenant(1), |_| Standing::Unknown));
         assert!(
-            holders(3, &[(1, now), (1, now)], &slow, now).may_take(tenant(1), |_| Standing::Slow)
+            holders(8, &[(1, now)], &all_quick(now), now).may_take(tenant(1), |_| Standing::Quick)
         );
     }
 
     #[test]
+    fn what_is_remembered_has_a_bound() {
+        let (now, mut averages) = (Instant::now(), Averages::default());
+        for number in 0..3 * REMEMBERED as u64 {
+            averages.note(tenant(number), SLOW, SLOW, now);
+        }
+        assert!(averages.0.len() <= REMEMBERED);
+    }
+
+    #[test]
+    fn of_few_places_none_is_kept() {
+        let now = Instant::now();
+        let averages = all_quick(now);
+        assert!(
+            holders(3, &[(1, now), (1, now)], &averages, now)
+                .may_take(tenant(1), |_| Standing::Slow)
+        );
+    }
+
+    const LATE: Duration = Duration::from_millis(8);
+
+    fn heed(congestion: &mut Congestion, took: Duration, times: u32) -> usize {
+        (0..times).for_each(|_| congestion.heed(Some(took), 16));
+        congestion.slow_max
+    }
+
+    #[test]
     fn the_longer_a_trivial_statement_takes_the_fewer_places_slow_tenants_get() {
-        let (now, slow) = (Instant::now(), SlowGuests::default());
-        let mut congestion = Congestion::new(16);
-        congestion.heed(Some(QUICK), 16);
-        let late = QUICK * 3 + CONGESTED + QUICK;
+        let now = Instant::now();
+        let averages = all_quick(now);
+        let mut congestion = at_ease(16);
+        heed(&mut congestion, QUICK, 1);
+        assert!(LATE > QUICK * 3 + CONGESTED);
         for slow_max in [16, 8, 4, 2, 1, 1] {
-            congestion.heed(Some(late), 16);
-            assert_eq!(congestion.slow_max, slow_max);
+            assert_eq!(heed(&mut congestion, LATE, 1), slow_max);
         }
         let long_ago = now.checked_sub(SLOW * 2).unwrap();
-        let may_take = |taken: &[(u64, Instant)], congestion: &Congestion, guest: u64| {
+        let may_take = |taken: &[(u64, Instant)], guest: u64| {
             let taken = taken.iter().map(|(number, since)| (tenant(*number), *since));
             let known = if guest > 7 { Standing::Slow } else { Standing::Quick };
-            Holders::new(16, taken, &slow, congestion, now).may_take(tenant(guest), |_| known)
+            Holders::new(16, taken, &averages, &congestion, now).may_take(tenant(guest), |_| known)
         };
         let one_is_slow = [(1, long_ago), (2, now)];
-        assert!(!may_take(&one_is_slow, &congestion, 1), "it is slow itself");
-        assert!(!may_take(&one_is_slow, &congestion, 8), "it was slow of late");
-        assert!(may_take(&one_is_slow, &congestion, 2), "it is not slow");
-        assert!(may_take(&[(2, now)], &congestion, 8), "one may");
+        assert!(!may_take(&one_is_slow, 1), "it is slow itself");
+        assert!(!may_take(&one_is_slow, 8), "it was slow of late");
+        assert!(may_take(&one_is_slow, 2), "it is not slow");
+        assert!(may_take(&[(2, now)], 8), "one may");
+    }
 
-        for _ in 0..CALM - 1 {
-            congestion.heed(Some(QUICK), 16);
-        }
+    #[test]
+    fn slow_tenants_get_more_places_quickly_until_it_was_too_many_and_slowly_then() {
+        let mut congestion = Congestion::new(16);
+        assert_eq!(congestion.slow_max, 4);
+        assert_eq!(heed(&mut congestion, QUICK, CALM_AT_START * 4), 8);
+        assert_eq!(heed(&mut congestion, LATE, 4), 1, "the first of these may be chance");
+        assert_eq!(heed(&mut congestion, QUICK, CALM - 1), 1);
+        assert_eq!(heed(&mut congestion, QUICK, 1), 2);
+        // That was too many: the next try comes later.
+        assert_eq!(heed(&mut congestion, LATE, 2), 1);
+        assert_eq!(heed(&mut congestion, QUICK, CALM * 2 - 1), 1);
+        assert_eq!(heed(&mut congestion, QUICK, 1), 2);
+        assert_eq!(heed(&mut congestion, QUICK, CALM * 2), 3);
+        assert_eq!(heed(&mut congestion, QUICK, CALM), 4, "two in a row were not");
+        assert_eq!(heed(&mut congestion, QUICK, CALM * 100), 16);
+    }
+
+    #[test]
+    fn what_was_learnt_of_slow_tenants_ends_with_them() {
+        let mut congestion = Congestion::new(16);
+        heed(&mut congestion, QUICK, 1);
+        assert_eq!(heed(&mut congestion, LATE, 10), 1);
+        (1..FORGET_AFTER).for_each(|_| congestion.heed(None, 16));
         assert_eq!(congestion.slow_max, 1);
         congestion.heed(None, 16);
-        assert_eq!(congestion.slow_max, 2, "so many times in a row all was well");
-        assert!(may_take(&one_is_slow, &congestion, 8));
-        for _ in 0..100 * usize::from(CALM) {
-            congestion.heed(None, 16);
-        }
-        assert_eq!(congestion.slow_max, 16);
+        assert_eq!(congestion.slow_max, 4);
+        assert!(congestion.quickest < QUICK * 2, "but for how quick the database can be");
     }
 
     #[test]
@@ -368,7 +502,7 @@ mod tests {
         assert_eq!(congestion.slow(), SLOW);
         congestion.heed(Some(SLOW), 16);
         assert_eq!(congestion.slow(), SLOW * SLOW_TRIVIALS);
-        congestion.heed(None, 16);
+        (0..FORGET_AFTER).for_each(|_| congestion.heed(None, 16));
         assert_eq!(congestion.slow(), SLOW);
     }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::fair::{Congestion, Holders, SlowGuests};
+use super::fair::{Averages, Congestion, Holders};
 use super::{Guest, HOME_STREAK_MAX, PATIENCE, PATIENT_MAX, Place, ROOM_PAUSE, Waits};
 use crate::tenant::Weight;
 
@@ -14,7 +14,7 @@ pub(super) struct State<T> {
     /// One for each place, of those who are at home there, and one for those who are nowhere.
     pub(super) queues: Vec<VecDeque<Waiter<T>>>,
     pub(super) waits: Waits,
-    pub(super) slow: SlowGuests,
+    pub(super) averages: Averages,
     pub(super) congestion: Congestion,
     /// There was no room to fill a place; until then no other vacant one is given out.
     pub(super) full_until: Option<Instant>,
@@ -65,7 +65,7 @@ impl<T> State<T> {
             places: (0..places).map(|_| Slot::Vacant).collect(),
             queues: (0..=places).map(|_| VecDeque::new()).collect(),
             waits: Waits::default(),
-            slow: SlowGuests::default(),
+            averages: Averages::default(),
             congestion: Congestion::new(places),
             full_until: None,
             closed: false,
@@ -88,7 +88,7 @@ impl<T> State<T> {
 
     /// Whether a guest may have one more place.
     pub(super) fn may_take(&self, guest: Guest, now: Instant) -> bool {
-        self.holders(false, now).may_take(guest, |guest| self.slow.standing(guest, now))
+        self.holders(false, now).may_take(guest, |guest| self.averages.standing(guest, now))
     }
 
     /// Who holds the places. Where there is no room to fill more, those are all that are in use, but for
@@ -102,7 +102,7 @@ impl<T> State<T> {
             Slot::Taken { by, since, .. } => Some((*by, *since)),
             _ => None,
         });
-        Holders::new(places, taken, &self.slow, &self.congestion, now)
+        Holders::new(places, taken, &self.averages, &self.congestion, now)
     }
 
     /// The place for one who has just come; None to wait.
@@ -180,7 +180,7 @@ impl<T> State<T> {
                     && (queue == number
                         || queue == nowhere
                         || now.saturating_duration_since(waiter.since) >= PATIENCE)
-                    && holders.may_take(guest, |guest| self.slow.standing(guest, now));
+                    && holders.may_take(guest, |guest| self.averages.standing(guest, now));
                 // In hundredths, since a weight is a hundred at most.
                 let load = 100 * holders.held(guest) / usize::from(weight.get());
                 takes_it.then_some(Candidate { load, since: waiter.since, queue, at })

@@ -13,6 +13,20 @@ async fn take(lanes: &Arc<Lanes<u32>>, guest: Guest) -> Place<u32> {
     lanes.take(guest, Weight::ONE, Instant::now(), LONG).await.ok().unwrap()
 }
 
+/// Places, after tenants have had one each.
+async fn known_to(places: usize, tenants: std::ops::Range<u64>) -> Arc<Lanes<u32>> {
+    let lanes = Lanes::new(places);
+    for number in tenants {
+        drop(take(&lanes, tenant(number)).await);
+    }
+    lanes
+}
+
+/// The database was asked and answered in good time, so often.
+fn at_ease(lanes: &Arc<Lanes<u32>>, answers: usize) {
+    (0..answers).for_each(|_| lanes.heed(Some(Duration::from_millis(1))));
+}
+
 /// One that waits by now.
 async fn waiting(
     lanes: &Arc<Lanes<u32>>,
@@ -99,7 +113,7 @@ async fn a_home_that_is_free_soon_is_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn no_tenant_takes_every_place() {
-    let lanes = Lanes::new(4);
+    let lanes = known_to(4, 0..1).await;
     let mut greedy = Vec::new();
     for _ in 0..3 {
         greedy.push(take(&lanes, tenant(0)).await);
@@ -118,7 +132,7 @@ async fn no_tenant_takes_every_place() {
 
 #[tokio::test(start_paused = true)]
 async fn newcomers_find_a_place_whatever_the_others_hold() {
-    let lanes = Lanes::new(8);
+    let lanes = known_to(8, 0..3).await;
     let mut held = Vec::new();
     for number in [0, 1, 2, 0, 1, 2, 0] {
         held.push(take(&lanes, tenant(number)).await);
@@ -136,7 +150,7 @@ async fn newcomers_find_a_place_whatever_the_others_hold() {
 
 #[tokio::test(start_paused = true)]
 async fn of_those_who_wait_who_holds_the_fewest_is_next() {
-    let lanes = Lanes::new(3);
+    let lanes = known_to(3, 1..4).await;
     lanes.forget_homes();
     let (one, two) = (take(&lanes, tenant(1)).await, take(&lanes, tenant(1)).await);
     let other = take(&lanes, tenant(2)).await;
@@ -155,7 +169,7 @@ async fn of_those_who_wait_who_holds_the_fewest_is_next() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_of_more_weight_holds_more_before_others_come_first() {
-    let lanes = Lanes::new(3);
+    let lanes = known_to(3, 1..3).await;
     lanes.forget_homes();
     let (one, two) = (take(&lanes, tenant(1)).await, take(&lanes, tenant(1)).await);
     let other = take(&lanes, tenant(2)).await;
@@ -172,6 +186,41 @@ async fn a_tenant_of_more_weight_holds_more_before_others_come_first() {
     drop(other);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_nothing_is_known_of_has_one_place_until_it_leaves_it() {
+    let lanes = Lanes::new(8);
+    let mut first = take(&lanes, tenant(0)).await;
+    first.content = Some(7);
+    let second = waiting(&lanes, tenant(0)).await;
+    drop(take(&lanes, tenant(1)).await);
+    tokio::time::sleep(PATIENCE * 2).await;
+    assert_eq!(lanes.occupancy().waiting, 1);
+    drop(first);
+    let second = second.await.unwrap().ok().unwrap();
+    drop((take(&lanes, tenant(0)).await, second));
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_tenants_get_more_places_as_the_database_bears_it() {
+    let lanes = known_to(16, 0..5).await;
+    let mut held = Vec::new();
+    for number in 0..5 {
+        held.push(take(&lanes, tenant(number)).await);
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut more = Vec::new();
+    for number in 0..5 {
+        more.push(waiting(&lanes, tenant(number)).await);
+    }
+    tokio::time::sleep(PATIENCE).await;
+    at_ease(&lanes, 2);
+    assert_eq!(lanes.occupancy().taken, 5, "it is the fifth that a quarter has no room for");
+    at_ease(&lanes, 2);
+    assert_eq!(lanes.occupancy().taken, 6);
+    at_ease(&lanes, 8);
+    assert_eq!(lanes.occupancy().taken, 10);
+}
+
 /// Time ends a tenant's being slow, and nobody leaves a place at that moment.
 #[tokio::test(start_paused = true)]
 async fn who_was_slow_gets_a_free_place_when_that_is_over() {
@@ -186,6 +235,7 @@ async fn who_was_slow_gets_a_free_place_when_that_is_over() {
         held.push(take(&lanes, tenant(number)).await);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    at_ease(&lanes, 8);
     let next = waiting(&lanes, tenant(0)).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(lanes.occupancy().waiting, 1);
@@ -210,7 +260,7 @@ async fn where_there_is_no_room_one_waits_for_a_place_in_use() {
 
 #[tokio::test(start_paused = true)]
 async fn who_holds_what_is_open_is_sent_to_try_for_more_too() {
-    let lanes = Lanes::new(8);
+    let lanes = known_to(8, 0..2).await;
     let mut held = Vec::new();
     for number in [0, 1, 0, 1] {
         let mut place = take(&lanes, tenant(number)).await;
@@ -219,6 +269,7 @@ async fn who_holds_what_is_open_is_sent_to_try_for_more_too() {
     }
     lanes.give_up(take(&lanes, tenant(2)).await);
     tokio::time::sleep(Duration::from_millis(200)).await;
+    at_ease(&lanes, 8);
     let next = waiting(&lanes, tenant(0)).await;
     assert_eq!(next.await.unwrap().ok().unwrap().content, None);
     drop(held);
