@@ -225,12 +225,16 @@ impl<T> Lanes<T> {
         self.state().holders(false, Instant::now()).any_is_slow()
     }
 
-    /// How long a trivial statement took, or that nothing is slow. Those who wait are looked at anew: it may
-    /// have made room, and time ends a tenant's being slow.
-    pub(crate) fn heed(self: &Arc<Self>, took: Option<Duration>) {
+    /// How long a trivial statement took, or that nothing is slow.
+    pub(crate) fn heed(&self, took: Option<Duration>) {
         let mut state = self.state();
         let places = state.places.len();
         state.congestion.heed(took, places);
+    }
+
+    /// Looks anew at those who wait: the database may bear more, and time makes tenants slow, and ends it.
+    pub(crate) fn reconsider(self: &Arc<Self>) {
+        let mut state = self.state();
         let now = Instant::now();
         self.offer(&mut state, now, |slot| matches!(slot, Slot::Idle(_)));
         self.offer_vacant(&mut state, now);

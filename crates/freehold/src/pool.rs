@@ -178,6 +178,7 @@ impl Pool {
             } else if let Some(took) = self.time_of_nothing().await {
                 self.0.lanes.heed(Some(took));
             }
+            self.0.lanes.reconsider();
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -12,11 +12,13 @@ use tokio::net::TcpStream;
 /// The service answers within 60 s, if only that it takes too long.
 const ANSWER_MAX: Duration = Duration::from_secs(90);
 const BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A connection that was idle for longer is not used again: the service may be about to close it.
+const IDLE_MAX: Duration = Duration::from_secs(20);
 
 /// A connection to the service, opened when it is needed and kept.
 pub(super) struct Wire {
     address: SocketAddr,
-    stream: Option<TcpStream>,
+    kept: Option<(TcpStream, Instant)>,
 }
 
 /// An answer, as it came.
@@ -102,11 +104,13 @@ pub(super) fn request(method: &str, path: &str, headers: &str, body: &str) -> Ve
 
 impl Wire {
     pub(super) fn to(address: SocketAddr) -> Wire {
-        Wire { address, stream: None }
+        Wire { address, kept: None }
     }
 
     async fn stream(&mut self) -> io::Result<TcpStream> {
-        if let Some(stream) = self.stream.take() {
+        if let Some((stream, since)) = self.kept.take()
+            && since.elapsed() < IDLE_MAX
+        {
             return Ok(stream);
         }
         let stream = TcpStream::connect(self.address).await?;
@@ -123,7 +127,7 @@ impl Wire {
         };
         let answer = tokio::time::timeout(ANSWER_MAX, exchange).await??;
         if !answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
-            self.stream = Some(stream);
+            self.kept = Some((stream, Instant::now()));
         }
         Ok(answer)
     }

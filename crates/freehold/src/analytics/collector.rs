@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::analytics::Connections;
 use crate::analytics::activity::{Counts, Work};
 use crate::analytics::courtesy::Courtesy;
-use crate::analytics::rollup::{ROWS_MAX, Rollup};
+use crate::analytics::rollup::{ROWS_MAX, Rollup, VALUE_CHARS_MAX};
 use crate::analytics::source::{Reader, Source};
 use crate::client;
 use crate::error::{Error, ErrorKind, Result};
@@ -283,10 +283,22 @@ impl Lane {
 }
 
 impl Rows {
-    /// A row for each place of the grain, and no more of them than may be.
+    /// A row for each place of the grain, and no more or larger ones than may be.
     fn check(self, rollup: &Rollup) -> Result<Rows, String> {
         if self.0.len() > ROWS_MAX {
             return Err(format!("it has more than {ROWS_MAX} rows"));
+        }
+        let is_too_long = |cell: &Option<String>| {
+            let longer = |text: &String| {
+                text.len() > VALUE_CHARS_MAX && text.chars().nth(VALUE_CHARS_MAX).is_some()
+            };
+            cell.as_ref().is_some_and(longer)
+        };
+        if let Some(long) = self.0.iter().find_map(|row| row.iter().position(is_too_long)) {
+            let name = rollup.columns().nth(long).map_or_else(String::new, |c| c.name.clone());
+            return Err(format!(
+                "a value of {name} has more than {VALUE_CHARS_MAX} characters; have the definition shorten it, as by left({name}, 100)"
+            ));
         }
         let mut known = HashSet::with_capacity(self.0.len());
         for row in &self.0 {

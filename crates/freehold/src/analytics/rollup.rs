@@ -14,6 +14,8 @@ use crate::wire::{self, WireError};
 const COLUMNS_MAX: usize = 40;
 /// The most rows of one tenant and definition; they are held in memory while they are written.
 pub(crate) const ROWS_MAX: usize = 100_000;
+/// The most characters of a value, as PostgreSQL prints it: a page has up to 200 rows of up to 40 values.
+pub(crate) const VALUE_CHARS_MAX: usize = 1000;
 /// Columns that every rollup or published view has already.
 const RESERVED: [&str; 4] = ["tenant", "tenant_id", "tenants", "withheld"];
 /// Types that can be summed and averaged over tenants.
@@ -255,14 +257,15 @@ impl Rollup {
     /// Reads a tenant whose schema the search path leads to: all of it, or the groups that have
     /// changed since. Sent without parameters, so the time, which is ours, is in the text.
     pub(crate) fn read_sql(&self, since: Option<Timestamp>) -> String {
-        let columns: Vec<_> =
-            self.columns().map(|c| format!("d.{}", quote_ident(&c.name))).collect();
+        // One more than there may be tells that there are too many; of characters as of rows.
+        let value =
+            |c: &Column| format!("left(d.{}::text, {})", quote_ident(&c.name), VALUE_CHARS_MAX + 1);
+        let columns: Vec<_> = self.columns().map(value).collect();
         let mut sql =
             format!("SELECT {} FROM (\n{}\n) AS d", columns.join(", "), self.definition.statement);
         if let (Some(since), Some(watermark)) = (since, &self.definition.watermark) {
             sql.push_str(&format!(" WHERE d.{} > '{since}'", quote_ident(&watermark.column)));
         }
-        // One more than it may have tells that it has too many.
         sql.push_str(&format!(" LIMIT {}", ROWS_MAX + 1));
         sql
     }

@@ -8,8 +8,8 @@
 //!
 //! Slow transactions that wait in the database take nothing but their places. Those that compute take its
 //! processor from all others, and the two cannot be told apart from here. But it shows in how long a
-//! trivial statement takes. So slow tenants begin with few places and get more while that takes no longer
-//! than usual; once it takes long they get half as many, as TCP does with a congested network.
+//! trivial statement takes. So slow tenants begin with half of the places and get more while that takes no
+//! longer than usual; once it takes long they get half as many, as TCP does with a congested network.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -34,7 +34,7 @@ const PARTS: u32 = 4;
 /// So many tenants are remembered.
 const REMEMBERED: usize = 4096;
 /// Of so many places slow tenants hold one together until it is known how the database bears it.
-const START_SHARE: usize = 4;
+const START_SHARE: usize = 2;
 /// Answers of a trivial statement in good time, one after the other, before slow tenants get one place
 /// more: until one was late for the first time, and after that.
 const CALM_AT_START: u32 = 2;
@@ -403,7 +403,8 @@ mod tests {
         assert!(holders(others, 6).may_take(tenant(3), |_| Standing::Unknown));
         // With that one it is one of the slow, though nothing it holds has lasted yet.
         let taken = [(tenant(2), now)].into_iter();
-        let held = Holders::new(8, taken, &averages, &Congestion::new(4), now);
+        let congestion = Congestion { slow_max: 1, ..Congestion::new(8) };
+        let held = Holders::new(8, taken, &averages, &congestion, now);
         assert!(!held.may_take(tenant(3), |_| Standing::Rested));
     }
 
@@ -470,8 +471,8 @@ mod tests {
     #[test]
     fn slow_tenants_get_more_places_quickly_until_it_was_too_many_and_slowly_then() {
         let mut congestion = Congestion::new(16);
-        assert_eq!(congestion.slow_max, 4);
-        assert_eq!(heed(&mut congestion, QUICK, CALM_AT_START * 4), 8);
+        assert_eq!(congestion.slow_max, 8);
+        assert_eq!(heed(&mut congestion, QUICK, CALM_AT_START * 4), 12);
         assert_eq!(heed(&mut congestion, LATE, 4), 1, "the first of these may be chance");
         assert_eq!(heed(&mut congestion, QUICK, CALM - 1), 1);
         assert_eq!(heed(&mut congestion, QUICK, 1), 2);
@@ -492,7 +493,7 @@ mod tests {
         (1..FORGET_AFTER).for_each(|_| congestion.heed(None, 16));
         assert_eq!(congestion.slow_max, 1);
         congestion.heed(None, 16);
-        assert_eq!(congestion.slow_max, 4);
+        assert_eq!(congestion.slow_max, 8);
         assert!(congestion.quickest < QUICK * 2, "but for how quick the database can be");
     }
 

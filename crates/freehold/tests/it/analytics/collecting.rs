@@ -180,6 +180,23 @@ async fn a_grain_that_is_unknown_or_twice_is_that_tenants_failure() {
 }
 
 #[tokio::test]
+async fn a_value_of_a_thousand_characters_is_a_figure_and_a_longer_one_that_tenants_failure() {
+    let named = "-- name: named\n-- grain: name\n-- schedule: every 1h\n-- minimum group: 1\n
+        SELECT repeat('ä', cents::int) AS name, count(*) AS sales FROM sales GROUP BY 1";
+    let house = shop(&[named]).await;
+    let (acme, globex) = (house.tenant("acme").await, house.tenant("globex").await);
+    house.sell(&acme, "2026-01-01", 1000).await;
+    house.sell(&globex, "2026-01-01", 2_000_000).await;
+    let run = house.collect().await.remove(0);
+    let failures: Vec<_> = run.failures.iter().map(|f| f.tenant.as_str()).collect();
+    assert_eq!((run.collected, failures), (1, vec!["globex"]));
+    let told = &run.failures[0].error;
+    assert!(told.contains("name") && told.contains("1000 characters"), "{told}");
+    let name = house.fleet("named").await[0]["name"].as_str().unwrap().chars().count();
+    assert_eq!(name, 1000);
+}
+
+#[tokio::test]
 async fn a_tenant_that_takes_too_long_or_is_locked_stops_nobody() {
     let slow = "-- name: slow\n-- grain: day\n-- schedule: every 1h\n-- minimum group: 1\n
         SELECT day, sum(cents + coalesce(length(pg_sleep(30)::text), 0)) AS cents FROM sales GROUP BY day";
