@@ -21,11 +21,11 @@ impl HttpConnection {
         Ok(HttpConnection { stream, received: Vec::with_capacity(16 * 1024) })
     }
 
-    /// Sends a request as it is, and returns the answer's body. An answer that isn't 200 is an
+    /// Sends a request as it is, and returns the answer's body. An answer that is no success is an
     /// error.
     pub(crate) async fn send(&mut self, request: &str) -> Result<&[u8]> {
         match self.ask(request).await? {
-            (200, body) => Ok(body),
+            (200..=299, body) => Ok(body),
             (_, body) => Err(format!("refused: {}", String::from_utf8_lossy(body)).into()),
         }
     }

@@ -21,6 +21,7 @@ mod people;
 mod report;
 mod rounds;
 mod seal;
+mod soak;
 
 use std::process::ExitCode;
 
@@ -85,6 +86,8 @@ enum Bench {
     Migrate,
     /// Pages of a whole fleet against those of a hundred tenants of it, and what the fleet's chores take
     Fleet,
+    /// Whether a server grows, at half the machine's rate of a mixed load
+    Soak,
 }
 
 fn main() -> ExitCode {
@@ -135,6 +138,7 @@ fn run(arguments: &Arguments) -> Result<Report> {
                 let tenants = arguments.tenants as usize;
                 ("fleet", fleet::run(url, seconds.unwrap_or(60), tenants).await?)
             }
+            Bench::Soak => ("soak", soak::run(url, seconds.unwrap_or(3600)).await?),
             Bench::Migrate => ("migrate", migrate::run(url, seconds.unwrap_or(20)).await?),
         };
         Ok(Report { bench, machine, rows })
