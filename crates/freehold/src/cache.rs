@@ -7,6 +7,7 @@
 //! things faster: whatever it loses, keeps too long or makes up is a miss. While the listener is not
 //! sure to hear, an epoch is believed for half a second, as a tenant's status is.
 
+mod clock;
 pub(crate) mod envelope;
 mod flights;
 pub(crate) mod key;
@@ -17,7 +18,7 @@ pub(crate) mod stats;
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -25,6 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use self::envelope::{Asked, ENVELOPE_BYTES, Entry, Sealer, Verdict, Version};
 use self::flights::{Flights, Outcome, Turn};
@@ -38,7 +40,7 @@ use crate::context::{OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TenantId;
 use crate::pool::Pool;
-use crate::resolver::{DEAF_MAX, Resolver};
+use crate::resolver::Resolver;
 use crate::seal::ContextKey;
 use crate::tls::Target;
 use crate::trouble::Trouble;
@@ -283,6 +285,7 @@ impl Cache {
             return Ok(Cached { value: load.await?, age: None });
         };
         let digest = key.digest();
+        let now_ms = || self.0.local.clock().now_ms();
         let ask = || Asked { owner: key.owner(), digest, version, max_age, now_ms: now_ms() };
         let lead = loop {
             if !anew && let Some(hit) = self.find_here(key, &ask()) {
@@ -418,7 +421,7 @@ impl Cache {
     fn keep(&self, key: &CacheKey, entry: &Arc<Entry>) {
         self.0.local.keep(Arc::clone(entry));
         let Some(remote) = &self.0.remote else { return };
-        let ttl = Duration::from_millis(entry.expires_at_ms.saturating_sub(now_ms()));
+        let ttl = self.0.local.time_left(entry);
         if remote.redis.is_up() && !ttl.is_zero() {
             let name = remote.name(key, &entry.digest);
             remote.redis.store(name, remote.sealer.seal(entry), ttl);
@@ -444,8 +447,7 @@ impl Cache {
 
     fn believed(&self, scope: &Scope) -> Option<i64> {
         let epoch = self.0.local.epoch(scope)?;
-        let believed = self.0.resolver.hears() || epoch.learned_at.elapsed() < DEAF_MAX;
-        believed.then_some(epoch.number)
+        self.0.resolver.believes(epoch.learned_at).then_some(epoch.number)
     }
 
     async fn learn(&self, scopes: &Vec<Scope>) -> Option<Vec<i64>> {
@@ -556,6 +558,13 @@ impl Cache {
                 remote.redis.sweep(&prefix).await;
             });
         }
+    }
+
+    /// As if so much time had passed.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn advance(&self, time: Duration) {
+        self.0.local.clock().advance(time.as_millis() as u64);
     }
 
     /// What was counted, and how things stand.
@@ -709,11 +718,6 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// The time, in milliseconds since 1970.
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// Anything from 0 to 1. Without random numbers, 0.

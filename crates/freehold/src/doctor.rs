@@ -24,9 +24,8 @@ mod rollups;
 mod seal;
 mod server;
 
-use std::time::Instant;
-
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::Options;
 use crate::client;

@@ -48,6 +48,7 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (81, "guard", include_str!("../migrations/0081_guard.sql")),
     (90, "sequences", include_str!("../migrations/0090_sequences.sql")),
     (95, "run_time", include_str!("../migrations/0095_run_time.sql")),
+    (96, "changes", include_str!("../migrations/0096_changes.sql")),
 ];
 
 /// The oldest catalog version whose servers can go on beside this catalog, while they are replaced

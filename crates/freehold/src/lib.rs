@@ -862,6 +862,23 @@ impl Freehold {
         self.0.only_settings.load(std::sync::atomic::Ordering::Acquire)
     }
 
+    /// Looks for changes at once, as servers do now and then where nothing can be heard.
+    ///
+    /// # Errors
+    /// If the catalog cannot be asked.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub async fn look_for_changes(&self) -> Result<()> {
+        self.0.resolver.look_for_changes().await
+    }
+
+    /// Hears of a new key to seal contexts with: the number rises with each.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn key_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.resolver.key_changes()
+    }
+
     /// The connections as `freehold_app`, at this moment.
     pub fn pool_status(&self) -> PoolStatus {
         self.0.app.status()

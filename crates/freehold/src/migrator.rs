@@ -7,9 +7,10 @@
 //! `bring_fleet` works through.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
+use tokio::time::Instant;
 
 use crate::catalog::{baseline, indexes, tenants};
 use crate::context::OperatorContext;

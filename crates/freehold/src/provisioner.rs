@@ -1,8 +1,7 @@
 //! Makes a tenant: schema, baseline, policies, grants, catalog rows and first owner, in one
 //! transaction. Either all of it is there, or nothing.
 
-use std::time::Instant;
-
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::actor::Role;

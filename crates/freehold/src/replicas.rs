@@ -12,9 +12,10 @@ mod monitor;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use self::history::History;
 pub(crate) use self::monitor::require_replica;
@@ -98,7 +99,9 @@ pub struct ReplicaStatus {
     pub name: String,
     /// What it is fit for.
     pub state: ReplicaState,
-    /// How much of the primary's log it has not replayed, if both are known.
+    /// How much of the primary's log it has replayed, if that is known.
+    pub replayed: Option<Lsn>,
+    /// How much of it it has not, if both are known.
     pub lag_bytes: Option<u64>,
     /// How old its data are, if that is known.
     pub lag: Option<Duration>,
@@ -299,6 +302,7 @@ impl Replicas {
             ReplicaStatus {
                 name: replica.name.clone(),
                 state,
+                replayed,
                 lag_bytes: replayed
                     .and_then(|lsn| Some(primary.history.newest()?.bytes_since(lsn))),
                 lag: replayed.and_then(|lsn| primary.history.age(lsn, now)),

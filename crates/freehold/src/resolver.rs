@@ -5,19 +5,21 @@
 //! believed. So a suspension or a removal bites within a second everywhere.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use moka::sync::Cache;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_postgres::AsyncMessage;
 use uuid::Uuid;
 
 use crate::actor::{Actor, Role};
 use crate::cache::local::Local;
 use crate::cache::stats::Lookup;
+use crate::catalog::changes::{self, Marks};
 use crate::catalog::memberships::{self, Standing};
 use crate::context::{OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result};
@@ -33,15 +35,16 @@ use crate::tx::CatalogTx;
 /// Entries of each cache; an entry takes about 300 bytes.
 const ENTRIES_MAX: u64 = 100_000;
 /// What may be believed without a listener.
-pub(crate) const DEAF_MAX: Duration = Duration::from_millis(500);
+const DEAF_MAX: Duration = Duration::from_millis(500);
 /// Notifications that wait for a listener that is held up, some hundred bytes each.
 const UNHEARD_MAX: usize = 10_000;
-/// How often everything is read anew where nothing can be heard.
-const DEAF_POLL: Duration = Duration::from_secs(2);
+/// How often is asked what has changed where nothing can be heard.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often the listener proves that it can hear.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 
 const DEAF: &str = "the connection that listens for changes is lost; reconnecting";
+const BLIND: &str = "the catalog cannot be asked what has changed; trying again";
 
 #[derive(Clone)]
 pub(crate) struct Resolver {
@@ -71,9 +74,49 @@ struct Ear {
     baseline: watch::Sender<u64>,
     keys: watch::Sender<u64>,
     mail: watch::Sender<u64>,
+    /// What was found when it was last looked for changes.
+    marks: Mutex<Option<Marks>>,
 }
 
 impl Ear {
+    fn new() -> Ear {
+        Ear {
+            born: Instant::now(),
+            heard_at_ms: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            baseline: watch::Sender::new(0),
+            keys: watch::Sender::new(0),
+            mail: watch::Sender::new(0),
+            marks: Mutex::new(None),
+        }
+    }
+
+    /// Whether what was loaded then is still what the catalog has.
+    fn believes(&self, loaded_at: Instant) -> bool {
+        self.hears() || loaded_at.elapsed() < DEAF_MAX
+    }
+
+    /// Everything that was asked before this moment has been answered.
+    fn note_heard(&self, asked_at: Instant) {
+        let since_born = asked_at.duration_since(self.born).as_millis() as u64;
+        self.heard_at_ms.store(since_born.max(1), Ordering::Release);
+    }
+
+    /// Tells of what is not as it was at the last look; of all at the first, since it may have changed
+    /// after it was read.
+    fn note_marks(&self, now: Marks) {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = marks.replace(now);
+        let now = marks.as_ref();
+        let changed = |part: fn(&Marks) -> &str| before.as_ref().map(part) != now.map(part);
+        if changed(|marks| &marks.baseline) {
+            self.baseline.send_modify(|n| *n += 1);
+        }
+        if changed(|marks| &marks.newest_key) {
+            self.keys.send_modify(|n| *n += 1);
+        }
+    }
+
     fn hears(&self) -> bool {
         let heard = self.heard_at_ms.load(Ordering::Acquire);
         let silent = self.born.elapsed().as_millis() as u64;
@@ -89,14 +132,7 @@ impl Resolver {
             tenants: Cache::new(ENTRIES_MAX),
             roles: Cache::new(ENTRIES_MAX),
             sessions: Cache::new(ENTRIES_MAX),
-            ear: Arc::new(Ear {
-                born: Instant::now(),
-                heard_at_ms: AtomicU64::new(0),
-                generation: AtomicU64::new(0),
-                baseline: watch::Sender::new(0),
-                keys: watch::Sender::new(0),
-                mail: watch::Sender::new(0),
-            }),
+            ear: Arc::new(Ear::new()),
         }
     }
 
@@ -164,7 +200,12 @@ impl Resolver {
 
     fn believe<T>(&self, entry: Option<Entry<T>>) -> Option<T> {
         let entry = entry?;
-        (self.ear.hears() || entry.loaded_at.elapsed() < DEAF_MAX).then_some(entry.value)
+        self.ear.believes(entry.loaded_at).then_some(entry.value)
+    }
+
+    /// Whether something that was loaded then, and of whose change one would hear, is still good.
+    pub(crate) fn believes(&self, loaded_at: Instant) -> bool {
+        self.ear.believes(loaded_at)
     }
 
     async fn load(
@@ -233,16 +274,34 @@ impl Resolver {
         }
     }
 
-    /// Behind a pooler whose sessions are nobody's, a LISTEN would be somebody else's.
+    /// Behind a pooler whose sessions are nobody's, a LISTEN would be somebody else's. What is cached is
+    /// good for half a second there; what is kept for longer is asked about.
     async fn look_often(&self) {
         tracing::info!(
             "DATABASE_URL leads to a pooler, where changes cannot be listened for; \
              DATABASE_LISTEN_URL, to PostgreSQL itself, would spare a query each half second"
         );
+        let trouble = Trouble::default();
         loop {
-            tokio::time::sleep(DEAF_POLL).await;
-            self.forget_all();
+            let looked = self.look_for_changes().await;
+            trouble.note(&looked, BLIND);
+            tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Asks once what of the baseline and of the keys has changed since it was last asked, and tells those
+    /// who follow it. Letters are looked for each second anyway.
+    pub(crate) async fn look_for_changes(&self) -> Result<()> {
+        let context = OperatorContext::system("look for changes");
+        let marks = async { changes::read(CatalogTx::new(&self.pool, &context).await?).await };
+        let marks = marks.await.inspect_err(|error| {
+            // The key that this question was sealed with may have retired before there was one.
+            if error.kind() == ErrorKind::Setup {
+                self.ear.keys.send_modify(|n| *n += 1);
+            }
+        })?;
+        self.ear.note_marks(marks);
+        Ok(())
     }
 
     async fn listen_once(&self, target: &Target, trouble: &Trouble) -> Result<Infallible> {
@@ -270,8 +329,7 @@ impl Resolver {
             while let Ok(message) = inbox.try_recv() {
                 self.hear(&message?);
             }
-            let now_ms = asked_at.duration_since(self.ear.born).as_millis() as u64;
-            self.ear.heard_at_ms.store(now_ms.max(1), Ordering::Release);
+            self.ear.note_heard(asked_at);
             let next_beat = tokio::time::sleep(HEARTBEAT);
             tokio::pin!(next_beat);
             loop {
@@ -327,4 +385,54 @@ impl Resolver {
 
 fn no_such_tenant() -> Error {
     Error::new(ErrorKind::NotFound, "there is no such tenant")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_is_believed_while_the_listener_hears_and_half_a_second_without() {
+        let ear = Ear::new();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let loaded_at = Instant::now();
+        assert!(!ear.hears(), "it never did");
+        tokio::time::advance(DEAF_MAX - Duration::from_millis(1)).await;
+        assert!(ear.believes(loaded_at));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!ear.believes(loaded_at));
+        // A listener that was asked and has answered: however old something is.
+        let asked_at = Instant::now();
+        tokio::time::advance(Duration::from_millis(100)).await;
+        ear.note_heard(asked_at);
+        assert!(ear.believes(loaded_at));
+        // Since the question, not since the answer.
+        tokio::time::advance(DEAF_MAX - Duration::from_millis(101)).await;
+        assert!(ear.believes(loaded_at));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!ear.believes(loaded_at));
+    }
+
+    #[test]
+    fn those_who_follow_something_are_told_when_it_has_changed_and_not_at_every_look() {
+        let ear = Ear::new();
+        let (mut baseline, mut keys) = (ear.baseline.subscribe(), ear.keys.subscribe());
+        let mut told = |baseline_mark: &str, key: &str| {
+            let (baseline_mark, newest_key) = (baseline_mark.to_owned(), key.to_owned());
+            ear.note_marks(Marks { baseline: baseline_mark, newest_key });
+            let told = [&mut baseline, &mut keys].map(|changes| {
+                let has_changed = changes.has_changed().unwrap();
+                changes.mark_unchanged();
+                has_changed
+            });
+            told
+        };
+        assert_eq!(told("one", "1"), [true, true], "it may have changed before the first look");
+        assert_eq!(told("one", "1"), [false, false]);
+        assert_eq!(told("two", "1"), [true, false]);
+        assert_eq!(told("two", "2"), [false, true]);
+        assert_eq!(told("one", "1"), [true, true], "back is a change too");
+        assert_eq!(told("one", "1"), [false, false]);
+        assert!(!ear.mail.subscribe().has_changed().unwrap());
+    }
 }

@@ -7,11 +7,12 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::client;
@@ -377,8 +378,21 @@ mod tests {
         Seat { pid: 77, clock: (1_000_000_000.5, Instant::now()) }
     }
 
-    #[test]
-    fn a_sealed_context_has_its_parts_where_the_database_looks_for_them() {
+    #[tokio::test(start_paused = true)]
+    async fn a_seal_ends_five_seconds_after_it_was_made_by_the_databases_clock() {
+        let sealer = Sealer::new(Some(&ContextKey::generate(1).unwrap()), KeyOrigin::Given);
+        let seat = seat();
+        let expires_at = |sealed: String| sealed[74..84].parse::<u64>().unwrap();
+        assert_eq!(expires_at(sealer.seal(&claim(), seat)), 1_000_000_005);
+        // However old the connection is, and whatever ours says.
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(expires_at(sealer.seal(&claim(), seat)), 1_000_003_605);
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!(expires_at(sealer.seal(&claim(), seat)), 1_000_003_606);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sealed_context_has_its_parts_where_the_database_looks_for_them() {
         let key = ContextKey::parse(&format!("3:{}", "0a".repeat(32))).unwrap();
         let sealed = Sealer::new(Some(&key), KeyOrigin::Given).seal(&claim(), seat());
         assert_eq!(&sealed[64..94], "000000000310000000050000000077");

@@ -24,9 +24,10 @@
 //! # }
 //! ```
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use tokio_postgres::Client;
 use uuid::Uuid;
 

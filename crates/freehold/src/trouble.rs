@@ -3,7 +3,9 @@
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// What comes and goes more often than this is told no more often.
 const TOLD_EVERY: Duration = Duration::from_secs(10);

@@ -76,11 +76,33 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "the-deaf-believe",
         breaks: "a server without its listener believes what it knew, for ever",
         file: RESOLVER,
-        from: "        (self.ear.hears() || entry.loaded_at.elapsed() < DEAF_MAX).then_some(entry.value)",
-        to: "        Some(entry.value)",
+        from: "        self.hears() || loaded_at.elapsed() < DEAF_MAX",
+        to: "        let _ = loaded_at;
+        true",
         tests: Server(&[
             "http::auth::a_server_that_cannot_listen_hears_of_a_suspension_all_the_same",
         ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "everything-is-read-at-every-look",
+        breaks: "behind a pooler baseline and keys are read every two seconds, though nothing has changed",
+        file: RESOLVER,
+        from: "        let before = marks.replace(now);",
+        to: "        marks.replace(now);
+        let before: Option<Marks> = None;",
+        tests: Library(&[
+            "changes::where_nothing_can_be_heard_nothing_is_read_again_unless_it_has_changed",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "who-cannot-ask-learns-no-key",
+        breaks: "behind a pooler a server is shut out for ever by a key that retires at once",
+        file: RESOLVER,
+        from: "            if error.kind() == ErrorKind::Setup {",
+        to: "            if error.kind() == ErrorKind::RateLimited {",
+        tests: Library(&["changes::where_nothing_can_be_heard_a_new_key_is_taken_up_all_the_same"]),
         survives_because: None,
     },
     Mutant {

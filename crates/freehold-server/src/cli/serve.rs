@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use freehold::control::sessions::SignIn;
 use freehold::{DbError, ErrorKind, Freehold, Options, Trouble};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use super::Failure;
 use crate::config::{HttpSettings, ServeSettings, SignUpMode};

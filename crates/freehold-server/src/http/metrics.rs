@@ -39,6 +39,7 @@ pub(super) async fn get(
     write_pool_waits(&mut text, &pools);
     crate::telemetry::process::write(&mut text);
     if tenants {
+        write_replicas(&mut text, state.freehold());
         let series = state.freehold().tenant_series();
         let slugs = state.slugs().of(&state, &series).await;
         write_tenants(&mut text, &series, &slugs);
@@ -72,8 +73,8 @@ fn pools(freehold: &Freehold) -> Pools {
     let mut pools = vec![("app".to_owned(), freehold.pool_status())];
     pools.push(("catalog".to_owned(), freehold.catalog_pool_status()));
     pools.extend(freehold.owner_pool_status().map(|status| ("owner".to_owned(), status)));
-    let replicas = freehold.replica_status().into_iter();
-    pools.extend(replicas.map(|replica| (format!("replica {}", replica.name), replica.pool)));
+    let replicas = freehold.replica_status().into_iter().zip(1_usize..);
+    pools.extend(replicas.map(|(replica, number)| (format!("replica {number}"), replica.pool)));
     pools
 }
 
@@ -114,19 +115,21 @@ fn tell_tasks(freehold: &Freehold) {
     }
 }
 
-/// As many label values as there are replicas in the settings.
+/// As many label values as there are replicas in the settings, where each has a number. Which server that is
+/// only those hear who may see tenants.
 fn tell_replicas(freehold: &Freehold) {
-    for replica in freehold.replica_status() {
+    for (replica, number) in freehold.replica_status().into_iter().zip(1_usize..) {
+        let number = number.to_string();
         for state in ReplicaState::ALL {
             let value = f64::from(u8::from(replica.state == state));
-            metrics::gauge!("freehold_replica_state", "replica" => replica.name.clone(), "state" => state.as_str())
+            metrics::gauge!("freehold_replica_state", "replica" => number.clone(), "state" => state.as_str())
                 .set(value);
         }
         // A lag that is not known is none that a gauge could hold.
         let lag = replica.lag.map_or(f64::NAN, |lag| lag.as_secs_f64());
         let bytes = replica.lag_bytes.map_or(f64::NAN, |bytes| bytes as f64);
-        metrics::gauge!("freehold_replica_lag_seconds", "replica" => replica.name.clone()).set(lag);
-        metrics::gauge!("freehold_replica_lag_bytes", "replica" => replica.name).set(bytes);
+        metrics::gauge!("freehold_replica_lag_seconds", "replica" => number.clone()).set(lag);
+        metrics::gauge!("freehold_replica_lag_bytes", "replica" => number).set(bytes);
     }
     if freehold.has_replicas() {
         let reads = freehold.replica_reads();
@@ -139,6 +142,18 @@ fn tell_replicas(freehold: &Freehold) {
             metrics::counter!("freehold_replica_reads_total", "answered_by" => answered_by, "reason" => reason)
                 .absolute(count);
         }
+    }
+}
+
+fn write_replicas(text: &mut String, freehold: &Freehold) {
+    if !freehold.has_replicas() {
+        return;
+    }
+    let name = "freehold_replica_info";
+    let _ = writeln!(text, "# HELP {name} Where each replica is\n# TYPE {name} gauge");
+    for (replica, number) in freehold.replica_status().into_iter().zip(1_usize..) {
+        let host = escaped(&replica.name);
+        let _ = writeln!(text, "{name}{{replica=\"{number}\",host=\"{host}\"}} 1");
     }
 }
 

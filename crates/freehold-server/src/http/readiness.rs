@@ -10,12 +10,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use freehold::doctor::CriticalFindings;
 use freehold::{BackgroundTask, Error, ErrorKind, Freehold, Tasks, Trouble};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// How often it looks, give or take a fifth. Each second look at the latest is at role, catalog and
 /// whether the database takes writes: so a read-only spell is known within two seconds, and its end.
@@ -112,8 +113,8 @@ fn told_to_strangers(error: &Error) -> Arc<str> {
 struct Watcher {
     freehold: Freehold,
     patience: Duration,
-    away_since: Option<Instant>,
-    stuck_since: Option<Instant>,
+    away: Lasting,
+    stuck: Lasting,
     /// When role, catalog and leave to write were last looked at, and what is wrong with them.
     setup: Option<(Instant, Result<(), Arc<str>>)>,
     findings: Option<Examined>,
@@ -133,13 +134,34 @@ struct Examined {
     is_whole: bool,
 }
 
+impl Examined {
+    /// Whether there should be newer ones.
+    fn is_old(&self) -> bool {
+        // What is wrong may have been repaired, so it is looked at again soon.
+        let factor = if self.findings.fleet.is_empty() { FINDINGS_AGE_FACTOR } else { 0 };
+        !self.is_whole || self.at.elapsed() > FINDINGS_AGE_MIN.max(self.took * factor)
+    }
+}
+
+/// Since when something is so, look after look.
+#[derive(Default)]
+struct Lasting(Option<Instant>);
+
+impl Lasting {
+    /// Whether it has been so for so long, now that it is or is not.
+    fn outlasts(&mut self, max: Duration, holds: bool) -> bool {
+        self.0 = self.0.filter(|_| holds).or_else(|| holds.then(Instant::now));
+        self.0.is_some_and(|since| since.elapsed() >= max)
+    }
+}
+
 impl Watcher {
     fn new(freehold: Freehold, patience: Duration) -> Watcher {
         Watcher {
             freehold,
             patience: drawn_out(patience),
-            away_since: None,
-            stuck_since: None,
+            away: Lasting::default(),
+            stuck: Lasting::default(),
             setup: None,
             findings: None,
             examination: None,
@@ -182,13 +204,8 @@ impl Watcher {
         let pool_answers = answers(self.freehold.ping()).await;
         let setup = self.look_at_setup(pool_answers).await;
         let is_away = !pool_answers && setup.is_none();
-        let outlasts = |since: &mut Option<Instant>, holds: bool, max: Duration| {
-            *since = since.filter(|_| holds).or_else(|| holds.then(Instant::now));
-            since.is_some_and(|since| since.elapsed() >= max)
-        };
-        let is_gone = outlasts(&mut self.away_since, is_away, self.patience);
-        let is_stuck =
-            outlasts(&mut self.stuck_since, !pool_answers, POOL_STUCK_MAX.max(self.patience));
+        let is_gone = self.away.outlasts(self.patience, is_away);
+        let is_stuck = self.stuck.outlasts(POOL_STUCK_MAX.max(self.patience), !pool_answers);
         if let Some((_, Err(why))) = &self.setup {
             return Verdict::NotReady(Arc::clone(why));
         }
@@ -236,14 +253,7 @@ impl Watcher {
                 Err(error) => tracing::error!(%error, "the examination ended without findings"),
             }
         }
-        let is_due = self.findings.as_ref().is_none_or(|last| {
-            if !last.is_whole {
-                return true;
-            }
-            // What is wrong may have been repaired, so it is looked at again soon.
-            let factor = if last.findings.fleet.is_empty() { FINDINGS_AGE_FACTOR } else { 0 };
-            last.at.elapsed() > FINDINGS_AGE_MIN.max(last.took * factor)
-        });
+        let is_due = self.findings.as_ref().is_none_or(Examined::is_old);
         if is_due && self.examination.is_none() {
             let freehold = self.freehold.clone();
             self.examination = Some(match &self.findings {
@@ -342,6 +352,44 @@ mod tests {
     fn a_read_only_spell_and_its_end_are_looked_for_every_two_seconds() {
         assert!(2 * pause(1.0) < Duration::from_secs(2));
         assert!(2 * pause(0.0) > SETUP_AGE_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_counts_once_it_has_lasted_and_a_blink_not() {
+        let (mut away, patience) = (Lasting::default(), Duration::from_secs(5));
+        for _ in 0..3 {
+            assert!(!away.outlasts(patience, true));
+            tokio::time::advance(patience - Duration::from_millis(1)).await;
+            assert!(!away.outlasts(patience, true), "it was back in between");
+            assert!(!away.outlasts(patience, false));
+        }
+        assert!(!away.outlasts(patience, true));
+        tokio::time::advance(patience).await;
+        assert!(away.outlasts(patience, true));
+        assert!(!away.outlasts(patience, false), "it is back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn findings_stand_for_seconds_or_for_many_times_what_they_took() {
+        let examined = |took, fleet: &[&str]| Examined {
+            at: Instant::now(),
+            took,
+            findings: CriticalFindings {
+                fleet: fleet.iter().map(|&text| text.to_owned()).collect(),
+                ..CriticalFindings::default()
+            },
+            is_whole: true,
+        };
+        let (quick, slow) = (Duration::from_millis(20), Duration::from_secs(3));
+        let (small, large, broken) =
+            (examined(quick, &[]), examined(slow, &[]), examined(slow, &["open"]));
+        assert!(Examined { is_whole: false, ..examined(quick, &[]) }.is_old(), "only a first look");
+        tokio::time::advance(FINDINGS_AGE_MIN).await;
+        assert_eq!([&small, &large, &broken].map(Examined::is_old), [false; 3]);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!([&small, &large, &broken].map(Examined::is_old), [true, false, true]);
+        tokio::time::advance(slow * FINDINGS_AGE_FACTOR).await;
+        assert!(large.is_old());
     }
 
     #[test]

@@ -115,6 +115,18 @@ pub(crate) fn wait_until_ready(port: u16) {
         thread::sleep(Duration::from_millis(20));
         answer = http(port, "GET", "/readyz", "", &Value::Null);
     }
-    // Two checks, until HAProxy knows it too.
-    thread::sleep(Duration::from_millis(1500));
+}
+
+/// Until HAProxy says that it sends requests to a server again, which it had taken out.
+pub(crate) fn wait_until_taken_in(haproxy: &Running, server: &str) {
+    let began = Instant::now();
+    let is_up = |backend: &str| {
+        let said = haproxy.said();
+        let last = said.rsplit_once(&format!("Server {backend}/{server} is "));
+        last.is_some_and(|(_, state)| state.starts_with("UP"))
+    };
+    while !["servers", "layer4"].into_iter().all(is_up) {
+        assert!(began.elapsed() < SOON, "{server} is not taken in: {}", haproxy.said());
+        thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -8,11 +8,13 @@ mod answers;
 mod isolation;
 mod outages;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use freehold::{CacheKey, CacheOptions, Freehold, TenantContext};
+use futures_util::FutureExt as _;
 
 use crate::redis_server::RedisServer;
 use crate::support::{Place, Service, Setup, eventually};
@@ -59,20 +61,24 @@ async fn get(freehold: &Freehold, key: &CacheKey, value: &str) -> (String, bool)
 async fn a_load_under_way_is_shared_by_those_who_ask_for_the_same_and_by_nobody_else() {
     let service = Service::start(Setup::default()).await;
     let (acme, globex) = service.two_tenants().await;
-    let loads = Arc::new(AtomicUsize::new(0));
+    let (loads, asked) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut tasks = Vec::new();
     for n in 0..60 {
         let place = if n % 2 == 0 { &acme } else { &globex };
         let context = context_of(&service, place).await;
         let (freehold, loads) = (service.freehold.clone(), Arc::clone(&loads));
+        let asked = Arc::clone(&asked);
         let slug = place.tenant.slug.to_string();
         tasks.push(tokio::spawn(async move {
             let key = CacheKey::of(&context, "shared").part("42");
             let load = async {
                 loads.fetch_add(1, Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_millis(300)).await;
+                while asked.load(Ordering::SeqCst) < 60 {
+                    tokio::task::yield_now().await;
+                }
                 Ok(slug.clone())
             };
+            asked.fetch_add(1, Ordering::SeqCst);
             let value = freehold.cache().get_or_load(&key, MINUTE, load).await.unwrap().value;
             assert_eq!(value, slug);
         }));
@@ -100,10 +106,10 @@ async fn when_the_request_that_loads_is_dropped_another_loads() {
     });
     first.await.unwrap();
     let freehold = service.freehold.clone();
-    let waiting = tokio::spawn(async move { get(&freehold, &key, "of the second").await });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut waiting = pin!(get(&freehold, &key, "of the second"));
+    assert!(waiting.as_mut().now_or_never().is_none(), "it waits for the first");
     stuck.abort();
-    assert_eq!(waiting.await.unwrap(), ("of the second".to_owned(), false));
+    assert_eq!(waiting.await, ("of the second".to_owned(), false));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,11 +128,11 @@ async fn a_value_is_as_old_as_the_caller_permits_and_no_older() {
     let service = Service::start(Setup::default()).await;
     let (key, cache) = (CacheKey::global("ages"), service.freehold.cache());
     get(&service.freehold, &key, "first").await;
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    cache.advance(Duration::from_millis(1100));
     let strict = cache.get_or_load(&key, Duration::from_secs(1), async { Ok("second".to_owned()) });
     assert_eq!(strict.await.unwrap().value, "second");
     // What a strict caller left is good for as long as it asked.
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    cache.advance(Duration::from_millis(1100));
     assert_eq!(get(&service.freehold, &key, "third").await.0, "third");
     let anew = cache.refresh(&key, MINUTE, async { Ok("fourth".to_owned()) }).await.unwrap();
     assert_eq!(

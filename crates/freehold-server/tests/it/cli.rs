@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use freehold::testing::{self, PASSWORD, TestDatabase};
 use freehold_server::dev::postgres::{EmbeddedPostgres, Options};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::process::{
     Env, Folder, Ran, Running, Server, child_of, env_of, freehold, http, send_signal, token, with,
 };
-use crate::support::{admin_url, connect, eventually, project, shop, slow_shop, text};
+use crate::support::{SOON, admin_url, connect, eventually, project, shop, slow_shop, text};
 
 const COMMANDS: &[&[&str]] = &[
     &[],
@@ -242,19 +242,22 @@ async fn a_server_that_is_told_to_stop_finishes_what_is_under_way() {
     let mut server = Server::start(&database);
     let port = server.port;
     let nap = thread::spawn(move || http(port, "GET", "/v1/data/naps", &token, &Value::Null));
-    eventually("the nap began", Duration::from_secs(5), async || {
+    eventually("the nap began", SOON, async || {
         let naps = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
         sql.query_one(naps, &[]).await.unwrap().get::<_, i64>(0) == 1
     })
     .await;
-    let began = Instant::now();
     server.running.signal("TERM");
     let (status, rows) = nap.join().unwrap().unwrap();
     assert_eq!((status, rows.as_array().map(Vec::len)), (200, Some(1)), "{rows}");
-    let ended = server.running.wait(Duration::from_secs(5));
-    assert_eq!(ended.code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(server.running.wait(SOON).code(), Some(0));
     assert!(http(port, "GET", "/livez", "", &Value::Null).is_err(), "it still listens");
+}
+
+/// A read that has waited for all its time.
+fn is_late(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{TimedOut, WouldBlock};
+    matches!(error.kind(), TimedOut | WouldBlock)
 }
 
 /// What the parser takes of a head is bounded before a handler, or a test in this process, sees it.
@@ -276,19 +279,17 @@ async fn a_head_beyond_the_limits_is_refused_at_once_and_others_are_served() {
         ("a header without a name", "GET /v1/me", ": y\r\n"),
         ("a folded header", "GET /v1/me", "x: y\r\n z\r\n"),
     ] {
-        let began = Instant::now();
         let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
         let head =
             format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n0\r\n\r\n");
         // The answer may come, and the connection end, before all of it is sent.
         let _ = stream.write_all(head.as_bytes());
         let mut answer = [0; 12];
-        let told = stream.read_exact(&mut answer).map(|()| String::from_utf8_lossy(&answer));
-        if let Ok(told) = told {
-            assert!(told.starts_with("HTTP/1.1 4"), "{what}: {told}");
+        match stream.read_exact(&mut answer).map(|()| String::from_utf8_lossy(&answer)) {
+            Ok(told) => assert!(told.starts_with("HTTP/1.1 4"), "{what}: {told}"),
+            Err(error) => assert!(!is_late(&error), "{what}: no answer"),
         }
-        assert!(began.elapsed() < Duration::from_secs(5), "{what}: {:?}", began.elapsed());
         let (status, _) = http(server.port, "GET", "/livez", "", &Value::Null).unwrap();
         assert_eq!(status, 200, "after {what}");
     }
@@ -307,7 +308,7 @@ async fn a_server_that_is_told_to_stop_writes_down_the_violations_it_saw() {
     let token = token(owner, Some(acme.id.as_uuid()), "owner");
     let (status, _) = http(server.port, "GET", "/v1/tenants", &token, &Value::Null).unwrap();
     assert_eq!(status, 403);
-    let line = server.running.wait_for("\"message\":\"violation\"", Duration::from_secs(5));
+    let line = server.running.wait_for("\"message\":\"violation\"", SOON);
     let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&line["level"], &line["kind"]), (&json!("WARN"), &json!("wrong_scope")));
     assert_eq!((&line["tenant"], &line["actor"]), (&json!(acme.id), &json!(owner)));

@@ -8,7 +8,7 @@ use freehold::testing::{self, TestDatabase};
 use serde_json::{Value, json};
 
 use crate::process::{Env, Folder, Running, env_of, free_port, freehold, http, send_signal, with};
-use crate::support::{admin_url, connect, eventually, project, shop, text};
+use crate::support::{SOON, admin_url, connect, eventually, project, shop, text};
 
 /// Tenants without anything in them, as many as a page of a list does not hold.
 async fn make_rows(database: &TestDatabase, count: i32) {
@@ -122,6 +122,59 @@ async fn a_tenant_is_named_by_slug_id_or_schema_wherever_one_is_named() {
     let told = freehold(&["doctor"], &env).ended(3).stdout();
     let line = told.lines().find(|line| line.contains(&table));
     assert!(line.is_some_and(|line| line.contains(&format!("{table} [acme]:"))), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn insight_says_of_which_hours_its_figures_are_and_how_late_they_may_be() {
+    let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();
+    testing::create_tenant(&database.freehold().await.unwrap(), "acme").await.unwrap();
+    let (app, owner) = (database.app_url(), database.owner_url());
+    let env = env_of(&app, &owner);
+    let late = "Servers add what they have counted every INSIGHT_WRITE_SECS, 60 s if not set.";
+    for command in [&["insight", "tenants"][..], &["insight", "tenant", "acme"]] {
+        for (hours, window) in [
+            (&[][..], "Of the current hour and the 24 hours before it."),
+            (&["--hours", "2"], "Of the current hour and the 1 hour before it."),
+            (&["--hours", "1"], "Of the current hour."),
+        ] {
+            let arguments = [command, hours].concat();
+            let said = freehold(&arguments, &env).ended(0).stderr();
+            assert_eq!(said, format!("{window} {late}\n"), "{arguments:?}");
+            // Programs read the figures and nothing else.
+            let ran = freehold(&[&arguments[..], &["--json"]].concat(), &env).ended(0);
+            ran.json();
+            assert_eq!(ran.stderr(), "", "{arguments:?}");
+        }
+    }
+}
+
+/// What a command says on a terminal, which `script` gives it.
+fn said_on_a_terminal(arguments: &str, env: Env) -> String {
+    let program = format!("exec {} {arguments}", env!("CARGO_BIN_EXE_freehold"));
+    let mut command = Command::new("script");
+    command.args(["-qefc", &program, "/dev/null"]).env_remove("NO_COLOR").env("TERM", "xterm");
+    let mut running = Running::spawn({
+        command.envs(env.iter().copied());
+        command
+    });
+    running.wait(SOON);
+    running.said()
+}
+
+/// Help and errors have none. The log has something to say here: that the server waits for its database.
+#[test]
+fn no_color_takes_the_colours_from_the_log() {
+    let nowhere = format!("postgres://freehold_app:x@127.0.0.1:{}/freehold", free_port());
+    let env = with(env_of(&nowhere, &nowhere), "STARTUP_SECS", "1");
+    let of = |no_color: Option<&'static str>| {
+        let mut env = env.clone();
+        env.extend(no_color.map(|value| ("NO_COLOR", value)));
+        let told = said_on_a_terminal("serve", &env);
+        assert!(told.contains("waiting for the database"), "{told}");
+        told.contains('\x1b')
+    };
+    // Set to nothing is not set: https://no-color.org.
+    assert_eq!([None, Some(""), Some("1")].map(of), [true, true, false]);
 }
 
 /// Every command that prints without a database, and one of each kind that needs one.

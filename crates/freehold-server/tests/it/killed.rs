@@ -14,9 +14,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::process::{Folder, Running, Server, env_of, freehold, http, http_with, token};
-use crate::support::{admin_url, connect, eventually, project, shop};
-
-const SOON: Duration = Duration::from_secs(20);
+use crate::support::{SOON, admin_url, connect, eventually, project, shop};
 
 /// Somebody's lock on a table that is to be written, where the work comes to a stand.
 struct Barrier {
@@ -122,9 +120,7 @@ async fn a_server_killed_amid_many_creations_leaves_whole_tenants_or_none() {
                 .collect();
             // In the thick of it: some are made, most are not.
             let began = Instant::now();
-            while made.load(Ordering::SeqCst) < 3 + round
-                && began.elapsed() < Duration::from_secs(20)
-            {
+            while made.load(Ordering::SeqCst) < 3 + round && began.elapsed() < SOON {
                 thread::sleep(Duration::from_millis(1));
             }
             server.running.kill();
@@ -230,8 +226,7 @@ async fn a_server_killed_at_any_step_of_a_confirmation_leaves_the_link_as_good_a
         let mut texts = files.map(|path| std::fs::read_to_string(path).unwrap());
         texts.find(|text| text.contains("#fhs_"))
     };
-    eventually("the letter is written", Duration::from_secs(20), async || letter().await.is_some())
-        .await;
+    eventually("the letter is written", SOON, async || letter().await.is_some()).await;
     let letter = letter().await.unwrap();
     let token = letter.split_once('#').unwrap().1.split_whitespace().next().unwrap().to_owned();
     server.running.stop();

@@ -9,7 +9,7 @@ use freehold::{Actor, ErrorKind, Freehold, OperatorContext, Pooler};
 
 use self::mixing::{Choice, MixingPooler};
 use crate::process::{Folder, free_port};
-use crate::support::{admin_url, connect, eventually, server_and_database, shop};
+use crate::support::{SOON, admin_url, connect, eventually, server_and_database, shop};
 
 mod mixing;
 
@@ -65,7 +65,7 @@ impl PgBouncer {
             .expect("pgbouncer runs; ./dev test installs it");
         let began = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(10), "pgbouncer does not come up");
+            assert!(began.elapsed() < SOON, "pgbouncer does not come up");
             std::thread::sleep(Duration::from_millis(20));
         }
         child
@@ -235,7 +235,7 @@ async fn a_suspension_is_heard_of_behind_a_pooler() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     direct.suspend_tenant(&OperatorContext::system("a test"), acme.id).await.unwrap();
-    eventually("the suspension is known", Duration::from_secs(5), async || {
+    eventually("the suspension is known", SOON, async || {
         match behind.tenant_context_as(acme.id, Actor::SYSTEM).await {
             Ok(_) => false,
             Err(error) => error.kind() == ErrorKind::TenantSuspended,

@@ -16,7 +16,7 @@ use freehold::{
 };
 
 use crate::cluster::{Primary, Replica};
-use crate::support::eventually;
+use crate::support::{connect, eventually};
 
 /// On a busy machine.
 const SOON: Duration = Duration::from_secs(30);
@@ -101,13 +101,15 @@ impl House {
         self.until(ReplicaState::Serving).await;
     }
 
-    /// Until the replica has all that was committed.
+    /// Until the replica is known to have all that was committed.
     async fn until_replayed(&self) {
-        let status = || self.freehold.replica_status()[0].clone();
+        let sql = connect(&self.database.superuser_url()).await;
+        let written = "SELECT pg_current_wal_flush_lsn()::text";
+        let written: String = sql.query_one(written, &[]).await.unwrap().get(0);
+        let written: Lsn = written.parse().unwrap();
         eventually("the replica has caught up", SOON, async || {
-            // What is known of the primary is a moment old; after half a second it is not.
-            tokio::time::sleep(Duration::from_millis(600)).await;
-            status().lag == Some(Duration::ZERO)
+            let status = self.freehold.replica_status()[0].clone();
+            status.replayed >= Some(written) && status.lag == Some(Duration::ZERO)
         })
         .await;
     }

@@ -12,7 +12,7 @@ use freehold::testing::{self, TestDatabase};
 use freehold::{CATALOG_VERSION, MigrateOptions, SealMode};
 use serde_json::json;
 
-use crate::balanced::{Client, balance, wait_until_ready};
+use crate::balanced::{Client, balance, wait_until_ready, wait_until_taken_in};
 use crate::process::{Folder, Server, free_port, token};
 use crate::support::{admin_url, connect, shop, shop_and};
 
@@ -136,13 +136,13 @@ async fn a_rolling_upgrade_under_load_drops_no_request() {
             });
         });
         tally.wait_for(PAUSE);
-        for server in &mut servers {
+        for (server, name) in servers.iter_mut().zip(["one", "two"]) {
             let port = server.port;
             server.running.stop();
             let at = format!("127.0.0.1:{port}");
             *server = Server::start_with(&database, &[drain[0], ("LISTEN", &at)]);
             assert_eq!(server.port, port);
-            wait_until_ready(port);
+            wait_until_taken_in(&haproxy, name);
             tally.wait_for(PAUSE);
         }
         let missing = requests_min().saturating_sub(tally.asked.load(Ordering::Relaxed));

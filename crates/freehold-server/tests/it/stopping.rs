@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use freehold::testing::{self, TestDatabase};
 use serde_json::{Value, json};
 
-use crate::process::{Running, Server, env_of, freehold, http, token, with};
+use crate::process::{Running, Server, env_of, http, token, with};
 use crate::support::{admin_url, connect, shop, slow_shop};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -91,11 +91,11 @@ async fn a_server_that_is_told_to_stop_serves_on_until_balancers_have_noticed() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_told_to_stop_ends_in_time_whatever_a_request_does() {
-    let database = TestDatabase::create(&admin_url(), &slow_shop(25.0)).await.unwrap();
+    let database = TestDatabase::create(&admin_url(), &slow_shop(3600.0)).await.unwrap();
     let freehold = database.freehold().await.unwrap();
     let (acme, context) = testing::create_tenant(&freehold, "acme").await.unwrap();
     let token = token(context.actor().id.as_uuid(), Some(acme.id.as_uuid()), "owner");
-    let settings = [("DRAIN_SECS", "1"), ("SHUTDOWN_SECS", "1"), ("REQUEST_TIMEOUT_MS", "60000")];
+    let settings = [("DRAIN_SECS", "1"), ("SHUTDOWN_SECS", "1"), ("REQUEST_TIMEOUT_MS", "600000")];
     let mut server = Server::start_with(&database, &settings);
     let port = server.port;
     let nap = std::thread::spawn(move || http(port, "GET", "/v1/data/naps", &token, &Value::Null));
@@ -105,10 +105,8 @@ async fn a_server_that_is_told_to_stop_ends_in_time_whatever_a_request_does() {
         sql.query_one(naps, &[]).await.unwrap().get::<_, i64>(0) == 1
     })
     .await;
-    let began = Instant::now();
     server.running.signal("TERM");
     assert_eq!(server.running.wait(SOON).code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
     server.running.wait_for("some requests did not finish in time", SOON);
     let _ = nap.join();
 }
@@ -130,7 +128,6 @@ async fn a_server_waits_for_its_database_at_the_start() {
 
     // A wrong password does not become right by waiting.
     let wrong = app.replace(testing::PASSWORD, "hush");
-    let began = Instant::now();
-    let ran = freehold(&["serve"], &with(env, "DATABASE_URL", &wrong)).ended(1);
-    assert!(began.elapsed() < Duration::from_secs(30), "{}", ran.stderr());
+    let env = with(with(env, "DATABASE_URL", &wrong), "STARTUP_SECS", "3600");
+    assert_eq!(Running::start(&["serve"], &env).wait(SOON).code(), Some(1));
 }

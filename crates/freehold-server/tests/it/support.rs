@@ -384,6 +384,9 @@ pub(crate) async fn add_member(sql: &Client, tenant: Uuid, identity: Uuid, role:
     .unwrap();
 }
 
+/// For what comes within a second or two where the machine is not busy. No test is about its pace.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
 /// Waits until something holds; fails after so long.
 pub(crate) async fn eventually(
     what: &str,

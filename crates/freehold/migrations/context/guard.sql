@@ -88,6 +88,12 @@ BEGIN
 END
 $$;
 
+-- Its number alone: for servers that cannot listen for a new one.
+CREATE OR REPLACE FUNCTION freehold_guard.newest_key_id() RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT max(k.id) FROM freehold_guard.seal_key k WHERE k.retires_at IS NULL OR k.retires_at > now()
+$$;
+
 -- The number of the next key. Who asks for one at the same time waits.
 CREATE OR REPLACE FUNCTION freehold_guard.next_key() RETURNS int8
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -117,6 +123,8 @@ REVOKE EXECUTE ON FUNCTION freehold_guard.list_keys(), freehold_guard.newest_key
   freehold_guard.add_key(text, bytea, bytea, float8) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION freehold_guard.list_keys(), freehold_guard.newest_key(), freehold_guard.next_key(),
   freehold_guard.add_key(text, bytea, bytea, float8) TO freehold_owner;
+REVOKE EXECUTE ON FUNCTION freehold_guard.newest_key_id() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION freehold_guard.newest_key_id() TO freehold_catalog;
 
 -- Protects a table that a function of a baseline makes while a tenant works: nobody else sees to it then.
 -- Called by an event trigger, which only a superuser can make (`init` does). It acts for the application's

@@ -1,8 +1,9 @@
 //! Requests go first. A run shares processors with those who work meanwhile, perhaps on the same
 //! machine: so it goes in small steps, and takes none while this server has requests under way.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 

@@ -9,10 +9,11 @@ use std::ops::Range;
 use std::slice::Chunks;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
+use tokio::time::Instant;
 use tokio_postgres::{Client, IsolationLevel, Row};
 use uuid::Uuid;
 

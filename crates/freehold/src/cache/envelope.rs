@@ -62,6 +62,11 @@ pub(super) enum Verdict {
 }
 
 impl Entry {
+    /// How long it is good for yet.
+    pub(super) fn time_left(&self, now_ms: u64) -> Duration {
+        Duration::from_millis(self.expires_at_ms.saturating_sub(now_ms))
+    }
+
     /// Every value is looked at on its way out, wherever it was kept.
     pub(super) fn judge(&self, asked: &Asked) -> Verdict {
         if self.owner != asked.owner || self.digest != asked.digest {

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moka::Expiry;
 use moka::sync::Cache;
+use tokio::time::Instant;
 
+use super::clock::Clock;
 use super::envelope::Entry;
 use super::key::{KeyDigest, Owner, Scope};
 use super::stats::Counters;
@@ -30,6 +32,7 @@ struct Inner {
     /// Rises with all that is heard. What was learned while it rose is not kept.
     generation: AtomicU64,
     counters: Counters,
+    clock: Clock,
 }
 
 /// An epoch, and when it was asked for.
@@ -39,23 +42,24 @@ pub(crate) struct Epoch {
     pub(crate) learned_at: Instant,
 }
 
-struct ByEntry;
+/// When memory is given back. Whether an entry may still be given out is decided on its way out.
+struct ByEntry(Clock);
 
 impl Expiry<KeyDigest, Arc<Entry>> for ByEntry {
     fn expire_after_create(
         &self,
         _: &KeyDigest,
         entry: &Arc<Entry>,
-        _: Instant,
+        _: std::time::Instant,
     ) -> Option<Duration> {
-        Some(Duration::from_millis(entry.expires_at_ms.saturating_sub(super::now_ms())))
+        Some(entry.time_left(self.0.now_ms()))
     }
 
     fn expire_after_update(
         &self,
         key: &KeyDigest,
         entry: &Arc<Entry>,
-        now: Instant,
+        now: std::time::Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
         self.expire_after_create(key, entry, now)
@@ -67,23 +71,30 @@ impl Local {
         let weigh = |_: &KeyDigest, entry: &Arc<Entry>| {
             u32::try_from(entry.value.len()).unwrap_or(u32::MAX).saturating_add(ENTRY_BYTES)
         };
+        let clock = Clock::default();
         let entries = Cache::builder()
             .max_capacity(bytes_max)
             .weigher(weigh)
-            .expire_after(ByEntry)
+            .expire_after(ByEntry(clock.clone()))
             .support_invalidation_closures()
             .build();
-        let epochs = Cache::builder()
-            .max_capacity(EPOCHS_MAX)
-            .time_to_live(EPOCH_USED_MAX)
-            .support_invalidation_closures()
-            .build();
+        let epochs =
+            Cache::builder().max_capacity(EPOCHS_MAX).support_invalidation_closures().build();
         let (generation, counters) = (AtomicU64::new(0), Counters::default());
-        Local(Arc::new(Inner { entries, epochs, generation, counters }))
+        Local(Arc::new(Inner { entries, epochs, generation, counters, clock }))
     }
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.0.counters
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// How long an entry is good for yet.
+    pub(super) fn time_left(&self, entry: &Entry) -> Duration {
+        entry.time_left(self.0.clock.now_ms())
     }
 
     /// Values and bytes.
@@ -105,7 +116,7 @@ impl Local {
     }
 
     pub(super) fn epoch(&self, scope: &Scope) -> Option<Epoch> {
-        self.0.epochs.get(scope)
+        self.0.epochs.get(scope).filter(|epoch| epoch.learned_at.elapsed() < EPOCH_USED_MAX)
     }
 
     /// To be asked for before an epoch is.
@@ -152,5 +163,21 @@ impl Local {
         // These fail only for a cache that was built without leave for them.
         let _ = self.0.epochs.invalidate_entries_if(move |scope, _| scope.owner == owner);
         let _ = self.0.entries.invalidate_entries_if(move |_, entry| entry.owner == owner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_epoch_is_asked_for_again_before_the_catalog_takes_it_for_unused() {
+        let local = Local::new(1024);
+        let scope = Scope::new(Owner::Global, "figures");
+        local.learn(&scope, Epoch { number: 7, learned_at: Instant::now() }, local.generation());
+        tokio::time::advance(EPOCH_USED_MAX - Duration::from_millis(1)).await;
+        assert_eq!(local.epoch(&scope).map(|epoch| epoch.number), Some(7));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(local.epoch(&scope).is_none());
     }
 }

@@ -4,11 +4,12 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, TlsCertificates};
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
 use super::stats::{Counters, Fault};
 use crate::error::{Error, ErrorKind, Result};

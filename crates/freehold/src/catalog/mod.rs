@@ -5,6 +5,7 @@ pub(crate) mod analytics;
 pub(crate) mod audit;
 pub(crate) mod baseline;
 pub(crate) mod cache_epochs;
+pub(crate) mod changes;
 pub(crate) mod code;
 pub(crate) mod guesses;
 pub(crate) mod health;

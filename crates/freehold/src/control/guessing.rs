@@ -7,10 +7,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::catalog::guesses::{self, Budget};
 use crate::error::{Error, Result};

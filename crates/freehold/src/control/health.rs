@@ -1,8 +1,9 @@
 //! The health of tenants: a look at some of them, for operators. It tells of no tenant's rows.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::Freehold;

@@ -3,10 +3,11 @@
 //! that a crowd after one name is answered 409 and not told that it is too many.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moka::sync::Cache;
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::Instant;
 
 use crate::ids::Slug;
 

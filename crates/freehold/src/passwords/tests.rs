@@ -1,5 +1,5 @@
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::*;
 
@@ -94,26 +94,18 @@ fn a_hash_with_other_parameters_is_to_be_renewed() {
     assert!(!needs_rehash(NOBODY));
 }
 
-/// Without the work for nobody the ratio is near a thousand, so the wide bounds still tell. The
-/// fastest of many runs counts, since other tests run beside this one.
+/// The time goes into filling the memory, with as many passes as the parameters say; those of nobody's hash
+/// are the present ones.
 #[test]
-fn an_unknown_person_takes_as_long_as_a_wrong_password() {
+fn an_unknown_person_takes_the_work_of_a_wrong_password() {
     let stored = hash(PASSWORD).unwrap();
     let beyond_bounds = stored.replace("m=19456", "m=4194304");
-    let mut scratch = Scratch::default();
-    let mut time = |stored: Option<&str>| {
-        let start = Instant::now();
-        assert!(!verify_in(&mut scratch, "a wrong one", stored));
-        start.elapsed().as_secs_f64()
-    };
-    for nobody in [None, Some("damaged"), Some(beyond_bounds.as_str())] {
-        let (mut somebodys, mut nobodys) = (f64::MAX, f64::MAX);
-        let alike = (0..40).any(|_| {
-            somebodys = somebodys.min(time(Some(&stored)));
-            nobodys = nobodys.min(time(nobody));
-            (0.5..2.0).contains(&(nobodys / somebodys))
-        });
-        assert!(alike, "{nobody:?}: {nobodys} s, somebody: {somebodys} s");
+    for nobody in [Some(stored.as_str()), None, Some("damaged"), Some(beyond_bounds.as_str())] {
+        let mut scratch = Scratch::default();
+        assert!(!verify_in(&mut scratch, "a wrong one", nobody));
+        assert_eq!(scratch.0.len(), MEMORY_KIB as usize, "{nobody:?}");
+        let is_filled = |block: &mut Block| block.as_mut().iter().any(|word| *word != 0);
+        assert!(scratch.0.iter_mut().all(is_filled), "{nobody:?}");
     }
 }
 
@@ -169,9 +161,9 @@ async fn occupy(hasher: &PasswordHasher) -> (tokio::task::JoinHandle<()>, mpsc::
 }
 
 async fn eventually(condition: impl Fn() -> bool) {
-    let start = Instant::now();
+    let start = tokio::time::Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "it never happened");
+        assert!(start.elapsed() < Duration::from_secs(60), "it never happened");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -5,7 +5,9 @@
 //! written two seconds ago, and not what it has written since, is two seconds behind.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::lsn::Lsn;
 

@@ -4,9 +4,10 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use tokio::time::Instant;
 
 use super::{Identity, Replica, ReplicaState, Replicas, SETTING, Seen};
 use crate::error::{Error, ErrorKind, Result};

@@ -6,7 +6,9 @@
 //! surrounded all the same: in a block, PostgreSQL refuses a procedure's COMMIT.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::kind;
 use crate::budget::ByteShare;

@@ -7,7 +7,7 @@ use freehold::{ErrorKind, Freehold, PoolLimits, TenantContext};
 use crate::support::{House, notes_baseline, operator, options, wait_until};
 
 const READ: &str = "SELECT body FROM notes";
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// With eight connections, seven of which may be held by tenants that hold one already.
 async fn house_of_eight() -> House {

@@ -225,6 +225,22 @@ fn the_data_api_is_pure() {
     }
 }
 
+/// Whatever the library decides by time it decides by tokio's clock, which a test can stop. What is dated for
+/// other servers or for people is the system's time of day.
+#[test]
+fn the_clock_of_the_library_can_be_stopped() {
+    let root = src("freehold");
+    for file in sources(&root) {
+        let code = code(&file);
+        for line in code.lines().filter(|line| line.contains("Instant")) {
+            // What moka asks of who says how long it keeps something.
+            let is_the_systems =
+                line.contains("std::time") && !line.trim().ends_with("std::time::Instant,");
+            assert!(!is_the_systems, "{}: {line}", file.display());
+        }
+    }
+}
+
 /// The proof stands on the service as its clients do; nothing stands on the proof but its command.
 #[test]
 fn nothing_but_its_command_imports_the_proof() {

@@ -7,6 +7,7 @@ mod analytics;
 mod answers;
 mod baselines;
 mod beside;
+mod changes;
 mod doctor;
 mod documents;
 mod fairness;

@@ -258,7 +258,7 @@ async fn where_the_database_has_no_room_one_waits_for_a_connection_that_is_open(
 
 #[tokio::test]
 async fn a_wait_for_an_open_connection_has_its_end() {
-    let (house, tenants, open) = full_house(Duration::from_millis(400)).await;
+    let (house, tenants, open) = full_house(Duration::from_secs(2)).await;
     let (held, [acme, _]) = (house.hold(&tenants, open).await, tenants);
     let refused = tokio::time::timeout(SOON, house.freehold.begin(&acme)).await.unwrap();
     let refused = refused.err().expect("there is no connection");

@@ -231,7 +231,7 @@ async fn nobody_acts_in_a_suspended_tenant() {
     let house = house().await;
     let (tenant, owner) = create_tenant(&house.freehold, "acme").await.unwrap();
     house.freehold.suspend_tenant(&operator(), tenant.id).await.unwrap();
-    wait_until("suspended", Duration::from_secs(5), async || {
+    wait_until("suspended", Duration::from_secs(60), async || {
         let member = house.freehold.tenant_context(tenant.id, owner.actor().id).await;
         let system = house.freehold.tenant_context_as(tenant.id, owner.actor()).await;
         let refused = |context: Result<_, Error>| {

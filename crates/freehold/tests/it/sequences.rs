@@ -173,7 +173,7 @@ async fn next_value_gives_numbers_of_the_contexts_tenant_and_of_no_other() {
     let owner = connect(&house.database.owner_url()).await;
     owner.batch_execute(&script).await.expect("without a context the owner may, as everywhere");
     assert_eq!(one::<i64>(freehold, &globex, own).await, 1002, "the owner's, and no other");
-    wait_until("the attempts are recorded", std::time::Duration::from_secs(10), async || {
+    wait_until("the attempts are recorded", std::time::Duration::from_secs(60), async || {
         let filter = ViolationFilter {
             kind: Some(ViolationKind::ContextRefused),
             ..ViolationFilter::default()

@@ -81,6 +81,10 @@ pub(crate) async fn house_sealed(mode: SealMode) -> House {
     House { freehold, database }
 }
 
+/// How long a caller waits for the one connection: longer than it takes to clean up behind another, on a busy
+/// machine too, and not as long as the naps of these tests.
+const ONE_WAIT_MAX: Duration = Duration::from_secs(15);
+
 /// A fleet whose application has a single connection: each transaction follows in the tracks of
 /// the one before.
 pub(crate) async fn house_of_one() -> House {
@@ -90,7 +94,7 @@ pub(crate) async fn house_of_one() -> House {
 pub(crate) async fn house_of_one_with(baseline: &Baseline) -> House {
     let database = TestDatabase::create(&admin_url(), baseline).await.unwrap();
     let mut options = options(&database);
-    let one = PoolLimits { connections_max: 1, wait_max: Duration::from_secs(3) };
+    let one = PoolLimits { connections_max: 1, wait_max: ONE_WAIT_MAX };
     (options.app_pool, options.owner_pool) = (one, one);
     let freehold = Freehold::connect(&options).await.unwrap();
     House { freehold, database }
@@ -220,6 +224,9 @@ pub(crate) async fn drop_after_polls<T>(
     })
     .await
 }
+
+/// For what comes within a second or two where the machine is not busy. No test is about its pace.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Asks again until it is so, and says how long that took; fails after `limit`.
 pub(crate) async fn wait_until(

@@ -4,8 +4,6 @@
 //! transaction but `begin(&TenantContext)`, nothing ambient holds one, and `TenantContext` has
 //! no public constructor.
 
-use std::time::Duration;
-
 use freehold::testing::end_early;
 use freehold::{ErrorKind, Params};
 
@@ -124,7 +122,7 @@ async fn a_commit_whose_answer_is_lost_is_unavailable() {
         .script(
             &acme,
             "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
-               'BEGIN PERFORM pg_catalog.pg_sleep(20); RETURN NULL; END';
+               'BEGIN PERFORM pg_catalog.pg_sleep(3600); RETURN NULL; END';
              CREATE CONSTRAINT TRIGGER dawdle AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED
                FOR EACH ROW EXECUTE FUNCTION dawdle()",
         )
@@ -136,7 +134,7 @@ async fn a_commit_whose_answer_is_lost_is_unavailable() {
     let end_while_it_commits = async {
         wait_until(
             "what is deferred to the COMMIT is under way",
-            Duration::from_secs(5),
+            crate::support::SOON,
             async || {
                 let sql = "SELECT query FROM pg_stat_activity WHERE pid = $1 AND state = 'active'";
                 superuser.query_opt(sql, &[&pid]).await.unwrap().is_some_and(|row| {

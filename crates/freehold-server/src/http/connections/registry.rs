@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::{ConnectionLimits, client_of};
 
@@ -310,6 +311,39 @@ mod tests {
 
     fn client(number: u8) -> IpAddr {
         IpAddr::from([10, 0, 0, number])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_lets_the_server_wait_for_too_long_is_closed_and_who_is_served_never() {
+        let [head_max, idle_max, stall_max] = [10, 75, 30].map(Duration::from_secs);
+        let limits = ConnectionLimits { head_max, idle_max, stall_max, ..registry(9).limits };
+        let registry = Registry::new(limits);
+        let admit = || registry.admit(client(1)).unwrap();
+        let (silent, idle, served, stalled) = (admit(), admit(), admit(), admit());
+        idle.connection.enter(Phase::Idle);
+        served.connection.enter(Phase::Serving);
+        stalled.connection.enter(Phase::Serving);
+        let open_after = async |time: Duration| {
+            tokio::time::advance(time).await;
+            registry.sweep();
+            [&silent, &idle, &served, &stalled]
+                .map(|ticket| registry.open().connections.contains_key(&ticket.connection.number))
+        };
+        let just_before = Duration::from_millis(1);
+        assert_eq!(open_after(head_max - just_before).await, [true; 4]);
+        assert_eq!(open_after(just_before).await, [false, true, true, true]);
+        assert_eq!(open_after(idle_max - head_max - just_before).await, [false, true, true, true]);
+        stalled.connection.note_stalled();
+        // A byte of another request: its head has its own time.
+        idle.connection.note_read();
+        assert_eq!(open_after(just_before).await, [false, true, true, true]);
+        assert_eq!(open_after(head_max - just_before).await, [false, false, true, true]);
+        assert_eq!(
+            open_after(stall_max - head_max - just_before).await,
+            [false, false, true, true]
+        );
+        assert_eq!(open_after(just_before).await, [false, false, true, false]);
+        assert_eq!(open_after(Duration::from_secs(86_400)).await, [false, false, true, false]);
     }
 
     #[test]

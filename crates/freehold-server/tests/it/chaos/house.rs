@@ -186,6 +186,8 @@ impl Lines {
         tokio::task::block_in_place(|| {
             let server = Server::start_with(database, &settings);
             wait_until_ready(server.port);
+            // Two checks, until HAProxy knows it too.
+            std::thread::sleep(std::time::Duration::from_millis(1500));
             server
         })
     }

@@ -4,7 +4,7 @@ use freehold::{AnalyticsDefinition, AnalyticsFolder, AnalyticsOptions, OperatorC
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Person, Place, Service, Setup, project};
+use crate::support::{Person, Place, SOON, Service, Setup, project};
 
 const CONTEXT: OperatorContext = OperatorContext::system("a test");
 
@@ -164,7 +164,7 @@ async fn members_of_every_role_read_their_own_rows_and_no_others() {
     assert_eq!(own["items"][0]["orders"], 1);
     office.service.get("/v1/analytics/sales").send().await.refused(401, "unauthenticated");
     office.service.freehold.suspend_tenant(&CONTEXT, office.acme.tenant.id).await.unwrap();
-    crate::support::eventually("acme is refused", std::time::Duration::from_secs(5), async || {
+    crate::support::eventually("acme is refused", SOON, async || {
         office.service.get("/v1/analytics/sales").by(owner).send().await.status == 403
     })
     .await;

@@ -7,7 +7,9 @@ use serde_json::json;
 
 use crate::support::{Service, Setup, eventually, slow_shop};
 
-const SOON: Duration = Duration::from_secs(2);
+/// Long before a nap is over.
+const SOON: Duration = Duration::from_secs(60);
+const NAP_SECS: f64 = 3600.0;
 
 #[tokio::test]
 async fn every_answer_carries_the_requests_id() {
@@ -29,27 +31,32 @@ async fn every_answer_carries_the_requests_id() {
 
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_stopped_and_so_is_its_query() {
-    let mut setup = Setup { baseline: slow_shop(30.0), ..Setup::default() };
+    let mut setup = Setup { baseline: slow_shop(NAP_SECS), ..Setup::default() };
     setup.http.request_timeout_ms = 400;
     let service = Service::start(setup).await;
     let acme = service.tenant("acme").await;
-    let began = Instant::now();
-    let answer = service.get("/v1/data/naps").by(&acme.owner).send().await;
-    answer.refused(504, "timeout");
-    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    let nap = service.get("/v1/data/naps").by(&acme.owner).send();
+    tokio::time::timeout(SOON, nap).await.expect("it is stopped").refused(504, "timeout");
     eventually("the query is gone", SOON, async || service.naps_under_way().await == 0).await;
-    service.get("/v1/data/orders").by(&acme.owner).send().await.expect(200);
+    // On a busy machine this may take too long too.
+    eventually("others are served", SOON, async || {
+        service.get("/v1/data/orders").by(&acme.owner).send().await.status == 200
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_client_that_goes_away_takes_its_query_along_and_leaves_a_clean_connection() {
-    let setup = Setup { baseline: slow_shop(30.0), connections: 1, ..Setup::default() };
+    let setup = Setup { baseline: slow_shop(NAP_SECS), connections: 1, ..Setup::default() };
     let service = Service::start(setup).await;
     let (acme, globex) = service.two_tenants().await;
     for _ in 0..3 {
         let nap = service.get("/v1/data/naps").by(&acme.owner).send();
-        let waited = tokio::time::timeout(Duration::from_millis(200), nap).await;
-        assert!(waited.is_err(), "the nap was over already");
+        let began = async || service.naps_under_way().await == 1;
+        tokio::select! {
+            answer = nap => panic!("no nap: {}", answer.text()),
+            _ = eventually("the nap began", SOON, began) => {}
+        }
         // The only connection serves the next tenant, with nothing of the former.
         let rows = service.get("/v1/data/products?select=name").by(&globex.owner);
         let rows = rows.send().await.expect(200).json();
@@ -79,20 +86,19 @@ async fn a_write_that_was_given_up_is_done_wholly_or_not_at_all() {
 
 #[tokio::test]
 async fn more_requests_than_fit_are_told_to_come_back_and_probes_still_answer() {
-    let mut setup = Setup { baseline: slow_shop(1.0), ..Setup::default() };
+    let mut setup = Setup { baseline: slow_shop(6.0), ..Setup::default() };
     setup.http.max_concurrent_requests = 3;
     let service = Service::start(setup).await;
     let acme = service.tenant("acme").await;
     let naps = (0..10).map(|_| service.get("/v1/data/naps").by(&acme.owner).send());
     let others = async {
         eventually("three naps", SOON, async || service.naps_under_way().await == 3).await;
-        let began = Instant::now();
         let answer = service.get("/v1/me").by(&acme.owner).send().await.refused(503, "overloaded");
         assert_eq!(answer.header("retry-after"), "1");
         for path in ["/livez", "/readyz", "/metrics"] {
             service.get(path).send().await.expect(200);
         }
-        assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+        assert_eq!(service.naps_under_way().await, 3, "nobody had to wait for a place");
     };
     let (answers, ()) = tokio::join!(join_all(naps), others);
     let served = answers.iter().filter(|answer| answer.status == 200).count();
@@ -127,9 +133,7 @@ async fn requests_beyond_a_limit_are_refused_at_once() {
         ("/v1/invitations?limit=many".to_owned(), 400, "invalid_input"),
         ("/v1/invitations?after=x".to_owned(), 400, "invalid_input"),
     ] {
-        let began = Instant::now();
         let answer = service.get(&path).by(&acme.owner).send().await;
-        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
         if status == 200 {
             answer.expect(200);
         } else {

@@ -1,14 +1,12 @@
 //! Nobody becomes somebody else: proof of addresses, passwords and addresses changed, people governed by
 //! operators, and the record of it.
 
-use std::time::Duration;
-
 use freehold::testing::PASSWORD;
 use freehold::{MailKind, OperatorContext, Role};
 use freehold_server::config::SignUpMode;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Person, Service, Setup, eventually, text};
+use crate::support::{Answer, Person, SOON, Service, Setup, eventually, text};
 
 const OTHER: &str = "another password";
 
@@ -24,7 +22,7 @@ async fn refresh(service: &Service, tokens: &Value) -> Answer {
 /// The access token is refused within moments.
 async fn ends(service: &Service, tokens: &Value) {
     let token = text(&tokens["access_token"]);
-    eventually("the token is refused", Duration::from_secs(5), async || {
+    eventually("the token is refused", SOON, async || {
         service.get("/v1/me").bearer(&token).send().await.status == 401
     })
     .await;
@@ -77,7 +75,7 @@ async fn an_outdated_hash_is_renewed_but_never_over_a_password_that_was_changed_
     let change = changer.transaction().await.unwrap();
     change.execute(store, &[&ann.id, &of_today]).await.unwrap();
     let (answer, ()) = tokio::join!(log_in(&service, &ann.email, "password"), async {
-        eventually("the renewal waits for the change", Duration::from_secs(20), async || {
+        eventually("the renewal waits for the change", SOON, async || {
             let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                 AND wait_event_type = 'Lock' AND query ~ 'UPDATE credential'";
             reader.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
@@ -378,7 +376,7 @@ async fn somebody_who_is_disabled_is_refused_everything_on_every_server_within_a
     service.call("POST", &format!("{path}/disable")).by(&operator).send().await.expect(200);
     for server in [&service, &other_server] {
         ends(server, &tokens).await;
-        eventually("the other token is refused", Duration::from_secs(5), async || {
+        eventually("the other token is refused", SOON, async || {
             server.get("/v1/me").by(&admin).send().await.status == 401
         })
         .await;

@@ -8,7 +8,7 @@ use freehold_server::config::SignUpMode;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Service, Setup, text};
+use crate::support::{Answer, SOON, Service, Setup, text};
 
 /// A service that believes addresses as they are typed.
 async fn open() -> Service {
@@ -234,11 +234,9 @@ async fn where_sign_up_is_open_a_tenant_is_made_at_once_and_whoever_proves_the_a
     service.post("/v1/auth/login", body).send().await.refused(401, "unauthenticated");
     let refresh = json!({"refresh_token": stranger["refresh_token"]});
     service.post("/v1/auth/refresh", refresh).send().await.refused(401, "unauthenticated");
-    crate::support::eventually(
-        "the token is refused",
-        std::time::Duration::from_secs(5),
-        async || service.get("/v1/members").bearer(&token).send().await.status == 401,
-    )
+    crate::support::eventually("the token is refused", SOON, async || {
+        service.get("/v1/members").bearer(&token).send().await.status == 401
+    })
     .await;
     let body = json!({"email": "ops@company.example", "password": "the owner's own"});
     service.post("/v1/auth/login", body).send().await.refused(403, "forbidden");

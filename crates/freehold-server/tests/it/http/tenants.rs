@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Answer, Person, Service, Setup, text};
+use crate::support::{Answer, Person, SOON, Service, Setup, eventually, text};
 
 struct Office {
     service: Service,
@@ -359,10 +359,11 @@ async fn a_creation_that_is_given_up_leaves_nothing() {
     }
     // What was under way is rolled back before the owner's connections serve anybody else.
     office.create(json!({"slug": "after", "name": "After"}), None).await.expect(201);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let (schemas, tenants) = office.schemas_and_tenants().await;
-    assert_eq!(schemas, tenants);
-    assert!(tenants.len() >= made + 2);
+    eventually("nothing is half there", SOON, async || {
+        let (schemas, tenants) = office.schemas_and_tenants().await;
+        schemas == tenants && tenants.len() >= made + 2
+    })
+    .await;
     let (row, baseline) = (
         "SELECT count(*) FROM freehold.tenant t WHERE version <> 3
            OR (SELECT count(*) FROM freehold.ledger l WHERE l.tenant_id = t.id) <> 3",

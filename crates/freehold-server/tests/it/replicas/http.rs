@@ -8,6 +8,14 @@ use super::{SOON, patient};
 use crate::cluster::{Primary, Replica};
 use crate::support::{Answer, Place, Service, Setup, eventually, shop};
 
+const TOKEN: &str = "a token that only Prometheus has";
+
+fn with_token() -> Setup {
+    let mut setup = Setup::default();
+    setup.http.metrics_token = Some(TOKEN.to_owned());
+    setup
+}
+
 struct Shop {
     service: Service,
     acme: Place,
@@ -22,7 +30,7 @@ async fn open_shop() -> Shop {
     let setup = Setup {
         replica_urls: vec![replica.url(&database.app_url())],
         replica_limits: patient(),
-        ..Setup::default()
+        ..with_token()
     };
     let service = Service::over(database, setup).await;
     let acme = service.tenant("acme").await;
@@ -133,10 +141,19 @@ async fn a_server_whose_replica_is_gone_is_ready_and_says_so() {
         "freehold_replica_lag_seconds{",
         "freehold_replica_lag_bytes{",
         "freehold_replica_reads_total{answered_by=\"replica\",reason=\"fit\"}",
-        "freehold_pool_connections{pool=\"replica 127.0.0.1:",
+        "freehold_pool_connections{pool=\"replica 1\"}",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
+    // Where it is, those hear who may hear of tenants.
+    let url = shop.replica.url("postgres://x@127.0.0.1:1/y");
+    let (_, server) = url.rsplit_once('@').unwrap();
+    let (host, port) = server.split_once('/').unwrap().0.split_once(':').unwrap();
+    assert!(!text.contains(host) && !text.contains(&format!(":{port}")), "{text}");
+    let told = shop.service.get("/metrics").header("authorization", &format!("Bearer {TOKEN}"));
+    let told = told.send_unchecked().await.expect(200).text();
+    let line = format!("freehold_replica_info{{replica=\"1\",host=\"{host}:{port}\"}} 1");
+    assert!(told.contains(&line), "{line}\n{told}");
     shop.replica.kill();
     eventually("it is seen", SOON, async || {
         let answer = shop.service.get("/readyz").send_unchecked().await.expect(200);

@@ -1,11 +1,13 @@
 //! What a read sees, and where it is answered.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use freehold::testing::create_tenant;
 use freehold::{ErrorKind, Freehold, OperatorContext, ReplicaLimits, ReplicaState};
+use futures_util::FutureExt as _;
 
 use super::{SOON, bodies, house, patient};
 use crate::support::{connect, eventually};
@@ -61,12 +63,10 @@ async fn a_read_waits_for_a_replica_that_is_about_to_have_what_it_must_see() {
     house.until_replayed().await;
     house.replica.pause().await;
     let written = house.note(&acme, "awaited").await;
-    let resumed = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        house.replica.resume().await;
-    };
-    let (read, ()) = tokio::join!(house.read(&acme, written), resumed);
-    assert_eq!(read, (bodies(["awaited"]), true));
+    let mut read = pin!(house.read(&acme, written));
+    assert!(read.as_mut().now_or_never().is_none(), "it waits");
+    house.replica.resume().await;
+    assert_eq!(read.await, (bodies(["awaited"]), true));
     // Whoever writes and reads in turn, as fast as can be, always sees it.
     for n in 0..50 {
         let body = format!("note {n}");

@@ -1,0 +1,3 @@
+-- Servers that cannot listen for changes ask for the number of the newest key. The function is the guard's
+-- (context/guard.sql), and servers of the former release would take it for a fault.
+-- Run by freehold_owner, search path `freehold, pg_temp`, in one transaction.

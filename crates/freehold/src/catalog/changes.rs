@@ -1,0 +1,25 @@
+//! What tells that something has changed which servers keep for as long as they hear of no change.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::tx::CatalogTx;
+
+/// Another text for each state of a thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Marks {
+    pub(crate) baseline: String,
+    /// The number of the key that seals contexts; empty if there is none.
+    pub(crate) newest_key: String,
+}
+
+/// A migration is never changed: one that is taken back and adopted in other words has another checksum.
+const MARKS_SQL: &str = "
+SELECT (SELECT md5(coalesce(string_agg(concat_ws(' ', version, checksum), ',' ORDER BY version), '')) FROM baseline),
+       coalesce(freehold_guard.newest_key_id(), '')";
+
+/// All marks, by one statement.
+pub(crate) async fn read(tx: CatalogTx) -> Result<Marks> {
+    let rows = tx.query_and_commit(MARKS_SQL, &[]).await?;
+    let row = rows.first();
+    let row = row.ok_or_else(|| Error::new(ErrorKind::Internal, "the catalog says nothing"))?;
+    Ok(Marks { baseline: row.try_get(0)?, newest_key: row.try_get(1)? })
+}

@@ -1,0 +1,58 @@
+//! A server that cannot listen for changes, behind a pooler: it asks what has changed.
+
+use std::time::Duration;
+
+use freehold::testing::TestDatabase;
+use freehold::{Freehold, Pooler};
+
+use crate::support::{House, SOON, admin_url, notes_and, notes_baseline, operator, wait_until};
+
+/// A fleet, and a server that believes itself behind a pooler and has looked for changes at least once.
+async fn deaf() -> (House, Freehold) {
+    let database = TestDatabase::create(&admin_url(), &notes_baseline()).await.unwrap();
+    let freehold = database.freehold().await.unwrap();
+    let mut options = database.options();
+    options.pooler = Pooler::Transaction;
+    let deaf = Freehold::connect(&options).await.unwrap();
+    deaf.look_for_changes().await.unwrap();
+    (House { freehold, database }, deaf)
+}
+
+#[tokio::test]
+async fn where_nothing_can_be_heard_nothing_is_read_again_unless_it_has_changed() {
+    let (house, deaf) = deaf().await;
+    let acme = house.tenant("acme").await;
+    let (mut baseline, mut keys) = (deaf.baseline_changes(), deaf.key_changes());
+    let mut told = async || {
+        deaf.look_for_changes().await.unwrap();
+        [&mut baseline, &mut keys].map(|changes| {
+            let has_changed = changes.has_changed().unwrap();
+            changes.mark_unchanged();
+            has_changed
+        })
+    };
+    // Not for what is good for half a second only.
+    house.freehold.suspend_tenant(&operator(), acme.tenant()).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(told().await, [false, false]);
+    }
+    house.migrate(&notes_and(&["ALTER TABLE notes ADD COLUMN done boolean"])).await.unwrap();
+    assert_eq!(told().await, [true, false]);
+    assert_eq!(told().await, [false, false]);
+    house.freehold.rotate_context_key(&operator(), SOON).await.unwrap();
+    assert_eq!(told().await, [false, true]);
+    assert_eq!(told().await, [false, false]);
+}
+
+/// By itself, and though it can ask for nothing with the old one, which retires at once.
+#[tokio::test]
+async fn where_nothing_can_be_heard_a_new_key_is_taken_up_all_the_same() {
+    let (house, deaf) = deaf().await;
+    let acme = house.tenant("acme").await;
+    deaf.query(&acme, "SELECT body FROM notes", &[]).await.unwrap();
+    house.freehold.rotate_context_key(&operator(), Duration::ZERO).await.unwrap();
+    wait_until("it seals with the new key", SOON, async || {
+        deaf.query(&acme, "SELECT body FROM notes", &[]).await.is_ok()
+    })
+    .await;
+}
