@@ -177,24 +177,26 @@ fn own_memory_mb(pid: u32) -> Option<f64> {
     Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
 }
 
-/// The most of the second quarter, and of the last beside it.
 fn report(looks: &[Look]) -> Vec<Row> {
+    [
+        grown("server/memory", "MB", looks, |look| look.server_mb),
+        grown("backends/memory", "MB", looks, |look| look.backends_mb),
+        grown("backends", "", looks, |look| look.backends as f64),
+        grown("server/files", "", looks, |look| look.files as f64),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The most of the second quarter, and of the last beside it.
+fn grown(name: &str, unit: &'static str, looks: &[Look], of: fn(&Look) -> f64) -> [Row; 2] {
     let quarter = looks.len() / 4;
-    let most = |looks: &[Look], of: fn(&Look) -> f64| looks.iter().map(of).fold(0.0, f64::max);
-    let figures: [(&str, &'static str, fn(&Look) -> f64); 4] = [
-        ("server/memory", "MB", |look| look.server_mb),
-        ("backends/memory", "MB", |look| look.backends_mb),
-        ("backends", "", |look| look.backends as f64),
-        ("server/files", "", |look| look.files as f64),
-    ];
-    let rows = figures.map(|(name, unit, of)| {
-        let early = most(&looks[quarter..2 * quarter], of);
-        let late = most(&looks[looks.len() - quarter..], of);
-        let to = format!("{name}/early");
-        let ratio = Some(Ratio { value: late / early, to: to.clone() });
-        [Row::of(&to, early, unit), Row { ratio, ..Row::of(&format!("{name}/late"), late, unit) }]
-    });
-    rows.into_iter().flatten().collect()
+    let most = |looks: &[Look]| looks.iter().map(of).fold(0.0, f64::max);
+    let (early, late) = (most(&looks[quarter..2 * quarter]), most(&looks[looks.len() - quarter..]));
+    let to = format!("{name}/early");
+    let ratio = Some(Ratio { value: late / early, to: to.clone() });
+    [Row::of(&to, early, unit), Row { ratio, ..Row::of(&format!("{name}/late"), late, unit) }]
 }
 
 /// What goes on beside the load, once a second each: a sign-in, requests that are refused, clients that go

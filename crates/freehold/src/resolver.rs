@@ -420,12 +420,11 @@ mod tests {
         let mut told = |baseline_mark: &str, key: &str| {
             let (baseline_mark, newest_key) = (baseline_mark.to_owned(), key.to_owned());
             ear.note_marks(Marks { baseline: baseline_mark, newest_key });
-            let told = [&mut baseline, &mut keys].map(|changes| {
+            [&mut baseline, &mut keys].map(|changes| {
                 let has_changed = changes.has_changed().unwrap();
                 changes.mark_unchanged();
                 has_changed
-            });
-            told
+            })
         };
         assert_eq!(told("one", "1"), [true, true], "it may have changed before the first look");
         assert_eq!(told("one", "1"), [false, false]);
