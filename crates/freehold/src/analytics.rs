@@ -30,7 +30,7 @@ use crate::analytics::courtesy::Courtesy;
 use crate::error::Result;
 use crate::pool::Pool;
 use crate::replicas::Replicas;
-use crate::tls::{self, Target};
+use crate::wire::tls::{self, Target};
 
 /// Where analytics connects to: connections of its own, so that requests never wait for it.
 #[derive(Clone)]

@@ -62,10 +62,10 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::TenantContext;
 use crate::control::sessions::{Caller, SignIn};
 use crate::error::{Error, ErrorKind};
-use crate::violations::{Violation, ViolationKind};
+use crate::model::context::TenantContext;
+use crate::observe::violations::{Violation, ViolationKind};
 
 /// The context of a request in a tenant.
 ///

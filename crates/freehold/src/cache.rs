@@ -9,7 +9,9 @@
 
 mod clock;
 pub(crate) mod envelope;
+pub(crate) mod epochs;
 mod flights;
+pub(crate) mod freshness;
 pub(crate) mod key;
 pub(crate) mod local;
 mod redis_server;
@@ -30,21 +32,20 @@ use tokio::time::Instant;
 
 use self::envelope::{Asked, ENVELOPE_BYTES, Entry, Sealer, Verdict, Version};
 use self::flights::{Flights, Outcome, Turn};
+use self::freshness::Freshness;
 use self::key::{CacheKey, KeyDigest, Owner, Scope};
 use self::local::{Epoch, Local};
 use self::redis_server::Redis;
 use self::stats::{CacheStats, Fault, Lookup};
-use crate::catalog::cache_epochs;
-use crate::client;
-use crate::context::{OperatorContext, TenantContext};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::TenantId;
+use crate::model::context::{OperatorContext, TenantContext};
+use crate::model::ids::TenantId;
+use crate::observe::trouble::Trouble;
 use crate::pool::Pool;
-use crate::resolver::Resolver;
-use crate::seal::ContextKey;
-use crate::tls::Target;
-use crate::trouble::Trouble;
+use crate::pool::seal::ContextKey;
 use crate::tx::CatalogTx;
+use crate::wire::client;
+use crate::wire::tls::Target;
 
 /// The longest that anything is kept. The catalog forgets an epoch later than that.
 pub const CACHE_AGE_MAX: Duration = Duration::from_secs(3600);
@@ -109,7 +110,7 @@ struct Inner {
     local: Local,
     remote: Option<Remote>,
     pool: Pool,
-    resolver: Resolver,
+    freshness: Arc<Freshness>,
     loads: Flights<(KeyDigest, Version), Arc<Entry>>,
     lessons: Flights<Vec<Scope>, Vec<i64>>,
     ended: Ended,
@@ -171,7 +172,7 @@ impl Cache {
         options: &CacheOptions,
         local: Local,
         pool: Pool,
-        resolver: Resolver,
+        freshness: Arc<Freshness>,
         key: Option<&ContextKey>,
     ) -> Result<Cache> {
         let remote = match &options.redis_url {
@@ -191,7 +192,7 @@ impl Cache {
             local,
             remote,
             pool,
-            resolver,
+            freshness,
             loads: Flights::new(),
             lessons: Flights::new(),
             ended: Ended::default(),
@@ -447,7 +448,7 @@ impl Cache {
 
     fn believed(&self, scope: &Scope) -> Option<i64> {
         let epoch = self.0.local.epoch(scope)?;
-        self.0.resolver.believes(epoch.learned_at).then_some(epoch.number)
+        self.0.freshness.believes(epoch.learned_at).then_some(epoch.number)
     }
 
     async fn learn(&self, scopes: &Vec<Scope>) -> Option<Vec<i64>> {
@@ -476,7 +477,7 @@ impl Cache {
 
     async fn ask_catalog(&self, scopes: &[Scope]) -> Result<Vec<i64>> {
         let context = OperatorContext::system("learn epochs of the cache");
-        cache_epochs::learn(CatalogTx::new(&self.0.pool, &context).await?, scopes).await
+        epochs::learn(CatalogTx::new(&self.0.pool, &context).await?, scopes).await
     }
 
     /// Forgets a tenant's values of one name, on every server: when this returns, none that was
@@ -524,7 +525,7 @@ impl Cache {
 
     async fn end(&self, scopes: &[Scope]) -> Result<()> {
         let context = OperatorContext::system("end epochs of the cache");
-        cache_epochs::end(CatalogTx::new(&self.0.pool, &context).await?, scopes).await?;
+        epochs::end(CatalogTx::new(&self.0.pool, &context).await?, scopes).await?;
         for scope in scopes {
             self.0.local.forget(scope);
         }
@@ -539,7 +540,7 @@ impl Cache {
     /// As for [`invalidate`](Self::invalidate).
     pub async fn evict_tenant(&self, context: &OperatorContext, tenant: TenantId) -> Result<()> {
         let mut tx = CatalogTx::new(&self.0.pool, context).await?;
-        cache_epochs::end_all(&mut tx, tenant.as_uuid()).await?;
+        epochs::end_all(&mut tx, tenant.as_uuid()).await?;
         tx.commit().await?;
         self.drop_tenant(tenant);
         Ok(())
@@ -628,7 +629,7 @@ impl Cache {
 
     async fn prune(&self) -> Result<()> {
         let context = OperatorContext::system("forget old epochs of the cache");
-        cache_epochs::prune(CatalogTx::new(&self.0.pool, &context).await?).await
+        epochs::prune(CatalogTx::new(&self.0.pool, &context).await?).await
     }
 
     /// Keeps the connection to Redis, if there is one to keep.

@@ -27,10 +27,10 @@ mod server;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::Options;
-use crate::client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::tls::{self, Target};
+use crate::options::Options;
+use crate::wire::client;
+use crate::wire::tls::{self, Target};
 
 use self::check::{Probe, Sight};
 use self::examination::Examination;

@@ -6,13 +6,15 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use tokio_postgres::error::SqlState;
-
-pub use self::raised::Raised;
-pub(crate) use self::raised::is_refused_by_policy;
-use crate::wire::{DbError, WireError};
-
+mod database;
 mod raised;
+
+pub use self::database::DbError;
+pub(crate) use self::database::{
+    is_expired_seal, is_lost_statement, is_refused_write, is_stale_plan, is_unknown_seal,
+    message_of,
+};
+pub use self::raised::Raised;
 
 /// What went wrong, with a message for the caller and a source for the log.
 #[derive(Debug)]
@@ -276,126 +278,6 @@ impl fmt::Display for ReadOnly {
 }
 
 impl StdError for ReadOnly {}
-
-/// The message that the database refuses a context with; told apart by it from other lacks of right.
-pub(crate) const VIOLATION_MESSAGE: &str = "freehold: tenant context refused";
-
-/// A prepared statement whose columns a migration has changed since ("cached plan must not change
-/// result type"). Told by the place in PostgreSQL's source: the text is translated.
-pub(crate) fn is_stale_plan(db: &DbError) -> bool {
-    *db.code() == SqlState::FEATURE_NOT_SUPPORTED && db.routine() == Some("RevalidateCachedQuery")
-}
-
-/// The seal of a context has expired by the database's clock.
-pub(crate) fn is_expired_seal(db: &DbError) -> bool {
-    db.message().starts_with(VIOLATION_MESSAGE) && db.detail() == Some("expired")
-}
-
-/// The database takes neither the seal for one of ours nor the session for one that it has opened.
-pub(crate) fn is_unknown_seal(db: &DbError) -> bool {
-    db.message().starts_with(VIOLATION_MESSAGE) && db.detail() == Some("unknown seal")
-        || is_without_session(db)
-}
-
-/// The door was shown a session's number where no session was ever opened, or where DISCARD
-/// SEQUENCES has ended it. Told by the door's name: the texts are translated.
-fn is_without_session(db: &DbError) -> bool {
-    *db.code() == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
-        && db.where_().is_some_and(|place| place.contains("freehold_guard.admit("))
-}
-
-/// A write was refused because the transaction is read-only.
-pub(crate) fn is_refused_write(db: &DbError) -> bool {
-    *db.code() == SqlState::READ_ONLY_SQL_TRANSACTION
-}
-
-/// A prepared statement is gone from its session, which only SQL can bring about.
-pub(crate) fn is_lost_statement(db: &DbError) -> bool {
-    *db.code() == SqlState::INVALID_SQL_STATEMENT_NAME
-}
-
-/// What PostgreSQL's refusal means to whoever asked.
-fn kind_of(db: &DbError) -> ErrorKind {
-    match db.code() {
-        code if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
-            if db.message().starts_with(VIOLATION_MESSAGE) {
-                ErrorKind::Violation
-            } else if is_refused_by_policy(db) {
-                ErrorKind::RowPolicy
-            } else {
-                ErrorKind::Forbidden
-            }
-        }
-        _ if is_without_session(db) => ErrorKind::Violation,
-        code if *code == SqlState::QUERY_CANCELED => ErrorKind::Timeout,
-        code if *code == SqlState::T_R_SERIALIZATION_FAILURE
-            || *code == SqlState::T_R_DEADLOCK_DETECTED
-            || *code == SqlState::LOCK_NOT_AVAILABLE =>
-        {
-            ErrorKind::Retryable
-        }
-        // It has been forgotten, so the same transaction succeeds the next time.
-        _ if is_stale_plan(db) || is_lost_statement(db) => ErrorKind::Retryable,
-        code if ["08", "53"].contains(&&code.code()[..2]) || code.code().starts_with("57P") => {
-            ErrorKind::Unavailable
-        }
-        // The session was ended: it had a transaction open for too long, or did nothing in it.
-        code if ["25P03", "25P04"].contains(&code.code()) => ErrorKind::Timeout,
-        _ if raised::of(db).is_some() => ErrorKind::Rejected,
-        _ => ErrorKind::Statement,
-    }
-}
-
-/// What the caller reads of it, whatever the database said.
-fn message_of(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::Violation => "the tenant context was refused",
-        ErrorKind::Forbidden => "the database does not permit this",
-        ErrorKind::Rejected => "a rule of the database refused this",
-        ErrorKind::Timeout => "the query took too long and was cancelled",
-        ErrorKind::Retryable => "another transaction was in the way; try again",
-        ErrorKind::Unavailable => "the database is not available",
-        _ => "the statement failed",
-    }
-}
-
-impl From<DbError> for Error {
-    fn from(source: DbError) -> Self {
-        let kind = kind_of(&source);
-        let message = match kind {
-            ErrorKind::RowPolicy => raised::refused_by_policy(&source),
-            _ => message_of(kind).to_owned(),
-        };
-        Error::new(kind, message).because(source)
-    }
-}
-
-impl From<WireError> for Error {
-    fn from(source: WireError) -> Self {
-        let kind = match source {
-            WireError::Database(error) => return Error::from(*error),
-            WireError::Excess(excess) => return Error::from(excess),
-            WireError::Lost(_) | WireError::Unreadable(_) | WireError::SignIn(_) => {
-                ErrorKind::Unavailable
-            }
-            WireError::Parameter(_) | WireError::Unsendable(_) => ErrorKind::Statement,
-        };
-        Error::new(kind, message_of(kind)).because(source)
-    }
-}
-
-/// From the driver that set-up work uses.
-impl From<tokio_postgres::Error> for Error {
-    fn from(source: tokio_postgres::Error) -> Self {
-        if let Some(error) = source.as_db_error() {
-            return Error::from(DbError::from(error));
-        }
-        let lost =
-            source.is_closed() || source.source().is_some_and(|cause| cause.is::<std::io::Error>());
-        let kind = if lost { ErrorKind::Unavailable } else { ErrorKind::Statement };
-        Error::new(kind, message_of(kind)).because(source)
-    }
-}
 
 /// The message and what is behind it, for operators and logs; HTTP answers use `message()`.
 impl fmt::Display for Error {

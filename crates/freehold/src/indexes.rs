@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::TenantId;
-use crate::policy::quote_ident;
+use crate::model::ids::TenantId;
+use crate::schema::policy::quote_ident;
 
 /// A shape of more conditions and columns of order than these is not counted.
 const SHAPE_COLUMNS_MAX: usize = 16;

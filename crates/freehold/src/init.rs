@@ -7,11 +7,11 @@
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pooler;
-use crate::seal::{ContextKey, SealMode, Sealer};
-use crate::tls::{self, Target};
+use crate::pool::pooler;
+use crate::pool::seal::{ContextKey, SealMode, Sealer};
+use crate::wire::client;
+use crate::wire::tls::{self, Target};
 
 pub(crate) use self::beside::{ACTIVITY, SESSION_LOCKS, STATEMENT_EXTENSIONS};
 pub use self::roles::Passwords;

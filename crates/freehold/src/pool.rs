@@ -3,6 +3,11 @@
 //! A connection is clean whenever it lies in the pool; `tx` sees to that, so taking one costs no
 //! round trip. Nothing of a tenant is ever set on a session. Which of them a tenant gets is up to `lanes`.
 
+pub(crate) mod connection;
+pub(crate) mod lanes;
+pub(crate) mod pooler;
+pub(crate) mod seal;
+
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -10,17 +15,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::connect_failure::NO_ROOM;
-use crate::connection::{Connection, Source};
 use crate::error::{Error, ErrorKind, Result};
-use crate::insight::Insight;
-use crate::lanes::{Guest, Lanes, NoPlace, Occupancy, Place};
-use crate::pooler::Pooler;
-use crate::tenant::Weight;
-use crate::tls::Target;
-use crate::trouble::Trouble;
-use crate::violations::Violations;
+use crate::model::tenant::Weight;
+use crate::observe::insight::Insight;
+use crate::observe::trouble::Trouble;
+use crate::observe::violations::Violations;
+use crate::pool::connection::{Connection, Source};
+use crate::pool::lanes::{Guest, Lanes, NoPlace, Occupancy, Place};
+use crate::pool::pooler::Pooler;
 use crate::wire::WireError;
+use crate::wire::connect_failure::NO_ROOM;
+use crate::wire::tls::Target;
 
 /// How long it may take to connect and to find out whom one is connected to.
 const OPEN_MAX: Duration = Duration::from_secs(10);

@@ -20,11 +20,11 @@ use tokio::time::Instant;
 use self::history::History;
 pub(crate) use self::monitor::require_replica;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lsn::Lsn;
+use crate::model::lsn::Lsn;
+use crate::pool::pooler::Pooler;
 use crate::pool::{Pool, PoolStatus};
-use crate::pooler::Pooler;
 use crate::tasks::{BackgroundTask, Tasks};
-use crate::tls::Target;
+use crate::wire::tls::Target;
 
 /// The setting that names replicas, for messages.
 pub(crate) const SETTING: &str = "DATABASE_REPLICA_URLS";

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use self::rows::Rows;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{TEMPLATE_SCHEMA, TenantId};
+use crate::model::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::tx::OwnerTx;
 
 pub(crate) mod change;

@@ -31,22 +31,23 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::actor::{Actor, Role};
-use crate::client;
-use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::control::people::Named;
 use crate::control::tenants::{NewOwner, NewTenant};
 use crate::doctor;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::TenantId;
+use crate::fleet::migrator::MigrateOptions;
+use crate::freehold::Freehold;
 use crate::init::{self, InitOptions, Passwords};
-use crate::migration::Baseline;
-use crate::migrator::MigrateOptions;
-use crate::seal::{self, KeyOrigin, SealMode, Sealer, Seat};
-use crate::tenant::Tenant;
-use crate::tls;
+use crate::model::actor::{Actor, Role};
+use crate::model::context::{Claim, OperatorContext, TenantContext};
+use crate::model::ids::TenantId;
+use crate::model::tenant::Tenant;
+use crate::options::Options;
+use crate::pool::seal::{self, KeyOrigin, SealMode, Sealer, Seat};
+use crate::schema::migration::Baseline;
 use crate::tx::TenantTx;
-use crate::{Freehold, Options};
+use crate::wire::client;
+use crate::wire::tls;
 
 /// The password that all roles have on a server for tests, and all owners that are made here.
 pub const PASSWORD: &str = "freehold-test";

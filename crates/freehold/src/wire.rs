@@ -11,10 +11,16 @@
 //! this module knows neither tenants nor transactions.
 
 mod batch;
+pub(crate) mod client;
 mod connect;
+pub(crate) mod connect_failure;
 mod error;
+pub(crate) mod lease;
+pub(crate) mod params;
 mod row;
+pub(crate) mod settings;
 mod statement;
+pub(crate) mod tls;
 mod types;
 
 use std::collections::HashMap;
@@ -34,14 +40,14 @@ use postgres_protocol::message::frontend;
 use postgres_types::Type;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
-use crate::budget::{ByteShare, Excess};
-use crate::params::Params;
-use crate::tls::Target;
+use crate::error::DbError;
+use crate::model::budget::{ByteShare, Excess};
+use crate::wire::params::Params;
+use crate::wire::tls::Target;
 
 pub(crate) use self::batch::{Batch, Failure};
 use self::batch::{Step, StepAnswer};
 pub(crate) use self::connect::connect;
-pub use self::error::DbError;
 pub(crate) use self::error::WireError;
 pub use self::row::{Column, Row, RowIndex};
 pub(crate) use self::statement::Statement;
@@ -311,7 +317,7 @@ impl Connection {
                 }
                 Message::ErrorResponse(body) => {
                     // The first is the cause; there is no second before the end of a batch.
-                    let error = DbError::parse(&body)?;
+                    let error = DbError::parse(&body).map_err(WireError::Unreadable)?;
                     failure.get_or_insert_with(|| Box::new(error));
                 }
                 Message::ReadyForQuery(_) => {

@@ -9,8 +9,8 @@ const PIPELINE: &str = "crates/freehold/src/tx/transaction/pipeline.rs";
 const INIT: &str = "crates/freehold/src/init.rs";
 const BESIDE: &str = "crates/freehold/src/init/beside.rs";
 const EXTENSIONS: &str = "crates/freehold/src/doctor/extensions.rs";
-const POLICY: &str = "crates/freehold/src/policy.rs";
-const SEQUENCES: &str = "crates/freehold/src/policy/sequences.rs";
+const POLICY: &str = "crates/freehold/src/schema/policy.rs";
+const SEQUENCES: &str = "crates/freehold/src/schema/policy/sequences.rs";
 const SEQUENCES_SQL: &str = "crates/freehold/migrations/0090_sequences.sql";
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -219,7 +219,7 @@ FROM (SELECT * FROM pg_extension WHERE false) e",
         file: SEQUENCES,
         from: "        out.push_str(&quoted[..end]);",
         to: "        out.push_str(&replace_calls(&quoted[..end]));",
-        tests: LibraryUnit(&["policy::sequences::tests::what_is_no_serial_column_asks_through_the_owner"]),
+        tests: LibraryUnit(&["schema::policy::sequences::tests::what_is_no_serial_column_asks_through_the_owner"]),
         survives_because: None,
     },
 ];

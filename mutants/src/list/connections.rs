@@ -8,11 +8,11 @@ const TRANSACTION: &str = "crates/freehold/src/tx/transaction.rs";
 const WIRE: &str = "crates/freehold/src/wire.rs";
 const PIPELINE: &str = "crates/freehold/src/tx/transaction/pipeline.rs";
 const BATCH: &str = "crates/freehold/src/wire/batch.rs";
-const CONNECTION: &str = "crates/freehold/src/connection.rs";
-const POOLER: &str = "crates/freehold/src/pooler.rs";
+const CONNECTION: &str = "crates/freehold/src/pool/connection.rs";
+const POOLER: &str = "crates/freehold/src/pool/pooler.rs";
 const OUTAGE: &str = "crates/freehold/src/tx/transaction/outage.rs";
 const POOL: &str = "crates/freehold/src/pool.rs";
-const CONNECT_FAILURE: &str = "crates/freehold/src/connect_failure.rs";
+const CONNECT_FAILURE: &str = "crates/freehold/src/wire/connect_failure.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -77,7 +77,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: CONNECTION,
         from: "format!(\"{prefix}_{next}\")",
         to: "format!(\"{}_{next}\", prefix.len())",
-        tests: LibraryUnit(&["connection::tests::no_two_connections_name_their_statements_alike"]),
+        tests: LibraryUnit(&[
+            "pool::connection::tests::no_two_connections_name_their_statements_alike",
+        ]),
         survives_because: None,
     },
     Mutant {
@@ -316,7 +318,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "certificate-of-any-host",
         breaks: "a certificate of another host is taken for the database's",
-        file: "crates/freehold/src/tls.rs",
+        file: "crates/freehold/src/wire/tls.rs",
         from: "\"verify-full\" => Check::Host,",
         to: "\"verify-full\" => Check::Authority,",
         tests: Server(&["tls::tls_to_postgresql_is_checked_as_sslmode_says"]),
@@ -325,7 +327,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "listeners-behind-poolers-are-believed",
         breaks: "a server behind a pooler waits for word that goes to others",
-        file: "crates/freehold/src/resolver.rs",
+        file: "crates/freehold/src/resolve/resolver.rs",
         from: "if pooler.is_direct(&target).await.is_ok_and(|direct| !direct) {",
         to: "if pooler.is_direct(&target).await.is_err() {",
         tests: Server(&["pooler::a_suspension_is_heard_of_behind_a_pooler"]),
@@ -436,13 +438,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "trouble-is-told-at-each-attempt",
         breaks: "what lasts fills the log",
-        file: "crates/freehold/src/trouble.rs",
+        file: "crates/freehold/src/observe/trouble.rs",
         from: "        if !is_known {",
         to: "        let is_known = false;
         if !is_known {",
         tests: LibraryUnit(&[
-            "trouble::tests::trouble_is_told_when_it_begins_when_it_changes_and_when_it_is_over",
-            "trouble::tests::what_comes_and_goes_is_told_now_and_then",
+            "observe::trouble::tests::trouble_is_told_when_it_begins_when_it_changes_and_when_it_is_over",
+            "observe::trouble::tests::what_comes_and_goes_is_told_now_and_then",
         ]),
         survives_because: None,
     },

@@ -12,8 +12,8 @@ const PLAIN_SQL: &str = "crates/freehold/migrations/context/plain.sql";
 const VERIFY_SQL: &str = "crates/freehold/migrations/context/verify.sql";
 
 const SLOW_SQL: &str = "crates/freehold/migrations/0071_slow_queries.sql";
-const SLOW: &str = "crates/freehold/src/insight/slow.rs";
-const PLAN: &str = "crates/freehold/src/insight/plan.rs";
+const SLOW: &str = "crates/freehold/src/observe/insight/slow.rs";
+const PLAN: &str = "crates/freehold/src/observe/insight/plan.rs";
 const EXPLAIN: &str = "crates/freehold/src/tx/transaction/explain.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -196,7 +196,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "servers-seal-for-any-session",
         breaks: "a server's contexts open their tenant in every session",
-        file: "crates/freehold/src/connection.rs",
+        file: "crates/freehold/src/pool/connection.rs",
         from: "pid: if direct { pid } else { 0 },",
         to: "pid: 0,",
         tests: Library(&["sealing::a_server_seals_for_its_own_session_and_for_seconds"]),
@@ -336,7 +336,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "foreign-keys-of-contexts-start",
         breaks: "a server starts with a key that the database does not know",
-        file: "crates/freehold/src/lib.rs",
+        file: "crates/freehold/src/freehold.rs",
         from: "        if origin == KeyOrigin::Given {",
         to: "        if origin != KeyOrigin::Given {",
         tests: Library(&["outages::a_key_that_the_database_does_not_know_is_refused_at_the_start"]),

@@ -3,10 +3,10 @@
 use super::Mutant;
 use super::Tests::{Library, LibraryUnit, Server};
 
-const POLICY: &str = "crates/freehold/src/policy.rs";
-const INVENTORY: &str = "crates/freehold/src/policy/inventory.rs";
-const PATHS: &str = "crates/freehold/src/policy/paths.rs";
-const REWRITING: &str = "crates/freehold/src/migration/rewriting.rs";
+const POLICY: &str = "crates/freehold/src/schema/policy.rs";
+const INVENTORY: &str = "crates/freehold/src/schema/policy/inventory.rs";
+const PATHS: &str = "crates/freehold/src/schema/policy/paths.rs";
+const REWRITING: &str = "crates/freehold/src/schema/migration/rewriting.rs";
 const ROLES: &str = "crates/freehold/src/init/roles.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -133,7 +133,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         }
     }
     for",
-        tests: LibraryUnit(&["policy::tests::what_no_policy_can_protect_is_never_granted"]),
+        tests: LibraryUnit(&["schema::policy::tests::what_no_policy_can_protect_is_never_granted"]),
         survives_because: None,
     },
     Mutant {

@@ -3,9 +3,9 @@
 use super::Mutant;
 use super::Tests::LibraryUnit;
 
-const FAIR: &str = "crates/freehold/src/lanes/fair.rs";
-const LANES: &str = "crates/freehold/src/lanes.rs";
-const LANES_STATE: &str = "crates/freehold/src/lanes/state.rs";
+const FAIR: &str = "crates/freehold/src/pool/lanes/fair.rs";
+const LANES: &str = "crates/freehold/src/pool/lanes.rs";
+const LANES_STATE: &str = "crates/freehold/src/pool/lanes/state.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -15,8 +15,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         from: "taken < places - kept.div_ceil(2)",
         to: "taken <= places",
         tests: LibraryUnit(&[
-            "lanes::tests::no_tenant_takes_every_place",
-            "lanes::tests::newcomers_find_a_place_whatever_the_others_hold",
+            "pool::lanes::tests::no_tenant_takes_every_place",
+            "pool::lanes::tests::newcomers_find_a_place_whatever_the_others_hold",
         ]),
         survives_because: None,
     },
@@ -26,7 +26,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: LANES,
         from: "lanes.leave(self.number, self.content.take());",
         to: "if self.content.is_some() { lanes.leave(self.number, self.content.take()); }",
-        tests: LibraryUnit(&["lanes::tests::no_place_is_lost_or_lent_twice"]),
+        tests: LibraryUnit(&["pool::lanes::tests::no_place_is_lost_or_lent_twice"]),
         survives_because: None,
     },
     Mutant {
@@ -36,7 +36,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         from: "&& (taken < places - kept || crowd < places / 2)",
         to: "",
         tests: LibraryUnit(&[
-            "lanes::fair::tests::slow_tenants_leave_a_quarter_free_and_have_half_whatever_the_others_hold",
+            "pool::lanes::fair::tests::slow_tenants_leave_a_quarter_free_and_have_half_whatever_the_others_hold",
         ]),
         survives_because: None,
     },
@@ -47,7 +47,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         from: "slow < congestion.slow_max",
         to: "slow < usize::MAX",
         tests: LibraryUnit(&[
-            "lanes::fair::tests::the_longer_a_trivial_statement_takes_the_fewer_places_slow_tenants_get",
+            "pool::lanes::fair::tests::the_longer_a_trivial_statement_takes_the_fewer_places_slow_tenants_get",
         ]),
         survives_because: None,
     },
@@ -58,8 +58,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         from: "Some(holder) => holder.is_known && self.has_room_for_quick,",
         to: "Some(_) => self.has_room_for_quick,",
         tests: LibraryUnit(&[
-            "lanes::fair::tests::who_is_not_known_gets_one_place",
-            "lanes::tests::a_tenant_that_nothing_is_known_of_has_one_place_until_it_leaves_it",
+            "pool::lanes::fair::tests::who_is_not_known_gets_one_place",
+            "pool::lanes::tests::a_tenant_that_nothing_is_known_of_has_one_place_until_it_leaves_it",
         ]),
         survives_because: None,
     },
@@ -70,7 +70,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         from: "Standing::Rested => self.bears_slow,",
         to: "Standing::Rested => true,",
         tests: LibraryUnit(&[
-            "lanes::fair::tests::who_was_slow_and_rested_gets_one_place_if_the_database_bears_it",
+            "pool::lanes::fair::tests::who_was_slow_and_rested_gets_one_place_if_the_database_bears_it",
         ]),
         survives_because: None,
     },
@@ -81,8 +81,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         from: "slow_max: (places / START_SHARE).max(1),",
         to: "slow_max: places,",
         tests: LibraryUnit(&[
-            "lanes::fair::tests::slow_tenants_get_more_places_quickly_until_it_was_too_many_and_slowly_then",
-            "lanes::tests::slow_tenants_get_more_places_as_the_database_bears_it",
+            "pool::lanes::fair::tests::slow_tenants_get_more_places_quickly_until_it_was_too_many_and_slowly_then",
+            "pool::lanes::tests::slow_tenants_get_more_places_as_the_database_bears_it",
         ]),
         survives_because: None,
     },
@@ -93,7 +93,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         from: "usize::from(weight.get())",
         to: "usize::from(weight.get().min(1))",
         tests: LibraryUnit(&[
-            "lanes::tests::a_tenant_of_more_weight_holds_more_before_others_come_first",
+            "pool::lanes::tests::a_tenant_of_more_weight_holds_more_before_others_come_first",
         ]),
         survives_because: None,
     },
@@ -104,8 +104,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         from: "self.full_until.is_none_or(|until| now >= until) || self.in_use() == 0",
         to: "self.full_until.is_none_or(|until| now <= until) || self.in_use() == 0",
         tests: LibraryUnit(&[
-            "lanes::tests::where_there_is_no_room_one_waits_for_a_place_in_use",
-            "lanes::tests::without_room_one_of_those_who_wait_is_sent_to_try_now_and_then",
+            "pool::lanes::tests::where_there_is_no_room_one_waits_for_a_place_in_use",
+            "pool::lanes::tests::without_room_one_of_those_who_wait_is_sent_to_try_now_and_then",
         ]),
         survives_because: None,
     },

@@ -3,9 +3,9 @@
 use super::Mutant;
 use super::Tests::Library;
 
-const ORDER: &str = "crates/freehold/src/migration/order.rs";
-const FILES: &str = "crates/freehold/src/migration/files.rs";
-const ADOPT: &str = "crates/freehold/src/migrator/adopt.rs";
+const ORDER: &str = "crates/freehold/src/schema/migration/order.rs";
+const FILES: &str = "crates/freehold/src/schema/migration/files.rs";
+const ADOPT: &str = "crates/freehold/src/fleet/migrator/adopt.rs";
 
 const FOUND_OUT: &str = "layouts::each_layout_is_found_out_and_gives_its_tools_versions";
 const REFUSED: &str = "layouts::what_would_be_forgotten_or_run_otherwise_is_refused_with_its_name";
@@ -59,7 +59,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "half-a-transaction",
         breaks: "a COMMIT with no BEGIN is left out",
-        file: "crates/freehold/src/migration/check.rs",
+        file: "crates/freehold/src/schema/migration/check.rs",
         from: "(Some(Boundary::Commit), Some(begin)) => {",
         to: "(Some(Boundary::Commit), begin) => {\n                let begin = begin.unwrap_or(at);",
         tests: Library(&["layouts::a_transaction_around_statements_is_the_files_own"]),

@@ -3,7 +3,7 @@
 use super::Mutant;
 use super::Tests::{Library, LibraryUnit, Server};
 
-const RESOLVER: &str = "crates/freehold/src/resolver.rs";
+const RESOLVER: &str = "crates/freehold/src/resolve/resolver.rs";
 const MEMBERS: &str = "crates/freehold/src/control/members.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -75,7 +75,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "the-deaf-believe",
         breaks: "a server without its listener believes what it knew, for ever",
-        file: RESOLVER,
+        file: "crates/freehold/src/cache/freshness.rs",
         from: "        self.hears() || loaded_at.elapsed() < DEAF_MAX",
         to: "        let _ = loaded_at;
         true",
@@ -108,10 +108,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "roles-above-ones-own",
         breaks: "an admin makes owners, and unmakes them",
-        file: "crates/freehold/src/actor.rs",
+        file: "crates/freehold/src/model/actor.rs",
         from: "(Some(own), Some(asked)) if own >= asked)",
         to: "(Some(own), Some(_)) if own >= 2)",
-        tests: LibraryUnit(&["actor::tests::nobody_grants_above_their_own_role"]),
+        tests: LibraryUnit(&["model::actor::tests::nobody_grants_above_their_own_role"]),
         survives_because: None,
     },
     Mutant {

@@ -66,7 +66,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: HOOK,
         from: "mac.update(format!(\"{now}.\").as_bytes());",
         to: "",
-        tests: ServerUnit(&["mail::hook::tests::a_signature_is_what_others_compute"]),
+        tests: ServerUnit(&["model::mail::hook::tests::a_signature_is_what_others_compute"]),
         survives_because: None,
     },
     Mutant {

@@ -3,8 +3,8 @@
 use super::Mutant;
 use super::Tests::{Library, Server};
 
-const OUTSIDE: &str = "crates/freehold/src/outside.rs";
-const QUESTION: &str = "crates/freehold/src/outside/question.rs";
+const OUTSIDE: &str = "crates/freehold/src/schema/outside.rs";
+const QUESTION: &str = "crates/freehold/src/schema/outside/question.rs";
 const GUARD: &str = "crates/freehold/migrations/context/guard.sql";
 const RUN_TIME: &str = "crates/freehold/migrations/0095_run_time.sql";
 const EXAMINATION: &str = "crates/freehold/src/doctor/examination.rs";
@@ -27,7 +27,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "tenants-may-do-what-the-template-may-not",
         breaks: "a migration reaches out of the schema where it is a tenant's",
-        file: "crates/freehold/src/migrator/rehearsal.rs",
+        file: "crates/freehold/src/fleet/migrator/rehearsal.rs",
         from: "        outside::refuse(client, &before, migration).await\n",
         to: "        Ok(drop((before, migration)))\n",
         tests: Library(&[

@@ -4,8 +4,8 @@ use super::Mutant;
 use super::Tests::{Library, LibraryUnit};
 
 const TRANSACTION: &str = "crates/freehold/src/tx/transaction.rs";
-const CONNECTION: &str = "crates/freehold/src/connection.rs";
-const SETTINGS: &str = "crates/freehold/src/settings.rs";
+const CONNECTION: &str = "crates/freehold/src/pool/connection.rs";
+const SETTINGS: &str = "crates/freehold/src/wire/settings.rs";
 const CONTEXT_SQL: &str = "crates/freehold/migrations/context/common.sql";
 const GUARD_SQL: &str = "crates/freehold/migrations/context/guard.sql";
 const CATALOG_SQL: &str = "crates/freehold/migrations/0001_catalog.sql";
@@ -118,7 +118,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: SETTINGS,
         from: "filter(|(name, _)| !given.contains(&name.to_ascii_lowercase()))",
         to: "filter(|(name, _)| !given.contains(&name.to_ascii_uppercase()))",
-        tests: LibraryUnit(&["settings::tests::what_the_connection_string_says_stands"]),
+        tests: LibraryUnit(&["wire::settings::tests::what_the_connection_string_says_stands"]),
         survives_because: None,
     },
     Mutant {

@@ -3,7 +3,7 @@
 use super::Mutant;
 use super::Tests::{Library, LibraryUnit, Server};
 
-const TOKENS: &str = "crates/freehold/src/tokens.rs";
+const TOKENS: &str = "crates/freehold/src/sign_in/tokens.rs";
 const SESSIONS: &str = "crates/freehold/src/control/sessions.rs";
 const SESSION_ROWS: &str = "crates/freehold/src/catalog/sessions.rs";
 const INVITATIONS: &str = "crates/freehold/src/catalog/invitations.rs";
@@ -27,7 +27,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: TOKENS,
         from: "        if claims.aud != self.audience {",
         to: "        if claims.aud.is_empty() {",
-        tests: LibraryUnit(&["tokens::tests::a_claim_that_is_wrong_is_refused"]),
+        tests: LibraryUnit(&["sign_in::tokens::tests::a_claim_that_is_wrong_is_refused"]),
         survives_because: None,
     },
     Mutant {
@@ -36,7 +36,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: TOKENS,
         from: "        if claims.iss != self.issuer {",
         to: "        if claims.iss.is_empty() {",
-        tests: LibraryUnit(&["tokens::tests::a_claim_that_is_wrong_is_refused"]),
+        tests: LibraryUnit(&["sign_in::tokens::tests::a_claim_that_is_wrong_is_refused"]),
         survives_because: None,
     },
     Mutant {
@@ -45,7 +45,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: TOKENS,
         from: "        if now >= claims.exp.saturating_add(LEEWAY_S) {",
         to: "        if now == 0 {",
-        tests: LibraryUnit(&["tokens::tests::a_token_lives_from_nbf_to_exp_and_five_seconds_around"]),
+        tests: LibraryUnit(&["sign_in::tokens::tests::a_token_lives_from_nbf_to_exp_and_five_seconds_around"]),
         survives_because: None,
     },
     Mutant {
@@ -54,7 +54,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: TOKENS,
         from: "        if header.alg.as_deref() != Some(ALGORITHM) {",
         to: "        if header.alg.is_none() {",
-        tests: LibraryUnit(&["tokens::tests::a_header_that_is_not_ours_is_refused"]),
+        tests: LibraryUnit(&["sign_in::tokens::tests::a_header_that_is_not_ours_is_refused"]),
         survives_because: None,
     },
     Mutant {
@@ -64,7 +64,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         from: "#[serde(deny_unknown_fields)]
 struct Header {",
         to: "struct Header {",
-        tests: LibraryUnit(&["tokens::tests::a_header_that_is_not_ours_is_refused"]),
+        tests: LibraryUnit(&["sign_in::tokens::tests::a_header_that_is_not_ours_is_refused"]),
         survives_because: None,
     },
     Mutant {
@@ -73,7 +73,7 @@ struct Header {",
         file: TOKENS,
         from: "        Some(_) => TENANT_ROLES.contains(&role),",
         to: "        Some(_) => !role.is_empty(),",
-        tests: LibraryUnit(&["tokens::tests::a_claim_that_is_wrong_is_refused"]),
+        tests: LibraryUnit(&["sign_in::tokens::tests::a_claim_that_is_wrong_is_refused"]),
         survives_because: None,
     },
     Mutant {
@@ -109,7 +109,7 @@ struct Header {",
     Mutant {
         name: "sessions-not-looked-at",
         breaks: "an access token outlives the session that was ended",
-        file: "crates/freehold/src/resolver.rs",
+        file: "crates/freehold/src/resolve/resolver.rs",
         from: "            if !found.is_some_and(|found| found.session_lives) {",
         to: "            if found.is_none() {",
         tests: Server(&["http::sessions::sessions_are_listed_and_ended_by_their_owner_and_nobody_else"]),
@@ -188,7 +188,7 @@ struct Header {",
     Mutant {
         name: "any-password",
         breaks: "every password is the right one",
-        file: "crates/freehold/src/passwords.rs",
+        file: "crates/freehold/src/sign_in/passwords.rs",
         from: "    computed == Some(hash) && known",
         to: "    computed.is_some() && hash.len() > 0 && known",
         tests: Server(&["http::sessions::every_wrong_guess_is_answered_in_the_same_bytes"]),
@@ -226,7 +226,7 @@ struct Header {",
     Mutant {
         name: "the-past-survives-its-proof",
         breaks: "whoever typed an address before its owner came keeps password, sessions and memberships",
-        file: "crates/freehold/src/proof.rs",
+        file: "crates/freehold/src/sign_in/proof.rs",
         from: "    drop_past(tx, &identity).await?;
 ",
         to: "",
@@ -236,7 +236,7 @@ struct Header {",
     Mutant {
         name: "sessions-survive-a-password",
         breaks: "a change of password ends no session",
-        file: "crates/freehold/src/proof.rs",
+        file: "crates/freehold/src/sign_in/proof.rs",
         from: "    end_everything(tx, identity, except).await?;
     identities::set_password",
         to: "    let _ = except;

@@ -3,8 +3,8 @@
 use super::Mutant;
 use super::Tests::{Library, LibraryUnit};
 
-const ADOPT: &str = "crates/freehold/src/migrator/adopt.rs";
-const MIGRATOR: &str = "crates/freehold/src/migrator.rs";
+const ADOPT: &str = "crates/freehold/src/fleet/migrator/adopt.rs";
+const MIGRATOR: &str = "crates/freehold/src/fleet/migrator.rs";
 const ROWS: &str = "crates/freehold/src/snapshot/rows.rs";
 const ORDER: &str = "crates/freehold/src/snapshot/order.rs";
 const DESCRIBE: &str = "crates/freehold/src/snapshot/describe.sql";

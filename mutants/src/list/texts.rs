@@ -3,10 +3,10 @@
 use super::Mutant;
 use super::Tests::{Library, LibraryUnit, Server, ServerUnit};
 
-const SCRIPT: &str = "crates/freehold/src/script.rs";
-const CHECK: &str = "crates/freehold/src/migration/check.rs";
-const RUN: &str = "crates/freehold/src/migration/run.rs";
-const FILES: &str = "crates/freehold/src/migration/files.rs";
+const SCRIPT: &str = "crates/freehold/src/sql/script.rs";
+const CHECK: &str = "crates/freehold/src/schema/migration/check.rs";
+const RUN: &str = "crates/freehold/src/schema/migration/run.rs";
+const FILES: &str = "crates/freehold/src/schema/migration/files.rs";
 const RAISED: &str = "crates/freehold/src/error/raised.rs";
 
 const LINES: &str = "texts::every_refusal_names_the_line_and_says_its_words_once";
@@ -19,7 +19,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         from: "\";\" if parentheses == 0 && blocks == 0 => break,",
         to: "\";\" if blocks == 0 => break,",
         tests: LibraryUnit(&[
-            "script::tests::a_semicolon_ends_a_statement_only_where_postgresql_sees_one",
+            "sql::script::tests::a_semicolon_ends_a_statement_only_where_postgresql_sees_one",
         ]),
         survives_because: None,
     },
@@ -29,7 +29,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: SCRIPT,
         from: "            if c == '\\\\' {",
         to: "            if c == '\\0' {",
-        tests: LibraryUnit(&["script::tests::properties::what_is_put_together_comes_apart_again"]),
+        tests: LibraryUnit(&[
+            "sql::script::tests::properties::what_is_put_together_comes_apart_again",
+        ]),
         survives_because: None,
     },
     Mutant {
@@ -71,7 +73,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "numbers-of-any-width",
         breaks: "4_bad.sql beside 0003_x.sql is adopted",
-        file: "crates/freehold/src/migration/order.rs",
+        file: "crates/freehold/src/schema/migration/order.rs",
         from: "digits.len() < width ||",
         to: "digits.is_empty() ||",
         tests: Library(&["texts::what_is_wrong_with_a_file_is_said_with_its_name"]),
@@ -80,7 +82,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a-dry-run-moves-sequences",
         breaks: "numbers are spent in the template by a dry run",
-        file: "crates/freehold/src/migrator/adopt.rs",
+        file: "crates/freehold/src/fleet/migrator/adopt.rs",
         from: "    rows::detach_sequences(tx, TenantId::TEMPLATE).await?;\n",
         to: "",
         tests: Library(&[
@@ -121,7 +123,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a-violation-behind-a-row-policy",
         breaks: "a row for another tenant's table goes unrecorded, if a policy of the baseline refuses it first",
-        file: "crates/freehold/src/violations.rs",
+        file: "crates/freehold/src/observe/violations.rs",
         from: "other_schema(sql, own).or_else(|| other_schema(place, own))?;",
         to: "other_schema(place, own)?;",
         tests: Library(&[
@@ -143,7 +145,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "the-way-back-is-gone-too",
         breaks: "a file of goose makes its table and drops it again",
-        file: "crates/freehold/src/migration.rs",
+        file: "crates/freehold/src/schema/migration.rs",
         from: "        let statements = marks::way_up(&statements);\n",
         to: "",
         tests: Library(&["texts::the_way_back_is_never_gone"]),

@@ -20,9 +20,9 @@ use crate::analytics::activity::{Counts, Work};
 use crate::analytics::courtesy::Courtesy;
 use crate::analytics::rollup::{ROWS_MAX, Rollup, VALUE_CHARS_MAX};
 use crate::analytics::source::{Reader, Source};
-use crate::client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::TenantId;
+use crate::model::ids::TenantId;
+use crate::wire::client;
 
 /// A tenant whose tables somebody holds is tried again at the next run.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);

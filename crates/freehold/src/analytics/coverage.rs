@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::analytics::courtesy::Courtesy;
 use crate::error::Result;
-use crate::ids::TenantId;
+use crate::model::ids::TenantId;
 
 /// Tenants that are counted together: each takes less than a row that is read or written.
 const AT_A_TIME: usize = 500;

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::analytics::definition::AnalyticsDefinition;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::TEMPLATE_SCHEMA;
-use crate::policy::quote_ident;
+use crate::model::ids::TEMPLATE_SCHEMA;
+use crate::schema::policy::quote_ident;
 use crate::wire::{self, WireError};
 
 /// More columns are not figures any more but a copy of the tenant's table.

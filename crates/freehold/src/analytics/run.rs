@@ -24,10 +24,10 @@ use crate::analytics::courtesy::Courtesy;
 use crate::analytics::coverage::Coverage;
 use crate::analytics::rollup::Rollup;
 use crate::analytics::source::Source;
-use crate::client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::TenantId;
-use crate::lease::Lease;
+use crate::model::ids::TenantId;
+use crate::wire::client;
+use crate::wire::lease::Lease;
 
 /// The class of the locks that a run takes, one for each definition.
 const RUN_LOCKS: i32 = 72_374_652;

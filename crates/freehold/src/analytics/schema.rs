@@ -10,7 +10,7 @@
 //! Totals are computed from the rollup and never counted up and down: they cannot drift.
 
 use crate::analytics::rollup::{Column, Rollup, names, replaced, same};
-use crate::policy::{quote_ident, quote_literal};
+use crate::schema::policy::{quote_ident, quote_literal};
 
 impl Rollup {
     fn table(&self, kind: &str) -> String {

@@ -13,10 +13,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::analytics::Connections;
-use crate::client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::replicas::{self, Replica};
-use crate::tls::Target;
+use crate::wire::client;
+use crate::wire::tls::Target;
 
 /// How long a replica may take to reach what the primary had counted.
 const CATCH_UP_MAX: Duration = Duration::from_secs(5);

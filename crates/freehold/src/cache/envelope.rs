@@ -138,7 +138,7 @@ impl Sealer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::TenantId;
+    use crate::model::ids::TenantId;
 
     fn entry() -> Entry {
         Entry {

@@ -5,8 +5,8 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::context::TenantContext;
-use crate::ids::TenantId;
+use crate::model::context::TenantContext;
+use crate::model::ids::TenantId;
 
 /// Whose a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -143,8 +143,8 @@ fn check_name(name: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actor::{Actor, Role};
-    use crate::ids::IdentityId;
+    use crate::model::actor::{Actor, Role};
+    use crate::model::ids::IdentityId;
 
     fn context(tenant: u128, actor: u128, role: Role) -> TenantContext {
         let actor = Actor { id: IdentityId::from(Uuid::from_u128(actor)), role };

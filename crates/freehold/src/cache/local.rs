@@ -13,7 +13,7 @@ use super::clock::Clock;
 use super::envelope::Entry;
 use super::key::{KeyDigest, Owner, Scope};
 use super::stats::Counters;
-use crate::ids::TenantId;
+use crate::model::ids::TenantId;
 
 /// Epochs that are remembered; one takes about 200 bytes.
 const EPOCHS_MAX: u64 = 100_000;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::stats::{Counters, Fault};
 use crate::error::{Error, ErrorKind, Result};
-use crate::tls;
+use crate::wire::tls;
 
 /// So many failures one after another, and Redis is left alone until it has answered again.
 const FAILURES_MAX: u32 = 3;

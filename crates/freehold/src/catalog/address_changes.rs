@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::ids::{Email, IdentityId};
+use crate::model::ids::{Email, IdentityId};
 use crate::tx::CatalogTx;
 
 /// How long its links are good.

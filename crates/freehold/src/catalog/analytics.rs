@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::analytics::rollup::{Column, Rollup};
 use crate::error::{Error, ErrorKind, Result};
-use crate::policy::quote_ident;
+use crate::schema::policy::quote_ident;
 use crate::tx::CatalogTx;
 
 /// The publication in a row, whatever driver the row is of; `None` if nothing was published.

@@ -4,10 +4,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::context::{OperatorContext, TenantContext};
 use crate::error::Result;
-use crate::ids::{IdentityId, TenantId};
-use crate::origin;
+use crate::model::context::{OperatorContext, TenantContext};
+use crate::model::ids::{IdentityId, TenantId};
+use crate::model::origin;
 use crate::tx::CatalogTx;
 
 /// What was done, to be written down in the transaction that does it: the one is never there without the

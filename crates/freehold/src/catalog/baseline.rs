@@ -2,8 +2,8 @@
 //! tenant has which.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::TenantId;
-use crate::migration::Migration;
+use crate::model::ids::TenantId;
+use crate::schema::migration::Migration;
 use crate::snapshot::Snapshot;
 use crate::snapshot::rows::Rows;
 use crate::tx::CatalogTx;

@@ -4,8 +4,8 @@ use uuid::Uuid;
 
 use super::tenants::{COLUMNS, from_row};
 use crate::error::Result;
-use crate::ids::TenantId;
-use crate::tenant::Tenant;
+use crate::model::ids::TenantId;
+use crate::model::tenant::Tenant;
 use crate::tx::CatalogTx;
 
 /// How a tenant's schema looks from outside.

@@ -1,7 +1,7 @@
 //! `freehold.idempotency`: what was answered to a request that may be sent again.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::TenantId;
+use crate::model::ids::TenantId;
 use crate::tx::CatalogTx;
 
 /// Who may repeat a request, and how the repetition is recognised.
@@ -12,7 +12,7 @@ pub struct IdempotencyKey {
     /// What the caller sent, such as the header `Idempotency-Key`.
     pub key: String,
     /// A hash of what the request asked for; keyed, if that holds a secret:
-    /// [`SignIn::request_hash`](crate::control::sessions::SignIn::request_hash).
+    /// `SignIn::request_hash`.
     pub request_hash: [u8; 32],
 }
 

@@ -4,10 +4,10 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::context::OperatorContext;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::indexes::{AskedShape, IndexState, QueryShape, TenantIndex};
+use crate::model::context::OperatorContext;
+use crate::model::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 

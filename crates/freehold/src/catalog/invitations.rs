@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::actor::Role;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{IdentityId, TenantId};
+use crate::model::actor::Role;
+use crate::model::ids::{IdentityId, TenantId};
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 

@@ -2,11 +2,11 @@
 
 use uuid::Uuid;
 
-use crate::actor::Role;
 use crate::catalog::tenants;
 use crate::error::Result;
-use crate::ids::{IdentityId, TenantId};
-use crate::tenant::Tenant;
+use crate::model::actor::Role;
+use crate::model::ids::{IdentityId, TenantId};
+use crate::model::tenant::Tenant;
 use crate::tx::CatalogTx;
 
 /// A person in a tenant.

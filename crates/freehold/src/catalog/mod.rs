@@ -4,7 +4,6 @@ pub(crate) mod address_changes;
 pub(crate) mod analytics;
 pub(crate) mod audit;
 pub(crate) mod baseline;
-pub(crate) mod cache_epochs;
 pub(crate) mod changes;
 pub(crate) mod code;
 pub(crate) mod guesses;

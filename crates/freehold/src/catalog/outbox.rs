@@ -4,8 +4,8 @@
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::ids::TenantId;
-use crate::mail::MailKind;
+use crate::model::ids::TenantId;
+use crate::model::mail::MailKind;
 use crate::tx::CatalogTx;
 
 /// Letters of one kind to one address in an hour that others than its owner can cause.

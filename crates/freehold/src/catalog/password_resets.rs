@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::IdentityId;
+use crate::model::ids::IdentityId;
 use crate::tx::CatalogTx;
 
 /// How long its link is good.

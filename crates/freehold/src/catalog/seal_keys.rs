@@ -1,7 +1,7 @@
 //! What contexts are sealed with, by the functions of `freehold_guard`, which answer the owner's login alone.
 
 use crate::error::Result;
-use crate::seal::{ContextKey, NEWEST_KEY};
+use crate::pool::seal::{ContextKey, NEWEST_KEY};
 use crate::tx::CatalogTx;
 
 /// A key without its secret, as `freehold key list` shows it.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{IdentityId, TenantId};
+use crate::model::ids::{IdentityId, TenantId};
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::ids::Email;
+use crate::model::ids::Email;
 use crate::tx::CatalogTx;
 
 /// How long its link is good.

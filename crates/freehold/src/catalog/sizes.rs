@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::ids::TenantId;
+use crate::model::ids::TenantId;
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::ids::TenantId;
-use crate::insight::SlowQuery;
+use crate::model::ids::TenantId;
+use crate::observe::insight::SlowQuery;
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 

@@ -1,8 +1,8 @@
 //! `freehold.tenant`: one row a tenant.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{Slug, TenantId};
-use crate::tenant::{Tenant, TenantStatus, Weight};
+use crate::model::ids::{Slug, TenantId};
+use crate::model::tenant::{Tenant, TenantStatus, Weight};
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 

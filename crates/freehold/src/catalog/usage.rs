@@ -5,8 +5,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::ids::TenantId;
-use crate::insight::{Busiest, Usage, UsageBatch};
+use crate::model::ids::TenantId;
+use crate::observe::insight::{Busiest, Usage, UsageBatch};
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 

@@ -4,9 +4,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::ids::{IdentityId, TenantId};
+use crate::model::ids::{IdentityId, TenantId};
+use crate::observe::violations::{RecordedViolation, Violation, ViolationKind};
 use crate::tx::CatalogTx;
-use crate::violations::{RecordedViolation, Violation, ViolationKind};
 
 /// Writes rows, or raises the count of those that are there.
 pub(crate) async fn record(tx: CatalogTx, rows: &[RecordedViolation]) -> Result<()> {

@@ -11,10 +11,10 @@ use crate::catalog::audit::{self, Deed};
 use crate::catalog::identities;
 use crate::catalog::outbox::{self, Letter};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::Email;
-use crate::mail::MailKind;
-use crate::proof::{self, unknown_link};
-use crate::tokens::{AccessClaims, OpaqueKind, OpaqueToken};
+use crate::model::ids::Email;
+use crate::model::mail::MailKind;
+use crate::sign_in::proof::{self, unknown_link};
+use crate::sign_in::tokens::{AccessClaims, OpaqueKind, OpaqueToken};
 use crate::tx::CatalogTx;
 
 pub use crate::catalog::address_changes::Mailbox;

@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::Freehold;
-use crate::actor::{Action, require};
 use crate::analytics::definition::AnalyticsFolder;
 use crate::analytics::rollup::{self, Rollup};
 use crate::analytics::run::{self, AnalyticsOptions, AnalyticsRun};
 use crate::cache::key::CacheKey;
 use crate::catalog::analytics::{self, Of};
 use crate::catalog::audit::{self, Deed};
-use crate::context::{OperatorContext, TenantContext};
 use crate::control::clamp_page;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::TenantId;
-use crate::lease::Lease;
+use crate::freehold::Freehold;
+use crate::model::actor::{Action, require};
+use crate::model::context::{OperatorContext, TenantContext};
+use crate::model::ids::TenantId;
 use crate::tx::OwnerTx;
+use crate::wire::lease::Lease;
 
 pub use crate::catalog::analytics::AnalyticsPublication;
 

@@ -2,13 +2,13 @@
 
 use uuid::Uuid;
 
-use crate::Freehold;
-use crate::actor::{Action, require};
 use crate::catalog::audit;
-use crate::context::{OperatorContext, TenantContext};
 use crate::control::clamp_page;
 use crate::error::Result;
-use crate::ids::{IdentityId, TenantId};
+use crate::freehold::Freehold;
+use crate::model::actor::{Action, require};
+use crate::model::context::{OperatorContext, TenantContext};
+use crate::model::ids::{IdentityId, TenantId};
 
 pub use crate::catalog::audit::AuditEntry;
 

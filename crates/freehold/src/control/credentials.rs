@@ -6,18 +6,18 @@ use std::time::SystemTime;
 
 use super::guessing::{Guesses, Taken};
 use super::sessions::{MEMBERSHIPS_MAX, SignIn, signed_out};
-use crate::actor::Role;
 use crate::catalog::audit::{self, Deed};
 use crate::catalog::identities::{Credential, Identity};
 use crate::catalog::outbox::{self, Letter};
 use crate::catalog::{identities, memberships, password_resets};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{Email, IdentityId, Slug};
-use crate::mail::MailKind;
-use crate::passwords::{check_rules, needs_rehash};
-use crate::proof::{self, unknown_link};
-use crate::tenant::Tenant;
-use crate::tokens::{AccessClaims, Device, OpaqueKind, OpaqueToken};
+use crate::model::actor::Role;
+use crate::model::ids::{Email, IdentityId, Slug};
+use crate::model::mail::MailKind;
+use crate::model::tenant::Tenant;
+use crate::sign_in::passwords::{check_rules, needs_rehash};
+use crate::sign_in::proof::{self, unknown_link};
+use crate::sign_in::tokens::{AccessClaims, Device, OpaqueKind, OpaqueToken};
 
 /// What somebody signs in with.
 #[derive(Clone, Default)]

@@ -6,14 +6,14 @@ use futures_util::StreamExt as _;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::Freehold;
-use crate::actor::{Actor, Role};
 use crate::catalog::health::{self, Walls};
 use crate::catalog::{baseline, tenants};
-use crate::context::OperatorContext;
 use crate::control::check_after;
 use crate::error::{Error, ErrorKind, Result};
-use crate::tenant::{Tenant, TenantStatus};
+use crate::freehold::Freehold;
+use crate::model::actor::{Actor, Role};
+use crate::model::context::OperatorContext;
+use crate::model::tenant::{Tenant, TenantStatus};
 
 /// The most tenants that are looked at together.
 pub const SAMPLE_MAX: i64 = 100;

@@ -2,19 +2,19 @@
 
 use serde_json::json;
 
-use crate::Freehold;
 use crate::catalog::audit::{self, Deed};
 use crate::catalog::{baseline, indexes, tenants};
-use crate::context::{OperatorContext, TenantContext};
 use crate::control::tenants::no_such_tenant;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::TenantId;
+use crate::freehold::Freehold;
 use crate::indexes::advice::{advise, supports_foreign_key};
 use crate::indexes::build::Builder;
 use crate::indexes::fleet::Fleet;
 use crate::indexes::survey::{Index, Survey, Table, survey};
 use crate::indexes::{AskedShape, name_for, plan};
-use crate::tenant::Tenant;
+use crate::model::context::{OperatorContext, TenantContext};
+use crate::model::ids::TenantId;
+use crate::model::tenant::Tenant;
 use crate::tx::OwnerTx;
 
 pub use crate::indexes::advice::{

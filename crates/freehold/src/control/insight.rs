@@ -1,16 +1,16 @@
 //! What tenants do to the database, for operators: exact figures of all servers, by hour.
 
-use crate::Freehold;
 use crate::catalog::{tenants, usage};
-use crate::context::OperatorContext;
 use crate::control::clamp_page;
 use crate::control::tenants::no_such_tenant;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::TenantId;
-use crate::insight::TenantSeries;
+use crate::freehold::Freehold;
+use crate::model::context::OperatorContext;
+use crate::model::ids::TenantId;
+use crate::observe::insight::TenantSeries;
 
 pub use crate::catalog::usage::{BusyTenant, TableUsage, TenantUsage, UsageOrder};
-pub use crate::insight::Usage;
+pub use crate::observe::insight::Usage;
 
 /// Hours that are kept, the current one included.
 pub const HOURS_MAX: i32 = 25;

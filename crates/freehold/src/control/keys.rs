@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::Freehold;
 use crate::catalog::audit::{self, Deed};
 use crate::catalog::seal_keys;
-use crate::context::OperatorContext;
 use crate::error::{Error, ErrorKind, Result};
-use crate::seal::ContextKey;
+use crate::freehold::Freehold;
+use crate::model::context::OperatorContext;
+use crate::pool::seal::ContextKey;
 use crate::tx::OwnerTx;
 
 pub use crate::catalog::seal_keys::SealKey;

@@ -10,9 +10,9 @@ use super::sessions::{SignIn, TenantBrief};
 use crate::catalog::address_changes::{self, Mailbox};
 use crate::catalog::{identities, invitations, password_resets, sign_ups, tenants};
 use crate::error::Result;
-use crate::mail::MailKind;
-use crate::proof::{is_known, unknown_link};
-use crate::tokens::{OpaqueKind, OpaqueToken};
+use crate::model::mail::MailKind;
+use crate::sign_in::proof::{is_known, unknown_link};
+use crate::sign_in::tokens::{OpaqueKind, OpaqueToken};
 use crate::tx::CatalogTx;
 
 /// Which password the page behind a link has to ask for.

@@ -5,16 +5,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::sessions::SignIn;
-use crate::Freehold;
 use crate::catalog::address_changes::Mailbox;
 use crate::catalog::outbox::{self, Due};
 use crate::catalog::{
     address_changes, identities, invitations, password_resets, sign_ups, tenants,
 };
-use crate::context::OperatorContext;
 use crate::error::Result;
-use crate::mail::{self, Facts, MailKind, Message};
-use crate::tokens::{OpaqueKind, OpaqueToken};
+use crate::freehold::Freehold;
+use crate::model::context::OperatorContext;
+use crate::model::mail::{self, Facts, MailKind, Message};
+use crate::sign_in::tokens::{OpaqueKind, OpaqueToken};
 use crate::tx::CatalogTx;
 
 /// The longest that a sender may take for a letter: after that another server may send it too.

@@ -4,17 +4,17 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::joining::may_offer;
-use crate::Freehold;
-use crate::actor::{Action, Role, permits, require};
 use crate::catalog::audit::{self, Deed};
 use crate::catalog::invitations::{Inviter, Offer};
 use crate::catalog::outbox::{self, Full, Letter};
 use crate::catalog::{identities, invitations, memberships};
-use crate::context::TenantContext;
 use crate::control::{check_after, clamp_page};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{Email, IdentityId, TenantId};
-use crate::mail::MailKind;
+use crate::freehold::Freehold;
+use crate::model::actor::{Action, Role, permits, require};
+use crate::model::context::TenantContext;
+use crate::model::ids::{Email, IdentityId, TenantId};
+use crate::model::mail::MailKind;
 use crate::tx::CatalogTx;
 
 pub use crate::catalog::invitations::Invitation;

@@ -20,12 +20,11 @@ pub mod sessions;
 pub mod sizes;
 pub mod slow_queries;
 pub mod tenants;
-pub(crate) mod turns;
 pub mod violations;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::passwords::PasswordError;
-use crate::tokens::KeyError;
+use crate::sign_in::passwords::PasswordError;
+use crate::sign_in::tokens::KeyError;
 
 /// The most rows that a list returns at once.
 pub const PAGE_MAX: i64 = 200;

@@ -1,12 +1,12 @@
 //! Operators: who runs the platform.
 
 use super::people::{Meant, Named, Person, finish, known, vouched};
-use crate::Freehold;
 use crate::catalog::audit::{self, Deed};
 use crate::catalog::{identities, invitations, sessions};
-use crate::context::OperatorContext;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::IdentityId;
+use crate::freehold::Freehold;
+use crate::model::context::OperatorContext;
+use crate::model::ids::IdentityId;
 use crate::tx::CatalogTx;
 
 impl Freehold {

@@ -4,7 +4,6 @@ use uuid::Uuid;
 
 use super::operators::require_not_last_operator;
 use super::sessions::no_such_session;
-use crate::Freehold;
 use crate::catalog::audit::{self, Deed};
 use crate::catalog::identities::Identity;
 use crate::catalog::outbox::{self, Letter};
@@ -13,12 +12,13 @@ use crate::catalog::{
     address_changes, guesses, idempotency, identities, invitations, memberships, password_resets,
     sessions, sign_ups,
 };
-use crate::context::OperatorContext;
 use crate::control::{check_after, clamp_page};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{Email, IdentityId};
-use crate::mail::MailKind;
-use crate::proof;
+use crate::freehold::Freehold;
+use crate::model::context::OperatorContext;
+use crate::model::ids::{Email, IdentityId};
+use crate::model::mail::MailKind;
+use crate::sign_in::proof;
 use crate::tx::CatalogTx;
 
 pub use crate::catalog::identities::Person;

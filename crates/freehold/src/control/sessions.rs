@@ -8,23 +8,23 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use super::credentials::{Credentials, wrong_credentials};
-use crate::Freehold;
-use crate::actor::Role;
 use crate::catalog::audit::{self, Deed};
 use crate::catalog::identities::{Credential, Identity};
 use crate::catalog::sessions::{Exchange, Session};
 use crate::catalog::{identities, memberships, sessions};
-use crate::context::{OperatorContext, TenantContext};
 use crate::control::guessing::{Guesses, SignInLimits};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{IdentityId, Slug, TenantId};
-use crate::tenant::Tenant;
-use crate::tokens::{
+use crate::freehold::Freehold;
+use crate::model::actor::Role;
+use crate::model::context::{OperatorContext, TenantContext};
+use crate::model::ids::{IdentityId, Slug, TenantId};
+use crate::model::tenant::Tenant;
+use crate::observe::violations::{Violation, ViolationKind};
+use crate::sign_in::tokens::{
     ACCESS_LIFETIME, AccessClaims, AccessTokens, KeyError, Keyring, OpaqueKind, OpaqueToken,
     Subject, TokenError, unix_seconds,
 };
 use crate::tx::CatalogTx;
-use crate::violations::{Violation, ViolationKind};
 
 pub use crate::catalog::sessions::SessionEntry;
 
@@ -42,7 +42,7 @@ pub struct SignInOptions {
     /// Signs and verifies access tokens.
     pub tokens: AccessTokens,
     /// How long an access token is good: 1 s to
-    /// [`ACCESS_LIFETIME_MAX`](crate::tokens::ACCESS_LIFETIME_MAX).
+    /// [`ACCESS_LIFETIME_MAX`](crate::sign_in::tokens::ACCESS_LIFETIME_MAX).
     pub access_lifetime: Duration,
     /// How long after a sign-in its session ends, however often it was refreshed.
     pub session_lifetime: Duration,

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::Freehold;
 use crate::catalog::{sizes, tenants};
-use crate::context::OperatorContext;
 use crate::control::clamp_page;
 use crate::control::tenants::no_such_tenant;
 use crate::error::Result;
-use crate::ids::TenantId;
+use crate::freehold::Freehold;
+use crate::model::context::OperatorContext;
+use crate::model::ids::TenantId;
 
 pub use crate::catalog::sizes::{FleetGrowth, TenantGrowth, TenantSize};
 

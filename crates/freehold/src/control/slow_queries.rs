@@ -1,16 +1,16 @@
 //! Slow queries: list those of all tenants, for operators, and of one's own, for its owners.
 
-use crate::Freehold;
-use crate::actor::{Action, require};
 use crate::catalog::{slow_queries, tenants};
-use crate::context::{OperatorContext, TenantContext};
 use crate::control::tenants::no_such_tenant;
 use crate::error::Result;
-use crate::ids::TenantId;
-use crate::insight::plan;
+use crate::freehold::Freehold;
+use crate::model::actor::{Action, require};
+use crate::model::context::{OperatorContext, TenantContext};
+use crate::model::ids::TenantId;
+use crate::observe::insight::plan;
 
 pub use crate::catalog::slow_queries::SlowStatement;
-pub use crate::insight::SlowQueryCounts;
+pub use crate::observe::insight::SlowQueryCounts;
 
 /// The most statements of a page: each may have a plan of some kilobytes.
 pub const SLOW_PAGE_MAX: i64 = 50;

@@ -1,20 +1,21 @@
 //! Tenants: create, list, get, suspend, resume.
 
-use crate::Freehold;
+use crate::cache::epochs;
 use crate::catalog::audit::{self, Deed};
-use crate::catalog::{cache_epochs, idempotency, tenants};
-use crate::context::OperatorContext;
+use crate::catalog::{idempotency, tenants};
 use crate::control::people::{Meant, Named, known};
 use crate::control::{check_after, clamp_page};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{Slug, TenantId};
-use crate::proof;
-use crate::provisioner::{self, NewPerson, Order, Owner};
-use crate::tenant::{Tenant, Transition, Weight, check_name};
+use crate::fleet::provisioner::{self, NewPerson, Order, Owner};
+use crate::freehold::Freehold;
+use crate::model::context::OperatorContext;
+use crate::model::ids::{Slug, TenantId};
+use crate::model::tenant::{Tenant, Transition, Weight, check_name};
+use crate::sign_in::proof;
 use crate::tx::{CatalogTx, OwnerTx};
 
 pub use crate::catalog::idempotency::IdempotencyKey;
-pub use crate::provisioner::Provisioned;
+pub use crate::fleet::provisioner::Provisioned;
 
 /// A tenant that somebody asks for, as they typed it.
 #[derive(Clone, Debug, Default)]
@@ -146,7 +147,7 @@ impl Freehold {
         audit::record(tx.catalog(), Deed::of("tenant.script", context).tenant(tenant)).await?;
         tx.enter_schema(tenant).await?;
         tx.catalog().query("SELECT freehold.run_migration($1)", &[&sql]).await?;
-        cache_epochs::end_all(tx.catalog(), tenant.as_uuid()).await?;
+        epochs::end_all(tx.catalog(), tenant.as_uuid()).await?;
         tx.commit().await?;
         self.cache().drop_tenant(tenant);
         Ok(())

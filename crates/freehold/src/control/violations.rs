@@ -2,15 +2,17 @@
 
 use uuid::Uuid;
 
-use crate::Freehold;
-use crate::actor::{Action, require};
 use crate::catalog::violations;
-use crate::context::{OperatorContext, TenantContext};
 use crate::control::clamp_page;
 use crate::error::{Error, Result};
-use crate::ids::TenantId;
+use crate::freehold::Freehold;
+use crate::model::actor::{Action, require};
+use crate::model::context::{OperatorContext, TenantContext};
+use crate::model::ids::TenantId;
 
-pub use crate::violations::{RecordedViolation, Violation, ViolationCounts, ViolationKind};
+pub use crate::observe::violations::{
+    RecordedViolation, Violation, ViolationCounts, ViolationKind,
+};
 
 /// Which violations to list; by default, all.
 #[derive(Clone, Copy, Debug, Default)]

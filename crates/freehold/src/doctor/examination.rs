@@ -7,10 +7,10 @@ use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use super::check::{Check, Probe, Sight};
 use super::{DoctorOptions, DoctorReport, Example, Finding, NotChecked, Repair, catalog, policies};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::init::{self, CATALOG_VERSION};
-use crate::policy::quote_literal;
-use crate::settings;
+use crate::model::ids::{TEMPLATE_SCHEMA, TenantId};
+use crate::schema::policy::quote_literal;
+use crate::wire::settings;
 
 /// For one question: over twenty thousand tenants the longest takes some seconds.
 const QUESTION_SECS_MAX: u32 = 120;

@@ -13,10 +13,10 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use super::Example;
 use super::check::{Check, Severity};
 use super::examination::Examination;
-use crate::client;
-use crate::connect_failure::find_sqlstate;
 use crate::error::{Error, ErrorKind, Result};
-use crate::tls::Target;
+use crate::wire::client;
+use crate::wire::connect_failure::find_sqlstate;
+use crate::wire::tls::Target;
 
 pub(super) const CHECKS: &[Check] = &[
     Check {

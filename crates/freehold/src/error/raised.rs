@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use crate::wire::DbError;
+use super::DbError;
 
 /// How much of each text goes out.
 const CHARS_MAX: usize = 2_000;

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::survey::{Column, Index, Survey, Table};
 use super::{AskedShape, IndexColumn, QueryShape, name_for};
-use crate::ids::TenantId;
+use crate::model::ids::TenantId;
 
 const DAY_SECS: f64 = 86_400.0;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::QueryShape;
-use crate::ids::TenantId;
+use crate::model::ids::TenantId;
 
 /// Shapes that may wait to be written down, of all tenants and of one; of more, no new one is
 /// counted. A full memory takes some 2 MB.

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::{IndexColumn, in_schema};
-use crate::client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::policy::quote_ident;
-use crate::tls::Target;
+use crate::schema::policy::quote_ident;
+use crate::wire::client;
+use crate::wire::tls::Target;
 
 /// The class of the lock that whoever changes an index holds: "idx". A transaction of the app role can
 /// hold it too, until it ends; then the index is tried again later.

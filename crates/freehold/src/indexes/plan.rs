@@ -8,7 +8,7 @@ use super::QueryShape;
 use super::advice::{AdviceKind, IndexReport};
 use super::survey::{Survey, Table};
 use crate::error::Result;
-use crate::policy::quote_ident;
+use crate::schema::policy::quote_ident;
 use crate::wire::Connection;
 
 /// Rows that the query asks for, as a page of the data API does.

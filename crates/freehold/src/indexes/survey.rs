@@ -9,8 +9,8 @@ use jiff::Timestamp;
 
 use super::{IndexColumn, IndexState, TenantIndex};
 use crate::error::Result;
-use crate::ids::{TEMPLATE_SCHEMA, TenantId};
-use crate::migration::Migration;
+use crate::model::ids::{TEMPLATE_SCHEMA, TenantId};
+use crate::schema::migration::Migration;
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 

@@ -67,7 +67,7 @@ pub(super) async fn warnings(client: &Client) -> Result<Vec<&'static str>> {
     let open = |names: &'static [&'static str]| async move {
         let sql = "SELECT coalesce(bool_or(has_function_privilege('freehold_app', oid, 'EXECUTE')), false)
             FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY($1)";
-        Ok::<bool, crate::Error>(client.query_one(sql, &[&names]).await?.get(0))
+        Ok::<bool, crate::error::Error>(client.query_one(sql, &[&names]).await?.get(0))
     };
     let mut warnings = Vec::new();
     if open(SESSION_LOCKS).await? {

@@ -7,8 +7,8 @@ use tokio_postgres::Client;
 
 use super::{beside, setup};
 use crate::error::{Error, Result};
-use crate::policy::quote_ident;
-use crate::settings;
+use crate::schema::policy::quote_ident;
+use crate::wire::settings;
 
 /// Roles that log in; the others are what they may become.
 const LOGIN_ROLES: [&str; 4] =

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::lsn::Lsn;
+use crate::model::lsn::Lsn;
 
 /// Places that are kept: at four a second, 17 minutes of a primary that never rests.
 const PLACES_MAX: usize = 4096;

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use super::{Identity, Replica, ReplicaState, Replicas, SETTING, Seen};
 use crate::error::{Error, ErrorKind, Result};
 use crate::init;
-use crate::lsn::Lsn;
-use crate::pooler;
+use crate::model::lsn::Lsn;
+use crate::pool::pooler;
 use crate::tasks::{BackgroundTask, Tasks};
-use crate::tls::Target;
+use crate::wire::tls::Target;
 use crate::wire::{self, Connection, Statement};
 
 /// How often each is looked at.

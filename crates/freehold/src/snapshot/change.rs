@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Object, Snapshot, describe, refused};
 use crate::error::Result;
-use crate::ids::TenantId;
+use crate::model::ids::TenantId;
 use crate::tx::OwnerTx;
 
 /// Differences that an error names.

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{in_template, refused};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::TenantId;
-use crate::policy::{quote_ident, quote_literal};
+use crate::model::ids::TenantId;
+use crate::schema::policy::{quote_ident, quote_literal};
 use crate::tx::OwnerTx;
 
 /// Bytes of rows in one template, at most. Every new tenant gets them all, and a server holds them while

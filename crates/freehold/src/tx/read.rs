@@ -3,14 +3,14 @@
 use super::kind::require_query;
 use super::transaction::{Access, Transaction};
 use super::{at_most_one, in_tenant, no_row};
-use crate::budget::ByteShare;
-use crate::context::TenantContext;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lsn::Lsn;
-use crate::params::Params;
+use crate::model::budget::ByteShare;
+use crate::model::context::TenantContext;
+use crate::model::lsn::Lsn;
 use crate::pool::Pool;
 use crate::replicas::{Replica, Replicas, Why};
 use crate::wire::Row;
+use crate::wire::params::Params;
 use std::sync::Arc;
 
 /// A read-only transaction in one tenant's schema, on a replica if one is fit and else on the

@@ -11,22 +11,22 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::kind;
-use crate::budget::ByteShare;
-use crate::connection::Fixed;
-use crate::context::{Claim, OperatorContext, TenantContext};
 use crate::error::{
     Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_refused_write, is_stale_plan,
     is_unknown_seal,
 };
-use crate::ids::TenantId;
-use crate::insight::{Counting, Insight, Statements, Watch};
-use crate::lanes::Guest;
-use crate::lsn::Lsn;
-use crate::params::Params;
+use crate::model::budget::ByteShare;
+use crate::model::context::{Claim, OperatorContext, TenantContext};
+use crate::model::ids::TenantId;
+use crate::model::lsn::Lsn;
+use crate::model::tenant::Weight;
+use crate::observe::insight::{Counting, Insight, Statements, Watch};
+use crate::observe::violations::{Violation, Violations};
+use crate::pool::connection::Fixed;
+use crate::pool::lanes::Guest;
+use crate::pool::seal::Pass;
 use crate::pool::{Checkout, Pool};
-use crate::seal::Pass;
-use crate::tenant::Weight;
-use crate::violations::{Violation, Violations};
+use crate::wire::params::Params;
 use crate::wire::{self, Answer, Batch, Row, Statement, TransactionStatus, WireError};
 
 mod explain;

@@ -7,8 +7,8 @@ use postgres_protocol::message::backend::DataRowBody;
 use postgres_protocol::message::frontend;
 
 use super::{Answer, Connection, Result, Row, Statement, WireError};
-use crate::budget::ByteShare;
-use crate::params::Params;
+use crate::model::budget::ByteShare;
+use crate::wire::params::Params;
 
 /// Which step of a batch failed, counted from 0; the number of all steps if it was at the end,
 /// where deferred constraints are checked.

@@ -13,9 +13,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 
-use super::{Backend, CONNECT_MAX, Connection, DbError, Result, Socket, WireError};
-use crate::settings::Setting;
-use crate::tls::Target;
+use super::{Backend, CONNECT_MAX, Connection, Result, Socket, WireError};
+use crate::error::DbError;
+use crate::wire::settings::Setting;
+use crate::wire::tls::Target;
 
 /// Connects to the first of the target's hosts that can be signed in to and is of the kind asked
 /// for. The session begins with these settings.
@@ -206,7 +207,7 @@ async fn scram(connection: &mut Connection, password: &[u8]) -> Result<()> {
 fn refused(body: &postgres_protocol::message::backend::ErrorResponseBody) -> WireError {
     match DbError::parse(body) {
         Ok(error) => WireError::Database(Box::new(error)),
-        Err(error) => error,
+        Err(error) => WireError::Unreadable(error),
     }
 }
 

@@ -4,11 +4,10 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-use fallible_iterator::FallibleIterator as _;
-use postgres_protocol::message::backend::ErrorResponseBody;
-use tokio_postgres::error::{ErrorPosition, SqlState};
+use tokio_postgres::error::SqlState;
 
-use crate::budget::Excess;
+use crate::error::{DbError, Error, ErrorKind, message_of};
+use crate::model::budget::Excess;
 
 /// Why a batch did not succeed.
 #[derive(Debug)]
@@ -86,167 +85,16 @@ impl fmt::Display for WireError {
 
 impl StdError for WireError {}
 
-/// An error as PostgreSQL tells it.
-#[derive(Clone, Debug)]
-pub struct DbError {
-    code: SqlState,
-    message: String,
-    detail: Option<String>,
-    hint: Option<String>,
-    place: Option<String>,
-    position: Option<u32>,
-    internal_position: Option<u32>,
-    internal_query: Option<String>,
-    schema: Option<String>,
-    table: Option<String>,
-    column: Option<String>,
-    datatype: Option<String>,
-    constraint: Option<String>,
-    routine: Option<String>,
-}
-
-impl DbError {
-    pub(super) fn parse(body: &ErrorResponseBody) -> Result<DbError, WireError> {
-        let mut error = DbError {
-            code: SqlState::INTERNAL_ERROR,
-            message: String::new(),
-            detail: None,
-            hint: None,
-            place: None,
-            position: None,
-            internal_position: None,
-            internal_query: None,
-            schema: None,
-            table: None,
-            column: None,
-            datatype: None,
-            constraint: None,
-            routine: None,
-        };
-        let mut fields = body.fields();
-        while let Some(field) = fields.next().map_err(WireError::Unreadable)? {
-            let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
-            match field.type_() {
-                b'C' => error.code = SqlState::from_code(&value),
-                b'M' => error.message = value,
-                b'D' => error.detail = Some(value),
-                b'H' => error.hint = Some(value),
-                b'W' => error.place = Some(value),
-                b'P' => error.position = value.parse().ok(),
-                b'p' => error.internal_position = value.parse().ok(),
-                b'q' => error.internal_query = Some(value),
-                b's' => error.schema = Some(value),
-                b't' => error.table = Some(value),
-                b'c' => error.column = Some(value),
-                b'd' => error.datatype = Some(value),
-                b'n' => error.constraint = Some(value),
-                b'R' => error.routine = Some(value),
-                _ => {}
+impl From<WireError> for Error {
+    fn from(source: WireError) -> Self {
+        let kind = match source {
+            WireError::Database(error) => return Error::from(*error),
+            WireError::Excess(excess) => return Error::from(excess),
+            WireError::Lost(_) | WireError::Unreadable(_) | WireError::SignIn(_) => {
+                ErrorKind::Unavailable
             }
-        }
-        Ok(error)
-    }
-
-    /// The SQLSTATE.
-    pub fn code(&self) -> &SqlState {
-        &self.code
-    }
-
-    /// What happened, in the server's language.
-    pub fn message(&self) -> &str {
-        &self.message
-    }
-
-    /// More of it. May hold values of rows.
-    pub fn detail(&self) -> Option<&str> {
-        self.detail.as_deref()
-    }
-
-    /// What may be done about it.
-    pub fn hint(&self) -> Option<&str> {
-        self.hint.as_deref()
-    }
-
-    /// The calls it happened in, the innermost first.
-    pub fn where_(&self) -> Option<&str> {
-        self.place.as_deref()
-    }
-
-    /// Where in the statement it happened, in characters from 1.
-    pub fn position(&self) -> Option<u32> {
-        self.position
-    }
-
-    /// Where in a statement that a function ran, and that statement.
-    pub fn internal(&self) -> Option<(u32, &str)> {
-        self.internal_position.zip(self.internal_query.as_deref())
-    }
-
-    /// The schema of the table or type at fault.
-    pub fn schema(&self) -> Option<&str> {
-        self.schema.as_deref()
-    }
-
-    /// The table at fault.
-    pub fn table(&self) -> Option<&str> {
-        self.table.as_deref()
-    }
-
-    /// The column at fault.
-    pub fn column(&self) -> Option<&str> {
-        self.column.as_deref()
-    }
-
-    /// The data type at fault.
-    pub fn datatype(&self) -> Option<&str> {
-        self.datatype.as_deref()
-    }
-
-    /// The constraint that was violated.
-    pub fn constraint(&self) -> Option<&str> {
-        self.constraint.as_deref()
-    }
-
-    /// The routine of PostgreSQL's source that raised it.
-    pub fn routine(&self) -> Option<&str> {
-        self.routine.as_deref()
-    }
-}
-
-/// From the driver that set-up work uses.
-impl From<&tokio_postgres::error::DbError> for DbError {
-    fn from(error: &tokio_postgres::error::DbError) -> DbError {
-        let owned = |text: Option<&str>| text.map(str::to_owned);
-        let (position, internal_position, internal_query) = match error.position() {
-            Some(ErrorPosition::Original(at)) => (Some(*at), None, None),
-            Some(ErrorPosition::Internal { position, query }) => {
-                (None, Some(*position), Some(query.clone()))
-            }
-            None => (None, None, None),
+            WireError::Parameter(_) | WireError::Unsendable(_) => ErrorKind::Statement,
         };
-        DbError {
-            code: error.code().clone(),
-            message: error.message().to_owned(),
-            detail: owned(error.detail()),
-            hint: owned(error.hint()),
-            place: owned(error.where_()),
-            position,
-            internal_position,
-            internal_query,
-            schema: owned(error.schema()),
-            table: owned(error.table()),
-            column: owned(error.column()),
-            datatype: owned(error.datatype()),
-            constraint: owned(error.constraint()),
-            routine: owned(error.routine()),
-        }
+        Error::new(kind, message_of(kind)).because(source)
     }
 }
-
-impl fmt::Display for DbError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.message, self.code.code())
-    }
-}
-
-impl StdError for DbError {}

@@ -9,7 +9,7 @@ use postgres_types::{Format, ToSql, Type};
 
 use super::row::Column;
 use super::{Result, WireError};
-use crate::params::Params;
+use crate::wire::params::Params;
 
 const BINARY: i16 = 1;
 

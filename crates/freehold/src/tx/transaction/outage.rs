@@ -3,8 +3,8 @@
 
 use super::{Access, Stage, Transaction, held};
 use crate::error::{Error, ErrorKind, Result, is_unknown_seal};
-use crate::pooler;
-use crate::seal::{Pass, SEEN_CONTEXT};
+use crate::pool::pooler;
+use crate::pool::seal::{Pass, SEEN_CONTEXT};
 use crate::wire::Statement;
 
 impl Transaction {

@@ -10,8 +10,8 @@ use crate::error::{
     Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_refused_write, is_stale_plan,
     is_unknown_seal,
 };
-use crate::insight::Statements;
-use crate::params::Params;
+use crate::observe::insight::Statements;
+use crate::wire::params::Params;
 use crate::wire::{Answer, Failure, Statement, TransactionStatus, WireError};
 
 /// Fewer than a connection keeps prepared, so that none of a pipeline's own makes room for another.

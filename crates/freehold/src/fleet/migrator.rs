@@ -1,0 +1,327 @@
+//! Brings the template and every tenant to the baseline.
+//!
+//! A migration is applied to the template first (`migrator/adopt.rs`); what fails there reaches no tenant.
+//! Then each tenant gets it in a transaction of its own, several at a time, and is compared with what the
+//! template was after it. One tenant's failure is recorded and in nobody's way; a second run takes up
+//! what is left. Waves and canaries will be an order and a stop between batches of the list that
+//! `bring_fleet` works through.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use tokio::time::Instant;
+
+use crate::catalog::{baseline, indexes, tenants};
+use crate::error::{Error, Result};
+use crate::indexes::{IndexState, TenantIndex, in_schema};
+use crate::model::context::OperatorContext;
+use crate::model::ids::TenantId;
+use crate::model::tenant::Tenant;
+use crate::pool::Pool;
+use crate::schema::migration::{Layout, Migration};
+use crate::schema::policy;
+use crate::tx::{CatalogTx, OwnerTx};
+use crate::wire;
+
+pub(crate) use self::adopt::{Former, OtherRun, adopt, pending, rehearsed};
+
+use self::compare::Changes;
+
+mod adopt;
+mod compare;
+mod rehearsal;
+
+/// How a run of the migrator goes about it.
+#[derive(Clone, Copy, Debug)]
+pub struct MigrateOptions {
+    /// Tenants migrated at a time; no more than the owner pool has connections.
+    pub parallel: usize,
+    /// How long a statement may wait for a lock that the application holds.
+    pub lock_timeout: Duration,
+}
+
+impl Default for MigrateOptions {
+    fn default() -> Self {
+        MigrateOptions { parallel: 4, lock_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// What a run of the migrator did.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct MigrateReport {
+    /// The tool that the folder is laid out for.
+    pub layout: Option<Layout>,
+    /// The newest migration of the baseline.
+    pub version: i64,
+    /// Migrations that were new to the template.
+    pub adopted: Vec<String>,
+    /// Tenants that were behind and are not any more.
+    pub migrated: usize,
+    /// What the new migrations hold that works otherwise than it reads, with the cure.
+    pub notices: Vec<String>,
+    /// Tenants that are as they were; the next run tries them again.
+    pub failed: Vec<MigrateFailure>,
+}
+
+/// A tenant that could not be migrated.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct MigrateFailure {
+    /// Its slug.
+    pub tenant: String,
+    /// The migration that failed.
+    pub version: i64,
+    /// Why: PostgreSQL's message and the place in the file, for the one who migrates.
+    pub error: String,
+}
+
+/// How far the fleet is.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct MigrateStatus {
+    /// The newest migration of the baseline.
+    pub version: i64,
+    /// How many tenants are at each version.
+    pub tenants: Vec<(i64, i64)>,
+    /// Whom the last run failed for.
+    pub failed: Vec<MigrateFailure>,
+}
+
+/// Protects anew what a former build has protected otherwise: the template first, then each tenant in a
+/// transaction of its own. Says for whom it failed.
+pub(crate) async fn renew(owner: &Pool, options: MigrateOptions) -> Result<Vec<MigrateFailure>> {
+    let context = OperatorContext::system("list schemas to protect anew");
+    let mut tx = CatalogTx::new(owner, &context).await?;
+    let rows = tx.query(policy::LIST_FORMER_SQL, &[]).await?;
+    let former: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    if former.is_empty() {
+        tx.commit().await?;
+        return Ok(Vec::new());
+    }
+    let tenants = tenants::list_behind(&mut tx, i64::MAX).await?;
+    tx.commit().await?;
+    if former.contains(&TenantId::TEMPLATE.schema()) {
+        renew_one(owner, TenantId::TEMPLATE, options).await?;
+    }
+    let mut failed = Vec::new();
+    for tenant in tenants.iter().filter(|tenant| former.contains(&tenant.id.schema())) {
+        if let Err(error) = renew_one(owner, tenant.id, options).await {
+            failed.push(MigrateFailure {
+                tenant: tenant.slug.to_string(),
+                version: tenant.version,
+                error: error.to_string(),
+            });
+        }
+    }
+    Ok(failed)
+}
+
+async fn renew_one(owner: &Pool, tenant: TenantId, options: MigrateOptions) -> Result<()> {
+    let mut tx = OwnerTx::new(owner, &OperatorContext::system("protect a schema anew")).await?;
+    // A second migrator waits here.
+    if tenant == TenantId::TEMPLATE {
+        baseline::lock(tx.catalog()).await?;
+    } else {
+        tenants::lock(tx.catalog(), tenant).await?;
+    }
+    tx.enter_schema(tenant).await?;
+    tx.ddl(async |client| {
+        let timeout = format!("SET LOCAL lock_timeout = {}", options.lock_timeout.as_millis());
+        client.batch_execute(&timeout).await?;
+        policy::renew(client, tenant).await
+    })
+    .await?;
+    tx.commit().await
+}
+
+/// Brings every tenant that is behind to the baseline. `progress` hears of each that is done.
+pub(crate) async fn bring_fleet(
+    owner: &Pool,
+    options: MigrateOptions,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<MigrateReport> {
+    let mut tx = CatalogTx::new(owner, &OperatorContext::system("list tenants to migrate")).await?;
+    let migrations = baseline::list(&mut tx).await?;
+    let version = migrations.last().map_or(0, |m| m.version);
+    let mut behind = tenants::list_behind(&mut tx, version).await?;
+    tx.commit().await?;
+
+    let mut report = MigrateReport { version, ..MigrateReport::default() };
+    let changes = Changes::default();
+    let mut tried = HashSet::new();
+    // Whoever was provisioned from the former baseline meanwhile is found by asking again.
+    while !behind.is_empty() {
+        let total = behind.len();
+        let (migrations, changes) = (&migrations, &changes);
+        // Owned, so that the whole is Send: a service may migrate in a task of its own.
+        let mut outcomes = stream::iter(std::mem::take(&mut behind))
+            .map(|tenant| async move {
+                let outcome = bring_tenant(owner, &tenant, migrations, changes, options).await;
+                (tenant, outcome)
+            })
+            .buffer_unordered(options.parallel.max(1));
+        let mut done = 0;
+        while let Some((tenant, outcome)) = outcomes.next().await {
+            done += 1;
+            progress(done, total);
+            tried.insert(tenant.id);
+            match outcome {
+                Ok(()) => report.migrated += 1,
+                Err((version, error)) => {
+                    let error = error.to_string();
+                    if let Err(unwritten) = note_failure(owner, tenant.id, version, &error).await {
+                        let tenant = tenant.slug.as_str();
+                        tracing::warn!(tenant, %unwritten, "a failed migration is not recorded");
+                    }
+                    report.failed.push(MigrateFailure {
+                        tenant: tenant.slug.to_string(),
+                        version,
+                        error,
+                    });
+                }
+            }
+        }
+        drop(outcomes);
+        let mut tx =
+            CatalogTx::new(owner, &OperatorContext::system("list tenants to migrate")).await?;
+        behind = tenants::list_behind(&mut tx, version).await?;
+        tx.commit().await?;
+        behind.retain(|tenant| !tried.contains(&tenant.id));
+    }
+    Ok(report)
+}
+
+/// All that one tenant lacks, a transaction for each migration. The error says which failed.
+async fn bring_tenant(
+    owner: &Pool,
+    tenant: &Tenant,
+    migrations: &[Migration],
+    changes: &Changes,
+    options: MigrateOptions,
+) -> Result<(), (i64, Error)> {
+    for migration in migrations.iter().filter(|m| m.version > tenant.version) {
+        bring_one_step(owner, tenant.id, migration, changes, options)
+            .await
+            .map_err(|error| (migration.version, error))?;
+    }
+    Ok(())
+}
+
+async fn bring_one_step(
+    owner: &Pool,
+    tenant: TenantId,
+    migration: &Migration,
+    changes: &Changes,
+    options: MigrateOptions,
+) -> Result<()> {
+    let mut tx = OwnerTx::new(owner, &OperatorContext::system("migrate a tenant")).await?;
+    // A second migrator waits here, and then finds that there is nothing left to do.
+    let Some(current) = tenants::lock(tx.catalog(), tenant).await? else { return Ok(()) };
+    if current.version >= migration.version {
+        return Ok(());
+    }
+    let own = indexes::list(tx.catalog(), Some(&[tenant]), i64::MAX).await?;
+    let started = Instant::now();
+    let change = changes.of(&mut tx, migration, current.version).await?;
+    let untouched = change.as_ref().map_or(&[][..], |change| change.untouched());
+    tx.enter_schema(tenant).await?;
+    let back = as_in_template(tenant, migration, &own);
+    tx.ddl(async |client| {
+        let timeout = format!("SET LOCAL lock_timeout = {}", options.lock_timeout.as_millis());
+        client.batch_execute(&timeout).await?;
+        for (_, sql) in &back {
+            client.batch_execute(sql).await?;
+        }
+        apply(client, tenant, migration, untouched).await
+    })
+    .await?;
+    for (name, _) in &back {
+        indexes::forget(tx.catalog(), tenant, name).await?;
+    }
+    if own.len() > back.len() {
+        indexes::follow(tx.catalog(), tenant).await?;
+    }
+    if let Some(change) = &change {
+        compare::require_equal(change, &mut tx, tenant, migration, &own).await?;
+    }
+    baseline::record(tx.catalog(), tenant, migration, millis(started)).await?;
+    baseline::forget_failure(tx.catalog(), tenant).await?;
+    tenants::set_version(tx.catalog(), tenant, migration.version).await?;
+    tx.commit().await
+}
+
+/// What makes the indexes that a migration names as the template has them: what this tenant was
+/// spared is there again, and what it alone had is gone. Otherwise a migration that drops or makes
+/// an index of that name would fail for this tenant alone.
+fn as_in_template(
+    tenant: TenantId,
+    migration: &Migration,
+    own: &[TenantIndex],
+) -> Vec<(String, String)> {
+    let text = migration.statements.to_lowercase();
+    let named = own.iter().filter(|index| text.contains(&index.name.to_lowercase()));
+    let sql = |index: &TenantIndex| match index.state {
+        IndexState::Creating | IndexState::Created => {
+            let name = policy::quote_ident(&index.name);
+            format!("DROP INDEX IF EXISTS {}.{name}", tenant.schema())
+        }
+        IndexState::Dropping | IndexState::Dropped => {
+            let create =
+                index.definition.replacen("CREATE INDEX ", "CREATE INDEX IF NOT EXISTS ", 1);
+            in_schema(&create, &tenant.schema())
+        }
+    };
+    named.map(|index| (index.name.clone(), sql(index))).collect()
+}
+
+async fn note_failure(owner: &Pool, tenant: TenantId, version: i64, error: &str) -> Result<()> {
+    let mut tx =
+        CatalogTx::new(owner, &OperatorContext::system("record a failed migration")).await?;
+    baseline::record_failure(&mut tx, tenant, version, error).await?;
+    tx.commit().await
+}
+
+pub(crate) async fn status(pool: &Pool) -> Result<MigrateStatus> {
+    let mut tx = CatalogTx::new(pool, &OperatorContext::system("migration status")).await?;
+    let version = baseline::list(&mut tx).await?.last().map_or(0, |m| m.version);
+    let tenants = tenants::count_by_version(&mut tx).await?;
+    let failures = baseline::list_failures(&mut tx).await?;
+    tx.commit().await?;
+    let failed = failures
+        .into_iter()
+        .map(|(tenant, version, error)| MigrateFailure { tenant, version, error })
+        .collect();
+    Ok(MigrateStatus { version, tenants, failed })
+}
+
+/// Runs one migration in the schema that the transaction has entered, and protects what it made: all but
+/// what it is known to leave untouched. Leaves the search path at `pg_catalog`.
+pub(crate) async fn apply(
+    client: &mut wire::Connection,
+    tenant: TenantId,
+    migration: &Migration,
+    untouched: &[String],
+) -> Result<()> {
+    migration.run(client, tenant).await?;
+    migration.check_deferred(client).await?;
+    policy::protect(client, tenant, untouched).await.map_err(|error| unprotected(migration, error))
+}
+
+/// What cannot be protected, with the file, and the line that was last at it.
+fn unprotected(migration: &Migration, error: Error) -> Error {
+    let fault = error.message().split_once(": ").map_or("", |(_, fault)| fault);
+    let relation = fault.split(' ').next().filter(|name| !name.is_empty());
+    let line = relation.and_then(|name| migration.line_of(name));
+    let line = line.map(|line| format!(" line {line}")).unwrap_or_default();
+    let message = format!("{}{line}: {}", migration.label, error.message());
+    Error::new(error.kind(), message).because(error)
+}
+
+/// Names the file in an error.
+fn located_in(migration: &Migration) -> impl Fn(Error) -> Error {
+    let label = migration.label.clone();
+    move |error| Error::new(error.kind(), format!("{label}: {}", error.message())).because(error)
+}
+
+pub(crate) fn millis(started: Instant) -> i32 {
+    i32::try_from(started.elapsed().as_millis()).unwrap_or(i32::MAX)
+}

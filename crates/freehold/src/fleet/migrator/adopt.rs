@@ -1,0 +1,286 @@
+//! A migration is adopted: applied to the template and recorded, once it has been seen to work for tenants.
+//!
+//! Three schemas are made of the baseline in every adoption: the template, which gets the migration; a
+//! throwaway tenant of the version before, which gets it too (`migrator/rehearsal.rs`); and a throwaway tenant
+//! made of what the template is now. All three must be the same. So what works for the template alone, such
+//! as a look at `information_schema` that finds another schema's table, is refused before any tenant has it.
+
+use std::sync::Arc;
+
+use super::{apply, located_in, rehearsal};
+use crate::catalog::audit::{self, Deed};
+use crate::catalog::baseline;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::context::OperatorContext;
+use crate::model::ids::TenantId;
+use crate::pool::Pool;
+use crate::schema::migration::{Baseline, Migration};
+use crate::schema::outside;
+use crate::schema::policy;
+use crate::snapshot::change::Change;
+use crate::snapshot::rows::{self, Rows};
+use crate::snapshot::{self, Snapshot};
+use crate::tx::{CatalogTx, OwnerTx};
+use crate::wire;
+
+/// What was new to the template, and what is to be said of it.
+#[derive(Default)]
+pub(crate) struct Adopted {
+    pub(crate) labels: Vec<String>,
+    pub(crate) notices: Vec<String>,
+}
+
+/// Applies the migrations that the template lacks, each in a transaction of its own.
+pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Adopted> {
+    renew_snapshot(owner).await?;
+    let pending = pending(owner, folder).await?;
+    let adopted = adopt_all(owner, &pending).await;
+    if !pending.is_empty() {
+        let context = OperatorContext::system("end the rehearsal of migrations");
+        let mut tx = OwnerTx::new(owner, &context).await?;
+        baseline::lock(tx.catalog()).await?;
+        rehearsal::discard(&mut tx).await?;
+        tx.commit().await?;
+    }
+    adopted
+}
+
+async fn adopt_all(owner: &Pool, pending: &[Migration]) -> Result<Adopted> {
+    let mut adopted = Adopted::default();
+    for (at, migration) in pending.iter().enumerate() {
+        let label = migration.label.clone();
+        let is_last = at + 1 == pending.len();
+        let mut notices = adopt_one(owner, migration, OtherRun::NotYet, is_last).await?;
+        if notices.is_none() {
+            let other = rows_of_other_run(owner, migration).await?;
+            notices = adopt_one(owner, migration, OtherRun::Gave(&other), is_last).await?;
+        }
+        let notices = notices.ok_or_else(overtaken)?;
+        adopted.notices.extend(notices.iter().map(|notice| format!("{label}: {notice}")));
+        adopted.labels.push(label);
+    }
+    Ok(adopted)
+}
+
+/// After PostgreSQL's major version has changed, the template is described anew: the statements that are
+/// kept may be printed otherwise now. Those of former versions are then not compared with.
+async fn renew_snapshot(owner: &Pool) -> Result<()> {
+    let mut tx = OwnerTx::new(owner, &OperatorContext::system("look at the template")).await?;
+    let server = snapshot::server_major(&mut tx).await?;
+    let newest = baseline::newest_snapshot(tx.catalog()).await?;
+    if newest.as_ref().is_none_or(|(_, snapshot)| snapshot.server == server) {
+        return tx.commit().await;
+    }
+    baseline::lock(tx.catalog()).await?;
+    if let Some((version, former)) = baseline::newest_snapshot(tx.catalog()).await? {
+        let template = Snapshot::of_template(&mut tx).await?;
+        let template = Snapshot { rows: former.rows, ..template };
+        baseline::set_snapshot(tx.catalog(), version, &template).await?;
+    }
+    tx.commit().await
+}
+
+/// What is to be said of the migration; none if it was not adopted, as by [`rehearsed`].
+async fn adopt_one(
+    owner: &Pool,
+    migration: &Migration,
+    other_run: OtherRun<'_>,
+    is_last: bool,
+) -> Result<Option<Vec<String>>> {
+    let context = OperatorContext::system("adopt a migration");
+    let mut tx = OwnerTx::new(owner, &context).await?;
+    let former = lock_former(&mut tx, migration).await?;
+    let detail = serde_json::json!({"migration": migration.label});
+    let deed = Deed::of("migration.adopt", &context).detail(detail);
+    audit::record(tx.catalog(), deed).await?;
+    let Some((template, notices)) = rehearsed(&mut tx, &former, migration, other_run).await? else {
+        return Ok(None);
+    };
+    if is_last {
+        rehearsal::discard(&mut tx).await?;
+    }
+    baseline::insert(tx.catalog(), migration, &template).await?;
+    tx.commit().await?;
+    Ok(Some(notices))
+}
+
+/// What is known of the rows that another run of a migration gives.
+pub(crate) enum OtherRun<'r> {
+    NotYet,
+    Gave(&'r Rows),
+    /// Nothing, and nothing is to be kept.
+    Never,
+}
+
+/// The template before a migration; version 0 before the first.
+#[derive(Default)]
+pub(crate) struct Former {
+    pub(crate) version: i64,
+    pub(crate) template: Arc<Snapshot>,
+}
+
+impl Former {
+    pub(crate) fn of(newest: Option<(i64, Snapshot)>) -> Former {
+        let known = |(version, template)| Former { version, template: Arc::new(template) };
+        newest.map(known).unwrap_or_default()
+    }
+}
+
+/// Applies a migration to the template, and sees it work for a tenant of the version before and for a new
+/// one: what the template is now, and what is to be said of it. None if it changes rows and needs another
+/// run first.
+pub(crate) async fn rehearsed(
+    tx: &mut OwnerTx,
+    former: &Former,
+    migration: &Migration,
+    other_run: OtherRun<'_>,
+) -> Result<Option<(Arc<Snapshot>, Vec<String>)>> {
+    tx.enter_schema(TenantId::TEMPLATE).await?;
+    let rows_before = Rows::of(tx, TenantId::TEMPLATE).await?;
+    rows::detach_sequences(tx, TenantId::TEMPLATE).await?;
+    tx.enter_schema(TenantId::TEMPLATE).await?;
+    let notices = tx
+        .ddl(async |client| {
+            let before = outside::survey(client, TenantId::TEMPLATE).await?;
+            apply_to_template(client, migration).await?;
+            outside::refuse(client, &before, migration).await?;
+            policy::notices(client, TenantId::TEMPLATE, &migration.statements).await
+        })
+        .await?;
+    let rows = Rows::of(tx, TenantId::TEMPLATE).await.map_err(located_in(migration))?;
+    let rows = match other_run {
+        _ if rows == rows_before => former.template.rows.clone(),
+        OtherRun::Gave(other) => rows.compared_with(other).map_err(located_in(migration))?,
+        OtherRun::Never => rows,
+        OtherRun::NotYet => return Ok(None),
+    };
+    let template = Snapshot::of_template(tx).await.map_err(located_in(migration))?;
+    let template = Arc::new(Snapshot { rows, ..template });
+    rehearsal::require_same(tx, former, migration, &template).await?;
+    rehearse_new(tx, migration, &template).await?;
+    Ok(Some((template, notices)))
+}
+
+/// Keeps others from changing the baseline, and says what the template is.
+async fn lock_former(tx: &mut OwnerTx, migration: &Migration) -> Result<Former> {
+    baseline::lock(tx.catalog()).await?;
+    match baseline::newest_snapshot(tx.catalog()).await? {
+        Some((version, _)) if version >= migration.version => Err(overtaken()),
+        newest => Ok(Former::of(newest)),
+    }
+}
+
+fn overtaken() -> Error {
+    Error::new(
+        ErrorKind::Retryable,
+        "another migrator changed the baseline meanwhile; run it again",
+    )
+}
+
+/// The rows of a tenant after the migration: what differs from the template's comes out differently each
+/// time. In a transaction of its own, since `now()` is its beginning.
+async fn rows_of_other_run(owner: &Pool, migration: &Migration) -> Result<Rows> {
+    let context = OperatorContext::system("rehearse a migration");
+    let mut tx = OwnerTx::new(owner, &context).await?;
+    let former = lock_former(&mut tx, migration).await?;
+    rehearsal::rows_after(&mut tx, &former, migration).await
+}
+
+/// A tenant as they are made from now on.
+async fn rehearse_new(
+    tx: &mut OwnerTx,
+    migration: &Migration,
+    template: &Arc<Snapshot>,
+) -> Result<()> {
+    let tenant = TenantId::generate();
+    tx.batch_execute("SAVEPOINT rehearsal").await?;
+    let made = async {
+        snapshot::create_schema(tx, tenant, template).await?;
+        tx.ddl(async |client| policy::verify(client, tenant).await).await?;
+        let all = Change::whole(Arc::default(), template.clone());
+        all.require_in(tx, tenant, &Default::default()).await
+    };
+    made.await.map_err(|error| {
+        let text = format!("a new tenant cannot be made as the template is: {}", error.message());
+        located_in(migration)(Error::new(ErrorKind::Migration, text).because(error))
+    })?;
+    tx.batch_execute("ROLLBACK TO SAVEPOINT rehearsal").await
+}
+
+/// The folder's migrations that the baseline lacks; an error if the two contradict each other.
+pub(crate) async fn pending(owner: &Pool, folder: &Baseline) -> Result<Vec<Migration>> {
+    let mut tx = CatalogTx::new(owner, &OperatorContext::system("compare migrations")).await?;
+    let known = baseline::list(&mut tx).await?;
+    tx.commit().await?;
+    new_of(&known, folder.migrations()).map_err(|why| Error::new(ErrorKind::Migration, why))
+}
+
+/// What of a folder is new, where these are known. A file that comes in between moves those that are
+/// numbered by their place, so each is looked for by its name first.
+fn new_of(known: &[Migration], folder: &[Migration]) -> Result<Vec<Migration>, String> {
+    let is_known = |m: &Migration| known.iter().any(|old| old.label == m.label);
+    for old in known {
+        let same = folder.iter().find(|m| m.label == old.label);
+        let same =
+            same.or_else(|| folder.iter().find(|m| m.version == old.version && !is_known(m)));
+        let Some(same) = same else {
+            return Err(format!("the folder lacks {}, which the fleet has", old.label));
+        };
+        if same.version != old.version {
+            let between = folder.iter().find(|m| !is_known(m) && m.version <= same.version);
+            return Err(match between {
+                Some(new) => comes_before(new, old),
+                None => format!(
+                    "{} is number {} in the folder and {} in the fleet: read the folder in the layout that it had, by --layout",
+                    same.label, same.version, old.version
+                ),
+            });
+        }
+        if same.checksum != old.checksum {
+            return Err(format!(
+                "{} was changed after it had been applied; restore it and put the change into a new migration",
+                same.label
+            ));
+        }
+    }
+    let Some(newest) = known.last() else { return Ok(folder.to_vec()) };
+    let new = folder.iter().filter(|m| known.iter().all(|old| old.version != m.version));
+    let new: Vec<Migration> = new.cloned().collect();
+    match new.first() {
+        Some(first) if first.version < newest.version => Err(comes_before(first, newest)),
+        _ => Ok(new),
+    }
+}
+
+fn comes_before(new: &Migration, old: &Migration) -> String {
+    format!(
+        "{} comes before {}, which the fleet has; name it so that it comes after all that the fleet has",
+        new.label, old.label
+    )
+}
+
+/// Applies a migration to the template. An extension that it makes goes to `public` instead of
+/// the template's schema: a database has each extension once, and every tenant's search path ends
+/// there. Only PostgreSQL knows which it makes, so it is asked by trying; an extension cannot be
+/// moved afterwards by who is no superuser.
+async fn apply_to_template(client: &mut wire::Connection, migration: &Migration) -> Result<()> {
+    client.batch_execute("SAVEPOINT before_migration").await?;
+    apply(client, TenantId::TEMPLATE, migration, &[]).await?;
+    let made = client
+        .query_once(
+            // What one of them needs was made before it.
+            "SELECT extname::text, extversion FROM pg_extension WHERE extnamespace = $1::text::regnamespace ORDER BY oid",
+            &[&TenantId::TEMPLATE.schema()],
+        )
+        .await?;
+    if made.is_empty() {
+        return Ok(());
+    }
+    client.batch_execute("ROLLBACK TO SAVEPOINT before_migration").await?;
+    for row in made {
+        let (name, version) = (policy::quote_ident(row.get(0)), policy::quote_ident(row.get(1)));
+        let create = format!("CREATE EXTENSION {name} SCHEMA public VERSION {version}");
+        client.batch_execute(&create).await?;
+    }
+    apply(client, TenantId::TEMPLATE, migration, &[]).await
+}

@@ -1,0 +1,689 @@
+//! The handle: what a service holds, and what it does for tenants.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::watch;
+
+use crate::analytics::Connections;
+use crate::cache::freshness::Freshness;
+use crate::cache::key::CacheKey;
+use crate::cache::local::Local;
+use crate::cache::{CACHE_AGE_MAX, Cache};
+use crate::catalog;
+use crate::doctor;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fleet::dry_run::{self, DryRun};
+use crate::fleet::migrator::{self, MigrateOptions, MigrateReport, MigrateStatus};
+use crate::indexes::asked::Asked;
+use crate::init;
+use crate::model::actor::{Actor, Role};
+use crate::model::context::{OperatorContext, TenantContext};
+use crate::model::ids::{IdentityId, TEMPLATE_SCHEMA, TenantId};
+use crate::model::lsn::Lsn;
+use crate::observe::insight::Insight;
+use crate::observe::violations::Violations;
+use crate::options::Options;
+use crate::pool::Pool;
+use crate::pool::connection::{Leavings, Position, Source};
+use crate::pool::pooler;
+use crate::pool::seal::{self, ContextKey, SealMode};
+use crate::pool::seal::{KeyOrigin, Sealer};
+use crate::pool::{PoolLimits, PoolStatus};
+use crate::recording::recorder::Recorder;
+use crate::recording::reporter::Reporter;
+use crate::recording::slow_log::SlowLog;
+use crate::replicas::Replicas;
+use crate::replicas::{self, ReplicaReads, ReplicaStatus};
+use crate::resolve::leavings;
+use crate::resolve::resolver::Resolver;
+use crate::schema::migration::Baseline;
+use crate::schema::policy;
+use crate::sign_in::passwords::PasswordHasher;
+use crate::sign_in::turns::SlugTurns;
+use crate::tasks::{BackgroundTask, Tasks};
+use crate::tx::CatalogTx;
+use crate::tx::{PipelineError, ReadTx, TenantTx};
+use crate::wire::params::Params;
+use crate::wire::tls::Target;
+use crate::wire::{Answer, Row, client, tls};
+
+/// The fleet and its database. Cheap to clone; the connections close when the last clone is gone.
+#[derive(Clone)]
+pub struct Freehold(Arc<Inner>);
+
+struct Inner {
+    app: Pool,
+    catalog: Pool,
+    replicas: Replicas,
+    owner: Option<Pool>,
+    analytics: Option<Connections>,
+    resolver: Resolver,
+    cache: Cache,
+    hasher: PasswordHasher,
+    turns: SlugTurns,
+    violations: Violations,
+    recorder: Recorder,
+    insight: Insight,
+    asked: Asked,
+    reporter: Reporter,
+    slow_log: SlowLog,
+    sealer: Sealer,
+    mode: SealMode,
+    /// Whether nothing but settings must be cleaned after a tenant's transaction.
+    #[cfg(feature = "testing")]
+    only_settings: Arc<AtomicBool>,
+    /// What goes on beside requests: listening for changes, following keys, recording violations.
+    tasks: Tasks,
+    _running: Vec<BackgroundTask>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let lost = self.violations.give_up();
+        if lost > 0 {
+            tracing::warn!(lost, "violations were not written down");
+        }
+    }
+}
+
+/// The key to seal with: the one that is given, or the catalog's; none in plain mode.
+async fn find_key(
+    options: &Options,
+    mode: SealMode,
+    owner: Option<&Target>,
+) -> Result<Option<ContextKey>> {
+    match (mode, &options.context_key, owner) {
+        (SealMode::Plain, _, _) => Ok(None),
+        (_, Some(key), _) => Ok(Some(key.clone())),
+        (_, None, Some(owner)) => seal::read_key(owner).await.map(Some),
+        (_, None, None) => Err(Error::new(
+            ErrorKind::Setup,
+            "contexts are sealed in this database, and this server has no key: set CONTEXT_KEY to what \
+             `freehold key show` prints, or DATABASE_OWNER_URL, by which it reads the key itself",
+        )),
+    }
+}
+
+impl Freehold {
+    /// Connects, and checks that the database is prepared and that row-level security binds the
+    /// role it connects as. Needs a tokio runtime, in which it goes on listening for changes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setup`] with a sentence that says what to do; [`ErrorKind::Unavailable`].
+    pub async fn connect(options: &Options) -> Result<Freehold> {
+        let app_target = tls::target(&options.app_url, "DATABASE_URL")?;
+        // First, because what is asked next may fail behind a pooler that does not fit.
+        let direct = options.pooler.is_direct(&app_target).await;
+        if !direct.map_err(|error| app_target.cannot_connect(error.into_cause()))? {
+            pooler::require_apart(&app_target, "DATABASE_URL").await?;
+        }
+        let mode = init::check(&app_target, "DATABASE_URL").await?;
+        let (catalog_target, setting) = match &options.catalog_url {
+            Some(url) => (tls::target(url, "DATABASE_CATALOG_URL")?, "DATABASE_CATALOG_URL"),
+            None => (app_target.as_user(init::CATALOG_ROLE), "DATABASE_URL"),
+        };
+        init::check_role(&catalog_target, setting, init::CATALOG_ROLE).await?;
+        let owner_target = match &options.owner_url {
+            Some(url) => Some(tls::target(url, "DATABASE_OWNER_URL")?),
+            None => None,
+        };
+        let key = find_key(options, mode, owner_target.as_ref()).await?;
+        let origin = match options.context_key {
+            Some(_) => KeyOrigin::Given,
+            None => KeyOrigin::Read,
+        };
+        let sealer = Sealer::new(key.as_ref(), origin);
+        if origin == KeyOrigin::Given {
+            let client = client::connect_to_read(&app_target).await?;
+            sealer.require_known(&client).await?;
+        }
+        let violations = Violations::default();
+        let insight = Insight::new(options.insight);
+        let source =
+            |target: Target, position| Source::new(target, options.pooler, &sealer, position);
+        let position = match options.replica_urls.is_empty() {
+            true => Position::Untold,
+            false => Position::Written,
+        };
+        let pool = |source, limits| Pool::new(source, limits, &violations, &insight);
+        // Not before the baseline was looked at.
+        let only_settings = Arc::new(AtomicBool::new(false));
+        let of_tenants = || Leavings::OnlySettings(Arc::clone(&only_settings));
+        let app = source(app_target, position).with_sessions().leaving(of_tenants());
+        let app = pool(app, options.app_pool);
+        let catalog = source(catalog_target, Position::Untold).with_sessions();
+        let catalog = catalog.leaving(Leavings::Nothing);
+        let catalog = pool(catalog, options.catalog_pool);
+        let owner =
+            owner_target.map(|target| pool(source(target, Position::Untold), options.owner_pool));
+        let replica_pool =
+            PoolLimits { wait_max: options.replica_limits.wait_max, ..options.app_pool };
+        let mut replica_pools = Vec::new();
+        for url in &options.replica_urls {
+            let target = tls::target(url, replicas::SETTING)?;
+            let source = source(target, Position::Replayed).leaving(of_tenants());
+            let pool = pool(source, replica_pool);
+            Replicas::require_one_host(&pool.target())?;
+            replica_pools.push(pool);
+        }
+        let of_requests: Vec<Pool> = [&app].into_iter().chain(&replica_pools).cloned().collect();
+        let replicas = Replicas::new(replica_pools, options.pooler, options.replica_limits);
+        let analytics = match &options.analytics_url {
+            Some(url) => {
+                let read_url = options.analytics_read_url.as_deref();
+                Some(Connections::new(url, read_url, replicas.clone(), app.clone())?)
+            }
+            None => None,
+        };
+        let local = Local::new(options.cache.bytes_max);
+        let freshness = Arc::new(Freshness::default());
+        let resolver = Resolver::new(catalog.clone(), local.clone(), Arc::clone(&freshness));
+        let cache =
+            Cache::connect(&options.cache, local, catalog.clone(), freshness, key.as_ref()).await?;
+        let listen = match &options.listen_url {
+            Some(url) => Arc::new(tls::target(url, "DATABASE_LISTEN_URL")?),
+            None => app.target(),
+        };
+        let recorder = Recorder::new(catalog.clone(), violations.clone());
+        let tasks = Tasks::default();
+        let mut running = replicas.follow(&tasks, app.target()).await?;
+        let slow_log = SlowLog::new(&app, &catalog, resolver.clone(), insight.clone());
+        let asked = Asked::new(options.insight.sample);
+        let reporter = Reporter::new(catalog.clone(), insight.clone(), asked.clone());
+        let (listening, pooler) = (resolver.clone(), options.pooler);
+        let listen = move || listening.clone().listen(Arc::clone(&listen), pooler);
+        running.push(tasks.spawn("change_listener", listen));
+        for pool in of_requests {
+            running
+                .push(tasks.spawn("congestion_watcher", move || pool.clone().watch_congestion()));
+        }
+        let (records, reports, slow) = (recorder.clone(), reporter.clone(), slow_log.clone());
+        running.push(tasks.spawn("violation_writer", move || records.clone().run()));
+        running.push(tasks.spawn("insight_writer", move || reports.clone().run()));
+        running.push(tasks.spawn("slow_query_writer", move || slow.clone().run()));
+        let (of_code, changes, only) =
+            (catalog.clone(), resolver.clone(), Arc::clone(&only_settings));
+        let follow = move || leavings::follow(of_code.clone(), changes.clone(), Arc::clone(&only));
+        running.push(tasks.spawn("baseline_follower", follow));
+        let (announcing, connecting) = (cache.clone(), cache.clone());
+        running.push(tasks.spawn("cache_announcer", move || announcing.clone().announce()));
+        running.push(tasks.spawn("cache_connection", move || connecting.clone().keep_connected()));
+        if let (Some(owner), None) = (&owner, &options.context_key) {
+            let (sealer, target, keys) = (sealer.clone(), owner.target(), resolver.key_changes());
+            let follow = move || seal::follow_keys(sealer.clone(), target.clone(), keys.clone());
+            running.push(tasks.spawn("key_follower", follow));
+        }
+        let hasher = PasswordHasher::for_half_the_cores();
+        let turns = SlugTurns::new();
+        let inner = Inner {
+            app,
+            catalog,
+            replicas,
+            owner,
+            analytics,
+            resolver,
+            cache,
+            hasher,
+            turns,
+            violations,
+            recorder,
+            insight,
+            asked,
+            reporter,
+            slow_log,
+            sealer,
+            mode,
+            #[cfg(feature = "testing")]
+            only_settings,
+            tasks,
+            _running: running,
+        };
+        Ok(Freehold(Arc::new(inner)))
+    }
+
+    /// Leave to work in a tenant, for a person: the tenant is active and they are a member.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such tenant or they are no member of it,
+    /// [`ErrorKind::TenantSuspended`].
+    pub async fn tenant_context(
+        &self,
+        tenant: TenantId,
+        identity: IdentityId,
+    ) -> Result<TenantContext> {
+        self.0.resolver.resolve(tenant, identity).await
+    }
+
+    /// Leave to work in a tenant, for an actor whom the caller vouches for: a scheduled job, or a
+    /// person that another sign-in has established. The tenant must be active.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::TenantSuspended`]; [`ErrorKind::Forbidden`] for
+    /// [`Role::Operator`], which is no role in a tenant.
+    pub async fn tenant_context_as(&self, tenant: TenantId, actor: Actor) -> Result<TenantContext> {
+        if actor.role == Role::Operator {
+            return Err(Error::new(ErrorKind::Forbidden, "an operator is no actor in a tenant"));
+        }
+        self.0.resolver.resolve_as(tenant, actor).await
+    }
+
+    /// Begins a transaction in a tenant's schema. It takes a connection now, and sends nothing
+    /// before its first statement.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PoolExhausted`] if no connection came free within [`PoolLimits::wait_max`];
+    /// [`ErrorKind::Unavailable`].
+    pub async fn begin(&self, context: &TenantContext) -> Result<TenantTx> {
+        TenantTx::new(&self.0.app, context).await
+    }
+
+    /// One statement as a transaction of its own, in one round trip once it is prepared.
+    ///
+    /// # Errors
+    /// As for [`begin`](Self::begin) and [`TenantTx::query`].
+    pub async fn query(
+        &self,
+        context: &TenantContext,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>> {
+        self.begin(context).await?.query_and_commit(sql, params).await
+    }
+
+    /// [`query`](Self::query) for a statement whose rows do not matter: how many it returned, changed
+    /// or removed.
+    ///
+    /// # Errors
+    /// As for [`query`](Self::query).
+    pub async fn execute(
+        &self,
+        context: &TenantContext,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<u64> {
+        let mut tx = self.begin(context).await?;
+        let count = tx.execute(sql, params).await?;
+        tx.commit().await?;
+        Ok(count)
+    }
+
+    /// Statements as one transaction, in one round trip once they are prepared: all of them are
+    /// committed, or none. [`TenantTx::pipeline`] has an example.
+    ///
+    /// # Errors
+    /// As for [`begin`](Self::begin) and [`TenantTx::pipeline`].
+    pub async fn pipeline(
+        &self,
+        context: &TenantContext,
+        statements: &[(&str, Params<'_>)],
+    ) -> Result<Vec<Answer>, PipelineError> {
+        self.begin(context).await?.pipeline_and_commit(statements).await
+    }
+
+    /// Statements as transactions of their own, in one round trip once they are prepared: what
+    /// fails of them fails alone, and deferred constraints are each one's own to keep.
+    ///
+    /// They are run in their order, unless a migration or a long wait makes it necessary to send
+    /// some again: what must come after another belongs into one [`pipeline`](Self::pipeline).
+    ///
+    /// # Errors
+    /// As for [`begin`](Self::begin), if none was run; else each has its own. After a lost
+    /// connection the last ones are [`ErrorKind::Unavailable`], and may have been run.
+    pub async fn pipeline_each(
+        &self,
+        context: &TenantContext,
+        statements: &[(&str, Params<'_>)],
+    ) -> Result<Vec<Result<Answer>>> {
+        self.begin(context).await?.pipeline_each(statements).await
+    }
+
+    /// Begins a read-only transaction that may be answered by a replica: by one that has all that
+    /// was committed [`ReplicaLimits::lag_max`] ago, and before `since`, if that is given. Without
+    /// a fit replica it is the primary's.
+    ///
+    /// To read what one has written, take `since` from [`TenantTx::commit_at`]:
+    ///
+    /// ```
+    /// # use freehold::testing::{TestDatabase, create_tenant};
+    /// # use freehold::{Baseline, Migration};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> freehold::Result<()> {
+    /// # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+    /// # let notes = "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL UNIQUE)";
+    /// # let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
+    /// # let database = TestDatabase::create(&server, &baseline).await?;
+    /// # let freehold = database.freehold().await?;
+    /// # let (_, context) = create_tenant(&freehold, "acme").await?;
+    /// let mut tx = freehold.begin(&context).await?;
+    /// tx.execute("INSERT INTO notes (body) VALUES ('buy milk')", &[]).await?;
+    /// let written = tx.commit_at().await?;
+    ///
+    /// let mut read = freehold.begin_read(&context, written).await?;
+    /// let rows = read.query_and_end("SELECT body FROM notes", &[]).await?;
+    /// assert_eq!(rows.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`begin`](Self::begin), of the primary.
+    pub async fn begin_read(&self, context: &TenantContext, since: Option<Lsn>) -> Result<ReadTx> {
+        ReadTx::new(&self.0.app, &self.0.replicas, context, since).await
+    }
+
+    /// The place in the log of the primary, behind which lies all that was committed before: what
+    /// [`begin_read`](Self::begin_read) takes, after transactions that did not tell. `None` without
+    /// replicas.
+    ///
+    /// # Errors
+    /// As for [`query`](Self::query).
+    pub async fn current_lsn(&self, context: &TenantContext) -> Result<Option<Lsn>> {
+        match self.has_replicas() {
+            true => Ok(self.begin(context).await?.query_and_commit_at("SELECT", &[]).await?.1),
+            false => Ok(None),
+        }
+    }
+
+    /// Whether this server has replicas, fit or not.
+    pub fn has_replicas(&self) -> bool {
+        !self.0.replicas.is_empty()
+    }
+
+    /// Each replica, as it was seen last.
+    pub fn replica_status(&self) -> Vec<ReplicaStatus> {
+        self.0.replicas.status()
+    }
+
+    /// Where reads by [`begin_read`](Self::begin_read) were answered.
+    pub fn replica_reads(&self) -> ReplicaReads {
+        self.0.replicas.reads()
+    }
+
+    /// Applies what is new in a folder of migrations to the template, then brings every tenant to
+    /// the baseline. `progress` hears how many tenants of how many are done.
+    ///
+    /// A tenant that fails is in the report and in nobody's way; a second run takes up what is left.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Migration`] if a migration fails in the template (no tenant is touched then), or
+    /// if one that was applied is missing or changed; [`ErrorKind::Retryable`] if somebody else
+    /// migrates at the same time; [`ErrorKind::Setup`] without an owner connection.
+    pub async fn migrate(
+        &self,
+        folder: &Baseline,
+        options: MigrateOptions,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<MigrateReport> {
+        let owner = self.owner_pool()?;
+        let mut failed = migrator::renew(owner, options).await?;
+        let adopted = migrator::adopt(owner, folder).await?;
+        let mut report = migrator::bring_fleet(owner, options, progress).await?;
+        report.failed.append(&mut failed);
+        report.notices.extend(folder.notices(&adopted.labels));
+        report.notices.extend(adopted.notices);
+        Ok(MigrateReport { layout: folder.layout(), adopted: adopted.labels, ..report })
+    }
+
+    /// What [`migrate`](Self::migrate) would do. The new files are run in the template, in a
+    /// transaction that is rolled back: nothing is left of it, and no tenant is touched.
+    ///
+    /// # Errors
+    /// As of [`migrate`](Self::migrate), but for what a file is refused with: that is in the outcome.
+    pub async fn migrate_dry_run(
+        &self,
+        folder: &Baseline,
+        options: MigrateOptions,
+    ) -> Result<DryRun> {
+        dry_run::run(self.owner_pool()?, folder, options).await
+    }
+
+    /// How far the fleet is, and whom the last run of [`migrate`](Self::migrate) failed for.
+    pub async fn migrate_status(&self) -> Result<MigrateStatus> {
+        migrator::status(&self.0.catalog).await
+    }
+
+    /// Runs a query about the template, whose schema is its parameter `$1`, and returns the text
+    /// in its first row and column: what does not depend on a tenant.
+    ///
+    /// It sees the catalog, so it takes leave to, and only text that is part of the program.
+    pub async fn describe_template(
+        &self,
+        context: &OperatorContext,
+        sql: &'static str,
+    ) -> Result<String> {
+        let fingerprint = catalog::baseline::fingerprint(self.catalog(context).await?).await?;
+        let load = async {
+            let tx = self.catalog(context).await?;
+            let rows = tx.query_and_commit(sql, &[&TEMPLATE_SCHEMA]).await?;
+            rows.first()
+                .map(|row| row.get(0))
+                .ok_or_else(|| Error::new(ErrorKind::Internal, "the template is empty"))
+        };
+        // Named by what it is made of: of another baseline there is another.
+        let key = CacheKey::global("model").part(fingerprint).part(sql);
+        Ok(self.cache().get_or_load(&key, CACHE_AGE_MAX, load).await?.value)
+    }
+
+    /// Changes whenever the baseline does; what was read from the template is stale then.
+    pub fn baseline_changes(&self) -> watch::Receiver<u64> {
+        self.0.resolver.baseline_changes()
+    }
+
+    /// Changes whenever a letter is put into the outbox.
+    pub fn mail_changes(&self) -> watch::Receiver<u64> {
+        self.0.resolver.mail_changes()
+    }
+
+    /// Values that are dear to make and may be a little old.
+    pub fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
+    /// Tells other servers what their caches must forget, where that is not done yet; for a
+    /// shutdown.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if it could not be done in time; [`ErrorKind::Unavailable`].
+    pub async fn flush_cache(&self) -> Result<()> {
+        self.0.cache.flush().await
+    }
+
+    /// Checks that the database answers, is what this build needs and takes writes: the body of a
+    /// readiness probe. It connects anew, so it tells what the next connection will meet.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect); [`ErrorKind::Unavailable`] that is
+    /// [read-only](Error::is_read_only).
+    pub async fn check(&self) -> Result<()> {
+        init::check_to_serve(&self.0.app.target(), "DATABASE_URL", &self.0.sealer).await
+    }
+
+    /// Takes a connection of the pool and asks the database for a sign of life over it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PoolExhausted`] if none came free in time; [`ErrorKind::Unavailable`].
+    pub async fn ping(&self) -> Result<()> {
+        let tx = self.catalog(&OperatorContext::system("a sign of life")).await?;
+        tx.query_and_commit("SELECT 1", &[]).await.map(drop)
+    }
+
+    /// How the database takes a context for true, as it was when this server connected.
+    pub fn seal_mode(&self) -> SealMode {
+        self.0.mode
+    }
+
+    /// Tables of tenants that row-level security does not protect, as `schema.table`, at most
+    /// `limit`. Reads the whole fleet's entries in PostgreSQL's catalog, so ask now and then.
+    pub async fn list_unprotected_tables(&self, limit: i64) -> Result<Vec<String>> {
+        let client = client::connect_to_read(&self.0.app.target()).await?;
+        let tables = policy::list_unprotected(&client, limit).await;
+        client.batch_execute("ROLLBACK").await?;
+        tables
+    }
+
+    /// What [`doctor`] finds critical, as far as the app role can see it: the other half of a
+    /// readiness probe, which should heed what is the fleet's. It reads the whole fleet's entries in
+    /// PostgreSQL's catalog, which takes seconds for a large one, so ask now and then.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`]; [`ErrorKind::Setup`] if the catalog does not fit this build.
+    pub async fn examine_critical(&self) -> Result<doctor::CriticalFindings> {
+        doctor::examine_critical(&self.0.app.target()).await
+    }
+
+    /// What of that is quickly seen: tables without row-level security or a policy of ours.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`].
+    pub async fn examine_tables(&self) -> Result<doctor::CriticalFindings> {
+        doctor::examine_tables(&self.0.app.target()).await
+    }
+
+    /// Keeps tables of tenants from every other tenant, by row-level security or, where there is none, by
+    /// taking all rights away; says which of them were open. Nothing happens to one that is protected.
+    ///
+    /// # Errors
+    /// The first table's that could not be locked within half a second, or another; the rest are closed.
+    pub async fn isolate_tables(&self, tables: &[String]) -> Result<Vec<String>> {
+        let (mut closed, mut first) = (Vec::new(), None);
+        for table in tables {
+            let context = OperatorContext::system("isolate a table that is not protected");
+            let tx = self.catalog(&context).await?;
+            match tx.query_and_commit("SELECT freehold.isolate_table($1)", &[table]).await {
+                Ok(rows) if rows.first().is_some_and(|row| row.get(0)) => {
+                    closed.push(table.clone());
+                }
+                Ok(_) => {}
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        first.map_or(Ok(closed), Err)
+    }
+
+    /// All sentences of [`Freehold::examine_critical`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn list_critical(&self) -> Result<Vec<String>> {
+        let found = self.examine_critical().await?;
+        Ok(found.fleet.into_iter().chain(found.tenants).collect())
+    }
+
+    /// The background tasks of this handle; a service's own can be among them.
+    pub fn tasks(&self) -> &Tasks {
+        &self.0.tasks
+    }
+
+    /// Whether nothing but settings is cleaned after a tenant's transaction, since no code of the baseline
+    /// can leave more.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn cleans_only_settings(&self) -> bool {
+        self.0.only_settings.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Looks for changes at once, as servers do now and then where nothing can be heard.
+    ///
+    /// # Errors
+    /// If the catalog cannot be asked.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub async fn look_for_changes(&self) -> Result<()> {
+        self.0.resolver.look_for_changes().await
+    }
+
+    /// Hears of a new key to seal contexts with: the number rises with each.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn key_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.resolver.key_changes()
+    }
+
+    /// The connections as `freehold_app`, at this moment.
+    pub fn pool_status(&self) -> PoolStatus {
+        self.0.app.status()
+    }
+
+    /// The connections as `freehold_catalog`, at this moment.
+    pub fn catalog_pool_status(&self) -> PoolStatus {
+        self.0.catalog.status()
+    }
+
+    /// The connections as `freehold_owner`, if this server has them.
+    pub fn owner_pool_status(&self) -> Option<PoolStatus> {
+        self.0.owner.as_ref().map(Pool::status)
+    }
+
+    /// Refuses new work, of every clone; what is under way may finish.
+    pub fn close(&self) {
+        self.0.app.close();
+        self.0.catalog.close();
+        self.0.replicas.close();
+        if let Some(owner) = &self.0.owner {
+            owner.close();
+        }
+    }
+
+    pub(crate) fn resolver(&self) -> &Resolver {
+        &self.0.resolver
+    }
+
+    pub(crate) fn turns(&self) -> &SlugTurns {
+        &self.0.turns
+    }
+
+    pub(crate) fn violations(&self) -> &Violations {
+        &self.0.violations
+    }
+
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.0.recorder
+    }
+
+    pub(crate) fn insight(&self) -> &Insight {
+        &self.0.insight
+    }
+
+    pub(crate) fn asked(&self) -> &Asked {
+        &self.0.asked
+    }
+
+    pub(crate) fn reporter(&self) -> &Reporter {
+        &self.0.reporter
+    }
+
+    pub(crate) fn slow_log(&self) -> &SlowLog {
+        &self.0.slow_log
+    }
+
+    pub(crate) fn hasher(&self) -> &PasswordHasher {
+        &self.0.hasher
+    }
+
+    pub(crate) fn owner_pool(&self) -> Result<&Pool> {
+        self.0.owner.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Setup,
+                "this server has no owner connection (DATABASE_OWNER_URL), so it cannot create or migrate tenants",
+            )
+        })
+    }
+
+    pub(crate) fn analytics_connections(&self) -> Result<&Connections> {
+        self.0.analytics.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Setup,
+                "this server has no analytics connection (DATABASE_ANALYTICS_URL), so it cannot collect",
+            )
+        })
+    }
+
+    pub(crate) async fn catalog(&self, context: &OperatorContext) -> Result<CatalogTx> {
+        CatalogTx::new(&self.0.catalog, context).await
+    }
+
+    pub(crate) async fn catalog_of(&self, context: &TenantContext) -> Result<CatalogTx> {
+        CatalogTx::for_tenant(&self.0.catalog, context).await
+    }
+}

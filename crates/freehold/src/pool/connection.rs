@@ -1,0 +1,455 @@
+//! A connection of the pool: how it is made, what vouches on it for a tenant's context, and the
+//! statements that are prepared on it.
+
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lru::LruCache;
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+use crate::error::{DbError, Error, ErrorKind, Result};
+use crate::model::context::Claim;
+use crate::pool::lanes::Guest;
+use crate::pool::pooler::{Look, Pooler};
+use crate::pool::seal::{Pass, Sealer, Seat, Session};
+use crate::wire::settings::{self, Setting};
+use crate::wire::tls::Target;
+use crate::wire::{self, Batch, Canceller, Statement, WireError};
+
+/// What the statements at the door take: a context, a session's number, and where random() begins.
+const DOOR: &[Type] = &[Type::TEXT, Type::INT8, Type::FLOAT8];
+const ENTER: &str = "SELECT freehold.begin_clean($3) AND freehold.enter($1, $2)";
+const ENTER_CATALOG: &str = "SELECT freehold.begin_clean($3) AND freehold.enter_catalog($1, $2)";
+/// Prepared statements kept per connection. One holds 20 to 70 kB in the backend, so a full
+/// cache is about 20 MB; fewer than the tenants a connection meets costs a round trip each.
+const STATEMENTS_MAX: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+
+/// A connection is replaced after this long, and after so many tenants: a backend never gives back
+/// the memory, 20 to 70 kB each, that its catalog caches took for the tenants it met.
+const AGE_MAX: Duration = Duration::from_secs(30 * 60);
+const TENANTS_MAX: usize = 2000;
+/// One that was opened while the server took no writes is replaced after this long: its session may
+/// stay read-only when the server is not any more. So all can write again a second after that.
+const READ_ONLY_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// Where connections come from.
+pub(crate) struct Source {
+    pub(crate) target: Arc<Target>,
+    pub(crate) pooler: Pooler,
+    sealer: Sealer,
+    position: Position,
+    opens_sessions: bool,
+    leavings: Leavings,
+    /// For the startup packet.
+    settings: Vec<Setting>,
+    /// False once a pooler has refused them.
+    takes_settings: AtomicBool,
+}
+
+impl Source {
+    pub(crate) fn new(
+        mut target: Target,
+        pooler: Pooler,
+        sealer: &Sealer,
+        position: Position,
+    ) -> Source {
+        target.config.connect_timeout(Duration::from_secs(5));
+        if target.config.get_application_name().is_none() {
+            target.config.application_name("freehold");
+        }
+        let options = target.config.get_options().unwrap_or("");
+        let settings = settings::at_startup(target.user(), options);
+        let takes_settings = AtomicBool::new(pooler != Pooler::Transaction);
+        let (target, sealer) = (Arc::new(target), sealer.clone());
+        let (opens_sessions, leavings) = (false, Leavings::Anything);
+        Source {
+            target,
+            pooler,
+            sealer,
+            position,
+            opens_sessions,
+            leavings,
+            settings,
+            takes_settings,
+        }
+    }
+
+    /// What the SQL that its connections run can leave on a session.
+    pub(crate) fn leaving(mut self, leavings: Leavings) -> Source {
+        self.leavings = leavings;
+        self
+    }
+
+    /// Connects, and says whether the session has begun with the settings that it shall have.
+    async fn connect(&self) -> Result<(wire::Connection, bool), WireError> {
+        if self.takes_settings.load(Ordering::Relaxed) {
+            match wire::connect(&self.target, &self.settings).await {
+                Err(WireError::Database(db)) if is_refused_parameter(&db) => {
+                    self.takes_settings.store(false, Ordering::Relaxed);
+                }
+                connected => return Ok((connected?, true)),
+            }
+        }
+        Ok((wire::connect(&self.target, &[]).await?, false))
+    }
+
+    /// Each connection opens a session, where it can: on a primary, for a role that is nobody without
+    /// a context.
+    pub(crate) fn with_sessions(mut self) -> Source {
+        self.opens_sessions = true;
+        self
+    }
+}
+
+/// A connection with its prepared statements.
+pub(crate) struct Connection {
+    pub(crate) wire: wire::Connection,
+    pub(crate) fixed: Arc<Fixed>,
+    pub(crate) cancel: Canceller,
+    /// Keyed by schema, role and text: a plan belongs to one tenant and one role.
+    statements: LruCache<String, Statement>,
+    /// No longer wanted; closed with the next batch that is sent.
+    discarded: Vec<Statement>,
+    naming: Naming,
+    /// What the door has to set, where the session could not begin with it.
+    set: String,
+    position: Position,
+    sealer: Sealer,
+    seat: Seat,
+    /// Vouches for contexts at less cost than a seal, where the database has opened one.
+    session: Option<Session>,
+    /// The tenants that the backend knows by now.
+    met: HashSet<Guest>,
+    opened: Instant,
+    age_max: Duration,
+}
+
+/// The statements that surround every transaction.
+pub(crate) struct Fixed {
+    pub(crate) enter: Statement,
+    pub(crate) enter_catalog: Statement,
+    pub(crate) begin: Statement,
+    /// Sent whole each time, so that a connection that never reads only need not prepare it.
+    pub(crate) begin_read: Statement,
+    leavings: Leavings,
+    /// What ends all that acts at COMMIT or outlives it, but settings.
+    settle: [Statement; 3],
+    reset: Statement,
+    pub(crate) commit: Statement,
+    /// Gives the place in the log, where somebody wants to know it.
+    pub(crate) position: Option<Statement>,
+}
+
+/// What the SQL that a connection runs can leave on the session.
+#[derive(Clone)]
+pub(crate) enum Leavings {
+    /// It is all the library's own.
+    Nothing,
+    /// A tenant's: settings, and more unless this is true.
+    OnlySettings(Arc<AtomicBool>),
+    /// A migration's.
+    Anything,
+}
+
+/// Which place in the log of changes a pool's connections can tell.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// None: there are no replicas.
+    Untold,
+    /// How far it is written. Asked after a COMMIT, it lies behind it.
+    Written,
+    /// How far it is replayed. NULL on what is no replica, or none any more.
+    Replayed,
+}
+
+impl Position {
+    fn sql(self) -> Option<&'static str> {
+        match self {
+            Position::Untold => None,
+            Position::Written => {
+                Some("SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text")
+            }
+            Position::Replayed => Some(
+                "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
+                   THEN pg_catalog.pg_last_wal_replay_lsn()::pg_catalog.text END",
+            ),
+        }
+    }
+}
+
+impl Fixed {
+    /// `set` is what the door has to set.
+    async fn prepare(
+        wire: &mut wire::Connection,
+        naming: &mut Naming,
+        set: &str,
+        position: Position,
+        leavings: &Leavings,
+    ) -> Result<Fixed, WireError> {
+        let (enter, enter_catalog) = (format!("{ENTER}{set}"), format!("{ENTER_CATALOG}{set}"));
+        Ok(Fixed {
+            enter: fixed(wire, naming, &enter, DOOR).await?,
+            enter_catalog: fixed(wire, naming, &enter_catalog, DOOR).await?,
+            begin: fixed(wire, naming, "BEGIN", &[]).await?,
+            begin_read: Statement::unnamed("BEGIN READ ONLY", &[]),
+            leavings: leavings.clone(),
+            settle: [
+                fixed(wire, naming, "SET CONSTRAINTS ALL IMMEDIATE", &[]).await?,
+                fixed(wire, naming, "CLOSE ALL", &[]).await?,
+                fixed(wire, naming, "UNLISTEN *", &[]).await?,
+            ],
+            reset: fixed(wire, naming, "RESET ALL", &[]).await?,
+            commit: fixed(wire, naming, "COMMIT", &[]).await?,
+            position: match position.sql() {
+                Some(sql) => Some(fixed(wire, naming, sql, &[]).await?),
+                None => None,
+            },
+        })
+    }
+
+    /// What a transaction's SQL is followed by before its COMMIT; `any` for a statement that is no query,
+    /// which may leave anything.
+    pub(crate) fn leave(&self, any: bool) -> impl Iterator<Item = &Statement> {
+        let (settle, reset) = match &self.leavings {
+            Leavings::Nothing => (false, false),
+            Leavings::OnlySettings(known) => (any || !known.load(Ordering::Acquire), true),
+            Leavings::Anything => (true, true),
+        };
+        let settle = settle.then_some(&self.settle).into_iter().flatten();
+        settle.chain(reset.then_some(&self.reset))
+    }
+}
+
+/// How statements are called on the server.
+enum Naming {
+    /// By names that cannot be guessed: SQL that somebody injects could otherwise put a statement
+    /// of its own in the place of one that another tenant will run.
+    Secret { prefix: String, next: u64 },
+    /// Not at all: sent whole each time, since the next transaction may meet another session.
+    Unnamed,
+}
+
+impl Naming {
+    fn secret() -> Result<Naming> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|source| {
+            Error::new(ErrorKind::Internal, "no random numbers can be had").because(source)
+        })?;
+        let prefix = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Naming::Secret { prefix, next: 0 })
+    }
+
+    fn next(&mut self) -> String {
+        match self {
+            Naming::Secret { prefix, next } => {
+                *next += 1;
+                format!("{prefix}_{next}")
+            }
+            Naming::Unnamed => String::new(),
+        }
+    }
+}
+
+impl Connection {
+    pub(crate) async fn open(source: &Source) -> Result<Connection, WireError> {
+        let Source { target, pooler, sealer, position, opens_sessions, leavings, .. } = source;
+        let (mut wire, has_settings) = source.connect().await?;
+        let Look { pid, now, direct, takes_writes } = pooler.look(&mut wire).await?;
+        let seat = Seat { pid: if direct { pid } else { 0 }, clock: (now, Instant::now()) };
+        let cancel = wire.canceller(target);
+        let mut naming =
+            if direct { Naming::secret().unwrap_or(Naming::Unnamed) } else { Naming::Unnamed };
+        let set = if has_settings { String::new() } else { settings::at_the_door() };
+        let fixed = Fixed::prepare(&mut wire, &mut naming, &set, *position, leavings).await?;
+        let session = match sealer.session(seat).filter(|_| *opens_sessions) {
+            Some((session, sealed)) => open_session(&mut wire, &sealed).await?.then_some(session),
+            None => None,
+        };
+        Ok(Connection {
+            wire,
+            fixed: Arc::new(fixed),
+            cancel,
+            statements: LruCache::new(STATEMENTS_MAX),
+            discarded: Vec::new(),
+            naming,
+            set,
+            position: *position,
+            sealer: sealer.clone(),
+            seat,
+            session,
+            met: HashSet::new(),
+            opened: Instant::now(),
+            age_max: match *position == Position::Replayed || takes_writes {
+                true => AGE_MAX,
+                false => READ_ONLY_AGE_MAX,
+            },
+        })
+    }
+
+    /// Fit to be lent. Costs no round trip.
+    pub(crate) fn is_fit(&mut self) -> bool {
+        let is_worn = self.opened.elapsed() >= self.age_max || self.met.len() >= TENANTS_MAX;
+        self.wire.is_reusable() && !is_worn
+    }
+
+    /// Notes whose tables the backend gets to know.
+    pub(crate) fn meet(&mut self, guest: Guest) {
+        if guest != Guest::Anyone {
+            self.met.insert(guest);
+        }
+    }
+
+    /// Whether the next transaction here meets the backend that this one met.
+    pub(crate) fn is_direct(&self) -> bool {
+        matches!(self.naming, Naming::Secret { .. })
+    }
+
+    /// A context as the door takes it, from this connection and now.
+    pub(crate) fn vouch(&self, claim: &Claim) -> Pass {
+        match self.session {
+            Some(session) => session.vouch(claim),
+            None => Pass::sealed(self.seal(claim)),
+        }
+    }
+
+    /// The database does not know the key of its seals: the log is to hear of it.
+    pub(crate) fn tell_unknown_key(&self) {
+        self.sealer.tell_unknown_key();
+    }
+
+    /// A context with a seal of its own.
+    pub(crate) fn seal(&self, claim: &Claim) -> String {
+        self.sealer.seal(claim, self.seat)
+    }
+
+    /// The database knows no session, or no longer. False if it knew of none before.
+    pub(crate) fn lose_session(&mut self) -> bool {
+        self.session.take().is_some()
+    }
+
+    /// A statement that was prepared for this key.
+    pub(crate) fn find_statement(&mut self, key: &str) -> Option<Statement> {
+        self.statements.get(key).cloned()
+    }
+
+    /// Prepares a statement as the last step of a batch, and keeps it for this key.
+    pub(crate) async fn prepare(
+        &mut self,
+        key: String,
+        sql: &str,
+        before: impl Fn(&mut Batch<'_>) -> Result<(), WireError>,
+    ) -> Result<Statement, WireError> {
+        let mut prepared = self.prepare_each(vec![(key, sql)], before).await?;
+        prepared.pop().expect("one was asked for")
+    }
+
+    /// Prepares statements in one flush, each in a section of its own, and keeps those that the
+    /// server took for their keys.
+    pub(crate) async fn prepare_each(
+        &mut self,
+        wanted: Vec<(String, &str)>,
+        before: impl Fn(&mut Batch<'_>) -> Result<(), WireError>,
+    ) -> Result<Vec<Result<Statement, WireError>>, WireError> {
+        // Until they are kept they are to be closed: whoever waits for them may be dropped.
+        let unwanted = self.discarded.len();
+        let mut batch = self.wire.batch();
+        let mut named = Vec::with_capacity(wanted.len());
+        for (at, (_, sql)) in wanted.iter().enumerate() {
+            if at > 0 {
+                batch.end_section();
+            }
+            let name = self.naming.next();
+            before(&mut batch)?;
+            batch.prepare(&name, sql)?;
+            self.discarded.push(Statement::named(name.clone()));
+            named.push((name, *sql));
+        }
+        let prepared = batch.run_and_prepare_each(named).await;
+        let unkept = self.discarded.split_off(unwanted);
+        let mut outcomes = Vec::with_capacity(wanted.len());
+        for ((outcome, (key, _)), name) in prepared.into_iter().zip(wanted).zip(unkept) {
+            match &outcome {
+                Ok(statement) => {
+                    let former = self.statements.push(key, statement.clone());
+                    self.discarded.extend(former.map(|(_, former)| former));
+                }
+                Err(_) => self.discarded.push(name),
+            }
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
+    }
+
+    /// Forgets the statement of a key: a migration has made it stale.
+    pub(crate) fn forget_statement(&mut self, key: &str) {
+        self.discarded.extend(self.statements.pop(key));
+    }
+
+    /// SQL has taken statements away, and which of them are left cannot be told: all are prepared anew.
+    /// Outside of a transaction.
+    pub(crate) async fn prepare_anew(&mut self) -> Result<(), WireError> {
+        while let Some((_, statement)) = self.statements.pop_lru() {
+            self.discarded.push(statement);
+        }
+        let Connection { wire, naming, set, position, .. } = self;
+        let fixed = Fixed::prepare(wire, naming, set, *position, &self.fixed.leavings).await?;
+        self.fixed = Arc::new(fixed);
+        Ok(())
+    }
+
+    /// A batch, which closes on its way what is no longer wanted.
+    pub(crate) fn batch(&mut self) -> Result<Batch<'_>, WireError> {
+        self.wire.batch_that_closes(&mut self.discarded)
+    }
+}
+
+/// A statement whose parameters are known: described by nobody if it goes unnamed.
+async fn fixed(
+    wire: &mut wire::Connection,
+    naming: &mut Naming,
+    sql: &str,
+    parameters: &[Type],
+) -> Result<Statement, WireError> {
+    match naming {
+        Naming::Unnamed => Ok(Statement::unnamed(sql, parameters)),
+        Naming::Secret { .. } => wire.batch().run_and_prepare(naming.next(), sql).await,
+    }
+}
+
+/// PgBouncer takes the parameters that it follows from one server to the next, and no others.
+fn is_refused_parameter(db: &DbError) -> bool {
+    *db.code() == SqlState::PROTOCOL_VIOLATION
+        && db.message().starts_with("unsupported startup parameter")
+}
+
+/// False where the database has none to open, or takes no seal of ours: then it will say so of the
+/// first context, to somebody who can be told.
+async fn open_session(wire: &mut wire::Connection, sealed: &str) -> Result<bool, WireError> {
+    let sql = "SELECT freehold_guard.open_session($1)";
+    match wire.query_once(sql, &[&sealed]).await {
+        Ok(rows) => Ok(rows.first().is_some_and(|row| row.get(0))),
+        Err(WireError::Database(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_connections_name_their_statements_alike() {
+        let (mut one, mut other) = (Naming::secret().unwrap(), Naming::secret().unwrap());
+        let names = [one.next(), one.next(), other.next(), other.next()];
+        let secrets: Vec<&str> = names.iter().map(|name| name.split('_').next().unwrap()).collect();
+        assert!(secrets.iter().all(|secret| secret.len() == 32), "{names:?}");
+        assert_ne!(names[0], names[1]);
+        assert_ne!(secrets[0], secrets[2]);
+        assert_eq!(Naming::Unnamed.next(), "");
+    }
+}

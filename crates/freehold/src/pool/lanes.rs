@@ -1,0 +1,412 @@
+//! Lanes: which connection a tenant gets, and who is next when all are taken.
+//!
+//! A backend that meets a tenant for the first time reads the catalog for it, which takes
+//! milliseconds, and keeps tens of kilobytes for it as long as it lives. So each tenant has a home
+//! among the places of the pool, where its statements are prepared and its tables known. It waits
+//! a moment for its home, which is cheaper than to be a stranger elsewhere, and then takes what is
+//! free. Of all places some are kept for those who ask for little: see `fair`.
+//!
+//! A place is vacant until somebody fills it. Where there is no room to fill it (the database has as
+//! many connections as it takes), vacant places are left alone while others are in use: those who come
+//! wait for one of these, and now and then one of them is sent to try.
+
+mod fair;
+mod state;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use self::state::{Slot, State, Waiter, live};
+use crate::model::ids::TenantId;
+use crate::model::tenant::Weight;
+
+/// How long a tenant waits for its home while another place may be free: some transactions long,
+/// and as long as a backend takes to get to know it.
+const PATIENCE: Duration = Duration::from_millis(2);
+/// So many wait for one home; whoever comes then looks elsewhere at once.
+const PATIENT_MAX: usize = 2;
+/// After there was no room to fill a place, the next one is tried this much later: four attempts a second
+/// cost a full database nothing, and are soon enough when it has room again.
+const ROOM_PAUSE: Duration = Duration::from_millis(250);
+/// So often in a row a place serves those who are at home there, while others wait for any.
+const HOME_STREAK_MAX: u8 = 8;
+
+/// Who asks for a place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Guest {
+    /// Work on the catalog, at home nowhere.
+    Anyone,
+    /// By a number that is the same each time.
+    Tenant(u64),
+}
+
+impl From<TenantId> for Guest {
+    fn from(tenant: TenantId) -> Guest {
+        let (high, low) = tenant.as_uuid().as_u64_pair();
+        // Both halves have bits that do not vary.
+        Guest::Tenant(high.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ low)
+    }
+}
+
+/// The places of a pool. What is kept in them is connections; tests keep less.
+pub(crate) struct Lanes<T> {
+    state: Mutex<State<T>>,
+    /// False where a home is worth nothing: a pooler gives every transaction another backend.
+    have_homes: AtomicBool,
+    /// Told whenever the last place was left.
+    rested: Notify,
+}
+
+/// What those who had to wait came to, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Waits {
+    pub(crate) count: u64,
+    pub(crate) time: Duration,
+    /// Those who waited in vain.
+    pub(crate) refused: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Occupancy {
+    pub(crate) places: usize,
+    pub(crate) idle: usize,
+    pub(crate) taken: usize,
+    pub(crate) waiting: usize,
+    pub(crate) waits: Waits,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoPlace {
+    Busy,
+    Closed,
+}
+
+/// A place that is taken, until this is dropped. What is in it then stays there for the next.
+pub(crate) struct Place<T> {
+    /// Absent in one that nobody holds.
+    lanes: Option<Arc<Lanes<T>>>,
+    number: usize,
+    /// None in a place that is still, or again, to be filled.
+    pub(crate) content: Option<T>,
+}
+
+impl<T> Place<T> {
+    /// It was filled, which took its time: how long it is held counts from now.
+    pub(crate) fn begin(&self) {
+        let Some(lanes) = &self.lanes else { return };
+        if let Slot::Taken { since, .. } = &mut lanes.state().places[self.number] {
+            *since = Instant::now();
+        }
+    }
+}
+
+impl<T> Drop for Place<T> {
+    fn drop(&mut self) {
+        if let Some(lanes) = self.lanes.take() {
+            lanes.leave(self.number, self.content.take());
+        }
+    }
+}
+
+impl<T> Lanes<T> {
+    pub(crate) fn new(places: usize) -> Arc<Lanes<T>> {
+        let places = places.max(1);
+        let state = State::new(places);
+        let have_homes = AtomicBool::new(true);
+        Arc::new(Lanes { state: Mutex::new(state), have_homes, rested: Notify::new() })
+    }
+
+    /// From now on one place is as good as another.
+    pub(crate) fn forget_homes(&self) {
+        self.have_homes.store(false, Ordering::Relaxed);
+    }
+
+    /// Takes a place, or waits for one, until `wait_max` after it came: `since` is when, also of one
+    /// who comes back. Dropped while it waits, it leaves nothing behind.
+    pub(crate) async fn take(
+        self: &Arc<Self>,
+        guest: Guest,
+        weight: Weight,
+        since: Instant,
+        wait_max: Duration,
+    ) -> Result<Place<T>, NoPlace> {
+        let mut given = {
+            let mut state = self.state();
+            if state.closed {
+                return Err(NoPlace::Closed);
+            }
+            let home = self.home(guest, &state);
+            let now = Instant::now();
+            if let Some(number) = state.choose(guest, home, now) {
+                return Ok(self.occupy(&mut state, number, guest, now));
+            }
+            let (give, given) = oneshot::channel();
+            let queue = state.queue(home);
+            queue.retain(|waiter| !waiter.give.is_closed());
+            let at = queue.partition_point(|waiter| waiter.since <= since);
+            queue.insert(at, Waiter { guest, weight, since, give });
+            given
+        };
+        let answer = match tokio::time::timeout(PATIENCE.min(wait_max), &mut given).await {
+            Ok(answer) => answer.map_err(|_| NoPlace::Closed),
+            Err(_) => match self.take_elsewhere(guest, &mut given) {
+                Some(place) => Ok(place),
+                None => self.wait_on(&mut given, since, wait_max).await,
+            },
+        };
+        let mut state = self.state();
+        match answer {
+            Err(NoPlace::Busy) => state.waits.refused += 1,
+            _ => {
+                state.waits.count += 1;
+                state.waits.time += since.elapsed();
+            }
+        }
+        answer
+    }
+
+    /// For one who could have no place elsewhere either.
+    async fn wait_on(
+        self: &Arc<Self>,
+        given: &mut oneshot::Receiver<Place<T>>,
+        since: Instant,
+        wait_max: Duration,
+    ) -> Result<Place<T>, NoPlace> {
+        loop {
+            let left = wait_max.saturating_sub(since.elapsed());
+            match tokio::time::timeout(left.min(ROOM_PAUSE), &mut *given).await {
+                Ok(answer) => return answer.map_err(|_| NoPlace::Closed),
+                Err(_) if left > ROOM_PAUSE => self.try_for_room(),
+                Err(_) => return Err(NoPlace::Busy),
+            }
+        }
+    }
+
+    /// There was no room to fill this place. True if others are in use or being filled, one of which
+    /// to wait for.
+    pub(crate) fn give_up(self: &Arc<Self>, place: Place<T>) -> bool {
+        let mut state = self.state();
+        state.full_until = Some(Instant::now() + ROOM_PAUSE);
+        let has_others = state.in_use() > 1;
+        drop(state);
+        drop(place);
+        has_others
+    }
+
+    /// A place was filled, so there is room. True if there was none before.
+    pub(crate) fn note_room(self: &Arc<Self>) -> bool {
+        let was_full = self.state().full_until.take().is_some();
+        if was_full {
+            self.offer_vacant(&mut self.state(), Instant::now());
+        }
+        was_full
+    }
+
+    /// Whether there was no room to fill a place when that was tried last.
+    pub(crate) fn is_full(&self) -> bool {
+        self.state().full_until.is_some()
+    }
+
+    /// A place with what is kept in it, if one is free at this moment.
+    pub(crate) fn try_take(self: &Arc<Self>, guest: Guest) -> Option<Place<T>> {
+        let mut state = self.state();
+        let number = state.places.iter().position(|slot| matches!(slot, Slot::Idle(_)))?;
+        Some(self.occupy(&mut state, number, guest, Instant::now()))
+    }
+
+    /// Whether a tenant holds a place that is slow, so that it matters how busy the database is.
+    pub(crate) fn any_is_slow(&self) -> bool {
+        self.state().holders(false, Instant::now()).any_is_slow()
+    }
+
+    /// How long a trivial statement took, or that nothing is slow.
+    pub(crate) fn heed(&self, took: Option<Duration>) {
+        let mut state = self.state();
+        let places = state.places.len();
+        state.congestion.heed(took, places);
+    }
+
+    /// Looks anew at those who wait: the database may bear more, and time makes tenants slow, and ends it.
+    pub(crate) fn reconsider(self: &Arc<Self>) {
+        let mut state = self.state();
+        let now = Instant::now();
+        self.offer(&mut state, now, |slot| matches!(slot, Slot::Idle(_)));
+        self.offer_vacant(&mut state, now);
+    }
+
+    /// Where there was no room to fill a place, one of those who wait tries again when it is time.
+    fn try_for_room(self: &Arc<Self>) {
+        let mut state = self.state();
+        if state.full_until.is_some() {
+            self.offer_vacant(&mut state, Instant::now());
+        }
+    }
+
+    /// Gives the vacant places that may be tried to those who wait, whose turn it is.
+    fn offer_vacant(self: &Arc<Self>, state: &mut State<T>, now: Instant) {
+        self.offer(state, now, |slot| matches!(slot, Slot::Vacant));
+    }
+
+    /// Gives free places of one kind to those who wait and may have one.
+    fn offer(
+        self: &Arc<Self>,
+        state: &mut State<T>,
+        now: Instant,
+        is_offered: impl Fn(&Slot<T>) -> bool,
+    ) {
+        for number in 0..state.places.len() {
+            if is_offered(&state.places[number]) && state.is_free(number, now) {
+                let content = state.places[number].replace_by(Slot::Vacant);
+                // If nobody takes this one, nobody takes another.
+                if !self.hand_on(state, number, 0, content, now) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// For one who has been patient: whatever is free.
+    fn take_elsewhere(
+        self: &Arc<Self>,
+        guest: Guest,
+        given: &mut oneshot::Receiver<Place<T>>,
+    ) -> Option<Place<T>> {
+        let mut state = self.state();
+        // Nothing is given but under the lock, so it was before, or will be later.
+        if let Ok(place) = given.try_recv() {
+            return Some(place);
+        }
+        let now = Instant::now();
+        if !state.may_take(guest, now) {
+            return None;
+        }
+        let home = self.home(guest, &state);
+        let number = state.free_from(home.unwrap_or(0), now)?;
+        given.close();
+        state.queue(home).retain(|waiter| !waiter.give.is_closed());
+        Some(self.occupy(&mut state, number, guest, now))
+    }
+
+    fn occupy(
+        self: &Arc<Self>,
+        state: &mut State<T>,
+        number: usize,
+        by: Guest,
+        since: Instant,
+    ) -> Place<T> {
+        let taken = Slot::Taken { by, since, streak: 0 };
+        let content = state.places[number].replace_by(taken);
+        if content.is_none() {
+            state.note_attempt(since);
+        }
+        Place { lanes: Some(Arc::clone(self)), number, content }
+    }
+
+    /// Hands a place on to whoever is next, or keeps it for the next who comes.
+    fn leave(self: &Arc<Self>, number: usize, content: Option<T>) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let Slot::Taken { by, since, streak } = state.places[number] else { return };
+        state.places[number] = Slot::Vacant;
+        let slow = state.congestion.slow();
+        state.averages.note(by, now.saturating_duration_since(since), slow, now);
+        if content.is_some() || state.may_fill(now) {
+            self.hand_on(&mut state, number, streak, content, now);
+        }
+        if !state.is_busy() {
+            self.rested.notify_waiters();
+        }
+    }
+
+    /// Gives a place to the next who may have it, or keeps it. False if nobody took it.
+    fn hand_on(
+        self: &Arc<Self>,
+        state: &mut State<T>,
+        number: usize,
+        streak: u8,
+        mut content: Option<T>,
+        now: Instant,
+    ) -> bool {
+        while let Some((waiter, at_home)) = state.next(number, streak, content.is_none(), now) {
+            let streak = if at_home { streak.saturating_add(1) } else { 0 };
+            let is_vacant = content.is_none();
+            let place = Place { lanes: Some(Arc::clone(self)), number, content: content.take() };
+            match waiter.give.send(place) {
+                Ok(()) => {
+                    state.places[number] = Slot::Taken { by: waiter.guest, since: now, streak };
+                    if is_vacant {
+                        state.note_attempt(now);
+                    }
+                    return true;
+                }
+                // Gone in the meantime.
+                Err(mut place) => {
+                    place.lanes = None;
+                    content = place.content.take();
+                }
+            }
+        }
+        if let Some(content) = content.filter(|_| !state.closed) {
+            state.places[number] = Slot::Idle(content);
+        }
+        false
+    }
+
+    /// Comes back when nobody has a place: at once, or as soon as that is so.
+    pub(crate) async fn rest(&self) {
+        loop {
+            let rested = self.rested.notified();
+            if !self.state().is_busy() {
+                return;
+            }
+            rested.await;
+        }
+    }
+
+    fn home(&self, guest: Guest, state: &State<T>) -> Option<usize> {
+        match guest {
+            Guest::Tenant(tenant) if self.have_homes.load(Ordering::Relaxed) => {
+                usize::try_from(tenant % state.places.len() as u64).ok()
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn occupancy(&self) -> Occupancy {
+        let state = self.state();
+        let count =
+            |wanted: fn(&Slot<T>) -> bool| state.places.iter().filter(|slot| wanted(slot)).count();
+        Occupancy {
+            places: state.places.len(),
+            idle: count(|slot| matches!(slot, Slot::Idle(_))),
+            taken: count(|slot| matches!(slot, Slot::Taken { .. })),
+            waiting: state.queues.iter().map(live).sum(),
+            waits: state.waits,
+        }
+    }
+
+    /// Nobody gets a place any more; those that are taken empty themselves when they are left.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.queues.iter_mut().for_each(VecDeque::clear);
+        for slot in &mut state.places {
+            if let Slot::Idle(_) = slot {
+                *slot = Slot::Vacant;
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

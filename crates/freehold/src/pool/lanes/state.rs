@@ -1,0 +1,206 @@
+//! Who holds the places, who waits, and who is next.
+
+use std::collections::VecDeque;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::fair::{Averages, Congestion, Holders};
+use super::{Guest, HOME_STREAK_MAX, PATIENCE, PATIENT_MAX, Place, ROOM_PAUSE, Waits};
+use crate::model::tenant::Weight;
+
+pub(super) struct State<T> {
+    pub(super) places: Vec<Slot<T>>,
+    /// One for each place, of those who are at home there, and one for those who are nowhere.
+    pub(super) queues: Vec<VecDeque<Waiter<T>>>,
+    pub(super) waits: Waits,
+    pub(super) averages: Averages,
+    pub(super) congestion: Congestion,
+    /// There was no room to fill a place; until then no other vacant one is given out.
+    pub(super) full_until: Option<Instant>,
+    pub(super) closed: bool,
+}
+
+pub(super) enum Slot<T> {
+    /// To be filled by the next who takes it.
+    Vacant,
+    Idle(T),
+    Taken {
+        by: Guest,
+        since: Instant,
+        /// How many in a row were at home here.
+        streak: u8,
+    },
+}
+
+impl<T> Slot<T> {
+    /// What was kept in it; it is another from now on.
+    pub(super) fn replace_by(&mut self, next: Slot<T>) -> Option<T> {
+        match std::mem::replace(self, next) {
+            Slot::Idle(content) => Some(content),
+            _ => None,
+        }
+    }
+}
+
+pub(super) struct Waiter<T> {
+    pub(super) guest: Guest,
+    pub(super) weight: Weight,
+    pub(super) since: Instant,
+    pub(super) give: oneshot::Sender<Place<T>>,
+}
+
+/// One who may have a place: who holds the fewest for its weight comes first, then who came first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    load: usize,
+    since: Instant,
+    queue: usize,
+    at: usize,
+}
+
+impl<T> State<T> {
+    pub(super) fn new(places: usize) -> State<T> {
+        State {
+            places: (0..places).map(|_| Slot::Vacant).collect(),
+            queues: (0..=places).map(|_| VecDeque::new()).collect(),
+            waits: Waits::default(),
+            averages: Averages::default(),
+            congestion: Congestion::new(places),
+            full_until: None,
+            closed: false,
+        }
+    }
+
+    pub(super) fn queue(&mut self, home: Option<usize>) -> &mut VecDeque<Waiter<T>> {
+        let nowhere = self.places.len();
+        &mut self.queues[home.unwrap_or(nowhere)]
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.places.iter().any(|slot| matches!(slot, Slot::Taken { .. }))
+    }
+
+    /// Whether a caller may be waiting.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.queues.iter().any(|queue| !queue.is_empty())
+    }
+
+    /// Whether a guest may have one more place.
+    pub(super) fn may_take(&self, guest: Guest, now: Instant) -> bool {
+        self.holders(false, now).may_take(guest, |guest| self.averages.standing(guest, now))
+    }
+
+    /// Who holds the places. Where there is no room to fill more, those are all that are in use, but for
+    /// one who `fills` another: that is tried now and then, and is how it comes out that there is room.
+    pub(super) fn holders(&self, fills: bool, now: Instant) -> Holders {
+        let places = match self.full_until {
+            Some(_) if !fills => self.in_use(),
+            _ => self.places.len(),
+        };
+        let taken = self.places.iter().filter_map(|slot| match slot {
+            Slot::Taken { by, since, .. } => Some((*by, *since)),
+            _ => None,
+        });
+        Holders::new(places, taken, &self.averages, &self.congestion, now)
+    }
+
+    /// The place for one who has just come; None to wait.
+    pub(super) fn choose(&self, guest: Guest, home: Option<usize>, now: Instant) -> Option<usize> {
+        if !self.may_take(guest, now) {
+            return None;
+        }
+        let Some(home) = home else { return self.free_from(0, now) };
+        match self.places[home] {
+            Slot::Idle(_) => Some(home),
+            Slot::Vacant if self.may_fill(now) => Some(home),
+            Slot::Vacant => self.free_from(home, now),
+            Slot::Taken { since, .. } => {
+                let soon = now.saturating_duration_since(since) < PATIENCE
+                    && live(&self.queues[home]) < PATIENT_MAX;
+                if soon { None } else { self.free_from(home, now) }
+            }
+        }
+    }
+
+    /// Whether a vacant place may be given out: there is room to fill it, as far as is known, or it is
+    /// time to try, or it is all there is.
+    pub(super) fn may_fill(&self, now: Instant) -> bool {
+        self.full_until.is_none_or(|until| now >= until) || self.in_use() == 0
+    }
+
+    pub(super) fn in_use(&self) -> usize {
+        self.places.iter().filter(|slot| !matches!(slot, Slot::Vacant)).count()
+    }
+
+    /// A vacant place was given out.
+    pub(super) fn note_attempt(&mut self, now: Instant) {
+        if let Some(until) = &mut self.full_until {
+            *until = now + ROOM_PAUSE;
+        }
+    }
+
+    pub(super) fn is_free(&self, number: usize, now: Instant) -> bool {
+        match self.places[number] {
+            Slot::Idle(_) => true,
+            Slot::Vacant => self.may_fill(now),
+            Slot::Taken { .. } => false,
+        }
+    }
+
+    /// The next free place: one with a connection, or else one without.
+    pub(super) fn free_from(&self, first: usize, now: Instant) -> Option<usize> {
+        let count = self.places.len();
+        let find = |wanted: fn(&Slot<T>) -> bool| {
+            (0..count).map(|step| (first + step) % count).find(|at| wanted(&self.places[*at]))
+        };
+        find(|slot| matches!(slot, Slot::Idle(_)))
+            .or_else(|| find(|slot| matches!(slot, Slot::Vacant)).filter(|_| self.may_fill(now)))
+    }
+
+    /// Who gets this place, or `fills` it, and whether it is at home there: of those who may have one and hold the fewest,
+    /// who is at home, in turn; else, and now and then, the one who came first.
+    pub(super) fn next(
+        &mut self,
+        number: usize,
+        streak: u8,
+        fills: bool,
+        now: Instant,
+    ) -> Option<(Waiter<T>, bool)> {
+        if !self.is_awaited() {
+            return None;
+        }
+        let holders = self.holders(fills, now);
+        let nowhere = self.places.len();
+        let first_of = |queue: usize| {
+            let waiters = self.queues[queue].iter().enumerate();
+            let candidates = waiters.filter_map(|(at, waiter)| {
+                let Waiter { guest, weight, .. } = *waiter;
+                let takes_it = !waiter.give.is_closed()
+                    && (queue == number
+                        || queue == nowhere
+                        || now.saturating_duration_since(waiter.since) >= PATIENCE)
+                    && holders.may_take(guest, |guest| self.averages.standing(guest, now));
+                // In hundredths, since a weight is a hundred at most.
+                let load = 100 * holders.held(guest) / usize::from(weight.get());
+                takes_it.then_some(Candidate { load, since: waiter.since, queue, at })
+            });
+            candidates.min()
+        };
+        let at_home = first_of(number);
+        let elsewhere = (0..=nowhere).filter(|queue| *queue != number).filter_map(first_of).min();
+        let chosen = match (at_home, elsewhere) {
+            (Some(home), Some(other)) => {
+                let in_turn = home.load <= other.load && streak < HOME_STREAK_MAX;
+                if in_turn { home } else { other }
+            }
+            (home, other) => home.or(other)?,
+        };
+        let waiter = self.queues[chosen.queue].remove(chosen.at)?;
+        Some((waiter, chosen.queue == number))
+    }
+}
+
+pub(super) fn live<T>(queue: &VecDeque<Waiter<T>>) -> usize {
+    queue.iter().filter(|waiter| !waiter.give.is_closed()).count()
+}

@@ -1,0 +1,128 @@
+//! Writes what `insight` and `indexes::asked` have counted into the catalog, where the figures of all servers meet.
+//!
+//! Every five seconds the busiest tenants of those seconds, and every minute the figures of all, a
+//! thousand rows at a time. While the database is away they wait; a batch whose answer was lost is
+//! sent again under its number and counts once. What a killed process has not written is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::catalog::{indexes, usage};
+use crate::error::{Error, ErrorKind, Result};
+use crate::indexes::asked::Asked;
+use crate::model::context::OperatorContext;
+use crate::observe::insight::Insight;
+use crate::observe::trouble::Trouble;
+use crate::pool::Pool;
+use crate::tx::CatalogTx;
+
+const BUSIEST_EVERY: Duration = Duration::from_secs(5);
+/// Between two batches, so that a large fleet's figures are no burst.
+const PAUSE: Duration = Duration::from_millis(20);
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// Shapes of one write.
+const SHAPES_MAX: usize = 500;
+/// How long a shutdown may wait for what is left.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
+
+#[derive(Clone)]
+pub(crate) struct Reporter {
+    pool: Pool,
+    insight: Insight,
+    asked: Asked,
+    /// One batch at a time: the second would be taken for the first.
+    writing: Arc<Mutex<()>>,
+}
+
+impl Reporter {
+    pub(crate) fn new(pool: Pool, insight: Insight, asked: Asked) -> Reporter {
+        Reporter { pool, insight, asked, writing: Arc::default() }
+    }
+
+    /// Writes until the task is dropped.
+    pub(crate) async fn run(self) {
+        let write_every = self.insight.options().write_every;
+        let mut ticks = tokio::time::interval(BUSIEST_EVERY.min(write_every));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut write_at = Instant::now() + write_every;
+        let mut prune_at = Instant::now() + PRUNE_EVERY;
+        let mut was_busy = false;
+        let trouble = Trouble::default();
+        loop {
+            ticks.tick().await;
+            let now = Instant::now();
+            let outcome = async {
+                was_busy = self.write_busiest(was_busy).await?;
+                if now >= write_at {
+                    while self.write().await? {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    self.write_asked().await?;
+                    write_at = now + write_every;
+                }
+                if now >= prune_at {
+                    usage::prune(self.catalog("forget old usage").await?).await?;
+                    indexes::prune_shapes(self.catalog("forget old requests").await?).await?;
+                    prune_at = now + PRUNE_EVERY;
+                }
+                Ok::<_, Error>(())
+            };
+            trouble.note(&outcome.await, "usage cannot be written down; it waits");
+        }
+    }
+
+    /// Writes all that waits.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        let all = async {
+            while self.write().await? {}
+            self.write_asked().await
+        };
+        tokio::time::timeout(FLUSH_MAX, all).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, "usage could not be written down in time"))
+        })
+    }
+
+    /// Writes one batch, if there is one.
+    async fn write(&self) -> Result<bool> {
+        let _writing = self.writing.lock().await;
+        let Some(batch) = self.insight.batch() else { return Ok(false) };
+        usage::record(self.catalog("write usage down").await?, &batch).await?;
+        self.insight.written();
+        Ok(true)
+    }
+
+    /// Writes what tables were asked. Should the answer be lost, it counts twice: it is a sample.
+    async fn write_asked(&self) -> Result<()> {
+        let mut counts = self.asked.take();
+        while !counts.is_empty() {
+            let rows = counts.split_off(counts.len().saturating_sub(SHAPES_MAX));
+            let written = async {
+                indexes::record_shapes(self.catalog("write down what is asked").await?, &rows).await
+            };
+            if let Err(error) = written.await {
+                self.asked.put_back(rows);
+                self.asked.put_back(counts);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Who is busy now; nothing is written where nobody is and nobody was.
+    async fn write_busiest(&self, was_busy: bool) -> Result<bool> {
+        let busiest = self.insight.busiest();
+        let is_busy = !busiest.tenants.is_empty();
+        if is_busy || was_busy {
+            let tx = self.catalog("write down who is busy").await?;
+            usage::record_busiest(tx, &busiest).await?;
+        }
+        Ok(is_busy)
+    }
+
+    async fn catalog(&self, reason: &'static str) -> Result<CatalogTx> {
+        CatalogTx::new(&self.pool, &OperatorContext::system(reason)).await
+    }
+}

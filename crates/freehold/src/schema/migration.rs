@@ -1,0 +1,212 @@
+//! A folder of migrations, as its user wrote it: read, ordered, and checked without a database;
+//! and how one of them is run.
+
+pub(crate) mod rewriting;
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use self::files::Listing;
+pub use self::layout::Layout;
+use crate::error::{Error, ErrorKind, Result};
+
+mod check;
+mod files;
+mod flyway;
+mod layout;
+mod marks;
+mod order;
+mod public;
+mod run;
+
+/// One SQL file of a baseline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// Its place in the order, above 0: the number in the file's name. Where that has none, or none above
+    /// that of the file before, the next after that one's.
+    pub version: i64,
+    /// What follows the number in the file's name.
+    pub name: String,
+    /// As errors and reports name it: the file's name without its ending, or its folder's.
+    pub label: String,
+    /// SHA-256 of the file's text, in hex. A byte order mark and the kind of its line ends don't count.
+    pub checksum: String,
+    /// The SQL, run in one transaction with the search path on one tenant's schema. Its lines are
+    /// the file's, but for the way back in a file of goose, sql-migrate or dbmate, which is never run.
+    pub statements: String,
+}
+
+/// A folder of migrations, in the [`Layout`] of one of several tools.
+#[derive(Clone, Debug, Default)]
+pub struct Baseline {
+    migrations: Vec<Migration>,
+    layout: Option<layout::Found>,
+    /// Those that lost their `public.`, and how many times.
+    unqualified: Vec<(String, usize)>,
+    /// Those that have asked for no transaction.
+    transacted: Vec<String>,
+    /// What of the folder was passed over.
+    remarks: Vec<String>,
+}
+
+impl Baseline {
+    /// Reads a folder, whose [`Layout`] is found out by what lies in it. What would be forgotten is an
+    /// error, such as a file that ends in `.sql` and has no number. The way back is never run.
+    ///
+    /// Where a tool wrote the folder that always writes `public.` before names, it is taken away, as by
+    /// [`from_migrations`](Self::from_migrations).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setup`], with the file's name: one that cannot be read or is not named as the others
+    /// are, two of one number, what cannot be run; or a folder without migrations.
+    pub fn read(folder: impl AsRef<Path>) -> Result<Baseline> {
+        let listing = Listing::of(folder.as_ref())?;
+        match layout::detect(&listing)? {
+            Some(found) => Baseline::of(&listing, found),
+            None => Err(listing.nothing("such as 0001_shop.sql, of any layout that is known")),
+        }
+    }
+
+    /// Reads a folder as one of this layout.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    pub fn read_as(folder: impl AsRef<Path>, layout: Layout) -> Result<Baseline> {
+        let listing = Listing::of(folder.as_ref())?;
+        Baseline::of(&listing, layout::Found { layout, said: layout.as_str() })
+    }
+
+    fn of(listing: &Listing, found: layout::Found) -> Result<Baseline> {
+        let ordered = order::in_order(listing, found.layout)?;
+        let versions = files::versions(&ordered.files)?;
+        let migrations: Result<Vec<Migration>> =
+            ordered.files.iter().zip(versions).map(|(file, version)| file.read(version)).collect();
+        let mut baseline = Baseline::new(migrations?, Some(found))?;
+        let asks = ordered.files.iter().filter(|file| file.wants_no_transaction());
+        baseline.transacted.extend(asks.map(|file| file.label.clone()));
+        baseline.remarks = ordered.remarks;
+        Ok(baseline)
+    }
+
+    /// Puts migrations in order; two of one number are an error.
+    ///
+    /// If one of them has Drizzle's `--> statement-breakpoint`, all are taken for Drizzle's, which
+    /// writes `"public"."role"` where a name would do: `public.` is taken away from names, outside
+    /// of strings, comments and the bodies of functions.
+    pub fn from_migrations(migrations: Vec<Migration>) -> Result<Baseline> {
+        Baseline::new(migrations, None)
+    }
+
+    fn new(mut migrations: Vec<Migration>, layout: Option<layout::Found>) -> Result<Baseline> {
+        migrations.sort_by_key(|m| m.version);
+        if let Some(pair) = migrations.windows(2).find(|pair| pair[0].version == pair[1].version) {
+            let why = format!(
+                "{} and {} have the same number: give one of them another",
+                pair[0].label, pair[1].label
+            );
+            return Err(Error::new(ErrorKind::Setup, why));
+        }
+        let mut transacted = Vec::new();
+        for migration in &migrations {
+            if marks::wants_no_transaction(migration)? {
+                transacted.push(migration.label.clone());
+            }
+            if layout.is_some_and(|found| found.layout == Layout::Flyway) {
+                refuse_placeholder(migration)?;
+            }
+        }
+        let writer = match layout.and_then(|found| found.layout.writes_public()) {
+            None if migrations.iter().any(|m| public::is_of_drizzle(&m.statements)) => {
+                Layout::Drizzle.writes_public()
+            }
+            writer => writer,
+        };
+        let mut unqualified = Vec::new();
+        if writer.is_some() {
+            for migration in &mut migrations {
+                let (statements, count) = public::without_public(&migration.statements);
+                migration.statements = statements;
+                if count > 0 {
+                    unqualified.push((migration.label.clone(), count));
+                }
+            }
+        }
+        Ok(Baseline { migrations, layout, unqualified, transacted, remarks: Vec::new() })
+    }
+
+    /// What is to be said of the folder, once these of its migrations are new: which don't stand as they
+    /// were written or asked for, and what was passed over.
+    pub(crate) fn notices(&self, labels: &[String]) -> Vec<String> {
+        if labels.is_empty() {
+            return Vec::new();
+        }
+        let writer = self.layout.and_then(|found| found.layout.writes_public());
+        let writer = writer.unwrap_or("Drizzle");
+        let told: Vec<&(String, usize)> =
+            self.unqualified.iter().filter(|(label, _)| labels.contains(label)).collect();
+        let count: usize = told.iter().map(|(_, count)| count).sum();
+        let names: Vec<&String> = told.iter().map(|(label, _)| label).collect();
+        let unqualified = first_and_more(&names).map(|which| {
+            format!(
+                "{which}: public. was taken away from {count} names, since {writer} writes it always: they are each tenant's own (tables of all tenants have no place here)"
+            )
+        });
+        let asked: Vec<&String> =
+            self.transacted.iter().filter(|label| labels.contains(label)).collect();
+        let transacted = first_and_more(&asked).map(|which| {
+            format!(
+                "{which}: no transaction is asked for, and each file was run in one all the same, for each tenant: all of it or nothing"
+            )
+        });
+        unqualified.into_iter().chain(transacted).chain(self.remarks.iter().cloned()).collect()
+    }
+
+    /// In the order of their versions.
+    pub fn migrations(&self) -> &[Migration] {
+        &self.migrations
+    }
+
+    /// The layout of the folder that was read; none of what is compiled in.
+    pub fn layout(&self) -> Option<Layout> {
+        self.layout.map(|found| found.layout)
+    }
+
+    /// The layout in words, with what it was told by: `goose (-- +goose Up)`.
+    pub fn layout_said(&self) -> Option<&'static str> {
+        self.layout.map(|found| found.said)
+    }
+}
+
+/// `0001_a and 3 more`.
+fn first_and_more(labels: &[&String]) -> Option<String> {
+    match labels {
+        [] => None,
+        [label] => Some((*label).clone()),
+        [first, others @ ..] => Some(format!("{first} and {} more", others.len())),
+    }
+}
+
+/// Flyway would put a value there.
+fn refuse_placeholder(migration: &Migration) -> Result<()> {
+    let Some((at, placeholder)) = flyway::placeholder(&migration.statements) else { return Ok(()) };
+    let line = 1 + crate::sql::script::lines_in(&migration.statements[..at]);
+    let why = format!(
+        "{} line {line}: Flyway would replace {placeholder}, and Freehold does not: write its value (if it is meant as it stands, --layout refinery reads the folder so)",
+        migration.label
+    );
+    Err(Error::new(ErrorKind::Setup, why))
+}
+
+impl Migration {
+    /// For a migration that is compiled in: `Migration::new(1, "shop", include_str!(…))` is the
+    /// same as the file `0001_shop.sql` with that text.
+    pub fn new(version: i64, name: &str, statements: impl Into<String>) -> Migration {
+        let statements = files::plain(statements.into());
+        let digest = Sha256::digest(statements.as_bytes());
+        let checksum = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let statements = marks::way_up(&statements);
+        let label = format!("{version:04}_{name}");
+        Migration { version, name: name.to_owned(), label, checksum, statements }
+    }
+}

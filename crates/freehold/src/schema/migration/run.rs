@@ -1,0 +1,105 @@
+//! Runs a migration in the transaction and schema that a connection is in, statement by statement.
+//!
+//! PostgreSQL tells no place for what is wrong with ALTER, DROP and their like, and of a text of
+//! many statements it does not even say which. So each is run by itself, as psql does with a file:
+//! then the one that failed is known. They leave in one flush, so a fleet waits no longer for it.
+//! Each goes through `freehold.run_migration`, where PostgreSQL refuses whatever would end the
+//! transaction, in procedures and `DO` too.
+
+use super::rewriting::rewritten;
+use super::{Migration, check};
+use crate::error::DbError;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::ids::TenantId;
+use crate::schema::policy;
+use crate::sql::script::{Statement, lines_in};
+use crate::wire::{Connection, WireError};
+
+/// Statements that are sent in one flush: few enough that their answers fit where nobody reads them
+/// before all are sent.
+const FLUSH: usize = 64;
+
+impl Migration {
+    /// # Errors
+    /// [`ErrorKind::Migration`], with the file and the line of the statement that was refused.
+    pub(crate) async fn run(&self, client: &mut Connection, tenant: TenantId) -> Result<()> {
+        let statements = rewritten(&self.statements, &tenant.schema());
+        let as_run = Migration { statements, ..self.clone() };
+        let statements = check::require_plain_sql(&as_run)?;
+        let sql = "SELECT freehold.run_migration($1)";
+        let run = client.batch().run_and_prepare(String::new(), sql).await?;
+        for some in statements.chunks(FLUSH) {
+            let mut batch = client.batch();
+            for statement in some {
+                batch.quiet(&run, &[&statement.text])?;
+            }
+            batch.run_as_one().await.map_err(|failure| {
+                // Behind the last there is only the Sync, which in a transaction checks nothing.
+                let statement = &some[failure.step.min(some.len() - 1)];
+                self.refused(statement, failure.error)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Checks at once what the file has left to the commit, where its name would be forgotten. The
+    /// file is the transaction's last.
+    pub(crate) async fn check_deferred(&self, client: &mut Connection) -> Result<()> {
+        client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await.map_err(|source| match source {
+            WireError::Database(db) => {
+                let message = format!("{}, at its end: {}", self.label, db.message());
+                Error::new(ErrorKind::Migration, message).because(*db)
+            }
+            other => Error::from(other),
+        })
+    }
+
+    /// PostgreSQL's refusal, with its file, its line and what can be done about it.
+    fn refused(&self, statement: &Statement<'_>, source: WireError) -> Error {
+        let WireError::Database(db) = source else { return Error::from(source) };
+        let line = match db.internal() {
+            // Positions count characters from 1, within the text that EXECUTE was given.
+            Some((position, query)) if query == statement.text => {
+                let before = query.chars().take((position as usize).saturating_sub(1));
+                statement.line + before.filter(|c| *c == '\n').count()
+            }
+            _ => statement.line,
+        };
+        let code = policy::cure(db.code().code(), db.where_());
+        let advice = code.as_deref().or(cure(&db, statement)).or(db.hint());
+        let advice = advice.map(|advice| format!(" ({advice})")).unwrap_or_default();
+        let message = format!("{} line {line}: {}{advice}", self.label, db.message());
+        Error::new(ErrorKind::Migration, message).because(*db)
+    }
+
+    /// Where a file was last at something of this name, for what is found only when all of it has
+    /// run.
+    pub(crate) fn line_of(&self, name: &str) -> Option<usize> {
+        let statements = crate::sql::script::statements(&self.statements);
+        let token = |statement: &Statement<'_>| {
+            let mut tokens = statement.tokens.iter();
+            tokens.find(|token| token.names(name)).map(|token| token.start)
+        };
+        let at = statements.iter().rev().find_map(token)?;
+        Some(1 + lines_in(&self.statements[..at]))
+    }
+}
+
+/// What to do about a statement that only the transaction around it is in the way of.
+fn cure(db: &DbError, statement: &Statement<'_>) -> Option<&'static str> {
+    let has = |word: &str| statement.tokens.iter().any(|token| token.is_word(word));
+    match db.code().code() {
+        "25001" if has("concurrently") => Some(
+            "each file is one transaction: leave CONCURRENTLY out; a plain index locks one tenant's table while it is built",
+        ),
+        "25001" if has("vacuum") => {
+            Some("each file is one transaction: take it out, autovacuum does the work")
+        }
+        "25001" => Some(
+            "each file is one transaction: take it out, and run it by itself where it is needed",
+        ),
+        "2D000" => Some("each file is one transaction: take COMMIT and ROLLBACK out"),
+        "55P04" => Some("add the value in one file, and use it in the next"),
+        _ => None,
+    }
+}
