@@ -86,7 +86,7 @@ pub(super) struct ProveArgs {
         long,
         env = "LOG_LEVEL",
         value_name = "LOG_LEVEL",
-        default_value = "error,freehold::violations=off,freehold::doctor=off"
+        default_value = "error,freehold::observe::violations=off,freehold::doctor=off"
     )]
     log_level: String,
 }

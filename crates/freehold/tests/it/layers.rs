@@ -64,10 +64,9 @@ fn module(root: &Path, file: &Path) -> String {
 
 /// Whether a module is one of these, or in one.
 fn is_in(module: &str, names: &[&str]) -> bool {
-    let is = |name: &&str| {
+    names.iter().any(|name| {
         module.strip_prefix(*name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    names.iter().any(|name| is(&name))
+    })
 }
 
 /// Code without its comments and tests.
