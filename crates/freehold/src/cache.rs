@@ -293,7 +293,14 @@ impl Cache {
                 return Ok(hit);
             }
             match self.0.loads.join(&(digest, version)) {
-                Turn::Lead(lead) => break Some(lead),
+                Turn::Lead(lead) => {
+                    // The load before may have ended since it was looked here.
+                    let kept = self.0.local.find(&digest).filter(|_| !anew);
+                    if let Some(hit) = kept.and_then(|entry| self.open(key, &entry, &ask())) {
+                        return Ok(hit);
+                    }
+                    break Some(lead);
+                }
                 // Somebody else's load may have begun before whatever made this one necessary.
                 Turn::Follow(_) if anew => break None,
                 Turn::Follow(follow) => match follow.outcome().await {

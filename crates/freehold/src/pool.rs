@@ -182,6 +182,8 @@ impl Pool {
                 self.0.lanes.heed(None);
             } else if let Some(took) = self.time_of_nothing().await {
                 self.0.lanes.heed(Some(took));
+            } else {
+                self.0.lanes.heed_unasked();
             }
             self.0.lanes.reconsider();
         }

@@ -232,6 +232,13 @@ impl<T> Lanes<T> {
         state.congestion.heed(took, places);
     }
 
+    /// There was no connection to ask by, and so no sign that the database is busy.
+    pub(crate) fn heed_unasked(&self) {
+        let mut state = self.state();
+        let places = state.places.len();
+        state.congestion.note_calm(places);
+    }
+
     /// Looks anew at those who wait: the database may bear more, and time makes tenants slow, and ends it.
     pub(crate) fn reconsider(self: &Arc<Self>) {
         let mut state = self.state();

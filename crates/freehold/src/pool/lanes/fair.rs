@@ -156,11 +156,16 @@ impl Congestion {
                 self.shrink();
             }
         } else {
-            self.late = false;
-            self.calm += 1;
-            if self.calm >= self.calm_needed {
-                self.grow(places);
-            }
+            self.note_calm(places);
+        }
+    }
+
+    /// Nothing tells that the database is busy.
+    pub(super) fn note_calm(&mut self, places: usize) {
+        (self.late, self.quiet) = (false, 0);
+        self.calm += 1;
+        if self.calm >= self.calm_needed {
+            self.grow(places);
         }
     }
 
