@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use freehold::testing::PASSWORD;
 use freehold::tokens::{AccessTokens, Keyring};
 use freehold::{Rate, SignInLimits};
+use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::Result;
-use crate::client::HttpConnection;
+use crate::client::{HttpConnection, post};
 use crate::fixtures::{Fleet, OWNER_EMAIL, connect};
 use crate::http::{Ask, CONNECTIONS, request, serve, whole};
 use crate::pace::{FixedRate, Slice, compared, summed};
@@ -206,10 +207,5 @@ impl SignedIn {
 }
 
 fn log_in(person: usize) -> String {
-    let body = serde_json::json!({"email": email(person), "password": PASSWORD}).to_string();
-    format!(
-        "POST /v1/auth/login HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    post("/v1/auth/login", &json!({"email": email(person), "password": PASSWORD}))
 }

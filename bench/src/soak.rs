@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use freehold::testing::PASSWORD;
 use freehold::tokens::{AccessTokens, Keyring};
+use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use crate::Result;
-use crate::client::HttpConnection;
-use crate::fixtures::{Fleet, OWNER_EMAIL, connect, create, operator};
+use crate::client::{HttpConnection, post};
+use crate::fixtures::{Fleet, Member, OWNER_EMAIL, connect, create, operator};
 use crate::http::{Ask, CONNECTIONS, request, request_to};
 use crate::pace::{FixedRate, summed};
 use crate::report::{Ratio, Row};
@@ -71,7 +72,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
 }
 
 /// What one tenant asks for in turn; all of it is done.
-fn requests(tokens: &AccessTokens, member: &crate::fixtures::Member) -> Result<Vec<String>> {
+fn requests(tokens: &AccessTokens, member: &Member) -> Result<Vec<String>> {
     let get = |path: &str| request_to(path, tokens, member);
     let page = request(tokens, member)?;
     let head = |method: &str, path: &str, more: &str, body: &str| -> Result<String> {
@@ -121,14 +122,12 @@ impl Server {
         let address = loop {
             let line = lines.next().ok_or("the server ended before it served")??;
             let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            let fields = line.get("fields").unwrap_or(&line);
-            if fields["message"] == "serving" {
-                break fields["address"].as_str().ok_or("no address was named")?.to_owned();
+            if line["message"] == "serving" {
+                break line["address"].as_str().ok_or("no address was named")?.parse()?;
             }
         };
         // A log that nobody reads would stop the server once the pipe is full.
         std::thread::spawn(move || lines.for_each(drop));
-        let address = address.rsplit('/').next().unwrap_or_default().parse()?;
         Ok((server, address))
     }
 }
@@ -241,14 +240,8 @@ impl Beside {
 }
 
 async fn sign_in(address: SocketAddr) -> Result<()> {
-    let body = serde_json::json!({"email": OWNER_EMAIL, "password": PASSWORD, "tenant": "shop-0"});
-    let body = body.to_string();
-    let request = format!(
-        "POST /v1/auth/login HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    HttpConnection::open(address).await?.send(&request).await?;
+    let body = json!({"email": OWNER_EMAIL, "password": PASSWORD, "tenant": "shop-0"});
+    HttpConnection::open(address).await?.send(&post("/v1/auth/login", &body)).await?;
     Ok(())
 }
 

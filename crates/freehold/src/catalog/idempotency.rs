@@ -12,7 +12,7 @@ pub struct IdempotencyKey {
     /// What the caller sent, such as the header `Idempotency-Key`.
     pub key: String,
     /// A hash of what the request asked for; keyed, if that holds a secret:
-    /// `SignIn::request_hash`.
+    /// [`SignIn::request_hash`](crate::control::sessions::SignIn::request_hash).
     pub request_hash: [u8; 32],
 }
 
