@@ -36,7 +36,7 @@ fuzz() {
   need_cargo
   need cc postgres
   say 'building'
-  cargo build -p freehold-server --locked
+  cargo build -p freehold-server --features dev --locked
   in_database debug fuzz bash dev.d/fuzz-rounds.sh "$seconds" \
     cargo test --quiet --all-features --locked -p freehold -p freehold-server --lib --test it "$name"
 }
@@ -59,7 +59,7 @@ served_by() {
   need cc postgres
   python_tools
   say 'building'
-  cargo build -p freehold-server --locked
+  cargo build -p freehold-server --features dev --locked
   in_database debug outside "$python" "dev.d/$script" "$target/debug/freehold" "$@"
 }
 
@@ -67,7 +67,7 @@ served_by() {
 mutants() {
   need_for_tests
   say 'building'
-  cargo build -p freehold-server -p freehold-mutants --locked
+  cargo build -p freehold-server -p freehold-mutants --features freehold-server/dev --locked
   FREEHOLD_PG_BIN=$pg_bin "$target/debug/freehold-mutants" --freehold "$target/debug/freehold" "$@"
 }
 

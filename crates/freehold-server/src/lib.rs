@@ -1,14 +1,13 @@
-//! The product behind the `freehold` command: its HTTP service, its command line and the private
-//! PostgreSQL of `freehold dev`. What touches tenant data is in the library crate `freehold`.
+//! The product behind the `freehold` command: its HTTP service and its command line. What touches tenant
+//! data is in the library crate `freehold`.
 
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))] // they panic where nobody reads: cli/output.rs does not
 
 pub mod cli;
 pub mod config;
 mod data;
-pub mod dev;
+pub mod database_url;
 pub mod http;
 pub mod mail;
-pub mod prove;
-mod telemetry;
+pub mod telemetry;
 mod worker;

@@ -53,7 +53,7 @@ fn filter(settings: &LogSettings) -> Result<EnvFilter, String> {
 }
 
 /// Logs to standard error, so that a command's output stays clean.
-pub(crate) fn init_logs(settings: &LogSettings) -> Result<(), String> {
+pub fn init_logs(settings: &LogSettings) -> Result<(), String> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(settings)?)
         .with_writer(std::io::stderr)

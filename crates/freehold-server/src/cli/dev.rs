@@ -13,15 +13,16 @@ use freehold::{
     AnalyticsFolder, AnalyticsOptions, Baseline, ErrorKind, Freehold, InitOptions, Layout,
     MigrateOptions, OperatorContext, Options, Passwords,
 };
+use freehold_embedded::pgbouncer::PgBouncer;
+use freehold_embedded::postgres::{self, EmbeddedPostgres};
 use tokio_postgres::NoTls;
 
-use super::init::{random_password, with_user};
+use super::init::random_password;
 use super::output::Output;
 use super::serve::{bind, serve};
 use super::{Failure, migrate};
 use crate::config::{DevSettings, HttpSettings, MailSettings, SignInSettings, WorkerSettings};
-use crate::dev::pgbouncer::PgBouncer;
-use crate::dev::postgres::{self, EmbeddedPostgres};
+use crate::database_url::with_user;
 use crate::http::connections::ConnectionLimits;
 use crate::http::{AppState, PeopleSettings};
 use crate::mail::{Postman, Transport};

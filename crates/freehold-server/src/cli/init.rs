@@ -9,6 +9,7 @@ use super::Failure;
 use super::migrate::layout_line;
 use super::output::Output;
 use crate::config::LayoutSettings;
+use crate::database_url::with_user;
 
 #[derive(clap::Args)]
 pub(super) struct InitArgs {
@@ -183,35 +184,4 @@ pub(crate) fn random_password() -> String {
     let mut bytes = [0; 24];
     getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The same database, as another user.
-pub(crate) fn with_user(url: &str, user: &str, password: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return format!("{url} user={user} password={password}");
-    };
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let encode =
-        |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
-    let password =
-        if password == "…" { password.to_owned() } else { encode(password).to_string() };
-    format!("{scheme}://{user}:{password}@{host}{path}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::with_user;
-
-    #[test]
-    fn a_url_keeps_all_but_its_user() {
-        for (url, expected) in [
-            ("postgres://a:b@h:1/d?sslmode=require", "postgres://u:p%2F@h:1/d?sslmode=require"),
-            ("postgresql://h/d", "postgresql://u:p%2F@h/d"),
-            ("host=h user=x dbname=d", "host=h user=x dbname=d user=u password=p/"),
-        ] {
-            assert_eq!(with_user(url, "u", "p/"), expected);
-        }
-    }
 }

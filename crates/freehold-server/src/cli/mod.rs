@@ -4,6 +4,7 @@ mod analytics;
 mod audit;
 mod completions;
 mod config;
+#[cfg(feature = "dev")]
 mod dev;
 mod doctor;
 mod help;
@@ -14,10 +15,8 @@ mod key;
 mod listing;
 mod migrate;
 mod operator;
-mod output;
+pub mod output;
 mod person;
-mod prove;
-mod scratch;
 mod serve;
 mod slugs;
 mod tenant;
@@ -30,7 +29,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use freehold::Origin;
 
-use crate::config::{DatabaseSettings, DevSettings, ServeSettings};
+#[cfg(feature = "dev")]
+use crate::config::DevSettings;
+use crate::config::{DatabaseSettings, ServeSettings};
 use output::Output;
 
 /// Multi-tenant backend on PostgreSQL: a schema and row-level security for every tenant.
@@ -50,6 +51,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Start everything for development: a private PostgreSQL, two demo tenants, the API
+    #[cfg(feature = "dev")]
     Dev(Box<DevSettings>),
     /// Prepare a database: roles, catalog, template. Safe to repeat
     Init(init::InitArgs),
@@ -91,8 +93,6 @@ enum Command {
     /// Figures across tenants: apply definitions, run them, show what they give
     #[command(subcommand)]
     Analytics(analytics::AnalyticsCommand),
-    /// Try to find one tenant's data in another's answers, by millions of hostile operations
-    Prove(Box<prove::ProveArgs>),
     /// Print the OpenAPI document
     Openapi,
     /// Print what a shell completes commands and flags by
@@ -126,6 +126,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = runtime.block_on(freehold::with_origin(command_line(), async {
         match cli.command {
+            #[cfg(feature = "dev")]
             Command::Dev(settings) => dev::run(*settings).await,
             Command::Init(args) => init::run(args).await,
             Command::Serve(settings) => serve::run(*settings).await.map(|()| ExitCode::SUCCESS),
@@ -142,7 +143,6 @@ pub fn main() -> ExitCode {
             Command::Migrate(command) => migrate::run(command).await,
             Command::Doctor(args) => doctor::run(args).await,
             Command::Analytics(command) => analytics::run(command).await,
-            Command::Prove(args) => prove::run(*args).await,
             Command::Openapi => {
                 Output::text(crate::http::openapi_json().trim_end());
                 Ok(ExitCode::SUCCESS)

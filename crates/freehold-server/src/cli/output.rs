@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 use terminal_size::{Height, Width};
 
-pub(super) struct Output;
+pub struct Output;
 
 /// Nobody reads any more.
 static ENDED: AtomicBool = AtomicBool::new(false);
@@ -18,7 +18,8 @@ static ENDED: AtomicBool = AtomicBool::new(false);
 static LOST: AtomicBool = AtomicBool::new(false);
 
 impl Output {
-    pub(super) fn text(text: &str) {
+    /// A line or more for who gave the command.
+    pub fn text(text: &str) {
         if ENDED.load(Ordering::Relaxed) {
             return;
         }
@@ -37,12 +38,12 @@ impl Output {
     }
 
     /// The exit code of a command that ends with this one.
-    pub(super) fn exit_code(outcome: ExitCode) -> ExitCode {
+    pub fn exit_code(outcome: ExitCode) -> ExitCode {
         if LOST.load(Ordering::Relaxed) { ExitCode::FAILURE } else { outcome }
     }
 
     /// For a person who reads along; not part of what a program reads.
-    pub(super) fn note(text: &str) {
+    pub fn note(text: &str) {
         // There is no other place to say that it cannot be said.
         let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
     }
@@ -63,7 +64,8 @@ impl Output {
         let _ = out.flush();
     }
 
-    pub(super) fn json(value: &impl Serialize) {
+    /// The one JSON value that a command prints.
+    pub fn json(value: &impl Serialize) {
         Output::text(&serde_json::to_string_pretty(value).expect("answers always serialise"));
     }
 

@@ -5,9 +5,9 @@ use http::header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::PATH;
 use super::error::DataError;
-use super::plan::{Action, Plan, Reply};
+use super::plan::{Plan, Reply};
+use super::request::{Action, PATH};
 
 /// What RFC 3986 lets stand in a URL wherever it is.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

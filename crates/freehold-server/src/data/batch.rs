@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::{DataError, clip};
-use super::{DataRequest, Limits, PATH};
+use super::request::{DataRequest, Limits, PATH};
 
 /// What an operation may send along, as a request does.
 const HEADERS: [HeaderName; 5] = [

@@ -8,9 +8,9 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Limits;
 use super::error::{DataError, clip};
 use super::model::{Column, Table};
+use super::request::Limits;
 
 /// Rows that give the same columns, and so fit one INSERT.
 #[derive(Debug)]

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use super::error::DataError;
 use super::model::{Column, Constraint, Kind, Model, Table};
-use super::plan::{Action, Plan};
+use super::plan::Plan;
+use super::request::Action;
 
 /// The fields of PostgreSQL's error report that the translation reads.
 #[derive(Debug, Clone, Copy, Default)]

@@ -4,8 +4,6 @@
 use http::header::{ALLOW, CONTENT_RANGE};
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::model::{Column, Model, Table};
-
 /// Methods of `/v1/data/{table}`, as the `Allow` header of a 405 lists them.
 const METHODS_ALLOWED: &str = "GET, HEAD, POST, PATCH, DELETE";
 
@@ -63,46 +61,6 @@ impl DataError {
         DataError::new(StatusCode::BAD_REQUEST, "bad_value", message)
     }
 
-    pub(super) fn unknown_table(model: &Model, name: &str) -> DataError {
-        let error = DataError::new(
-            StatusCode::NOT_FOUND,
-            "unknown_table",
-            format!("there is no table {}", clip(name)),
-        );
-        match nearest(name, model.tables().map(|table| table.name.as_str())) {
-            Some(near) => error.with_hint(format!("did you mean {near}?")),
-            None => error,
-        }
-    }
-
-    pub(super) fn unknown_column(table: &Table, name: &str) -> DataError {
-        if name.is_empty() {
-            return DataError::malformed_query("the name of a column is missing");
-        }
-        let error = DataError::new(
-            StatusCode::BAD_REQUEST,
-            "unknown_column",
-            format!("{} has no column {}", table.name, clip(name)),
-        )
-        .with_column(&clip(name));
-        match nearest(name, table.columns.iter().map(|column| column.name.as_str())) {
-            Some(near) => error.with_hint(format!("did you mean {near}?")),
-            None if name.contains('.') => error
-                .with_hint("a name that holds a dot is quoted; embedded tables are not supported"),
-            None => error,
-        }
-    }
-
-    /// A column that the baseline grants to others and not to this role.
-    pub(super) fn withheld_column(table: &Table, column: &Column, what: &str) -> DataError {
-        DataError::new(
-            StatusCode::FORBIDDEN,
-            "forbidden",
-            format!("your role may not {what} {} of {}", column.name, table.name),
-        )
-        .with_column(&column.name)
-    }
-
     pub(super) fn method_not_allowed() -> DataError {
         let mut error = DataError::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -144,7 +102,10 @@ pub(super) fn clip(text: &str) -> String {
 }
 
 /// The candidate that `name` is most likely a slip of, if any is close enough.
-fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(
+    name: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
     const NAME_BYTES_MAX: usize = 63; // PostgreSQL has no longer names
     if name.len() > NAME_BYTES_MAX {
         return None;

@@ -1,10 +1,10 @@
 //! Filters: `status=eq.paid`, `id=not.in.(1,2)`, `or=(total.gt.10,not.and(…))`.
 //! How conditions nest, and how far each value reaches.
 
-use super::Limits;
 use super::error::{DataError, clip};
 use super::model::{Column, Table};
 use super::operator::{Operator, check_in, is_state, no_operator};
+use super::request::Limits;
 use super::scan::{Field, Scanner};
 
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::error::{DataError, clip};
-use super::plan::Action;
+use super::request::Action;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const RANGE_UNIT: HeaderName = HeaderName::from_static("range-unit");

@@ -42,6 +42,7 @@ mod model;
 mod operator;
 mod plan;
 mod query;
+mod request;
 mod scan;
 mod shape;
 mod sql;
@@ -54,52 +55,5 @@ pub(crate) use database::{DatabaseError, from_database};
 pub(crate) use error::DataError;
 pub(crate) use model::{MODEL_SQL, Model, Role};
 pub(crate) use plan::{Plan, plan};
+pub(crate) use request::{DataRequest, Limits};
 pub(crate) use shape::{Shape, shape};
-
-/// Where the router mounts this API; `Location` headers begin with it.
-pub(crate) const PATH: &str = "/v1/data";
-
-/// One request, as the router has it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct DataRequest<'a> {
-    pub(crate) method: &'a http::Method,
-    /// The path's segment after [`PATH`], percent-decoded.
-    pub(crate) table: &'a str,
-    /// The raw query string, without its question mark.
-    pub(crate) query: &'a str,
-    pub(crate) headers: &'a http::HeaderMap,
-    pub(crate) body: &'a [u8],
-}
-
-/// How much one request may ask. The size of the body is the HTTP layer's to limit.
-#[derive(Debug, Clone)]
-pub(crate) struct Limits {
-    /// Rows of a page, and of what a PATCH or DELETE may return.
-    pub(crate) page_rows_max: u64,
-    pub(crate) insert_rows_max: usize,
-    /// Different sets of keys in one insert with `missing=default`.
-    pub(crate) insert_groups_max: usize,
-    pub(crate) filters_max: usize,
-    /// Nesting of `and` and `or`.
-    pub(crate) depth_max: usize,
-    /// Values of one `in.(…)`, `eq(any).{…}` and their like.
-    pub(crate) in_values_max: usize,
-    /// Items of `select`, and of `order`.
-    pub(crate) columns_max: usize,
-    pub(crate) query_bytes_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            page_rows_max: 1_000,
-            insert_rows_max: 1_000,
-            insert_groups_max: 16,
-            filters_max: 64,
-            depth_max: 8,
-            in_values_max: 500,
-            columns_max: 200,
-            query_bytes_max: 16 * 1024,
-        }
-    }
-}

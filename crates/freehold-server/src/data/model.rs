@@ -5,7 +5,9 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::error::DataError;
+use http::StatusCode;
+
+use super::error::{DataError, clip, nearest};
 
 /// Every table and view of the schema named by `$1`, as one JSON text.
 ///
@@ -198,7 +200,19 @@ impl Model {
     }
 
     pub(super) fn get_table(&self, name: &str) -> Result<&Table, DataError> {
-        self.find_table(name).ok_or_else(|| DataError::unknown_table(self, name))
+        self.find_table(name).ok_or_else(|| self.unknown_table(name))
+    }
+
+    fn unknown_table(&self, name: &str) -> DataError {
+        let error = DataError::new(
+            StatusCode::NOT_FOUND,
+            "unknown_table",
+            format!("there is no table {}", clip(name)),
+        );
+        match nearest(name, self.tables().map(|table| table.name.as_str())) {
+            Some(near) => error.with_hint(format!("did you mean {near}?")),
+            None => error,
+        }
     }
 }
 
@@ -208,7 +222,35 @@ impl Table {
     }
 
     pub(super) fn get_column(&self, name: &str) -> Result<&Column, DataError> {
-        self.find_column(name).ok_or_else(|| DataError::unknown_column(self, name))
+        self.find_column(name).ok_or_else(|| self.unknown_column(name))
+    }
+
+    pub(super) fn unknown_column(&self, name: &str) -> DataError {
+        if name.is_empty() {
+            return DataError::malformed_query("the name of a column is missing");
+        }
+        let error = DataError::new(
+            StatusCode::BAD_REQUEST,
+            "unknown_column",
+            format!("{} has no column {}", self.name, clip(name)),
+        )
+        .with_column(&clip(name));
+        match nearest(name, self.columns.iter().map(|column| column.name.as_str())) {
+            Some(near) => error.with_hint(format!("did you mean {near}?")),
+            None if name.contains('.') => error
+                .with_hint("a name that holds a dot is quoted; embedded tables are not supported"),
+            None => error,
+        }
+    }
+
+    /// A column that the baseline grants to others and not to this role.
+    pub(super) fn withheld_column(&self, column: &Column, what: &str) -> DataError {
+        DataError::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            format!("your role may not {what} {} of {}", column.name, self.name),
+        )
+        .with_column(&column.name)
     }
 
     pub(crate) fn primary_key(&self) -> Option<&Key> {

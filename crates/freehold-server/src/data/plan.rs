@@ -1,16 +1,16 @@
 //! Decides what a request means: which statement it becomes, and what its
 //! answer will be checked for.
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 
 use super::body::{KeyRules, read_only_column, row_to_update, rows_to_insert};
 use super::error::DataError;
 use super::headers::{MediaType, Preferences, Returning, check_content_type, row_range};
 use super::model::{Column, Model, Right, Role, Table};
 use super::query::{Query, SelectItem};
+use super::request::{Action, DataRequest, Limits};
 use super::scan::Field;
-use super::sql::{BodyShape, NOTHING, OnConflict, Page, Statement};
-use super::{DataRequest, Limits};
+use super::sql::{BodyShape, NOTHING, OnConflict, Page, Param, Statement};
 
 /// One SQL statement that does the whole request.
 ///
@@ -19,7 +19,6 @@ use super::{DataRequest, Limits};
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) sql: String,
-    /// Sent as text and without types: PostgreSQL infers each from its place.
     pub(crate) params: Vec<Param>,
     /// False for what a read-only transaction, or a replica, can do.
     pub(crate) write: bool,
@@ -52,15 +51,6 @@ impl Plan {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Param {
-    pub(crate) value: String,
-    /// The column it is compared with, for error messages.
-    pub(crate) column: Option<String>,
-    /// It is rows as JSON, not a single value.
-    pub(super) is_body: bool,
-}
-
 /// What the answer has to know of the request.
 #[derive(Debug)]
 pub(super) struct Reply {
@@ -79,14 +69,6 @@ pub(super) struct Reply {
     pub(super) applied: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
-    Read { head: bool },
-    Insert,
-    Update,
-    Delete,
-}
-
 /// Plans `request` of somebody in this role, for the tenant whose tables are in `schema`.
 ///
 /// The same request shape for the same tenant gives the same SQL to the byte.
@@ -97,14 +79,7 @@ pub(crate) fn plan(
     request: &DataRequest,
     limits: &Limits,
 ) -> Result<Plan, DataError> {
-    let action = match *request.method {
-        Method::GET => Action::Read { head: false },
-        Method::HEAD => Action::Read { head: true },
-        Method::POST => Action::Insert,
-        Method::PATCH => Action::Update,
-        Method::DELETE => Action::Delete,
-        _ => return Err(DataError::method_not_allowed()),
-    };
+    let action = Action::of(request.method)?;
     if request.query.len() > limits.query_bytes_max {
         let message = format!("the query string may have {} bytes at most", limits.query_bytes_max);
         return Err(DataError::new(StatusCode::URI_TOO_LONG, "limit_exceeded", message));
@@ -327,7 +302,7 @@ impl<'a> Planner<'a> {
     fn refuse_withheld(&self, right: Right, columns: &[&Column]) -> Result<(), DataError> {
         let what = if right == Right::Select { "read" } else { "write" };
         match columns.iter().find(|column| column.is_withheld(right, self.role)) {
-            Some(column) => Err(DataError::withheld_column(self.table, column, what)),
+            Some(column) => Err(self.table.withheld_column(column, what)),
             None => Ok(()),
         }
     }

@@ -3,10 +3,10 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::Limits;
 use super::error::{DataError, clip};
 use super::filter::{Filter, FilterParser, Joiner};
 use super::model::{Column, Kind, Table};
+use super::request::Limits;
 use super::scan::{Field, Scanner, check_output_name};
 
 /// Everything the query string asked for, checked against the table.

@@ -6,7 +6,7 @@ use http::Method;
 use super::filter::{Condition, Filter, Joiner, Test};
 use super::model::Model;
 use super::query::Query;
-use super::{DataRequest, Limits};
+use super::request::{DataRequest, Limits};
 
 /// Columns and how they are compared, as SQL writes it, and the order.
 pub(crate) struct Shape {

@@ -7,7 +7,6 @@ use super::body::RowGroup;
 use super::filter::{Condition, Filter, Joiner, Test};
 use super::headers::{MediaType, Resolution};
 use super::model::{Column, Right, Role, Table, quote_name};
-use super::plan::Param;
 use super::query::{OrderTerm, SelectItem};
 use super::scan::{Field, PathKey};
 
@@ -21,6 +20,16 @@ pub(super) enum BodyShape {
     /// No body: HEAD, and writes that return nothing.
     Empty,
     Json(MediaType),
+}
+
+/// A parameter, sent as text and without its type: PostgreSQL infers it from its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Param {
+    pub(crate) value: String,
+    /// The column it is compared with, for error messages.
+    pub(crate) column: Option<String>,
+    /// It is rows as JSON, not a single value.
+    pub(super) is_body: bool,
 }
 
 /// Gathers a statement's parameters while its text is written.

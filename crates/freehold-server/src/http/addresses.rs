@@ -29,7 +29,7 @@ pub(super) struct ChangeAddressTaken {
 }
 
 /// Ask for another address. A letter goes to each of the two, and both have to be confirmed.
-#[utoipa::path(post, path = "/v1/me/email", tag = "sign-in", request_body = ChangeAddressRequest,
+#[utoipa::path(post, operation_id = "request_email_change", path = "/v1/me/email", tag = "sign-in", request_body = ChangeAddressRequest,
     responses((status = 202, body = ChangeAddressTaken), (status = 400, response = Problem), (status = 401, response = Problem),
               (status = 403, response = Problem), (status = 429, response = Problem), (status = 503, response = Problem)))]
 pub(super) async fn request(
@@ -60,7 +60,7 @@ pub(super) struct AddressBody {
 }
 
 /// Agree to a change of address by a letter's token.
-#[utoipa::path(post, path = "/v1/auth/address/confirm", tag = "sign-in", security(()), request_body = ConfirmAddressRequest,
+#[utoipa::path(post, operation_id = "confirm_email_change", path = "/v1/auth/address/confirm", tag = "sign-in", security(()), request_body = ConfirmAddressRequest,
     responses((status = 200, body = AddressBody), (status = 403, response = Problem), (status = 404, response = Problem),
               (status = 409, response = Problem), (status = 429, response = Problem)))]
 pub(super) async fn confirm(

@@ -137,7 +137,7 @@ impl From<OwnAnalytics> for DefinitionBody {
 
 /// List the definitions in the order of their names: for operators with what is published, for
 /// members with the age of their own figures.
-#[utoipa::path(get, path = "/v1/analytics", tag = "analytics",
+#[utoipa::path(get, operation_id = "list_analytics", path = "/v1/analytics", tag = "analytics",
     responses((status = 200, body = DefinitionPage), (status = 401, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -192,7 +192,7 @@ pub(super) enum By {
 }
 
 /// Figures: totals over all tenants for operators, the tenant's own rows for its members.
-#[utoipa::path(get, path = "/v1/analytics/{name}", tag = "analytics", params(("name" = String, Path), FiguresQuery),
+#[utoipa::path(get, operation_id = "get_analytics", path = "/v1/analytics/{name}", tag = "analytics", params(("name" = String, Path), FiguresQuery),
     responses((status = 200, body = FiguresBody, headers(
                  ("X-Analytics-As-Of" = String, description = "As `as_of`"),
                  ("X-Analytics-Coverage" = String, description = "Fresh tenants of all active ones, such as 499/500; for operators"))),

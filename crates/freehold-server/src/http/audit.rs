@@ -84,7 +84,7 @@ pub(super) struct AuditPage {
 }
 
 /// List what was done, from the newest to the oldest; kept are 400 days.
-#[utoipa::path(get, path = "/v1/audit", tag = "people", params(AuditQuery),
+#[utoipa::path(get, operation_id = "list_audit", path = "/v1/audit", tag = "people", params(AuditQuery),
     responses((status = 200, body = AuditPage), (status = 400, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,

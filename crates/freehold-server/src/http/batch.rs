@@ -93,7 +93,7 @@ type Outcomes = (Vec<Outcome>, Option<Lsn>);
 /// Run operations of the data API together.
 ///
 /// They are run in their order. The answers are in that order too, each with a status of its own.
-#[utoipa::path(post, path = "/v1/batch", tag = "data", params(BatchQuery), request_body = Vec<OperationBody>,
+#[utoipa::path(post, operation_id = "run_batch", path = "/v1/batch", tag = "data", params(BatchQuery), request_body = Vec<OperationBody>,
     responses((status = 200, description = "Every operation succeeded", body = Vec<AnswerBody>),
               (status = 207, description = "`independent`: some did not succeed, and each answer says how it went", body = Vec<AnswerBody>),
               (status = 424, description = "`atomic`: nothing was done, because of the operations whose answer is another than 424",

@@ -6,12 +6,13 @@
 
 mod files;
 mod framing;
+mod limits;
 mod registry;
 mod watched;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -33,6 +34,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use self::limits::ConnectionLimits;
 pub(super) use self::registry::{Connection, Phase};
 use self::registry::{Registry, Ticket};
 use self::watched::Watched;
@@ -54,23 +56,9 @@ const LATE_HEAD: &str = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
     {\"status\":408,\"title\":\"Request Timeout\",\
     \"code\":\"request_too_slow\",\"detail\":\"the head of the request did not arrive in its time\"}";
 
-/// Bounds of clients' connections.
-#[derive(Clone, Debug)]
-pub(crate) struct ConnectionLimits {
-    pub(crate) connections_max: usize,
-    /// Of one client; `None` where the clients are proxies, which many share.
-    pub(crate) per_client_max: Option<usize>,
-    /// For the head of a request, from its first byte or from the beginning of the connection.
-    pub(crate) head_max: Duration,
-    /// Without a byte that the client takes of its answer.
-    pub(crate) stall_max: Duration,
-    /// Between two requests.
-    pub(crate) idle_max: Duration,
-}
-
 /// Serves until `stop` is over; then no connection is accepted any more, idle ones are closed, and it
 /// ends with the last request under way.
-pub(crate) async fn serve(
+pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: ConnectionLimits,
@@ -229,16 +217,5 @@ struct Served(Arc<Connection>);
 impl Drop for Served {
     fn drop(&mut self) {
         self.0.enter(Phase::Idle);
-    }
-}
-
-/// The key that connections of one client are counted by. Whoever has an IPv6 address has a /64.
-fn client_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct DeviceBody {
 }
 
 /// Change one's password. This session goes on; all others and all outstanding links end.
-#[utoipa::path(post, path = "/v1/me/password", tag = "sign-in", request_body = ChangePasswordRequest,
+#[utoipa::path(post, operation_id = "change_password", path = "/v1/me/password", tag = "sign-in", request_body = ChangePasswordRequest,
     responses((status = 200, body = DeviceBody), (status = 400, response = Problem), (status = 401, response = Problem),
               (status = 403, response = Problem), (status = 429, response = Problem)))]
 pub(super) async fn change(
@@ -56,7 +56,7 @@ pub(super) struct ResetTaken {
 }
 
 /// Ask for a letter by which one chooses a new password. Whether the address is known shows nowhere.
-#[utoipa::path(post, path = "/v1/auth/reset", tag = "sign-in", security(()), request_body = ResetRequest,
+#[utoipa::path(post, operation_id = "request_password_reset", path = "/v1/auth/reset", tag = "sign-in", security(()), request_body = ResetRequest,
     responses((status = 202, body = ResetTaken), (status = 400, response = Problem), (status = 429, response = Problem),
               (status = 503, response = Problem)))]
 pub(super) async fn request_reset(
@@ -79,7 +79,7 @@ pub(super) struct ConfirmResetRequest {
 }
 
 /// Choose a new password by a letter's token; then sign in. All sessions end.
-#[utoipa::path(post, path = "/v1/auth/reset/confirm", tag = "sign-in", security(()), request_body = ConfirmResetRequest,
+#[utoipa::path(post, operation_id = "confirm_password_reset", path = "/v1/auth/reset/confirm", tag = "sign-in", security(()), request_body = ConfirmResetRequest,
     responses((status = 204), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 404, response = Problem), (status = 429, response = Problem)))]
 pub(super) async fn confirm_reset(

@@ -33,7 +33,7 @@ use crate::data::{
 pub(super) const LSN: HeaderName = HeaderName::from_static("freehold-lsn");
 
 /// Read rows: `select`, filters, `order`, `limit`, `offset`, as PostgREST has them.
-#[utoipa::path(get, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Read),
+#[utoipa::path(get, operation_id = "read_rows", path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Read),
     responses((status = 200, description = "The rows, or the one row that was asked for", content((RowsBody = "application/json"),
                    (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json"))),
               (status = 206, description = "A part of the rows, of which Content-Range tells", content((RowsBody = "application/json"),
@@ -52,7 +52,7 @@ pub(super) async fn read(
 }
 
 /// Insert one row or many, or upsert with `Prefer: resolution=merge-duplicates`.
-#[utoipa::path(post, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Insert), request_body = RowOrRowsBody,
+#[utoipa::path(post, operation_id = "insert_rows", path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Insert), request_body = RowOrRowsBody,
     responses((status = 201, description = "Inserted; with `Prefer: return=representation`, the rows",
                    headers(("Freehold-LSN" = String, description = "Where there are replicas: what a read sends to see this write"))),
               (status = 404, response = Problem), (status = 406, response = Problem), (status = 409, response = Problem),
@@ -70,7 +70,7 @@ pub(super) async fn insert(
 }
 
 /// Update the rows that the filters choose.
-#[utoipa::path(patch, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Change), request_body = RowBody,
+#[utoipa::path(patch, operation_id = "update_rows", path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Change), request_body = RowBody,
     responses((status = 200, description = "The rows, if asked for", content((RowsBody = "application/json"),
                    (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json")),
                    headers(("Freehold-LSN" = String, description = "Where there are replicas: what a read sends to see this write"))),
@@ -91,7 +91,7 @@ pub(super) async fn update(
 }
 
 /// Delete the rows that the filters choose.
-#[utoipa::path(delete, path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Change),
+#[utoipa::path(delete, operation_id = "delete_rows", path = "/v1/data/{table}", tag = "data", params(parameters::Table, parameters::Change),
     responses((status = 200, description = "The rows, if asked for", content((RowsBody = "application/json"),
                    (RowsBody = "application/vnd.pgrst.array+json"), (RowBody = "application/vnd.pgrst.object+json")),
                    headers(("Freehold-LSN" = String, description = "Where there are replicas: what a read sends to see this write"))),

@@ -107,7 +107,7 @@ pub(super) struct FleetSampleBody {
 
 /// Look at some tenants: reachable, at which version, protected by their policies. It ends within
 /// some seconds; `freehold doctor` examines all, and more thoroughly.
-#[utoipa::path(get, path = "/v1/health/tenants", tag = "operations", params(SampleQuery),
+#[utoipa::path(get, operation_id = "sample_tenant_health", path = "/v1/health/tenants", tag = "operations", params(SampleQuery),
     responses((status = 200, body = FleetSampleBody), (status = 400, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn sample_tenants(
     State(state): State<AppState>,

@@ -147,7 +147,7 @@ pub(super) struct BusyTenantPage {
 }
 
 /// List tenants by what their statements cost, of all servers. A server adds its figures every minute.
-#[utoipa::path(get, path = "/v1/insight/tenants", tag = "insight", params(UsageQuery),
+#[utoipa::path(get, operation_id = "list_tenant_usage", path = "/v1/insight/tenants", tag = "insight", params(UsageQuery),
     responses((status = 200, body = TenantUsagePage), (status = 400, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -162,7 +162,7 @@ pub(super) async fn list(
 }
 
 /// What one tenant's statements cost, by table.
-#[utoipa::path(get, path = "/v1/insight/tenants/{id}", tag = "insight", params(("id" = Uuid, Path), HoursQuery),
+#[utoipa::path(get, operation_id = "get_tenant_usage", path = "/v1/insight/tenants/{id}", tag = "insight", params(("id" = Uuid, Path), HoursQuery),
     responses((status = 200, body = TableUsagePage), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 404, response = Problem)))]
 pub(super) async fn get(
@@ -177,7 +177,7 @@ pub(super) async fn get(
 }
 
 /// The tenants that are busiest at this moment: rates of the last seconds, of all servers.
-#[utoipa::path(get, path = "/v1/insight/busiest", tag = "insight", params(LimitQuery),
+#[utoipa::path(get, operation_id = "list_busiest_tenants", path = "/v1/insight/busiest", tag = "insight", params(LimitQuery),
     responses((status = 200, body = BusyTenantPage), (status = 400, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn busiest(
     State(state): State<AppState>,
@@ -270,7 +270,7 @@ pub(super) struct TenantSizePage {
 }
 
 /// List tenants by what their schemas take, or how fast that grows.
-#[utoipa::path(get, path = "/v1/insight/sizes", tag = "insight", params(SizesQuery),
+#[utoipa::path(get, operation_id = "list_tenant_sizes", path = "/v1/insight/sizes", tag = "insight", params(SizesQuery),
     responses((status = 200, body = TenantGrowthPage), (status = 400, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn sizes(
     State(state): State<AppState>,
@@ -287,7 +287,7 @@ pub(super) async fn sizes(
 }
 
 /// The sizes of one tenant, the newest first: all of two days, then one a day, for 90 days.
-#[utoipa::path(get, path = "/v1/insight/tenants/{id}/sizes", tag = "insight", params(("id" = Uuid, Path), LimitQuery),
+#[utoipa::path(get, operation_id = "get_tenant_size_history", path = "/v1/insight/tenants/{id}/sizes", tag = "insight", params(("id" = Uuid, Path), LimitQuery),
     responses((status = 200, body = TenantSizePage), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 404, response = Problem)))]
 pub(super) async fn size_history(

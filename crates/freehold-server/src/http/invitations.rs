@@ -53,7 +53,7 @@ pub(super) struct InviteRequest {
 
 /// Invite somebody, to whom a letter is sent. Inviting the same e-mail again replaces the former
 /// invitation.
-#[utoipa::path(post, path = "/v1/invitations", tag = "members", request_body = InviteRequest,
+#[utoipa::path(post, operation_id = "create_invitation", path = "/v1/invitations", tag = "members", request_body = InviteRequest,
     responses((status = 201, body = InvitationBody), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 409, response = Problem), (status = 429, response = Problem), (status = 503, response = Problem)))]
 pub(super) async fn invite(
@@ -68,7 +68,7 @@ pub(super) async fn invite(
 }
 
 /// Send the letter of an invitation again; the former link is good no more.
-#[utoipa::path(post, path = "/v1/invitations/{id}/resend", tag = "members", params(("id" = Uuid, Path)),
+#[utoipa::path(post, operation_id = "resend_invitation", path = "/v1/invitations/{id}/resend", tag = "members", params(("id" = Uuid, Path)),
     responses((status = 202, body = InvitationBody), (status = 403, response = Problem), (status = 404, response = Problem),
               (status = 429, response = Problem), (status = 503, response = Problem)))]
 pub(super) async fn resend(
@@ -92,7 +92,7 @@ pub(super) struct LimitQuery {
 }
 
 /// List the invitations that wait.
-#[utoipa::path(get, path = "/v1/invitations", tag = "members", params(LimitQuery),
+#[utoipa::path(get, operation_id = "list_invitations", path = "/v1/invitations", tag = "members", params(LimitQuery),
     responses((status = 200, body = InvitationPage), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -104,7 +104,7 @@ pub(super) async fn list(
 }
 
 /// Take an invitation back.
-#[utoipa::path(delete, path = "/v1/invitations/{id}", tag = "members", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, operation_id = "revoke_invitation", path = "/v1/invitations/{id}", tag = "members", params(("id" = Uuid, Path)),
     responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn revoke(
     State(state): State<AppState>,
@@ -131,7 +131,7 @@ pub(super) struct AcceptRequest {
 }
 
 /// Accept an invitation, signed in or by password; then sign in to the tenant.
-#[utoipa::path(post, path = "/v1/invitations/accept", tag = "sign-in", security((), ("bearer" = [])), request_body = AcceptRequest,
+#[utoipa::path(post, operation_id = "accept_invitation", path = "/v1/invitations/accept", tag = "sign-in", security((), ("bearer" = [])), request_body = AcceptRequest,
     responses((status = 200, body = TenantBriefBody), (status = 400, response = Problem), (status = 401, response = Problem),
               (status = 403, response = Problem), (status = 404, response = Problem), (status = 429, response = Problem)))]
 pub(super) async fn accept(

@@ -51,7 +51,7 @@ pub(super) struct LinkAddresses {
 }
 
 /// What a link is for. Uses nothing up.
-#[utoipa::path(post, path = "/v1/links/inspect", tag = "sign-in", security(()), request_body = InspectRequest,
+#[utoipa::path(post, operation_id = "inspect_link", path = "/v1/links/inspect", tag = "sign-in", security(()), request_body = InspectRequest,
     responses((status = 200, body = LinkBody), (status = 404, response = Problem), (status = 429, response = Problem)))]
 pub(super) async fn inspect(
     State(state): State<AppState>,

@@ -33,7 +33,7 @@ pub(super) struct MyTenantBody {
 }
 
 /// The person behind the token.
-#[utoipa::path(get, path = "/v1/me", tag = "sign-in",
+#[utoipa::path(get, operation_id = "get_me", path = "/v1/me", tag = "sign-in",
     responses((status = 200, body = MeBody), (status = 401, response = Problem)))]
 pub(super) async fn get(
     State(state): State<AppState>,

@@ -43,7 +43,7 @@ pub(super) struct MemberPage {
 }
 
 /// List the members in the order of their e-mails.
-#[utoipa::path(get, path = "/v1/members", tag = "members", params(PageQuery),
+#[utoipa::path(get, operation_id = "list_members", path = "/v1/members", tag = "members", params(PageQuery),
     responses((status = 200, body = MemberPage), (status = 401, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -63,7 +63,7 @@ pub(super) struct ChangeRoleRequest {
 }
 
 /// Give a member another role. The last owner keeps theirs.
-#[utoipa::path(patch, path = "/v1/members/{id}", tag = "members", params(("id" = Uuid, Path)),
+#[utoipa::path(patch, operation_id = "change_member_role", path = "/v1/members/{id}", tag = "members", params(("id" = Uuid, Path)),
     request_body = ChangeRoleRequest,
     responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem), (status = 409, response = Problem)))]
 pub(super) async fn change_role(
@@ -78,7 +78,7 @@ pub(super) async fn change_role(
 }
 
 /// End a membership, somebody else's or one's own. The last owner stays.
-#[utoipa::path(delete, path = "/v1/members/{id}", tag = "members", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, operation_id = "remove_member", path = "/v1/members/{id}", tag = "members", params(("id" = Uuid, Path)),
     responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem), (status = 409, response = Problem)))]
 pub(super) async fn remove(
     State(state): State<AppState>,

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -16,12 +15,12 @@ use sha2::{Digest as _, Sha256};
 use super::error::Problem;
 use super::state::AppState;
 
-/// Longer than this, and what stands in the catalog is left out this time.
+/// Longer than this, and sizes are left out this time.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Metrics in Prometheus's text format. With the token of `METRICS_TOKEN`, those of the busiest
 /// tenants too.
-#[utoipa::path(get, path = "/metrics", tag = "operations", security((), ("bearer" = [])),
+#[utoipa::path(get, operation_id = "get_metrics", path = "/metrics", tag = "operations", security((), ("bearer" = [])),
     responses((status = 200, body = str), (status = 401, response = Problem)))]
 pub(super) async fn get(
     State(state): State<AppState>,
@@ -41,7 +40,7 @@ pub(super) async fn get(
     if tenants {
         write_replicas(&mut text, state.freehold());
         let series = state.freehold().tenant_series();
-        let slugs = state.slugs().of(&state, &series).await;
+        let slugs = state.slugs().of(state.freehold(), &series).await;
         write_tenants(&mut text, &series, &slugs);
         write_sizes(&mut text, &largest(&state).await);
     }
@@ -174,31 +173,6 @@ fn tell_slow_queries(freehold: &Freehold) {
         [("made", counts.plans), ("failed", counts.plans_failed), ("dropped", counts.plans_dropped)]
     {
         metrics::counter!("freehold_slow_query_plans_total", "outcome" => outcome).absolute(count);
-    }
-}
-
-/// The slugs of the tenants that are named, each read once: a slug never changes.
-#[derive(Default)]
-pub(super) struct Slugs(Mutex<HashMap<TenantId, String>>);
-
-impl Slugs {
-    async fn of(&self, state: &AppState, series: &[TenantSeries]) -> HashMap<TenantId, String> {
-        let named: Vec<TenantId> = series.iter().filter_map(|series| series.tenant).collect();
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        known.retain(|tenant, _| named.contains(tenant));
-        let mut unknown: Vec<_> =
-            named.into_iter().filter(|tenant| !known.contains_key(tenant)).collect();
-        unknown.dedup();
-        if !unknown.is_empty() {
-            let context = OperatorContext::system("slugs of the busiest tenants");
-            let read = state.freehold().slugs_of(&context, &unknown);
-            // The figures matter more, above all while the database is slow.
-            if let Ok(Ok(slugs)) = tokio::time::timeout(WAIT_MAX, read).await {
-                known.extend(slugs);
-            }
-        }
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&known);
-        known
     }
 }
 

@@ -1,7 +1,6 @@
-//! The OpenAPI document: made from the routes, served at `/openapi.json`, checked in.
+//! The frame of the OpenAPI document, whose paths are the routes' own (`router`).
 
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderName};
 use utoipa::openapi::Ref;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -74,15 +73,4 @@ pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
             }
         }
     }
-}
-
-/// The document as it is checked in.
-pub fn openapi_json() -> String {
-    super::router::document().to_pretty_json().expect("the document serialises")
-}
-
-/// This document.
-#[utoipa::path(get, path = "/openapi.json", tag = "operations", security(()), responses((status = 200)))]
-pub(super) async fn get() -> ([(HeaderName, &'static str); 1], String) {
-    ([(CONTENT_TYPE, "application/json")], openapi_json())
 }

@@ -16,7 +16,7 @@ use super::state::AppState;
 use super::tenants::PageQuery;
 
 /// List operators in the order of their e-mails.
-#[utoipa::path(get, path = "/v1/operators", tag = "people", params(PageQuery),
+#[utoipa::path(get, operation_id = "list_operators", path = "/v1/operators", tag = "people", params(PageQuery),
     responses((status = 200, body = PersonPage), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -41,7 +41,7 @@ pub(super) struct CreateOperatorRequest {
 }
 
 /// Make somebody an operator: somebody new with a password, or the person who is known.
-#[utoipa::path(post, path = "/v1/operators", tag = "people", request_body = CreateOperatorRequest,
+#[utoipa::path(post, operation_id = "create_operator", path = "/v1/operators", tag = "people", request_body = CreateOperatorRequest,
     responses((status = 201, body = PersonBody), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 404, response = Problem), (status = 409, response = Problem)))]
 pub(super) async fn create(
@@ -57,7 +57,7 @@ pub(super) async fn create(
 }
 
 /// Take the platform out of somebody's hands, within a second. The last operator stays.
-#[utoipa::path(delete, path = "/v1/operators/{id}", tag = "people", params(("id" = uuid::Uuid, Path)),
+#[utoipa::path(delete, operation_id = "revoke_operator", path = "/v1/operators/{id}", tag = "people", params(("id" = uuid::Uuid, Path)),
     responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem), (status = 409, response = Problem)))]
 pub(super) async fn revoke(
     State(state): State<AppState>,

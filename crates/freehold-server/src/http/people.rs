@@ -87,7 +87,7 @@ pub(super) struct PersonPage {
 }
 
 /// List people in the order of their e-mails.
-#[utoipa::path(get, path = "/v1/people", tag = "people", params(PageQuery),
+#[utoipa::path(get, operation_id = "list_people", path = "/v1/people", tag = "people", params(PageQuery),
     responses((status = 200, body = PersonPage), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -100,7 +100,7 @@ pub(super) async fn list(
 }
 
 /// One person, with what they belong to and their sessions.
-#[utoipa::path(get, path = "/v1/people/{id}", tag = "people", params(("id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "get_person", path = "/v1/people/{id}", tag = "people", params(("id" = Uuid, Path)),
     responses((status = 200, body = PersonDetailBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn get(
     State(state): State<AppState>,
@@ -112,7 +112,7 @@ pub(super) async fn get(
 }
 
 /// Remove a person with all that is theirs. The only owner of a tenant stays until it has another.
-#[utoipa::path(delete, path = "/v1/people/{id}", tag = "people", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, operation_id = "remove_person", path = "/v1/people/{id}", tag = "people", params(("id" = Uuid, Path)),
     responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem), (status = 409, response = Problem)))]
 pub(super) async fn remove(
     State(state): State<AppState>,
@@ -125,7 +125,7 @@ pub(super) async fn remove(
 }
 
 /// Refuse a person everything from now on, on every server; what they belong to stays.
-#[utoipa::path(post, path = "/v1/people/{id}/disable", tag = "people", params(("id" = Uuid, Path)),
+#[utoipa::path(post, operation_id = "disable_person", path = "/v1/people/{id}/disable", tag = "people", params(("id" = Uuid, Path)),
     responses((status = 200, body = PersonBody), (status = 403, response = Problem), (status = 404, response = Problem),
               (status = 409, response = Problem)))]
 pub(super) async fn disable(
@@ -138,7 +138,7 @@ pub(super) async fn disable(
 }
 
 /// Let a person in again.
-#[utoipa::path(post, path = "/v1/people/{id}/enable", tag = "people", params(("id" = Uuid, Path)),
+#[utoipa::path(post, operation_id = "enable_person", path = "/v1/people/{id}/enable", tag = "people", params(("id" = Uuid, Path)),
     responses((status = 200, body = PersonBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn enable(
     State(state): State<AppState>,
@@ -150,7 +150,7 @@ pub(super) async fn enable(
 }
 
 /// Take a person's password and sessions away, and send them a letter by which they choose a new one.
-#[utoipa::path(post, path = "/v1/people/{id}/reset", tag = "people", params(("id" = Uuid, Path)),
+#[utoipa::path(post, operation_id = "reset_person", path = "/v1/people/{id}/reset", tag = "people", params(("id" = Uuid, Path)),
     responses((status = 200, body = PersonBody), (status = 403, response = Problem), (status = 404, response = Problem),
               (status = 503, response = Problem)))]
 pub(super) async fn reset(
@@ -172,7 +172,7 @@ pub(super) struct VouchRequest {
 }
 
 /// Vouch that a person's address is theirs. If it was never proven, what was under it before is gone.
-#[utoipa::path(post, path = "/v1/people/{id}/vouch", tag = "people", params(("id" = Uuid, Path)), request_body = VouchRequest,
+#[utoipa::path(post, operation_id = "vouch_for_person", path = "/v1/people/{id}/vouch", tag = "people", params(("id" = Uuid, Path)), request_body = VouchRequest,
     responses((status = 200, body = PersonBody), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 404, response = Problem)))]
 pub(super) async fn vouch(
@@ -196,7 +196,7 @@ pub(super) struct EndSessionsQuery {
 }
 
 /// End all of a person's sessions, or one.
-#[utoipa::path(delete, path = "/v1/people/{id}/sessions", tag = "people", params(("id" = Uuid, Path), EndSessionsQuery),
+#[utoipa::path(delete, operation_id = "end_person_sessions", path = "/v1/people/{id}/sessions", tag = "people", params(("id" = Uuid, Path), EndSessionsQuery),
     responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn end_sessions(
     State(state): State<AppState>,

@@ -3,6 +3,7 @@
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
+use http::header::{CONTENT_TYPE, HeaderName};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -101,13 +102,24 @@ fn probes() -> OpenApiRouter<AppState> {
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::get))
-        .routes(routes!(openapi::get))
+        .routes(routes!(get_openapi))
 }
 
 /// The document of the routes above; a route cannot be served without being in it.
-pub(super) fn document() -> utoipa::openapi::OpenApi {
+fn document() -> utoipa::openapi::OpenApi {
     let mut document = api().into_openapi();
     openapi::complete(&mut document);
     document.merge(probes().into_openapi());
     document
+}
+
+/// The document as it is checked in.
+pub fn openapi_json() -> String {
+    document().to_pretty_json().expect("the document serialises")
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "operations", security(()), responses((status = 200)))]
+async fn get_openapi() -> ([(HeaderName, &'static str); 1], String) {
+    ([(CONTENT_TYPE, "application/json")], openapi_json())
 }

@@ -93,7 +93,7 @@ pub(super) struct RefreshRequest {
 
 /// Exchange a refresh token for new tokens. For ten seconds the same token gives the same successor; one
 /// that comes again later ends the session.
-#[utoipa::path(post, path = "/v1/auth/refresh", tag = "sign-in", security(()), request_body = RefreshRequest,
+#[utoipa::path(post, operation_id = "refresh_session", path = "/v1/auth/refresh", tag = "sign-in", security(()), request_body = RefreshRequest,
     responses((status = 200, body = TokensBody), (status = 401, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn refresh(
     State(state): State<AppState>,
@@ -166,7 +166,7 @@ pub(super) struct SessionPage {
 }
 
 /// List one's sessions that go on, the newest first; 200 at most.
-#[utoipa::path(get, path = "/v1/me/sessions", tag = "sign-in",
+#[utoipa::path(get, operation_id = "list_sessions", path = "/v1/me/sessions", tag = "sign-in",
     responses((status = 200, body = SessionPage), (status = 401, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -179,7 +179,7 @@ pub(super) async fn list(
 }
 
 /// End one of one's sessions: its tokens are refused within a second.
-#[utoipa::path(delete, path = "/v1/me/sessions/{id}", tag = "sign-in", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, operation_id = "end_session", path = "/v1/me/sessions/{id}", tag = "sign-in", params(("id" = Uuid, Path)),
     responses((status = 204), (status = 401, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn end(
     State(state): State<AppState>,
@@ -191,7 +191,7 @@ pub(super) async fn end(
 }
 
 /// End all of one's sessions but this one.
-#[utoipa::path(delete, path = "/v1/me/sessions", tag = "sign-in",
+#[utoipa::path(delete, operation_id = "end_other_sessions", path = "/v1/me/sessions", tag = "sign-in",
     responses((status = 204), (status = 401, response = Problem)))]
 pub(super) async fn end_others(
     State(state): State<AppState>,

@@ -86,7 +86,7 @@ pub(super) struct ConfirmSignUpRequest {
 }
 
 /// Make the tenant of a sign-up, whose address is proven by the token; then sign in.
-#[utoipa::path(post, path = "/v1/signup/confirm", tag = "sign-in", security(()), request_body = ConfirmSignUpRequest,
+#[utoipa::path(post, operation_id = "confirm_sign_up", path = "/v1/signup/confirm", tag = "sign-in", security(()), request_body = ConfirmSignUpRequest,
     responses((status = 201, body = TenantBody), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 404, response = Problem), (status = 409, response = Problem), (status = 429, response = Problem)))]
 pub(super) async fn confirm(

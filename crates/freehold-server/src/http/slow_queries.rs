@@ -90,7 +90,7 @@ pub(super) struct SlowStatementPage {
 
 /// List statements that took `SLOW_QUERY_MS` or longer, what was slow last first: of all tenants for
 /// operators, of their own for a tenant's owners.
-#[utoipa::path(get, path = "/v1/insight/slow", tag = "insight", params(SlowQuery),
+#[utoipa::path(get, operation_id = "list_slow_queries", path = "/v1/insight/slow", tag = "insight", params(SlowQuery),
     responses((status = 200, body = SlowStatementPage), (status = 400, response = Problem), (status = 401, response = Problem),
               (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn list(

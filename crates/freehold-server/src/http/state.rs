@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 
 use super::arrival::Bodies;
 use super::error::Problem;
-use super::metrics::Slugs;
 use super::readiness::Readiness;
+use super::slugs::Slugs;
 use crate::config::{HttpSettings, SignUpMode};
 use crate::data::{MODEL_SQL, Model};
 

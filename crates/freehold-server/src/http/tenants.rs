@@ -87,7 +87,7 @@ impl OwnerRequest {
 }
 
 /// Create a tenant: schema, baseline, policies and first owner, or nothing.
-#[utoipa::path(post, path = "/v1/tenants", tag = "tenants", request_body = CreateTenantRequest,
+#[utoipa::path(post, operation_id = "create_tenant", path = "/v1/tenants", tag = "tenants", request_body = CreateTenantRequest,
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "With the same key and body, the first answer is given again")),
     responses((status = 201, body = TenantBody), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 404, response = Problem), (status = 409, response = Problem), (status = 503, response = Problem)))]
@@ -108,7 +108,7 @@ pub(super) async fn create(
 }
 
 /// Give a tenant an owner: one that has none, or whose owner is gone.
-#[utoipa::path(post, path = "/v1/tenants/{id}/owners", tag = "tenants", params(("id" = Uuid, Path)), request_body = OwnerRequest,
+#[utoipa::path(post, operation_id = "add_tenant_owner", path = "/v1/tenants/{id}/owners", tag = "tenants", params(("id" = Uuid, Path)), request_body = OwnerRequest,
     responses((status = 204), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 404, response = Problem), (status = 409, response = Problem), (status = 503, response = Problem)))]
 pub(super) async fn add_owner(
@@ -164,7 +164,7 @@ pub(super) struct TenantPage {
 }
 
 /// List tenants in the order of their slugs.
-#[utoipa::path(get, path = "/v1/tenants", tag = "tenants", params(PageQuery),
+#[utoipa::path(get, operation_id = "list_tenants", path = "/v1/tenants", tag = "tenants", params(PageQuery),
     responses((status = 200, body = TenantPage), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -178,7 +178,7 @@ pub(super) async fn list(
 }
 
 /// One tenant.
-#[utoipa::path(get, path = "/v1/tenants/{id}", tag = "tenants", params(("id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "get_tenant", path = "/v1/tenants/{id}", tag = "tenants", params(("id" = Uuid, Path)),
     responses((status = 200, body = TenantBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn get(
     State(state): State<AppState>,
@@ -190,7 +190,7 @@ pub(super) async fn get(
 }
 
 /// Refuse the tenant's requests from now on, on every server; its data stays.
-#[utoipa::path(post, path = "/v1/tenants/{id}/suspend", tag = "tenants", params(("id" = Uuid, Path)),
+#[utoipa::path(post, operation_id = "suspend_tenant", path = "/v1/tenants/{id}/suspend", tag = "tenants", params(("id" = Uuid, Path)),
     responses((status = 200, body = TenantBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn suspend(
     State(state): State<AppState>,
@@ -202,7 +202,7 @@ pub(super) async fn suspend(
 }
 
 /// Serve a suspended tenant again.
-#[utoipa::path(post, path = "/v1/tenants/{id}/resume", tag = "tenants", params(("id" = Uuid, Path)),
+#[utoipa::path(post, operation_id = "resume_tenant", path = "/v1/tenants/{id}/resume", tag = "tenants", params(("id" = Uuid, Path)),
     responses((status = 200, body = TenantBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn resume(
     State(state): State<AppState>,
@@ -223,7 +223,7 @@ pub(super) struct WeighRequest {
 
 /// Give a tenant another part of the connections: of tenants that all want more than there are, one of
 /// weight 3 has three for each that one of weight 1 has.
-#[utoipa::path(put, path = "/v1/tenants/{id}/weight", tag = "tenants", params(("id" = Uuid, Path)), request_body = WeighRequest,
+#[utoipa::path(put, operation_id = "weigh_tenant", path = "/v1/tenants/{id}/weight", tag = "tenants", params(("id" = Uuid, Path)), request_body = WeighRequest,
     responses((status = 200, body = TenantBody), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn weigh(
     State(state): State<AppState>,

@@ -89,7 +89,7 @@ pub(super) struct ViolationPage {
 }
 
 /// List violations from the newest to the oldest. One appears a moment after it happened.
-#[utoipa::path(get, path = "/v1/violations", tag = "violations", params(ViolationQuery),
+#[utoipa::path(get, operation_id = "list_violations", path = "/v1/violations", tag = "violations", params(ViolationQuery),
     responses((status = 200, body = ViolationPage), (status = 400, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use freehold::testing::{self, PASSWORD, TestDatabase};
-use freehold_server::dev::postgres::{EmbeddedPostgres, Options};
+use freehold_embedded::postgres::{EmbeddedPostgres, Options};
 use serde_json::{Value, json};
 
 use crate::process::{
@@ -67,7 +67,6 @@ const COMMANDS: &[&[&str]] = &[
     &["analytics", "list"],
     &["analytics", "run"],
     &["analytics", "show"],
-    &["prove"],
     &["completions"],
 ];
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use freehold::Baseline;
 use freehold::testing::TestDatabase;
-use freehold_server::dev::postgres::{EmbeddedPostgres, Options};
+use freehold_embedded::postgres::{EmbeddedPostgres, Options};
 use tokio_postgres::{Client, NoTls};
 
 use crate::process::{Folder, free_port};

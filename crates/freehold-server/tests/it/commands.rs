@@ -7,7 +7,9 @@ use std::time::Duration;
 use freehold::testing::{self, TestDatabase};
 use serde_json::{Value, json};
 
-use crate::process::{Env, Folder, Running, env_of, free_port, freehold, http, send_signal, with};
+use crate::process::{
+    Env, Folder, Running, env_of, free_port, freehold, http, send_signal, start_freehold, with,
+};
 use crate::support::{SOON, admin_url, connect, eventually, project, shop, text};
 
 /// Tenants without anything in them, as many as a page of a list does not hold.
@@ -371,7 +373,7 @@ async fn misspelt_analytics_are_suggested_and_a_run_waits_for_another() {
     let sql = connect(&analytics).await;
     let lock = "SELECT pg_advisory_lock(72374652, hashtext('revenue_per_day'))";
     sql.execute(lock, &[]).await.unwrap();
-    let mut waiting = Running::start(&["analytics", "run", "revenue_per_day"], &env);
+    let mut waiting = start_freehold(&["analytics", "run", "revenue_per_day"], &env);
     waiting.wait_for("revenue_per_day is being run by somebody else", Duration::from_secs(30));
     drop(sql);
     assert_eq!(waiting.wait(Duration::from_secs(30)).code(), Some(0), "{}", waiting.said());

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::process::{Folder, Running, free_port, freehold, http, send_signal};
+use crate::process::{Folder, Running, free_port, freehold, http, send_signal, start_freehold};
 use crate::support::{connect, project, text};
 
 /// The first start makes a database server; on a busy machine that takes its time.
@@ -19,7 +19,7 @@ struct Dev {
 impl Dev {
     fn start(folder: &Folder, more: &[&str], within: Duration) -> Dev {
         let port = free_port();
-        let running = Running::start(&arguments(folder, &port.to_string(), more), &[]);
+        let running = start_freehold(&arguments(folder, &port.to_string(), more), &[]);
         let mut dev = Dev { running, port };
         dev.running.wait_for("Freehold is at", within);
         dev
@@ -172,7 +172,7 @@ fn ones_own_tables_are_shown_and_new_migrations_taken_while_it_runs() {
     let write = |name: &str, sql: &str| std::fs::write(mine.path().join(name), sql).unwrap();
     write("0001_pets.sql", "CREATE TABLE pets (id bigint PRIMARY KEY, name text);");
     let arguments = ["dev", "--dir", folder.text(), "--port", "0", "--baseline", mine.text()];
-    let mut running = Running::start(&arguments, &[]);
+    let mut running = start_freehold(&arguments, &[]);
     let line = running.wait_for("Freehold is at", FIRST);
     let mut dev = Dev { port: told_port(&line), running };
     assert_ne!(dev.port, 0);

@@ -6,7 +6,7 @@ mod pooler;
 use freehold::control::tenants::NewTenant;
 use freehold::testing::TestDatabase;
 use freehold::{Freehold, OperatorContext};
-use freehold_server::dev::postgres::{EmbeddedPostgres, Options};
+use freehold_embedded::postgres::{EmbeddedPostgres, Options};
 use serde_json::Value;
 
 use crate::process::{Folder, Ran, freehold};

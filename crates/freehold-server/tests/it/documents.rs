@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use freehold_server::dev::postgres::{EmbeddedPostgres, Options};
+use freehold_embedded::postgres::{EmbeddedPostgres, Options};
 
-use crate::process::{Folder, Running, free_port};
+use crate::process::{Folder, free_port, start_freehold};
 use crate::shipped::{is_a_variable, known_settings};
 use crate::support::project;
 
@@ -35,8 +35,8 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ),
     ("docs/install.md", "cargo build", "the program under test is built already"),
     ("docs/loopback.md", "sudo apt-get", "`./dev test` has installed them"),
-    ("docs/prove.md", "./dev prove", "builds, and takes minutes; `prove.rs` runs it briefly"),
-    ("docs/prove.md", "export DATABASE_URL", "takes minutes; `prove.rs` runs it briefly"),
+    ("docs/prove.md", "./dev prove", "builds, and takes minutes; its own tests run it briefly"),
+    ("docs/prove.md", "cargo build", "takes minutes; its own tests run it briefly"),
 ];
 
 /// The guide's pages, in an order in which a reader can follow them.
@@ -587,7 +587,7 @@ async fn the_readmes_commands_work() {
     let migrations = project().join("demo/migrations");
     let arguments = ["dev", "--port", port, "--dir", dir.to_str().unwrap(), "--baseline"];
     let arguments = [&arguments[..], &[migrations.to_str().unwrap()]].concat();
-    let mut running = Running::start(&arguments, &[]);
+    let mut running = start_freehold(&arguments, &[]);
     running.wait_for("Freehold is at", Duration::from_secs(90));
     let server = course.postgres("db", "@db:5432").await;
     course.replaced.push(("0.0.0.0:8080", format!("127.0.0.1:{}", free_port())));

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::process::{Folder, Running, Server, env_of, freehold, http, http_with, token};
+use crate::process::{Folder, Server, env_of, freehold, http, http_with, start_freehold, token};
 use crate::support::{SOON, admin_url, connect, eventually, project, shop};
 
 /// Somebody's lock on a table that is to be written, where the work comes to a stand.
@@ -300,7 +300,7 @@ async fn a_migrator_killed_anywhere_leaves_each_tenant_before_or_after() {
     // In the template, and where every tenant's ledger is written.
     for (table, template) in [("freehold.baseline", 0), ("freehold.ledger", 4)] {
         let barrier = Barrier::at(table, &database).await;
-        let mut running = Running::start(&up, &env);
+        let mut running = start_freehold(&up, &env);
         barrier.is_reached(&sql).await;
         running.kill();
         barrier.lift().await;
@@ -309,7 +309,7 @@ async fn a_migrator_killed_anywhere_leaves_each_tenant_before_or_after() {
         assert_eq!(adopted().await, template, "killed at {table}");
     }
     // Amid the fleet.
-    let mut running = Running::start(&up, &env);
+    let mut running = start_freehold(&up, &env);
     eventually("some are migrated", SOON, async || {
         let done = "SELECT count(*) FROM freehold.tenant WHERE version = 9";
         sql.query_one(done, &[]).await.unwrap().get::<_, i64>(0) > 2

@@ -21,7 +21,6 @@ mod pages;
 mod pooler;
 mod postgrest;
 mod process;
-mod prove;
 mod redis_server;
 mod replicas;
 mod rolling;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use freehold::testing::{self, TestDatabase};
 use serde_json::{Value, json};
 
-use crate::process::{Running, Server, env_of, http, token, with};
+use crate::process::{Server, env_of, http, start_freehold, token, with};
 use crate::support::{admin_url, connect, shop, slow_shop};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -120,7 +120,7 @@ async fn a_server_waits_for_its_database_at_the_start() {
     let allow = |yes| format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {yes}");
     admin.batch_execute(&allow(false)).await.unwrap();
     let env = with(env_of(&app, &owner), "STARTUP_SECS", "60");
-    let mut running = Running::start(&["serve"], &env);
+    let mut running = start_freehold(&["serve"], &env);
     running.wait_for("waiting for the database", SOON);
     admin.batch_execute(&allow(true)).await.unwrap();
     running.wait_for("serving", SOON);
@@ -129,5 +129,5 @@ async fn a_server_waits_for_its_database_at_the_start() {
     // A wrong password does not become right by waiting.
     let wrong = app.replace(testing::PASSWORD, "hush");
     let env = with(with(env, "DATABASE_URL", &wrong), "STARTUP_SECS", "3600");
-    assert_eq!(Running::start(&["serve"], &env).wait(SOON).code(), Some(1));
+    assert_eq!(start_freehold(&["serve"], &env).wait(SOON).code(), Some(1));
 }

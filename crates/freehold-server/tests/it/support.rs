@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -20,12 +20,13 @@ use freehold::{
 };
 use freehold_server::config::{ConnectionSettings, HttpSettings, SignUpMode};
 use freehold_server::http::{AppState, PeopleSettings, router};
+pub(crate) use freehold_test_support::{SOON, admin_url, connect, eventually};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
@@ -33,12 +34,6 @@ pub(crate) const PUBLIC_URL: &str = "https://app.example.com";
 pub(crate) const SECRET: &str = "the secret that the tests sign tokens with";
 /// Part of every text that the tenants' rows hold; no error may ever repeat it.
 pub(crate) const CANARY: &str = "-canary";
-
-/// A server that is only for tests; `./dev test` starts one and sets this.
-pub(crate) fn admin_url() -> String {
-    std::env::var("DATABASE_URL")
-        .expect("DATABASE_URL leads to a PostgreSQL server for tests; run ./dev test")
-}
 
 /// Where the server of a URL is, and the name of its database.
 pub(crate) fn server_and_database(url: &str) -> (&str, &str) {
@@ -344,12 +339,6 @@ impl Service {
     }
 }
 
-pub(crate) async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
-
 /// With the password of whoever came first, so that none need be hashed.
 async fn insert_identity(sql: &Client, id: Uuid, email: &str, is_operator: bool) {
     sql.execute(
@@ -382,23 +371,6 @@ pub(crate) async fn add_member(sql: &Client, tenant: Uuid, identity: Uuid, role:
     )
     .await
     .unwrap();
-}
-
-/// For what comes within a second or two where the machine is not busy. No test is about its pace.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
-
-/// Waits until something holds; fails after so long.
-pub(crate) async fn eventually(
-    what: &str,
-    within: Duration,
-    mut holds: impl AsyncFnMut() -> bool,
-) -> Duration {
-    let began = Instant::now();
-    while !holds().await {
-        assert!(began.elapsed() < within, "not within {within:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    began.elapsed()
 }
 
 /// Somebody who has signed in.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use freehold::testing::{self, TestDatabase};
 use freehold::{ErrorKind, Freehold, Options};
-use freehold_server::dev::postgres::{self, EmbeddedPostgres};
+use freehold_embedded::postgres::{self, EmbeddedPostgres};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
 };

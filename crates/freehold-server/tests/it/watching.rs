@@ -10,7 +10,7 @@ use freehold::testing::{self, TestDatabase};
 use freehold::{AnalyticsDefinition, AnalyticsFolder, OperatorContext};
 use serde_json::Value;
 
-use crate::process::{Folder, Running, free_port, http, http_with, token};
+use crate::process::{Folder, Running, free_port, http, http_with, start_freehold, token};
 use crate::redis_server::RedisServer;
 use crate::support::{SECRET, admin_url, connect, eventually, project, shop, text};
 
@@ -119,7 +119,7 @@ impl Watched {
             ("MAIL", "log"),
             ("PUBLIC_URL", "http://127.0.0.1"),
         ];
-        let mut running = Running::start(&["serve"], &env);
+        let mut running = start_freehold(&["serve"], &env);
         let line = running.wait_for("\"message\":\"serving\"", Duration::from_secs(60));
         let line: Value = serde_json::from_str(&line).unwrap();
         let port = text(&line["address"]).rsplit_once(':').unwrap().1.parse().unwrap();

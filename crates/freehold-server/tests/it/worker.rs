@@ -7,7 +7,7 @@ use freehold::testing::{self, TestDatabase};
 use freehold::{AnalyticsDefinition, AnalyticsFolder, Freehold, OperatorContext, TenantContext};
 use serde_json::{Value, json};
 
-use crate::process::{Folder, Running, freehold, http};
+use crate::process::{Folder, Running, freehold, http, start_freehold};
 use crate::support::{SECRET, admin_url, connect, eventually, shop, text};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -76,7 +76,7 @@ impl Fleet {
         ];
         env.retain(|(name, _)| more.iter().all(|(other, _)| name != other));
         env.extend(more);
-        let mut running = Running::start(&["serve"], &env);
+        let mut running = start_freehold(&["serve"], &env);
         let line = running.wait_for("\"message\":\"serving\"", Duration::from_secs(20));
         let line: Value = serde_json::from_str(&line).unwrap();
         let port = text(&line["address"]).rsplit_once(':').unwrap().1.parse().unwrap();

@@ -29,7 +29,11 @@ fn tests_of(folder: &Path, module: &str, names: &mut BTreeSet<String>) {
 fn every_test_that_the_pages_about_isolation_and_people_name_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut names = BTreeSet::new();
-    for tests in ["crates/freehold/tests/it", "crates/freehold-server/tests/it"] {
+    for tests in [
+        "crates/freehold/tests/it",
+        "crates/freehold-server/tests/it",
+        "crates/freehold-prove/tests/it",
+    ] {
         tests_of(&root.join(tests), "", &mut names);
     }
     for page in ["docs/isolation.md", "docs/people.md"] {

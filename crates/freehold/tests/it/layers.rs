@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The library's floors from the ground up: a module imports of its own floor, and of those before it.
-const FLOORS: &[&str] = &[
+const LIBRARY: &[&str] = &[
     "error",
     "model",
     "sql",
@@ -31,6 +31,51 @@ const FLOORS: &[&str] = &[
     "control",
     "axum",
     "testing",
+];
+
+/// The server's.
+const SERVER: &[&str] =
+    &["database_url", "config", "telemetry", "data", "http", "mail", "worker", "cli", "main"];
+const HTTP: &[&str] = &[
+    "error",
+    "json",
+    "connections",
+    "arrival",
+    "readiness",
+    "slugs",
+    "state",
+    "auth",
+    "cache",
+    "middleware",
+    "cors",
+    // One file per resource.
+    "links",
+    "pages",
+    "sessions",
+    "tenants",
+    "me",
+    "addresses",
+    "credentials",
+    "signup",
+    "invitations",
+    "members",
+    "people",
+    "operators",
+    "audit",
+    "violations",
+    "slow_queries",
+    "insight",
+    "analytics",
+    "data",
+    "batch",
+    "health",
+    "metrics",
+    "openapi",
+    "router",
+];
+const DATA: &[&str] = &[
+    "error", "model", "request", "scan", "operator", "filter", "query", "body", "headers", "sql",
+    "plan", "answer", "database", "batch", "shape",
 ];
 
 /// Files and folders that are pure: no driver, no async.
@@ -84,43 +129,102 @@ fn src(crate_name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(crate_name).join("src")
 }
 
-#[test]
-fn imports_point_down() {
-    let root = src("freehold");
-    let floor_of = |name: &str| FLOORS.iter().position(|floor| *floor == name);
+/// What of these sources imports what stands above it. `folder` is a path from `src`, and its modules are
+/// named by `super::` too; floors that are named and not there are faults as well.
+fn faults_of(crate_name: &str, folder: &str, floors: &[&str]) -> BTreeSet<String> {
+    let root = src(crate_name).join(folder);
+    let floor_of = |name: &str| floors.iter().position(|floor| *floor == name);
     let mut faults = BTreeSet::new();
     let mut seen = BTreeSet::new();
+    let within = folder.split('/').filter(|part| !part.is_empty()).map(|part| format!("{part}::"));
+    let path_of = format!("crate::{}", within.collect::<String>());
     for file in sources(&root) {
         let (module, code) = (module(&root, &file), code(&file));
-        if module == "lib" {
+        let mut parts = module.split('/');
+        let name = parts.next().unwrap().to_owned();
+        if ["lib", "mod"].contains(&name.as_str()) || ["tests", "fixture"].contains(&name.as_str())
+        {
             continue;
         }
-        let name = module.split('/').next().unwrap().to_owned();
         let Some(floor) = floor_of(&name) else {
             faults.insert(format!("{name} is no floor"));
             continue;
         };
         seen.insert(name);
-        for path in code.split("crate::").skip(1) {
-            let imported = path.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
-            match floor_of(imported) {
+        let up = "super::".repeat(1 + parts.count());
+        let mut paths: Vec<&str> = code.split(&path_of).skip(1).collect();
+        if !folder.is_empty() {
+            let beside = code.split(&up).skip(1).filter(|path| !path.starts_with("super::"));
+            paths.extend(beside);
+        }
+        let names = paths.into_iter().flat_map(first_names);
+        for imported in names {
+            match floor_of(&imported) {
                 Some(below) if below <= floor => {}
                 Some(_) => drop(faults.insert(format!("{module} imports {imported}, above it"))),
-                None => drop(
-                    faults.insert(format!("{module} imports crate::{imported}, which is no floor")),
-                ),
-            }
-        }
-        if is_in(&module, PURE) {
-            for impure in ["tokio", "async fn"] {
-                if code.contains(impure) {
-                    faults.insert(format!("{module} is pure and has {impure}"));
+                None if folder.is_empty() => {
+                    faults.insert(format!("{module} imports crate::{imported}, which is no floor"));
                 }
+                // A name of the folder itself.
+                None => {}
             }
         }
     }
-    assert_eq!(seen.len(), FLOORS.len(), "a floor named here is gone: {seen:?}");
-    assert!(faults.is_empty(), "{faults:#?}");
+    faults.extend(
+        floors
+            .iter()
+            .filter(|floor| !seen.contains(**floor))
+            .map(|floor| format!("{floor} is gone")),
+    );
+    faults
+}
+
+/// The modules that a path, or a list of paths in braces, begins with.
+fn first_names(path: &str) -> Vec<String> {
+    let name = |text: &str| {
+        let text = text.trim_start();
+        text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default().to_owned()
+    };
+    let Some(list) = path.strip_prefix('{') else { return vec![name(path)] };
+    let (mut depth, mut names, mut begins) = (0, vec![name(list)], None);
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => begins = Some(at + 1),
+            _ => {}
+        }
+        if let Some(at) = begins.take() {
+            names.push(name(&list[at..]));
+        }
+    }
+    names
+}
+
+#[test]
+fn imports_point_down() {
+    for (crate_name, folder, floors) in [
+        ("freehold", "", LIBRARY),
+        ("freehold-server", "", SERVER),
+        ("freehold-server", "http", HTTP),
+        ("freehold-server", "data", DATA),
+    ] {
+        let faults = faults_of(crate_name, folder, floors);
+        assert!(faults.is_empty(), "{crate_name}/{folder}: {faults:#?}");
+    }
+}
+
+#[test]
+fn what_is_pure_waits_for_nothing() {
+    let root = src("freehold");
+    for file in sources(&root) {
+        let module = module(&root, &file);
+        let code = code(&file);
+        for impure in ["tokio", "async fn"] {
+            assert!(!is_in(&module, PURE) || !code.contains(impure), "{module} has {impure}");
+        }
+    }
 }
 
 /// The catalog's SQL stands in `catalog`, and no transaction is begun outside of `tx`, whose BEGIN
@@ -176,25 +280,6 @@ fn the_clock_of_the_library_can_be_stopped() {
             let is_the_systems =
                 line.contains("std::time") && !line.trim().ends_with("std::time::Instant,");
             assert!(!is_the_systems, "{}: {line}", file.display());
-        }
-    }
-}
-
-/// The proof stands on the service as its clients do; nothing stands on the proof but its command.
-#[test]
-fn nothing_but_its_command_imports_the_proof() {
-    let root = src("freehold-server");
-    for (folder, forbidden) in [
-        ("http", "crate::prove"),
-        ("data", "crate::prove"),
-        ("dev", "crate::prove"),
-        ("prove", "crate::cli"),
-        ("prove", "crate::data"),
-    ] {
-        let files = sources(&root.join(folder));
-        assert!(!files.is_empty(), "{folder} is gone");
-        for file in files {
-            assert!(!code(&file).contains(forbidden), "{} imports {forbidden}", file.display());
         }
     }
 }

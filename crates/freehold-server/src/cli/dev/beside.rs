@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use freehold::{ErrorKind, Freehold, MigrateOptions, MigrateReport};
+use freehold_embedded::postgres::EmbeddedPostgres;
 
 use super::{Failure, progress};
 use crate::config::LayoutSettings;
-use crate::dev::postgres::EmbeddedPostgres;
 
 /// More ends than these within the time, and the server is not started again.
 const ENDS_MAX: usize = 5;

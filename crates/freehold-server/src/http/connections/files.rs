@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::ConnectionLimits;
+use super::limits::ConnectionLimits;
 use super::registry::SPARE;
 use crate::config::HttpSettings;
 
@@ -18,7 +18,7 @@ const FILES_OF_OTHERS: u64 = 64;
 impl ConnectionLimits {
     /// The limits of this process, which has so many connections to databases at most. The soft limit
     /// of open files is raised to the hard one first.
-    pub(crate) fn of(
+    pub fn of(
         settings: &HttpSettings,
         database_connections: u64,
     ) -> Result<ConnectionLimits, String> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{ConnectionLimits, client_of};
+use super::limits::ConnectionLimits;
 
 /// Connections beyond the limit, of which each is told so, or asks a probe.
 pub(super) const SPARE: usize = 32;
@@ -291,6 +291,17 @@ impl Registry {
         for number in overdue {
             open.remove(number);
         }
+    }
+}
+
+/// The key that connections of one client are counted by. Whoever has an IPv6 address has a /64.
+fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

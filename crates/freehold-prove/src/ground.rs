@@ -1,0 +1,349 @@
+//! What a proof stands on: tenants with canaries and people, services on real sockets, handles of
+//! the library with tiny pools, and an observer that no policy binds.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use freehold::control::sessions::{SignIn, SignInOptions};
+use freehold::control::tenants::NewTenant;
+use freehold::tokio_postgres::Client;
+use freehold::{
+    Baseline, Freehold, IdentityId, Migration, OperatorContext, Options, PoolLimits, Rate, Role,
+    SignInLimits, TenantId,
+};
+use freehold_server::config::{ConnectionSettings, HttpSettings, SignUpMode};
+use freehold_server::http::connections::{self, ConnectionLimits};
+use freehold_server::http::{AppState, PeopleSettings, router};
+use uuid::Uuid;
+
+use crate::canary::{Mark, Watch};
+use crate::dice::Dice;
+use crate::gate::Gate;
+use crate::mint::Mint;
+use crate::poison::Clean;
+use crate::{Failure, Settings};
+
+/// Canaries of each tenant.
+pub(crate) const CANARIES: u64 = 60;
+/// The worker whose one row in `ledger` is there from the start, so that the view is never empty.
+pub(crate) const NOBODY: i32 = 0;
+/// Connections of the services, and of the library's handles: some so few that every transaction
+/// follows in the tracks of another tenant's.
+const SERVICE_POOLS: [usize; 2] = [6, 2];
+const LIBRARY_POOLS: [usize; 3] = [1, 2, 6];
+
+pub(crate) const OPERATOR: OperatorContext = OperatorContext::system("freehold-prove");
+
+/// A prepared database with the baseline of [`baseline`], and the ways to it.
+#[derive(Clone)]
+pub struct System {
+    /// A superuser, who reads every table at the end and ends sessions meanwhile.
+    pub superuser_url: String,
+    /// `freehold_app`, directly.
+    pub app_url: String,
+    /// `freehold_owner`, directly.
+    pub owner_url: String,
+    /// `freehold_app` by a pooler, which then stands under all that is tried.
+    pub pooler_url: Option<String>,
+}
+
+/// The migrations that a proof's tenants are made of.
+pub fn baseline() -> Baseline {
+    baseline_with(0)
+}
+
+/// With so many of the migrations that come while a proof runs. Each adds a text column, which
+/// takes over the row's mark.
+pub(crate) fn baseline_with(later: i32) -> Baseline {
+    let mut migrations = vec![
+        Migration::new(1, "canaries", include_str!("baseline.sql")),
+        Migration::new(2, "hostile", include_str!("hostile.sql")),
+    ];
+    for n in 1..=later {
+        let sql = format!(
+            "ALTER TABLE canaries ADD COLUMN added_{n} text;
+             UPDATE canaries SET added_{n} = body;"
+        );
+        migrations.push(Migration::new((2 + n).into(), "added", sql));
+    }
+    Baseline::from_migrations(migrations).expect("the numbers differ")
+}
+
+/// A tenant of the proof.
+pub struct Resident {
+    /// Its place among the others.
+    pub number: usize,
+    /// Its id.
+    pub id: TenantId,
+    /// What its rows carry.
+    pub mark: Mark,
+    pub(crate) people: People,
+    /// Closed while the tenant is suspended.
+    pub(crate) gate: Gate,
+    /// Closed while `people.changing` is a viewer.
+    pub(crate) changing: Gate,
+}
+
+/// Members of a tenant.
+pub(crate) struct People {
+    viewer: Uuid,
+    member: Uuid,
+    admin: Uuid,
+    owner: Uuid,
+    /// Now a member, now a viewer.
+    pub(crate) changing: Uuid,
+}
+
+impl People {
+    pub(crate) fn of(&self, role: Role) -> Uuid {
+        match role {
+            Role::Viewer => self.viewer,
+            Role::Member => self.member,
+            Role::Admin => self.admin,
+            Role::Owner | Role::Operator => self.owner,
+        }
+    }
+
+    fn all(&self) -> [(Uuid, Role); 5] {
+        [
+            (self.viewer, Role::Viewer),
+            (self.member, Role::Member),
+            (self.admin, Role::Admin),
+            (self.owner, Role::Owner),
+            (self.changing, Role::Member),
+        ]
+    }
+}
+
+/// A service that listens.
+struct Service {
+    address: SocketAddr,
+    freehold: Freehold,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Everything that a run needs. Between [`prepare`](Ground::prepare) and a run, a test may break
+/// what the run must then find.
+pub struct Ground {
+    /// The tenants.
+    pub residents: Vec<Resident>,
+    /// Where the services listen; a test may put something in between.
+    pub services: Vec<SocketAddr>,
+    pub(crate) handles: Vec<Freehold>,
+    /// Connects directly, as the owner too: suspends, migrates.
+    pub(crate) steward: Freehold,
+    pub(crate) observer: Client,
+    pub(crate) watch: Watch,
+    pub(crate) mint: Mint,
+    /// How sessions look before the run.
+    pub(crate) clean: Clean,
+    pub(crate) postgres: String,
+    pub(crate) by_pooler: bool,
+    running: Vec<Service>,
+}
+
+impl Ground {
+    /// Makes tenants, people and rows, and starts the services.
+    ///
+    /// # Errors
+    /// Whatever the database refuses, in words.
+    pub async fn prepare(system: &System, settings: &Settings) -> Result<Ground, Failure> {
+        let observer = freehold::connect_bare(&system.superuser_url).await?;
+        let postgres = check_superuser(&observer).await?;
+        let steward =
+            Freehold::connect(&Options::new(&system.app_url).owner_url(&system.owner_url)).await?;
+        let mut dice = Dice::new(settings.seed, 0);
+        let mut residents = Vec::new();
+        for number in 0..settings.tenants {
+            let mark = Mark::new(&mut dice, number);
+            residents.push(move_in(&steward, &observer, number, mark).await?);
+        }
+        let watch = Watch::new(residents.iter().map(|of| (&of.mark, of.id.as_uuid())));
+
+        let secret = format!("freehold-prove {:016x}{:016x}", dice.draw(), dice.draw());
+        let mint = Mint::new(&secret)?;
+        let url = system.pooler_url.as_ref().unwrap_or(&system.app_url);
+        let mut running = Vec::new();
+        for connections in SERVICE_POOLS {
+            running.push(serve(connect(system, url, connections).await?, &mint).await?);
+        }
+        let mut handles = Vec::new();
+        for connections in LIBRARY_POOLS {
+            handles.push(connect(system, url, connections).await?);
+        }
+        let services: Vec<_> = running.iter().map(|service| service.address).collect();
+        let clean = Clean::look(&services, &handles, &residents[0], &mint, &observer).await?;
+        Ok(Ground {
+            residents,
+            services,
+            handles,
+            steward,
+            observer,
+            watch,
+            mint,
+            clean,
+            postgres,
+            by_pooler: system.pooler_url.is_some(),
+            running,
+        })
+    }
+
+    /// Closes what was opened.
+    pub(crate) fn close(&mut self) {
+        for service in self.running.drain(..) {
+            service.freehold.close();
+        }
+        for handle in self.handles.drain(..) {
+            handle.close();
+        }
+        self.steward.close();
+    }
+}
+
+async fn check_superuser(observer: &Client) -> Result<String, Failure> {
+    let row = observer
+        .query_one(
+            "SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
+                    current_setting('server_version')",
+            &[],
+        )
+        .await?;
+    if !row.get::<_, bool>(0) {
+        return Err("a proof needs a superuser: it ends sessions of others meanwhile, and reads \
+                    every tenant's tables at the end"
+            .into());
+    }
+    Ok(row.get(1))
+}
+
+async fn connect(system: &System, url: &str, connections_max: usize) -> Result<Freehold, Failure> {
+    let mut options = Options::new(url).owner_url(&system.owner_url);
+    options.app_pool = PoolLimits { connections_max, wait_max: Duration::from_secs(20) };
+    Ok(Freehold::connect(&options).await?)
+}
+
+/// As `freehold serve` does it.
+async fn serve(freehold: Freehold, mint: &Mint) -> Result<Service, Failure> {
+    let unlimited = || {
+        let count = NonZeroU32::new(1_000_000).expect("it is not zero");
+        Rate { burst: count, per_minute: count }
+    };
+    let sign_in = SignInOptions {
+        tokens: mint.tokens(),
+        access_lifetime: Duration::from_secs(600),
+        session_lifetime: Duration::from_secs(3600),
+        limits: SignInLimits { per_email: unlimited(), per_client: unlimited() },
+        public_url: "http://127.0.0.1".to_owned(),
+    };
+    let settings = HttpSettings {
+        listen: ([127, 0, 0, 1], 0).into(),
+        request_timeout_ms: 60_000,
+        max_body_bytes: 256 * 1024,
+        max_concurrent_requests: 2048,
+        max_page_rows: 1000,
+        max_batch_operations: 50,
+        trust_forwarded_for: false,
+        cors_origins: Vec::new(),
+        outage_secs: 1,
+        startup_secs: 10,
+        drain_secs: 0,
+        shutdown_secs: 1,
+        metrics_token: None,
+        connections: ConnectionSettings::default(),
+    };
+    let sign_in = Arc::new(SignIn::new(freehold.clone(), sign_in));
+    let people = PeopleSettings { signup: SignUpMode::Off, mail: false };
+    let state = AppState::new(freehold.clone(), sign_in, &settings, people).await?;
+    let listener = tokio::net::TcpListener::bind(settings.listen).await?;
+    let address = listener.local_addr()?;
+    let limits = ConnectionLimits::of(&settings, freehold.pool_status().connections_max as u64)?;
+    let service = router(state);
+    let task = tokio::spawn(async move {
+        // It ends with the proof.
+        connections::serve(listener, service, limits, std::future::pending()).await;
+    });
+    Ok(Service { address, freehold, task })
+}
+
+async fn move_in(
+    steward: &Freehold,
+    observer: &Client,
+    number: usize,
+    mark: Mark,
+) -> Result<Resident, Failure> {
+    let slug = format!("prove-{number:03}");
+    let name = format!("A tenant of freehold-prove, {}", mark.text);
+    let new = NewTenant { slug: slug.clone(), name, ..NewTenant::default() };
+    let id = steward.create_tenant(&OPERATOR, new).await?.tenant.id;
+    let person = Uuid::new_v4;
+    let people = People {
+        viewer: person(),
+        member: person(),
+        admin: person(),
+        owner: person(),
+        changing: person(),
+    };
+    // Nobody signs in by password, so none is hashed.
+    for (person, role) in people.all() {
+        observer
+            .execute(
+                "INSERT INTO freehold.identity (id, email) VALUES ($1, $2)",
+                &[&person, &format!("{}@{slug}.example", person.simple())],
+            )
+            .await?;
+        // By its own id, as the mint's tokens name it; longer than any proof lasts.
+        observer
+            .execute(
+                "INSERT INTO freehold.session (id, identity_id, tenant_id, expires_at)
+                 VALUES ($1, $1, $2, now() + interval '1 day')",
+                &[&person, &id.as_uuid()],
+            )
+            .await?;
+        observer
+            .execute(
+                "INSERT INTO freehold.membership (tenant_id, identity_id, role) VALUES ($1, $2, $3)",
+                &[&id.as_uuid(), &person, &role.as_str()],
+            )
+            .await?;
+    }
+    steward.run_script(&OPERATOR, id, &rows_sql(&mark)).await?;
+    Ok(Resident { number, id, mark, people, gate: Gate::open(), changing: Gate::open() })
+}
+
+fn rows_sql(mark: &Mark) -> String {
+    let Mark { text, tag, .. } = mark;
+    let mut sql = "INSERT INTO canaries (id, no, tag, body, note) VALUES".to_owned();
+    for no in 1..=CANARIES {
+        let comma = if no == 1 { "" } else { "," };
+        let id = mark.row_id(no);
+        let _ = write!(sql, "{comma}\n('{id}', {no}, {tag}, '{text} {no}', 'a note of {text}')");
+    }
+    let (id, canary) = (ledger_id(mark, NOBODY, 0), mark.row_id(1));
+    let _ = write!(
+        sql,
+        ";\nINSERT INTO ledger (id, worker, no, revision, tag, canary_id, body)
+         VALUES ('{id}', {NOBODY}, 0, 0, {tag}, '{canary}', '{text}')"
+    );
+    sql
+}
+
+/// The id of a row of `ledger`.
+pub(crate) fn ledger_id(mark: &Mark, worker: i32, no: i32) -> Uuid {
+    mark.row_id(
+        1_000_000 + u64::from(worker.unsigned_abs()) * 10_000 + u64::from(no.unsigned_abs()),
+    )
+}
+
+/// A person of a tenant, for the library.
+pub(crate) fn identity(person: Uuid) -> IdentityId {
+    IdentityId::from(person)
+}

@@ -1,0 +1,6 @@
+//! A sound system passes, and every system that was broken on purpose is found out.
+
+#![allow(clippy::disallowed_methods, reason = "the test server's address comes from ./dev")]
+
+mod engine;
+mod sessions;
