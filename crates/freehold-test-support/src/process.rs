@@ -232,6 +232,12 @@ pub fn free_port() -> u16 {
 /// A folder of the test's own that another user may pass through; removed at the end.
 pub struct Folder(PathBuf);
 
+impl Default for Folder {
+    fn default() -> Folder {
+        Folder::new()
+    }
+}
+
 impl Folder {
     pub fn new() -> Folder {
         let path = std::env::temp_dir().join(format!("freehold-it-{}", Uuid::new_v4().simple()));
