@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use freehold::control::people::Named;
+use freehold::control::people::PersonRef;
 use freehold::control::tenants::{NewOwner, NewTenant};
 use freehold::testing::{PASSWORD, TestDatabase};
 use freehold::{
@@ -128,7 +128,7 @@ pub(crate) fn bare_schema(number: usize) -> String {
 /// The first tenant brings its owner along; everyone after that belongs to the same person.
 async fn create_first(freehold: &Freehold) -> Result<Member> {
     let (email, password) = (OWNER_EMAIL.into(), Some(PASSWORD.into()));
-    let person = Named { email, password, existing: false };
+    let person = PersonRef { email, password, existing: false };
     let owner = NewOwner { person, name: String::new() };
     let new = NewTenant {
         slug: "shop-0".into(),
@@ -147,7 +147,7 @@ async fn create_first(freehold: &Freehold) -> Result<Member> {
 
 /// A tenant that belongs to the person who owns the first.
 pub(crate) async fn create(freehold: &Freehold, slug: String) -> Result<Tenant> {
-    let person = Named { email: OWNER_EMAIL.into(), password: None, existing: true };
+    let person = PersonRef { email: OWNER_EMAIL.into(), password: None, existing: true };
     let owner = NewOwner { person, name: String::new() };
     let new = NewTenant { name: slug.clone(), slug, owner: Some(owner), idempotency: None };
     Ok(freehold.create_tenant(&operator(), new).await?.tenant)

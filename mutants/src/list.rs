@@ -10,12 +10,12 @@ mod data;
 mod database;
 mod http;
 mod indexes;
-mod lanes;
 mod layouts;
 mod lifecycle;
 mod mail;
 mod outside;
 mod replicas;
+mod scheduler;
 mod sessions;
 mod sign_in;
 mod sizes;
@@ -88,7 +88,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
         context::MUTANTS,
         analytics::MUTANTS,
         connections::MUTANTS,
-        lanes::MUTANTS,
+        scheduler::MUTANTS,
         database::MUTANTS,
         sessions::MUTANTS,
         sign_in::MUTANTS,

@@ -19,10 +19,10 @@
 mod account;
 mod binaries;
 mod cluster;
+mod data_folder;
 mod error;
 mod files;
 mod orphan;
-mod place;
 mod ports;
 mod postmaster;
 mod process;
@@ -35,8 +35,8 @@ use std::time::{Duration, Instant};
 
 use account::Account;
 use binaries::Server;
+use data_folder::DataFolder;
 pub use error::{StartError, StopError};
-use place::Place;
 use postmaster::{LaunchError, Postmaster};
 
 /// How long backends of a killed server may hold its shared memory before a start gives up.
@@ -62,7 +62,7 @@ pub struct Options<'a> {
 pub struct EmbeddedPostgres {
     // Dropped in this order: the lock in `place` goes only when the server is gone.
     postmaster: Postmaster,
-    place: Place,
+    folder: DataFolder,
     server: Server,
     account: Account,
     password: String,
@@ -79,30 +79,30 @@ impl EmbeddedPostgres {
         mut progress: impl FnMut(&str),
     ) -> Result<Self, StartError> {
         cluster::check_settings(options.settings)?;
-        let mut place = Place::open(options.dir)?;
-        place.follow(&mut progress)?;
-        let (account, server) = if place.has_data()? {
-            let account = Account::owning(&place.data())?;
-            let server = binaries::find(options.bin, &account, Some(&place))?;
-            orphan::stop(&place, &account, &mut progress).await?;
+        let mut folder = DataFolder::open(options.dir)?;
+        folder.follow(&mut progress)?;
+        let (account, server) = if folder.has_data()? {
+            let account = Account::owning(&folder.data())?;
+            let server = binaries::find(options.bin, &account, Some(&folder))?;
+            orphan::stop(&folder, &account, &mut progress).await?;
             (account, server)
         } else {
             let account = Account::for_new_data()?;
             let server = binaries::find(options.bin, &account, None)?;
-            if place.settle(&account, &mut progress)? {
-                orphan::stop(&place, &account, &mut progress).await?;
-                place.remove_contents()?;
+            if folder.settle(&account, &mut progress)? {
+                orphan::stop(&folder, &account, &mut progress).await?;
+                folder.remove_contents()?;
             }
-            cluster::create(&server, &account, &place, &mut progress).await?;
+            cluster::create(&server, &account, &folder, &mut progress).await?;
             (account, server)
         };
-        place.remove_leftovers();
-        let password = place.password()?;
-        cluster::configure(&place, options.settings)?;
+        folder.remove_leftovers();
+        let password = folder.password()?;
+        cluster::configure(&folder, options.settings)?;
         let (postmaster, port) =
-            launch(&server, &account, &place, None, &password, &mut progress).await?;
-        let data_dir = place.data();
-        Ok(Self { postmaster, place, server, account, password, port, data_dir })
+            launch(&server, &account, &folder, None, &password, &mut progress).await?;
+        let data_dir = folder.data();
+        Ok(Self { postmaster, folder, server, account, password, port, data_dir })
     }
 
     /// `postgres://postgres:<password>@127.0.0.1:<port>/<database>`
@@ -135,7 +135,7 @@ impl EmbeddedPostgres {
 
     /// What the server says; the place to look when it misbehaves.
     pub fn log_file(&self) -> PathBuf {
-        self.place.log()
+        self.folder.log()
     }
 
     /// Returns, once the server has ended though nobody here has stopped it, how.
@@ -149,10 +149,10 @@ impl EmbeddedPostgres {
     /// # Errors
     /// What keeps it from starting, such as another program on its port.
     pub async fn restart(&mut self, mut progress: impl FnMut(&str)) -> Result<(), StartError> {
-        let (server, account, place) = (&self.server, &self.account, &self.place);
+        let (server, account, folder) = (&self.server, &self.account, &self.folder);
         let port = Some(self.port);
         let (postmaster, _) =
-            launch(server, account, place, port, &self.password, &mut progress).await?;
+            launch(server, account, folder, port, &self.password, &mut progress).await?;
         self.postmaster = postmaster;
         Ok(())
     }
@@ -180,18 +180,18 @@ pub async fn reset(dir: &Path) -> Result<(), StartError> {
     if !dir.exists() {
         return Ok(());
     }
-    let mut place = Place::open(dir)?;
+    let mut folder = DataFolder::open(dir)?;
     let mut quiet = |_: &str| {};
-    place.follow(&mut quiet)?;
-    if place.data().exists() {
-        match Account::owning(&place.data()) {
-            Ok(account) => orphan::stop(&place, &account, &mut quiet).await?,
+    folder.follow(&mut quiet)?;
+    if folder.data().exists() {
+        match Account::owning(&folder.data()) {
+            Ok(account) => orphan::stop(&folder, &account, &mut quiet).await?,
             // No server can run on it.
             Err(StartError::Damaged { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    place.remove()
+    folder.remove()
 }
 
 /// Starts the server, on the port that is given, or on its own and another if that is taken, and waits out
@@ -199,7 +199,7 @@ pub async fn reset(dir: &Path) -> Result<(), StartError> {
 async fn launch(
     server: &Server,
     account: &Account,
-    place: &Place,
+    folder: &DataFolder,
     given: Option<u16>,
     password: &str,
     progress: &mut impl FnMut(&str),
@@ -208,19 +208,19 @@ async fn launch(
     let mut ports_tried = 0;
     let mut port = match given {
         Some(port) => port,
-        None => ports::usable(place, progress)?,
+        None => ports::usable(folder, progress)?,
     };
     loop {
-        match Postmaster::launch(server, account, place, port, password, progress).await {
+        match Postmaster::launch(server, account, folder, port, password, progress).await {
             Ok(postmaster) => return Ok((postmaster, port)),
             // Someone took it between our look and the server's.
             Err(LaunchError::PortTaken(_)) if given.is_none() && ports_tried < 5 => {
                 ports_tried += 1;
-                port = ports::another(place)?;
+                port = ports::another(folder)?;
             }
             Err(LaunchError::StillInUse(_)) if began.elapsed() < STRAGGLERS_MAX => {
                 if began.elapsed() > STRAGGLERS_PATIENCE {
-                    orphan::end_stragglers(place, account);
+                    orphan::end_stragglers(folder, account);
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }

@@ -156,7 +156,7 @@ fn scattered(every: Duration) -> Duration {
 }
 
 /// Tells Prometheus of the fleet: its size and growth, and how far migrations are.
-async fn tell_fleet(freehold: &Freehold, context: &OperatorContext) {
+async fn record_fleet(freehold: &Freehold, context: &OperatorContext) {
     if let Ok(fleet) = freehold.fleet_growth(context).await
         && let Some(at) = fleet.measured_at
     {
@@ -192,7 +192,7 @@ async fn observe(freehold: Freehold) {
             if let Ok(list) = freehold.list_analytics(&context).await {
                 known = list;
             }
-            tell_fleet(&freehold, &context).await;
+            record_fleet(&freehold, &context).await;
         }
         tick = tick.wrapping_add(1);
         let now = Timestamp::now();

@@ -10,23 +10,23 @@
 //! - `schema`: the tables of a rollup, and how its totals are computed.
 //! - `activity`: which tenants changed since they were collected.
 //! - `source`: where tenants are read: on a replica that is fit for it, or on the primary.
-//! - `courtesy`: how a run keeps out of the way of requests.
+//! - `throttle`: how a run keeps out of the way of requests.
 //! - `collector`: reads tenants and writes rollups.
 //! - `run`: a whole run: who is read, in which order it is published, and who may do so.
 
 pub(crate) mod activity;
 pub(crate) mod collector;
-mod courtesy;
 mod coverage;
 pub(crate) mod definition;
 pub(crate) mod rollup;
 pub(crate) mod run;
 mod schema;
 pub(crate) mod source;
+mod throttle;
 
 use std::sync::Arc;
 
-use crate::analytics::courtesy::Courtesy;
+use crate::analytics::throttle::Throttle;
 use crate::error::Result;
 use crate::pool::Pool;
 use crate::replicas::Replicas;
@@ -41,7 +41,7 @@ pub(crate) struct Connections {
     pub(crate) reader: Option<Arc<Target>>,
     /// One of these otherwise.
     pub(crate) replicas: Replicas,
-    pub(crate) courtesy: Courtesy,
+    pub(crate) throttle: Throttle,
 }
 
 impl Connections {
@@ -56,7 +56,7 @@ impl Connections {
             None => None,
         };
         let primary = Arc::new(target(url, "DATABASE_ANALYTICS_URL")?);
-        Ok(Connections { primary, reader, replicas, courtesy: Courtesy::to(requests) })
+        Ok(Connections { primary, reader, replicas, throttle: Throttle::to(requests) })
     }
 }
 

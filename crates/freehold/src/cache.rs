@@ -10,11 +10,11 @@
 mod clock;
 pub(crate) mod envelope;
 pub(crate) mod epochs;
-mod flights;
 pub(crate) mod freshness;
 pub(crate) mod key;
 pub(crate) mod local;
 mod redis_server;
+mod single_flight;
 pub(crate) mod stats;
 
 use std::collections::HashSet;
@@ -30,12 +30,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::envelope::{Asked, ENVELOPE_BYTES, Entry, Sealer, Verdict, Version};
-use self::flights::{Flights, Outcome, Turn};
+use self::envelope::{ENVELOPE_BYTES, Entry, Request, Sealer, Verdict, Version};
 use self::freshness::Freshness;
 use self::key::{CacheKey, KeyDigest, Owner, Scope};
 use self::local::{Epoch, Local};
 use self::redis_server::Redis;
+use self::single_flight::{Outcome, Part, SingleFlight};
 use self::stats::{CacheStats, Fault, Lookup};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::context::{OperatorContext, TenantContext};
@@ -53,7 +53,7 @@ pub const CACHE_AGE_MAX: Duration = Duration::from_secs(3600);
 const VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// How long a request waits to learn an epoch before it goes on without the cache.
 const LEARN_MAX: Duration = Duration::from_millis(500);
-/// Ended epochs are announced at most so often.
+/// Epochs that have ended are announced at most so often.
 const ANNOUNCE_PAUSE: Duration = Duration::from_millis(50);
 /// After an announcement that failed.
 const ANNOUNCE_RETRY: Duration = Duration::from_secs(1);
@@ -111,9 +111,9 @@ struct Inner {
     remote: Option<Remote>,
     pool: Pool,
     freshness: Arc<Freshness>,
-    loads: Flights<(KeyDigest, Version), Arc<Entry>>,
-    lessons: Flights<Vec<Scope>, Vec<i64>>,
-    ended: Ended,
+    loads: SingleFlight<(KeyDigest, Version), Arc<Entry>>,
+    lessons: SingleFlight<Vec<Scope>, Vec<i64>>,
+    ended: ExpiredEpochs,
     /// In reading epochs.
     trouble: Trouble,
 }
@@ -159,7 +159,7 @@ struct Remote {
 
 /// Epochs that are over and not yet announced. Bounded by tenants times names.
 #[derive(Default)]
-struct Ended {
+struct ExpiredEpochs {
     waiting: Mutex<HashSet<Scope>>,
     under_way: Mutex<HashSet<Scope>>,
     due: Notify,
@@ -193,9 +193,9 @@ impl Cache {
             remote,
             pool,
             freshness,
-            loads: Flights::new(),
-            lessons: Flights::new(),
-            ended: Ended::default(),
+            loads: SingleFlight::new(),
+            lessons: SingleFlight::new(),
+            ended: ExpiredEpochs::default(),
             trouble: Trouble::default(),
         })))
     }
@@ -287,13 +287,13 @@ impl Cache {
         };
         let digest = key.digest();
         let now_ms = || self.0.local.clock().now_ms();
-        let ask = || Asked { owner: key.owner(), digest, version, max_age, now_ms: now_ms() };
+        let ask = || Request { owner: key.owner(), digest, version, max_age, now_ms: now_ms() };
         let lead = loop {
             if !anew && let Some(hit) = self.find_here(key, &ask()) {
                 return Ok(hit);
             }
             match self.0.loads.join(&(digest, version)) {
-                Turn::Lead(lead) => {
+                Part::Lead(lead) => {
                     // The load before may have ended since it was looked here.
                     let kept = self.0.local.find(&digest).filter(|_| !anew);
                     if let Some(hit) = kept.and_then(|entry| self.open(key, &entry, &ask())) {
@@ -302,8 +302,8 @@ impl Cache {
                     break Some(lead);
                 }
                 // Somebody else's load may have begun before whatever made this one necessary.
-                Turn::Follow(_) if anew => break None,
-                Turn::Follow(follow) => match follow.outcome().await {
+                Part::Follow(_) if anew => break None,
+                Part::Follow(follow) => match follow.outcome().await {
                     Outcome::Done(entry) => {
                         if let Some(hit) = self.open(key, &entry, &ask()) {
                             self.count(key, Lookup::Shared);
@@ -340,7 +340,7 @@ impl Cache {
     }
 
     /// In this process.
-    fn find_here<T: DeserializeOwned>(&self, key: &CacheKey, asked: &Asked) -> Option<Cached<T>> {
+    fn find_here<T: DeserializeOwned>(&self, key: &CacheKey, asked: &Request) -> Option<Cached<T>> {
         let entry = self.0.local.find(&asked.digest);
         let hit = entry.and_then(|entry| self.open(key, &entry, asked));
         self.count(key, if hit.is_some() { Lookup::ProcessHit } else { Lookup::ProcessMiss });
@@ -351,7 +351,7 @@ impl Cache {
     async fn find_there<T: DeserializeOwned>(
         &self,
         key: &CacheKey,
-        asked: &Asked,
+        asked: &Request,
     ) -> Option<(Arc<Entry>, Cached<T>)> {
         let remote = self.0.remote.as_ref().filter(|remote| remote.redis.is_up())?;
         let name = remote.name(key, &asked.digest);
@@ -379,7 +379,7 @@ impl Cache {
         &self,
         key: &CacheKey,
         entry: &Entry,
-        asked: &Asked,
+        asked: &Request,
     ) -> Option<Cached<T>> {
         match entry.judge(asked) {
             Verdict::Fits(age) => match serde_json::from_slice(&entry.value) {
@@ -405,7 +405,7 @@ impl Cache {
     fn entry<T: Serialize>(
         &self,
         key: &CacheKey,
-        asked: &Asked,
+        asked: &Request,
         loaded_at_ms: u64,
         value: &T,
     ) -> Option<Arc<Entry>> {
@@ -461,8 +461,8 @@ impl Cache {
     async fn learn(&self, scopes: &Vec<Scope>) -> Option<Vec<i64>> {
         loop {
             let lead = match self.0.lessons.join(scopes) {
-                Turn::Lead(lead) => lead,
-                Turn::Follow(follow) => match follow.outcome().await {
+                Part::Lead(lead) => lead,
+                Part::Follow(follow) => match follow.outcome().await {
                     Outcome::Done(numbers) => return Some(numbers),
                     Outcome::Failed => return None,
                     Outcome::Abandoned => continue,
@@ -658,7 +658,7 @@ impl Remote {
     }
 }
 
-impl Ended {
+impl ExpiredEpochs {
     fn put(&self, scope: Scope) {
         lock(&self.waiting).insert(scope);
         self.due.notify_one();

@@ -32,7 +32,7 @@ use crate::options::Options;
 use crate::wire::client;
 use crate::wire::tls::{self, Target};
 
-use self::check::{Probe, Sight};
+use self::check::{Probe, Visibility};
 use self::examination::Examination;
 
 pub use self::check::{Check, Severity};
@@ -194,7 +194,7 @@ async fn look(
     owner: Option<&Target>,
     doctor: &DoctorOptions,
 ) -> Result<DoctorReport> {
-    let sight = if owner.is_some() { Sight::Owner } else { Sight::Anyone };
+    let sight = if owner.is_some() { Visibility::Owner } else { Visibility::Anyone };
     let target = owner.unwrap_or(app);
     let mut examination = Examination::begin(client::connect(target).await?, sight, doctor).await?;
     examination.require_catalog()?;
@@ -219,7 +219,7 @@ async fn look(
 async fn repair(owner: &Target, doctor: &DoctorOptions) -> Result<Vec<Repair>> {
     let thorough = DoctorOptions { examples_max: REPAIRS_MAX, ..doctor.clone() };
     let mut examination =
-        Examination::begin(client::connect(owner).await?, Sight::Owner, &thorough).await?;
+        Examination::begin(client::connect(owner).await?, Visibility::Owner, &thorough).await?;
     examination.require_catalog()?;
     for probe in probes().filter(|probe| probe.checks.iter().any(|check| check.fix_is_safe)) {
         examination.ask(probe).await?;
@@ -281,9 +281,9 @@ pub(crate) async fn examine_tables(app: &Target) -> Result<CriticalFindings> {
 pub(crate) async fn examine_critical(app: &Target) -> Result<CriticalFindings> {
     let client = client::connect(app).await?;
     let doctor = DoctorOptions::default();
-    let mut examination = Examination::begin(client, Sight::Anyone, &doctor).await?;
+    let mut examination = Examination::begin(client, Visibility::Anyone, &doctor).await?;
     let is_critical = |probe: &&Probe| {
-        probe.sight == Sight::Anyone
+        probe.sight == Visibility::Anyone
             && probe.checks.iter().any(|check| check.severity == Severity::Critical)
     };
     let mut critical = CriticalFindings::default();

@@ -15,7 +15,7 @@ use crate::doctor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fleet::dry_run::{self, DryRun};
 use crate::fleet::migrator::{self, MigrateOptions, MigrateReport, MigrateStatus};
-use crate::indexes::asked::Asked;
+use crate::indexes::sampler::ShapeSampler;
 use crate::init;
 use crate::model::actor::{Actor, Role};
 use crate::model::context::{OperatorContext, TenantContext};
@@ -25,7 +25,7 @@ use crate::observe::insight::Insight;
 use crate::observe::violations::Violations;
 use crate::options::Options;
 use crate::pool::Pool;
-use crate::pool::connection::{Leavings, Position, Source};
+use crate::pool::connection::{Position, Residue, Source};
 use crate::pool::pooler;
 use crate::pool::seal::{self, ContextKey, SealMode};
 use crate::pool::seal::{KeyOrigin, Sealer};
@@ -35,12 +35,12 @@ use crate::recording::reporter::Reporter;
 use crate::recording::slow_log::SlowLog;
 use crate::replicas::Replicas;
 use crate::replicas::{self, ReplicaReads, ReplicaStatus};
-use crate::resolve::leavings;
+use crate::resolve::residue;
 use crate::resolve::resolver::Resolver;
 use crate::schema::migration::Baseline;
 use crate::schema::policy;
 use crate::sign_in::passwords::PasswordHasher;
-use crate::sign_in::turns::SlugTurns;
+use crate::sign_in::slug_locks::SlugLocks;
 use crate::tasks::{BackgroundTask, Tasks};
 use crate::tx::CatalogTx;
 use crate::tx::{PipelineError, ReadTx, TenantTx};
@@ -61,11 +61,11 @@ struct Inner {
     resolver: Resolver,
     cache: Cache,
     hasher: PasswordHasher,
-    turns: SlugTurns,
+    slug_locks: SlugLocks,
     violations: Violations,
     recorder: Recorder,
     insight: Insight,
-    asked: Asked,
+    shapes: ShapeSampler,
     reporter: Reporter,
     slow_log: SlowLog,
     sealer: Sealer,
@@ -149,11 +149,11 @@ impl Freehold {
         let pool = |source, limits| Pool::new(source, limits, &violations, &insight);
         // Not before the baseline was looked at.
         let only_settings = Arc::new(AtomicBool::new(false));
-        let of_tenants = || Leavings::OnlySettings(Arc::clone(&only_settings));
-        let app = source(app_target, position).with_sessions().leaving(of_tenants());
+        let of_tenants = || Residue::OnlySettings(Arc::clone(&only_settings));
+        let app = source(app_target, position).with_sessions().with_residue(of_tenants());
         let app = pool(app, options.app_pool);
         let catalog = source(catalog_target, Position::Untold).with_sessions();
-        let catalog = catalog.leaving(Leavings::Nothing);
+        let catalog = catalog.with_residue(Residue::Nothing);
         let catalog = pool(catalog, options.catalog_pool);
         let owner =
             owner_target.map(|target| pool(source(target, Position::Untold), options.owner_pool));
@@ -162,7 +162,7 @@ impl Freehold {
         let mut replica_pools = Vec::new();
         for url in &options.replica_urls {
             let target = tls::target(url, replicas::SETTING)?;
-            let source = source(target, Position::Replayed).leaving(of_tenants());
+            let source = source(target, Position::Replayed).with_residue(of_tenants());
             let pool = pool(source, replica_pool);
             Replicas::require_one_host(&pool.target())?;
             replica_pools.push(pool);
@@ -189,8 +189,8 @@ impl Freehold {
         let tasks = Tasks::default();
         let mut running = replicas.follow(&tasks, app.target()).await?;
         let slow_log = SlowLog::new(&app, &catalog, resolver.clone(), insight.clone());
-        let asked = Asked::new(options.insight.sample);
-        let reporter = Reporter::new(catalog.clone(), insight.clone(), asked.clone());
+        let shapes = ShapeSampler::new(options.insight.sample);
+        let reporter = Reporter::new(catalog.clone(), insight.clone(), shapes.clone());
         let (listening, pooler) = (resolver.clone(), options.pooler);
         let listen = move || listening.clone().listen(Arc::clone(&listen), pooler);
         running.push(tasks.spawn("change_listener", listen));
@@ -204,7 +204,7 @@ impl Freehold {
         running.push(tasks.spawn("slow_query_writer", move || slow.clone().run()));
         let (of_code, changes, only) =
             (catalog.clone(), resolver.clone(), Arc::clone(&only_settings));
-        let follow = move || leavings::follow(of_code.clone(), changes.clone(), Arc::clone(&only));
+        let follow = move || residue::follow(of_code.clone(), changes.clone(), Arc::clone(&only));
         running.push(tasks.spawn("baseline_follower", follow));
         let (announcing, connecting) = (cache.clone(), cache.clone());
         running.push(tasks.spawn("cache_announcer", move || announcing.clone().announce()));
@@ -215,7 +215,7 @@ impl Freehold {
             running.push(tasks.spawn("key_follower", follow));
         }
         let hasher = PasswordHasher::for_half_the_cores();
-        let turns = SlugTurns::new();
+        let slug_locks = SlugLocks::new();
         let inner = Inner {
             app,
             catalog,
@@ -225,11 +225,11 @@ impl Freehold {
             resolver,
             cache,
             hasher,
-            turns,
+            slug_locks,
             violations,
             recorder,
             insight,
-            asked,
+            shapes,
             reporter,
             slow_log,
             sealer,
@@ -629,8 +629,8 @@ impl Freehold {
         &self.0.resolver
     }
 
-    pub(crate) fn turns(&self) -> &SlugTurns {
-        &self.0.turns
+    pub(crate) fn slug_locks(&self) -> &SlugLocks {
+        &self.0.slug_locks
     }
 
     pub(crate) fn violations(&self) -> &Violations {
@@ -645,8 +645,8 @@ impl Freehold {
         &self.0.insight
     }
 
-    pub(crate) fn asked(&self) -> &Asked {
-        &self.0.asked
+    pub(crate) fn shapes(&self) -> &ShapeSampler {
+        &self.0.shapes
     }
 
     pub(crate) fn reporter(&self) -> &Reporter {

@@ -6,10 +6,10 @@
 //! schema. Who may, and what is recorded, is decided in `control::indexes`.
 
 pub(crate) mod advice;
-pub(crate) mod asked;
 pub(crate) mod build;
 pub(crate) mod fleet;
 pub(crate) mod plan;
+pub(crate) mod sampler;
 pub(crate) mod survey;
 
 use jiff::Timestamp;
@@ -47,7 +47,7 @@ impl QueryShape {
 
 /// A shape that was asked, and how often.
 #[derive(Clone, Debug)]
-pub(crate) struct AskedShape {
+pub(crate) struct SampledShape {
     pub(crate) tenant: TenantId,
     pub(crate) shape: QueryShape,
     /// As a sample tells.

@@ -1,11 +1,11 @@
 //! The pool: how many connections there are, and how long one waits for one.
 //!
 //! A connection is clean whenever it lies in the pool; `tx` sees to that, so taking one costs no
-//! round trip. Nothing of a tenant is ever set on a session. Which of them a tenant gets is up to `lanes`.
+//! round trip. Nothing of a tenant is ever set on a session. Which of them a tenant gets is up to `scheduler`.
 
 pub(crate) mod connection;
-pub(crate) mod lanes;
 pub(crate) mod pooler;
+pub(crate) mod scheduler;
 pub(crate) mod seal;
 
 use std::io;
@@ -21,8 +21,8 @@ use crate::observe::insight::Insight;
 use crate::observe::trouble::Trouble;
 use crate::observe::violations::Violations;
 use crate::pool::connection::{Connection, Source};
-use crate::pool::lanes::{Guest, Lanes, NoPlace, Occupancy, Place};
 use crate::pool::pooler::Pooler;
+use crate::pool::scheduler::{NoSlot, Occupancy, Scheduler, SlotGuard, TenantKey};
 use crate::wire::WireError;
 use crate::wire::connect_failure::NO_ROOM;
 use crate::wire::tls::Target;
@@ -73,7 +73,7 @@ pub struct PoolStatus {
 pub(crate) struct Pool(Arc<Inner>);
 
 struct Inner {
-    lanes: Arc<Lanes<Connection>>,
+    scheduler: Arc<Scheduler<Connection>>,
     source: Source,
     wait_max: Duration,
     /// In opening connections.
@@ -83,7 +83,7 @@ struct Inner {
 }
 
 /// A connection on loan: back to the pool when this is dropped, if it is fit to be lent again.
-pub(crate) struct Checkout(Place<Connection>);
+pub(crate) struct Checkout(SlotGuard<Connection>);
 
 impl Deref for Checkout {
     type Target = Connection;
@@ -114,7 +114,7 @@ impl Pool {
         insight: &Insight,
     ) -> Pool {
         Pool(Arc::new(Inner {
-            lanes: Lanes::new(limits.connections_max),
+            scheduler: Scheduler::new(limits.connections_max),
             source,
             wait_max: limits.wait_max,
             trouble: Trouble::default(),
@@ -125,12 +125,12 @@ impl Pool {
 
     /// A connection, within [`PoolLimits::wait_max`]. Where the database has no room for another, it
     /// is one of those that are open, as soon as one comes free.
-    pub(crate) async fn checkout(&self, guest: Guest, weight: Weight) -> Result<Checkout> {
-        let Inner { lanes, wait_max, .. } = &*self.0;
+    pub(crate) async fn checkout(&self, tenant: TenantKey, weight: Weight) -> Result<Checkout> {
+        let Inner { scheduler, wait_max, .. } = &*self.0;
         let since = Instant::now();
         loop {
-            let place = lanes.take(guest, weight, since, *wait_max).await;
-            let mut checkout = Checkout(place.map_err(|none| self.refusal(none))?);
+            let slot = scheduler.take(tenant, weight, since, *wait_max).await;
+            let mut checkout = Checkout(slot.map_err(|none| self.refusal(none))?);
             // One that is not fit makes room for its successor before that is opened.
             if !checkout.0.content.as_mut().is_some_and(Connection::is_fit) {
                 checkout.0.content = None;
@@ -140,21 +140,21 @@ impl Pool {
                         checkout.0.begin();
                     }
                     Err(error) => {
-                        if error.is_full() && lanes.give_up(checkout.0) {
+                        if error.is_full() && scheduler.give_up(checkout.0) {
                             continue;
                         }
                         return Err(self.0.source.target.cannot_connect(error.into_cause()));
                     }
                 }
             }
-            checkout.meet(guest);
+            checkout.meet(tenant);
             return Ok(checkout);
         }
     }
 
     /// Opens a connection. The log hears once of what is in the way.
     async fn open(&self) -> Result<Connection, WireError> {
-        let Inner { lanes, source, trouble, .. } = &*self.0;
+        let Inner { scheduler, source, trouble, .. } = &*self.0;
         let opened = tokio::time::timeout(OPEN_MAX, Connection::open(source)).await;
         let opened =
             opened.unwrap_or_else(|_| Err(WireError::Lost(io::ErrorKind::TimedOut.into())));
@@ -163,35 +163,35 @@ impl Pool {
             .map_err(|error| source.target.cannot_connect(error.again().into_cause()));
         trouble.note(&told, "no further connection can be opened");
         if let Ok(connection) = &opened {
-            lanes.note_room();
+            scheduler.note_room();
             if !connection.is_direct() {
-                lanes.forget_homes();
+                scheduler.forget_homes();
             }
         }
         opened
     }
 
-    /// Sees how busy the database is while tenants are slow, and has the lanes heed it, until the task is
+    /// Sees how busy the database is while tenants are slow, and has the scheduler heed it, until the task is
     /// dropped.
     pub(crate) async fn watch_congestion(self) {
         let mut ticks = tokio::time::interval(CONGESTION_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if !self.0.lanes.any_is_slow() {
-                self.0.lanes.heed(None);
+            if !self.0.scheduler.any_is_slow() {
+                self.0.scheduler.heed(None);
             } else if let Some(took) = self.time_of_nothing().await {
-                self.0.lanes.heed(Some(took));
+                self.0.scheduler.heed(Some(took));
             } else {
-                self.0.lanes.heed_unasked();
+                self.0.scheduler.heed_unasked();
             }
-            self.0.lanes.reconsider();
+            self.0.scheduler.reconsider();
         }
     }
 
     /// How long a statement takes that does nothing. None if no connection is free for it.
     async fn time_of_nothing(&self) -> Option<Duration> {
-        let mut checkout = Checkout(self.0.lanes.try_take(Guest::Anyone)?);
+        let mut checkout = Checkout(self.0.scheduler.try_take(TenantKey::None)?);
         if !checkout.is_fit() {
             checkout.close();
             return None;
@@ -205,26 +205,26 @@ impl Pool {
         Some(began.elapsed())
     }
 
-    fn refusal(&self, none: NoPlace) -> Error {
+    fn refusal(&self, none: NoSlot) -> Error {
         let busy = "every database connection is busy; try again shortly";
         match none {
-            NoPlace::Busy if self.0.lanes.is_full() => {
+            NoSlot::Busy if self.0.scheduler.is_full() => {
                 Error::new(ErrorKind::PoolExhausted, busy).because(NO_ROOM)
             }
-            NoPlace::Busy => Error::new(ErrorKind::PoolExhausted, busy),
-            NoPlace::Closed => Error::new(ErrorKind::Unavailable, "the service is shutting down"),
+            NoSlot::Busy => Error::new(ErrorKind::PoolExhausted, busy),
+            NoSlot::Closed => Error::new(ErrorKind::Unavailable, "the service is shutting down"),
         }
     }
 
     /// Comes back when no connection is on loan.
     pub(crate) async fn rest(&self) {
-        self.0.lanes.rest().await;
+        self.0.scheduler.rest().await;
     }
 
     pub(crate) fn status(&self) -> PoolStatus {
-        let Occupancy { places, idle, taken, waiting, waits } = self.0.lanes.occupancy();
+        let Occupancy { slots, idle, taken, waiting, waits } = self.0.scheduler.occupancy();
         PoolStatus {
-            connections_max: places,
+            connections_max: slots,
             connections: idle + taken,
             idle,
             waiting,
@@ -253,6 +253,6 @@ impl Pool {
     }
 
     pub(crate) fn close(&self) {
-        self.0.lanes.close();
+        self.0.scheduler.close();
     }
 }

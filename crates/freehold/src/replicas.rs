@@ -124,7 +124,7 @@ pub struct ReplicaReads {
 
 /// Why the primary answers.
 #[derive(Clone, Copy)]
-pub(crate) enum Why {
+pub(crate) enum PrimaryReason {
     NoneFit,
     Behind,
     Failed,
@@ -141,7 +141,7 @@ struct Shared {
     /// Whose turn it is.
     next: AtomicUsize,
     by_replica: AtomicU64,
-    /// By the primary, in the order of [`Why`].
+    /// By the primary, in the order of [`PrimaryReason`].
     by_primary: [AtomicU64; 3],
 }
 
@@ -234,11 +234,14 @@ impl Replicas {
 
     /// A replica that has replayed what was committed before `since`, or whatever is young enough;
     /// and what its connection must prove to have replayed. Waits a moment for one to come so far.
-    pub(crate) async fn choose(&self, since: Option<Lsn>) -> Result<(Arc<Replica>, Lsn), Why> {
+    pub(crate) async fn choose(
+        &self,
+        since: Option<Lsn>,
+    ) -> Result<(Arc<Replica>, Lsn), PrimaryReason> {
         let shared = &*self.0;
         let young = self.primary().history.floor(shared.limits.lag_max, Instant::now());
         let floor = since.into_iter().chain(young).max();
-        let (Some(_), Some(floor)) = (young, floor) else { return Err(Why::NoneFit) };
+        let (Some(_), Some(floor)) = (young, floor) else { return Err(PrimaryReason::NoneFit) };
         let turn = shared.next.fetch_add(1, Ordering::Relaxed);
         let count = shared.list.len();
         let mut furthest: Option<(&Arc<Replica>, Option<Lsn>)> = None;
@@ -255,10 +258,10 @@ impl Replicas {
                 furthest = Some((replica, replayed));
             }
         }
-        let (replica, _) = furthest.ok_or(Why::NoneFit)?;
+        let (replica, _) = furthest.ok_or(PrimaryReason::NoneFit)?;
         match replica.wait_for(floor, shared.limits.wait_max).await {
             true => Ok((Arc::clone(replica), floor)),
-            false => Err(Why::Behind),
+            false => Err(PrimaryReason::Behind),
         }
     }
 
@@ -276,7 +279,7 @@ impl Replicas {
         self.0.by_replica.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn note_primary(&self, why: Why) {
+    pub(crate) fn note_primary(&self, why: PrimaryReason) {
         // Where there are none, nobody asks where a read was answered.
         if !self.is_empty() {
             self.0.by_primary[why as usize].fetch_add(1, Ordering::Relaxed);
@@ -284,12 +287,13 @@ impl Replicas {
     }
 
     pub(crate) fn reads(&self) -> ReplicaReads {
-        let by_primary = |why: Why| self.0.by_primary[why as usize].load(Ordering::Relaxed);
+        let by_primary =
+            |why: PrimaryReason| self.0.by_primary[why as usize].load(Ordering::Relaxed);
         ReplicaReads {
             replica: self.0.by_replica.load(Ordering::Relaxed),
-            none_fit: by_primary(Why::NoneFit),
-            behind: by_primary(Why::Behind),
-            failed: by_primary(Why::Failed),
+            none_fit: by_primary(PrimaryReason::NoneFit),
+            behind: by_primary(PrimaryReason::Behind),
+            failed: by_primary(PrimaryReason::Failed),
         }
     }
 

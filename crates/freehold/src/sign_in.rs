@@ -2,5 +2,5 @@
 
 pub(crate) mod passwords;
 pub(crate) mod proof;
+pub(crate) mod slug_locks;
 pub mod tokens;
-pub(crate) mod turns;

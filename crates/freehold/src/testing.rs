@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::control::people::Named;
+use crate::control::people::PersonRef;
 use crate::control::tenants::{NewOwner, NewTenant};
 use crate::doctor;
 use crate::error::{Error, ErrorKind, Result};
@@ -43,7 +43,7 @@ use crate::model::context::{Claim, OperatorContext, TenantContext};
 use crate::model::ids::TenantId;
 use crate::model::tenant::Tenant;
 use crate::options::Options;
-use crate::pool::seal::{self, KeyOrigin, SealMode, Sealer, Seat};
+use crate::pool::seal::{self, BackendBinding, KeyOrigin, SealMode, Sealer};
 use crate::schema::migration::Baseline;
 use crate::tx::TenantTx;
 use crate::wire::client;
@@ -141,9 +141,9 @@ impl TestDatabase {
         let key = seal::read_key(&owner).await?;
         let client = client::connect(&owner).await?;
         let now = client.query_one("SELECT date_part('epoch', clock_timestamp())", &[]).await?;
-        let seat = Seat { pid: 0, clock: (now.get(0), Instant::now()) };
+        let binding = BackendBinding { pid: 0, clock: (now.get(0), Instant::now()) };
         let claim = Claim::from(&TenantContext::new(tenant, actor));
-        Ok(Sealer::new(Some(&key), KeyOrigin::Read).seal(&claim, seat))
+        Ok(Sealer::new(Some(&key), KeyOrigin::Read).seal(&claim, binding))
     }
 
     /// A session of a person that goes on for a day, named by the person's own id: for access tokens that
@@ -198,11 +198,11 @@ impl Drop for TestDatabase {
 pub async fn create_tenant(freehold: &Freehold, slug: &str) -> Result<(Tenant, TenantContext)> {
     let operator = OperatorContext::system("a test's tenant");
     let (email, password) = (format!("owner@{slug}.example"), Some(PASSWORD.to_owned()));
-    let person = Named { email, password, existing: false };
+    let person = PersonRef { email, password, existing: false };
     // Known already, where a tenant of this slug was there before.
     let existing = freehold.find_person_id(&operator, &person.email).await.is_ok();
     let password = person.password.filter(|_| !existing);
-    let person = Named { existing, password, ..person };
+    let person = PersonRef { existing, password, ..person };
     let owner = NewOwner { person, name: String::new() };
     let new =
         NewTenant { slug: slug.into(), name: slug.into(), owner: Some(owner), idempotency: None };

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use self::kind::{require_query, require_utility};
 pub use self::transaction::pipeline::PipelineError;
-use self::transaction::{Door, Party, Transaction};
+use self::transaction::{EntryPoint, Principal, Transaction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::actor::Actor;
 use crate::model::budget::ByteShare;
@@ -325,22 +325,22 @@ impl TenantTx {
 
 async fn in_tenant(pool: &Pool, context: &TenantContext) -> Result<Transaction> {
     let scope = format!("{} {}\n", context.tenant().as_uuid().simple(), context.role().as_str());
-    Transaction::new(pool, Door::Tenant, Party::Tenant(*context), scope).await
+    Transaction::new(pool, EntryPoint::Tenant, Principal::Tenant(*context), scope).await
 }
 
 impl CatalogTx {
     pub(crate) async fn new(pool: &Pool, context: &OperatorContext) -> Result<Self> {
-        Self::of(pool, Party::Operator(*context)).await
+        Self::of(pool, Principal::Operator(*context)).await
     }
 
     /// Sees the catalog rows of the context's tenant, and no others.
     pub(crate) async fn for_tenant(pool: &Pool, context: &TenantContext) -> Result<Self> {
-        Self::of(pool, Party::Tenant(*context)).await
+        Self::of(pool, Principal::Tenant(*context)).await
     }
 
-    async fn of(pool: &Pool, party: Party) -> Result<Self> {
+    async fn of(pool: &Pool, principal: Principal) -> Result<Self> {
         let scope = "catalog\n".to_owned();
-        Ok(CatalogTx(Transaction::new(pool, Door::Catalog, party, scope).await?))
+        Ok(CatalogTx(Transaction::new(pool, EntryPoint::Catalog, principal, scope).await?))
     }
 
     pub(crate) async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {

@@ -46,9 +46,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "catalog-of-a-tenant-is-an-operators",
         breaks: "a tenant's own affairs are handled with an operator's context",
         file: TX,
-        from: "Self::of(pool, Party::Tenant(*context)).await",
+        from: "Self::of(pool, Principal::Tenant(*context)).await",
         to: "let _ = context;
-        Self::of(pool, Party::Operator(OperatorContext::system(\"\"))).await",
+        Self::of(pool, Principal::Operator(OperatorContext::system(\"\"))).await",
         tests: Library(&["isolation::the_librarys_own_catalog_work_for_a_tenant_is_bound_to_it"]),
         survives_because: None,
     },
@@ -395,8 +395,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "full-databases-fail-requests",
         breaks: "where the database has no room for more connections, requests fail though some are open",
         file: POOL,
-        from: "if error.is_full() && lanes.give_up(checkout.0) {",
-        to: "if error.is_full() && lanes.give_up(checkout.0) && false {",
+        from: "if error.is_full() && scheduler.give_up(checkout.0) {",
+        to: "if error.is_full() && scheduler.give_up(checkout.0) && false {",
         tests: Library(&[
             "outages::where_the_database_has_no_room_one_waits_for_a_connection_that_is_open",
         ]),

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::account::Account;
+use super::data_folder::DataFolder;
 use super::error::StartError;
-use super::place::Place;
 
 pub(super) const MAJOR_MIN: u32 = 15;
 
@@ -29,9 +29,9 @@ pub(super) struct Server {
 pub(super) fn find(
     bin: Option<&Path>,
     account: &Account,
-    existing: Option<&Place>,
+    existing: Option<&DataFolder>,
 ) -> Result<Server, StartError> {
-    let wanted = existing.map(Place::major).transpose()?;
+    let wanted = existing.map(DataFolder::major).transpose()?;
     let mut found = Vec::new();
     let mut seen = HashSet::new();
     let mut rejected = String::new();
@@ -68,8 +68,8 @@ pub(super) fn find(
         }
     }
     match (existing, wanted) {
-        (Some(place), Some(wanted)) if !found.is_empty() => {
-            Err(StartError::OtherMajor { data: place.data(), wanted, found: found.join(", ") })
+        (Some(folder), Some(wanted)) if !found.is_empty() => {
+            Err(StartError::OtherMajor { data: folder.data(), wanted, found: found.join(", ") })
         }
         _ => Err(StartError::NotFound { looked: LOOKED.to_owned(), rejected }),
     }

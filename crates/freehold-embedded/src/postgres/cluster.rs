@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::account::Account;
 use super::binaries::Server;
+use super::data_folder::DataFolder;
 use super::error::StartError;
 use super::files;
-use super::place::Place;
 
 /// For development: a data folder that survives a kill (fsync stays on), at the price of losing
 /// the last half second of commits when the machine itself dies (synchronous_commit).
@@ -43,27 +43,27 @@ const RECOVERY: &[(&str, &str)] =
 pub(super) async fn create(
     server: &Server,
     account: &Account,
-    place: &Place,
+    folder: &DataFolder,
     progress: &mut impl FnMut(&str),
 ) -> Result<(), StartError> {
     progress(&format!(
         "creating a private PostgreSQL {} in {} (some seconds, the first time only)",
         server.major,
-        place.home().display()
+        folder.home().display()
     ));
-    let password = place.new_password()?;
-    let password_file = place.unfinished("pwfile")?;
+    let password = folder.new_password()?;
+    let password_file = folder.unfinished("pwfile")?;
     files::write(&password_file, password.as_bytes(), 0o600)?;
     files::give_to(&password_file, account)?;
     // C.UTF-8 is not everywhere (macOS); C sorts alike and only knows fewer letters.
     let mut result = Ok(());
     for locale in ["C.UTF-8", "C"] {
-        let data = place.unfinished("data")?;
+        let data = folder.unfinished("data")?;
         files::make_private(&data, account)?;
-        result = initdb(server, account, place, locale, &password_file, &data).await;
+        result = initdb(server, account, folder, locale, &password_file, &data).await;
         match &result {
             Ok(()) => {
-                let finished = place.data();
+                let finished = folder.data();
                 fs::rename(&data, &finished).map_err(StartError::io("rename", &data))?;
                 break;
             }
@@ -82,13 +82,13 @@ pub(super) async fn create(
 async fn initdb(
     server: &Server,
     account: &Account,
-    place: &Place,
+    folder: &DataFolder,
     locale: &str,
     password_file: &Path,
     data: &Path,
 ) -> Result<(), StartError> {
-    let (log, log_start) = place.open_log()?;
-    let err = log.try_clone().map_err(StartError::io("share", &place.log()))?;
+    let (log, log_start) = folder.open_log()?;
+    let err = log.try_clone().map_err(StartError::io("share", &folder.log()))?;
     let program = server.bin.join("initdb");
     let mut command = account.command(&program);
     command
@@ -110,11 +110,11 @@ async fn initdb(
     if status.success() && data.join("PG_VERSION").exists() {
         return Ok(());
     }
-    let mut output = place.log_tail(log_start);
+    let mut output = folder.log_tail(log_start);
     if let Some(signal) = status.signal() {
         let _ = write!(output, "\n(killed by signal {signal})");
     }
-    Err(StartError::Initdb { home: place.home().to_owned(), output })
+    Err(StartError::Initdb { home: folder.home().to_owned(), output })
 }
 
 /// A start that is given up must not leave initdb writing.
@@ -131,7 +131,7 @@ impl Drop for KilledOnDrop {
 
 /// Writes the server's `postgresql.conf`: what initdb found out about this machine, what suits
 /// development, what the caller asks for; the last one wins.
-pub(super) fn configure(place: &Place, settings: &[(&str, &str)]) -> Result<(), StartError> {
+pub(super) fn configure(folder: &DataFolder, settings: &[(&str, &str)]) -> Result<(), StartError> {
     let mut text = String::from(
         "# Written anew at every start. For settings of your own: data/postgresql.conf, or\n\
          # ALTER SYSTEM, which wins over all that is here.\n\
@@ -143,7 +143,7 @@ pub(super) fn configure(place: &Place, settings: &[(&str, &str)]) -> Result<(), 
         let _ = writeln!(text, "{name} = '{value}'");
     }
     // Readable for the server's user, who does not own it; it holds no secret.
-    files::write(&place.conf(), text.as_bytes(), 0o644)
+    files::write(&folder.conf(), text.as_bytes(), 0o644)
 }
 
 pub(super) fn check_settings(settings: &[(&str, &str)]) -> Result<(), StartError> {

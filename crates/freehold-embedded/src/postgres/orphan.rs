@@ -7,33 +7,33 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::account::Account;
+use super::data_folder::DataFolder;
 use super::error::StartError;
 use super::files;
-use super::place::Place;
 use super::postmaster::{PidFile, STOP_STEPS, connect};
 use super::process;
 
 /// Stops the server that runs on the place's data, if any, and clears away its pid file.
 pub(super) async fn stop(
-    place: &Place,
+    folder: &DataFolder,
     account: &Account,
     progress: &mut impl FnMut(&str),
 ) -> Result<(), StartError> {
-    let Some(file) = PidFile::read(&place.data()) else {
+    let Some(file) = PidFile::read(&folder.data()) else {
         return Ok(());
     };
-    if is_ours(place, &file).await {
+    if is_ours(folder, &file).await {
         progress(&format!("stopping the PostgreSQL that a killed run has left (pid {})", file.pid));
         stop_process(account, file.pid).await?;
     }
     // Dead, or its pid is another process's now. PostgreSQL would believe any live pid, a zombie's
     // too; whether backends of the dead server live on, it finds out by their shared memory.
-    files::remove_if_there(&place.data().join("postmaster.pid"))
+    files::remove_if_there(&folder.data().join("postmaster.pid"))
 }
 
 /// Whether the process of the pid file is a server on our data. Its pid alone proves nothing: in a
 /// container it is soon another process's, even another PostgreSQL's.
-async fn is_ours(place: &Place, file: &PidFile) -> bool {
+async fn is_ours(folder: &DataFolder, file: &PidFile) -> bool {
     let Some(arguments) = process::arguments(file.pid) else {
         return false;
     };
@@ -41,7 +41,7 @@ async fn is_ours(place: &Place, file: &PidFile) -> bool {
     if program != b"postgres" && program != b"postmaster" {
         return false;
     }
-    let data = place.data();
+    let data = folder.data();
     let named =
         arguments.windows(2).any(|pair| pair[0] == b"-D" && pair[1] == data.as_os_str().as_bytes());
     if named {
@@ -51,7 +51,7 @@ async fn is_ours(place: &Place, file: &PidFile) -> bool {
     if let Some(working_dir) = process::working_dir(file.pid) {
         return working_dir == data;
     }
-    let Ok(password) = place.password() else {
+    let Ok(password) = folder.password() else {
         return false;
     };
     let Ok(client) = connect(file.port, &password).await else {
@@ -79,8 +79,8 @@ async fn stop_process(account: &Account, pid: u32) -> Result<(), StartError> {
 
 /// Ends what is left of a server whose postmaster was killed: a busy backend notices that only
 /// when it next waits for something, and PostgreSQL does not start beside it.
-pub(super) fn end_stragglers(place: &Place, account: &Account) {
-    let data = place.data();
+pub(super) fn end_stragglers(folder: &DataFolder, account: &Account) {
+    let data = folder.data();
     for pid in process::all() {
         let is_postgres = fs::read(Path::new("/proc").join(pid.to_string()).join("comm"))
             .is_ok_and(|name| name.starts_with(b"postgres"));

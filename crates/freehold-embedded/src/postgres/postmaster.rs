@@ -12,8 +12,8 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use super::account::Account;
 use super::binaries::Server;
+use super::data_folder::DataFolder;
 use super::error::{StartError, StopError};
-use super::place::Place;
 use super::process;
 
 /// How a server is asked to stop, and how long each way is given: fast (clients are sent away, a
@@ -66,21 +66,21 @@ impl Postmaster {
     pub(super) async fn launch(
         server: &Server,
         account: &Account,
-        place: &Place,
+        folder: &DataFolder,
         port: u16,
         password: &str,
         progress: &mut impl FnMut(&str),
     ) -> Result<Self, LaunchError> {
-        let (log, log_start) = place.open_log()?;
-        let mut postmaster = Self::spawn(server, account, place, port, log)?;
-        let result = postmaster.ready(place, port, password, progress).await;
+        let (log, log_start) = folder.open_log()?;
+        let mut postmaster = Self::spawn(server, account, folder, port, log)?;
+        let result = postmaster.ready(folder, port, password, progress).await;
         if let Err(what) = result {
             // Dropped first, for its last words.
             drop(postmaster);
-            let tail = place.log_tail(log_start);
+            let tail = folder.log_tail(log_start);
             let port_taken = tail.contains("could not bind IPv4 address");
             let still_in_use = tail.contains("pre-existing shared memory block");
-            let error = StartError::Failed { what, log: place.log(), tail };
+            let error = StartError::Failed { what, log: folder.log(), tail };
             return Err(match (port_taken, still_in_use) {
                 (true, _) => LaunchError::PortTaken(error),
                 (_, true) => LaunchError::StillInUse(error),
@@ -93,23 +93,23 @@ impl Postmaster {
     fn spawn(
         server: &Server,
         account: &Account,
-        place: &Place,
+        folder: &DataFolder,
         port: u16,
         log: fs::File,
     ) -> Result<Self, StartError> {
-        let data = place.data();
+        let data = folder.data();
         let mut config_file = OsString::from("config_file=");
-        config_file.push(place.conf());
+        config_file.push(folder.conf());
         // On the command line, so that no configuration file or ALTER SYSTEM changes them.
         let mut sockets = OsString::from("unix_socket_directories=");
-        if let Some(folder) = place.socket_dir(account)? {
+        if let Some(folder) = folder.socket_dir(account)? {
             // A list: a comma or a space in the path wants quotes.
             let quoted = format!("\"{}\"", folder.to_string_lossy().replace('"', "\"\""));
             if folder.to_str().is_some() {
                 sockets.push(quoted);
             }
         }
-        let err = log.try_clone().map_err(StartError::io("share", &place.log()))?;
+        let err = log.try_clone().map_err(StartError::io("share", &folder.log()))?;
         let program = server.bin.join("postgres");
         let spawned = account
             .command(&program)
@@ -134,13 +134,13 @@ impl Postmaster {
             }
             _ => StartError::io("run", &program)(error),
         })?;
-        Ok(Self { child, account: account.clone(), log: place.log() })
+        Ok(Self { child, account: account.clone(), log: folder.log() })
     }
 
     /// Waits for the server's own word in its pid file, which costs it nothing, then connects.
     async fn ready(
         &mut self,
-        place: &Place,
+        folder: &DataFolder,
         port: u16,
         password: &str,
         progress: &mut impl FnMut(&str),
@@ -153,7 +153,7 @@ impl Postmaster {
                 Ok(Some(status)) => return Err(format!("it ended with {status}")),
                 Err(error) => return Err(error.to_string()),
             }
-            let file = PidFile::read(&place.data());
+            let file = PidFile::read(&folder.data());
             if file.is_some_and(|file| file.pid == self.child.id() && file.ready) {
                 break;
             }
@@ -171,7 +171,7 @@ impl Postmaster {
             Err(error) if error.code() == Some(&SqlState::INVALID_PASSWORD) => Err(format!(
                 "it does not accept the password in {}; if that was changed by hand, change it \
                  back, or start over with `--reset`",
-                place.home().join("password").display()
+                folder.home().join("password").display()
             )),
             Err(error) => Err(format!("it runs but cannot be connected to ({error})")),
         }

@@ -72,7 +72,7 @@ async fn rows(postgres: &EmbeddedPostgres) -> i64 {
 fn leave_as_if_killed(postgres: EmbeddedPostgres) -> u32 {
     let pid = postgres.postmaster.pid();
     std::mem::forget(postgres.postmaster);
-    drop(postgres.place);
+    drop(postgres.folder);
     pid
 }
 
@@ -225,7 +225,7 @@ async fn where_the_server_cannot_live_its_data_is_elsewhere_and_found_again() {
     // A copy does not share the data.
     fs::create_dir(&dir).unwrap();
     fs::copy(moved.join("location"), dir.join("location")).unwrap();
-    let mut copy = Place::open(&dir).unwrap();
+    let mut copy = DataFolder::open(&dir).unwrap();
     copy.follow(&mut |_: &str| {}).unwrap();
     assert_eq!((copy.home(), dir.join("location").exists()), (dir.as_path(), false));
 
@@ -258,6 +258,6 @@ fn a_lock_that_is_a_link_is_not_followed() {
     let precious = folder.0.join("precious");
     fs::write(&precious, "kept").unwrap();
     std::os::unix::fs::symlink(&precious, folder.0.join("lock")).unwrap();
-    assert!(Place::open(&folder.0).is_err());
+    assert!(DataFolder::open(&folder.0).is_err());
     assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use freehold::control::people::Named;
+use freehold::control::people::PersonRef;
 use freehold::control::sessions::SignIn;
 use freehold::control::tenants::{NewOwner, NewTenant};
 use freehold::{
@@ -281,8 +281,8 @@ async fn ensure_people(freehold: &Freehold, seed: Option<&Path>) -> Result<(), F
 }
 
 /// Somebody of the demo.
-fn vouched_for(email: String) -> Named {
-    Named { email, password: Some(PASSWORD.to_owned()), existing: false }
+fn vouched_for(email: String) -> PersonRef {
+    PersonRef { email, password: Some(PASSWORD.to_owned()), existing: false }
 }
 
 /// The secret that signs tokens, kept so that a restart signs nobody out.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use freehold::control::indexes::{
-    AdviceKind, AdviceOptions, AdvicePlace, FleetIndexReport, IndexAdvice, IndexColumn,
+    AdviceKind, AdviceOptions, AdviceScope, FleetIndexReport, IndexAdvice, IndexColumn,
     IndexReport, TenantIndex,
 };
 use freehold::{Freehold, OperatorContext, Tenant, TenantId};
@@ -183,7 +183,7 @@ fn headline(advice: &IndexAdvice) -> String {
 }
 
 fn what_to_do(slug: &str, advice: &IndexAdvice) -> Option<String> {
-    if advice.place == AdvicePlace::Baseline {
+    if advice.place == AdviceScope::Baseline {
         let what = match advice.kind {
             AdviceKind::KeptByRls => "a matter of the baseline",
             _ => "the same for every tenant: by a migration",

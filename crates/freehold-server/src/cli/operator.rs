@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use freehold::control::people::Named;
+use freehold::control::people::PersonRef;
 use freehold::{Freehold, OperatorContext};
 
 use super::listing::{self, Wanted};
@@ -59,8 +59,8 @@ pub(super) struct Means {
 }
 
 impl Means {
-    pub(super) fn named(self, email: String) -> Named {
-        Named { email, password: self.password, existing: self.existing }
+    pub(super) fn named(self, email: String) -> PersonRef {
+        PersonRef { email, password: self.password, existing: self.existing }
     }
 
     /// Somebody new whom nobody vouches for.

@@ -2,7 +2,7 @@
 
 use freehold::CacheStats;
 
-pub(super) fn tell(stats: &CacheStats) {
+pub(super) fn record(stats: &CacheStats) {
     for count in &stats.lookups {
         metrics::counter!("freehold_cache_lookups_total", "name" => count.name, "tier" => count.tier,
             "outcome" => count.outcome)

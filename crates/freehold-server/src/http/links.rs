@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use freehold::control::links::PasswordAsked;
+use freehold::control::links::PasswordPrompt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -65,10 +65,10 @@ pub(super) async fn inspect(
         tenant: link.tenant.map(|(slug, name)| LinkTenant { slug, name }),
         role: link.role,
         password: match link.password {
-            PasswordAsked::None => "none",
-            PasswordAsked::Choose => "choose",
-            PasswordAsked::Repeat => "repeat",
-            PasswordAsked::Own => "own",
+            PasswordPrompt::None => "none",
+            PasswordPrompt::Choose => "choose",
+            PasswordPrompt::Repeat => "repeat",
+            PasswordPrompt::Own => "own",
         },
         addresses: link.addresses.map(|(old, new)| LinkAddresses { old, new }),
         expires_at: link.expires_at.to_string(),

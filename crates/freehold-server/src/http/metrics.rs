@@ -28,12 +28,12 @@ pub(super) async fn get(
 ) -> Result<([(HeaderName, &'static str); 1], String), Problem> {
     let tenants = may_see_tenants(&state, &headers)?;
     let pools = pools(state.freehold());
-    tell_pools(&pools);
-    tell_replicas(state.freehold());
-    tell_tasks(state.freehold());
-    tell_violations(&state);
-    tell_slow_queries(state.freehold());
-    super::cache::tell(&state.freehold().cache().stats());
+    record_pools(&pools);
+    record_replicas(state.freehold());
+    record_tasks(state.freehold());
+    record_violations(&state);
+    record_slow_queries(state.freehold());
+    super::cache::record(&state.freehold().cache().stats());
     let mut text = state.metrics().render();
     write_pool_waits(&mut text, &pools);
     crate::telemetry::process::write(&mut text);
@@ -77,7 +77,7 @@ fn pools(freehold: &Freehold) -> Pools {
     pools
 }
 
-fn tell_pools(pools: &Pools) {
+fn record_pools(pools: &Pools) {
     for (pool, status) in pools {
         let gauge = |name: &'static str, value: usize| {
             metrics::gauge!(name, "pool" => pool.clone()).set(value as f64);
@@ -106,7 +106,7 @@ fn write_pool_waits(text: &mut String, pools: &Pools) {
     }
 }
 
-fn tell_tasks(freehold: &Freehold) {
+fn record_tasks(freehold: &Freehold) {
     for task in freehold.tasks().list() {
         metrics::counter!("freehold_task_panics_total", "task" => task.name).absolute(task.panics);
         let is_down = f64::from(u8::from(task.is_down));
@@ -116,7 +116,7 @@ fn tell_tasks(freehold: &Freehold) {
 
 /// As many label values as there are replicas in the settings, where each has a number. Which server that is
 /// only those hear who may see tenants.
-fn tell_replicas(freehold: &Freehold) {
+fn record_replicas(freehold: &Freehold) {
     for (replica, number) in freehold.replica_status().into_iter().zip(1_usize..) {
         let number = number.to_string();
         for state in ReplicaState::ALL {
@@ -156,7 +156,7 @@ fn write_replicas(text: &mut String, freehold: &Freehold) {
     }
 }
 
-fn tell_violations(state: &AppState) {
+fn record_violations(state: &AppState) {
     let violations = state.freehold().violation_counts();
     for (kind, count) in violations.by_kind {
         metrics::counter!("freehold_isolation_violations_total", "kind" => kind.as_str())
@@ -165,7 +165,7 @@ fn tell_violations(state: &AppState) {
     metrics::counter!("freehold_violations_dropped_total").absolute(violations.dropped);
 }
 
-fn tell_slow_queries(freehold: &Freehold) {
+fn record_slow_queries(freehold: &Freehold) {
     let counts = freehold.slow_query_counts();
     metrics::counter!("freehold_slow_queries_total").absolute(counts.seen);
     metrics::counter!("freehold_slow_queries_dropped_total").absolute(counts.dropped);

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use freehold::OperatorContext;
-use freehold::control::people::Named;
+use freehold::control::people::PersonRef;
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -51,7 +51,7 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<PersonBody>), Problem> {
     let context = OperatorContext::of(operator.actor(), "POST /v1/operators");
     let CreateOperatorRequest { email, password, existing } = body.value;
-    let named = Named { email, password, existing };
+    let named = PersonRef { email, password, existing };
     let made = state.freehold().create_operator(&context, named).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }

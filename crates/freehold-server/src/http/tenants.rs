@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use freehold::control::people::Named;
+use freehold::control::people::PersonRef;
 use freehold::control::tenants::{IdempotencyKey, NewOwner, NewTenant};
 use freehold::{OperatorContext, Tenant};
 use http::{HeaderMap, StatusCode};
@@ -82,7 +82,7 @@ impl OwnerRequest {
         if password.is_none() && !existing {
             state.require_mail()?;
         }
-        Ok(NewOwner { person: Named { email, password, existing }, name })
+        Ok(NewOwner { person: PersonRef { email, password, existing }, name })
     }
 }
 

@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
-use crate::analytics::courtesy::Courtesy;
 use crate::analytics::rollup::Rollup;
+use crate::analytics::throttle::Throttle;
 use crate::error::Result;
 
 /// A transaction's changes carry the time of its begin, so one that was under way when its tenant
@@ -69,7 +69,7 @@ pub(crate) async fn counted_since(client: &Client) -> Result<Option<String>> {
 /// The counts of every tenant, by the place of the definition in `rollups`.
 pub(crate) async fn count(
     client: &mut Client,
-    courtesy: &Courtesy,
+    throttle: &Throttle,
     rollups: &[Rollup],
 ) -> Result<HashMap<(usize, Uuid), Counts>> {
     // `None`: one of them reads any table.
@@ -102,7 +102,7 @@ pub(crate) async fn count(
             sum.files += row.get::<_, i64>(5);
         }
     };
-    courtesy.query(client, sql, &[&tables], add).await?;
+    throttle.query(client, sql, &[&tables], add).await?;
     Ok(sums)
 }
 

@@ -1,5 +1,5 @@
-//! Reads tenants and writes rollups. A lane has a connection to read with and one to write with;
-//! lanes share the tenants.
+//! Reads tenants and writes rollups. A worker has a connection to read with and one to write with;
+//! workers share the tenants.
 //!
 //! A tenant is read by one message, which PostgreSQL takes as a transaction of its own. So a tenant's
 //! locks are held no longer than its own statements take, and its failure touches nobody else. Writing
@@ -17,9 +17,9 @@ use uuid::Uuid;
 
 use crate::analytics::Connections;
 use crate::analytics::activity::{Counts, Work};
-use crate::analytics::courtesy::Courtesy;
 use crate::analytics::rollup::{ROWS_MAX, Rollup, VALUE_CHARS_MAX};
 use crate::analytics::source::{Reader, Source};
+use crate::analytics::throttle::Throttle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TenantId;
 use crate::wire::client;
@@ -82,10 +82,10 @@ impl Fence<'_> {
     }
 }
 
-pub(crate) struct Lane {
+pub(crate) struct Worker {
     reader: Reader,
     pub(crate) writer: Client,
-    courtesy: Courtesy,
+    throttle: Throttle,
     statements: Statements,
     tenant_timeout: Duration,
 }
@@ -97,13 +97,13 @@ struct Statements {
     fail: Statement,
 }
 
-impl Lane {
+impl Worker {
     pub(crate) async fn open(
         connections: &Connections,
         source: &Source,
         rollups: &[Rollup],
         tenant_timeout: Duration,
-    ) -> Result<Lane> {
+    ) -> Result<Worker> {
         // These are connections of analytics alone and go through no pooler, so they may be set.
         let settings = format!(
             "{SAME_TEXT} SET default_transaction_read_only = on; SET statement_timeout = {};
@@ -131,8 +131,8 @@ impl Lane {
             succeed: writer.prepare(SUCCEED_SQL).await?,
             fail: writer.prepare(FAIL_SQL).await?,
         };
-        let courtesy = connections.courtesy.clone();
-        Ok(Lane { reader, writer, courtesy, statements, tenant_timeout })
+        let throttle = connections.throttle.clone();
+        Ok(Worker { reader, writer, throttle, statements, tenant_timeout })
     }
 
     /// Reads some tenants. An error means that nobody can be read any more; a tenant's own
@@ -177,7 +177,7 @@ impl Lane {
             message.push_str(";\n");
             message.push_str(&rollups[part.place].read_sql(since));
         }
-        self.courtesy.pause().await;
+        self.throttle.pause().await;
         let answers = match self.reader.ask(&message).await? {
             Ok(answers) => answers,
             Err(error) => return self.tenants_own(error).map(Err),
@@ -257,7 +257,7 @@ impl Lane {
         // Some tenants of many: by the index, also before the rollup was ever analysed.
         tx.batch_execute("SET LOCAL enable_seqscan = off").await?;
         for (place, outcomes) in by_place {
-            self.courtesy.pause().await;
+            self.throttle.pause().await;
             let name = &fence.names[place];
             let succeeded: Vec<_> = outcomes
                 .iter()
@@ -274,7 +274,7 @@ impl Lane {
                     failed.iter().map(|(tenant, error)| (tenant.as_uuid(), error.as_str())).unzip();
                 tx.execute(&self.statements.fail, &[name, &tenants, &errors]).await?;
             }
-            self.courtesy.pause().await;
+            self.throttle.pause().await;
             write_rows(&tx, &self.statements.write[place], &succeeded, &there).await?;
         }
         tx.commit().await?;

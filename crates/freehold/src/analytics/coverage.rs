@@ -7,7 +7,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Transaction};
 use uuid::Uuid;
 
-use crate::analytics::courtesy::Courtesy;
+use crate::analytics::throttle::Throttle;
 use crate::error::Result;
 use crate::model::ids::TenantId;
 
@@ -29,7 +29,7 @@ impl Coverage {
     /// `tenants` do, who are in the order of their ids; whoever came since falls between two.
     pub(crate) async fn count(
         tx: &Transaction<'_>,
-        courtesy: &Courtesy,
+        throttle: &Throttle,
         name: &String,
         as_of: Timestamp,
         tenants: impl Iterator<Item = TenantId>,
@@ -39,7 +39,7 @@ impl Coverage {
         let mut from = Uuid::nil();
         let mut coverage = Coverage::default();
         for to in ends.chain(iter::once(Uuid::max())) {
-            courtesy.pause().await;
+            throttle.pause().await;
             let params: &[&(dyn ToSql + Sync)] = &[name, &as_of, &from, &to];
             coverage.add(&tx.query_one(&statement, params).await?);
             from = to;

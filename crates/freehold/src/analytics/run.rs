@@ -19,11 +19,11 @@ use uuid::Uuid;
 
 use crate::analytics::Connections;
 use crate::analytics::activity::{self, Collected, Counts, Work};
-use crate::analytics::collector::{Fence, Job, Lane, Outcome, Part};
-use crate::analytics::courtesy::Courtesy;
+use crate::analytics::collector::{Fence, Job, Outcome, Part, Worker};
 use crate::analytics::coverage::Coverage;
 use crate::analytics::rollup::Rollup;
 use crate::analytics::source::Source;
+use crate::analytics::throttle::Throttle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TenantId;
 use crate::wire::client;
@@ -147,7 +147,7 @@ async fn load(client: &Client, names: Option<&[String]>) -> Result<Vec<Rollup>> 
     rows.iter().map(|row| Rollup::from_json(row.get(0))).collect()
 }
 
-/// What the lanes share: the tenants that are left, and how many are done.
+/// What the workers share: the tenants that are left, and how many are done.
 struct Batches<'a> {
     left: Mutex<Chunks<'a, Job>>,
     done: AtomicUsize,
@@ -168,7 +168,7 @@ impl<'a> Batches<'a> {
 
 struct Run {
     client: Client,
-    courtesy: Courtesy,
+    throttle: Throttle,
     source: Source,
     rollups: Vec<Rollup>,
     names: Vec<String>,
@@ -198,7 +198,7 @@ impl Run {
         // not contain yet makes them differ at the next run.
         let counted_since = activity::counted_since(&client).await?;
         let counts = match &counted_since {
-            Some(_) => activity::count(&mut client, &connections.courtesy, &rollups).await?,
+            Some(_) => activity::count(&mut client, &connections.throttle, &rollups).await?,
             None => HashMap::new(),
         };
         // What a replica has not replayed yet must not pass for read.
@@ -208,13 +208,13 @@ impl Run {
             Some(as_of) => (as_of.min(primary_now), HashMap::new()),
         };
         take_over(&client, &names, token, as_of).await?;
-        let courtesy = connections.courtesy.clone();
+        let throttle = connections.throttle.clone();
         let since = counted_since.as_deref();
-        let collected = how_far(&mut client, &courtesy, &names, since).await?;
+        let collected = how_far(&mut client, &throttle, &names, since).await?;
         let active = "SELECT id, slug FROM freehold.tenant WHERE status = 'active' ORDER BY id";
         let mut tenants: Vec<(TenantId, String)> = Vec::new();
         let add = |row: &Row| tenants.push((row.get::<_, Uuid>(0).into(), row.get(1)));
-        courtesy.query(&mut client, active, &[], add).await?;
+        throttle.query(&mut client, active, &[], add).await?;
         let mut unchanged = vec![Vec::new(); rollups.len()];
         let mut jobs = Vec::new();
         for (tenant, _) in &tenants {
@@ -239,7 +239,7 @@ impl Run {
         }
         Ok(Run {
             client,
-            courtesy,
+            throttle,
             source,
             rollups,
             names,
@@ -263,24 +263,23 @@ impl Run {
         options: AnalyticsOptions,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Vec<AnalyticsRun>> {
-        let mut lanes =
-            try_join_all((0..options.connections.max(1)).map(|_| {
-                Lane::open(connections, &self.source, &self.rollups, options.tenant_timeout)
-            }))
-            .await?;
-        let outcomes = self.collect(&mut lanes, progress).await?;
-        self.confirm_unchanged(&mut lanes[0].writer).await?;
+        let mut workers = try_join_all((0..options.connections.max(1)).map(|_| {
+            Worker::open(connections, &self.source, &self.rollups, options.tenant_timeout)
+        }))
+        .await?;
+        let outcomes = self.collect(&mut workers, progress).await?;
+        self.confirm_unchanged(&mut workers[0].writer).await?;
         let collected = self.started.elapsed();
-        let withheld = self.publish(&mut lanes).await?;
+        let withheld = self.publish(&mut workers).await?;
         Ok(self.report(&outcomes, &withheld, collected))
     }
 
-    /// Every lane takes the next batch as soon as it is done with one.
+    /// Every worker takes the next batch as soon as it is done with one.
     async fn collect(
         &self,
-        lanes: &mut [Lane],
+        workers: &mut [Worker],
         progress: &(dyn Fn(usize, usize) + Sync),
-    ) -> Result<Vec<Ended>> {
+    ) -> Result<Vec<PartResult>> {
         let batches = Batches {
             left: Mutex::new(self.jobs.chunks(BATCH)),
             done: AtomicUsize::new(0),
@@ -288,16 +287,21 @@ impl Run {
             progress,
         };
         progress(0, batches.total);
-        let lanes: Vec<_> = lanes.iter_mut().map(|lane| self.collect_by(lane, &batches)).collect();
-        Ok(try_join_all(lanes).await?.into_iter().flatten().collect())
+        let workers: Vec<_> =
+            workers.iter_mut().map(|worker| self.collect_by(worker, &batches)).collect();
+        Ok(try_join_all(workers).await?.into_iter().flatten().collect())
     }
 
-    async fn collect_by(&self, lane: &mut Lane, batches: &Batches<'_>) -> Result<Vec<Ended>> {
+    async fn collect_by(
+        &self,
+        worker: &mut Worker,
+        batches: &Batches<'_>,
+    ) -> Result<Vec<PartResult>> {
         let mut ended = Vec::new();
         while let Some(jobs) = batches.next() {
-            let read = lane.read(&self.rollups, jobs).await?;
-            let written = lane.write(self.fence(), read).await?;
-            ended.extend(written.into_iter().map(Ended::from));
+            let read = worker.read(&self.rollups, jobs).await?;
+            let written = worker.write(self.fence(), read).await?;
+            ended.extend(written.into_iter().map(PartResult::from));
             batches.finish(jobs.len());
         }
         Ok(ended)
@@ -310,7 +314,7 @@ impl Run {
         let confirm = tx.prepare(CONFIRM_SQL).await?;
         for (name, tenants) in self.names.iter().zip(&self.unchanged) {
             for tenants in tenants.chunks(CONFIRMED_AT_A_TIME) {
-                self.courtesy.pause().await;
+                self.throttle.pause().await;
                 let (first, last) = (&tenants[0], &tenants[tenants.len() - 1]);
                 tx.execute(&confirm, &[name, &self.as_of, first, last, &tenants]).await?;
             }
@@ -320,12 +324,12 @@ impl Run {
     }
 
     /// Publishes each definition; gives back how many groups are withheld, by place.
-    async fn publish(&self, lanes: &mut [Lane]) -> Result<Vec<i32>> {
+    async fn publish(&self, workers: &mut [Worker]) -> Result<Vec<i32>> {
         let places = Mutex::new(0..self.names.len());
-        let lanes: Vec<_> =
-            lanes.iter_mut().map(|lane| self.publish_by(&mut lane.writer, &places)).collect();
+        let workers: Vec<_> =
+            workers.iter_mut().map(|worker| self.publish_by(&mut worker.writer, &places)).collect();
         let mut withheld = vec![0; self.names.len()];
-        for (place, count) in try_join_all(lanes).await?.into_iter().flatten() {
+        for (place, count) in try_join_all(workers).await?.into_iter().flatten() {
             withheld[place] = count;
         }
         Ok(withheld)
@@ -356,12 +360,12 @@ impl Run {
             .start()
             .await?;
         fence.hold(&tx).await?;
-        self.courtesy.pause().await;
+        self.throttle.pause().await;
         let withheld: i32 =
             tx.query_one("SELECT freehold.refresh_analytics($1)", &[name]).await?.get(0);
         let tenants = self.tenants.iter().map(|(tenant, _)| *tenant);
-        let coverage = Coverage::count(&tx, &self.courtesy, name, self.as_of, tenants).await?;
-        self.courtesy.pause().await;
+        let coverage = Coverage::count(&tx, &self.throttle, name, self.as_of, tenants).await?;
+        self.throttle.pause().await;
         coverage.publish(&tx, name, self.as_of, withheld).await?;
         tx.execute(
             "UPDATE freehold.analytics_run SET finished_at = clock_timestamp(), counted_since = $2 WHERE name = $1",
@@ -372,7 +376,12 @@ impl Run {
         Ok(withheld)
     }
 
-    fn report(&self, ended: &[Ended], withheld: &[i32], collected: Duration) -> Vec<AnalyticsRun> {
+    fn report(
+        &self,
+        ended: &[PartResult],
+        withheld: &[i32],
+        collected: Duration,
+    ) -> Vec<AnalyticsRun> {
         let slugs: HashMap<TenantId, &str> =
             self.tenants.iter().map(|(id, slug)| (*id, slug.as_str())).collect();
         let published = self.started.elapsed().saturating_sub(collected);
@@ -387,7 +396,7 @@ impl Run {
                 ..AnalyticsRun::default()
             })
             .collect();
-        for Ended { tenant, place, error } in ended {
+        for PartResult { tenant, place, error } in ended {
             let run = &mut runs[*place];
             let Some(error) = error else {
                 run.collected += 1;
@@ -420,15 +429,15 @@ impl Run {
 }
 
 /// How a part ended, without its rows.
-struct Ended {
+struct PartResult {
     tenant: TenantId,
     place: usize,
     error: Option<String>,
 }
 
-impl From<Outcome> for Ended {
-    fn from(outcome: Outcome) -> Ended {
-        Ended { tenant: outcome.tenant, place: outcome.part.place, error: outcome.rows.err() }
+impl From<Outcome> for PartResult {
+    fn from(outcome: Outcome) -> PartResult {
+        PartResult { tenant: outcome.tenant, place: outcome.part.place, error: outcome.rows.err() }
     }
 }
 
@@ -456,7 +465,7 @@ async fn take_over(client: &Client, names: &[String], token: Uuid, as_of: Timest
 /// `counted_since` are left out.
 async fn how_far(
     client: &mut Client,
-    courtesy: &Courtesy,
+    throttle: &Throttle,
     names: &[String],
     counted_since: Option<&str>,
 ) -> Result<HashMap<(usize, Uuid), Collected>> {
@@ -477,6 +486,6 @@ async fn how_far(
             Collected { at: row.get(2), full_at: row.get(3), counts, failed: row.get(8) };
         all.insert((row.get::<_, i32>(0) as usize, row.get(1)), collected);
     };
-    courtesy.query(client, sql, &[&names, &counted_since], add).await?;
+    throttle.query(client, sql, &[&names, &counted_since], add).await?;
     Ok(all)
 }

@@ -26,12 +26,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// What a run reads.
 pub(crate) struct Source {
     /// None: the primary.
-    replica: Option<Place>,
+    replica: Option<Server>,
     /// What was committed until then can be read; if nothing is said, all that was counted.
     pub(super) behind: Option<Timestamp>,
 }
 
-struct Place {
+struct Server {
     target: Arc<Target>,
     /// Who knows whether it is still there.
     watched: Option<Arc<Replica>>,
@@ -41,15 +41,15 @@ impl Source {
     /// After the counting, so that it contains what was counted.
     pub(super) async fn choose(connections: &Connections, primary: &Client) -> Result<Source> {
         let from_primary = Source { replica: None, behind: None };
-        let Some(place) = Place::find(connections) else { return Ok(from_primary) };
+        let Some(server) = Server::find(connections) else { return Ok(from_primary) };
         let caught_up = async {
-            replicas::require_replica(&place.target, &connections.primary).await?;
-            catch_up(&place.target, primary).await
+            replicas::require_replica(&server.target, &connections.primary).await?;
+            catch_up(&server.target, primary).await
         };
         let caught_up = tokio::time::timeout(ANSWER_MAX, caught_up).await;
         let silent = |_| Err(Error::new(ErrorKind::Unavailable, "it does not answer"));
         match caught_up.unwrap_or_else(silent) {
-            Ok(behind) => Ok(Source { replica: Some(place), behind }),
+            Ok(behind) => Ok(Source { replica: Some(server), behind }),
             Err(error) => {
                 tracing::warn!(%error, "analytics reads the primary: its replica is not fit");
                 Ok(from_primary)
@@ -58,10 +58,10 @@ impl Source {
     }
 }
 
-impl Place {
-    fn find(connections: &Connections) -> Option<Place> {
+impl Server {
+    fn find(connections: &Connections) -> Option<Server> {
         if let Some(target) = &connections.reader {
-            return Some(Place { target: Arc::clone(target), watched: None });
+            return Some(Server { target: Arc::clone(target), watched: None });
         }
         let replica = connections.replicas.find_direct()?;
         let mut target = Target::clone(&replica.pool().target());
@@ -75,7 +75,7 @@ impl Place {
         if let Some(name) = ours.get_application_name() {
             target.config.application_name(name);
         }
-        Some(Place { target: Arc::new(target), watched: Some(replica) })
+        Some(Server { target: Arc::new(target), watched: Some(replica) })
     }
 }
 
@@ -129,7 +129,7 @@ impl Reader {
     ) -> Result<Reader> {
         let replica = source.replica.as_ref();
         let first = match replica {
-            Some(place) => open(&place.target, &settings).await,
+            Some(server) => open(&server.target, &settings).await,
             None => open(primary, &settings).await,
         };
         let (client, on_replica) = match first {
@@ -138,7 +138,7 @@ impl Reader {
             Err(_) if replica.is_some() => (open(primary, &settings).await?, false),
             Err(error) => return Err(error),
         };
-        let watched = replica.and_then(|place| place.watched.clone());
+        let watched = replica.and_then(|server| server.watched.clone());
         let primary = Arc::clone(primary);
         Ok(Reader { client, on_replica, watched, primary, second: OnceCell::new(), settings })
     }

@@ -42,7 +42,7 @@ pub(super) struct Entry {
 
 /// What is asked for, at a moment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
+pub(super) struct Request {
     pub(super) owner: Owner,
     pub(super) digest: KeyDigest,
     pub(super) version: Version,
@@ -68,7 +68,7 @@ impl Entry {
     }
 
     /// Every value is looked at on its way out, wherever it was kept.
-    pub(super) fn judge(&self, asked: &Asked) -> Verdict {
+    pub(super) fn judge(&self, asked: &Request) -> Verdict {
         if self.owner != asked.owner || self.digest != asked.digest {
             return Verdict::Foreign;
         }
@@ -151,8 +151,8 @@ mod tests {
         }
     }
 
-    fn asked(entry: &Entry) -> Asked {
-        Asked {
+    fn asked(entry: &Entry) -> Request {
+        Request {
             owner: entry.owner,
             digest: entry.digest,
             version: entry.version,
@@ -190,17 +190,17 @@ mod tests {
         assert_eq!(entry.judge(&good), Verdict::Fits(Duration::from_secs(20)));
         let others = Owner::Tenant(TenantId::from(Uuid::from_u128(2)));
         for owner in [Owner::Global, others] {
-            assert_eq!(entry.judge(&Asked { owner, ..good }), Verdict::Foreign);
+            assert_eq!(entry.judge(&Request { owner, ..good }), Verdict::Foreign);
         }
-        assert_eq!(entry.judge(&Asked { digest: [8; 32], ..good }), Verdict::Foreign);
+        assert_eq!(entry.judge(&Request { digest: [8; 32], ..good }), Verdict::Foreign);
         for version in [Version { everywhere: 2, tenant: 4 }, Version { everywhere: 3, tenant: 5 }]
         {
-            assert_eq!(entry.judge(&Asked { version, ..good }), Verdict::Stale);
+            assert_eq!(entry.judge(&Request { version, ..good }), Verdict::Stale);
         }
-        let strict = Asked { max_age: Duration::from_secs(19), ..good };
+        let strict = Request { max_age: Duration::from_secs(19), ..good };
         assert_eq!(entry.judge(&strict), Verdict::Stale);
         for now_ms in [entry.expires_at_ms, entry.loaded_at_ms - AHEAD_MAX_MS - 1] {
-            let patient = Asked { max_age: Duration::from_secs(3600), now_ms, ..good };
+            let patient = Request { max_age: Duration::from_secs(3600), now_ms, ..good };
             assert_eq!(entry.judge(&patient), Verdict::Stale);
         }
     }

@@ -12,7 +12,7 @@ use crate::tx::CatalogTx;
 
 /// What was done, to be written down in the transaction that does it: the one is never there without the
 /// other.
-pub(crate) struct Deed {
+pub(crate) struct AuditEvent {
     action: &'static str,
     actor: Option<IdentityId>,
     target: Option<IdentityId>,
@@ -22,10 +22,10 @@ pub(crate) struct Deed {
     detail: Value,
 }
 
-impl Deed {
+impl AuditEvent {
     /// By somebody who has not signed in.
-    pub(crate) fn by_nobody(action: &'static str) -> Deed {
-        Deed {
+    pub(crate) fn by_nobody(action: &'static str) -> AuditEvent {
+        AuditEvent {
             action,
             actor: None,
             target: None,
@@ -36,41 +36,41 @@ impl Deed {
         }
     }
 
-    pub(crate) fn by(action: &'static str, actor: IdentityId) -> Deed {
-        Deed { actor: Some(actor), ..Deed::by_nobody(action) }
+    pub(crate) fn by(action: &'static str, actor: IdentityId) -> AuditEvent {
+        AuditEvent { actor: Some(actor), ..AuditEvent::by_nobody(action) }
     }
 
     /// By an operator or the command line, who says why.
-    pub(crate) fn of(action: &'static str, context: &OperatorContext) -> Deed {
-        Deed::by(action, context.actor()).because(context.reason())
+    pub(crate) fn of(action: &'static str, context: &OperatorContext) -> AuditEvent {
+        AuditEvent::by(action, context.actor()).because(context.reason())
     }
 
-    pub(crate) fn in_tenant(action: &'static str, context: &TenantContext) -> Deed {
-        Deed::by(action, context.actor().id).tenant(context.tenant())
+    pub(crate) fn in_tenant(action: &'static str, context: &TenantContext) -> AuditEvent {
+        AuditEvent::by(action, context.actor().id).tenant(context.tenant())
     }
 
     /// To whom it was done.
-    pub(crate) fn to(self, id: IdentityId, email: &str) -> Deed {
-        Deed { target_email: Some(email.to_owned()), ..self.target(id) }
+    pub(crate) fn to(self, id: IdentityId, email: &str) -> AuditEvent {
+        AuditEvent { target_email: Some(email.to_owned()), ..self.target(id) }
     }
 
     /// To whom it was done, where the e-mail is not at hand.
-    pub(crate) fn target(mut self, id: IdentityId) -> Deed {
+    pub(crate) fn target(mut self, id: IdentityId) -> AuditEvent {
         self.target = Some(id);
         self
     }
 
-    pub(crate) fn tenant(mut self, tenant: TenantId) -> Deed {
+    pub(crate) fn tenant(mut self, tenant: TenantId) -> AuditEvent {
         self.tenant = Some(tenant);
         self
     }
 
-    pub(crate) fn because(mut self, why: &str) -> Deed {
+    pub(crate) fn because(mut self, why: &str) -> AuditEvent {
         self.why = Some(why.chars().take(1000).collect());
         self
     }
 
-    pub(crate) fn detail(mut self, detail: Value) -> Deed {
+    pub(crate) fn detail(mut self, detail: Value) -> AuditEvent {
         self.detail = detail;
         self
     }
@@ -104,12 +104,12 @@ pub struct AuditEntry {
     pub detail: Value,
 }
 
-pub(crate) async fn record(tx: &mut CatalogTx, deed: Deed) -> Result<()> {
+pub(crate) async fn record(tx: &mut CatalogTx, event: AuditEvent) -> Result<()> {
     let (origin, request_id) = origin::of_request();
     let entry = json!({
-        "id": Uuid::now_v7(), "action": deed.action, "actor_id": deed.actor, "target_id": deed.target,
-        "target": deed.target_email, "tenant_id": deed.tenant, "origin": origin, "request_id": request_id,
-        "why": deed.why, "detail": deed.detail,
+        "id": Uuid::now_v7(), "action": event.action, "actor_id": event.actor, "target_id": event.target,
+        "target": event.target_email, "tenant_id": event.tenant, "origin": origin, "request_id": request_id,
+        "why": event.why, "detail": event.detail,
     });
     tx.query("SELECT freehold.record_audit($1)", &[&entry]).await?;
     Ok(())

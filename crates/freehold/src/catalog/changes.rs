@@ -5,7 +5,7 @@ use crate::tx::CatalogTx;
 
 /// Another text for each state of a thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Marks {
+pub(crate) struct ChangeMarks {
     pub(crate) baseline: String,
     /// The number of the key that seals contexts; empty if there is none.
     pub(crate) newest_key: String,
@@ -17,9 +17,9 @@ SELECT (SELECT md5(coalesce(string_agg(concat_ws(' ', version, checksum), ',' OR
        coalesce(freehold_guard.newest_key_id(), '')";
 
 /// All marks, by one statement.
-pub(crate) async fn read(tx: CatalogTx) -> Result<Marks> {
+pub(crate) async fn read(tx: CatalogTx) -> Result<ChangeMarks> {
     let rows = tx.query_and_commit(MARKS_SQL, &[]).await?;
     let row = rows.first();
     let row = row.ok_or_else(|| Error::new(ErrorKind::Internal, "the catalog says nothing"))?;
-    Ok(Marks { baseline: row.try_get(0)?, newest_key: row.try_get(1)? })
+    Ok(ChangeMarks { baseline: row.try_get(0)?, newest_key: row.try_get(1)? })
 }

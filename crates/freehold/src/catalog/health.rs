@@ -9,7 +9,7 @@ use crate::model::tenant::Tenant;
 use crate::tx::CatalogTx;
 
 /// How a tenant's schema looks from outside.
-pub(crate) struct Walls {
+pub(crate) struct SchemaHealth {
     pub(crate) has_schema: bool,
     pub(crate) tables: i64,
     pub(crate) unprotected: i64,
@@ -28,7 +28,10 @@ pub(crate) async fn sample(tx: &mut CatalogTx, from: Uuid, limit: i64) -> Result
 }
 
 /// Of each of these tenants, in their order.
-pub(crate) async fn look_at_walls(tx: &mut CatalogTx, tenants: &[Uuid]) -> Result<Vec<Walls>> {
+pub(crate) async fn look_at_walls(
+    tx: &mut CatalogTx,
+    tenants: &[Uuid],
+) -> Result<Vec<SchemaHealth>> {
     let schemas: Vec<String> =
         tenants.iter().map(|tenant| TenantId::from(*tenant).schema()).collect();
     // The policy's text names the tenant; the doctor compares all of it.
@@ -44,7 +47,7 @@ pub(crate) async fn look_at_walls(tx: &mut CatalogTx, tenants: &[Uuid]) -> Resul
          LEFT JOIN pg_class c ON c.oid = d.objid AND c.relkind IN ('r', 'p')
          GROUP BY s.place, n.oid ORDER BY s.place";
     let rows = tx.query(sql, &[&schemas, &tenants]).await?;
-    let walls = |row: &crate::wire::Row| Walls {
+    let walls = |row: &crate::wire::Row| SchemaHealth {
         has_schema: row.get(0),
         tables: row.get(1),
         unprotected: row.get(2),

@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::indexes::{AskedShape, IndexState, QueryShape, TenantIndex};
+use crate::indexes::{IndexState, QueryShape, SampledShape, TenantIndex};
 use crate::model::context::OperatorContext;
 use crate::model::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::tx::CatalogTx;
@@ -132,7 +132,7 @@ pub(crate) async fn prune_shapes(tx: CatalogTx) -> Result<()> {
 pub(crate) async fn list_shapes(
     tx: &mut CatalogTx,
     tenants: &[TenantId],
-) -> Result<Vec<AskedShape>> {
+) -> Result<Vec<SampledShape>> {
     let ids: Vec<Uuid> = tenants.iter().map(TenantId::as_uuid).collect();
     let rows = tx
         .query(
@@ -143,7 +143,7 @@ pub(crate) async fn list_shapes(
         )
         .await?;
     let read = |row: &Row| {
-        Ok(AskedShape {
+        Ok(SampledShape {
             tenant: TenantId::from(row.get::<_, Uuid>("tenant_id")),
             shape: serde_json::from_str(row.get("shape")).map_err(unreadable)?,
             requests: row.get("requests"),

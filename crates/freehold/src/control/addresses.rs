@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::guessing::Guesses;
 use super::sessions::{SignIn, signed_out};
 use crate::catalog::address_changes::{self, AddressChange};
-use crate::catalog::audit::{self, Deed};
+use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::identities;
 use crate::catalog::outbox::{self, Letter};
 use crate::error::{Error, ErrorKind, Result};
@@ -73,8 +73,8 @@ impl SignIn {
         outbox::insert(&mut tx, &Letter::new(MailKind::AddressLeave, &identity.email).about(id))
             .await?;
         outbox::insert(&mut tx, &to_new).await?;
-        let deed = Deed::by("address.request", identity.id).to(identity.id, &identity.email);
-        audit::record(&mut tx, deed.detail(serde_json::json!({"new": email.as_str()}))).await?;
+        let event = AuditEvent::by("address.request", identity.id).to(identity.id, &identity.email);
+        audit::record(&mut tx, event.detail(serde_json::json!({"new": email.as_str()}))).await?;
         tx.commit().await
     }
 
@@ -125,6 +125,6 @@ async fn replace_address(tx: &mut CatalogTx, change: &AddressChange) -> Result<(
         let letter = Letter::new(MailKind::AddressChanged, email);
         outbox::insert(tx, &Letter { addresses: addresses.clone(), ..letter }).await?;
     }
-    let deed = Deed::by("address.change", identity.id).to(identity.id, &change.email);
-    audit::record(tx, deed.detail(serde_json::json!({"former": identity.email}))).await
+    let event = AuditEvent::by("address.change", identity.id).to(identity.id, &change.email);
+    audit::record(tx, event.detail(serde_json::json!({"former": identity.email}))).await
 }

@@ -10,7 +10,7 @@ use crate::analytics::rollup::{self, Rollup};
 use crate::analytics::run::{self, AnalyticsOptions, AnalyticsRun};
 use crate::cache::key::CacheKey;
 use crate::catalog::analytics::{self, Of};
-use crate::catalog::audit::{self, Deed};
+use crate::catalog::audit::{self, AuditEvent};
 use crate::control::clamp_page;
 use crate::error::{Error, ErrorKind, Result};
 use crate::freehold::Freehold;
@@ -190,7 +190,8 @@ impl Freehold {
         let detail = serde_json::json!({
             "added": applied.added, "rebuilt": applied.rebuilt, "removed": applied.removed,
         });
-        audit::record(tx.catalog(), Deed::of("analytics.apply", context).detail(detail)).await?;
+        audit::record(tx.catalog(), AuditEvent::of("analytics.apply", context).detail(detail))
+            .await?;
         tx.commit().await?;
         self.cache().doubt_global(CACHE);
         tracing::info!(added = ?applied.added, rebuilt = ?applied.rebuilt, removed = ?applied.removed,

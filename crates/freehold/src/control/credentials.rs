@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::guessing::{Guesses, Taken};
 use super::sessions::{MEMBERSHIPS_MAX, SignIn, signed_out};
-use crate::catalog::audit::{self, Deed};
+use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::identities::{Credential, Identity};
 use crate::catalog::outbox::{self, Letter};
 use crate::catalog::{identities, memberships, password_resets};
@@ -137,8 +137,8 @@ impl SignIn {
         let present = present.ok_or_else(signed_out)?;
         taken.give_back(&mut tx).await?;
         proof::replace_password(&mut tx, &present, &hash, Some(claims.sid)).await?;
-        let deed = Deed::by("password.change", present.id).to(present.id, &present.email);
-        audit::record(&mut tx, deed).await?;
+        let event = AuditEvent::by("password.change", present.id).to(present.id, &present.email);
+        audit::record(&mut tx, event).await?;
         // As it is after the change.
         let changed = identities::find(&mut tx, present.id).await?.ok_or_else(signed_out)?;
         tx.commit().await?;
@@ -189,8 +189,8 @@ impl SignIn {
         let by = proof::by_letter(MailKind::Reset);
         let identity = proof::prove(&mut tx, &identity.email.parse()?, "", &by).await?;
         proof::replace_password(&mut tx, &identity, &hash, None).await?;
-        let deed = Deed::by("password.reset", identity.id).to(identity.id, &identity.email);
-        audit::record(&mut tx, deed).await?;
+        let event = AuditEvent::by("password.reset", identity.id).to(identity.id, &identity.email);
+        audit::record(&mut tx, event).await?;
         tx.commit().await
     }
 }

@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::catalog::health::{self, Walls};
+use crate::catalog::health::{self, SchemaHealth};
 use crate::catalog::{baseline, tenants};
 use crate::control::check_after;
 use crate::error::{Error, ErrorKind, Result};
@@ -104,7 +104,7 @@ impl Freehold {
     async fn look_at(
         &self,
         tenant: Tenant,
-        walls: Walls,
+        walls: SchemaHealth,
         version: i64,
         until: Instant,
     ) -> TenantHealth {

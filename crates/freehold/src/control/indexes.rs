@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::catalog::audit::{self, Deed};
+use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::{baseline, indexes, tenants};
 use crate::control::tenants::no_such_tenant;
 use crate::error::{Error, ErrorKind, Result};
@@ -11,14 +11,14 @@ use crate::indexes::advice::{advise, supports_foreign_key};
 use crate::indexes::build::Builder;
 use crate::indexes::fleet::Fleet;
 use crate::indexes::survey::{Index, Survey, Table, survey};
-use crate::indexes::{AskedShape, name_for, plan};
+use crate::indexes::{SampledShape, name_for, plan};
 use crate::model::context::{OperatorContext, TenantContext};
 use crate::model::ids::TenantId;
 use crate::model::tenant::Tenant;
 use crate::tx::OwnerTx;
 
 pub use crate::indexes::advice::{
-    AdviceKind, AdviceOptions, AdvicePlace, IndexAdvice, IndexReport,
+    AdviceKind, AdviceOptions, AdviceScope, IndexAdvice, IndexReport,
 };
 pub use crate::indexes::fleet::{FleetIndexAdvice, FleetIndexReport};
 pub use crate::indexes::{IndexColumn, IndexState, QueryShape, TenantIndex};
@@ -34,7 +34,7 @@ impl Freehold {
     /// Only one request in some is counted, for all of them, and only for it the shape is asked
     /// for; it may be called for every request.
     pub fn count_query(&self, context: &TenantContext, shape: impl FnOnce() -> Option<QueryShape>) {
-        self.asked().count(context.tenant(), shape);
+        self.shapes().count(context.tenant(), shape);
     }
 
     /// What a tenant's indexes lack and have too many of, from what PostgreSQL has counted and what
@@ -227,8 +227,8 @@ impl Freehold {
             return Err(self.record_failure(context, record, error).await);
         }
         let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
-        let deed = Deed::of("index.restore", context).tenant(tenant.id);
-        audit::record(tx.catalog(), deed.detail(json!({"index": name}))).await?;
+        let event = AuditEvent::of("index.restore", context).tenant(tenant.id);
+        audit::record(tx.catalog(), event.detail(json!({"index": name}))).await?;
         indexes::forget(tx.catalog(), tenant.id, name).await?;
         tx.commit().await
     }
@@ -288,8 +288,8 @@ impl Freehold {
             _ => None,
         };
         if let Some(action) = action {
-            let deed = Deed::of(action, context).tenant(index.tenant);
-            audit::record(tx.catalog(), deed.detail(json!({"index": index.name}))).await?;
+            let event = AuditEvent::of(action, context).tenant(index.tenant);
+            audit::record(tx.catalog(), event.detail(json!({"index": index.name}))).await?;
         }
         tx.commit().await
     }
@@ -327,7 +327,10 @@ struct Situation {
     recorded: Vec<TenantIndex>,
 }
 
-async fn look_at(tx: &mut OwnerTx, tenants: &[TenantId]) -> Result<(Vec<Survey>, Vec<AskedShape>)> {
+async fn look_at(
+    tx: &mut OwnerTx,
+    tenants: &[TenantId],
+) -> Result<(Vec<Survey>, Vec<SampledShape>)> {
     let migrations = baseline::list(tx.catalog()).await?;
     let recorded = indexes::list(tx.catalog(), Some(tenants), LIST_MAX).await?;
     let found = survey(tx.catalog(), tenants, &migrations, &recorded).await?;

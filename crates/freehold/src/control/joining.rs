@@ -8,7 +8,7 @@ use super::credentials::{Credentials, wrong_credentials, wrong_password};
 use super::guessing::{Guesses, Taken};
 use super::sessions::{SignIn, TenantBrief};
 use super::tenants::{IdempotencyKey, Provisioned};
-use crate::catalog::audit::{self, Deed};
+use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::idempotency::Claimed;
 use crate::catalog::identities::{Credential, Identity};
 use crate::catalog::invitations::{Inviter, Offer};
@@ -192,7 +192,7 @@ impl SignIn {
             Error::new(ErrorKind::InvalidInput, "a password is needed").field("password")
         })?;
         check_rules(&password)?;
-        let mut turn = self.freehold().turns().take(&slug).await;
+        let mut turn = self.freehold().slug_locks().take(&slug).await;
         // Which names are taken may be asked as often as passwords may be tried, but in a crowd
         // after one name nobody learns more than the first.
         let counted = !turn.is_known_as_taken();
@@ -327,9 +327,9 @@ async fn join(tx: &mut CatalogTx, offer: &Offer, identity: &Identity) -> Result<
     if !memberships::insert(tx, offer.tenant, identity.id, role).await? {
         return Err(Error::new(ErrorKind::Conflict, "this person is a member already"));
     }
-    let deed = Deed::by("member.join", identity.id).to(identity.id, &identity.email);
+    let event = AuditEvent::by("member.join", identity.id).to(identity.id, &identity.email);
     let detail = serde_json::json!({"role": role, "invited_by": offer.inviter.id()});
-    audit::record(tx, deed.tenant(offer.tenant).detail(detail)).await
+    audit::record(tx, event.tenant(offer.tenant).detail(detail)).await
 }
 
 /// An offer is as good as the right of who made it is at this moment.

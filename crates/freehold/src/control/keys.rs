@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::catalog::audit::{self, Deed};
+use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::seal_keys;
 use crate::error::{Error, ErrorKind, Result};
 use crate::freehold::Freehold;
@@ -20,7 +20,7 @@ impl Freehold {
     pub async fn show_context_key(&self, context: &OperatorContext) -> Result<ContextKey> {
         let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
         let key = seal_keys::find_newest(tx.catalog()).await?;
-        audit::record(tx.catalog(), Deed::of("key.show", context)).await?;
+        audit::record(tx.catalog(), AuditEvent::of("key.show", context)).await?;
         tx.commit().await?;
         key.ok_or_else(|| {
             Error::new(ErrorKind::Setup, "the catalog has no context key: run `freehold init`")
@@ -56,7 +56,7 @@ impl Freehold {
         let key = ContextKey::generate(id)?;
         // First: what this transaction was sealed with may be retired by it.
         let detail = serde_json::json!({"key": key.id()});
-        audit::record(tx.catalog(), Deed::of("key.rotate", context).detail(detail)).await?;
+        audit::record(tx.catalog(), AuditEvent::of("key.rotate", context).detail(detail)).await?;
         seal_keys::add(tx.catalog(), &key, retire_after.as_secs_f64()).await?;
         tx.commit().await?;
         tracing::info!(

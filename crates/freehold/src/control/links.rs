@@ -18,7 +18,7 @@ use crate::tx::CatalogTx;
 /// Which password the page behind a link has to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum PasswordAsked {
+pub enum PasswordPrompt {
     /// None.
     None,
     /// A new one.
@@ -41,7 +41,7 @@ pub struct Link {
     /// The role that an invitation gives.
     pub role: Option<&'static str>,
     /// What has to come with the token.
-    pub password: PasswordAsked,
+    pub password: PasswordPrompt,
     /// The present address and the new one, of a change.
     pub addresses: Option<(String, String)>,
     /// Until when it is good.
@@ -80,9 +80,9 @@ async fn find(tx: &mut CatalogTx, token: &str) -> Result<Option<Link>> {
     if let Some(hash) = parse(OpaqueKind::SignUp) {
         let Some(row) = sign_ups::find(tx, &hash).await? else { return Ok(None) };
         let password = match (is_known(tx, &row.email).await?, &row.password_hash) {
-            (true, _) => PasswordAsked::Own,
-            (false, Some(_)) => PasswordAsked::Repeat,
-            (false, None) => PasswordAsked::Choose,
+            (true, _) => PasswordPrompt::Own,
+            (false, Some(_)) => PasswordPrompt::Repeat,
+            (false, None) => PasswordPrompt::Choose,
         };
         return Ok(Some(Link {
             kind: MailKind::SignUp,
@@ -104,7 +104,7 @@ async fn find(tx: &mut CatalogTx, token: &str) -> Result<Option<Link>> {
             email: offer.invitation.email,
             tenant: Some((tenant.slug.into(), tenant.name)),
             role: Some(offer.invitation.role.as_str()),
-            password: if known { PasswordAsked::Own } else { PasswordAsked::Choose },
+            password: if known { PasswordPrompt::Own } else { PasswordPrompt::Choose },
             addresses: None,
             expires_at: offer.invitation.expires_at,
         }));
@@ -119,7 +119,7 @@ async fn find(tx: &mut CatalogTx, token: &str) -> Result<Option<Link>> {
             email: identity.email,
             tenant: None,
             role: None,
-            password: PasswordAsked::Choose,
+            password: PasswordPrompt::Choose,
             addresses: None,
             expires_at,
         }));
@@ -137,7 +137,7 @@ async fn find(tx: &mut CatalogTx, token: &str) -> Result<Option<Link>> {
             email: email.clone(),
             tenant: None,
             role: None,
-            password: PasswordAsked::None,
+            password: PasswordPrompt::None,
             addresses: Some((change.present, change.email)),
             expires_at: change.expires_at,
         }));

@@ -4,7 +4,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::joining::may_offer;
-use crate::catalog::audit::{self, Deed};
+use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::invitations::{Inviter, Offer};
 use crate::catalog::outbox::{self, Full, Letter};
 use crate::catalog::{identities, invitations, memberships};
@@ -67,9 +67,9 @@ impl Freehold {
         if !permits(role, Action::ManageMembers) {
             invitations::delete_by(&mut tx, member, Some(context.tenant())).await?;
         }
-        let deed =
-            Deed::in_tenant("member.role", context).to(member, &email_of(&mut tx, member).await?);
-        audit::record(&mut tx, deed.detail(json!({"from": current, "to": role}))).await?;
+        let event = AuditEvent::in_tenant("member.role", context)
+            .to(member, &email_of(&mut tx, member).await?);
+        audit::record(&mut tx, event.detail(json!({"from": current, "to": role}))).await?;
         tx.commit().await?;
         tracing::info!(tenant = %context.tenant(), actor = %context.actor().id, %member,
             role = role.as_str(), "member's role changed");
@@ -99,8 +99,8 @@ impl Freehold {
         let email = email_of(&mut tx, member).await?;
         memberships::delete(&mut tx, context.tenant(), member).await?;
         invitations::delete_by(&mut tx, member, Some(context.tenant())).await?;
-        let deed = Deed::in_tenant("member.remove", context).to(member, &email);
-        audit::record(&mut tx, deed.detail(json!({"role": current}))).await?;
+        let event = AuditEvent::in_tenant("member.remove", context).to(member, &email);
+        audit::record(&mut tx, event.detail(json!({"role": current}))).await?;
         tx.commit().await?;
         tracing::info!(tenant = %context.tenant(), actor = %context.actor().id, %member, "member removed");
         Ok(())
@@ -138,8 +138,8 @@ impl Freehold {
         let inviter = Inviter::Member(context.actor().id);
         let made = invitations::upsert(&mut tx, tenant, email.as_str(), role, inviter).await?;
         send(&mut tx, tenant, &made).await?;
-        let deed = Deed::in_tenant("member.invite", context);
-        audit::record(&mut tx, deed.detail(json!({"email": made.email, "role": role}))).await?;
+        let event = AuditEvent::in_tenant("member.invite", context);
+        audit::record(&mut tx, event.detail(json!({"email": made.email, "role": role}))).await?;
         tx.commit().await?;
         Ok(made)
     }
@@ -156,9 +156,9 @@ impl Freehold {
         let offer = offer.ok_or_else(no_such_invitation)?;
         self.require_above(context, &mut tx, &offer).await?;
         send(&mut tx, context.tenant(), &offer.invitation).await?;
-        let deed = Deed::in_tenant("member.invite_again", context);
+        let event = AuditEvent::in_tenant("member.invite_again", context);
         let detail = json!({"email": offer.invitation.email, "role": offer.invitation.role});
-        audit::record(&mut tx, deed.detail(detail)).await?;
+        audit::record(&mut tx, event.detail(detail)).await?;
         tx.commit().await?;
         Ok(offer.invitation)
     }
@@ -200,8 +200,8 @@ impl Freehold {
         let offer = offer.ok_or_else(no_such_invitation)?;
         self.require_above(context, &mut tx, &offer).await?;
         invitations::delete(&mut tx, context.tenant(), id).await?;
-        let deed = Deed::in_tenant("member.uninvite", context);
-        audit::record(&mut tx, deed.detail(json!({"email": offer.invitation.email}))).await?;
+        let event = AuditEvent::in_tenant("member.uninvite", context);
+        audit::record(&mut tx, event.detail(json!({"email": offer.invitation.email}))).await?;
         tx.commit().await
     }
 

@@ -1,7 +1,7 @@
 //! Operators: who runs the platform.
 
-use super::people::{Meant, Named, Person, finish, known, vouched};
-use crate::catalog::audit::{self, Deed};
+use super::people::{Person, PersonRef, ResolvedPerson, finish, known, vouched};
+use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::{identities, invitations, sessions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::freehold::Freehold;
@@ -27,15 +27,19 @@ impl Freehold {
     /// [`ErrorKind::EmailTaken`] if the address is known and that was not said;
     /// [`ErrorKind::NotFound`] if it is not and that was said; [`ErrorKind::InvalidInput`];
     /// [`ErrorKind::Forbidden`] for somebody who is disabled.
-    pub async fn create_operator(&self, context: &OperatorContext, named: Named) -> Result<Person> {
+    pub async fn create_operator(
+        &self,
+        context: &OperatorContext,
+        named: PersonRef,
+    ) -> Result<Person> {
         let meant = self.understand(context, named).await?;
         let mut tx = self.catalog(context).await?;
         let identity = match meant {
-            Meant::Known(email) => known(&mut tx, &email).await?,
-            Meant::New { email, password_hash: Some(hash) } => {
+            ResolvedPerson::Known(email) => known(&mut tx, &email).await?,
+            ResolvedPerson::New { email, password_hash: Some(hash) } => {
                 vouched(&mut tx, context, &email, "", &hash).await?
             }
-            Meant::New { password_hash: None, .. } => {
+            ResolvedPerson::New { password_hash: None, .. } => {
                 return Err(Error::new(
                     ErrorKind::InvalidInput,
                     "nobody has proven this e-mail yet; give a password too, and tell it them",
@@ -45,8 +49,8 @@ impl Freehold {
         };
         if !identity.is_operator {
             identities::set_operator(&mut tx, identity.id, true).await?;
-            let deed = Deed::of("operator.create", context).to(identity.id, &identity.email);
-            audit::record(&mut tx, deed).await?;
+            let event = AuditEvent::of("operator.create", context).to(identity.id, &identity.email);
+            audit::record(&mut tx, event).await?;
         }
         finish(tx, identity.id).await
     }
@@ -69,7 +73,7 @@ impl Freehold {
         identities::set_operator(&mut tx, id, false).await?;
         sessions::revoke_all(&mut tx, id, None).await?;
         invitations::delete_by(&mut tx, id, None).await?;
-        audit::record(&mut tx, Deed::of("operator.revoke", context).to(id, &identity.email))
+        audit::record(&mut tx, AuditEvent::of("operator.revoke", context).to(id, &identity.email))
             .await?;
         finish(tx, id).await
     }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::operators::require_not_last_operator;
 use super::sessions::no_such_session;
-use crate::catalog::audit::{self, Deed};
+use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::identities::Identity;
 use crate::catalog::outbox::{self, Letter};
 use crate::catalog::sessions::SessionEntry;
@@ -37,7 +37,7 @@ pub struct PersonDetail {
 
 /// Whom an operator means, by an address.
 #[derive(Clone, Default)]
-pub struct Named {
+pub struct PersonRef {
     /// As it was typed.
     pub email: String,
     /// Of somebody new: the operator vouches that the address is theirs.
@@ -46,17 +46,17 @@ pub struct Named {
     pub existing: bool,
 }
 
-impl std::fmt::Debug for Named {
+impl std::fmt::Debug for PersonRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Named")
+        f.debug_struct("PersonRef")
             .field("email", &self.email)
             .field("existing", &self.existing)
             .finish_non_exhaustive()
     }
 }
 
-/// [`Named`], looked at: nothing that was given is ignored.
-pub(super) enum Meant {
+/// [`PersonRef`], looked at: nothing that was given is ignored.
+pub(super) enum ResolvedPerson {
     Known(Email),
     /// With a password: vouched for. Without: to be invited.
     New {
@@ -141,8 +141,11 @@ impl Freehold {
             identities::set_disabled(&mut tx, id, true).await?;
             proof::end_everything(&mut tx, &identity, None).await?;
             invitations::delete_by(&mut tx, id, None).await?;
-            audit::record(&mut tx, Deed::of("person.disable", context).to(id, &identity.email))
-                .await?;
+            audit::record(
+                &mut tx,
+                AuditEvent::of("person.disable", context).to(id, &identity.email),
+            )
+            .await?;
         }
         finish(tx, id).await
     }
@@ -156,8 +159,11 @@ impl Freehold {
         let identity = lock(&mut tx, id).await?;
         if identity.is_disabled {
             identities::set_disabled(&mut tx, id, false).await?;
-            audit::record(&mut tx, Deed::of("person.enable", context).to(id, &identity.email))
-                .await?;
+            audit::record(
+                &mut tx,
+                AuditEvent::of("person.enable", context).to(id, &identity.email),
+            )
+            .await?;
         }
         finish(tx, id).await
     }
@@ -184,7 +190,8 @@ impl Freehold {
         }
         proof::end_everything(&mut tx, &identity, None).await?;
         invitations::delete_by(&mut tx, id, None).await?;
-        audit::record(&mut tx, Deed::of("person.remove", context).to(id, &identity.email)).await?;
+        audit::record(&mut tx, AuditEvent::of("person.remove", context).to(id, &identity.email))
+            .await?;
         identities::delete(&mut tx, id).await?;
         tx.commit().await
     }
@@ -226,7 +233,8 @@ impl Freehold {
                 outbox::insert(&mut tx, &Letter::new(MailKind::Reset, &identity.email)).await?;
             }
         }
-        audit::record(&mut tx, Deed::of("person.reset", context).to(id, &identity.email)).await?;
+        audit::record(&mut tx, AuditEvent::of("person.reset", context).to(id, &identity.email))
+            .await?;
         finish(tx, id).await
     }
 
@@ -286,7 +294,7 @@ impl Freehold {
     ) -> Result<()> {
         let mut tx = self.catalog(context).await?;
         let identity = lock(&mut tx, id).await?;
-        let deed = Deed::of("session.end", context).to(id, &identity.email);
+        let event = AuditEvent::of("session.end", context).to(id, &identity.email);
         match session {
             Some(session) => {
                 if !sessions::revoke(&mut tx, session, id).await? {
@@ -297,7 +305,7 @@ impl Freehold {
                 sessions::revoke_all(&mut tx, id, None).await?;
             }
         }
-        audit::record(&mut tx, deed.detail(serde_json::json!({"session": session}))).await?;
+        audit::record(&mut tx, event.detail(serde_json::json!({"session": session}))).await?;
         tx.commit().await
     }
 
@@ -305,8 +313,8 @@ impl Freehold {
     pub(super) async fn understand(
         &self,
         context: &OperatorContext,
-        named: Named,
-    ) -> Result<Meant> {
+        named: PersonRef,
+    ) -> Result<ResolvedPerson> {
         let email: Email = named.email.parse()?;
         let mut tx = self.catalog(context).await?;
         let found = identities::find_by_email(&mut tx, email.as_str()).await?;
@@ -323,17 +331,17 @@ impl Freehold {
                 "nobody has proven this e-mail; vouch for the person first, or name somebody new",
             )
             .field("email")),
-            (true, true, None) => Ok(Meant::Known(email)),
+            (true, true, None) => Ok(ResolvedPerson::Known(email)),
             (false, true, _) => Err(Error::new(
                 ErrorKind::EmailTaken,
                 "somebody with this e-mail is known; say `existing` if you mean them",
             )
             .field("email")),
-            (false, false, None) => Ok(Meant::New { email, password_hash: None }),
+            (false, false, None) => Ok(ResolvedPerson::New { email, password_hash: None }),
             (false, false, Some(password)) => {
                 self.require_voucher(context)?;
                 let password_hash = Some(self.hasher().hash(password).await?);
-                Ok(Meant::New { email, password_hash })
+                Ok(ResolvedPerson::New { email, password_hash })
             }
         }
     }

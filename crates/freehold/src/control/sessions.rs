@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use super::credentials::{Credentials, wrong_credentials};
-use crate::catalog::audit::{self, Deed};
+use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::identities::{Credential, Identity};
 use crate::catalog::sessions::{Exchange, Session};
 use crate::catalog::{identities, memberships, sessions};
@@ -209,11 +209,12 @@ impl SignIn {
         let session = sessions::insert(&mut tx, identity.id, at, lifetime).await?;
         let refresh = OpaqueToken::generate(OpaqueKind::Refresh);
         sessions::insert_token(&mut tx, session.id, &refresh.hash()).await?;
-        let mut deed = Deed::by("session.start", identity.id).to(identity.id, &identity.email);
+        let mut event =
+            AuditEvent::by("session.start", identity.id).to(identity.id, &identity.email);
         if let Some(tenant) = at {
-            deed = deed.tenant(tenant);
+            event = event.tenant(tenant);
         }
-        audit::record(&mut tx, deed).await?;
+        audit::record(&mut tx, event).await?;
         // Last, since others wait for it: a client's people share a row.
         taken.give_back(&mut tx).await?;
         tx.commit().await?;
@@ -246,9 +247,9 @@ impl SignIn {
             Exchange::Unknown => return Err(signed_out()),
             Exchange::Reused(session) => {
                 sessions::revoke(&mut tx, session.id, session.identity).await?;
-                let deed = Deed::by_nobody("session.reuse").target(session.identity);
+                let event = AuditEvent::by_nobody("session.reuse").target(session.identity);
                 let detail = serde_json::json!({"session": session.id});
-                audit::record(&mut tx, deed.detail(detail)).await?;
+                audit::record(&mut tx, event.detail(detail)).await?;
                 tx.commit().await?;
                 tracing::warn!(identity = %session.identity, session = %session.id,
                     "a refresh token was used twice; the session is ended");
@@ -293,8 +294,9 @@ impl SignIn {
             Exchange::Unknown => {}
             Exchange::Good(session) | Exchange::Reused(session) => {
                 sessions::revoke(&mut tx, session.id, session.identity).await?;
-                let deed = Deed::by("session.end", session.identity).target(session.identity);
-                audit::record(&mut tx, deed).await?;
+                let event =
+                    AuditEvent::by("session.end", session.identity).target(session.identity);
+                audit::record(&mut tx, event).await?;
             }
         }
         tx.commit().await
@@ -392,8 +394,8 @@ impl SignIn {
         if !sessions::revoke(&mut tx, session, identity).await? {
             return Err(no_such_session());
         }
-        let deed = Deed::by("session.end", identity).target(identity);
-        audit::record(&mut tx, deed.detail(serde_json::json!({"session": session}))).await?;
+        let event = AuditEvent::by("session.end", identity).target(identity);
+        audit::record(&mut tx, event.detail(serde_json::json!({"session": session}))).await?;
         tx.commit().await
     }
 
@@ -402,8 +404,8 @@ impl SignIn {
         let identity = IdentityId::from(claims.sub);
         let mut tx = self.catalog("end one's other sessions").await?;
         let ended = sessions::revoke_all(&mut tx, identity, Some(claims.sid)).await?;
-        let deed = Deed::by("session.end_others", identity).target(identity);
-        audit::record(&mut tx, deed.detail(serde_json::json!({"ended": ended}))).await?;
+        let event = AuditEvent::by("session.end_others", identity).target(identity);
+        audit::record(&mut tx, event.detail(serde_json::json!({"ended": ended}))).await?;
         tx.commit().await?;
         Ok(ended)
     }

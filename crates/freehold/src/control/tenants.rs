@@ -1,9 +1,9 @@
 //! Tenants: create, list, get, suspend, resume.
 
 use crate::cache::epochs;
-use crate::catalog::audit::{self, Deed};
+use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::{idempotency, tenants};
-use crate::control::people::{Meant, Named, known};
+use crate::control::people::{PersonRef, ResolvedPerson, known};
 use crate::control::{check_after, clamp_page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fleet::provisioner::{self, NewPerson, Order, Owner};
@@ -35,7 +35,7 @@ pub struct NewTenant {
 #[derive(Clone, Debug, Default)]
 pub struct NewOwner {
     /// Who is meant.
-    pub person: Named,
+    pub person: PersonRef,
     /// The display name of somebody new, or nothing.
     pub name: String,
 }
@@ -54,7 +54,7 @@ impl Freehold {
     ) -> Result<Provisioned> {
         let slug: Slug = new.slug.parse()?;
         let name = check_name("name", &new.name)?;
-        let _turn = self.turns().take(&slug).await;
+        let _turn = self.slug_locks().take(&slug).await;
         let repeats = self.require_free(context, &slug, new.idempotency.as_ref()).await?;
         let owner = match new.owner {
             // Whom the first request made is known by now, and is in its answer.
@@ -69,17 +69,17 @@ impl Freehold {
         let name = owner.name.trim();
         let name = if name.is_empty() { String::new() } else { check_name("name", name)? };
         Ok(match self.understand(context, owner.person).await? {
-            Meant::Known(email) => {
+            ResolvedPerson::Known(email) => {
                 let mut tx = self.catalog(context).await?;
                 let identity = known(&mut tx, &email).await?;
                 tx.commit().await?;
                 Owner::Known(identity)
             }
-            Meant::New { email, password_hash: Some(password_hash) } => {
+            ResolvedPerson::New { email, password_hash: Some(password_hash) } => {
                 let proof = Some(proof::by_word(context.actor(), context.reason()));
                 Owner::New(NewPerson { email, name, password_hash, proof })
             }
-            Meant::New { email, password_hash: None } => Owner::Invited(email),
+            ResolvedPerson::New { email, password_hash: None } => Owner::Invited(email),
         })
     }
 
@@ -144,7 +144,8 @@ impl Freehold {
     ) -> Result<()> {
         let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
         tenants::lock(tx.catalog(), tenant).await?.ok_or_else(no_such_tenant)?;
-        audit::record(tx.catalog(), Deed::of("tenant.script", context).tenant(tenant)).await?;
+        audit::record(tx.catalog(), AuditEvent::of("tenant.script", context).tenant(tenant))
+            .await?;
         tx.enter_schema(tenant).await?;
         tx.catalog().query("SELECT freehold.run_migration($1)", &[&sql]).await?;
         epochs::end_all(tx.catalog(), tenant.as_uuid()).await?;
@@ -265,8 +266,8 @@ impl Freehold {
         let mut tenant = tenants::lock(&mut tx, id).await?.ok_or_else(no_such_tenant)?;
         if weight != tenant.weight {
             tenants::set_weight(&mut tx, id, weight).await?;
-            let deed = Deed::of("tenant.weigh", context).tenant(id);
-            audit::record(&mut tx, deed.detail(serde_json::json!({ "weight": weight }))).await?;
+            let event = AuditEvent::of("tenant.weigh", context).tenant(id);
+            audit::record(&mut tx, event.detail(serde_json::json!({ "weight": weight }))).await?;
             tenant.weight = weight;
         }
         tx.commit().await?;
@@ -288,7 +289,7 @@ impl Freehold {
                 Transition::Suspend => "tenant.suspend",
                 Transition::Resume => "tenant.resume",
             };
-            audit::record(&mut tx, Deed::of(action, context).tenant(id)).await?;
+            audit::record(&mut tx, AuditEvent::of(action, context).tenant(id)).await?;
             tenant.status = status;
             tracing::info!(tenant = %id, status = status.as_str(), actor = %context.actor(),
                 reason = context.reason(), "tenant status changed");

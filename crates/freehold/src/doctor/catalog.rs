@@ -4,7 +4,7 @@
 //! The file is written by a test from databases that were just prepared, one in each seal mode, so
 //! it follows the migrations; a test also fails if it does not.
 
-use super::check::{Check, Probe, Severity, Sight};
+use super::check::{Check, Probe, Severity, Visibility};
 
 /// What a prepared database has: kind, name and definition a line, parted by tabs. A fourth part
 /// names the seal modes in which there is such a line; without it, it is there in every mode.
@@ -87,7 +87,7 @@ pub(super) fn is_asked_by(probe: &Probe) -> bool {
 }
 
 pub(super) const PROBES: &[Probe] = &[Probe {
-    sight: Sight::Anyone,
+    sight: Visibility::Anyone,
     with: DIFFERENCE,
     sql: "
 SELECT CASE kind WHEN 'table' THEN 'FH106' WHEN 'policy' THEN 'FH107' WHEN 'function' THEN 'FH108' WHEN 'trigger' THEN 'FH110' ELSE 'FH109' END AS code,

@@ -44,7 +44,7 @@ pub struct Check {
 
 /// Who can see what a question asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sight {
+pub(super) enum Visibility {
     /// Whoever may connect: it is in `pg_catalog`.
     Anyone,
     /// The owner role: it reads rows of the catalog, across tenants.
@@ -60,7 +60,7 @@ pub(super) enum Sight {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Probe {
     pub(super) checks: &'static [Check],
-    pub(super) sight: Sight,
+    pub(super) sight: Visibility,
     /// Tables of its own for the WITH clause, or nothing.
     pub(super) with: &'static str,
     pub(super) sql: &'static str,

@@ -10,7 +10,7 @@
 //! nothing but which function of the tenant's own they call count as the same.
 
 use super::Example;
-use super::check::{Check, Severity, Sight};
+use super::check::{Check, Severity, Visibility};
 use super::examination::{Examination, scope};
 use crate::error::Result;
 
@@ -273,7 +273,7 @@ pub(super) async fn look(examination: &mut Examination<'_>) -> Result<()> {
     if !examination.wants(CHECKS) {
         return Ok(());
     }
-    if examination.sight() == Sight::Anyone {
+    if examination.sight() == Visibility::Anyone {
         examination.skip(CHECKS, "only the owner role knows which tenants are at the template's version, and DATABASE_OWNER_URL is not set");
         return Ok(());
     }
@@ -285,7 +285,7 @@ pub(super) async fn look(examination: &mut Examination<'_>) -> Result<()> {
 
 async fn compare(examination: &mut Examination<'_>) -> Result<()> {
     let examples_max = examination.examples_max().min(SCHEMAS_MAX).to_string();
-    let scope = scope(Sight::Owner);
+    let scope = scope(Visibility::Owner);
     let objects = OBJECTS.replace("{index_hash}", INDEX_HASH).replace("{by_number}", BY_NUMBER);
     let differing = format!("{scope}{objects}{DIFFERING}")
         .replace("{schemas}", "")

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
-use super::check::{Check, Probe, Sight};
+use super::check::{Check, Probe, Visibility};
 use super::{DoctorOptions, DoctorReport, Example, Finding, NotChecked, Repair, catalog, policies};
 use crate::error::{Error, ErrorKind, Result};
 use crate::init::{self, CATALOG_VERSION};
@@ -40,7 +40,7 @@ struct Found {
 }
 
 /// What one check found in tenants' schemas, or outside of them.
-pub(super) struct Whose {
+pub(super) struct Occurrences {
     pub(super) check: Check,
     pub(super) example: Example,
     /// Their names, some at least.
@@ -53,7 +53,7 @@ pub(super) struct Whose {
 
 pub(super) struct Examination<'a> {
     client: Client,
-    sight: Sight,
+    sight: Visibility,
     doctor: &'a DoctorOptions,
     server_version: String,
     /// As `server_version_num`: 150018 is 15.18.
@@ -67,7 +67,7 @@ pub(super) struct Examination<'a> {
 impl<'a> Examination<'a> {
     pub(super) async fn begin(
         client: Client,
-        sight: Sight,
+        sight: Visibility,
         doctor: &'a DoctorOptions,
     ) -> Result<Self> {
         let mut examination = Examination {
@@ -93,7 +93,7 @@ impl<'a> Examination<'a> {
                 "the catalog is missing in this database: run `freehold init` first",
             ));
         }
-        if sight == Sight::Owner && text(4) != "freehold_owner" {
+        if sight == Visibility::Owner && text(4) != "freehold_owner" {
             return Err(setup(
                 "DATABASE_OWNER_URL must connect as freehold_owner, which `freehold init` makes",
             ));
@@ -139,7 +139,7 @@ impl<'a> Examination<'a> {
         )))
     }
 
-    pub(super) fn sight(&self) -> Sight {
+    pub(super) fn sight(&self) -> Visibility {
         self.sight
     }
 
@@ -187,7 +187,7 @@ impl<'a> Examination<'a> {
         if !self.wants(probe.checks) {
             return Ok(());
         }
-        if probe.sight == Sight::Owner && self.sight == Sight::Anyone {
+        if probe.sight == Visibility::Owner && self.sight == Visibility::Anyone {
             self.skip(
                 probe.checks,
                 "only the owner role sees it, and DATABASE_OWNER_URL is not set",
@@ -217,7 +217,7 @@ impl<'a> Examination<'a> {
 
     /// Asks, and tells what is wrong in tenants' schemas from what is wrong elsewhere. A question that
     /// fails is noted, as by [`Examination::ask`].
-    pub(super) async fn ask_whose(&mut self, probe: &'static Probe) -> Result<Vec<Whose>> {
+    pub(super) async fn ask_whose(&mut self, probe: &'static Probe) -> Result<Vec<Occurrences>> {
         let rows = match self.rows(&whose(probe, self.sight)).await {
             Ok(rows) => rows,
             Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
@@ -238,7 +238,7 @@ impl<'a> Examination<'a> {
             let example = Example { object: text(1).to_owned(), detail: text(2).to_owned() };
             // What holds for every tenant is nobody's own doing.
             let is_fleets = tenants == 0 || tenants > 1 && tenants == self.tenants;
-            found.push(Whose { check: *check, example, objects, count, tenants, is_fleets });
+            found.push(Occurrences { check: *check, example, objects, count, tenants, is_fleets });
         }
         Ok(found)
     }
@@ -318,13 +318,13 @@ fn fleet() -> String {
 }
 
 /// The beginning of every question: the fleet, and for the owner the tenants at the baseline.
-pub(super) fn scope(sight: Sight) -> String {
-    let current = if sight == Sight::Owner { CURRENT } else { "" };
+pub(super) fn scope(sight: Visibility) -> String {
+    let current = if sight == Visibility::Owner { CURRENT } else { "" };
     format!("WITH {}{current}", fleet())
 }
 
 /// A question with its beginning, its limit, and a count of all that it found.
-fn complete(probe: &Probe, sight: Sight, examples_max: usize) -> String {
+fn complete(probe: &Probe, sight: Visibility, examples_max: usize) -> String {
     let comma = if probe.with.is_empty() { "" } else { "," };
     let sql = format!(
         "{scope}{comma}{with}, finding AS MATERIALIZED ({sql})
@@ -343,7 +343,7 @@ fn complete(probe: &Probe, sight: Sight, examples_max: usize) -> String {
 /// A question, with one row for what it found in tenants' schemas and one for what it found elsewhere. The
 /// template and the catalog are nobody's; a name says where an object is, for nobody else may make schemas
 /// of such names.
-fn whose(probe: &Probe, sight: Sight) -> String {
+fn whose(probe: &Probe, sight: Visibility) -> String {
     let comma = if probe.with.is_empty() { "" } else { "," };
     fill(&format!(
         "{scope}{comma}{with}, finding AS MATERIALIZED ({sql}), named AS MATERIALIZED (

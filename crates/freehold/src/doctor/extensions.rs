@@ -1,9 +1,9 @@
 //! FH40x: extensions and foreign servers: where they live, and which lead out of the database.
 
-use super::check::{Check, Probe, Severity, Sight};
+use super::check::{Check, Probe, Severity, Visibility};
 
 pub(super) const PROBES: &[Probe] = &[Probe {
-    sight: Sight::Anyone,
+    sight: Visibility::Anyone,
     with: "
 called(role) AS (SELECT unnest(ARRAY['freehold_app', 'freehold_admin'])),
 member AS MATERIALIZED (

@@ -1,9 +1,9 @@
 //! FH70x: rows without schemas, schemas without rows, and who is behind.
 
-use super::check::{Check, Probe, Severity, Sight};
+use super::check::{Check, Probe, Severity, Visibility};
 
 pub(super) const PROBES: &[Probe] = &[Probe {
-    sight: Sight::Owner,
+    sight: Visibility::Owner,
     with: "",
     sql: "
 SELECT 'FH701' AS code, 'tenant ' || t.slug AS object, format('it has no schema tenant_%s', replace(t.id::text, '-', '')) AS detail, NULL::text AS fix

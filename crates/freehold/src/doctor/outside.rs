@@ -3,7 +3,7 @@
 //!
 //! A migration that makes or grants such a thing is refused; what is found here was set up by hand.
 
-use super::check::{Check, Probe, Severity, Sight};
+use super::check::{Check, Probe, Severity, Visibility};
 
 /// Rights are few texts on many objects, as in `privileges`: each text is taken apart once. A right is one
 /// in a schema that the role may use. Extensions have checks of their own, and so have the catalog and
@@ -39,7 +39,7 @@ elsewhere AS MATERIALIZED (
 
 pub(super) const PROBES: &[Probe] = &[
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         with: WITH,
         sql: "
 SELECT 'FH317' AS code, format('%I.%I', r.nspname, r.name) AS object, 'a tenant''s role has ' || r.rights AS detail, NULL::text AS fix
@@ -67,7 +67,7 @@ FROM reached r WHERE r.kind IN ('function', 'type')",
         ],
     },
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         with: "",
         sql: "
 SELECT 'FH327' AS code, 'database ' || current_database() AS object,

@@ -1,7 +1,7 @@
 //! FH1xx: row-level security. Every table of the fleet has it enabled and forced, and the policy
 //! that holds its tenant apart is exactly ours.
 
-use super::check::{Check, Probe, Severity, Sight};
+use super::check::{Check, Probe, Severity, Visibility};
 
 /// How `pg_get_expr` prints the expression of `tenant_isolation`, and good SQL to make it with:
 /// what is expected and what `--fix` makes are the same text.
@@ -79,7 +79,7 @@ GROUP BY is_template";
 
 pub(super) const PROBES: &[Probe] = &[
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         with: ISOLATION_WITH,
         sql: ISOLATION_SQL,
         checks: &[
@@ -110,7 +110,7 @@ pub(super) const PROBES: &[Probe] = &[
         ],
     },
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         with: "",
         sql: "
 SELECT 'FH104' AS code, format('%I.%I', f.nspname, c.relname) AS object,

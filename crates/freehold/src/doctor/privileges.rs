@@ -3,7 +3,7 @@
 //! Rights that differ from the template's are found by `drift`; here is what nobody should have,
 //! in the template either.
 
-use super::check::{Check, Probe, Severity, Sight};
+use super::check::{Check, Probe, Severity, Visibility};
 
 /// Rights are few texts on many objects: each text is taken apart once.
 const RIGHTS: &str = "
@@ -28,7 +28,7 @@ house AS MATERIALIZED (
 
 pub(super) const PROBES: &[Probe] = &[
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         with: "
 house AS MATERIALIZED (
   SELECT oid, nspname FROM fleet
@@ -61,7 +61,7 @@ FROM (
         }],
     },
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         with: RIGHTS,
         sql: "
 SELECT 'FH302' AS code, c.object, 'PUBLIC has ' || string_agg(DISTINCT a.privilege_type, ', ') || coalesce(' on column ' || c.part, '') AS detail,
@@ -123,7 +123,7 @@ GROUP BY c.object, a.role",
         ],
     },
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         with: "",
         sql: "
 -- 1574 is nextval(regclass).
@@ -142,7 +142,7 @@ WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass
         }],
     },
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         with: "",
         sql: "
 SELECT 'FH305' AS code, format('schema %I', n.nspname) AS object, g.role || ' may create objects in it' AS detail, NULL::text AS fix
@@ -180,7 +180,7 @@ WHERE (d.defaclrole = 'freehold_owner'::regrole OR d.defaclnamespace IN (SELECT 
         ],
     },
     Probe {
-        sight: Sight::Owner,
+        sight: Visibility::Owner,
         with: "",
         sql: "
 SELECT 'FH306' AS code, format('schema %I', f.nspname) AS object, 'its rights are ' || coalesce(array_to_string(f.nspacl, ' '), 'the default')

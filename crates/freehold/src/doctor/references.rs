@@ -1,10 +1,10 @@
 //! FH41x: nothing in one tenant's schema refers to another's.
 
-use super::check::{Check, Probe, Severity, Sight};
+use super::check::{Check, Probe, Severity, Visibility};
 
 pub(super) const PROBES: &[Probe] = &[
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         with: "",
         sql: "
 SELECT 'FH411' AS code, format('%I.%I', a.nspname, x.relname) AS object, format('the foreign key %I leads to %I.%I', k.conname, b.nspname, y.relname) AS detail, NULL::text AS fix
@@ -36,7 +36,7 @@ WHERE a.oid <> b.oid AND (a.oid IN (SELECT oid FROM fleet) OR b.oid IN (SELECT o
         ],
     },
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         // From the referred side, which is the smaller: what refers to anything of the fleet, and
         // where that stands. Dependencies between the parts of one object are passed over.
         with: "

@@ -1,11 +1,11 @@
 //! FH2xx: what row-level security cannot bind by itself: views, materialized views, foreign
 //! tables, and functions with the rights of their owner.
 
-use super::check::{Check, Probe, Severity, Sight};
+use super::check::{Check, Probe, Severity, Visibility};
 
 pub(super) const PROBES: &[Probe] = &[
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         with: "",
         sql: "
 SELECT 'FH201' AS code, format('%I.%I', f.nspname, c.relname) AS object, 'the view reads with its owner''s rights' AS detail,
@@ -46,7 +46,7 @@ WHERE c.relkind IN ('m', 'f') AND g.names IS NOT NULL",
         ],
     },
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         with: "
 reachable AS MATERIALIZED (
   SELECT p.oid, p.proowner, p.proconfig, p.prosecdef, p.proleakproof, p.pronamespace, p.prolang, p.prosrc

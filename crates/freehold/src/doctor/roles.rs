@@ -1,6 +1,6 @@
 //! FH31x and FH32x: what the roles are and may become, and what PostgreSQL gives to everybody.
 
-use super::check::{Check, Probe, Severity, Sight};
+use super::check::{Check, Probe, Severity, Visibility};
 
 /// The roles of the application, with every role that each may become.
 const BECOMES: &str = "
@@ -15,7 +15,7 @@ ours(role) AS (
 
 pub(super) const PROBES: &[Probe] = &[
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         with: BECOMES,
         sql: "
 SELECT 'FH311' AS code, b.role AS object, CASE WHEN b.role = b.other THEN 'it is ' ELSE 'it may become ' || b.other || ', ' END || concat_ws(', ',
@@ -112,7 +112,7 @@ WHERE s.setrole::regrole::text IN ('freehold_owner', 'freehold_app', 'freehold_c
         ],
     },
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         with: "",
         sql: "
 SELECT 'FH321' AS code, 'database ' || current_database() AS object, r.role || ' has ' || p.privilege AS detail, NULL::text AS fix

@@ -1,6 +1,6 @@
 //! FH121 and FH122: the tables of analytics, in which rows and not schemas belong to tenants.
 
-use super::check::{Check, Probe, Severity, Sight};
+use super::check::{Check, Probe, Severity, Visibility};
 
 const ROLLUPS: &str = "
 analytics_relation AS MATERIALIZED (
@@ -14,7 +14,7 @@ analytics_relation AS MATERIALIZED (
 )";
 
 pub(super) const PROBES: &[Probe] = &[Probe {
-    sight: Sight::Anyone,
+    sight: Visibility::Anyone,
     with: ROLLUPS,
     sql: "
 SELECT 'FH121' AS code, format('freehold_analytics.%I', a.relname) AS object, f.detail, f.fix

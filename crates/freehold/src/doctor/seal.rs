@@ -1,11 +1,11 @@
 //! FH11x: the seal that makes a context believed: its mode, the leave that the mode `best` needs,
 //! and its keys.
 
-use super::check::{Check, Probe, Severity, Sight};
+use super::check::{Check, Probe, Severity, Visibility};
 
 pub(super) const PROBES: &[Probe] = &[
     Probe {
-        sight: Sight::Anyone,
+        sight: Visibility::Anyone,
         with: "",
         sql: "
 SELECT 'FH111' AS code, 'database ' || current_database() AS object, 'its seal mode is plain' AS detail, NULL::text AS fix
@@ -97,7 +97,7 @@ WHERE a.roleid = 'freehold_guard'::regrole AND NOT m.rolsuper",
         ],
     },
     Probe {
-        sight: Sight::Owner,
+        sight: Visibility::Owner,
         with: "
 usable AS MATERIALIZED (
   SELECT ltrim(id, '0') AS id, created_at, retires_at FROM freehold_guard.list_keys()

@@ -1,7 +1,7 @@
 //! FH5xx: the server: fixes that its version lacks, settings that undo a defence or tell too much.
 
 use super::Example;
-use super::check::{Check, Probe, Severity, Sight};
+use super::check::{Check, Probe, Severity, Visibility};
 use super::examination::Examination;
 
 /// A fault of PostgreSQL, and the minor releases that mend it.
@@ -111,7 +111,7 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 pub(super) const PROBES: &[Probe] = &[Probe {
-    sight: Sight::Anyone,
+    sight: Visibility::Anyone,
     with: "
 given AS MATERIALIZED (
   SELECT coalesce(s.setrole::regrole::text, '') AS role, split_part(c, '=', 1) AS name, substr(c, strpos(c, '=') + 1) AS value

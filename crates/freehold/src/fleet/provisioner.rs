@@ -4,7 +4,7 @@
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::catalog::audit::{self, Deed};
+use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::idempotency::{self, Claimed, IdempotencyKey};
 use crate::catalog::identities::{self, Identity, Proof};
 use crate::catalog::invitations::{self, Inviter};
@@ -88,7 +88,7 @@ pub(crate) async fn provision(
     }
     // The slug first: of those who race for it, the others learn so before any work is done.
     tenants::insert(tx.catalog(), id, &order.slug, &order.name).await?;
-    let made = Deed::of("tenant.create", context).tenant(id);
+    let made = AuditEvent::of("tenant.create", context).tenant(id);
     let detail = serde_json::json!({"slug": order.slug.as_str(), "name": order.name});
     audit::record(tx.catalog(), made.detail(detail)).await?;
     if let Some(owner) = order.owner {
@@ -133,19 +133,19 @@ pub(crate) async fn add_owner(
             let invitation = invitations::upsert(tx, tenant, email, Role::Owner, inviter).await?;
             let letter = Letter::new(MailKind::Invitation, email).of_tenant(tenant);
             outbox::insert(tx, &letter.about(invitation.id)).await?;
-            let deed = Deed::of("member.invite", context).tenant(tenant);
+            let event = AuditEvent::of("member.invite", context).tenant(tenant);
             let detail = serde_json::json!({"email": email, "role": Role::Owner});
-            return audit::record(tx, deed.detail(detail)).await;
+            return audit::record(tx, event.detail(detail)).await;
         }
     };
     if memberships::insert(tx, tenant, identity.id, Role::Owner).await? {
-        let deed = Deed::of("owner.add", context).tenant(tenant);
-        audit::record(tx, deed.to(identity.id, &identity.email)).await?;
+        let event = AuditEvent::of("owner.add", context).tenant(tenant);
+        audit::record(tx, event.to(identity.id, &identity.email)).await?;
         return Ok(());
     }
     memberships::set_role(tx, tenant, identity.id, Role::Owner).await?;
-    let deed = Deed::of("owner.raise", context).tenant(tenant);
-    audit::record(tx, deed.to(identity.id, &identity.email)).await
+    let event = AuditEvent::of("owner.raise", context).tenant(tenant);
+    audit::record(tx, event.to(identity.id, &identity.email)).await
 }
 
 async fn create_person(tx: &mut CatalogTx, new: &NewPerson) -> Result<Identity> {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::survey::{Column, Index, Survey, Table};
-use super::{AskedShape, IndexColumn, QueryShape, name_for};
+use super::{IndexColumn, QueryShape, SampledShape, name_for};
 use crate::model::ids::TenantId;
 
 const DAY_SECS: f64 = 86_400.0;
@@ -66,19 +66,19 @@ impl AdviceKind {
 /// Where it is best followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AdvicePlace {
+pub enum AdviceScope {
     /// For this tenant alone.
     Tenant,
     /// By a migration: it is as true of every tenant.
     Baseline,
 }
 
-impl AdvicePlace {
+impl AdviceScope {
     /// As it is shown.
     pub fn as_str(self) -> &'static str {
         match self {
-            AdvicePlace::Tenant => "tenant",
-            AdvicePlace::Baseline => "baseline",
+            AdviceScope::Tenant => "tenant",
+            AdviceScope::Baseline => "baseline",
         }
     }
 }
@@ -89,7 +89,7 @@ pub struct IndexAdvice {
     /// What it is.
     pub kind: AdviceKind,
     /// Where to follow it.
-    pub place: AdvicePlace,
+    pub place: AdviceScope,
     /// The table.
     pub table: String,
     /// The index that there is, or what a new one would be called.
@@ -133,7 +133,7 @@ pub struct IndexReport {
 /// Says what there is to say. The planner's estimates are added by `plan`.
 pub(crate) fn advise(
     survey: &Survey,
-    asked: &[&AskedShape],
+    asked: &[&SampledShape],
     options: &AdviceOptions,
 ) -> IndexReport {
     let counted_days = days(survey, survey.counted_since);
@@ -187,7 +187,7 @@ fn days(survey: &Survey, since: Timestamp) -> f64 {
     survey.now.duration_since(since).as_secs_f64() / DAY_SECS
 }
 
-fn new(kind: AdviceKind, place: AdvicePlace, table: &Table, because: String) -> IndexAdvice {
+fn new(kind: AdviceKind, place: AdviceScope, table: &Table, because: String) -> IndexAdvice {
     IndexAdvice {
         kind,
         place,
@@ -206,11 +206,11 @@ fn new(kind: AdviceKind, place: AdvicePlace, table: &Table, because: String) -> 
 /// its order, or, without one, a column that is compared otherwise.
 fn of_shape(
     table: &Table,
-    asked: &AskedShape,
+    asked: &SampledShape,
     options: &AdviceOptions,
     advice: &mut Vec<IndexAdvice>,
 ) {
-    let AskedShape { shape, requests, .. } = asked;
+    let SampledShape { shape, requests, .. } = asked;
     let named = shape.conditions.iter().map(|(name, _)| name);
     let mut named = named.chain(shape.order.iter().map(|by| &by.name));
     if table.rows < options.rows_min
@@ -245,7 +245,7 @@ fn of_shape(
         day(asked.first_at),
         describe(shape)
     );
-    propose(table, AdvicePlace::Tenant, columns, because, shape.clone(), advice);
+    propose(table, AdviceScope::Tenant, columns, because, shape.clone(), advice);
 }
 
 fn day(at: Timestamp) -> String {
@@ -299,7 +299,7 @@ fn of_kept(
     if advice.iter().any(|a| a.kind == AdviceKind::KeptByRls && a.columns == columns) {
         return;
     }
-    let kept = new(AdviceKind::KeptByRls, AdvicePlace::Baseline, table, because);
+    let kept = new(AdviceKind::KeptByRls, AdviceScope::Baseline, table, because);
     advice.push(IndexAdvice { columns, ..kept });
 }
 
@@ -356,14 +356,14 @@ fn of_foreign_keys(
             order: Vec::new(),
         };
         let columns = key.columns.iter().map(IndexColumn::new).collect();
-        propose(table, AdvicePlace::Baseline, columns, because, shape, advice);
+        propose(table, AdviceScope::Baseline, columns, because, shape, advice);
     }
 }
 
 /// Advises a new index, unless one that was advised already leads there.
 fn propose(
     table: &Table,
-    place: AdvicePlace,
+    place: AdviceScope,
     columns: Vec<IndexColumn>,
     because: String,
     shape: QueryShape,
@@ -408,7 +408,7 @@ fn of_scans(survey: &Survey, table: &Table, options: &AdviceOptions) -> Option<I
         "read whole {} times, {per_scan} rows each, against {} reads by an index; {which}",
         table.seq_scans, table.index_scans
     );
-    let scans = new(AdviceKind::ScannedOften, AdvicePlace::Tenant, table, because);
+    let scans = new(AdviceKind::ScannedOften, AdviceScope::Tenant, table, because);
     // Before the newest index, it was slow for another reason.
     let made =
         table.indexes.iter().filter_map(|index| index.made_at).chain(table.migrated_at).max();
@@ -433,7 +433,7 @@ fn of_indexes(
         };
         if !index.valid {
             let because = "it is not valid: an attempt to make or drop it was interrupted";
-            drop(AdviceKind::Invalid, AdvicePlace::Tenant, because.to_owned());
+            drop(AdviceKind::Invalid, AdviceScope::Tenant, because.to_owned());
             continue;
         }
         if index.unique || index.fixed || supports_foreign_key(table, index) {
@@ -441,7 +441,7 @@ fn of_indexes(
         }
         if let Some(other) = table.indexes.iter().find(|other| covers(other, index)) {
             let of_baseline = index.in_template && other.in_template;
-            let place = if of_baseline { AdvicePlace::Baseline } else { AdvicePlace::Tenant };
+            let place = if of_baseline { AdviceScope::Baseline } else { AdviceScope::Tenant };
             drop(AdviceKind::Duplicate, place, format!("{} does all that it does", other.name));
         } else if index.scans == 0
             && is_judged(survey, table, options)
@@ -453,7 +453,7 @@ fn of_indexes(
                 table.name,
                 table.writes
             );
-            drop(AdviceKind::Unused, AdvicePlace::Tenant, because);
+            drop(AdviceKind::Unused, AdviceScope::Tenant, because);
         }
     }
 }

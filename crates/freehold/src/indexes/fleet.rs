@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::IndexColumn;
-use super::advice::{AdviceKind, AdviceOptions, AdvicePlace, IndexAdvice, IndexReport, is_judged};
+use super::advice::{AdviceKind, AdviceOptions, AdviceScope, IndexAdvice, IndexReport, is_judged};
 use super::survey::Survey;
 
 /// Tenants named beside a piece of advice.
@@ -20,7 +20,7 @@ pub struct FleetIndexAdvice {
     /// What it is.
     pub kind: AdviceKind,
     /// Where to follow it.
-    pub place: AdvicePlace,
+    pub place: AdviceScope,
     /// The table.
     pub table: String,
     /// The index that there is, or what a new one would be called.
@@ -106,7 +106,7 @@ impl Fleet {
                 _ => advice.tenants * 2 > advice.of,
             };
             if widespread && advice.tenants > 1 {
-                advice.place = AdvicePlace::Baseline;
+                advice.place = AdviceScope::Baseline;
             }
             report.advice.push(advice);
         }

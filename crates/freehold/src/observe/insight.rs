@@ -20,7 +20,7 @@ use uuid::Uuid;
 use self::accounts::Accounts;
 pub(crate) use self::accounts::{Busiest, UsageBatch};
 pub use self::leaders::TenantSeries;
-use self::slow::Ended;
+use self::slow::Completed;
 pub use self::slow::SlowQueryCounts;
 pub(crate) use self::slow::{SlowQueries, SlowQuery, Statements};
 use crate::model::context::TenantContext;
@@ -171,8 +171,8 @@ impl Insight {
         counting: &mut Counting,
         context: &TenantContext,
         statements: Statements<'q>,
-    ) -> Watch<'q> {
-        Watch {
+    ) -> StatementTimer<'q> {
+        StatementTimer {
             insight: self.clone(),
             context: *context,
             table: counting.table,
@@ -257,7 +257,7 @@ impl Counting {
 }
 
 /// Counts its statement, or those of a pipeline, when it ends, and as an error if it is dropped before.
-pub(crate) struct Watch<'q> {
+pub(crate) struct StatementTimer<'q> {
     insight: Insight,
     context: TenantContext,
     table: TableId,
@@ -268,7 +268,7 @@ pub(crate) struct Watch<'q> {
     ended: bool,
 }
 
-impl Watch<'_> {
+impl StatementTimer<'_> {
     /// The statements have ended, each for itself.
     pub(crate) fn end<T, E>(mut self, outcomes: &[Result<T, E>], rows: impl Fn(&T) -> u64) {
         let outcome = |at: usize| match &outcomes[at] {
@@ -335,7 +335,7 @@ impl Watch<'_> {
             [] => self.table,
             _ => TableId::NONE,
         };
-        insight.slow().record(&Ended {
+        insight.slow().record(&Completed {
             context: self.context,
             table: insight.table_name(table),
             statements: self.statements,
@@ -346,7 +346,7 @@ impl Watch<'_> {
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for StatementTimer<'_> {
     fn drop(&mut self) {
         if !self.ended {
             let statements = self.statements.count();

@@ -12,10 +12,10 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// The trouble of one task, or of one thing that many try.
 #[derive(Debug, Default)]
-pub struct Trouble(Mutex<Option<Told>>);
+pub struct Trouble(Mutex<Option<LastReport>>);
 
 #[derive(Debug)]
-struct Told {
+struct LastReport {
     text: String,
     at: Instant,
     is_over: bool,
@@ -42,7 +42,7 @@ impl Trouble {
             told.text == text && (!told.is_over || is_recent)
         });
         if !is_known {
-            *told = Some(Told { text: text.to_owned(), at: now, is_over: false });
+            *told = Some(LastReport { text: text.to_owned(), at: now, is_over: false });
         }
         !is_known
     }

@@ -14,9 +14,9 @@ use tokio_postgres::types::Type;
 
 use crate::error::{DbError, Error, ErrorKind, Result};
 use crate::model::context::Claim;
-use crate::pool::lanes::Guest;
-use crate::pool::pooler::{Look, Pooler};
-use crate::pool::seal::{Pass, Sealer, Seat, Session};
+use crate::pool::pooler::{Pooler, ServerState};
+use crate::pool::scheduler::TenantKey;
+use crate::pool::seal::{BackendBinding, ContextProof, Sealer, SessionNumber};
 use crate::wire::settings::{self, Setting};
 use crate::wire::tls::Target;
 use crate::wire::{self, Batch, Canceller, Statement, WireError};
@@ -44,7 +44,7 @@ pub(crate) struct Source {
     sealer: Sealer,
     position: Position,
     opens_sessions: bool,
-    leavings: Leavings,
+    residue: Residue,
     /// For the startup packet.
     settings: Vec<Setting>,
     /// False once a pooler has refused them.
@@ -66,22 +66,22 @@ impl Source {
         let settings = settings::at_startup(target.user(), options);
         let takes_settings = AtomicBool::new(pooler != Pooler::Transaction);
         let (target, sealer) = (Arc::new(target), sealer.clone());
-        let (opens_sessions, leavings) = (false, Leavings::Anything);
+        let (opens_sessions, residue) = (false, Residue::Anything);
         Source {
             target,
             pooler,
             sealer,
             position,
             opens_sessions,
-            leavings,
+            residue,
             settings,
             takes_settings,
         }
     }
 
     /// What the SQL that its connections run can leave on a session.
-    pub(crate) fn leaving(mut self, leavings: Leavings) -> Source {
-        self.leavings = leavings;
+    pub(crate) fn with_residue(mut self, residue: Residue) -> Source {
+        self.residue = residue;
         self
     }
 
@@ -120,11 +120,11 @@ pub(crate) struct Connection {
     set: String,
     position: Position,
     sealer: Sealer,
-    seat: Seat,
+    binding: BackendBinding,
     /// Vouches for contexts at less cost than a seal, where the database has opened one.
-    session: Option<Session>,
+    session: Option<SessionNumber>,
     /// The tenants that the backend knows by now.
-    met: HashSet<Guest>,
+    met: HashSet<TenantKey>,
     opened: Instant,
     age_max: Duration,
 }
@@ -136,7 +136,7 @@ pub(crate) struct Fixed {
     pub(crate) begin: Statement,
     /// Sent whole each time, so that a connection that never reads only need not prepare it.
     pub(crate) begin_read: Statement,
-    leavings: Leavings,
+    residue: Residue,
     /// What ends all that acts at COMMIT or outlives it, but settings.
     settle: [Statement; 3],
     reset: Statement,
@@ -147,7 +147,7 @@ pub(crate) struct Fixed {
 
 /// What the SQL that a connection runs can leave on the session.
 #[derive(Clone)]
-pub(crate) enum Leavings {
+pub(crate) enum Residue {
     /// It is all the library's own.
     Nothing,
     /// A tenant's: settings, and more unless this is true.
@@ -189,7 +189,7 @@ impl Fixed {
         naming: &mut Naming,
         set: &str,
         position: Position,
-        leavings: &Leavings,
+        residue: &Residue,
     ) -> Result<Fixed, WireError> {
         let (enter, enter_catalog) = (format!("{ENTER}{set}"), format!("{ENTER_CATALOG}{set}"));
         Ok(Fixed {
@@ -197,7 +197,7 @@ impl Fixed {
             enter_catalog: fixed(wire, naming, &enter_catalog, DOOR).await?,
             begin: fixed(wire, naming, "BEGIN", &[]).await?,
             begin_read: Statement::unnamed("BEGIN READ ONLY", &[]),
-            leavings: leavings.clone(),
+            residue: residue.clone(),
             settle: [
                 fixed(wire, naming, "SET CONSTRAINTS ALL IMMEDIATE", &[]).await?,
                 fixed(wire, naming, "CLOSE ALL", &[]).await?,
@@ -215,10 +215,10 @@ impl Fixed {
     /// What a transaction's SQL is followed by before its COMMIT; `any` for a statement that is no query,
     /// which may leave anything.
     pub(crate) fn leave(&self, any: bool) -> impl Iterator<Item = &Statement> {
-        let (settle, reset) = match &self.leavings {
-            Leavings::Nothing => (false, false),
-            Leavings::OnlySettings(known) => (any || !known.load(Ordering::Acquire), true),
-            Leavings::Anything => (true, true),
+        let (settle, reset) = match &self.residue {
+            Residue::Nothing => (false, false),
+            Residue::OnlySettings(known) => (any || !known.load(Ordering::Acquire), true),
+            Residue::Anything => (true, true),
         };
         let settle = settle.then_some(&self.settle).into_iter().flatten();
         settle.chain(reset.then_some(&self.reset))
@@ -257,16 +257,17 @@ impl Naming {
 
 impl Connection {
     pub(crate) async fn open(source: &Source) -> Result<Connection, WireError> {
-        let Source { target, pooler, sealer, position, opens_sessions, leavings, .. } = source;
+        let Source { target, pooler, sealer, position, opens_sessions, residue, .. } = source;
         let (mut wire, has_settings) = source.connect().await?;
-        let Look { pid, now, direct, takes_writes } = pooler.look(&mut wire).await?;
-        let seat = Seat { pid: if direct { pid } else { 0 }, clock: (now, Instant::now()) };
+        let ServerState { pid, now, direct, takes_writes } = pooler.look(&mut wire).await?;
+        let binding =
+            BackendBinding { pid: if direct { pid } else { 0 }, clock: (now, Instant::now()) };
         let cancel = wire.canceller(target);
         let mut naming =
             if direct { Naming::secret().unwrap_or(Naming::Unnamed) } else { Naming::Unnamed };
         let set = if has_settings { String::new() } else { settings::at_the_door() };
-        let fixed = Fixed::prepare(&mut wire, &mut naming, &set, *position, leavings).await?;
-        let session = match sealer.session(seat).filter(|_| *opens_sessions) {
+        let fixed = Fixed::prepare(&mut wire, &mut naming, &set, *position, residue).await?;
+        let session = match sealer.session(binding).filter(|_| *opens_sessions) {
             Some((session, sealed)) => open_session(&mut wire, &sealed).await?.then_some(session),
             None => None,
         };
@@ -280,7 +281,7 @@ impl Connection {
             set,
             position: *position,
             sealer: sealer.clone(),
-            seat,
+            binding,
             session,
             met: HashSet::new(),
             opened: Instant::now(),
@@ -298,8 +299,8 @@ impl Connection {
     }
 
     /// Notes whose tables the backend gets to know.
-    pub(crate) fn meet(&mut self, guest: Guest) {
-        if guest != Guest::Anyone {
+    pub(crate) fn meet(&mut self, guest: TenantKey) {
+        if guest != TenantKey::None {
             self.met.insert(guest);
         }
     }
@@ -310,10 +311,10 @@ impl Connection {
     }
 
     /// A context as the door takes it, from this connection and now.
-    pub(crate) fn vouch(&self, claim: &Claim) -> Pass {
+    pub(crate) fn vouch(&self, claim: &Claim) -> ContextProof {
         match self.session {
             Some(session) => session.vouch(claim),
-            None => Pass::sealed(self.seal(claim)),
+            None => ContextProof::sealed(self.seal(claim)),
         }
     }
 
@@ -324,7 +325,7 @@ impl Connection {
 
     /// A context with a seal of its own.
     pub(crate) fn seal(&self, claim: &Claim) -> String {
-        self.sealer.seal(claim, self.seat)
+        self.sealer.seal(claim, self.binding)
     }
 
     /// The database knows no session, or no longer. False if it knew of none before.
@@ -397,7 +398,7 @@ impl Connection {
             self.discarded.push(statement);
         }
         let Connection { wire, naming, set, position, .. } = self;
-        let fixed = Fixed::prepare(wire, naming, set, *position, &self.fixed.leavings).await?;
+        let fixed = Fixed::prepare(wire, naming, set, *position, &self.fixed.residue).await?;
         self.fixed = Arc::new(fixed);
         Ok(())
     }

@@ -26,7 +26,7 @@ pub enum Pooler {
 }
 
 /// What a connection says of itself.
-pub(crate) struct Look {
+pub(crate) struct ServerState {
     /// Of the backend that answered just now.
     pub(crate) pid: i32,
     /// The database's clock, in seconds since 1970.
@@ -48,7 +48,7 @@ pub(crate) async fn takes_writes(wire: &mut Connection) -> Result<bool, WireErro
 }
 
 impl Pooler {
-    pub(crate) async fn look(self, wire: &mut Connection) -> Result<Look, WireError> {
+    pub(crate) async fn look(self, wire: &mut Connection) -> Result<ServerState, WireError> {
         let sql = format!(
             "SELECT pg_catalog.pg_backend_pid(), pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()), {TAKES_WRITES}"
         );
@@ -60,7 +60,7 @@ impl Pooler {
             Pooler::Transaction => false,
             Pooler::Detect => pid == wire.backend_pid(),
         };
-        Ok(Look { pid, now, direct, takes_writes })
+        Ok(ServerState { pid, now, direct, takes_writes })
     }
 
     /// Whether connections to this place have a session of their own.

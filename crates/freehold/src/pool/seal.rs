@@ -156,14 +156,14 @@ impl ContextKey {
 
 /// What a sealed context is bound to.
 #[derive(Clone, Copy)]
-pub(crate) struct Seat {
+pub(crate) struct BackendBinding {
     /// The backend; 0 where a pooler hides which it is.
     pub(crate) pid: i32,
     /// The database's clock when the connection was made, in seconds since 1970, and ours.
     pub(crate) clock: (f64, Instant),
 }
 
-impl Seat {
+impl BackendBinding {
     fn expires_at(&self) -> u64 {
         let (database, ours) = self.clock;
         (database + ours.elapsed().as_secs_f64()) as u64 + LIFETIME_SECS
@@ -171,15 +171,15 @@ impl Seat {
 }
 
 /// What the door takes of a transaction.
-pub(crate) struct Pass {
+pub(crate) struct ContextProof {
     /// Sealed; the bare claim where a session vouches for it.
     context: String,
-    session: Option<Session>,
+    session: Option<SessionNumber>,
 }
 
-impl Pass {
-    pub(crate) fn sealed(context: String) -> Pass {
-        Pass { context, session: None }
+impl ContextProof {
+    pub(crate) fn sealed(context: String) -> ContextProof {
+        ContextProof { context, session: None }
     }
 
     pub(crate) fn context(&self) -> &str {
@@ -194,18 +194,18 @@ impl Pass {
 /// What a connection shows instead of a seal once the database has let it open a session. Known
 /// to this process and its backend alone.
 #[derive(Clone, Copy)]
-pub(crate) struct Session(i64);
+pub(crate) struct SessionNumber(i64);
 
-impl Session {
-    fn new() -> Option<(Session, String)> {
+impl SessionNumber {
+    fn new() -> Option<(SessionNumber, String)> {
         let mut number = [0; 8];
         getrandom::fill(&mut number).ok()?;
         let number = i64::from_ne_bytes(number);
-        Some((Session(number), format!("session_{number}")))
+        Some((SessionNumber(number), format!("session_{number}")))
     }
 
-    pub(crate) fn vouch(self, claim: &Claim) -> Pass {
-        Pass { context: claim.as_str().to_owned(), session: Some(self) }
+    pub(crate) fn vouch(self, claim: &Claim) -> ContextProof {
+        ContextProof { context: claim.as_str().to_owned(), session: Some(self) }
     }
 }
 
@@ -281,8 +281,8 @@ impl Sealer {
             return Ok(());
         }
         let now = client.query_one("SELECT date_part('epoch', clock_timestamp())", &[]).await?;
-        let seat = Seat { pid: 0, clock: (now.get(0), Instant::now()) };
-        let sealed = self.seal(&Claim::from(&OperatorContext::system("try the key")), seat);
+        let binding = BackendBinding { pid: 0, clock: (now.get(0), Instant::now()) };
+        let sealed = self.seal(&Claim::from(&OperatorContext::system("try the key")), binding);
         let tried = async {
             client.query_one("SELECT freehold_guard.admit($1)", &[&sealed]).await?;
             client.query_one(SEEN_CONTEXT, &[]).await
@@ -300,20 +300,20 @@ impl Sealer {
     }
 
     /// Without a key, for a database in plain mode, the places of the seal are noughts.
-    pub(crate) fn seal(&self, claim: &Claim, seat: Seat) -> String {
+    pub(crate) fn seal(&self, claim: &Claim, binding: BackendBinding) -> String {
         match self.key().as_ref() {
-            Some(key) => key.seal(claim.as_str(), seat),
+            Some(key) => key.seal(claim.as_str(), binding),
             None => format!("{:094}{}", 0, claim.as_str()),
         }
     }
 
-    /// A session for the backend of this seat, and what `freehold_guard.open_session` takes for it.
+    /// A session for the backend of this binding, and what `freehold_guard.open_session` takes for it.
     /// None without a key, and behind a pooler, where a session is everybody's.
-    pub(crate) fn session(&self, seat: Seat) -> Option<(Session, String)> {
+    pub(crate) fn session(&self, binding: BackendBinding) -> Option<(SessionNumber, String)> {
         let key = self.key();
-        let key = key.as_ref().filter(|_| seat.pid != 0)?;
-        let (session, claim) = Session::new()?;
-        Some((session, key.seal(&claim, seat)))
+        let key = key.as_ref().filter(|_| binding.pid != 0)?;
+        let (session, claim) = SessionNumber::new()?;
+        Some((session, key.seal(&claim, binding)))
     }
 }
 
@@ -323,8 +323,8 @@ impl Key {
         Key { id: key.id.clone(), hmac }
     }
 
-    fn seal(&self, claim: &str, seat: Seat) -> String {
-        let message = format!("{}{:010}{:010}{claim}", self.id, seat.expires_at(), seat.pid);
+    fn seal(&self, claim: &str, binding: BackendBinding) -> String {
+        let message = format!("{}{:010}{:010}{claim}", self.id, binding.expires_at(), binding.pid);
         let mut hmac = self.hmac.clone();
         hmac.update(message.as_bytes());
         hex(&hmac.finalize().into_bytes()) + &message
@@ -374,43 +374,46 @@ mod tests {
         Claim::from(&TenantContext::new(TenantId::TEMPLATE, Actor::SYSTEM))
     }
 
-    fn seat() -> Seat {
-        Seat { pid: 77, clock: (1_000_000_000.5, Instant::now()) }
+    fn binding() -> BackendBinding {
+        BackendBinding { pid: 77, clock: (1_000_000_000.5, Instant::now()) }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_seal_ends_five_seconds_after_it_was_made_by_the_databases_clock() {
         let sealer = Sealer::new(Some(&ContextKey::generate(1).unwrap()), KeyOrigin::Given);
-        let seat = seat();
+        let binding = binding();
         let expires_at = |sealed: String| sealed[74..84].parse::<u64>().unwrap();
-        assert_eq!(expires_at(sealer.seal(&claim(), seat)), 1_000_000_005);
+        assert_eq!(expires_at(sealer.seal(&claim(), binding)), 1_000_000_005);
         // However old the connection is, and whatever ours says.
         tokio::time::advance(Duration::from_secs(3600)).await;
-        assert_eq!(expires_at(sealer.seal(&claim(), seat)), 1_000_003_605);
+        assert_eq!(expires_at(sealer.seal(&claim(), binding)), 1_000_003_605);
         tokio::time::advance(Duration::from_millis(500)).await;
-        assert_eq!(expires_at(sealer.seal(&claim(), seat)), 1_000_003_606);
+        assert_eq!(expires_at(sealer.seal(&claim(), binding)), 1_000_003_606);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_sealed_context_has_its_parts_where_the_database_looks_for_them() {
         let key = ContextKey::parse(&format!("3:{}", "0a".repeat(32))).unwrap();
-        let sealed = Sealer::new(Some(&key), KeyOrigin::Given).seal(&claim(), seat());
+        let sealed = Sealer::new(Some(&key), KeyOrigin::Given).seal(&claim(), binding());
         assert_eq!(&sealed[64..94], "000000000310000000050000000077");
         assert_eq!(&sealed[94..101], "tenant_");
         assert!(sealed[..64].bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let plain = Sealer::new(None, KeyOrigin::Given).seal(&claim(), seat());
+        let plain = Sealer::new(None, KeyOrigin::Given).seal(&claim(), binding());
         assert_eq!((&plain[..94], &plain[94..]), ("0".repeat(94).as_str(), &sealed[94..]));
     }
 
     #[test]
     fn a_session_shows_its_number_instead_of_a_seal() {
         let sealer = Sealer::new(Some(&ContextKey::generate(1).unwrap()), KeyOrigin::Given);
-        let (session, sealed) = sealer.session(seat()).unwrap();
+        let (session, sealed) = sealer.session(binding()).unwrap();
         let pass = session.vouch(&claim());
-        assert_eq!(pass.context(), &sealer.seal(&claim(), seat())[94..]);
+        assert_eq!(pass.context(), &sealer.seal(&claim(), binding())[94..]);
         assert_eq!(sealed[94..], format!("session_{}", pass.session().unwrap()));
-        assert!(sealer.session(Seat { pid: 0, ..seat() }).is_none(), "behind a pooler");
-        assert!(Sealer::new(None, KeyOrigin::Given).session(seat()).is_none(), "plain");
+        assert!(
+            sealer.session(BackendBinding { pid: 0, ..binding() }).is_none(),
+            "behind a pooler"
+        );
+        assert!(Sealer::new(None, KeyOrigin::Given).session(binding()).is_none(), "plain");
     }
 
     #[test]

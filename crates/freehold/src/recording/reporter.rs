@@ -1,4 +1,4 @@
-//! Writes what `insight` and `indexes::asked` have counted into the catalog, where the figures of all servers meet.
+//! Writes what `insight` and `indexes::sampler` have counted into the catalog, where the figures of all servers meet.
 //!
 //! Every five seconds the busiest tenants of those seconds, and every minute the figures of all, a
 //! thousand rows at a time. While the database is away they wait; a batch whose answer was lost is
@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::catalog::{indexes, usage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::indexes::asked::Asked;
+use crate::indexes::sampler::ShapeSampler;
 use crate::model::context::OperatorContext;
 use crate::observe::insight::Insight;
 use crate::observe::trouble::Trouble;
@@ -32,14 +32,14 @@ const FLUSH_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Reporter {
     pool: Pool,
     insight: Insight,
-    asked: Asked,
+    shapes: ShapeSampler,
     /// One batch at a time: the second would be taken for the first.
     writing: Arc<Mutex<()>>,
 }
 
 impl Reporter {
-    pub(crate) fn new(pool: Pool, insight: Insight, asked: Asked) -> Reporter {
-        Reporter { pool, insight, asked, writing: Arc::default() }
+    pub(crate) fn new(pool: Pool, insight: Insight, shapes: ShapeSampler) -> Reporter {
+        Reporter { pool, insight, shapes, writing: Arc::default() }
     }
 
     /// Writes until the task is dropped.
@@ -96,15 +96,15 @@ impl Reporter {
 
     /// Writes what tables were asked. Should the answer be lost, it counts twice: it is a sample.
     async fn write_asked(&self) -> Result<()> {
-        let mut counts = self.asked.take();
+        let mut counts = self.shapes.take();
         while !counts.is_empty() {
             let rows = counts.split_off(counts.len().saturating_sub(SHAPES_MAX));
             let written = async {
                 indexes::record_shapes(self.catalog("write down what is asked").await?, &rows).await
             };
             if let Err(error) = written.await {
-                self.asked.put_back(rows);
-                self.asked.put_back(counts);
+                self.shapes.put_back(rows);
+                self.shapes.put_back(counts);
                 return Err(error);
             }
         }

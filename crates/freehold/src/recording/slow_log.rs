@@ -51,13 +51,13 @@ pub(crate) struct SlowLog {
 }
 
 struct Plans {
-    wanted: VecDeque<Wanted>,
+    wanted: VecDeque<PlanRequest>,
     /// When a statement's plan was asked for.
     asked: LruCache<(TenantId, String), Instant>,
 }
 
 /// A statement whose plan is to be asked for, in the context that it was slow in.
-struct Wanted {
+struct PlanRequest {
     context: TenantContext,
     shape: String,
     sql: String,
@@ -156,7 +156,7 @@ impl SlowLog {
 
     async fn explain(
         &self,
-        Wanted { context, sql, .. }: &Wanted,
+        PlanRequest { context, sql, .. }: &PlanRequest,
     ) -> Result<Option<serde_json::Value>> {
         // The tenant may have been suspended since.
         let context = self.resolver.resolve_as(context.tenant(), context.actor()).await?;
@@ -167,7 +167,7 @@ impl SlowLog {
         }
     }
 
-    async fn record_plan(&self, wanted: &Wanted, plan: &serde_json::Value) -> Result<()> {
+    async fn record_plan(&self, wanted: &PlanRequest, plan: &serde_json::Value) -> Result<()> {
         let tx = self.catalog("write a plan down").await?;
         slow_queries::record_plan(tx, wanted.context.tenant(), &wanted.shape, plan).await
     }
@@ -197,7 +197,7 @@ impl Plans {
         }
         self.asked.push(key, Instant::now());
         let (shape, sql) = (query.shape.clone(), sql.clone());
-        self.wanted.push_back(Wanted { context: query.context, shape, sql });
+        self.wanted.push_back(PlanRequest { context: query.context, shape, sql });
         true
     }
 }

@@ -14,11 +14,11 @@ use crate::model::lsn::Lsn;
 /// Places that are kept: at four a second, 17 minutes of a primary that never rests.
 const PLACES_MAX: usize = 4096;
 
-/// Places of one primary, oldest first.
+/// Positions of one primary, oldest first.
 #[derive(Default)]
-pub(super) struct History(VecDeque<Place>);
+pub(super) struct History(VecDeque<SeenAt>);
 
-struct Place {
+struct SeenAt {
     lsn: Lsn,
     /// When the primary was last seen there.
     last: Instant,
@@ -32,9 +32,9 @@ impl History {
             Some(newest) if newest.lsn > lsn => {
                 // It went back: it is another primary, and what was known is of the former one.
                 self.0.clear();
-                self.0.push_back(Place { lsn, last: now });
+                self.0.push_back(SeenAt { lsn, last: now });
             }
-            _ => self.0.push_back(Place { lsn, last: now }),
+            _ => self.0.push_back(SeenAt { lsn, last: now }),
         }
         if self.0.len() > PLACES_MAX {
             self.0.pop_front();
@@ -52,7 +52,7 @@ impl History {
     /// What a replica must have replayed to be no older than this; `None` if the primary was not
     /// heard of since.
     pub(super) fn floor(&self, age_max: Duration, now: Instant) -> Option<Lsn> {
-        let young = |place: &Place| now.saturating_duration_since(place.last) <= age_max;
+        let young = |place: &SeenAt| now.saturating_duration_since(place.last) <= age_max;
         // The moments of the places rise, so the first that is young enough is found by halving.
         let at = self.0.partition_point(|place| !young(place));
         self.0.get(at).map(|place| place.lsn)

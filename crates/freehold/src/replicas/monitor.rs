@@ -168,7 +168,7 @@ async fn require_safe(replica: &Replica) -> Result<()> {
     Ok(())
 }
 
-fn judge(replicas: &Replicas, look: &Look) -> (Seen, &'static str) {
+fn judge(replicas: &Replicas, look: &ServerState) -> (Seen, &'static str) {
     let primary = replicas.primary();
     let seen = |state| Seen { state, replayed: look.lsn };
     let Some(identity) = primary.identity.as_ref() else {
@@ -219,13 +219,13 @@ impl Replica {
 }
 
 /// What a server says of itself.
-struct Look {
+struct ServerState {
     identity: Identity,
     lsn: Option<Lsn>,
     is_replica: bool,
 }
 
-impl Look {
+impl ServerState {
     fn require_replica_of(&self, primary: &Identity) -> Result<(), (ReplicaState, &'static str)> {
         let Identity { system, database, timeline } = &self.identity;
         if *system != primary.system || *database != primary.database {
@@ -241,14 +241,14 @@ impl Look {
     }
 }
 
-async fn look(connection: &mut Connection, statement: &Statement) -> Result<Look> {
+async fn look(connection: &mut Connection, statement: &Statement) -> Result<ServerState> {
     let mut batch = connection.batch();
     batch.query(statement, &[])?;
     let answer = batch.run().await?.pop().unwrap_or_default();
     let row = answer.rows.first();
     let row = row.ok_or_else(|| Error::new(ErrorKind::Internal, "the server says nothing"))?;
     let lsn: Option<&str> = row.try_get(3)?;
-    Ok(Look {
+    Ok(ServerState {
         identity: Identity {
             system: row.try_get(0)?,
             database: row.try_get(1)?,

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::cache::freshness::{DEAF_MAX, Freshness};
 use crate::cache::local::Local;
 use crate::cache::stats::Lookup;
-use crate::catalog::changes::{self, Marks};
+use crate::catalog::changes::{self, ChangeMarks};
 use crate::catalog::memberships::{self, Standing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::actor::{Actor, Role};
@@ -52,7 +52,7 @@ pub(crate) struct Resolver {
     roles: Cache<(TenantId, IdentityId), Entry<Role>>,
     /// Sessions that go on, and whose they are.
     sessions: Cache<Uuid, Entry<IdentityId>>,
-    ear: Arc<Ear>,
+    heard: Arc<Heard>,
     /// What is heard of the cache goes there.
     cache: Local,
 }
@@ -64,7 +64,7 @@ struct Entry<T> {
 }
 
 /// What the listener knows.
-struct Ear {
+struct Heard {
     freshness: Arc<Freshness>,
     /// Rises with every notification. What was loaded while it rose is not kept.
     generation: AtomicU64,
@@ -72,12 +72,12 @@ struct Ear {
     keys: watch::Sender<u64>,
     mail: watch::Sender<u64>,
     /// What was found when it was last looked for changes.
-    marks: Mutex<Option<Marks>>,
+    marks: Mutex<Option<ChangeMarks>>,
 }
 
-impl Ear {
-    fn new(freshness: Arc<Freshness>) -> Ear {
-        Ear {
+impl Heard {
+    fn new(freshness: Arc<Freshness>) -> Heard {
+        Heard {
             freshness,
             generation: AtomicU64::new(0),
             baseline: watch::Sender::new(0),
@@ -89,11 +89,11 @@ impl Ear {
 
     /// Tells of what is not as it was at the last look; of all at the first, since it may have changed
     /// after it was read.
-    fn note_marks(&self, now: Marks) {
+    fn note_marks(&self, now: ChangeMarks) {
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         let before = marks.replace(now);
         let now = marks.as_ref();
-        let changed = |part: fn(&Marks) -> &str| before.as_ref().map(part) != now.map(part);
+        let changed = |part: fn(&ChangeMarks) -> &str| before.as_ref().map(part) != now.map(part);
         if changed(|marks| &marks.baseline) {
             self.baseline.send_modify(|n| *n += 1);
         }
@@ -111,7 +111,7 @@ impl Resolver {
             tenants: Cache::new(ENTRIES_MAX),
             roles: Cache::new(ENTRIES_MAX),
             sessions: Cache::new(ENTRIES_MAX),
-            ear: Arc::new(Ear::new(freshness)),
+            heard: Arc::new(Heard::new(freshness)),
         }
     }
 
@@ -167,7 +167,7 @@ impl Resolver {
 
     /// Whether a change would be heard.
     pub(crate) fn hears(&self) -> bool {
-        self.ear.freshness.hears()
+        self.heard.freshness.hears()
     }
 
     fn cached(&self, tenant: TenantId) -> Option<Tenant> {
@@ -179,7 +179,7 @@ impl Resolver {
 
     fn believe<T>(&self, entry: Option<Entry<T>>) -> Option<T> {
         let entry = entry?;
-        self.ear.freshness.believes(entry.loaded_at).then_some(entry.value)
+        self.heard.freshness.believes(entry.loaded_at).then_some(entry.value)
     }
 
     async fn load(
@@ -188,7 +188,7 @@ impl Resolver {
         identity: IdentityId,
         session: Option<Uuid>,
     ) -> Result<Option<Standing>> {
-        let generation = self.ear.generation.load(Ordering::Acquire);
+        let generation = self.heard.generation.load(Ordering::Acquire);
         let loaded_at = Instant::now();
         let tx = CatalogTx::new(&self.pool, &OperatorContext::system("resolve a token")).await?;
         let found = memberships::find_standing(tx, id, identity, session).await?;
@@ -202,7 +202,7 @@ impl Resolver {
                 self.sessions.insert(session, Entry { value: identity, loaded_at });
             }
             // What was written a moment ago may be older than a notification that came between.
-            if self.ear.generation.load(Ordering::Acquire) != generation {
+            if self.heard.generation.load(Ordering::Acquire) != generation {
                 self.tenants.invalidate(&id);
                 self.roles.invalidate(&(id, identity));
                 if let Some(session) = lives {
@@ -215,17 +215,17 @@ impl Resolver {
 
     /// Hears of a new baseline: the number rises with each.
     pub(crate) fn baseline_changes(&self) -> watch::Receiver<u64> {
-        self.ear.baseline.subscribe()
+        self.heard.baseline.subscribe()
     }
 
     /// Hears of a new key to seal contexts with.
     pub(crate) fn key_changes(&self) -> watch::Receiver<u64> {
-        self.ear.keys.subscribe()
+        self.heard.keys.subscribe()
     }
 
     /// Hears of letters that are to be sent.
     pub(crate) fn mail_changes(&self) -> watch::Receiver<u64> {
-        self.ear.mail.subscribe()
+        self.heard.mail.subscribe()
     }
 
     /// Listens until the task is dropped; reconnects by itself.
@@ -239,7 +239,7 @@ impl Resolver {
             }
             let lost = self.listen_once(&target, &trouble).await;
             trouble.note(&lost, DEAF);
-            self.ear.freshness.note_deaf();
+            self.heard.freshness.note_deaf();
             if started.elapsed() > Duration::from_secs(10) {
                 pause = Duration::from_millis(100);
             }
@@ -271,10 +271,10 @@ impl Resolver {
         let marks = marks.await.inspect_err(|error| {
             // The key that this question was sealed with may have retired before there was one.
             if error.kind() == ErrorKind::Setup {
-                self.ear.keys.send_modify(|n| *n += 1);
+                self.heard.keys.send_modify(|n| *n += 1);
             }
         })?;
-        self.ear.note_marks(marks);
+        self.heard.note_marks(marks);
         Ok(())
     }
 
@@ -303,7 +303,7 @@ impl Resolver {
             while let Ok(message) = inbox.try_recv() {
                 self.hear(&message?);
             }
-            self.ear.freshness.note_heard(asked_at);
+            self.heard.freshness.note_heard(asked_at);
             let next_beat = tokio::time::sleep(HEARTBEAT);
             tokio::pin!(next_beat);
             loop {
@@ -323,7 +323,7 @@ impl Resolver {
         if notification.channel() == "freehold_cache" {
             return self.cache.hear(notification.payload());
         }
-        self.ear.generation.fetch_add(1, Ordering::AcqRel);
+        self.heard.generation.fetch_add(1, Ordering::AcqRel);
         let mut parts = notification.payload().split(':');
         let kind = parts.next();
         let ids: Vec<Uuid> = parts.filter_map(|part| part.parse().ok()).collect();
@@ -338,22 +338,22 @@ impl Resolver {
             (Some("session"), [session]) => self.sessions.invalidate(session),
             // Seldom: somebody was disabled, or enabled again.
             (Some("identity"), [_]) => self.roles.invalidate_all(),
-            (Some("mail"), []) => self.ear.mail.send_modify(|n| *n += 1),
-            (Some("baseline"), []) => self.ear.baseline.send_modify(|n| *n += 1),
-            (Some("seal_key"), []) => self.ear.keys.send_modify(|n| *n += 1),
+            (Some("mail"), []) => self.heard.mail.send_modify(|n| *n += 1),
+            (Some("baseline"), []) => self.heard.baseline.send_modify(|n| *n += 1),
+            (Some("seal_key"), []) => self.heard.keys.send_modify(|n| *n += 1),
             _ => self.forget_all(),
         }
     }
 
     fn forget_all(&self) {
-        self.ear.generation.fetch_add(1, Ordering::AcqRel);
+        self.heard.generation.fetch_add(1, Ordering::AcqRel);
         self.tenants.invalidate_all();
         self.roles.invalidate_all();
         self.sessions.invalidate_all();
         self.cache.forget_all();
-        self.ear.baseline.send_modify(|n| *n += 1);
-        self.ear.keys.send_modify(|n| *n += 1);
-        self.ear.mail.send_modify(|n| *n += 1);
+        self.heard.baseline.send_modify(|n| *n += 1);
+        self.heard.keys.send_modify(|n| *n += 1);
+        self.heard.mail.send_modify(|n| *n += 1);
     }
 }
 
@@ -367,11 +367,11 @@ mod tests {
 
     #[test]
     fn those_who_follow_something_are_told_when_it_has_changed_and_not_at_every_look() {
-        let ear = Ear::new(Arc::default());
-        let (mut baseline, mut keys) = (ear.baseline.subscribe(), ear.keys.subscribe());
+        let heard = Heard::new(Arc::default());
+        let (mut baseline, mut keys) = (heard.baseline.subscribe(), heard.keys.subscribe());
         let mut told = |baseline_mark: &str, key: &str| {
             let (baseline_mark, newest_key) = (baseline_mark.to_owned(), key.to_owned());
-            ear.note_marks(Marks { baseline: baseline_mark, newest_key });
+            heard.note_marks(ChangeMarks { baseline: baseline_mark, newest_key });
             [&mut baseline, &mut keys].map(|changes| {
                 let has_changed = changes.has_changed().unwrap();
                 changes.mark_unchanged();
@@ -384,6 +384,6 @@ mod tests {
         assert_eq!(told("two", "2"), [false, true]);
         assert_eq!(told("one", "1"), [true, true], "back is a change too");
         assert_eq!(told("one", "1"), [false, false]);
-        assert!(!ear.mail.subscribe().has_changed().unwrap());
+        assert!(!heard.mail.subscribe().has_changed().unwrap());
     }
 }

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use crate::catalog::audit::{self, Deed};
+use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::identities::{self, Identity, Proof};
 use crate::catalog::outbox::{self, Letter};
 use crate::catalog::{
@@ -44,11 +44,11 @@ pub(crate) async fn prove(
     if !name.is_empty() {
         identities::set_name(tx, identity.id, name).await?;
     }
-    let deed = match proof.by {
-        Some(by) => Deed::by("person.vouch", by),
-        None => Deed::by("person.prove", identity.id),
+    let event = match proof.by {
+        Some(by) => AuditEvent::by("person.vouch", by),
+        None => AuditEvent::by("person.prove", identity.id),
     };
-    audit::record(tx, deed.to(identity.id, &identity.email).because(&proof.why)).await?;
+    audit::record(tx, event.to(identity.id, &identity.email).because(&proof.why)).await?;
     Ok(Identity { is_proven: true, epoch: identity.epoch + 1, ..identity })
 }
 

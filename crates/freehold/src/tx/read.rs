@@ -8,7 +8,7 @@ use crate::model::budget::ByteShare;
 use crate::model::context::TenantContext;
 use crate::model::lsn::Lsn;
 use crate::pool::Pool;
-use crate::replicas::{Replica, Replicas, Why};
+use crate::replicas::{PrimaryReason, Replica, Replicas};
 use crate::wire::Row;
 use crate::wire::params::Params;
 use std::sync::Arc;
@@ -151,6 +151,6 @@ impl Replicas {
         if error.kind() == ErrorKind::Unavailable {
             replica.look_now();
         }
-        self.note_primary(Why::Failed);
+        self.note_primary(PrimaryReason::Failed);
     }
 }

@@ -1,7 +1,7 @@
 //! One transaction on one connection: which stage it is in, and what becomes of the connection
 //! when it is dropped there.
 //!
-//! A statement that is first and last is not surrounded by BEGIN and COMMIT: door and statement
+//! A statement that is first and last is not surrounded by BEGIN and COMMIT: entry point and statement
 //! are one batch, and that is a transaction. All that a flush holds is answered at once. CALL is
 //! surrounded all the same: in a block, PostgreSQL refuses a procedure's COMMIT.
 
@@ -20,11 +20,11 @@ use crate::model::context::{Claim, OperatorContext, TenantContext};
 use crate::model::ids::TenantId;
 use crate::model::lsn::Lsn;
 use crate::model::tenant::Weight;
-use crate::observe::insight::{Counting, Insight, Statements, Watch};
+use crate::observe::insight::{Counting, Insight, StatementTimer, Statements};
 use crate::observe::violations::{Violation, Violations};
 use crate::pool::connection::Fixed;
-use crate::pool::lanes::Guest;
-use crate::pool::seal::Pass;
+use crate::pool::scheduler::TenantKey;
+use crate::pool::seal::ContextProof;
 use crate::pool::{Checkout, Pool};
 use crate::wire::params::Params;
 use crate::wire::{self, Answer, Batch, Row, Statement, TransactionStatus, WireError};
@@ -42,14 +42,14 @@ const TIDY_MAX: Duration = Duration::from_secs(5);
 pub(crate) const TRACE_TARGET: &str = "freehold::trace";
 
 #[derive(Clone, Copy)]
-pub(super) enum Door {
+pub(super) enum EntryPoint {
     Tenant,
     Catalog,
 }
 
 /// Whose transaction it is.
 #[derive(Clone, Copy)]
-pub(super) enum Party {
+pub(super) enum Principal {
     Tenant(TenantContext),
     Operator(OperatorContext),
 }
@@ -63,11 +63,11 @@ pub(super) enum Access {
     Replica(Lsn),
 }
 
-impl Party {
+impl Principal {
     fn claim(&self) -> Claim {
         match self {
-            Party::Tenant(context) => context.into(),
-            Party::Operator(context) => context.into(),
+            Principal::Tenant(context) => context.into(),
+            Principal::Operator(context) => context.into(),
         }
     }
 }
@@ -93,7 +93,7 @@ enum Ending {
 
 pub(super) struct Transaction {
     connection: Option<Checkout>,
-    entry: Entry,
+    entry: Beginning,
     /// What a prepared statement belongs to besides its text.
     scope: String,
     stage: Stage,
@@ -113,21 +113,21 @@ pub(super) struct Transaction {
 }
 
 /// How the transaction begins.
-struct Entry {
-    door: Door,
-    party: Party,
+struct Beginning {
+    entry_point: EntryPoint,
+    principal: Principal,
     claim: Claim,
     access: Access,
 }
 
-impl Entry {
-    /// What the door asks for, if the transaction is still before it. A sealed context is good for
+impl Beginning {
+    /// What the entry point asks for, if the transaction is still before it. A sealed context is good for
     /// seconds, so it is made when it is sent.
-    fn vouch(&self, connection: &Checkout, stage: Stage) -> Option<Pass> {
+    fn vouch(&self, connection: &Checkout, stage: Stage) -> Option<ContextProof> {
         (stage == Stage::Fresh).then(|| connection.vouch(&self.claim))
     }
 
-    /// What comes before a statement that is prepared: the door, if the transaction is still before
+    /// What comes before a statement that is prepared: the entry point, if the transaction is still before
     /// it.
     fn before<'e>(
         &'e self,
@@ -138,12 +138,17 @@ impl Entry {
         move |batch| pass.as_ref().map_or(Ok(()), |pass| self.put(batch, &fixed, pass))
     }
 
-    fn put(&self, batch: &mut Batch<'_>, fixed: &Fixed, pass: &Pass) -> Result<(), WireError> {
-        let door = match self.door {
-            Door::Tenant => &fixed.enter,
-            Door::Catalog => &fixed.enter_catalog,
+    fn put(
+        &self,
+        batch: &mut Batch<'_>,
+        fixed: &Fixed,
+        pass: &ContextProof,
+    ) -> Result<(), WireError> {
+        let entry_point = match self.entry_point {
+            EntryPoint::Tenant => &fixed.enter,
+            EntryPoint::Catalog => &fixed.enter_catalog,
         };
-        batch.quiet(door, &[&pass.context(), &pass.session(), &unforeseen()])
+        batch.quiet(entry_point, &[&pass.context(), &pass.session(), &unforeseen()])
     }
 
     fn begin<'f>(&self, fixed: &'f Fixed) -> &'f Statement {
@@ -155,18 +160,24 @@ impl Entry {
 }
 
 impl Transaction {
-    pub(super) async fn new(pool: &Pool, door: Door, party: Party, scope: String) -> Result<Self> {
-        let (guest, weight) = match (door, &party) {
-            (Door::Tenant, Party::Tenant(context)) => {
-                (Guest::from(context.tenant()), context.weight())
+    pub(super) async fn new(
+        pool: &Pool,
+        entry_point: EntryPoint,
+        principal: Principal,
+        scope: String,
+    ) -> Result<Self> {
+        let (guest, weight) = match (entry_point, &principal) {
+            (EntryPoint::Tenant, Principal::Tenant(context)) => {
+                (TenantKey::from(context.tenant()), context.weight())
             }
-            _ => (Guest::Anyone, Weight::ONE),
+            _ => (TenantKey::None, Weight::ONE),
         };
         let began = Instant::now();
-        let trace = trace(&party);
+        let trace = trace(&principal);
         let connection = Some(pool.checkout(guest, weight).await?);
         let counting = Counting::new(began.elapsed());
-        let entry = Entry { door, party, claim: party.claim(), access: Access::Write };
+        let entry =
+            Beginning { entry_point, principal, claim: principal.claim(), access: Access::Write };
         let (violations, insight) = (pool.violations(), pool.insight());
         Ok(Transaction {
             connection,
@@ -209,9 +220,9 @@ impl Transaction {
     }
 
     /// A tenant's statements are counted for it.
-    fn watch<'q>(&mut self, statements: Statements<'q>) -> Option<Watch<'q>> {
-        match (self.entry.door, &self.entry.party) {
-            (Door::Tenant, Party::Tenant(context)) => {
+    fn watch<'q>(&mut self, statements: Statements<'q>) -> Option<StatementTimer<'q>> {
+        match (self.entry.entry_point, &self.entry.principal) {
+            (EntryPoint::Tenant, Principal::Tenant(context)) => {
                 Some(self.insight.watch(&mut self.counting, context, statements))
             }
             _ => None,
@@ -305,14 +316,14 @@ impl Transaction {
     }
 
     fn record_violation(&self, error: &Error, sql: &str) {
-        let own = match &self.entry.party {
-            Party::Tenant(context) => Some(context.tenant()),
-            Party::Operator(_) => None,
+        let own = match &self.entry.principal {
+            Principal::Tenant(context) => Some(context.tenant()),
+            Principal::Operator(_) => None,
         };
         if let Some(violation) = Violation::behind(error, sql, own) {
-            self.violations.record(match &self.entry.party {
-                Party::Tenant(context) => violation.by(context),
-                Party::Operator(context) => violation.by_operator(context),
+            self.violations.record(match &self.entry.principal {
+                Principal::Tenant(context) => violation.by(context),
+                Principal::Operator(context) => violation.by_operator(context),
             });
         }
     }
@@ -390,7 +401,7 @@ impl Transaction {
         Ok(answer)
     }
 
-    /// The prepared form of a statement, under this tenant and role. Prepared behind the door, so
+    /// The prepared form of a statement, under this tenant and role. Prepared behind the entry point, so
     /// that names and rights are the tenant's.
     async fn statement(&mut self, sql: &str) -> Result<Statement> {
         let mut key = String::with_capacity(self.scope.len() + sql.len());
@@ -547,7 +558,7 @@ impl Transaction {
 
 /// What traces show of a transaction: no statement, which could hold values. Where nobody traces,
 /// it costs a look at a flag.
-fn trace(party: &Party) -> tracing::Span {
+fn trace(principal: &Principal) -> tracing::Span {
     let span = tracing::trace_span!(
         target: TRACE_TARGET,
         "transaction",
@@ -557,7 +568,7 @@ fn trace(party: &Party) -> tracing::Span {
         "otel.status_code" = tracing::field::Empty,
         "error.type" = tracing::field::Empty,
     );
-    if let (Party::Tenant(context), false) = (party, span.is_disabled()) {
+    if let (Principal::Tenant(context), false) = (principal, span.is_disabled()) {
         span.record("freehold.tenant", tracing::field::display(context.tenant()));
     }
     span

@@ -73,7 +73,7 @@ enum Check {
 
 /// What a connection string says of TLS, and the string without what the driver does not know.
 #[derive(Debug, PartialEq, Eq)]
-struct Wish {
+struct TlsParameters {
     check: Check,
     /// A file of the authorities that are trusted; none means those of the system.
     roots: Option<String>,
@@ -85,20 +85,20 @@ struct Wish {
 /// `verify-ca` leaves the host out; `require` and `prefer` encrypt without a check, unless there is
 /// a `sslrootcert`, which makes `require` mean `verify-ca`. All as in psql.
 pub(crate) fn target(url: &str, name: &str) -> Result<Target> {
-    let wish = Wish::read(url);
-    let config = wish.plain.parse().map_err(|source: tokio_postgres::Error| {
+    let parameters = TlsParameters::read(url);
+    let config = parameters.plain.parse().map_err(|source: tokio_postgres::Error| {
         Error::new(
             ErrorKind::Setup,
             format!("{name} is not a PostgreSQL connection string such as postgres://user:password@host:5432/database"),
         )
         .because(source)
     })?;
-    let tls = client_config(wish.check, wish.roots.as_deref(), name)?;
+    let tls = client_config(parameters.check, parameters.roots.as_deref(), name)?;
     Ok(Target { setting: name.into(), config, tls: MakeRustlsConnect::new(tls) })
 }
 
-impl Wish {
-    fn read(url: &str) -> Wish {
+impl TlsParameters {
+    fn read(url: &str) -> TlsParameters {
         let (is_url, base, options) = match url.split_once('?') {
             Some((base, query)) if base.contains("://") => (true, base, query),
             _ if url.contains("://") => (true, url, ""),
@@ -132,7 +132,7 @@ impl Wish {
             (true, true) => base.to_owned(),
             (false, _) => options,
         };
-        Wish { check, roots, plain }
+        TlsParameters { check, roots, plain }
     }
 }
 
@@ -402,8 +402,9 @@ mod tests {
                 "postgres://u:sslmode=verify-full@h/d",
             ),
         ] {
-            let expected = Wish { check, roots: roots.map(str::to_owned), plain: plain.to_owned() };
-            assert_eq!(Wish::read(text), expected, "{text}");
+            let expected =
+                TlsParameters { check, roots: roots.map(str::to_owned), plain: plain.to_owned() };
+            assert_eq!(TlsParameters::read(text), expected, "{text}");
             assert!(plain.parse::<tokio_postgres::Config>().is_ok(), "{plain}");
         }
     }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use freehold::control::indexes::{
-    AdviceKind, AdviceOptions, AdvicePlace, IndexAdvice, IndexColumn, IndexReport, IndexState,
+    AdviceKind, AdviceOptions, AdviceScope, IndexAdvice, IndexColumn, IndexReport, IndexState,
     QueryShape,
 };
 use freehold::testing::TestDatabase;
@@ -224,7 +224,7 @@ async fn each_kind_of_advice_is_given_where_it_holds_and_nowhere_else() {
         assert!(report.advice.iter().any(says), "{part}: {report:#?}");
     }
     let places: Vec<_> = report.advice.iter().map(|a| a.place).collect();
-    use AdvicePlace::{Baseline, Tenant};
+    use AdviceScope::{Baseline, Tenant};
     assert_eq!(places, [Baseline, Tenant, Baseline, Baseline, Baseline, Tenant, Tenant]);
     assert_eq!((report.shapes, report.shapes_since.is_some()), (5, true));
 

@@ -91,7 +91,7 @@ const OTHERS: [&str; 10] = [
     "DEALLOCATE ALL",
 ];
 
-fn leavings() -> Vec<String> {
+fn residue() -> Vec<String> {
     let mut all = settings();
     all.extend(OTHERS.map(str::to_owned));
     all
@@ -129,7 +129,7 @@ const ENDINGS: [Ending; 11] = [
 
 const RUN: &str = "SELECT run($1)";
 
-/// Whether it comes to a good end is not what is tried: some of the leavings are refused somewhere.
+/// Whether it comes to a good end is not what is tried: some of the residue are refused somewhere.
 async fn leave(freehold: &Freehold, by: &TenantContext, ending: Ending, sql: &str) {
     match ending {
         Ending::Alone => drop(freehold.query(by, RUN, &[&sql]).await),
@@ -191,7 +191,7 @@ async fn nothing_that_a_transaction_leaves_reaches_the_next_tenant() {
     let (acme, globex) = house.acme_and_globex().await;
     let before = look(&house.freehold, &globex).await;
     for ending in ENDINGS {
-        for sql in leavings() {
+        for sql in residue() {
             leave(&house.freehold, &acme, ending, &sql).await;
             let rows = house.freehold.query(&globex, LOOK, &[]).await;
             let rows = rows.unwrap_or_else(|error| panic!("{ending:?}: {sql}: {error}"));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use freehold::Role;
-use freehold::control::people::Named;
+use freehold::control::people::PersonRef;
 use freehold::testing::PASSWORD;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -110,7 +110,7 @@ async fn a_request_that_is_sent_again_gets_the_first_answer() {
     office.create(body.clone(), Some("key 2")).await.refused(409, "slug_taken");
     let globex = json!({"slug": "globex", "name": "Globex"});
     let context = freehold::OperatorContext::system("a test");
-    let named = Named {
+    let named = PersonRef {
         email: "op@x.example".to_owned(),
         password: Some(PASSWORD.to_owned()),
         existing: false,

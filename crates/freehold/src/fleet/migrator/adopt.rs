@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::{apply, located_in, rehearsal};
-use crate::catalog::audit::{self, Deed};
+use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::baseline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::context::OperatorContext;
@@ -91,8 +91,8 @@ async fn adopt_one(
     let mut tx = OwnerTx::new(owner, &context).await?;
     let former = lock_former(&mut tx, migration).await?;
     let detail = serde_json::json!({"migration": migration.label});
-    let deed = Deed::of("migration.adopt", &context).detail(detail);
-    audit::record(tx.catalog(), deed).await?;
+    let event = AuditEvent::of("migration.adopt", &context).detail(detail);
+    audit::record(tx.catalog(), event).await?;
     let Some((template, notices)) = rehearsed(&mut tx, &former, migration, other_run).await? else {
         return Ok(None);
     };

@@ -34,14 +34,14 @@ fn table(indexes: Vec<Index>) -> Table {
     }
 }
 
-fn asked(conditions: &[(&str, &str)], order: &[&str]) -> AskedShape {
+fn asked(conditions: &[(&str, &str)], order: &[&str]) -> SampledShape {
     let owned = |(name, operator): &(&str, &str)| ((*name).to_owned(), (*operator).to_owned());
     let shape = QueryShape {
         table: "t".to_owned(),
         conditions: conditions.iter().map(owned).collect(),
         order: order.iter().map(|by| IndexColumn::parse(by).unwrap()).collect(),
     };
-    AskedShape {
+    SampledShape {
         tenant: TenantId::TEMPLATE,
         shape,
         requests: 5_000,
@@ -49,7 +49,7 @@ fn asked(conditions: &[(&str, &str)], order: &[&str]) -> AskedShape {
     }
 }
 
-fn advice(table: &Table, asked: &[AskedShape]) -> Vec<(AdviceKind, String)> {
+fn advice(table: &Table, asked: &[SampledShape]) -> Vec<(AdviceKind, String)> {
     let mut advice = Vec::new();
     for asked in asked {
         of_shape(table, asked, &AdviceOptions::default(), &mut advice);
@@ -93,7 +93,7 @@ fn nothing_is_missing_where_an_index_leads_or_too_little_was_asked() {
         let found = advice(&table(indexes.clone()), std::slice::from_ref(&request));
         assert_eq!(found.is_empty(), served, "{indexes:?}");
     }
-    let seldom = AskedShape { requests: 999, ..request.clone() };
+    let seldom = SampledShape { requests: 999, ..request.clone() };
     assert_eq!(advice(&table(Vec::new()), &[seldom]), []);
     let small = Table { rows: 9_999, ..table(Vec::new()) };
     assert_eq!(advice(&small, &[request]), []);

@@ -92,7 +92,7 @@ pub(crate) struct SlowQueries {
 }
 
 /// A statement, or several that were timed together, and how that went.
-pub(super) struct Ended<'q> {
+pub(super) struct Completed<'q> {
     pub(super) context: TenantContext,
     pub(super) table: Arc<str>,
     pub(super) statements: Statements<'q>,
@@ -149,7 +149,7 @@ impl Statements<'_> {
 }
 
 impl SlowQueries {
-    pub(super) fn record(&self, ended: &Ended<'_>) {
+    pub(super) fn record(&self, ended: &Completed<'_>) {
         self.seen.fetch_add(1, Ordering::Relaxed);
         let query = describe(ended);
         let tenant = query.context.tenant();
@@ -202,7 +202,7 @@ impl SlowQueries {
     }
 }
 
-fn describe(ended: &Ended<'_>) -> SlowQuery {
+fn describe(ended: &Completed<'_>) -> SlowQuery {
     let (text, _) = excerpt(&ended.statements.text(), SQL_BYTES_MAX);
     // The data API names the tenant's schema. Without it, all tenants' statements read alike.
     let schema = ended.context.tenant().schema();
@@ -237,7 +237,7 @@ mod tests {
 
     fn end(queries: &SlowQueries, tenant: u128, sql: &str, us: u64) {
         let tenant = TenantId::from(uuid::Uuid::from_u128(tenant));
-        queries.record(&Ended {
+        queries.record(&Completed {
             context: TenantContext::new(tenant, Actor::SYSTEM),
             table: "notes".into(),
             statements: Statements::One(sql),
@@ -330,7 +330,7 @@ mod tests {
         for pieces in [&pieces[..], &pieces[..1]] {
             let statements = Statements::Many(pieces);
             let (table, us, rows) = ("notes".into(), 1, 1);
-            queries.record(&Ended { context, table, statements, us, rows, failed: true });
+            queries.record(&Completed { context, table, statements, us, rows, failed: true });
         }
         let taken = queries.take();
         let both = taken.iter().find(|query| query.statement.contains(';')).unwrap();

@@ -4,7 +4,7 @@
 use super::{Access, Stage, Transaction, held};
 use crate::error::{Error, ErrorKind, Result, is_unknown_seal};
 use crate::pool::pooler;
-use crate::pool::seal::{Pass, SEEN_CONTEXT};
+use crate::pool::seal::{ContextProof, SEEN_CONTEXT};
 use crate::wire::Statement;
 
 impl Transaction {
@@ -60,7 +60,7 @@ impl Transaction {
             let Transaction { connection, entry, .. } = self;
             let connection = held(connection);
             let fixed = connection.fixed.clone();
-            let pass = Pass::sealed(connection.seal(&entry.claim));
+            let pass = ContextProof::sealed(connection.seal(&entry.claim));
             let mut batch = connection.batch()?;
             entry.put(&mut batch, &fixed, &pass)?;
             batch.quiet(&Statement::unnamed(SEEN_CONTEXT, &[]), &[])?;

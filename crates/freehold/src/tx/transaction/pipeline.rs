@@ -202,7 +202,7 @@ impl Transaction {
         })
     }
 
-    /// Runs each statement as a transaction of its own. They are sent in one flush, a door before
+    /// Runs each statement as a transaction of its own. They are sent in one flush, an entry point before
     /// each, and what fails of them fails alone. A CALL has a flush to itself: its transaction is a
     /// block, which an error leaves open.
     pub(in crate::tx) async fn each(&mut self, pieces: Pieces<'_>) -> Result<Vec<Result<Answer>>> {
@@ -317,7 +317,7 @@ impl Transaction {
                 batch.query(&statement, params)?;
                 leave(&mut batch, fixed, false)
             });
-            // Even one that could not be put has sent its door, which does nothing.
+            // Even one that could not be put has sent its entry point, which does nothing.
             batch.end_section();
             outcomes.push(put.map(|()| Answer::default()));
         }

@@ -20,13 +20,13 @@ const PAUSE_MAX: Duration = Duration::from_millis(2);
 
 /// Knows of the requests.
 #[derive(Clone)]
-pub(crate) struct Courtesy {
+pub(crate) struct Throttle {
     requests: Pool,
 }
 
-impl Courtesy {
-    pub(crate) fn to(requests: Pool) -> Courtesy {
-        Courtesy { requests }
+impl Throttle {
+    pub(crate) fn to(requests: Pool) -> Throttle {
+        Throttle { requests }
     }
 
     /// Before each step: lets requests that are under way come to their end.

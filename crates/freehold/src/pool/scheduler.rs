@@ -1,13 +1,13 @@
-//! Lanes: which connection a tenant gets, and who is next when all are taken.
+//! Scheduler: which connection a tenant gets, and who is next when all are taken.
 //!
 //! A backend that meets a tenant for the first time reads the catalog for it, which takes
 //! milliseconds, and keeps tens of kilobytes for it as long as it lives. So each tenant has a home
-//! among the places of the pool, where its statements are prepared and its tables known. It waits
+//! among the slots of the pool, where its statements are prepared and its tables known. It waits
 //! a moment for its home, which is cheaper than to be a stranger elsewhere, and then takes what is
-//! free. Of all places some are kept for those who ask for little: see `fair`.
+//! free. Of all slots some are kept for those who ask for little: see `fair`.
 //!
-//! A place is vacant until somebody fills it. Where there is no room to fill it (the database has as
-//! many connections as it takes), vacant places are left alone while others are in use: those who come
+//! A slot is vacant until somebody fills it. Where there is no room to fill it (the database has as
+//! many connections as it takes), vacant slots are left alone while others are in use: those who come
 //! wait for one of these, and now and then one of them is sent to try.
 
 mod fair;
@@ -25,40 +25,40 @@ use self::state::{Slot, State, Waiter, live};
 use crate::model::ids::TenantId;
 use crate::model::tenant::Weight;
 
-/// How long a tenant waits for its home while another place may be free: some transactions long,
+/// How long a tenant waits for its home while another slot may be free: some transactions long,
 /// and as long as a backend takes to get to know it.
 const PATIENCE: Duration = Duration::from_millis(2);
 /// So many wait for one home; whoever comes then looks elsewhere at once.
 const PATIENT_MAX: usize = 2;
-/// After there was no room to fill a place, the next one is tried this much later: four attempts a second
+/// After there was no room to fill a slot, the next one is tried this much later: four attempts a second
 /// cost a full database nothing, and are soon enough when it has room again.
 const ROOM_PAUSE: Duration = Duration::from_millis(250);
-/// So often in a row a place serves those who are at home there, while others wait for any.
+/// So often in a row a slot serves those who are at home there, while others wait for any.
 const HOME_STREAK_MAX: u8 = 8;
 
-/// Who asks for a place.
+/// Who asks for a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Guest {
+pub(crate) enum TenantKey {
     /// Work on the catalog, at home nowhere.
-    Anyone,
+    None,
     /// By a number that is the same each time.
     Tenant(u64),
 }
 
-impl From<TenantId> for Guest {
-    fn from(tenant: TenantId) -> Guest {
+impl From<TenantId> for TenantKey {
+    fn from(tenant: TenantId) -> TenantKey {
         let (high, low) = tenant.as_uuid().as_u64_pair();
         // Both halves have bits that do not vary.
-        Guest::Tenant(high.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ low)
+        TenantKey::Tenant(high.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ low)
     }
 }
 
-/// The places of a pool. What is kept in them is connections; tests keep less.
-pub(crate) struct Lanes<T> {
+/// The slots of a pool. What is kept in them is connections; tests keep less.
+pub(crate) struct Scheduler<T> {
     state: Mutex<State<T>>,
     /// False where a home is worth nothing: a pooler gives every transaction another backend.
     have_homes: AtomicBool,
-    /// Told whenever the last place was left.
+    /// Told whenever the last slot was left.
     rested: Notify,
 }
 
@@ -73,96 +73,96 @@ pub(crate) struct Waits {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Occupancy {
-    pub(crate) places: usize,
+    pub(crate) slots: usize,
     pub(crate) idle: usize,
     pub(crate) taken: usize,
     pub(crate) waiting: usize,
     pub(crate) waits: Waits,
 }
 
-/// Why there is no place.
+/// Why there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoPlace {
+pub(crate) enum NoSlot {
     Busy,
     Closed,
 }
 
-/// A place that is taken, until this is dropped. What is in it then stays there for the next.
-pub(crate) struct Place<T> {
+/// A slot that is taken, until this is dropped. What is in it then stays there for the next.
+pub(crate) struct SlotGuard<T> {
     /// Absent in one that nobody holds.
-    lanes: Option<Arc<Lanes<T>>>,
+    scheduler: Option<Arc<Scheduler<T>>>,
     number: usize,
-    /// None in a place that is still, or again, to be filled.
+    /// None in a slot that is still, or again, to be filled.
     pub(crate) content: Option<T>,
 }
 
-impl<T> Place<T> {
+impl<T> SlotGuard<T> {
     /// It was filled, which took its time: how long it is held counts from now.
     pub(crate) fn begin(&self) {
-        let Some(lanes) = &self.lanes else { return };
-        if let Slot::Taken { since, .. } = &mut lanes.state().places[self.number] {
+        let Some(scheduler) = &self.scheduler else { return };
+        if let Slot::Taken { since, .. } = &mut scheduler.state().slots[self.number] {
             *since = Instant::now();
         }
     }
 }
 
-impl<T> Drop for Place<T> {
+impl<T> Drop for SlotGuard<T> {
     fn drop(&mut self) {
-        if let Some(lanes) = self.lanes.take() {
-            lanes.leave(self.number, self.content.take());
+        if let Some(scheduler) = self.scheduler.take() {
+            scheduler.leave(self.number, self.content.take());
         }
     }
 }
 
-impl<T> Lanes<T> {
-    pub(crate) fn new(places: usize) -> Arc<Lanes<T>> {
-        let places = places.max(1);
-        let state = State::new(places);
+impl<T> Scheduler<T> {
+    pub(crate) fn new(slots: usize) -> Arc<Scheduler<T>> {
+        let slots = slots.max(1);
+        let state = State::new(slots);
         let have_homes = AtomicBool::new(true);
-        Arc::new(Lanes { state: Mutex::new(state), have_homes, rested: Notify::new() })
+        Arc::new(Scheduler { state: Mutex::new(state), have_homes, rested: Notify::new() })
     }
 
-    /// From now on one place is as good as another.
+    /// From now on one slot is as good as another.
     pub(crate) fn forget_homes(&self) {
         self.have_homes.store(false, Ordering::Relaxed);
     }
 
-    /// Takes a place, or waits for one, until `wait_max` after it came: `since` is when, also of one
+    /// Takes a slot, or waits for one, until `wait_max` after it came: `since` is when, also of one
     /// who comes back. Dropped while it waits, it leaves nothing behind.
     pub(crate) async fn take(
         self: &Arc<Self>,
-        guest: Guest,
+        key: TenantKey,
         weight: Weight,
         since: Instant,
         wait_max: Duration,
-    ) -> Result<Place<T>, NoPlace> {
+    ) -> Result<SlotGuard<T>, NoSlot> {
         let mut given = {
             let mut state = self.state();
             if state.closed {
-                return Err(NoPlace::Closed);
+                return Err(NoSlot::Closed);
             }
-            let home = self.home(guest, &state);
+            let home = self.home(key, &state);
             let now = Instant::now();
-            if let Some(number) = state.choose(guest, home, now) {
-                return Ok(self.occupy(&mut state, number, guest, now));
+            if let Some(number) = state.choose(key, home, now) {
+                return Ok(self.occupy(&mut state, number, key, now));
             }
             let (give, given) = oneshot::channel();
             let queue = state.queue(home);
             queue.retain(|waiter| !waiter.give.is_closed());
             let at = queue.partition_point(|waiter| waiter.since <= since);
-            queue.insert(at, Waiter { guest, weight, since, give });
+            queue.insert(at, Waiter { key, weight, since, give });
             given
         };
         let answer = match tokio::time::timeout(PATIENCE.min(wait_max), &mut given).await {
-            Ok(answer) => answer.map_err(|_| NoPlace::Closed),
-            Err(_) => match self.take_elsewhere(guest, &mut given) {
-                Some(place) => Ok(place),
+            Ok(answer) => answer.map_err(|_| NoSlot::Closed),
+            Err(_) => match self.take_elsewhere(key, &mut given) {
+                Some(slot) => Ok(slot),
                 None => self.wait_on(&mut given, since, wait_max).await,
             },
         };
         let mut state = self.state();
         match answer {
-            Err(NoPlace::Busy) => state.waits.refused += 1,
+            Err(NoSlot::Busy) => state.waits.refused += 1,
             _ => {
                 state.waits.count += 1;
                 state.waits.time += since.elapsed();
@@ -171,35 +171,35 @@ impl<T> Lanes<T> {
         answer
     }
 
-    /// For one who could have no place elsewhere either.
+    /// For one who could have no slot elsewhere either.
     async fn wait_on(
         self: &Arc<Self>,
-        given: &mut oneshot::Receiver<Place<T>>,
+        given: &mut oneshot::Receiver<SlotGuard<T>>,
         since: Instant,
         wait_max: Duration,
-    ) -> Result<Place<T>, NoPlace> {
+    ) -> Result<SlotGuard<T>, NoSlot> {
         loop {
             let left = wait_max.saturating_sub(since.elapsed());
             match tokio::time::timeout(left.min(ROOM_PAUSE), &mut *given).await {
-                Ok(answer) => return answer.map_err(|_| NoPlace::Closed),
+                Ok(answer) => return answer.map_err(|_| NoSlot::Closed),
                 Err(_) if left > ROOM_PAUSE => self.try_for_room(),
-                Err(_) => return Err(NoPlace::Busy),
+                Err(_) => return Err(NoSlot::Busy),
             }
         }
     }
 
-    /// There was no room to fill this place. True if others are in use or being filled, one of which
+    /// There was no room to fill this slot. True if others are in use or being filled, one of which
     /// to wait for.
-    pub(crate) fn give_up(self: &Arc<Self>, place: Place<T>) -> bool {
+    pub(crate) fn give_up(self: &Arc<Self>, slot: SlotGuard<T>) -> bool {
         let mut state = self.state();
         state.full_until = Some(Instant::now() + ROOM_PAUSE);
         let has_others = state.in_use() > 1;
         drop(state);
-        drop(place);
+        drop(slot);
         has_others
     }
 
-    /// A place was filled, so there is room. True if there was none before.
+    /// A slot was filled, so there is room. True if there was none before.
     pub(crate) fn note_room(self: &Arc<Self>) -> bool {
         let was_full = self.state().full_until.take().is_some();
         if was_full {
@@ -208,19 +208,19 @@ impl<T> Lanes<T> {
         was_full
     }
 
-    /// Whether there was no room to fill a place when that was tried last.
+    /// Whether there was no room to fill a slot when that was tried last.
     pub(crate) fn is_full(&self) -> bool {
         self.state().full_until.is_some()
     }
 
-    /// A place with what is kept in it, if one is free at this moment.
-    pub(crate) fn try_take(self: &Arc<Self>, guest: Guest) -> Option<Place<T>> {
+    /// A slot with what is kept in it, if one is free at this moment.
+    pub(crate) fn try_take(self: &Arc<Self>, key: TenantKey) -> Option<SlotGuard<T>> {
         let mut state = self.state();
-        let number = state.places.iter().position(|slot| matches!(slot, Slot::Idle(_)))?;
-        Some(self.occupy(&mut state, number, guest, Instant::now()))
+        let number = state.slots.iter().position(|slot| matches!(slot, Slot::Idle(_)))?;
+        Some(self.occupy(&mut state, number, key, Instant::now()))
     }
 
-    /// Whether a tenant holds a place that is slow, so that it matters how busy the database is.
+    /// Whether a tenant holds a slot that is slow, so that it matters how busy the database is.
     pub(crate) fn any_is_slow(&self) -> bool {
         self.state().holders(false, Instant::now()).any_is_slow()
     }
@@ -228,15 +228,15 @@ impl<T> Lanes<T> {
     /// How long a trivial statement took, or that nothing is slow.
     pub(crate) fn heed(&self, took: Option<Duration>) {
         let mut state = self.state();
-        let places = state.places.len();
-        state.congestion.heed(took, places);
+        let slots = state.slots.len();
+        state.congestion.heed(took, slots);
     }
 
     /// There was no connection to ask by, and so no sign that the database is busy.
     pub(crate) fn heed_unasked(&self) {
         let mut state = self.state();
-        let places = state.places.len();
-        state.congestion.note_calm(places);
+        let slots = state.slots.len();
+        state.congestion.note_calm(slots);
     }
 
     /// Looks anew at those who wait: the database may bear more, and time makes tenants slow, and ends it.
@@ -247,7 +247,7 @@ impl<T> Lanes<T> {
         self.offer_vacant(&mut state, now);
     }
 
-    /// Where there was no room to fill a place, one of those who wait tries again when it is time.
+    /// Where there was no room to fill a slot, one of those who wait tries again when it is time.
     fn try_for_room(self: &Arc<Self>) {
         let mut state = self.state();
         if state.full_until.is_some() {
@@ -255,21 +255,21 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Gives the vacant places that may be tried to those who wait, whose turn it is.
+    /// Gives the vacant slots that may be tried to those who wait, whose turn it is.
     fn offer_vacant(self: &Arc<Self>, state: &mut State<T>, now: Instant) {
         self.offer(state, now, |slot| matches!(slot, Slot::Vacant));
     }
 
-    /// Gives free places of one kind to those who wait and may have one.
+    /// Gives free slots of one kind to those who wait and may have one.
     fn offer(
         self: &Arc<Self>,
         state: &mut State<T>,
         now: Instant,
         is_offered: impl Fn(&Slot<T>) -> bool,
     ) {
-        for number in 0..state.places.len() {
-            if is_offered(&state.places[number]) && state.is_free(number, now) {
-                let content = state.places[number].replace_by(Slot::Vacant);
+        for number in 0..state.slots.len() {
+            if is_offered(&state.slots[number]) && state.is_free(number, now) {
+                let content = state.slots[number].replace_by(Slot::Vacant);
                 // If nobody takes this one, nobody takes another.
                 if !self.hand_on(state, number, 0, content, now) {
                     return;
@@ -281,46 +281,46 @@ impl<T> Lanes<T> {
     /// For one who has been patient: whatever is free.
     fn take_elsewhere(
         self: &Arc<Self>,
-        guest: Guest,
-        given: &mut oneshot::Receiver<Place<T>>,
-    ) -> Option<Place<T>> {
+        key: TenantKey,
+        given: &mut oneshot::Receiver<SlotGuard<T>>,
+    ) -> Option<SlotGuard<T>> {
         let mut state = self.state();
         // Nothing is given but under the lock, so it was before, or will be later.
-        if let Ok(place) = given.try_recv() {
-            return Some(place);
+        if let Ok(slot) = given.try_recv() {
+            return Some(slot);
         }
         let now = Instant::now();
-        if !state.may_take(guest, now) {
+        if !state.may_take(key, now) {
             return None;
         }
-        let home = self.home(guest, &state);
+        let home = self.home(key, &state);
         let number = state.free_from(home.unwrap_or(0), now)?;
         given.close();
         state.queue(home).retain(|waiter| !waiter.give.is_closed());
-        Some(self.occupy(&mut state, number, guest, now))
+        Some(self.occupy(&mut state, number, key, now))
     }
 
     fn occupy(
         self: &Arc<Self>,
         state: &mut State<T>,
         number: usize,
-        by: Guest,
+        by: TenantKey,
         since: Instant,
-    ) -> Place<T> {
+    ) -> SlotGuard<T> {
         let taken = Slot::Taken { by, since, streak: 0 };
-        let content = state.places[number].replace_by(taken);
+        let content = state.slots[number].replace_by(taken);
         if content.is_none() {
             state.note_attempt(since);
         }
-        Place { lanes: Some(Arc::clone(self)), number, content }
+        SlotGuard { scheduler: Some(Arc::clone(self)), number, content }
     }
 
-    /// Hands a place on to whoever is next, or keeps it for the next who comes.
+    /// Hands a slot on to whoever is next, or keeps it for the next who comes.
     fn leave(self: &Arc<Self>, number: usize, content: Option<T>) {
         let now = Instant::now();
         let mut state = self.state();
-        let Slot::Taken { by, since, streak } = state.places[number] else { return };
-        state.places[number] = Slot::Vacant;
+        let Slot::Taken { by, since, streak } = state.slots[number] else { return };
+        state.slots[number] = Slot::Vacant;
         let slow = state.congestion.slow();
         state.averages.note(by, now.saturating_duration_since(since), slow, now);
         if content.is_some() || state.may_fill(now) {
@@ -331,7 +331,7 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Gives a place to the next who may have it, or keeps it. False if nobody took it.
+    /// Gives a slot to the next who may have it, or keeps it. False if nobody took it.
     fn hand_on(
         self: &Arc<Self>,
         state: &mut State<T>,
@@ -343,29 +343,30 @@ impl<T> Lanes<T> {
         while let Some((waiter, at_home)) = state.next(number, streak, content.is_none(), now) {
             let streak = if at_home { streak.saturating_add(1) } else { 0 };
             let is_vacant = content.is_none();
-            let place = Place { lanes: Some(Arc::clone(self)), number, content: content.take() };
-            match waiter.give.send(place) {
+            let slot =
+                SlotGuard { scheduler: Some(Arc::clone(self)), number, content: content.take() };
+            match waiter.give.send(slot) {
                 Ok(()) => {
-                    state.places[number] = Slot::Taken { by: waiter.guest, since: now, streak };
+                    state.slots[number] = Slot::Taken { by: waiter.key, since: now, streak };
                     if is_vacant {
                         state.note_attempt(now);
                     }
                     return true;
                 }
                 // Gone in the meantime.
-                Err(mut place) => {
-                    place.lanes = None;
-                    content = place.content.take();
+                Err(mut slot) => {
+                    slot.scheduler = None;
+                    content = slot.content.take();
                 }
             }
         }
         if let Some(content) = content.filter(|_| !state.closed) {
-            state.places[number] = Slot::Idle(content);
+            state.slots[number] = Slot::Idle(content);
         }
         false
     }
 
-    /// Comes back when nobody has a place: at once, or as soon as that is so.
+    /// Comes back when nobody has a slot: at once, or as soon as that is so.
     pub(crate) async fn rest(&self) {
         loop {
             let rested = self.rested.notified();
@@ -376,10 +377,10 @@ impl<T> Lanes<T> {
         }
     }
 
-    fn home(&self, guest: Guest, state: &State<T>) -> Option<usize> {
-        match guest {
-            Guest::Tenant(tenant) if self.have_homes.load(Ordering::Relaxed) => {
-                usize::try_from(tenant % state.places.len() as u64).ok()
+    fn home(&self, key: TenantKey, state: &State<T>) -> Option<usize> {
+        match key {
+            TenantKey::Tenant(tenant) if self.have_homes.load(Ordering::Relaxed) => {
+                usize::try_from(tenant % state.slots.len() as u64).ok()
             }
             _ => None,
         }
@@ -388,9 +389,9 @@ impl<T> Lanes<T> {
     pub(crate) fn occupancy(&self) -> Occupancy {
         let state = self.state();
         let count =
-            |wanted: fn(&Slot<T>) -> bool| state.places.iter().filter(|slot| wanted(slot)).count();
+            |wanted: fn(&Slot<T>) -> bool| state.slots.iter().filter(|slot| wanted(slot)).count();
         Occupancy {
-            places: state.places.len(),
+            slots: state.slots.len(),
             idle: count(|slot| matches!(slot, Slot::Idle(_))),
             taken: count(|slot| matches!(slot, Slot::Taken { .. })),
             waiting: state.queues.iter().map(live).sum(),
@@ -398,12 +399,12 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Nobody gets a place any more; those that are taken empty themselves when they are left.
+    /// Nobody gets a slot any more; those that are taken empty themselves when they are left.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
         state.queues.iter_mut().for_each(VecDeque::clear);
-        for slot in &mut state.places {
+        for slot in &mut state.slots {
             if let Slot::Idle(_) = slot {
                 *slot = Slot::Vacant;
             }

@@ -1,4 +1,4 @@
-//! Who holds the places, who waits, and who is next.
+//! Who holds the slots, who waits, and who is next.
 
 use std::collections::VecDeque;
 
@@ -6,17 +6,17 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::fair::{Averages, Congestion, Holders};
-use super::{Guest, HOME_STREAK_MAX, PATIENCE, PATIENT_MAX, Place, ROOM_PAUSE, Waits};
+use super::{HOME_STREAK_MAX, PATIENCE, PATIENT_MAX, ROOM_PAUSE, SlotGuard, TenantKey, Waits};
 use crate::model::tenant::Weight;
 
 pub(super) struct State<T> {
-    pub(super) places: Vec<Slot<T>>,
-    /// One for each place, of those who are at home there, and one for those who are nowhere.
+    pub(super) slots: Vec<Slot<T>>,
+    /// One for each slot, of those who are at home there, and one for those who are nowhere.
     pub(super) queues: Vec<VecDeque<Waiter<T>>>,
     pub(super) waits: Waits,
     pub(super) averages: Averages,
     pub(super) congestion: Congestion,
-    /// There was no room to fill a place; until then no other vacant one is given out.
+    /// There was no room to fill a slot; until then no other vacant one is given out.
     pub(super) full_until: Option<Instant>,
     pub(super) closed: bool,
 }
@@ -26,7 +26,7 @@ pub(super) enum Slot<T> {
     Vacant,
     Idle(T),
     Taken {
-        by: Guest,
+        by: TenantKey,
         since: Instant,
         /// How many in a row were at home here.
         streak: u8,
@@ -44,13 +44,13 @@ impl<T> Slot<T> {
 }
 
 pub(super) struct Waiter<T> {
-    pub(super) guest: Guest,
+    pub(super) key: TenantKey,
     pub(super) weight: Weight,
     pub(super) since: Instant,
-    pub(super) give: oneshot::Sender<Place<T>>,
+    pub(super) give: oneshot::Sender<SlotGuard<T>>,
 }
 
-/// One who may have a place: who holds the fewest for its weight comes first, then who came first.
+/// One who may have a slot: who holds the fewest for its weight comes first, then who came first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
     load: usize,
@@ -60,25 +60,25 @@ struct Candidate {
 }
 
 impl<T> State<T> {
-    pub(super) fn new(places: usize) -> State<T> {
+    pub(super) fn new(slots: usize) -> State<T> {
         State {
-            places: (0..places).map(|_| Slot::Vacant).collect(),
-            queues: (0..=places).map(|_| VecDeque::new()).collect(),
+            slots: (0..slots).map(|_| Slot::Vacant).collect(),
+            queues: (0..=slots).map(|_| VecDeque::new()).collect(),
             waits: Waits::default(),
             averages: Averages::default(),
-            congestion: Congestion::new(places),
+            congestion: Congestion::new(slots),
             full_until: None,
             closed: false,
         }
     }
 
     pub(super) fn queue(&mut self, home: Option<usize>) -> &mut VecDeque<Waiter<T>> {
-        let nowhere = self.places.len();
+        let nowhere = self.slots.len();
         &mut self.queues[home.unwrap_or(nowhere)]
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.places.iter().any(|slot| matches!(slot, Slot::Taken { .. }))
+        self.slots.iter().any(|slot| matches!(slot, Slot::Taken { .. }))
     }
 
     /// Whether a caller may be waiting.
@@ -86,32 +86,37 @@ impl<T> State<T> {
         self.queues.iter().any(|queue| !queue.is_empty())
     }
 
-    /// Whether a guest may have one more place.
-    pub(super) fn may_take(&self, guest: Guest, now: Instant) -> bool {
-        self.holders(false, now).may_take(guest, |guest| self.averages.standing(guest, now))
+    /// Whether a key may have one more slot.
+    pub(super) fn may_take(&self, key: TenantKey, now: Instant) -> bool {
+        self.holders(false, now).may_take(key, |key| self.averages.pace(key, now))
     }
 
-    /// Who holds the places. Where there is no room to fill more, those are all that are in use, but for
+    /// Who holds the slots. Where there is no room to fill more, those are all that are in use, but for
     /// one who `fills` another: that is tried now and then, and is how it comes out that there is room.
     pub(super) fn holders(&self, fills: bool, now: Instant) -> Holders {
-        let places = match self.full_until {
+        let slots = match self.full_until {
             Some(_) if !fills => self.in_use(),
-            _ => self.places.len(),
+            _ => self.slots.len(),
         };
-        let taken = self.places.iter().filter_map(|slot| match slot {
+        let taken = self.slots.iter().filter_map(|slot| match slot {
             Slot::Taken { by, since, .. } => Some((*by, *since)),
             _ => None,
         });
-        Holders::new(places, taken, &self.averages, &self.congestion, now)
+        Holders::new(slots, taken, &self.averages, &self.congestion, now)
     }
 
-    /// The place for one who has just come; None to wait.
-    pub(super) fn choose(&self, guest: Guest, home: Option<usize>, now: Instant) -> Option<usize> {
-        if !self.may_take(guest, now) {
+    /// The slot for one who has just come; None to wait.
+    pub(super) fn choose(
+        &self,
+        key: TenantKey,
+        home: Option<usize>,
+        now: Instant,
+    ) -> Option<usize> {
+        if !self.may_take(key, now) {
             return None;
         }
         let Some(home) = home else { return self.free_from(0, now) };
-        match self.places[home] {
+        match self.slots[home] {
             Slot::Idle(_) => Some(home),
             Slot::Vacant if self.may_fill(now) => Some(home),
             Slot::Vacant => self.free_from(home, now),
@@ -123,17 +128,17 @@ impl<T> State<T> {
         }
     }
 
-    /// Whether a vacant place may be given out: there is room to fill it, as far as is known, or it is
+    /// Whether a vacant slot may be given out: there is room to fill it, as far as is known, or it is
     /// time to try, or it is all there is.
     pub(super) fn may_fill(&self, now: Instant) -> bool {
         self.full_until.is_none_or(|until| now >= until) || self.in_use() == 0
     }
 
     pub(super) fn in_use(&self) -> usize {
-        self.places.iter().filter(|slot| !matches!(slot, Slot::Vacant)).count()
+        self.slots.iter().filter(|slot| !matches!(slot, Slot::Vacant)).count()
     }
 
-    /// A vacant place was given out.
+    /// A vacant slot was given out.
     pub(super) fn note_attempt(&mut self, now: Instant) {
         if let Some(until) = &mut self.full_until {
             *until = now + ROOM_PAUSE;
@@ -141,24 +146,24 @@ impl<T> State<T> {
     }
 
     pub(super) fn is_free(&self, number: usize, now: Instant) -> bool {
-        match self.places[number] {
+        match self.slots[number] {
             Slot::Idle(_) => true,
             Slot::Vacant => self.may_fill(now),
             Slot::Taken { .. } => false,
         }
     }
 
-    /// The next free place: one with a connection, or else one without.
+    /// The next free slot: one with a connection, or else one without.
     pub(super) fn free_from(&self, first: usize, now: Instant) -> Option<usize> {
-        let count = self.places.len();
+        let count = self.slots.len();
         let find = |wanted: fn(&Slot<T>) -> bool| {
-            (0..count).map(|step| (first + step) % count).find(|at| wanted(&self.places[*at]))
+            (0..count).map(|step| (first + step) % count).find(|at| wanted(&self.slots[*at]))
         };
         find(|slot| matches!(slot, Slot::Idle(_)))
             .or_else(|| find(|slot| matches!(slot, Slot::Vacant)).filter(|_| self.may_fill(now)))
     }
 
-    /// Who gets this place, or `fills` it, and whether it is at home there: of those who may have one and hold the fewest,
+    /// Who gets this slot, or `fills` it, and whether it is at home there: of those who may have one and hold the fewest,
     /// who is at home, in turn; else, and now and then, the one who came first.
     pub(super) fn next(
         &mut self,
@@ -171,18 +176,18 @@ impl<T> State<T> {
             return None;
         }
         let holders = self.holders(fills, now);
-        let nowhere = self.places.len();
+        let nowhere = self.slots.len();
         let first_of = |queue: usize| {
             let waiters = self.queues[queue].iter().enumerate();
             let candidates = waiters.filter_map(|(at, waiter)| {
-                let Waiter { guest, weight, .. } = *waiter;
+                let Waiter { key, weight, .. } = *waiter;
                 let takes_it = !waiter.give.is_closed()
                     && (queue == number
                         || queue == nowhere
                         || now.saturating_duration_since(waiter.since) >= PATIENCE)
-                    && holders.may_take(guest, |guest| self.averages.standing(guest, now));
+                    && holders.may_take(key, |key| self.averages.pace(key, now));
                 // In hundredths, since a weight is a hundred at most.
-                let load = 100 * holders.held(guest) / usize::from(weight.get());
+                let load = 100 * holders.held(key) / usize::from(weight.get());
                 takes_it.then_some(Candidate { load, since: waiter.since, queue, at })
             });
             candidates.min()

@@ -1,14 +1,14 @@
 //! What keeps room for tenants that ask for little, whatever the others do.
 //!
-//! Of four places or more, a quarter is kept from slow tenants, and half of that quarter from all that hold
-//! a place already: for newcomers, which hold none and were not slow when they were here last. Slow tenants
-//! have half of the places all the same, however many others there are. A tenant that nothing is known of
-//! has one place until its first transaction ends. So a newcomer waits only while newcomers hold all that is
+//! Of four slots or more, a quarter is kept from slow tenants, and half of that quarter from all that hold
+//! a slot already: for newcomers, which hold none and were not slow when they were here last. Slow tenants
+//! have half of the slots all the same, however many others there are. A tenant that nothing is known of
+//! has one slot until its first transaction ends. So a newcomer waits only while newcomers hold all that is
 //! kept, and these are soon done, or slow from then on.
 //!
-//! Slow transactions that wait in the database take nothing but their places. Those that compute take its
+//! Slow transactions that wait in the database take nothing but their slots. Those that compute take its
 //! processor from all others, and the two cannot be told apart from here. But it shows in how long a
-//! trivial statement takes. So slow tenants begin with half of the places and get more while that takes no
+//! trivial statement takes. So slow tenants begin with half of the slots and get more while that takes no
 //! longer than usual; once it takes long they get half as many, as TCP does with a congested network.
 
 use std::num::NonZeroUsize;
@@ -17,15 +17,15 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use super::Guest;
+use super::TenantKey;
 
-/// Who holds a place for longer is slow: a request takes a few milliseconds.
+/// Who holds a slot for longer is slow: a request takes a few milliseconds.
 const SLOW: Duration = Duration::from_millis(100);
 /// Where the database is busy, all take longer: slow is who takes so many times as long as a trivial
 /// statement.
 const SLOW_TRIVIALS: u32 = 5;
-/// A slow tenant that has left all its places for so many times as long as it holds one on average is a
-/// newcomer again, for one place.
+/// A slow tenant that has left all its slots for so many times as long as it holds one on average is a
+/// newcomer again, for one slot.
 const REST_FACTOR: u32 = 4;
 const REST_MAX: Duration = Duration::from_secs(60);
 /// What the latest transaction counts in the average is one part of so many. One that met a strange
@@ -33,13 +33,13 @@ const REST_MAX: Duration = Duration::from_secs(60);
 const PARTS: u32 = 4;
 /// So many tenants are remembered.
 const REMEMBERED: usize = 4096;
-/// Of so many places slow tenants hold one together until it is known how the database bears it.
+/// Of so many slots slow tenants hold one together until it is known how the database bears it.
 const START_SHARE: usize = 2;
-/// Answers of a trivial statement in good time, one after the other, before slow tenants get one place
+/// Answers of a trivial statement in good time, one after the other, before slow tenants get one slot
 /// more: until one was late for the first time, and after that.
 const CALM_AT_START: u32 = 2;
 const CALM: u32 = 20;
-/// Where one more place made the database busy at once, it takes twice as many answers before the next
+/// Where one more slot made the database busy at once, it takes twice as many answers before the next
 /// try: at most so many, 16 seconds.
 const CALM_MAX: u32 = 320;
 /// So many looks, one after the other, at which no tenant was slow end what was learnt of those that were.
@@ -47,12 +47,12 @@ const FORGET_AFTER: u32 = 20;
 /// What a trivial statement may take beyond three times its quickest: a few slices of a busy processor.
 const CONGESTED: Duration = Duration::from_millis(3);
 
-/// For how long tenants held their places of late.
-pub(super) struct Averages(LruCache<Guest, Average>);
+/// For how long tenants held their slots of late.
+pub(super) struct Averages(LruCache<TenantKey, Average>);
 
-/// What is known of a guest from before.
+/// What is known of a key from before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum Pace {
     Unknown,
     Quick,
     Slow,
@@ -73,42 +73,42 @@ impl Default for Averages {
 }
 
 impl Averages {
-    pub(super) fn standing(&self, guest: Guest, now: Instant) -> Standing {
-        match self.0.peek(&guest) {
+    pub(super) fn pace(&self, key: TenantKey, now: Instant) -> Pace {
+        match self.0.peek(&key) {
             Some(Average { held, left_at, is_slow: true }) => {
                 let rested = now >= *left_at + (*held * REST_FACTOR).min(REST_MAX);
-                if rested { Standing::Rested } else { Standing::Slow }
+                if rested { Pace::Rested } else { Pace::Slow }
             }
-            Some(_) => Standing::Quick,
-            None if guest == Guest::Anyone => Standing::Quick,
-            None => Standing::Unknown,
+            Some(_) => Pace::Quick,
+            None if key == TenantKey::None => Pace::Quick,
+            None => Pace::Unknown,
         }
     }
 
-    /// A place was left that this guest has held; `slow` is what is long at this moment. Who was slow is so
+    /// A slot was left that this key has held; `slow` is what is long at this moment. Who was slow is so
     /// until it is quick by the measure of a database at rest.
-    pub(super) fn note(&mut self, guest: Guest, held: Duration, slow: Duration, now: Instant) {
-        if guest == Guest::Anyone {
+    pub(super) fn note(&mut self, key: TenantKey, held: Duration, slow: Duration, now: Instant) {
+        if key == TenantKey::None {
             return;
         }
-        let former = self.0.get(&guest).map(|average| (average.held, average.is_slow));
+        let former = self.0.get(&key).map(|average| (average.held, average.is_slow));
         let (held, was_slow) = match former {
             Some((former, was_slow)) => (former - former / PARTS + held / PARTS, was_slow),
             None => (held, false),
         };
         let is_slow = held >= slow || was_slow && held >= SLOW;
-        self.0.push(guest, Average { held, left_at: now, is_slow });
+        self.0.push(key, Average { held, left_at: now, is_slow });
     }
 }
 
-/// How many places slow tenants may hold together, by how busy the database is.
+/// How many slots slow tenants may hold together, by how busy the database is.
 pub(super) struct Congestion {
     slow_max: usize,
-    /// Answers in good time since the last that was not, or since there was one place more.
+    /// Answers in good time since the last that was not, or since there was one slot more.
     calm: u32,
-    /// How many of them it takes for one place more.
+    /// How many of them it takes for one slot more.
     calm_needed: u32,
-    /// There was one place more since an answer was late.
+    /// There was one slot more since an answer was late.
     has_grown: bool,
     /// Looks in a row at which no tenant was slow.
     quiet: u32,
@@ -119,9 +119,9 @@ pub(super) struct Congestion {
 }
 
 impl Congestion {
-    pub(super) fn new(places: usize) -> Congestion {
+    pub(super) fn new(slots: usize) -> Congestion {
         Congestion {
-            slow_max: (places / START_SHARE).max(1),
+            slow_max: (slots / START_SHARE).max(1),
             calm: 0,
             calm_needed: CALM_AT_START,
             has_grown: false,
@@ -132,17 +132,17 @@ impl Congestion {
         }
     }
 
-    /// For how long a place is held by one who is slow.
+    /// For how long a slot is held by one who is slow.
     pub(super) fn slow(&self) -> Duration {
         SLOW.max(self.latest * SLOW_TRIVIALS)
     }
 
     /// A trivial statement took so long; None if nobody is slow, so that nothing was asked.
-    pub(super) fn heed(&mut self, took: Option<Duration>, places: usize) {
+    pub(super) fn heed(&mut self, took: Option<Duration>, slots: usize) {
         let Some(took) = took else {
             self.quiet += 1;
             if self.quiet >= FORGET_AFTER {
-                *self = Congestion { quickest: self.quickest, ..Congestion::new(places) };
+                *self = Congestion { quickest: self.quickest, ..Congestion::new(slots) };
             }
             return;
         };
@@ -156,16 +156,16 @@ impl Congestion {
                 self.shrink();
             }
         } else {
-            self.note_calm(places);
+            self.note_calm(slots);
         }
     }
 
     /// Nothing tells that the database is busy.
-    pub(super) fn note_calm(&mut self, places: usize) {
+    pub(super) fn note_calm(&mut self, slots: usize) {
         (self.late, self.quiet) = (false, 0);
         self.calm += 1;
         if self.calm >= self.calm_needed {
-            self.grow(places);
+            self.grow(slots);
         }
     }
 
@@ -179,8 +179,8 @@ impl Congestion {
         self.has_grown = false;
     }
 
-    fn grow(&mut self, places: usize) {
-        self.slow_max = (self.slow_max + 1).min(places);
+    fn grow(&mut self, slots: usize) {
+        self.slow_max = (self.slow_max + 1).min(slots);
         self.calm = 0;
         if std::mem::replace(&mut self.has_grown, true) {
             // The one before did no harm.
@@ -189,7 +189,7 @@ impl Congestion {
     }
 }
 
-/// The places that are taken, by guest, and who may have one more.
+/// The slots that are taken, by key, and who may have one more.
 pub(super) struct Holders {
     holders: Vec<Holder>,
     /// Whether the database bears one more slow transaction, as far as is known.
@@ -199,7 +199,7 @@ pub(super) struct Holders {
 }
 
 struct Holder {
-    guest: Guest,
+    key: TenantKey,
     held: usize,
     is_slow: bool,
     is_known: bool,
@@ -207,27 +207,27 @@ struct Holder {
 
 impl Holders {
     pub(super) fn new(
-        places: usize,
-        taken: impl Iterator<Item = (Guest, Instant)>,
+        slots: usize,
+        taken: impl Iterator<Item = (TenantKey, Instant)>,
         averages: &Averages,
         congestion: &Congestion,
         now: Instant,
     ) -> Holders {
         let mut holders: Vec<Holder> = Vec::new();
-        for (guest, since) in taken.filter(|(guest, _)| *guest != Guest::Anyone) {
+        for (key, since) in taken.filter(|(key, _)| *key != TenantKey::None) {
             let is_slow = now.saturating_duration_since(since) >= congestion.slow();
-            match holders.iter_mut().find(|holder| holder.guest == guest) {
+            match holders.iter_mut().find(|holder| holder.key == key) {
                 Some(holder) => {
                     holder.held += 1;
                     holder.is_slow |= is_slow;
                 }
                 None => {
-                    let standing = averages.standing(guest, now);
+                    let pace = averages.pace(key, now);
                     holders.push(Holder {
-                        guest,
+                        key,
                         held: 1,
-                        is_slow: is_slow || matches!(standing, Standing::Slow | Standing::Rested),
-                        is_known: standing != Standing::Unknown,
+                        is_slow: is_slow || matches!(pace, Pace::Slow | Pace::Rested),
+                        is_known: pace != Pace::Unknown,
                     });
                 }
             }
@@ -239,35 +239,35 @@ impl Holders {
         let slow = held_by(|holder| holder.is_slow);
         // Who holds several may turn out to be slow as well.
         let crowd = held_by(|holder| holder.is_slow || holder.held > 1);
-        let kept = places / 4;
+        let kept = slots / 4;
         let bears_slow = slow < congestion.slow_max;
         Holders {
             bears_slow,
-            has_room_for_slow: bears_slow && (taken < places - kept || crowd < places / 2),
-            has_room_for_quick: taken < places - kept.div_ceil(2),
+            has_room_for_slow: bears_slow && (taken < slots - kept || crowd < slots / 2),
+            has_room_for_quick: taken < slots - kept.div_ceil(2),
             holders,
         }
     }
 
-    fn find(&self, guest: Guest) -> Option<&Holder> {
-        self.holders.iter().find(|holder| holder.guest == guest)
+    fn find(&self, key: TenantKey) -> Option<&Holder> {
+        self.holders.iter().find(|holder| holder.key == key)
     }
 
-    pub(super) fn held(&self, guest: Guest) -> usize {
-        self.find(guest).map_or(0, |holder| holder.held)
+    pub(super) fn held(&self, key: TenantKey) -> usize {
+        self.find(key).map_or(0, |holder| holder.held)
     }
 
     pub(super) fn any_is_slow(&self) -> bool {
         self.holders.iter().any(|holder| holder.is_slow)
     }
 
-    /// Whether this guest may have one more. How it was of late is asked only of one who holds none.
-    pub(super) fn may_take(&self, guest: Guest, standing: impl FnOnce(Guest) -> Standing) -> bool {
-        match self.find(guest) {
-            None => match standing(guest) {
-                Standing::Unknown | Standing::Quick => true,
-                Standing::Rested => self.bears_slow,
-                Standing::Slow => self.has_room_for_slow,
+    /// Whether this key may have one more. How it was of late is asked only of one who holds none.
+    pub(super) fn may_take(&self, key: TenantKey, pace: impl FnOnce(TenantKey) -> Pace) -> bool {
+        match self.find(key) {
+            None => match pace(key) {
+                Pace::Unknown | Pace::Quick => true,
+                Pace::Rested => self.bears_slow,
+                Pace::Slow => self.has_room_for_slow,
             },
             Some(holder) if holder.is_slow => self.has_room_for_slow,
             Some(holder) => holder.is_known && self.has_room_for_quick,

@@ -23,7 +23,7 @@ const LOG_BYTES_MAX: u64 = 10 << 20;
 const ELSEWHERE: &str = "/var/tmp";
 
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct DataFolder {
     /// The folder that was asked for. Absolute, without symbolic links.
     dir: PathBuf,
     /// Where the files are; `dir` itself if it can hold them.
@@ -32,7 +32,7 @@ pub(super) struct Place {
     locks: Vec<File>,
 }
 
-impl Place {
+impl DataFolder {
     /// Creates the folder if it is missing, and takes its lock.
     pub(super) fn open(dir: &Path) -> Result<Self, StartError> {
         let path = std::path::absolute(dir).map_err(StartError::io("resolve", dir))?;

@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 /// Work under way, by what it is for. Bounded by the requests that are being served.
-pub(super) struct Flights<K, V>(Arc<Mutex<HashMap<K, Landing<V>>>>);
+pub(super) struct SingleFlight<K, V>(Arc<Mutex<HashMap<K, Completion<V>>>>);
 
 /// None while it is under way; then what came of it, or that it failed.
-type Landing<V> = watch::Receiver<Option<Option<V>>>;
+type Completion<V> = watch::Receiver<Option<Option<V>>>;
 
-impl<K, V> Clone for Flights<K, V> {
+impl<K, V> Clone for SingleFlight<K, V> {
     fn clone(&self) -> Self {
-        Flights(Arc::clone(&self.0))
+        SingleFlight(Arc::clone(&self.0))
     }
 }
 
 /// Whose turn it is.
-pub(super) enum Turn<K: Eq + Hash, V> {
+pub(super) enum Part<K: Eq + Hash, V> {
     /// Ours to do.
     Lead(Lead<K, V>),
     /// Somebody is at it.
@@ -28,12 +28,12 @@ pub(super) enum Turn<K: Eq + Hash, V> {
 
 /// Dropped without an outcome, as when its request is, it leaves the turn to one of those who wait.
 pub(super) struct Lead<K: Eq + Hash, V> {
-    flights: Flights<K, V>,
+    single_flight: SingleFlight<K, V>,
     key: K,
     outcome: watch::Sender<Option<Option<V>>>,
 }
 
-pub(super) struct Follow<V>(Landing<V>);
+pub(super) struct Follow<V>(Completion<V>);
 
 /// What those who waited see.
 pub(super) enum Outcome<V> {
@@ -42,19 +42,19 @@ pub(super) enum Outcome<V> {
     Abandoned,
 }
 
-impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
+impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
     pub(super) fn new() -> Self {
-        Flights(Arc::default())
+        SingleFlight(Arc::default())
     }
 
-    pub(super) fn join(&self, key: &K) -> Turn<K, V> {
-        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(landing) = flights.get(key) {
-            return Turn::Follow(Follow(landing.clone()));
+    pub(super) fn join(&self, key: &K) -> Part<K, V> {
+        let mut single_flight = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(landing) = single_flight.get(key) {
+            return Part::Follow(Follow(landing.clone()));
         }
         let (outcome, landing) = watch::channel(None);
-        flights.insert(key.clone(), landing);
-        Turn::Lead(Lead { flights: self.clone(), key: key.clone(), outcome })
+        single_flight.insert(key.clone(), landing);
+        Part::Lead(Lead { single_flight: self.clone(), key: key.clone(), outcome })
     }
 }
 
@@ -68,7 +68,7 @@ impl<K: Eq + Hash, V> Lead<K, V> {
 impl<K: Eq + Hash, V> Drop for Lead<K, V> {
     fn drop(&mut self) {
         // Before the sender goes, so that who then looks anew finds the turn free.
-        self.flights.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.single_flight.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }
 

@@ -18,7 +18,7 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Cheap to clone; all clones are one.
 #[derive(Clone)]
-pub(crate) struct Asked(Arc<Shared>);
+pub(crate) struct ShapeSampler(Arc<Shared>);
 
 struct Shared {
     /// One request of so many is counted, for all of them.
@@ -33,10 +33,14 @@ struct Waiting {
     shapes: usize,
 }
 
-impl Asked {
-    pub(crate) fn new(sample: u32) -> Asked {
+impl ShapeSampler {
+    pub(crate) fn new(sample: u32) -> ShapeSampler {
         let waiting = Mutex::default();
-        Asked(Arc::new(Shared { sample: sample.max(1), requests: AtomicU64::new(0), waiting }))
+        ShapeSampler(Arc::new(Shared {
+            sample: sample.max(1),
+            requests: AtomicU64::new(0),
+            waiting,
+        }))
     }
 
     /// Counts a request, if it is of the sample; only then its shape is asked for.
@@ -92,7 +96,7 @@ mod tests {
     #[test]
     fn a_sample_stands_for_all_and_sees_every_rhythm() {
         for rhythm in [2, 3, 5, 7, 16, 32] {
-            let asked = Asked::new(16);
+            let asked = ShapeSampler::new(16);
             for number in 0..16_000_u32 {
                 let table = if number % rhythm == 0 { "beat" } else { "rest" };
                 asked.count(TenantId::TEMPLATE, || shape(table));
@@ -111,7 +115,7 @@ mod tests {
 
     #[test]
     fn no_tenant_takes_all_the_memory_and_all_together_have_a_bound() {
-        let asked = Asked::new(1);
+        let asked = ShapeSampler::new(1);
         let tenants: Vec<TenantId> = (0..60).map(|_| TenantId::generate()).collect();
         for tenant in &tenants {
             for number in 0..200 {

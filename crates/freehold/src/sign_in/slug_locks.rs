@@ -17,23 +17,23 @@ const SLUGS_MAX: u64 = 10_000;
 /// For so long, that a slug is taken is no news to whoever asks again.
 const NEWS: Duration = Duration::from_secs(5);
 
-pub(crate) struct SlugTurns(Cache<Slug, Arc<Mutex<Option<Instant>>>>);
+pub(crate) struct SlugLocks(Cache<Slug, Arc<Mutex<Option<Instant>>>>);
 
 /// Held until the slug's next asker may go on.
-pub(crate) struct SlugTurn(OwnedMutexGuard<Option<Instant>>);
+pub(crate) struct SlugLock(OwnedMutexGuard<Option<Instant>>);
 
-impl SlugTurns {
-    pub(crate) fn new() -> SlugTurns {
-        SlugTurns(Cache::builder().max_capacity(SLUGS_MAX).time_to_idle(NEWS * 4).build())
+impl SlugLocks {
+    pub(crate) fn new() -> SlugLocks {
+        SlugLocks(Cache::builder().max_capacity(SLUGS_MAX).time_to_idle(NEWS * 4).build())
     }
 
-    pub(crate) async fn take(&self, slug: &Slug) -> SlugTurn {
+    pub(crate) async fn take(&self, slug: &Slug) -> SlugLock {
         let turn = self.0.get_with_by_ref(slug, Arc::default);
-        SlugTurn(turn.lock_owned().await)
+        SlugLock(turn.lock_owned().await)
     }
 }
 
-impl SlugTurn {
+impl SlugLock {
     /// Whether somebody found the slug taken a moment ago: to be told so again is no further guess
     /// at whose names there are. Whether it still is taken, the catalog says.
     pub(crate) fn is_known_as_taken(&self) -> bool {
