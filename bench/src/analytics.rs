@@ -50,11 +50,11 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, count: usize) -> Result<V
     let fleet = Arc::new(Fleet::empty(admin_url, count).await?);
     eprintln!("filling them with orders");
     stream::iter(&fleet.tenants)
-        .map(|member| fleet.freehold.run_script(context(), member.tenant.id, SEED))
+        .map(|member| fleet.freehold.tenants().run_script(context(), member.tenant.id, SEED))
         .buffer_unordered(4)
         .try_collect::<()>()
         .await?;
-    fleet.freehold.apply_analytics(context(), &AnalyticsFolder::read("demo/analytics")?).await?;
+    fleet.freehold.analytics().apply(context(), &AnalyticsFolder::read("demo/analytics")?).await?;
     let mut rows = Vec::new();
     for case in ["collect/first", "collect/everybody"] {
         let ran = run_once(&fleet, false).await?;
@@ -91,7 +91,7 @@ struct Ran {
 
 async fn run_once(fleet: &Fleet, changed_only: bool) -> Result<Ran> {
     let options = AnalyticsOptions { changed_only, ..AnalyticsOptions::default() };
-    let runs = fleet.freehold.run_analytics(context(), None, options, &|_, _| {}).await?;
+    let runs = fleet.freehold.analytics().run(context(), None, options, &|_, _| {}).await?;
     let run: &AnalyticsRun = runs.first().ok_or("there are no definitions")?;
     if let Some(failure) = runs.iter().flat_map(|run| &run.failures).next() {
         return Err(format!("a tenant could not be collected: {}", failure.error).into());

@@ -97,7 +97,7 @@ impl Fleet {
                     slug.as_str()
                 );
                 let freehold = &fleet.freehold;
-                async move { freehold.run_script(&operator(), *id, &sql).await }
+                async move { freehold.tenants().run_script(&operator(), *id, &sql).await }
             })
             .buffer_unordered(TENANTS_AT_A_TIME)
             .try_collect::<()>()
@@ -136,10 +136,10 @@ async fn create_first(freehold: &Freehold) -> Result<Member> {
         owner: Some(owner),
         idempotency: None,
     };
-    let tenant = freehold.create_tenant(&operator(), new).await?.tenant;
+    let tenant = freehold.tenants().create(&operator(), new).await?.tenant;
     let anybody = Actor { id: IdentityId::from(Uuid::new_v4()), role: Role::Owner };
     let context = freehold.tenant_context_as(tenant.id, anybody).await?;
-    let members = freehold.list_members(&context, None, None).await?;
+    let members = freehold.members().list(&context, None, None).await?;
     let owner = members.first().ok_or("the first tenant has no owner")?.id;
     let context = freehold.tenant_context(tenant.id, owner).await?;
     Ok(Member { tenant, context })
@@ -150,7 +150,7 @@ pub(crate) async fn create(freehold: &Freehold, slug: String) -> Result<Tenant> 
     let person = PersonRef { email: OWNER_EMAIL.into(), password: None, existing: true };
     let owner = NewOwner { person, name: String::new() };
     let new = NewTenant { name: slug.clone(), slug, owner: Some(owner), idempotency: None };
-    Ok(freehold.create_tenant(&operator(), new).await?.tenant)
+    Ok(freehold.tenants().create(&operator(), new).await?.tenant)
 }
 
 pub(crate) async fn connect(url: &str) -> Result<Client> {

@@ -98,7 +98,7 @@ async fn fill(fleet: &Fleet, tenants: Vec<TenantId>) -> Result<Vec<Page>> {
     let (freehold, operator) = (&fleet.freehold, &operator());
     stream::iter(tenants)
         .map(|tenant| async move {
-            freehold.run_script(operator, tenant, SEED).await?;
+            freehold.tenants().run_script(operator, tenant, SEED).await?;
             let sql = format!(
                 "SELECT id, customer_id, status::text, total_cents, shipped_at, created_at \
                  FROM {}.orders ORDER BY created_at DESC LIMIT 20",
@@ -179,7 +179,7 @@ async fn migrate(freehold: &Freehold) -> Result<Row> {
     migrations.push(Migration::new(9000, "bench", "ALTER TABLE orders ADD COLUMN bench text"));
     let baseline = Baseline::from_migrations(migrations)?;
     let began = Instant::now();
-    let report = freehold.migrate(&baseline, MigrateOptions::default(), &|_, _| {}).await?;
+    let report = freehold.migrations().up(&baseline, MigrateOptions::default(), &|_, _| {}).await?;
     match report.failed.first() {
         None => Ok(Row::of("migrate/add_column", began.elapsed().as_secs_f64(), "s")),
         Some(failure) => Err(format!("a tenant could not be migrated: {}", failure.error).into()),

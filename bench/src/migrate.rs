@@ -76,7 +76,7 @@ async fn migrate(
 ) -> Result<f64> {
     let baseline = Baseline::from_migrations(migrations.to_vec())?;
     let started = Instant::now();
-    let report = freehold.migrate(&baseline, options, &|_, _| {}).await?;
+    let report = freehold.migrations().up(&baseline, options, &|_, _| {}).await?;
     match report.failed.first() {
         None => Ok(report.migrated as f64 / started.elapsed().as_secs_f64()),
         Some(failure) => Err(format!("a tenant could not be migrated: {}", failure.error).into()),

@@ -166,7 +166,12 @@ impl Stage {
                     "CREATE TABLE numbers (id int8 PRIMARY KEY, amount int8 NOT NULL);
                      INSERT INTO numbers SELECT n, n % 1000 FROM generate_series(1, {MILLION}) n"
                 );
-                stage.fleet.freehold.run_script(&operator(), member.tenant.id, &numbers).await?;
+                stage
+                    .fleet
+                    .freehold
+                    .tenants()
+                    .run_script(&operator(), member.tenant.id, &numbers)
+                    .await?;
                 admin
                     .batch_execute(&format!("GRANT SELECT ON {schema}.numbers TO freehold_viewer"))
                     .await?;

@@ -218,8 +218,8 @@ impl Beside {
                     sign_in(address).await?;
                     be_refused(address).await?;
                     go_away(address).await?;
-                    fleet.freehold.suspend_tenant(&operator(), extra.id).await?;
-                    fleet.freehold.resume_tenant(&operator(), extra.id).await?;
+                    fleet.freehold.tenants().suspend(&operator(), extra.id).await?;
+                    fleet.freehold.tenants().resume(&operator(), extra.id).await?;
                     rounds += 1;
                     if rounds % NEW_TENANT_EVERY == 0 {
                         create(&fleet.freehold, format!("new-{rounds}")).await?;

@@ -126,7 +126,7 @@ async fn suspend(run: Arc<Run>, mut dice: Dice) -> Disturbances {
         let resident = dice.pick(&run.ground.residents);
         resident.gate.begin();
         let suspended = try_again(&run, "suspend a tenant", async || {
-            steward.suspend_tenant(&OPERATOR, resident.id).await.map(drop)
+            steward.tenants().suspend(&OPERATOR, resident.id).await.map(drop)
         });
         if suspended.await {
             resident.gate.done(false);
@@ -136,7 +136,7 @@ async fn suspend(run: Arc<Run>, mut dice: Dice) -> Disturbances {
         run.pause(HEEDED_WITHIN + Duration::from_millis(800)).await;
         resident.gate.begin();
         let resumed = try_again(&run, "resume a tenant", async || {
-            steward.resume_tenant(&OPERATOR, resident.id).await.map(drop)
+            steward.tenants().resume(&OPERATOR, resident.id).await.map(drop)
         });
         if resumed.await {
             resident.gate.done(true);
@@ -174,7 +174,7 @@ async fn change_role(run: &Run, resident: &Resident, role: Role) -> bool {
     for _ in 0..TRIES_MAX {
         let changed = async {
             let context = steward.tenant_context(resident.id, owner).await?;
-            steward.change_member_role(&context, member, role).await
+            steward.members().change_role(&context, member, role).await
         };
         match changed.await {
             Ok(()) => return true,
@@ -199,7 +199,7 @@ async fn migrate(run: Arc<Run>) -> Disturbances {
         let baseline = baseline_with(n);
         let options = MigrateOptions { parallel: 2, lock_timeout: Duration::from_secs(2) };
         let migrated = try_again(&run, "migrate", async || {
-            let report = run.ground.steward.migrate(&baseline, options, &|_, _| {}).await?;
+            let report = run.ground.steward.migrations().up(&baseline, options, &|_, _| {}).await?;
             match report.failed.first() {
                 None => Ok(()),
                 // A lock that the workers held; the next run takes up what is left.

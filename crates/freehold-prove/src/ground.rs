@@ -283,7 +283,7 @@ async fn move_in(
     let slug = format!("prove-{number:03}");
     let name = format!("A tenant of freehold-prove, {}", mark.text);
     let new = NewTenant { slug: slug.clone(), name, ..NewTenant::default() };
-    let id = steward.create_tenant(&OPERATOR, new).await?.tenant.id;
+    let id = steward.tenants().create(&OPERATOR, new).await?.tenant.id;
     let person = Uuid::new_v4;
     let people = People {
         viewer: person(),
@@ -315,7 +315,7 @@ async fn move_in(
             )
             .await?;
     }
-    steward.run_script(&OPERATOR, id, &rows_sql(&mark)).await?;
+    steward.tenants().run_script(&OPERATOR, id, &rows_sql(&mark)).await?;
     Ok(Resident { number, id, mark, people, gate: Gate::open(), changing: Gate::open() })
 }
 

@@ -81,7 +81,7 @@ impl Scratch {
         self.system.owner_url = with_user(&url, "freehold_owner", &owner);
         let options = Options::new(&self.system.app_url).owner_url(&self.system.owner_url);
         let freehold = Freehold::connect(&options).await?;
-        freehold.migrate(baseline, MigrateOptions::default(), &|_, _| {}).await?;
+        freehold.migrations().up(baseline, MigrateOptions::default(), &|_, _| {}).await?;
         freehold.close();
         Ok(())
     }

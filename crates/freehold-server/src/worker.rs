@@ -83,7 +83,7 @@ async fn keep_schedule(
     let trouble = Trouble::default();
     loop {
         ticks.tick().await;
-        let ran = freehold.run_due_analytics(&context, options).await;
+        let ran = freehold.analytics().run_due(&context, options).await;
         trouble.note(&ran, "analytics could not be run; what was published stays");
         match ran {
             Ok(runs) => runs.iter().for_each(report),
@@ -125,10 +125,10 @@ async fn measure(freehold: Freehold, every: Duration) {
     loop {
         tokio::time::sleep(look_every).await;
         let outcome = async {
-            let last = freehold.fleet_growth(&context).await?.measured_at;
+            let last = freehold.sizes().fleet_growth(&context).await?.measured_at;
             let age = last.map(|at| Timestamp::now().duration_since(at).as_secs_f64());
             if age.is_none_or(|age| age >= every.as_secs_f64()) {
-                let passed_over = freehold.measure_sizes(&context).await?;
+                let passed_over = freehold.sizes().measure(&context).await?;
                 if passed_over > 0 {
                     tracing::info!(passed_over, "some tenants are measured the next time");
                 }
@@ -144,7 +144,7 @@ async fn prune(freehold: Freehold) {
     let every = scattered(PRUNE_EVERY);
     loop {
         tokio::time::sleep(every).await;
-        if let Err(error) = freehold.prune_people().await {
+        if let Err(error) = freehold.people().prune().await {
             tracing::warn!(%error, "what has ended cannot be forgotten");
         }
     }
@@ -157,7 +157,7 @@ fn scattered(every: Duration) -> Duration {
 
 /// Tells Prometheus of the fleet: its size and growth, and how far migrations are.
 async fn record_fleet(freehold: &Freehold, context: &OperatorContext) {
-    if let Ok(fleet) = freehold.fleet_growth(context).await
+    if let Ok(fleet) = freehold.sizes().fleet_growth(context).await
         && let Some(at) = fleet.measured_at
     {
         let gauge = |name: &'static str, value: f64| metrics::gauge!(name).set(value);
@@ -167,7 +167,7 @@ async fn record_fleet(freehold: &Freehold, context: &OperatorContext) {
         gauge("freehold_fleet_forecast_bytes", fleet.bytes as f64 + 30.0 * fleet.bytes_per_day);
         gauge("freehold_tenant_growth_bytes_per_day_max", fleet.fastest_bytes_per_day);
     }
-    if let Ok(status) = freehold.migrate_status().await {
+    if let Ok(status) = freehold.migrations().status().await {
         let behind: i64 = status
             .tenants
             .iter()
@@ -189,7 +189,7 @@ async fn observe(freehold: Freehold) {
     loop {
         ticks.tick().await;
         if tick % READ_EVERY == 0 {
-            if let Ok(list) = freehold.list_analytics(&context).await {
+            if let Ok(list) = freehold.analytics().list(&context).await {
                 known = list;
             }
             record_fleet(&freehold, &context).await;

@@ -87,7 +87,7 @@ where
             Caller::Operator(operator, _) => {
                 let refused = "this takes a tenant's token, and an operator's was sent";
                 let scope = Violation::new(ViolationKind::WrongScope).by_operator(&operator);
-                sign_in.freehold().record_violation(scope.because(refused));
+                sign_in.freehold().violations().record(scope.because(refused));
                 Err(Error::new(ErrorKind::Forbidden, refused))
             }
         }

@@ -253,7 +253,7 @@ pub struct CriticalFindings {
     /// How many objects of tenants' schemas these are.
     pub tenant_objects: u64,
     /// Tables among them, some at least, that others than their tenant may reach:
-    /// [`Freehold::isolate_tables`](crate::Freehold::isolate_tables).
+    /// [`Protection::isolate`](crate::control::protection::Protection::isolate).
     pub open_tables: Vec<String>,
 }
 

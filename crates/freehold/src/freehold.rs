@@ -6,20 +6,15 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::watch;
 
 use crate::analytics::Connections;
+use crate::cache::Cache;
 use crate::cache::freshness::Freshness;
-use crate::cache::key::CacheKey;
 use crate::cache::local::Local;
-use crate::cache::{CACHE_AGE_MAX, Cache};
-use crate::catalog;
-use crate::doctor;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fleet::dry_run::{self, DryRun};
-use crate::fleet::migrator::{self, MigrateOptions, MigrateReport, MigrateStatus};
 use crate::indexes::sampler::ShapeSampler;
 use crate::init;
 use crate::model::actor::{Actor, Role};
 use crate::model::context::{OperatorContext, TenantContext};
-use crate::model::ids::{IdentityId, TEMPLATE_SCHEMA, TenantId};
+use crate::model::ids::{IdentityId, TenantId};
 use crate::model::lsn::Lsn;
 use crate::observe::insight::Insight;
 use crate::observe::violations::Violations;
@@ -37,8 +32,6 @@ use crate::replicas::Replicas;
 use crate::replicas::{self, ReplicaReads, ReplicaStatus};
 use crate::resolve::residue;
 use crate::resolve::resolver::Resolver;
-use crate::schema::migration::Baseline;
-use crate::schema::policy;
 use crate::sign_in::passwords::PasswordHasher;
 use crate::sign_in::slug_locks::SlugLocks;
 use crate::tasks::{BackgroundTask, Tasks};
@@ -339,7 +332,7 @@ impl Freehold {
     }
 
     /// Begins a read-only transaction that may be answered by a replica: by one that has all that
-    /// was committed [`ReplicaLimits::lag_max`] ago, and before `since`, if that is given. Without
+    /// was committed [`ReplicaLimits::lag_max`](crate::ReplicaLimits::lag_max) ago, and before `since`, if that is given. Without
     /// a fit replica it is the primary's.
     ///
     /// To read what one has written, take `since` from [`TenantTx::commit_at`]:
@@ -400,76 +393,6 @@ impl Freehold {
         self.0.replicas.reads()
     }
 
-    /// Applies what is new in a folder of migrations to the template, then brings every tenant to
-    /// the baseline. `progress` hears how many tenants of how many are done.
-    ///
-    /// A tenant that fails is in the report and in nobody's way; a second run takes up what is left.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Migration`] if a migration fails in the template (no tenant is touched then), or
-    /// if one that was applied is missing or changed; [`ErrorKind::Retryable`] if somebody else
-    /// migrates at the same time; [`ErrorKind::Setup`] without an owner connection.
-    pub async fn migrate(
-        &self,
-        folder: &Baseline,
-        options: MigrateOptions,
-        progress: &(dyn Fn(usize, usize) + Sync),
-    ) -> Result<MigrateReport> {
-        let owner = self.owner_pool()?;
-        let mut failed = migrator::renew(owner, options).await?;
-        let adopted = migrator::adopt(owner, folder).await?;
-        let mut report = migrator::bring_fleet(owner, options, progress).await?;
-        report.failed.append(&mut failed);
-        report.notices.extend(folder.notices(&adopted.labels));
-        report.notices.extend(adopted.notices);
-        Ok(MigrateReport { layout: folder.layout(), adopted: adopted.labels, ..report })
-    }
-
-    /// What [`migrate`](Self::migrate) would do. The new files are run in the template, in a
-    /// transaction that is rolled back: nothing is left of it, and no tenant is touched.
-    ///
-    /// # Errors
-    /// As of [`migrate`](Self::migrate), but for what a file is refused with: that is in the outcome.
-    pub async fn migrate_dry_run(
-        &self,
-        folder: &Baseline,
-        options: MigrateOptions,
-    ) -> Result<DryRun> {
-        dry_run::run(self.owner_pool()?, folder, options).await
-    }
-
-    /// How far the fleet is, and whom the last run of [`migrate`](Self::migrate) failed for.
-    pub async fn migrate_status(&self) -> Result<MigrateStatus> {
-        migrator::status(&self.0.catalog).await
-    }
-
-    /// Runs a query about the template, whose schema is its parameter `$1`, and returns the text
-    /// in its first row and column: what does not depend on a tenant.
-    ///
-    /// It sees the catalog, so it takes leave to, and only text that is part of the program.
-    pub async fn describe_template(
-        &self,
-        context: &OperatorContext,
-        sql: &'static str,
-    ) -> Result<String> {
-        let fingerprint = catalog::baseline::fingerprint(self.catalog(context).await?).await?;
-        let load = async {
-            let tx = self.catalog(context).await?;
-            let rows = tx.query_and_commit(sql, &[&TEMPLATE_SCHEMA]).await?;
-            rows.first()
-                .map(|row| row.get(0))
-                .ok_or_else(|| Error::new(ErrorKind::Internal, "the template is empty"))
-        };
-        // Named by what it is made of: of another baseline there is another.
-        let key = CacheKey::global("model").part(fingerprint).part(sql);
-        Ok(self.cache().get_or_load(&key, CACHE_AGE_MAX, load).await?.value)
-    }
-
-    /// Changes whenever the baseline does; what was read from the template is stale then.
-    pub fn baseline_changes(&self) -> watch::Receiver<u64> {
-        self.0.resolver.baseline_changes()
-    }
-
     /// Changes whenever a letter is put into the outbox.
     pub fn mail_changes(&self) -> watch::Receiver<u64> {
         self.0.resolver.mail_changes()
@@ -511,63 +434,6 @@ impl Freehold {
     /// How the database takes a context for true, as it was when this server connected.
     pub fn seal_mode(&self) -> SealMode {
         self.0.mode
-    }
-
-    /// Tables of tenants that row-level security does not protect, as `schema.table`, at most
-    /// `limit`. Reads the whole fleet's entries in PostgreSQL's catalog, so ask now and then.
-    pub async fn list_unprotected_tables(&self, limit: i64) -> Result<Vec<String>> {
-        let client = client::connect_to_read(&self.0.app.target()).await?;
-        let tables = policy::list_unprotected(&client, limit).await;
-        client.batch_execute("ROLLBACK").await?;
-        tables
-    }
-
-    /// What [`doctor`] finds critical, as far as the app role can see it: the other half of a
-    /// readiness probe, which should heed what is the fleet's. It reads the whole fleet's entries in
-    /// PostgreSQL's catalog, which takes seconds for a large one, so ask now and then.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unavailable`]; [`ErrorKind::Setup`] if the catalog does not fit this build.
-    pub async fn examine_critical(&self) -> Result<doctor::CriticalFindings> {
-        doctor::examine_critical(&self.0.app.target()).await
-    }
-
-    /// What of that is quickly seen: tables without row-level security or a policy of ours.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unavailable`].
-    pub async fn examine_tables(&self) -> Result<doctor::CriticalFindings> {
-        doctor::examine_tables(&self.0.app.target()).await
-    }
-
-    /// Keeps tables of tenants from every other tenant, by row-level security or, where there is none, by
-    /// taking all rights away; says which of them were open. Nothing happens to one that is protected.
-    ///
-    /// # Errors
-    /// The first table's that could not be locked within half a second, or another; the rest are closed.
-    pub async fn isolate_tables(&self, tables: &[String]) -> Result<Vec<String>> {
-        let (mut closed, mut first) = (Vec::new(), None);
-        for table in tables {
-            let context = OperatorContext::system("isolate a table that is not protected");
-            let tx = self.catalog(&context).await?;
-            match tx.query_and_commit("SELECT freehold.isolate_table($1)", &[table]).await {
-                Ok(rows) if rows.first().is_some_and(|row| row.get(0)) => {
-                    closed.push(table.clone());
-                }
-                Ok(_) => {}
-                Err(error) => first = first.or(Some(error)),
-            }
-        }
-        first.map_or(Ok(closed), Err)
-    }
-
-    /// All sentences of [`Freehold::examine_critical`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn list_critical(&self) -> Result<Vec<String>> {
-        let found = self.examine_critical().await?;
-        Ok(found.fleet.into_iter().chain(found.tenants).collect())
     }
 
     /// The background tasks of this handle; a service's own can be among them.
@@ -625,6 +491,14 @@ impl Freehold {
         }
     }
 
+    pub(crate) fn app_pool(&self) -> &Pool {
+        &self.0.app
+    }
+
+    pub(crate) fn catalog_pool(&self) -> &Pool {
+        &self.0.catalog
+    }
+
     pub(crate) fn resolver(&self) -> &Resolver {
         &self.0.resolver
     }
@@ -633,7 +507,7 @@ impl Freehold {
         &self.0.slug_locks
     }
 
-    pub(crate) fn violations(&self) -> &Violations {
+    pub(crate) fn violation_queue(&self) -> &Violations {
         &self.0.violations
     }
 

@@ -40,11 +40,11 @@
 //!     body text NOT NULL
 //! )";
 //! let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
-//! freehold.migrate(&baseline, MigrateOptions::default(), &|_, _| {}).await?;
+//! freehold.migrations().up(&baseline, MigrateOptions::default(), &|_, _| {}).await?;
 //!
 //! let operator = OperatorContext::system("first steps");
 //! let new = NewTenant { slug: "acme".into(), name: "Acme".into(), ..NewTenant::default() };
-//! let acme = freehold.create_tenant(&operator, new).await?.tenant;
+//! let acme = freehold.tenants().create(&operator, new).await?.tenant;
 //!
 //! let context = freehold.tenant_context_as(acme.id, Actor::SYSTEM).await?;
 //! let mut tx = freehold.begin(&context).await?;

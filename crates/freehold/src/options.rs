@@ -13,7 +13,7 @@ pub struct Options {
     /// Connects as `freehold_app`, which runs tenants' transactions.
     pub app_url: String,
     /// Connects as `freehold_catalog`, which reads and writes the catalog. Without it, `app_url` with that
-    /// name and the same password, which [`init()`] has given to both.
+    /// name and the same password, which [`init()`](crate::init()) has given to both.
     pub catalog_url: Option<String>,
     /// Connects as `freehold_owner`. Without it, this server creates and migrates nothing.
     pub owner_url: Option<String>,
@@ -23,7 +23,7 @@ pub struct Options {
     /// `replica_urls`.
     pub analytics_read_url: Option<String>,
     /// Replicas, each as `freehold_app`: for analytics, and for reads by
-    /// [`Freehold::begin_read`].
+    /// [`Freehold::begin_read`](crate::Freehold::begin_read).
     pub replica_urls: Vec<String>,
     /// How old what they answer may be.
     pub replica_limits: ReplicaLimits,

@@ -200,18 +200,18 @@ pub async fn create_tenant(freehold: &Freehold, slug: &str) -> Result<(Tenant, T
     let (email, password) = (format!("owner@{slug}.example"), Some(PASSWORD.to_owned()));
     let person = PersonRef { email, password, existing: false };
     // Known already, where a tenant of this slug was there before.
-    let existing = freehold.find_person_id(&operator, &person.email).await.is_ok();
+    let existing = freehold.people().find_id(&operator, &person.email).await.is_ok();
     let password = person.password.filter(|_| !existing);
     let person = PersonRef { existing, password, ..person };
     let owner = NewOwner { person, name: String::new() };
     let new =
         NewTenant { slug: slug.into(), name: slug.into(), owner: Some(owner), idempotency: None };
-    let tenant = freehold.create_tenant(&operator, new).await?.tenant;
+    let tenant = freehold.tenants().create(&operator, new).await?.tenant;
     // The owner's own id, so that what a test writes here and what it writes signed in are by one
     // person.
     let system = Actor { role: Role::Owner, ..Actor::SYSTEM };
     let context = freehold.tenant_context_as(tenant.id, system).await?;
-    let members = freehold.list_members(&context, None, Some(1)).await?;
+    let members = freehold.members().list(&context, None, Some(1)).await?;
     let owner = members.first().ok_or_else(|| Error::new(ErrorKind::Internal, "no owner"))?;
     let mut tx = freehold.catalog(&operator).await?;
     tx.execute(OPEN_SESSION, &[&owner.id.as_uuid()]).await?;
@@ -262,7 +262,7 @@ async fn ensure_template(admin: &Client, admin_url: &str, baseline: &Baseline) -
         )
         .because(error)
     })?;
-    freehold.migrate(baseline, MigrateOptions::default(), &|_, _| {}).await?;
+    freehold.migrations().up(baseline, MigrateOptions::default(), &|_, _| {}).await?;
     freehold.close();
     drop(freehold);
     end_sessions(admin, &fresh.name).await?;

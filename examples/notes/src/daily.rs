@@ -9,7 +9,7 @@ pub async fn count_everywhere(freehold: &Freehold) -> Result<usize> {
     let (mut counted, mut after) = (0, None::<Tenant>);
     loop {
         let slug = after.as_ref().map(|tenant| tenant.slug.as_str());
-        let page = freehold.list_tenants(&operator, slug, Some(PAGE_MAX)).await?;
+        let page = freehold.tenants().list(&operator, slug, Some(PAGE_MAX)).await?;
         for tenant in page.iter().filter(|tenant| tenant.status == TenantStatus::Active) {
             match count(freehold, tenant).await {
                 Ok(()) => counted += 1,

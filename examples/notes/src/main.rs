@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let freehold = Freehold::connect(&options).await?;
     if options.owner_url.is_some() {
         let migrate = MigrateOptions::default();
-        let report = freehold.migrate(&notes::baseline()?, migrate, &|_, _| {}).await?;
+        let report = freehold.migrations().up(&notes::baseline()?, migrate, &|_, _| {}).await?;
         for failure in &report.failed {
             tracing::error!(tenant = failure.tenant, error = failure.error, "not migrated");
         }

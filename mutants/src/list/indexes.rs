@@ -204,7 +204,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "index-made-before-it-is-recorded",
         breaks: "of an index whose builder dies nobody knows who made it",
         file: CONTROL,
-        from: "        self.record_index(context, &index).await?;
+        from: "        self.0.record_index(context, &index).await?;
         if let Err(error) = builder.create(",
         to: "        if let Err(error) = builder.create(",
         tests: Library(&["indexes::an_index_is_made_and_dropped_while_others_write"]),

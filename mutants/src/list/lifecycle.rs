@@ -118,10 +118,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "anybody-changes-roles",
         breaks: "a viewer changes the roles of others",
         file: MEMBERS,
-        from: "        self.require_write(context, Action::ManageMembers)?;
-        let mut tx = self.catalog_of(context).await?;
+        from: "        self.0.require_write(context, Action::ManageMembers)?;
+        let mut tx = self.0.catalog_of(context).await?;
         let owners",
-        to: "        let mut tx = self.catalog_of(context).await?;
+        to: "        let mut tx = self.0.catalog_of(context).await?;
         let owners",
         tests: Server(&["http::members::each_role_may_do_on_each_endpoint_what_was_reviewed"]),
         survives_because: None,
@@ -131,7 +131,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "a viewer removes others",
         file: MEMBERS,
         from: "        if !leaves {
-            self.require_write(context, Action::ManageMembers)?;
+            self.0.require_write(context, Action::ManageMembers)?;
         }",
         to: "",
         tests: Server(&["http::members::each_role_may_do_on_each_endpoint_what_was_reviewed"]),
@@ -142,9 +142,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "an endpoint forgets its check",
         file: MEMBERS,
         from: "        require(context.role(), Action::ManageMembers)?;
-        let mut tx = self.catalog_of(context).await?;
+        let mut tx = self.0.catalog_of(context).await?;
         let list",
-        to: "        let mut tx = self.catalog_of(context).await?;
+        to: "        let mut tx = self.0.catalog_of(context).await?;
         let list",
         tests: Server(&[
             "http::invitations::only_those_who_manage_members_invite_and_see_who_is_invited",

@@ -86,7 +86,7 @@ async fn apply(common: &Common, folder: PathBuf) -> Result<ExitCode, Failure> {
     let folder = AnalyticsFolder::read(folder)?;
     let freehold = Freehold::connect(&common.database.options()?).await?;
     let context = OperatorContext::system("freehold analytics apply");
-    let applied = freehold.apply_analytics(&context, &folder).await?;
+    let applied = freehold.analytics().apply(&context, &folder).await?;
     if common.json {
         Output::json(&applied);
         return Ok(ExitCode::SUCCESS);
@@ -107,7 +107,8 @@ async fn apply(common: &Common, folder: PathBuf) -> Result<ExitCode, Failure> {
 
 async fn list(common: &Common) -> Result<ExitCode, Failure> {
     let freehold = Freehold::connect(&common.database.options()?).await?;
-    let list = freehold.list_analytics(&OperatorContext::system("freehold analytics list")).await?;
+    let list =
+        freehold.analytics().list(&OperatorContext::system("freehold analytics list")).await?;
     if common.json {
         Output::json(&list);
         return Ok(ExitCode::SUCCESS);
@@ -153,7 +154,7 @@ async fn run_now(
         bar.set_position(done as u64);
     };
     let runs = loop {
-        let run = freehold.run_analytics(&context, names.as_deref(), options, &progress);
+        let run = freehold.analytics().run(&context, names.as_deref(), options, &progress);
         match run.await {
             // A server's schedule, most of all: it ends, and what it has published may be old by then.
             Err(error) if error.kind() == ErrorKind::Conflict => {
@@ -191,7 +192,7 @@ async fn or_nearest(
     let ([name], ErrorKind::NotFound) = (names.unwrap_or_default(), error.kind()) else {
         return error.into();
     };
-    let Ok(list) = freehold.list_analytics(context).await else { return error.into() };
+    let Ok(list) = freehold.analytics().list(context).await else { return error.into() };
     let known = || list.iter().map(|status| status.outline.name.as_str());
     let advice = match words::nearest(name, known()) {
         Some(nearest) => format!("did you mean {nearest}?"),
@@ -239,7 +240,7 @@ async fn show(
     let page = loop {
         let wanted = (limit - rows.len()).min(PAGE_MAX as usize);
         query.limit = Some(wanted as i64);
-        let page = match freehold.read_analytics(&context, name, scope, &query).await {
+        let page = match freehold.analytics().read(&context, name, scope, &query).await {
             Ok(page) => page,
             Err(error) => {
                 return Err(or_nearest(&freehold, &context, error, Some(&[name.to_owned()])).await);
@@ -251,7 +252,7 @@ async fn show(
             break page;
         }
     };
-    let stale = freehold.list_stale_tenants(&context, name, None).await?;
+    let stale = freehold.analytics().list_stale_tenants(&context, name, None).await?;
     if common.json {
         Output::json(&json!({
             "name": name, "rows": rows, "publication": page.publication, "as_of": page.as_of,

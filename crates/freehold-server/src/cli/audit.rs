@@ -38,7 +38,7 @@ pub(super) async fn run(command: AuditCommand) -> Result<ExitCode, Failure> {
     let freehold = Freehold::connect(&common.database.options()?).await?;
     let tenant = tenant::find_id(&freehold, &context, named.as_deref()).await?;
     let person = match person {
-        Some(email) => Some(freehold.find_person_id(&context, &email).await?),
+        Some(email) => Some(freehold.people().find_id(&context, &email).await?),
         None => None,
     };
     let filter = AuditFilter { tenant, person };
@@ -46,7 +46,7 @@ pub(super) async fn run(command: AuditCommand) -> Result<ExitCode, Failure> {
     let id = |entry: &AuditEntry| entry.id.to_string();
     let list = listing::by_key(Wanted::of(Some(limit)), after, id, async |after, size| {
         let after = after.and_then(|id| id.parse().ok());
-        freehold.list_audit(&context, &filter, after, Some(size)).await
+        freehold.audit().list(&context, &filter, after, Some(size)).await
     });
     let list = list.await?;
     let tenants = list.items.iter().filter_map(|entry| entry.tenant.map(TenantId::from));

@@ -200,7 +200,8 @@ async fn prepare(
 
     let bar = migrate::progress_bar();
     let report = freehold
-        .migrate(baseline, MigrateOptions::default(), &|done, total| {
+        .migrations()
+        .up(baseline, MigrateOptions::default(), &|done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         })
@@ -225,11 +226,11 @@ async fn ensure_analytics(freehold: &Freehold, baseline: &Path) -> Result<(), Fa
     let folder = baseline.parent().map(|parent| parent.join("analytics"));
     let Some(folder) = folder.filter(|folder| folder.is_dir()) else { return Ok(()) };
     let context = OperatorContext::system("freehold dev");
-    let applied = freehold.apply_analytics(&context, &AnalyticsFolder::read(folder)?).await?;
+    let applied = freehold.analytics().apply(&context, &AnalyticsFolder::read(folder)?).await?;
     let fresh: Vec<String> = applied.added.into_iter().chain(applied.rebuilt).collect();
     if !fresh.is_empty() {
         let options = AnalyticsOptions::default();
-        freehold.run_analytics(&context, Some(&fresh), options, &|_, _| {}).await?;
+        freehold.analytics().run(&context, Some(&fresh), options, &|_, _| {}).await?;
         progress(&format!("Collected the analytics {}.", fresh.join(", ")));
     }
     Ok(())
@@ -251,7 +252,7 @@ async fn ensure_database(server: &EmbeddedPostgres) -> Result<(), Failure> {
 async fn ensure_people(freehold: &Freehold, seed: Option<&Path>) -> Result<(), Failure> {
     let context = OperatorContext::system("freehold dev");
     for (slug, name) in DEMO_TENANTS {
-        match freehold.get_tenant_by_slug(&context, slug).await {
+        match freehold.tenants().get_by_slug(&context, slug).await {
             Ok(_) => continue,
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
@@ -264,18 +265,18 @@ async fn ensure_people(freehold: &Freehold, seed: Option<&Path>) -> Result<(), F
             owner: Some(owner),
             idempotency: None,
         };
-        let tenant = freehold.create_tenant(&context, new).await?.tenant;
+        let tenant = freehold.tenants().create(&context, new).await?.tenant;
         if let Some(seed) = seed {
             let sql = std::fs::read_to_string(seed)?;
             // The seed makes different data for each slug. A slug needs no quoting.
             let sql = format!("SELECT set_config('freehold.seed', '{slug}', true);\n{sql}");
-            freehold.run_script(&context, tenant.id, &sql).await?;
+            freehold.tenants().run_script(&context, tenant.id, &sql).await?;
         }
         progress(&format!("Created the tenant {slug}."));
     }
-    if freehold.list_operators(&context, None, Some(1)).await?.is_empty() {
+    if freehold.operators().list(&context, None, Some(1)).await?.is_empty() {
         let operator = vouched_for("operator@freehold.example".to_owned());
-        freehold.create_operator(&context, operator).await?;
+        freehold.operators().create(&context, operator).await?;
     }
     Ok(())
 }

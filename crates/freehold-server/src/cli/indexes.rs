@@ -79,12 +79,12 @@ pub(super) async fn run(command: IndexesCommand) -> Result<ExitCode, Failure> {
             let options =
                 AdviceOptions { days_min: min_days, reads_min: min_reads, rows_min: min_rows };
             let Some(slug) = slug else {
-                let report = freehold.advise_fleet_indexes(&context, &options).await?;
+                let report = freehold.indexes().advise_fleet(&context, &options).await?;
                 print_fleet(&common, &report, &options);
                 return Ok(ExitCode::SUCCESS);
             };
             let (tenant, slug) = find(&freehold, &context, &slug).await?;
-            let report = freehold.advise_indexes(&context, tenant, &options).await?;
+            let report = freehold.indexes().advise(&context, tenant, &options).await?;
             print_report(&common, &slug, &report);
         }
         IndexesCommand::Apply { common, slug, table, columns } => {
@@ -93,7 +93,7 @@ pub(super) async fn run(command: IndexesCommand) -> Result<ExitCode, Failure> {
                 columns.iter().map(|text| IndexColumn::parse(text)).collect::<Result<_, _>>()?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let (tenant, slug) = find(&freehold, &context, &slug).await?;
-            let index = freehold.apply_index(&context, tenant, &table, &columns).await?;
+            let index = freehold.indexes().apply(&context, tenant, &table, &columns).await?;
             if common.json {
                 Output::json(&index);
             } else {
@@ -104,21 +104,21 @@ pub(super) async fn run(command: IndexesCommand) -> Result<ExitCode, Failure> {
             let context = OperatorContext::system("freehold indexes drop");
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let (tenant, _) = find(&freehold, &context, &slug).await?;
-            freehold.drop_index(&context, tenant, &index).await?;
-            print_list(&common, &freehold.list_indexes(&context, Some(tenant)).await?);
+            freehold.indexes().drop(&context, tenant, &index).await?;
+            print_list(&common, &freehold.indexes().list(&context, Some(tenant)).await?);
         }
         IndexesCommand::Restore { common, slug, index } => {
             let context = OperatorContext::system("freehold indexes restore");
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let (tenant, _) = find(&freehold, &context, &slug).await?;
-            freehold.restore_index(&context, tenant, &index).await?;
-            print_list(&common, &freehold.list_indexes(&context, Some(tenant)).await?);
+            freehold.indexes().restore(&context, tenant, &index).await?;
+            print_list(&common, &freehold.indexes().list(&context, Some(tenant)).await?);
         }
         IndexesCommand::List { common, slug } => {
             let context = OperatorContext::system("freehold indexes list");
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let tenant = tenant::find_id(&freehold, &context, slug.as_deref()).await?;
-            print_list(&common, &freehold.list_indexes(&context, tenant).await?);
+            print_list(&common, &freehold.indexes().list(&context, tenant).await?);
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -138,7 +138,7 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
         let mut options = Options::new(&app_url).owner_url(&owner_url);
         options.catalog_url.clone_from(&catalog_url);
         let freehold = Freehold::connect(&options).await?;
-        freehold.migrate(&baseline, MigrateOptions::default(), &|_, _| {}).await?;
+        freehold.migrations().up(&baseline, MigrateOptions::default(), &|_, _| {}).await?;
     }
     if args.json {
         let urls = serde_json::json!({"report": report, "database_url": app_url,

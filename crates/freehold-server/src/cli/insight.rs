@@ -87,7 +87,7 @@ pub(super) async fn run(command: InsightCommand) -> Result<ExitCode, Failure> {
             let order = UsageOrder::parse(&order)?;
             let wanted = Wanted::of(Some(limit));
             let list = listing::by_offset(wanted, offset, async |offset, size| {
-                freehold.list_usage(&context, order, Some(hours), Some(offset), Some(size)).await
+                freehold.usage().list(&context, order, Some(hours), Some(offset), Some(size)).await
             });
             let list = list.await?;
             list.print(common.json, OFFSET, "No tenant has run a statement.", tenants);
@@ -97,19 +97,19 @@ pub(super) async fn run(command: InsightCommand) -> Result<ExitCode, Failure> {
             let context = OperatorContext::system("freehold insight tenant");
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = tenant::find(&freehold, &context, &slug).await?.id;
-            print_tables(&common, &freehold.usage_of(&context, id, Some(hours)).await?);
+            print_tables(&common, &freehold.usage().get(&context, id, Some(hours)).await?);
             note_window(&common, hours);
         }
         InsightCommand::Sizes { common, order, measure, offset, limit } => {
             let context = OperatorContext::system("freehold insight sizes");
             let freehold = Freehold::connect(&common.database.options()?).await?;
             if measure {
-                freehold.measure_sizes(&context).await?;
+                freehold.sizes().measure(&context).await?;
             }
             let order = if order == "bytes" { SizeOrder::Bytes } else { SizeOrder::Growth };
             let wanted = Wanted::of(Some(limit));
             let list = listing::by_offset(wanted, offset, async |offset, size| {
-                freehold.list_sizes(&context, order, Some(offset), Some(size)).await
+                freehold.sizes().list(&context, order, Some(offset), Some(size)).await
             });
             list.await?.print(
                 common.json,
@@ -124,7 +124,7 @@ pub(super) async fn run(command: InsightCommand) -> Result<ExitCode, Failure> {
             let tenant = tenant::find_id(&freehold, &context, tenant.as_deref()).await?;
             let wanted = Wanted { limit: Some(limit), page_max: SLOW_PAGE_MAX };
             let list = listing::by_offset(wanted, offset, async |offset, size| {
-                freehold.list_slow_queries(&context, tenant, Some(offset), Some(size)).await
+                freehold.slow_queries().list(&context, tenant, Some(offset), Some(size)).await
             });
             print_slow(&common, &list.await?);
         }

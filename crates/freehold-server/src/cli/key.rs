@@ -37,18 +37,18 @@ pub(super) async fn run(command: KeyCommand) -> Result<ExitCode, Failure> {
         KeyCommand::Show { common } => {
             let context = OperatorContext::system("freehold key show");
             let freehold = connect(&common).await?;
-            print(&common, &freehold.show_context_key(&context).await?);
+            print(&common, &freehold.context_keys().show(&context).await?);
         }
         KeyCommand::List { common } => {
             let context = OperatorContext::system("freehold key list");
             let freehold = connect(&common).await?;
-            print_list(&common, &freehold.list_context_keys(&context).await?);
+            print_list(&common, &freehold.context_keys().list(&context).await?);
         }
         KeyCommand::Rotate { common, retire_after_secs } => {
             let context = OperatorContext::system("freehold key rotate");
             let freehold = connect(&common).await?;
             let grace = Duration::from_secs(retire_after_secs);
-            print(&common, &freehold.rotate_context_key(&context, grace).await?);
+            print(&common, &freehold.context_keys().rotate(&context, grace).await?);
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -55,12 +55,13 @@ pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
                 lock_timeout: Duration::from_millis(lock_timeout_ms),
             };
             if dry_run {
-                let outcome = freehold.migrate_dry_run(&baseline, options).await?;
+                let outcome = freehold.migrations().dry_run(&baseline, options).await?;
                 return Ok(print_dry_run(&outcome, common.json));
             }
             let bar = progress_bar();
             let report = freehold
-                .migrate(&baseline, options, &|done, total| {
+                .migrations()
+                .up(&baseline, options, &|done, total| {
                     bar.set_length(total as u64);
                     bar.set_position(done as u64);
                 })
@@ -86,7 +87,7 @@ pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
         }
         MigrateCommand::Status { common } => {
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let status = freehold.migrate_status().await?;
+            let status = freehold.migrations().status().await?;
             if common.json {
                 Output::json(&status);
             } else {

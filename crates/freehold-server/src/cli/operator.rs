@@ -74,7 +74,7 @@ pub(super) async fn run(command: OperatorCommand) -> Result<ExitCode, Failure> {
         OperatorCommand::Create { common, email, means } => {
             let context = OperatorContext::system("freehold operator create");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let made = freehold.create_operator(&context, means.named(email)).await?;
+            let made = freehold.operators().create(&context, means.named(email)).await?;
             match common.json {
                 true => Output::json(&made),
                 false => Output::text(&format!("{} is an operator", made.email)),
@@ -84,15 +84,15 @@ pub(super) async fn run(command: OperatorCommand) -> Result<ExitCode, Failure> {
             let context = OperatorContext::system("freehold operator list");
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let list = listing::by_key(Wanted::of(limit), after, email_of, async |after, size| {
-                freehold.list_operators(&context, after, Some(size)).await
+                freehold.operators().list(&context, after, Some(size)).await
             });
             print_list(&common, "There are no operators.", &list.await?);
         }
         OperatorCommand::Revoke { common, email } => {
             let context = OperatorContext::system("freehold operator revoke");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let id = freehold.find_person_id(&context, &email).await?;
-            let person = freehold.revoke_operator(&context, id).await?;
+            let id = freehold.people().find_id(&context, &email).await?;
+            let person = freehold.operators().revoke(&context, id).await?;
             match common.json {
                 true => Output::json(&person),
                 false => Output::text(&format!("{} is no operator any more", person.email)),

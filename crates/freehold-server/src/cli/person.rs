@@ -88,33 +88,33 @@ pub(super) async fn run(command: PersonCommand) -> Result<ExitCode, Failure> {
             let context = OperatorContext::system("freehold person list");
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let list = listing::by_key(Wanted::of(limit), after, email_of, async |after, size| {
-                freehold.list_people(&context, after, Some(size)).await
+                freehold.people().list(&context, after, Some(size)).await
             });
             print_list(&common, "There are no people.", &list.await?);
         }
         PersonCommand::Show { common, email } => {
             let context = OperatorContext::system("freehold person show");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let id = freehold.find_person_id(&context, &email).await?;
-            print_detail(&common, &freehold.get_person(&context, id).await?);
+            let id = freehold.people().find_id(&context, &email).await?;
+            print_detail(&common, &freehold.people().get(&context, id).await?);
         }
         PersonCommand::Disable { common, email } => {
             let context = OperatorContext::system("freehold person disable");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let id = freehold.find_person_id(&context, &email).await?;
-            print(&common, &freehold.disable_person(&context, id).await?);
+            let id = freehold.people().find_id(&context, &email).await?;
+            print(&common, &freehold.people().disable(&context, id).await?);
         }
         PersonCommand::Enable { common, email } => {
             let context = OperatorContext::system("freehold person enable");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let id = freehold.find_person_id(&context, &email).await?;
-            print(&common, &freehold.enable_person(&context, id).await?);
+            let id = freehold.people().find_id(&context, &email).await?;
+            print(&common, &freehold.people().enable(&context, id).await?);
         }
         PersonCommand::Remove { common, email } => {
             let context = OperatorContext::system("freehold person remove");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let id = freehold.find_person_id(&context, &email).await?;
-            freehold.remove_person(&context, id).await?;
+            let id = freehold.people().find_id(&context, &email).await?;
+            freehold.people().remove(&context, id).await?;
             match common.json {
                 true => Output::json(&serde_json::json!({"id": id, "removed": true})),
                 false => Output::text(&format!("{email} is removed")),
@@ -123,9 +123,9 @@ pub(super) async fn run(command: PersonCommand) -> Result<ExitCode, Failure> {
         PersonCommand::Reset { common, email, password } => {
             let context = OperatorContext::system("freehold person reset");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let id = freehold.find_person_id(&context, &email).await?;
+            let id = freehold.people().find_id(&context, &email).await?;
             let by_letter = password.is_none();
-            print(&common, &freehold.reset_person(&context, id, password).await?);
+            print(&common, &freehold.people().reset(&context, id, password).await?);
             if by_letter {
                 Output::note("a server sends the letter by which they choose a new password");
             }
@@ -133,15 +133,15 @@ pub(super) async fn run(command: PersonCommand) -> Result<ExitCode, Failure> {
         PersonCommand::Vouch { common, email, why } => {
             let context = OperatorContext::system("freehold person vouch");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let id = freehold.find_person_id(&context, &email).await?;
-            print(&common, &freehold.vouch_for_person(&context, id, &why).await?);
+            let id = freehold.people().find_id(&context, &email).await?;
+            print(&common, &freehold.people().vouch_for(&context, id, &why).await?);
         }
         PersonCommand::SignOut { common, email, session } => {
             let context = OperatorContext::system("freehold person sign-out");
             let freehold = Freehold::connect(&common.database.options()?).await?;
-            let id = freehold.find_person_id(&context, &email).await?;
-            freehold.end_sessions_of(&context, id, session).await?;
-            print_detail(&common, &freehold.get_person(&context, id).await?);
+            let id = freehold.people().find_id(&context, &email).await?;
+            freehold.people().end_sessions(&context, id, session).await?;
+            print_detail(&common, &freehold.people().get(&context, id).await?);
         }
     }
     Ok(ExitCode::SUCCESS)

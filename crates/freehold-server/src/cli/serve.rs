@@ -142,13 +142,13 @@ pub(crate) async fn serve(
         _ = signals.next() => tracing::warn!("told to stop again; some requests may not have finished"),
     }
     let freehold = state.freehold();
-    if let Err(error) = freehold.flush_violations().await {
+    if let Err(error) = freehold.violations().flush().await {
         tracing::warn!(%error, "the last violations could not be written down");
     }
-    if let Err(error) = freehold.flush_usage().await {
+    if let Err(error) = freehold.usage().flush().await {
         tracing::warn!(%error, "the last figures of tenants' usage could not be written down");
     }
-    if let Err(error) = freehold.flush_slow_queries().await {
+    if let Err(error) = freehold.slow_queries().flush().await {
         tracing::warn!(%error, "the last slow queries could not be written down");
     }
     if let Err(error) = freehold.flush_cache().await {

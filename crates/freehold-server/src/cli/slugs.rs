@@ -35,7 +35,7 @@ pub(super) async fn of(
     if tenants.is_empty() {
         return Ok(Slugs::default());
     }
-    Ok(Slugs(freehold.slugs_of(context, &tenants).await?.into_iter().collect()))
+    Ok(Slugs(freehold.usage().slugs_of(context, &tenants).await?.into_iter().collect()))
 }
 
 /// The tenants whose schemas a text names.

@@ -96,7 +96,7 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
                 owner.map(|email| NewOwner { person: owner_is.named(email), name: String::new() });
             let name = name.unwrap_or_else(|| slug.clone());
             let new = NewTenant { slug, name, owner, idempotency: None };
-            let made = freehold.create_tenant(&context, new).await?;
+            let made = freehold.tenants().create(&context, new).await?;
             print(&common, &made.tenant);
             if let Some(email) = invited {
                 Output::note(&format!("{email} is invited: a server sends the letter"));
@@ -108,7 +108,7 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
             let Tenant { id, slug, .. } = find(&freehold, &context, &tenant).await?;
             let invites = owner_is.invites();
             let owner = NewOwner { person: owner_is.named(email.clone()), name: String::new() };
-            freehold.add_owner(&context, id, owner).await?;
+            freehold.tenants().add_owner(&context, id, owner).await?;
             if common.json {
                 Output::json(
                     &serde_json::json!({"tenant": id, "email": email, "invited": invites}),
@@ -126,7 +126,7 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let slug = |tenant: &Tenant| tenant.slug.to_string();
             let list = listing::by_key(Wanted::of(limit), after, slug, async |after, size| {
-                freehold.list_tenants(&context, after, Some(size)).await
+                freehold.tenants().list(&context, after, Some(size)).await
             });
             print_list(&common, &list.await?);
         }
@@ -139,20 +139,20 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
             let context = OperatorContext::system("freehold tenant suspend");
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = find(&freehold, &context, &tenant).await?.id;
-            print(&common, &freehold.suspend_tenant(&context, id).await?);
+            print(&common, &freehold.tenants().suspend(&context, id).await?);
         }
         TenantCommand::Weigh { common, tenant, weight } => {
             let context = OperatorContext::system("freehold tenant weigh");
             let weight = weight.try_into()?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = find(&freehold, &context, &tenant).await?.id;
-            print(&common, &freehold.weigh_tenant(&context, id, weight).await?);
+            print(&common, &freehold.tenants().weigh(&context, id, weight).await?);
         }
         TenantCommand::Resume { common, tenant } => {
             let context = OperatorContext::system("freehold tenant resume");
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = find(&freehold, &context, &tenant).await?.id;
-            print(&common, &freehold.resume_tenant(&context, id).await?);
+            print(&common, &freehold.tenants().resume(&context, id).await?);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -167,13 +167,13 @@ pub(super) async fn find(
     let name = name.trim();
     let id = name.parse::<Uuid>().ok().map(TenantId::from).or_else(|| TenantId::of_schema(name));
     if let Some(id) = id {
-        match freehold.get_tenant(context, id).await {
+        match freehold.tenants().get(context, id).await {
             // A slug may look like an id.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             found => return found,
         }
     }
-    freehold.get_tenant_by_slug(context, name).await.map_err(|error| match error.kind() {
+    freehold.tenants().get_by_slug(context, name).await.map_err(|error| match error.kind() {
         ErrorKind::NotFound => freehold::Error::new(
             ErrorKind::NotFound,
             format!("there is no such tenant: no slug, id or schema of one is {name:?}"),

@@ -74,7 +74,7 @@ pub(super) async fn run(args: TopArgs) -> Result<ExitCode, Failure> {
 
 async fn busiest(freehold: &Freehold, limit: usize) -> Result<Vec<Shown>, Failure> {
     let context = OperatorContext::system("freehold top");
-    let list = freehold.list_busiest(&context, Some(ALL)).await?;
+    let list = freehold.usage().list_busiest(&context, Some(ALL)).await?;
     let all: f64 = list.iter().map(|tenant| tenant.running).sum();
     let share = |running: f64| if all > 0.0 { running / all } else { 0.0 };
     let shown = |tenant: BusyTenant| Shown { time_share: share(tenant.running), tenant };

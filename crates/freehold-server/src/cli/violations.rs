@@ -45,7 +45,7 @@ pub(super) async fn run(command: ViolationsCommand) -> Result<ExitCode, Failure>
     let id = |row: &RecordedViolation| row.id.to_string();
     let list = listing::by_key(Wanted::of(Some(limit)), after, id, async |after, size| {
         let after = after.and_then(|id| id.parse().ok());
-        freehold.list_violations(&context, &filter, after, Some(size)).await
+        freehold.violations().list(&context, &filter, after, Some(size)).await
     });
     let list = list.await?;
     let tenants = list.items.iter().flat_map(|row| [row.violation.tenant, row.violation.target]);

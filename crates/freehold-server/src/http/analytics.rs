@@ -146,11 +146,11 @@ pub(super) async fn list(
     let items = match caller {
         Caller::Operator(operator, _) => {
             let context = OperatorContext::of(operator.actor(), "GET /v1/analytics");
-            let list = state.freehold().list_analytics(&context).await?;
+            let list = state.freehold().analytics().list(&context).await?;
             list.into_iter().map(DefinitionBody::from).collect()
         }
         Caller::Tenant(context, _) => {
-            let list = state.freehold().list_own_analytics(&context).await?;
+            let list = state.freehold().analytics().list_own(&context).await?;
             list.into_iter().map(DefinitionBody::from).collect()
         }
     };
@@ -215,12 +215,12 @@ pub(super) async fn get(
             let context = OperatorContext::of(operator.actor(), "GET /v1/analytics/{name}");
             let scope = match tenant {
                 Some(id) => {
-                    AnalyticsScope::Tenant(state.freehold().get_tenant(&context, id).await?.id)
+                    AnalyticsScope::Tenant(state.freehold().tenants().get(&context, id).await?.id)
                 }
                 None if asked.by.is_some() => AnalyticsScope::EveryTenant,
                 None => AnalyticsScope::Fleet,
             };
-            state.freehold().read_analytics(&context, &name, scope, &query).await?
+            state.freehold().analytics().read(&context, &name, scope, &query).await?
         }
         Caller::Tenant(context, _) => {
             if asked.by.is_some() {
@@ -231,7 +231,7 @@ pub(super) async fn get(
             if tenant.is_some_and(|id| id != context.tenant()) {
                 return Err(no_such("tenant"));
             }
-            state.freehold().read_own_analytics(&context, &name, &query).await?
+            state.freehold().analytics().read_own(&context, &name, &query).await?
         }
     };
     answer(page)

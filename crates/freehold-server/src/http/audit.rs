@@ -98,11 +98,11 @@ pub(super) async fn list(
         Caller::Operator(operator, _) => {
             let context = OperatorContext::of(operator.actor(), "GET /v1/audit");
             let filter = AuditFilter { tenant: tenant.map(TenantId::from), person };
-            freehold.list_audit(&context, &filter, after, limit).await?
+            freehold.audit().list(&context, &filter, after, limit).await?
         }
         // Another tenant's record is as empty as that of one that does not exist.
         Caller::Tenant(context, _) => {
-            let list = freehold.list_own_audit(&context, person, after, limit).await?;
+            let list = freehold.audit().list_own(&context, person, after, limit).await?;
             let named = tenant.is_none_or(|tenant| tenant == context.tenant().as_uuid());
             if named { list } else { Vec::new() }
         }

@@ -118,7 +118,7 @@ fn check_named_tenant(
     let named = names.iter().filter_map(|name| name.to_str().ok()?.parse().ok());
     let claimed = named.map(|id: Uuid| TenantId::from(id)).find(|named| Some(*named) != own);
     let violation = violation(ViolationKind::TokenTenantMismatch, caller).towards(claimed);
-    state.freehold().record_violation(violation);
+    state.freehold().violations().record(violation);
     Err(Problem::new(
         StatusCode::FORBIDDEN,
         "tenant_mismatch",
@@ -128,7 +128,7 @@ fn check_named_tenant(
 
 fn wrong_scope(state: &AppState, caller: &Caller, detail: &str) -> Problem {
     let violation = violation(ViolationKind::WrongScope, caller).because(detail);
-    state.freehold().record_violation(violation);
+    state.freehold().violations().record(violation);
     Problem::new(StatusCode::FORBIDDEN, "wrong_scope", detail)
 }
 

@@ -198,7 +198,7 @@ pub(super) fn count_query(
     request: &DataRequest<'_>,
     limits: &Limits,
 ) {
-    state.freehold().count_query(context, || {
+    state.freehold().indexes().count_query(context, || {
         let Shape { table, conditions, order } = shape(model, request, limits)?;
         let by = |(name, descending)| IndexColumn { name, descending };
         Some(QueryShape { table, conditions, order: order.into_iter().map(by).collect() })

@@ -116,7 +116,7 @@ pub(super) async fn sample_tenants(
 ) -> Result<Json<FleetSampleBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "GET /v1/health/tenants");
     let of = query.after.as_deref().map_or(SampleOf::Chance, SampleOf::After);
-    let sample = state.freehold().sample_tenants(&context, of, query.limit).await?;
+    let sample = state.freehold().health().sample(&context, of, query.limit).await?;
     let items: Vec<_> = sample.tenants.into_iter().map(TenantHealthBody::from).collect();
     let healthy = items.iter().filter(|item| item.healthy).count();
     Ok(Json(FleetSampleBody { version: sample.version, healthy, items }))

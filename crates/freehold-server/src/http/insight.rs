@@ -157,7 +157,7 @@ pub(super) async fn list(
     let context = OperatorContext::of(operator.actor(), "GET /v1/insight/tenants");
     let UsageQuery { order, hours, offset, limit } = query;
     let order = order.as_deref().map(UsageOrder::parse).transpose()?.unwrap_or_default();
-    let list = state.freehold().list_usage(&context, order, hours, offset, limit).await?;
+    let list = state.freehold().usage().list(&context, order, hours, offset, limit).await?;
     Ok(Json(TenantUsagePage { items: list.into_iter().map(Into::into).collect() }))
 }
 
@@ -172,7 +172,8 @@ pub(super) async fn get(
     Query(query): Query<HoursQuery>,
 ) -> Result<Json<TableUsagePage>, Problem> {
     let context = OperatorContext::of(operator.actor(), "GET /v1/insight/tenants/{id}");
-    let list = state.freehold().usage_of(&context, parse_id(&id, "tenant")?, query.hours).await?;
+    let list =
+        state.freehold().usage().get(&context, parse_id(&id, "tenant")?, query.hours).await?;
     Ok(Json(TableUsagePage { items: list.into_iter().map(Into::into).collect() }))
 }
 
@@ -185,7 +186,7 @@ pub(super) async fn busiest(
     Query(query): Query<LimitQuery>,
 ) -> Result<Json<BusyTenantPage>, Problem> {
     let context = OperatorContext::of(operator.actor(), "GET /v1/insight/busiest");
-    let list = state.freehold().list_busiest(&context, query.limit).await?;
+    let list = state.freehold().usage().list_busiest(&context, query.limit).await?;
     Ok(Json(BusyTenantPage { items: list.into_iter().map(Into::into).collect() }))
 }
 
@@ -282,7 +283,7 @@ pub(super) async fn sizes(
         SizeOrderQuery::Growth => SizeOrder::Growth,
         SizeOrderQuery::Bytes => SizeOrder::Bytes,
     };
-    let list = state.freehold().list_sizes(&context, order, query.offset, query.limit).await?;
+    let list = state.freehold().sizes().list(&context, order, query.offset, query.limit).await?;
     Ok(Json(TenantGrowthPage { items: list.into_iter().map(Into::into).collect() }))
 }
 
@@ -298,6 +299,6 @@ pub(super) async fn size_history(
 ) -> Result<Json<TenantSizePage>, Problem> {
     let context = OperatorContext::of(operator.actor(), "GET /v1/insight/tenants/{id}/sizes");
     let list =
-        state.freehold().size_history(&context, parse_id(&id, "tenant")?, query.limit).await?;
+        state.freehold().sizes().history(&context, parse_id(&id, "tenant")?, query.limit).await?;
     Ok(Json(TenantSizePage { items: list.into_iter().map(Into::into).collect() }))
 }

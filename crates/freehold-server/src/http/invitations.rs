@@ -63,7 +63,7 @@ pub(super) async fn invite(
 ) -> Result<(StatusCode, Json<InvitationBody>), Problem> {
     state.require_mail()?;
     let role = Role::parse_in_tenant(&body.value.role)?;
-    let made = state.freehold().invite_member(&context, &body.value.email, role).await?;
+    let made = state.freehold().invitations().create(&context, &body.value.email, role).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
@@ -78,7 +78,7 @@ pub(super) async fn resend(
 ) -> Result<(StatusCode, Json<InvitationBody>), Problem> {
     state.require_mail()?;
     let id = parse_id(&id, "invitation")?;
-    let made = state.freehold().resend_invitation(&context, id).await?;
+    let made = state.freehold().invitations().resend(&context, id).await?;
     Ok((StatusCode::ACCEPTED, Json(made.into())))
 }
 
@@ -99,7 +99,7 @@ pub(super) async fn list(
     TenantCaller(context): TenantCaller,
     Query(query): Query<LimitQuery>,
 ) -> Result<Json<InvitationPage>, Problem> {
-    let list = state.freehold().list_invitations(&context, query.limit).await?;
+    let list = state.freehold().invitations().list(&context, query.limit).await?;
     Ok(Json(InvitationPage { items: list.into_iter().map(InvitationBody::from).collect() }))
 }
 
@@ -112,7 +112,7 @@ pub(super) async fn revoke(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let id = parse_id(&id, "invitation")?;
-    state.freehold().revoke_invitation(&context, id).await?;
+    state.freehold().invitations().revoke(&context, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -51,7 +51,7 @@ pub(super) async fn list(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<MemberPage>, Problem> {
     let members =
-        state.freehold().list_members(&context, page.after.as_deref(), page.limit).await?;
+        state.freehold().members().list(&context, page.after.as_deref(), page.limit).await?;
     Ok(Json(MemberPage { items: members.into_iter().map(MemberBody::from).collect() }))
 }
 
@@ -73,7 +73,7 @@ pub(super) async fn change_role(
     body: Body<ChangeRoleRequest>,
 ) -> Result<StatusCode, Problem> {
     let role = Role::parse_in_tenant(&body.value.role)?;
-    state.freehold().change_member_role(&context, parse_id(&id, "member")?, role).await?;
+    state.freehold().members().change_role(&context, parse_id(&id, "member")?, role).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -85,6 +85,6 @@ pub(super) async fn remove(
     TenantCaller(context): TenantCaller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    state.freehold().remove_member(&context, parse_id(&id, "member")?).await?;
+    state.freehold().members().remove(&context, parse_id(&id, "member")?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -39,7 +39,7 @@ pub(super) async fn get(
     crate::telemetry::process::write(&mut text);
     if tenants {
         write_replicas(&mut text, state.freehold());
-        let series = state.freehold().tenant_series();
+        let series = state.freehold().usage().series();
         let slugs = state.slugs().of(state.freehold(), &series).await;
         write_tenants(&mut text, &series, &slugs);
         write_sizes(&mut text, &largest(&state).await);
@@ -157,7 +157,7 @@ fn write_replicas(text: &mut String, freehold: &Freehold) {
 }
 
 fn record_violations(state: &AppState) {
-    let violations = state.freehold().violation_counts();
+    let violations = state.freehold().violations().counts();
     for (kind, count) in violations.by_kind {
         metrics::counter!("freehold_isolation_violations_total", "kind" => kind.as_str())
             .absolute(count);
@@ -166,7 +166,7 @@ fn record_violations(state: &AppState) {
 }
 
 fn record_slow_queries(freehold: &Freehold) {
-    let counts = freehold.slow_query_counts();
+    let counts = freehold.slow_queries().counts();
     metrics::counter!("freehold_slow_queries_total").absolute(counts.seen);
     metrics::counter!("freehold_slow_queries_dropped_total").absolute(counts.dropped);
     for (outcome, count) in
@@ -220,13 +220,14 @@ fn write_tenants(text: &mut String, series: &[TenantSeries], slugs: &HashMap<Ten
 async fn largest(state: &AppState) -> Vec<TenantGrowth> {
     let context = OperatorContext::system("sizes of the largest tenants");
     let freehold = state.freehold();
-    let limit = i64::try_from(freehold.tenants_named()).unwrap_or(i64::MAX);
+    let limit = i64::try_from(freehold.usage().tenants_named()).unwrap_or(i64::MAX);
     if limit == 0 {
         return Vec::new();
     }
     let read = async {
-        let mut list = freehold.list_sizes(&context, SizeOrder::Growth, None, Some(limit)).await?;
-        list.extend(freehold.list_sizes(&context, SizeOrder::Bytes, None, Some(limit)).await?);
+        let mut list =
+            freehold.sizes().list(&context, SizeOrder::Growth, None, Some(limit)).await?;
+        list.extend(freehold.sizes().list(&context, SizeOrder::Bytes, None, Some(limit)).await?);
         Ok::<_, freehold::Error>(list)
     };
     let Ok(Ok(mut list)) = tokio::time::timeout(WAIT_MAX, read).await else { return Vec::new() };

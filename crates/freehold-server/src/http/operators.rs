@@ -24,7 +24,8 @@ pub(super) async fn list(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<PersonPage>, Problem> {
     let context = OperatorContext::of(operator.actor(), "GET /v1/operators");
-    let list = state.freehold().list_operators(&context, page.after.as_deref(), page.limit).await?;
+    let list =
+        state.freehold().operators().list(&context, page.after.as_deref(), page.limit).await?;
     Ok(Json(PersonPage { items: list.into_iter().map(PersonBody::from).collect() }))
 }
 
@@ -52,7 +53,7 @@ pub(super) async fn create(
     let context = OperatorContext::of(operator.actor(), "POST /v1/operators");
     let CreateOperatorRequest { email, password, existing } = body.value;
     let named = PersonRef { email, password, existing };
-    let made = state.freehold().create_operator(&context, named).await?;
+    let made = state.freehold().operators().create(&context, named).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
@@ -65,6 +66,6 @@ pub(super) async fn revoke(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let context = OperatorContext::of(operator.actor(), "API: DELETE /v1/operators/{id}");
-    state.freehold().revoke_operator(&context, parse_id(&id, "person")?).await?;
+    state.freehold().operators().revoke(&context, parse_id(&id, "person")?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -95,7 +95,7 @@ pub(super) async fn list(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<PersonPage>, Problem> {
     let context = OperatorContext::of(operator.actor(), "GET /v1/people");
-    let list = state.freehold().list_people(&context, page.after.as_deref(), page.limit).await?;
+    let list = state.freehold().people().list(&context, page.after.as_deref(), page.limit).await?;
     Ok(Json(PersonPage { items: list.into_iter().map(PersonBody::from).collect() }))
 }
 
@@ -108,7 +108,7 @@ pub(super) async fn get(
     Path(id): Path<String>,
 ) -> Result<Json<PersonDetailBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "GET /v1/people/{id}");
-    Ok(Json(state.freehold().get_person(&context, parse_id(&id, "person")?).await?.into()))
+    Ok(Json(state.freehold().people().get(&context, parse_id(&id, "person")?).await?.into()))
 }
 
 /// Remove a person with all that is theirs. The only owner of a tenant stays until it has another.
@@ -120,7 +120,7 @@ pub(super) async fn remove(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let context = OperatorContext::of(operator.actor(), "API: DELETE /v1/people/{id}");
-    state.freehold().remove_person(&context, parse_id(&id, "person")?).await?;
+    state.freehold().people().remove(&context, parse_id(&id, "person")?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -134,7 +134,7 @@ pub(super) async fn disable(
     Path(id): Path<String>,
 ) -> Result<Json<PersonBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/disable");
-    Ok(Json(state.freehold().disable_person(&context, parse_id(&id, "person")?).await?.into()))
+    Ok(Json(state.freehold().people().disable(&context, parse_id(&id, "person")?).await?.into()))
 }
 
 /// Let a person in again.
@@ -146,7 +146,7 @@ pub(super) async fn enable(
     Path(id): Path<String>,
 ) -> Result<Json<PersonBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/enable");
-    Ok(Json(state.freehold().enable_person(&context, parse_id(&id, "person")?).await?.into()))
+    Ok(Json(state.freehold().people().enable(&context, parse_id(&id, "person")?).await?.into()))
 }
 
 /// Take a person's password and sessions away, and send them a letter by which they choose a new one.
@@ -160,7 +160,9 @@ pub(super) async fn reset(
 ) -> Result<Json<PersonBody>, Problem> {
     state.require_mail()?;
     let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/reset");
-    Ok(Json(state.freehold().reset_person(&context, parse_id(&id, "person")?, None).await?.into()))
+    Ok(Json(
+        state.freehold().people().reset(&context, parse_id(&id, "person")?, None).await?.into(),
+    ))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -183,7 +185,7 @@ pub(super) async fn vouch(
 ) -> Result<Json<PersonBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/vouch");
     let id = parse_id(&id, "person")?;
-    Ok(Json(state.freehold().vouch_for_person(&context, id, &body.value.why).await?.into()))
+    Ok(Json(state.freehold().people().vouch_for(&context, id, &body.value.why).await?.into()))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -205,6 +207,10 @@ pub(super) async fn end_sessions(
     Query(query): Query<EndSessionsQuery>,
 ) -> Result<StatusCode, Problem> {
     let context = OperatorContext::of(operator.actor(), "API: DELETE /v1/people/{id}/sessions");
-    state.freehold().end_sessions_of(&context, parse_id(&id, "person")?, query.session).await?;
+    state
+        .freehold()
+        .people()
+        .end_sessions(&context, parse_id(&id, "person")?, query.session)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -292,18 +292,19 @@ impl Drop for Watcher {
 /// long.
 async fn look_quickly(freehold: Freehold) -> Result<Examined, Error> {
     let began = Instant::now();
-    let findings = freehold.examine_tables().await?;
+    let findings = freehold.protection().examine_tables().await?;
     Ok(Examined { at: Instant::now(), took: began.elapsed(), findings, is_whole: false })
 }
 
 async fn examine(freehold: Freehold) -> Result<Examined, Error> {
     let began = Instant::now();
     let late = || Error::new(ErrorKind::Timeout, "the examination took too long");
-    let examined = tokio::time::timeout(EXAMINATION_MAX, freehold.examine_critical()).await;
+    let examined =
+        tokio::time::timeout(EXAMINATION_MAX, freehold.protection().examine_critical()).await;
     let findings = examined.map_err(|_| late())??;
     if !findings.open_tables.is_empty() {
         // Ready or not, other tenants must not reach them meanwhile.
-        match freehold.isolate_tables(&findings.open_tables).await {
+        match freehold.protection().isolate(&findings.open_tables).await {
             Ok(tables) if tables.is_empty() => {}
             Ok(tables) => {
                 tracing::warn!(?tables, "kept tables that were not protected from other tenants");

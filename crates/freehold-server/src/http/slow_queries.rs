@@ -103,14 +103,14 @@ pub(super) async fn list(
     let list = match caller {
         Caller::Operator(operator, _) => {
             let context = OperatorContext::of(operator.actor(), "GET /v1/insight/slow");
-            freehold.list_slow_queries(&context, tenant, offset, limit).await?
+            freehold.slow_queries().list(&context, tenant, offset, limit).await?
         }
         // Another tenant's id is like one that no tenant has.
         Caller::Tenant(context, _) if tenant.is_some_and(|id| id != context.tenant()) => {
             return Err(no_such("tenant"));
         }
         Caller::Tenant(context, _) => {
-            freehold.list_own_slow_queries(&context, offset, limit).await?
+            freehold.slow_queries().list_own(&context, offset, limit).await?
         }
     };
     Ok(Json(SlowStatementPage { items: list.into_iter().map(Into::into).collect() }))

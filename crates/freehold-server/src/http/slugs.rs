@@ -27,7 +27,7 @@ impl Slugs {
         unknown.dedup();
         if !unknown.is_empty() {
             let context = OperatorContext::system("slugs of the busiest tenants");
-            let read = freehold.slugs_of(&context, &unknown);
+            let read = freehold.usage().slugs_of(&context, &unknown);
             // The figures matter more, above all while the database is slow.
             if let Ok(Ok(slugs)) = tokio::time::timeout(WAIT_MAX, read).await {
                 known.extend(slugs);

@@ -65,7 +65,7 @@ impl AppState {
         people: PeopleSettings,
     ) -> Result<AppState> {
         // Subscribed before the first reading, so that no change falls between the two.
-        let changes = freehold.baseline_changes();
+        let changes = freehold.migrations().changes();
         let model = Arc::new(RwLock::new(Arc::new(read_model(&freehold).await?)));
         let (read, kept) = (freehold.clone(), Arc::clone(&model));
         let follow = move || keep_fresh(read.clone(), changes.clone(), Arc::clone(&kept));
@@ -190,7 +190,7 @@ impl AppState {
 
 async fn read_model(freehold: &Freehold) -> Result<Model> {
     let context = OperatorContext::system("read the model of the data API");
-    let json = freehold.describe_template(&context, MODEL_SQL).await?;
+    let json = freehold.migrations().describe_template(&context, MODEL_SQL).await?;
     Model::from_json(&json).map_err(|error| {
         freehold::Error::new(
             freehold::ErrorKind::Internal,

@@ -103,7 +103,7 @@ pub(super) async fn create(
     let owner = owner.map(|owner| owner.read(&state)).transpose()?;
     let new = NewTenant { slug, name, owner, idempotency };
     let context = OperatorContext::of(operator.actor(), "POST /v1/tenants");
-    let made = state.freehold().create_tenant(&context, new).await?;
+    let made = state.freehold().tenants().create(&context, new).await?;
     Ok((StatusCode::CREATED, Json(made.tenant.into())))
 }
 
@@ -119,7 +119,7 @@ pub(super) async fn add_owner(
 ) -> Result<StatusCode, Problem> {
     let context = OperatorContext::of(operator.actor(), "POST /v1/tenants/{id}/owners");
     let owner = body.value.read(&state)?;
-    state.freehold().add_owner(&context, parse_id(&id, "tenant")?, owner).await?;
+    state.freehold().tenants().add_owner(&context, parse_id(&id, "tenant")?, owner).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -173,7 +173,7 @@ pub(super) async fn list(
 ) -> Result<Json<TenantPage>, Problem> {
     let context = OperatorContext::of(operator.actor(), "GET /v1/tenants");
     let tenants =
-        state.freehold().list_tenants(&context, page.after.as_deref(), page.limit).await?;
+        state.freehold().tenants().list(&context, page.after.as_deref(), page.limit).await?;
     Ok(Json(TenantPage { items: tenants.into_iter().map(TenantBody::from).collect() }))
 }
 
@@ -186,7 +186,7 @@ pub(super) async fn get(
     Path(id): Path<String>,
 ) -> Result<Json<TenantBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "GET /v1/tenants/{id}");
-    Ok(Json(state.freehold().get_tenant(&context, parse_id(&id, "tenant")?).await?.into()))
+    Ok(Json(state.freehold().tenants().get(&context, parse_id(&id, "tenant")?).await?.into()))
 }
 
 /// Refuse the tenant's requests from now on, on every server; its data stays.
@@ -198,7 +198,7 @@ pub(super) async fn suspend(
     Path(id): Path<String>,
 ) -> Result<Json<TenantBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "POST /v1/tenants/{id}/suspend");
-    Ok(Json(state.freehold().suspend_tenant(&context, parse_id(&id, "tenant")?).await?.into()))
+    Ok(Json(state.freehold().tenants().suspend(&context, parse_id(&id, "tenant")?).await?.into()))
 }
 
 /// Serve a suspended tenant again.
@@ -210,7 +210,7 @@ pub(super) async fn resume(
     Path(id): Path<String>,
 ) -> Result<Json<TenantBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "POST /v1/tenants/{id}/resume");
-    Ok(Json(state.freehold().resume_tenant(&context, parse_id(&id, "tenant")?).await?.into()))
+    Ok(Json(state.freehold().tenants().resume(&context, parse_id(&id, "tenant")?).await?.into()))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -233,5 +233,5 @@ pub(super) async fn weigh(
 ) -> Result<Json<TenantBody>, Problem> {
     let context = OperatorContext::of(operator.actor(), "PUT /v1/tenants/{id}/weight");
     let (id, weight) = (parse_id(&id, "tenant")?, body.value.weight.try_into()?);
-    Ok(Json(state.freehold().weigh_tenant(&context, id, weight).await?.into()))
+    Ok(Json(state.freehold().tenants().weigh(&context, id, weight).await?.into()))
 }

@@ -100,6 +100,6 @@ pub(super) async fn list(
     let kind = query.kind.as_deref().map(ViolationKind::parse).transpose()?;
     let filter = ViolationFilter { tenant: query.tenant.map(TenantId::from), kind };
     let list =
-        state.freehold().list_violations(&context, &filter, query.after, query.limit).await?;
+        state.freehold().violations().list(&context, &filter, query.after, query.limit).await?;
     Ok(Json(ViolationPage { items: list.into_iter().map(ViolationBody::from).collect() }))
 }

@@ -76,7 +76,7 @@ async fn tell(sign_in: Arc<SignIn>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Ok((waiting, failed)) = sign_in.freehold().count_letters(&context).await {
+        if let Ok((waiting, failed)) = sign_in.freehold().outbox().count(&context).await {
             metrics::gauge!("freehold_letters_waiting").set(waiting as f64);
             metrics::gauge!("freehold_letters_failed").set(failed as f64);
         }

@@ -40,7 +40,7 @@ impl Fleet {
 async fn add_tenant(freehold: &Freehold) -> String {
     let new = NewTenant { slug: "acme".into(), name: "Acme".into(), ..NewTenant::default() };
     let context = OperatorContext::system("a test's tenant");
-    freehold.create_tenant(&context, new).await.unwrap().tenant.id.schema()
+    freehold.tenants().create(&context, new).await.unwrap().tenant.id.schema()
 }
 
 fn doctor(app: &str, owner: &str, arguments: &[&str]) -> Ran {

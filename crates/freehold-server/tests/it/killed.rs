@@ -265,7 +265,7 @@ async fn a_migrator_killed_anywhere_leaves_each_tenant_before_or_after() {
     for n in 0..TENANTS {
         let slug = format!("shop{n}");
         let new = NewTenant { name: slug.clone(), slug, ..NewTenant::default() };
-        fleet.create_tenant(&context, new).await.unwrap();
+        fleet.tenants().create(&context, new).await.unwrap();
     }
     fleet.close();
     drop(fleet);

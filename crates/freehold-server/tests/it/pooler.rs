@@ -234,7 +234,7 @@ async fn a_suspension_is_heard_of_behind_a_pooler() {
         behind.tenant_context_as(acme.id, Actor::SYSTEM).await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    direct.suspend_tenant(&OperatorContext::system("a test"), acme.id).await.unwrap();
+    direct.tenants().suspend(&OperatorContext::system("a test"), acme.id).await.unwrap();
     eventually("the suspension is known", SOON, async || {
         match behind.tenant_context_as(acme.id, Actor::SYSTEM).await {
             Ok(_) => false,

@@ -22,7 +22,7 @@ async fn an_existing_client_works_unchanged() {
     let (acme, _) = testing::create_tenant(&service.freehold, "acme").await.unwrap();
     let seed = std::fs::read_to_string(project().join("demo/seed.sql")).unwrap();
     let context = OperatorContext::system("a test's rows");
-    service.freehold.run_script(&context, acme.id, &seed).await.unwrap();
+    service.freehold.tenants().run_script(&context, acme.id, &seed).await.unwrap();
 
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -82,7 +82,7 @@ impl House {
     }
 
     fn violations(&self) -> u64 {
-        self.freehold.violation_counts().by_kind.iter().map(|(_, count)| count).sum()
+        self.freehold.violations().counts().by_kind.iter().map(|(_, count)| count).sum()
     }
 
     fn state(&self) -> ReplicaState {

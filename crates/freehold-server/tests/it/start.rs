@@ -41,7 +41,7 @@ async fn a_server_is_ready_soon_and_small_at_rest() {
             for n in (loader..tenants).step_by(LOADERS) {
                 let slug = format!("shop{n}");
                 let new = NewTenant { name: slug.clone(), slug, ..NewTenant::default() };
-                fleet.create_tenant(&context, new).await.unwrap();
+                fleet.tenants().create(&context, new).await.unwrap();
             }
         });
     }

@@ -228,7 +228,7 @@ impl Service {
         let place = Place { tenant, owner };
         let context = OperatorContext::system("a test's rows");
         let rows = place.rows_sql();
-        self.freehold.run_script(&context, place.tenant.id, &rows).await.unwrap();
+        self.freehold.tenants().run_script(&context, place.tenant.id, &rows).await.unwrap();
         place
     }
 

@@ -93,7 +93,7 @@ impl Watched {
         let (tenant, acme) = testing::create_tenant(&freehold, "acme").await.unwrap();
         let definition = AnalyticsDefinition::parse(COUNTS).unwrap();
         let folder = AnalyticsFolder::from_definitions(vec![definition]).unwrap();
-        freehold.apply_analytics(&OperatorContext::system("a test"), &folder).await.unwrap();
+        freehold.analytics().apply(&OperatorContext::system("a test"), &folder).await.unwrap();
         let sql = connect(&database.superuser_url()).await;
         let owner = "SELECT identity_id FROM freehold.membership WHERE tenant_id = $1";
         let owner = sql.query_one(owner, &[&tenant.id.as_uuid()]).await.unwrap().get(0);

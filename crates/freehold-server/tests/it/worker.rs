@@ -36,7 +36,7 @@ impl Fleet {
         freehold.query(&acme, customer, &[]).await.unwrap();
         let parsed = AnalyticsDefinition::parse(definition).unwrap();
         let folder = AnalyticsFolder::from_definitions(vec![parsed]).unwrap();
-        freehold.apply_analytics(&CONTEXT, &folder).await.unwrap();
+        freehold.analytics().apply(&CONTEXT, &folder).await.unwrap();
         Fleet { freehold, acme, database }
     }
 
@@ -50,7 +50,8 @@ impl Fleet {
         let scope = freehold::control::analytics::AnalyticsScope::Fleet;
         let page = self
             .freehold
-            .read_analytics(&CONTEXT, "sales", scope, &Default::default())
+            .analytics()
+            .read(&CONTEXT, "sales", scope, &Default::default())
             .await
             .unwrap();
         let rows: Value = serde_json::from_str(&page.rows).unwrap();

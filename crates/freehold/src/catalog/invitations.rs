@@ -12,7 +12,7 @@ use crate::wire::Row;
 /// How long its link is good.
 const LIFETIME: &str = "interval '7 days'";
 
-/// An offer of membership, as [`Freehold::list_invitations`](crate::Freehold::list_invitations)
+/// An offer of membership, as [`Freehold::invitations`](crate::Freehold::invitations)
 /// shows it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Invitation {

@@ -143,20 +143,31 @@ impl From<&Rollup> for AnalyticsOutline {
     }
 }
 
+/// Handle over figures across tenants: [`Freehold::analytics`].
+#[derive(Clone, Copy)]
+pub struct Analytics<'a>(&'a Freehold);
+
 impl Freehold {
+    /// Figures across tenants.
+    pub fn analytics(&self) -> Analytics<'_> {
+        Analytics(self)
+    }
+}
+
+impl Analytics<'_> {
     /// Makes the catalog's definitions those of a folder: adds, rebuilds what differs, removes
     /// what is not there. All of it, or nothing.
     ///
     /// # Errors
     /// [`ErrorKind::Setup`] with what is wrong in which definition; [`ErrorKind::Retryable`] if a
     /// run is writing one that changes.
-    pub async fn apply_analytics(
-        &self,
+    pub async fn apply(
+        self,
         context: &OperatorContext,
         folder: &AnalyticsFolder,
     ) -> Result<AnalyticsApplied> {
-        let rollups = self.describe_analytics(context, folder).await?;
-        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+        let rollups = self.0.describe_analytics(context, folder).await?;
+        let mut tx = OwnerTx::new(self.0.owner_pool()?, context).await?;
         let known = analytics::lock_all(tx.catalog()).await?;
         let mut applied = AnalyticsApplied::default();
         for old in &known {
@@ -193,12 +204,165 @@ impl Freehold {
         audit::record(tx.catalog(), AuditEvent::of("analytics.apply", context).detail(detail))
             .await?;
         tx.commit().await?;
-        self.cache().doubt_global(CACHE);
+        self.0.cache().doubt_global(CACHE);
         tracing::info!(added = ?applied.added, rebuilt = ?applied.rebuilt, removed = ?applied.removed,
             reason = context.reason(), "analytics applied");
         Ok(applied)
     }
 
+    /// Runs the definitions named, or all of them: collects and publishes. `progress` hears how
+    /// many tenants of how many are done.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a name that is none; [`ErrorKind::Conflict`] if somebody else is
+    /// running one of them; [`ErrorKind::Setup`] without an analytics connection. A tenant that
+    /// could not be read is no error: it is in the report.
+    pub async fn run(
+        self,
+        _context: &OperatorContext,
+        names: Option<&[String]>,
+        options: AnalyticsOptions,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Vec<AnalyticsRun>> {
+        let ran = run::run(self.0.analytics_connections()?, names, options, false, progress).await;
+        self.0.cache().doubt_global(CACHE);
+        ran
+    }
+
+    /// Runs what its schedule asks for now, but what somebody else is running.
+    ///
+    /// # Errors
+    /// As for [`run`](crate::control::analytics::Analytics::run).
+    pub async fn run_due(
+        self,
+        context: &OperatorContext,
+        options: AnalyticsOptions,
+    ) -> Result<Vec<AnalyticsRun>> {
+        let mut tx = self.0.catalog(context).await?;
+        let due = analytics::list_due(&mut tx).await?;
+        tx.commit().await?;
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ran =
+            run::run(self.0.analytics_connections()?, Some(&due), options, true, &|_, _| {}).await;
+        self.0.cache().doubt_global(CACHE);
+        match ran {
+            // Removed between the two.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            ran => ran,
+        }
+    }
+
+    /// Every definition and what is published of it, in the order of names.
+    pub async fn list(self, context: &OperatorContext) -> Result<Vec<AnalyticsStatus>> {
+        let mut tx = self.0.catalog(context).await?;
+        let list = analytics::list(&mut tx).await?;
+        tx.commit().await?;
+        let statuses = list.into_iter().map(|(rollup, error, publication)| AnalyticsStatus {
+            outline: AnalyticsOutline::from(&rollup),
+            schedule_secs: rollup.definition.schedule.as_secs(),
+            minimum_group: rollup.definition.minimum_group,
+            publication,
+            error,
+        });
+        Ok(statuses.collect())
+    }
+
+    /// Every definition, and of when the tenant's own figures are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] for a role that may not read data.
+    pub async fn list_own(self, context: &TenantContext) -> Result<Vec<OwnAnalytics>> {
+        require(context.role(), Action::ReadData)?;
+        let mut tx = self.0.catalog_of(context).await?;
+        let list = analytics::list_of_tenant(&mut tx, context.tenant().as_uuid()).await?;
+        tx.commit().await?;
+        let own = list.into_iter().map(|(rollup, as_of)| OwnAnalytics {
+            outline: AnalyticsOutline::from(&rollup),
+            as_of,
+        });
+        Ok(own.collect())
+    }
+
+    /// Figures across tenants, or of tenants one by one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a name that is none; [`ErrorKind::InvalidInput`] for an `after`
+    /// that no page gave.
+    pub async fn read(
+        self,
+        context: &OperatorContext,
+        name: &str,
+        scope: AnalyticsScope,
+        query: &AnalyticsQuery,
+    ) -> Result<AnalyticsPage> {
+        let of = match scope {
+            AnalyticsScope::Fleet => Of::Fleet,
+            AnalyticsScope::EveryTenant => Of::EveryTenant,
+            AnalyticsScope::Tenant(tenant) => Of::Tenant(tenant.as_uuid()),
+        };
+        let load = async {
+            let mut tx = self.0.catalog(context).await?;
+            let page = read(&mut tx, name, of, query).await?;
+            tx.commit().await?;
+            Ok(page)
+        };
+        // Only what is of no tenant is kept under a key of no tenant.
+        if scope != AnalyticsScope::Fleet {
+            return load.await;
+        }
+        let key = key_of(CacheKey::global(CACHE), name, query);
+        Ok(self.0.cache().get_or_load(&key, self.0.cache().analytics_age(), load).await?.value)
+    }
+
+    /// The tenant's own figures.
+    ///
+    /// # Errors
+    /// As for [`read`](crate::control::analytics::Analytics::read); [`ErrorKind::Forbidden`] for a role that
+    /// may not read data.
+    pub async fn read_own(
+        self,
+        context: &TenantContext,
+        name: &str,
+        query: &AnalyticsQuery,
+    ) -> Result<AnalyticsPage> {
+        require(context.role(), Action::ReadData)?;
+        let load = async {
+            let mut tx = self.0.catalog_of(context).await?;
+            let page = read(&mut tx, name, Of::Tenant(context.tenant().as_uuid()), query).await?;
+            tx.commit().await?;
+            Ok(page)
+        };
+        let key = key_of(CacheKey::of(context, CACHE).for_whole_tenant(), name, query);
+        Ok(self.0.cache().get_or_load(&key, self.0.cache().analytics_age(), load).await?.value)
+    }
+
+    /// Tenants that could not be collected, those that failed last first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a name that is none.
+    pub async fn list_stale_tenants(
+        self,
+        context: &OperatorContext,
+        name: &str,
+        limit: Option<i64>,
+    ) -> Result<Vec<StaleTenant>> {
+        let mut tx = self.0.catalog(context).await?;
+        analytics::find(&mut tx, name).await?.ok_or_else(no_such_analytics)?;
+        let list = analytics::list_failures(&mut tx, name, clamp_page(limit)).await?;
+        tx.commit().await?;
+        let stale = list.into_iter().map(|(tenant, error, failed_at, as_of)| StaleTenant {
+            tenant,
+            error,
+            failed_at,
+            as_of,
+        });
+        Ok(stale.collect())
+    }
+}
+
+impl Freehold {
     /// What each comes to in the template, in a transaction that leaves nothing.
     async fn describe_analytics(
         &self,
@@ -217,50 +381,6 @@ impl Freehold {
         .await
     }
 
-    /// Runs the definitions named, or all of them: collects and publishes. `progress` hears how
-    /// many tenants of how many are done.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] for a name that is none; [`ErrorKind::Conflict`] if somebody else is
-    /// running one of them; [`ErrorKind::Setup`] without an analytics connection. A tenant that
-    /// could not be read is no error: it is in the report.
-    pub async fn run_analytics(
-        &self,
-        _context: &OperatorContext,
-        names: Option<&[String]>,
-        options: AnalyticsOptions,
-        progress: &(dyn Fn(usize, usize) + Sync),
-    ) -> Result<Vec<AnalyticsRun>> {
-        let ran = run::run(self.analytics_connections()?, names, options, false, progress).await;
-        self.cache().doubt_global(CACHE);
-        ran
-    }
-
-    /// Runs what its schedule asks for now, but what somebody else is running.
-    ///
-    /// # Errors
-    /// As for [`run_analytics`](Self::run_analytics).
-    pub async fn run_due_analytics(
-        &self,
-        context: &OperatorContext,
-        options: AnalyticsOptions,
-    ) -> Result<Vec<AnalyticsRun>> {
-        let mut tx = self.catalog(context).await?;
-        let due = analytics::list_due(&mut tx).await?;
-        tx.commit().await?;
-        if due.is_empty() {
-            return Ok(Vec::new());
-        }
-        let ran =
-            run::run(self.analytics_connections()?, Some(&due), options, true, &|_, _| {}).await;
-        self.cache().doubt_global(CACHE);
-        match ran {
-            // Removed between the two.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-            ran => ran,
-        }
-    }
-
     /// Waits until this server leads all that share the database, then does some work for as long
     /// as it does, and drops that where it stands if the connection is lost that the lock is on.
     ///
@@ -273,113 +393,6 @@ impl Freehold {
             tokio::time::sleep(SUCCESSION).await;
         }
         lease.hold_while(work).await
-    }
-
-    /// Every definition and what is published of it, in the order of names.
-    pub async fn list_analytics(&self, context: &OperatorContext) -> Result<Vec<AnalyticsStatus>> {
-        let mut tx = self.catalog(context).await?;
-        let list = analytics::list(&mut tx).await?;
-        tx.commit().await?;
-        let statuses = list.into_iter().map(|(rollup, error, publication)| AnalyticsStatus {
-            outline: AnalyticsOutline::from(&rollup),
-            schedule_secs: rollup.definition.schedule.as_secs(),
-            minimum_group: rollup.definition.minimum_group,
-            publication,
-            error,
-        });
-        Ok(statuses.collect())
-    }
-
-    /// Every definition, and of when the tenant's own figures are.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Forbidden`] for a role that may not read data.
-    pub async fn list_own_analytics(&self, context: &TenantContext) -> Result<Vec<OwnAnalytics>> {
-        require(context.role(), Action::ReadData)?;
-        let mut tx = self.catalog_of(context).await?;
-        let list = analytics::list_of_tenant(&mut tx, context.tenant().as_uuid()).await?;
-        tx.commit().await?;
-        let own = list.into_iter().map(|(rollup, as_of)| OwnAnalytics {
-            outline: AnalyticsOutline::from(&rollup),
-            as_of,
-        });
-        Ok(own.collect())
-    }
-
-    /// Figures across tenants, or of tenants one by one.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] for a name that is none; [`ErrorKind::InvalidInput`] for an `after`
-    /// that no page gave.
-    pub async fn read_analytics(
-        &self,
-        context: &OperatorContext,
-        name: &str,
-        scope: AnalyticsScope,
-        query: &AnalyticsQuery,
-    ) -> Result<AnalyticsPage> {
-        let of = match scope {
-            AnalyticsScope::Fleet => Of::Fleet,
-            AnalyticsScope::EveryTenant => Of::EveryTenant,
-            AnalyticsScope::Tenant(tenant) => Of::Tenant(tenant.as_uuid()),
-        };
-        let load = async {
-            let mut tx = self.catalog(context).await?;
-            let page = read(&mut tx, name, of, query).await?;
-            tx.commit().await?;
-            Ok(page)
-        };
-        // Only what is of no tenant is kept under a key of no tenant.
-        if scope != AnalyticsScope::Fleet {
-            return load.await;
-        }
-        let key = key_of(CacheKey::global(CACHE), name, query);
-        Ok(self.cache().get_or_load(&key, self.cache().analytics_age(), load).await?.value)
-    }
-
-    /// The tenant's own figures.
-    ///
-    /// # Errors
-    /// As for [`read_analytics`](Self::read_analytics); [`ErrorKind::Forbidden`] for a role that
-    /// may not read data.
-    pub async fn read_own_analytics(
-        &self,
-        context: &TenantContext,
-        name: &str,
-        query: &AnalyticsQuery,
-    ) -> Result<AnalyticsPage> {
-        require(context.role(), Action::ReadData)?;
-        let load = async {
-            let mut tx = self.catalog_of(context).await?;
-            let page = read(&mut tx, name, Of::Tenant(context.tenant().as_uuid()), query).await?;
-            tx.commit().await?;
-            Ok(page)
-        };
-        let key = key_of(CacheKey::of(context, CACHE).for_whole_tenant(), name, query);
-        Ok(self.cache().get_or_load(&key, self.cache().analytics_age(), load).await?.value)
-    }
-
-    /// Tenants that could not be collected, those that failed last first.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] for a name that is none.
-    pub async fn list_stale_tenants(
-        &self,
-        context: &OperatorContext,
-        name: &str,
-        limit: Option<i64>,
-    ) -> Result<Vec<StaleTenant>> {
-        let mut tx = self.catalog(context).await?;
-        analytics::find(&mut tx, name).await?.ok_or_else(no_such_analytics)?;
-        let list = analytics::list_failures(&mut tx, name, clamp_page(limit)).await?;
-        tx.commit().await?;
-        let stale = list.into_iter().map(|(tenant, error, failed_at, as_of)| StaleTenant {
-            tenant,
-            error,
-            failed_at,
-            as_of,
-        });
-        Ok(stale.collect())
     }
 }
 

@@ -21,36 +21,47 @@ pub struct AuditFilter {
     pub person: Option<IdentityId>,
 }
 
+/// Handle over the record of what was done: [`Freehold::audit`].
+#[derive(Clone, Copy)]
+pub struct Audit<'a>(&'a Freehold);
+
 impl Freehold {
+    /// The record of what was done.
+    pub fn audit(&self) -> Audit<'_> {
+        Audit(self)
+    }
+}
+
+impl Audit<'_> {
     /// Pages through the record from the newest to the oldest, beginning after one. `limit` is 50 if not
     /// given and [`PAGE_MAX`](crate::control::PAGE_MAX) at most. Kept are 400 days.
-    pub async fn list_audit(
-        &self,
+    pub async fn list(
+        self,
         context: &OperatorContext,
         filter: &AuditFilter,
         after: Option<Uuid>,
         limit: Option<i64>,
     ) -> Result<Vec<AuditEntry>> {
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         let AuditFilter { tenant, person } = *filter;
         let list = audit::list(&mut tx, tenant, person, after, clamp_page(limit)).await?;
         tx.commit().await?;
         Ok(list)
     }
 
-    /// [`list_audit`](Self::list_audit) of the caller's own tenant.
+    /// [`list`](crate::control::audit::Audit::list) of the caller's own tenant.
     ///
     /// # Errors
     /// [`ErrorKind::Forbidden`](crate::ErrorKind::Forbidden) for anybody but an owner.
-    pub async fn list_own_audit(
-        &self,
+    pub async fn list_own(
+        self,
         context: &TenantContext,
         person: Option<IdentityId>,
         after: Option<Uuid>,
         limit: Option<i64>,
     ) -> Result<Vec<AuditEntry>> {
         require(context.role(), Action::ListAudit)?;
-        let mut tx = self.catalog_of(context).await?;
+        let mut tx = self.0.catalog_of(context).await?;
         let tenant = Some(context.tenant());
         let list = audit::list(&mut tx, tenant, person, after, clamp_page(limit)).await?;
         tx.commit().await?;

@@ -28,7 +28,7 @@ pub struct Credentials {
     pub password: String,
     /// The slug of the tenant to sign in to; needed only by those who belong to several.
     pub tenant: Option<String>,
-    /// What the last sign-in from this device gave as [`Tokens::device_token`]: with it, guesses from
+    /// What the last sign-in from this device gave as [`Tokens::device_token`](crate::control::sessions::Tokens::device_token): with it, guesses from
     /// elsewhere do not keep the person out.
     pub device_token: Option<String>,
 }

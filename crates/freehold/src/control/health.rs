@@ -70,18 +70,29 @@ impl TenantHealth {
     }
 }
 
+/// Handle over how tenants are: [`Freehold::health`].
+#[derive(Clone, Copy)]
+pub struct Health<'a>(&'a Freehold);
+
 impl Freehold {
+    /// How tenants are.
+    pub fn health(&self) -> Health<'_> {
+        Health(self)
+    }
+}
+
+impl Health<'_> {
     /// Looks at some tenants: whether a transaction comes into the schema, at which version it is,
     /// whether its tables are protected. `limit` is 20 if not given and [`SAMPLE_MAX`] at most; it
     /// ends within some 10 seconds. The doctor examines the whole fleet, and more thoroughly.
-    pub async fn sample_tenants(
-        &self,
+    pub async fn sample(
+        self,
         context: &OperatorContext,
         of: SampleOf<'_>,
         limit: Option<i64>,
     ) -> Result<FleetSample> {
         let limit = limit.unwrap_or(SAMPLE_DEFAULT).clamp(1, SAMPLE_MAX);
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         let chosen = match of {
             SampleOf::Chance => health::sample(&mut tx, Uuid::new_v4(), limit).await?,
             SampleOf::After(slug) => {
@@ -96,11 +107,13 @@ impl Freehold {
         let looks = chosen
             .into_iter()
             .zip(walls)
-            .map(|(tenant, walls)| self.look_at(tenant, walls, version, until));
+            .map(|(tenant, walls)| self.0.look_at(tenant, walls, version, until));
         let tenants = futures_util::stream::iter(looks).buffered(AT_A_TIME).collect().await;
         Ok(FleetSample { version, tenants })
     }
+}
 
+impl Freehold {
     async fn look_at(
         &self,
         tenant: Tenant,

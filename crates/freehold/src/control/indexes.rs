@@ -29,12 +29,23 @@ const BATCH: i64 = 200;
 /// As PostgreSQL has it.
 const COLUMNS_MAX: usize = 32;
 
+/// Handle over indexes of single tenants: [`Freehold::indexes`].
+#[derive(Clone, Copy)]
+pub struct Indexes<'a>(&'a Freehold);
+
 impl Freehold {
-    /// Counts that a tenant's table is asked something, for [`advise_indexes`](Self::advise_indexes).
+    /// Indexes of single tenants.
+    pub fn indexes(&self) -> Indexes<'_> {
+        Indexes(self)
+    }
+}
+
+impl Indexes<'_> {
+    /// Counts that a tenant's table is asked something, for [`advise`](crate::control::indexes::Indexes::advise).
     /// Only one request in some is counted, for all of them, and only for it the shape is asked
     /// for; it may be called for every request.
-    pub fn count_query(&self, context: &TenantContext, shape: impl FnOnce() -> Option<QueryShape>) {
-        self.shapes().count(context.tenant(), shape);
+    pub fn count_query(self, context: &TenantContext, shape: impl FnOnce() -> Option<QueryShape>) {
+        self.0.shapes().count(context.tenant(), shape);
     }
 
     /// What a tenant's indexes lack and have too many of, from what PostgreSQL has counted and what
@@ -42,13 +53,13 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Setup`] without an owner connection.
-    pub async fn advise_indexes(
-        &self,
+    pub async fn advise(
+        self,
         context: &OperatorContext,
         tenant: TenantId,
         options: &AdviceOptions,
     ) -> Result<IndexReport> {
-        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+        let mut tx = OwnerTx::new(self.0.owner_pool()?, context).await?;
         tenants::find(tx.catalog(), tenant).await?.ok_or_else(no_such_tenant)?;
         let (found, asked) = look_at(&mut tx, &[tenant]).await?;
         let found = found.into_iter().next().ok_or_else(no_such_tenant)?;
@@ -70,15 +81,15 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::Setup`] without an owner connection.
-    pub async fn advise_fleet_indexes(
-        &self,
+    pub async fn advise_fleet(
+        self,
         context: &OperatorContext,
         options: &AdviceOptions,
     ) -> Result<FleetIndexReport> {
         let mut fleet = Fleet::default();
         let mut after: Option<String> = None;
         loop {
-            let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+            let mut tx = OwnerTx::new(self.0.owner_pool()?, context).await?;
             let batch = tenants::list(tx.catalog(), after.as_deref(), BATCH).await?;
             let Some(last) = batch.last() else { return Ok(fleet.report()) };
             after = Some(last.slug.to_string());
@@ -102,8 +113,8 @@ impl Freehold {
     /// columns;
     /// [`ErrorKind::Retryable`] if an earlier transaction does not end; [`ErrorKind::Setup`] without
     /// an owner connection to PostgreSQL itself.
-    pub async fn apply_index(
-        &self,
+    pub async fn apply(
+        self,
         context: &OperatorContext,
         tenant: TenantId,
         table: &str,
@@ -111,7 +122,7 @@ impl Freehold {
     ) -> Result<TenantIndex> {
         let name = name_for(table, columns);
         let (builder, Situation { tenant, survey, recorded }) =
-            self.begin_change(context, tenant, &name).await?;
+            self.0.begin_change(context, tenant, &name).await?;
         let target = find_table(&survey, table)?;
         check_columns(target, columns)?;
         let record = recorded.iter().find(|index| index.name == name);
@@ -142,13 +153,13 @@ impl Freehold {
             error: None,
             changed_at: None,
         };
-        self.record_index(context, &index).await?;
+        self.0.record_index(context, &index).await?;
         if let Err(error) = builder.create(table, columns).await {
-            return Err(self.record_failure(context, index, error).await);
+            return Err(self.0.record_failure(context, index, error).await);
         }
         index.definition = builder.definition().await?.unwrap_or_default();
         index.state = IndexState::Created;
-        self.record_index(context, &index).await?;
+        self.0.record_index(context, &index).await?;
         Ok(index)
     }
 
@@ -157,15 +168,10 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] for one that a constraint or a foreign key
-    /// needs; as for [`apply_index`](Self::apply_index).
-    pub async fn drop_index(
-        &self,
-        context: &OperatorContext,
-        tenant: TenantId,
-        name: &str,
-    ) -> Result<()> {
+    /// needs; as for [`apply`](crate::control::indexes::Indexes::apply).
+    pub async fn drop(self, context: &OperatorContext, tenant: TenantId, name: &str) -> Result<()> {
         let (builder, Situation { tenant, survey, recorded }) =
-            self.begin_change(context, tenant, name).await?;
+            self.0.begin_change(context, tenant, name).await?;
         let recorded = recorded.into_iter().find(|index| index.name == name);
         let (mut record, in_template) = match (survey.index(name), recorded) {
             (Some((table, index)), recorded) => {
@@ -196,37 +202,37 @@ impl Freehold {
         }
         record.state = IndexState::Dropping;
         record.error = None;
-        self.record_index(context, &record).await?;
+        self.0.record_index(context, &record).await?;
         if let Err(error) = builder.drop_it().await {
-            return Err(self.record_failure(context, record, error).await);
+            return Err(self.0.record_failure(context, record, error).await);
         }
         if !in_template {
-            return self.forget_index(context, tenant.id, name).await;
+            return self.0.forget_index(context, tenant.id, name).await;
         }
         record.state = IndexState::Dropped;
-        self.record_index(context, &record).await
+        self.0.record_index(context, &record).await
     }
 
     /// Makes an index of the baseline again that was dropped for this tenant.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if none is recorded; as for [`apply_index`](Self::apply_index).
-    pub async fn restore_index(
-        &self,
+    /// [`ErrorKind::NotFound`] if none is recorded; as for [`apply`](crate::control::indexes::Indexes::apply).
+    pub async fn restore(
+        self,
         context: &OperatorContext,
         tenant: TenantId,
         name: &str,
     ) -> Result<()> {
         let (builder, Situation { tenant, recorded, .. }) =
-            self.begin_change(context, tenant, name).await?;
+            self.0.begin_change(context, tenant, name).await?;
         let dropped = |i: &TenantIndex| {
             i.name == name && matches!(i.state, IndexState::Dropped | IndexState::Dropping)
         };
         let record = recorded.into_iter().find(dropped).ok_or_else(|| no_such_index(name))?;
         if let Err(error) = builder.restore(&record.definition).await {
-            return Err(self.record_failure(context, record, error).await);
+            return Err(self.0.record_failure(context, record, error).await);
         }
-        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+        let mut tx = OwnerTx::new(self.0.owner_pool()?, context).await?;
         let event = AuditEvent::of("index.restore", context).tenant(tenant.id);
         audit::record(tx.catalog(), event.detail(json!({"index": name}))).await?;
         indexes::forget(tx.catalog(), tenant.id, name).await?;
@@ -234,18 +240,20 @@ impl Freehold {
     }
 
     /// What is recorded of one tenant, or of all: at most 10,000.
-    pub async fn list_indexes(
-        &self,
+    pub async fn list(
+        self,
         context: &OperatorContext,
         tenant: Option<TenantId>,
     ) -> Result<Vec<TenantIndex>> {
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         let list =
             indexes::list(&mut tx, tenant.as_ref().map(std::slice::from_ref), LIST_MAX).await?;
         tx.commit().await?;
         Ok(list)
     }
+}
 
+impl Freehold {
     async fn situation(&self, context: &OperatorContext, tenant: TenantId) -> Result<Situation> {
         let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
         let tenant = tenants::find(tx.catalog(), tenant).await?.ok_or_else(no_such_tenant)?;

@@ -52,19 +52,30 @@ impl UsageOrder {
     }
 }
 
+/// Handle over what tenants do to the database: [`Freehold::usage`].
+#[derive(Clone, Copy)]
+pub struct UsageOfTenants<'a>(&'a Freehold);
+
 impl Freehold {
+    /// What tenants do to the database.
+    pub fn usage(&self) -> UsageOfTenants<'_> {
+        UsageOfTenants(self)
+    }
+}
+
+impl UsageOfTenants<'_> {
     /// What tenants' statements cost, from the greatest to the least, in the current hour and so
     /// many before it, of all servers. `hours` and `limit` are [`HOURS_MAX`] and 50 if not given.
     /// A server adds its figures every [`write_every`](crate::InsightOptions::write_every).
-    pub async fn list_usage(
-        &self,
+    pub async fn list(
+        self,
         context: &OperatorContext,
         order: UsageOrder,
         hours: Option<i32>,
         offset: Option<i64>,
         limit: Option<i64>,
     ) -> Result<Vec<TenantUsage>> {
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         let offset = offset.unwrap_or(0).clamp(0, OFFSET_MAX);
         let list =
             usage::list(&mut tx, order, clamp_hours(hours), offset, clamp_page(limit)).await?;
@@ -76,13 +87,13 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`].
-    pub async fn usage_of(
-        &self,
+    pub async fn get(
+        self,
         context: &OperatorContext,
         tenant: TenantId,
         hours: Option<i32>,
     ) -> Result<Vec<TableUsage>> {
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         tenants::find(&mut tx, tenant).await?.ok_or_else(no_such_tenant)?;
         let tables = usage::of_tenant(&mut tx, tenant, clamp_hours(hours)).await?;
         tx.commit().await?;
@@ -91,11 +102,11 @@ impl Freehold {
 
     /// The tenants that are busiest at this moment, over all servers: rates of the last seconds.
     pub async fn list_busiest(
-        &self,
+        self,
         context: &OperatorContext,
         limit: Option<i64>,
     ) -> Result<Vec<BusyTenant>> {
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         let list = usage::busiest(&mut tx, clamp_page(limit)).await?;
         tx.commit().await?;
         Ok(list)
@@ -103,22 +114,22 @@ impl Freehold {
 
     /// Counters for Prometheus: this process's busiest tenants by name, and the rest as one. There
     /// are at most [`tenants_named`](crate::InsightOptions::tenants_named) + 1 tenants × 64 tables.
-    pub fn tenant_series(&self) -> Vec<TenantSeries> {
-        self.insight().series()
+    pub fn series(self) -> Vec<TenantSeries> {
+        self.0.insight().series()
     }
 
-    /// How many tenants [`tenant_series`](Self::tenant_series) names at most.
-    pub fn tenants_named(&self) -> usize {
-        self.insight().options().tenants_named
+    /// How many tenants [`series`](crate::control::insight::UsageOfTenants::series) names at most.
+    pub fn tenants_named(self) -> usize {
+        self.0.insight().options().tenants_named
     }
 
     /// The slugs of tenants, of those that there are.
     pub async fn slugs_of(
-        &self,
+        self,
         context: &OperatorContext,
         tenants: &[TenantId],
     ) -> Result<Vec<(TenantId, String)>> {
-        usage::slugs(self.catalog(context).await?, tenants).await
+        usage::slugs(self.0.catalog(context).await?, tenants).await
     }
 
     /// Writes down now what was counted so far: before the process ends. Waits 2 s at most.
@@ -126,7 +137,7 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::Timeout`] and whatever else the database refuses; what is not written goes on
     /// waiting.
-    pub async fn flush_usage(&self) -> Result<()> {
-        self.reporter().flush().await
+    pub async fn flush(self) -> Result<()> {
+        self.0.reporter().flush().await
     }
 }

@@ -12,13 +12,24 @@ use crate::tx::OwnerTx;
 
 pub use crate::catalog::seal_keys::SealKey;
 
+/// Handle over the keys that contexts are sealed with: [`Freehold::context_keys`].
+#[derive(Clone, Copy)]
+pub struct ContextKeys<'a>(&'a Freehold);
+
 impl Freehold {
+    /// The keys that contexts are sealed with.
+    pub fn context_keys(&self) -> ContextKeys<'_> {
+        ContextKeys(self)
+    }
+}
+
+impl ContextKeys<'_> {
     /// The key that contexts are sealed with now, for a server that has no owner connection.
     ///
     /// # Errors
     /// [`ErrorKind::Setup`] without an owner connection, or if there is no key.
-    pub async fn show_context_key(&self, context: &OperatorContext) -> Result<ContextKey> {
-        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+    pub async fn show(self, context: &OperatorContext) -> Result<ContextKey> {
+        let mut tx = OwnerTx::new(self.0.owner_pool()?, context).await?;
         let key = seal_keys::find_newest(tx.catalog()).await?;
         audit::record(tx.catalog(), AuditEvent::of("key.show", context)).await?;
         tx.commit().await?;
@@ -31,8 +42,8 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::Setup`] without an owner connection.
-    pub async fn list_context_keys(&self, context: &OperatorContext) -> Result<Vec<SealKey>> {
-        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+    pub async fn list(self, context: &OperatorContext) -> Result<Vec<SealKey>> {
+        let mut tx = OwnerTx::new(self.0.owner_pool()?, context).await?;
         let keys = seal_keys::list(tx.catalog()).await?;
         tx.commit().await?;
         Ok(keys)
@@ -43,12 +54,12 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::Setup`] without an owner connection.
-    pub async fn rotate_context_key(
-        &self,
+    pub async fn rotate(
+        self,
         context: &OperatorContext,
         retire_after: Duration,
     ) -> Result<ContextKey> {
-        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
+        let mut tx = OwnerTx::new(self.0.owner_pool()?, context).await?;
         let id = seal_keys::next_id(tx.catalog()).await?;
         let id = u32::try_from(id).map_err(|source| {
             Error::new(ErrorKind::Internal, "there are too many keys").because(source)

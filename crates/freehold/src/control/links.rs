@@ -52,7 +52,7 @@ impl SignIn {
     /// What a link's token is for. To who holds it, that is no secret: it is in the letter.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for one that is unknown, used or expired; [`ErrorKind::RateLimited`].
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for one that is unknown, used or expired; [`ErrorKind::RateLimited`](crate::ErrorKind::RateLimited).
     pub async fn inspect_link(&self, token: &str, client: IpAddr) -> Result<Link> {
         let mut tx = self.catalog("look at a link").await?;
         let counted = self.guesses.by_client(&mut tx, client).await;

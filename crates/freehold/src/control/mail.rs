@@ -157,10 +157,21 @@ impl SignIn {
     }
 }
 
+/// Handle over messages that wait to be sent: [`Freehold::outbox`].
+#[derive(Clone, Copy)]
+pub struct Outbox<'a>(&'a Freehold);
+
 impl Freehold {
+    /// Messages that wait to be sent.
+    pub fn outbox(&self) -> Outbox<'_> {
+        Outbox(self)
+    }
+}
+
+impl Outbox<'_> {
     /// How many letters wait, and how many of the last day were given up.
-    pub async fn count_letters(&self, context: &OperatorContext) -> Result<(i64, i64)> {
-        let mut tx = self.catalog(context).await?;
+    pub async fn count(self, context: &OperatorContext) -> Result<(i64, i64)> {
+        let mut tx = self.0.catalog(context).await?;
         let counts = outbox::count(&mut tx).await?;
         tx.commit().await?;
         Ok(counts)

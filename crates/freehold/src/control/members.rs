@@ -20,18 +20,29 @@ use crate::tx::CatalogTx;
 pub use crate::catalog::invitations::Invitation;
 pub use crate::catalog::memberships::Member;
 
+/// Handle over the members of a tenant: [`Freehold::members`].
+#[derive(Clone, Copy)]
+pub struct Members<'a>(&'a Freehold);
+
 impl Freehold {
+    /// The members of a tenant.
+    pub fn members(&self) -> Members<'_> {
+        Members(self)
+    }
+}
+
+impl Members<'_> {
     /// Pages through the members in the order of e-mails, beginning after one. `limit` is 50 if not
     /// given and [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
-    pub async fn list_members(
-        &self,
+    pub async fn list(
+        self,
         context: &TenantContext,
         after: Option<&str>,
         limit: Option<i64>,
     ) -> Result<Vec<Member>> {
         require(context.role(), Action::ListMembers)?;
         let after = check_after(after)?;
-        let mut tx = self.catalog_of(context).await?;
+        let mut tx = self.0.catalog_of(context).await?;
         let members =
             memberships::list(&mut tx, context.tenant(), after, clamp_page(limit)).await?;
         tx.commit().await?;
@@ -43,20 +54,20 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] if the actor may not manage members, or one
     /// of the two roles is above their own; [`ErrorKind::Conflict`] for the last owner.
-    pub async fn change_member_role(
-        &self,
+    pub async fn change_role(
+        self,
         context: &TenantContext,
         member: IdentityId,
         role: Role,
     ) -> Result<()> {
-        self.require_write(context, Action::ManageMembers)?;
-        let mut tx = self.catalog_of(context).await?;
+        self.0.require_write(context, Action::ManageMembers)?;
+        let mut tx = self.0.catalog_of(context).await?;
         let owners = memberships::lock_owners(&mut tx, context.tenant()).await?;
         let current = memberships::lock(&mut tx, context.tenant(), member)
             .await?
             .ok_or_else(no_such_member)?;
         if !context.role().may_grant(current) || !context.role().may_grant(role) {
-            return Err(self.refused_write(context, above_own_role()));
+            return Err(self.0.refused_write(context, above_own_role()));
         }
         if current == Role::Owner && role != Role::Owner && owners == 1 {
             return Err(last_owner());
@@ -79,19 +90,19 @@ impl Freehold {
     /// Ends a membership: somebody else's, or one's own. The last owner stays.
     ///
     /// # Errors
-    /// As for [`change_member_role`](Self::change_member_role).
-    pub async fn remove_member(&self, context: &TenantContext, member: IdentityId) -> Result<()> {
+    /// As for [`change_role`](crate::control::members::Members::change_role).
+    pub async fn remove(self, context: &TenantContext, member: IdentityId) -> Result<()> {
         let leaves = member == context.actor().id;
         if !leaves {
-            self.require_write(context, Action::ManageMembers)?;
+            self.0.require_write(context, Action::ManageMembers)?;
         }
-        let mut tx = self.catalog_of(context).await?;
+        let mut tx = self.0.catalog_of(context).await?;
         let owners = memberships::lock_owners(&mut tx, context.tenant()).await?;
         let current = memberships::lock(&mut tx, context.tenant(), member)
             .await?
             .ok_or_else(no_such_member)?;
         if !leaves && !context.role().may_grant(current) {
-            return Err(self.refused_write(context, above_own_role()));
+            return Err(self.0.refused_write(context, above_own_role()));
         }
         if current == Role::Owner && owners == 1 {
             return Err(last_owner());
@@ -105,7 +116,20 @@ impl Freehold {
         tracing::info!(tenant = %context.tenant(), actor = %context.actor().id, %member, "member removed");
         Ok(())
     }
+}
 
+/// Handle over invitations to a tenant: [`Freehold::invitations`].
+#[derive(Clone, Copy)]
+pub struct Invitations<'a>(&'a Freehold);
+
+impl Freehold {
+    /// Invitations to a tenant.
+    pub fn invitations(&self) -> Invitations<'_> {
+        Invitations(self)
+    }
+}
+
+impl Invitations<'_> {
     /// Invites somebody by e-mail, to whom a letter is sent. Whoever can read it may accept, within
     /// seven days, for as long as the inviter might make the offer. A second invitation of an e-mail
     /// replaces the first.
@@ -114,26 +138,26 @@ impl Freehold {
     /// [`ErrorKind::InvalidInput`]; [`ErrorKind::Forbidden`] if the actor may not manage members, the
     /// role is above their own, or the invitation that it would replace was made by somebody above them;
     /// [`ErrorKind::Conflict`] for a member; [`ErrorKind::RateLimited`] after too many letters.
-    pub async fn invite_member(
-        &self,
+    pub async fn create(
+        self,
         context: &TenantContext,
         email: &str,
         role: Role,
     ) -> Result<Invitation> {
-        self.require_write(context, Action::ManageMembers)?;
+        self.0.require_write(context, Action::ManageMembers)?;
         if !context.role().may_grant(role) {
-            return Err(self.refused_write(context, above_own_role()));
+            return Err(self.0.refused_write(context, above_own_role()));
         }
         let email: Email = email.parse()?;
         let tenant = context.tenant();
-        let mut tx = self.catalog_of(context).await?;
+        let mut tx = self.0.catalog_of(context).await?;
         if memberships::is_member(&mut tx, tenant, email.as_str()).await? {
             return Err(
                 Error::new(ErrorKind::Conflict, "this person is a member already").field("email")
             );
         }
         if let Some(former) = invitations::lock_of(&mut tx, tenant, email.as_str()).await? {
-            self.require_above(context, &mut tx, &former).await?;
+            self.0.require_above(context, &mut tx, &former).await?;
         }
         let inviter = Inviter::Member(context.actor().id);
         let made = invitations::upsert(&mut tx, tenant, email.as_str(), role, inviter).await?;
@@ -147,14 +171,14 @@ impl Freehold {
     /// Sends the letter of an invitation again; the link of the former is good no more.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] as for [`revoke_invitation`](Self::revoke_invitation);
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] as for [`revoke`](crate::control::members::Invitations::revoke);
     /// [`ErrorKind::RateLimited`] after too many letters.
-    pub async fn resend_invitation(&self, context: &TenantContext, id: Uuid) -> Result<Invitation> {
-        self.require_write(context, Action::ManageMembers)?;
-        let mut tx = self.catalog_of(context).await?;
+    pub async fn resend(self, context: &TenantContext, id: Uuid) -> Result<Invitation> {
+        self.0.require_write(context, Action::ManageMembers)?;
+        let mut tx = self.0.catalog_of(context).await?;
         let offer = invitations::lock(&mut tx, context.tenant(), id).await?;
         let offer = offer.ok_or_else(no_such_invitation)?;
-        self.require_above(context, &mut tx, &offer).await?;
+        self.0.require_above(context, &mut tx, &offer).await?;
         send(&mut tx, context.tenant(), &offer.invitation).await?;
         let event = AuditEvent::in_tenant("member.invite_again", context);
         let detail = json!({"email": offer.invitation.email, "role": offer.invitation.role});
@@ -169,13 +193,13 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::Forbidden`] if the role may not manage members.
-    pub async fn list_invitations(
-        &self,
+    pub async fn list(
+        self,
         context: &TenantContext,
         limit: Option<i64>,
     ) -> Result<Vec<Invitation>> {
         require(context.role(), Action::ManageMembers)?;
-        let mut tx = self.catalog_of(context).await?;
+        let mut tx = self.0.catalog_of(context).await?;
         let list = invitations::list(&mut tx, context.tenant(), clamp_page(limit)).await?;
         tx.commit().await?;
         let holds = |offer: &Offer, inviter: Option<Role>| match offer.inviter {
@@ -193,18 +217,20 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] if it offers a role above the actor's own, or
     /// was made by somebody above them.
-    pub async fn revoke_invitation(&self, context: &TenantContext, id: Uuid) -> Result<()> {
-        self.require_write(context, Action::ManageMembers)?;
-        let mut tx = self.catalog_of(context).await?;
+    pub async fn revoke(self, context: &TenantContext, id: Uuid) -> Result<()> {
+        self.0.require_write(context, Action::ManageMembers)?;
+        let mut tx = self.0.catalog_of(context).await?;
         let offer = invitations::lock(&mut tx, context.tenant(), id).await?;
         let offer = offer.ok_or_else(no_such_invitation)?;
-        self.require_above(context, &mut tx, &offer).await?;
+        self.0.require_above(context, &mut tx, &offer).await?;
         invitations::delete(&mut tx, context.tenant(), id).await?;
         let event = AuditEvent::in_tenant("member.uninvite", context);
         audit::record(&mut tx, event.detail(json!({"email": offer.invitation.email}))).await?;
         tx.commit().await
     }
+}
 
+impl Freehold {
     /// Somebody's offer is touched by nobody who could not have made it, nor by anybody below its maker.
     async fn require_above(
         &self,

@@ -9,15 +9,26 @@ use crate::model::context::OperatorContext;
 use crate::model::ids::IdentityId;
 use crate::tx::CatalogTx;
 
+/// Handle over the people who run the platform: [`Freehold::operators`].
+#[derive(Clone, Copy)]
+pub struct Operators<'a>(&'a Freehold);
+
 impl Freehold {
-    /// [`list_people`](Self::list_people) who run the platform.
-    pub async fn list_operators(
-        &self,
+    /// The people who run the platform.
+    pub fn operators(&self) -> Operators<'_> {
+        Operators(self)
+    }
+}
+
+impl Operators<'_> {
+    /// [`list`](crate::control::people::People::list) who run the platform.
+    pub async fn list(
+        self,
         context: &OperatorContext,
         after: Option<&str>,
         limit: Option<i64>,
     ) -> Result<Vec<Person>> {
-        self.page_of_people(context, true, after, limit).await
+        self.0.page_of_people(context, true, after, limit).await
     }
 
     /// Makes somebody an operator: somebody new, with a password, for whom the caller vouches; or the
@@ -27,13 +38,9 @@ impl Freehold {
     /// [`ErrorKind::EmailTaken`] if the address is known and that was not said;
     /// [`ErrorKind::NotFound`] if it is not and that was said; [`ErrorKind::InvalidInput`];
     /// [`ErrorKind::Forbidden`] for somebody who is disabled.
-    pub async fn create_operator(
-        &self,
-        context: &OperatorContext,
-        named: PersonRef,
-    ) -> Result<Person> {
-        let meant = self.understand(context, named).await?;
-        let mut tx = self.catalog(context).await?;
+    pub async fn create(self, context: &OperatorContext, named: PersonRef) -> Result<Person> {
+        let meant = self.0.understand(context, named).await?;
+        let mut tx = self.0.catalog(context).await?;
         let identity = match meant {
             ResolvedPerson::Known(email) => known(&mut tx, &email).await?,
             ResolvedPerson::New { email, password_hash: Some(hash) } => {
@@ -60,13 +67,9 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for somebody who is no operator; [`ErrorKind::Conflict`] for the last.
-    pub async fn revoke_operator(
-        &self,
-        context: &OperatorContext,
-        id: IdentityId,
-    ) -> Result<Person> {
+    pub async fn revoke(self, context: &OperatorContext, id: IdentityId) -> Result<Person> {
         let none = || Error::new(ErrorKind::NotFound, "there is no such operator");
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         require_not_last_operator(&mut tx, id).await?;
         let identity = identities::lock(&mut tx, id).await?;
         let identity = identity.filter(|identity| identity.is_operator).ok_or_else(none)?;

@@ -65,43 +65,36 @@ pub(super) enum ResolvedPerson {
     },
 }
 
+/// Handle over people, as operators govern them: [`Freehold::people`].
+#[derive(Clone, Copy)]
+pub struct People<'a>(&'a Freehold);
+
 impl Freehold {
+    /// People, as operators govern them.
+    pub fn people(&self) -> People<'_> {
+        People(self)
+    }
+}
+
+impl People<'_> {
     /// Pages through people in the order of e-mails, beginning after one. `limit` is 50 if not given and
     /// [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
-    pub async fn list_people(
-        &self,
+    pub async fn list(
+        self,
         context: &OperatorContext,
         after: Option<&str>,
         limit: Option<i64>,
     ) -> Result<Vec<Person>> {
-        self.page_of_people(context, false, after, limit).await
-    }
-
-    pub(super) async fn page_of_people(
-        &self,
-        context: &OperatorContext,
-        operators: bool,
-        after: Option<&str>,
-        limit: Option<i64>,
-    ) -> Result<Vec<Person>> {
-        let after = check_after(after)?;
-        let mut tx = self.catalog(context).await?;
-        let list = identities::list_people(&mut tx, operators, after, clamp_page(limit)).await?;
-        tx.commit().await?;
-        Ok(list)
+        self.0.page_of_people(context, false, after, limit).await
     }
 
     /// Whose address this is.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`].
-    pub async fn find_person_id(
-        &self,
-        context: &OperatorContext,
-        email: &str,
-    ) -> Result<IdentityId> {
+    pub async fn find_id(self, context: &OperatorContext, email: &str) -> Result<IdentityId> {
         let email: Email = email.parse()?;
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         let found = identities::find_by_email(&mut tx, email.as_str()).await?;
         tx.commit().await?;
         found.map(|identity| identity.id).ok_or_else(no_such_person)
@@ -109,12 +102,8 @@ impl Freehold {
 
     /// # Errors
     /// [`ErrorKind::NotFound`].
-    pub async fn get_person(
-        &self,
-        context: &OperatorContext,
-        id: IdentityId,
-    ) -> Result<PersonDetail> {
-        let mut tx = self.catalog(context).await?;
+    pub async fn get(self, context: &OperatorContext, id: IdentityId) -> Result<PersonDetail> {
+        let mut tx = self.0.catalog(context).await?;
         let person = identities::find_person(&mut tx, id).await?.ok_or_else(no_such_person)?;
         let tenants = memberships::list_tenants(&mut tx, id, None, 1000).await?;
         let sessions = sessions::list(&mut tx, id).await?;
@@ -129,12 +118,8 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] for the last operator. Somebody who is disabled
     /// already is no error.
-    pub async fn disable_person(
-        &self,
-        context: &OperatorContext,
-        id: IdentityId,
-    ) -> Result<Person> {
-        let mut tx = self.catalog(context).await?;
+    pub async fn disable(self, context: &OperatorContext, id: IdentityId) -> Result<Person> {
+        let mut tx = self.0.catalog(context).await?;
         require_not_last_operator(&mut tx, id).await?;
         let identity = lock(&mut tx, id).await?;
         if !identity.is_disabled {
@@ -154,8 +139,8 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]. Somebody who is not disabled is no error.
-    pub async fn enable_person(&self, context: &OperatorContext, id: IdentityId) -> Result<Person> {
-        let mut tx = self.catalog(context).await?;
+    pub async fn enable(self, context: &OperatorContext, id: IdentityId) -> Result<Person> {
+        let mut tx = self.0.catalog(context).await?;
         let identity = lock(&mut tx, id).await?;
         if identity.is_disabled {
             identities::set_disabled(&mut tx, id, false).await?;
@@ -174,8 +159,8 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] for the last operator, and for the only owner of
     /// a tenant, which needs another first.
-    pub async fn remove_person(&self, context: &OperatorContext, id: IdentityId) -> Result<()> {
-        let mut tx = self.catalog(context).await?;
+    pub async fn remove(self, context: &OperatorContext, id: IdentityId) -> Result<()> {
+        let mut tx = self.0.catalog(context).await?;
         require_not_last_operator(&mut tx, id).await?;
         let identity = lock(&mut tx, id).await?;
         let alone = memberships::list_owned_alone(&mut tx, id).await?;
@@ -203,20 +188,20 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::InvalidInput`]; [`ErrorKind::Forbidden`] for somebody who is
     /// disabled.
-    pub async fn reset_person(
-        &self,
+    pub async fn reset(
+        self,
         context: &OperatorContext,
         id: IdentityId,
         password: Option<String>,
     ) -> Result<Person> {
         if password.is_some() {
-            self.require_voucher(context)?;
+            self.0.require_voucher(context)?;
         }
         let hash = match password {
-            Some(password) => Some(self.hasher().hash(password).await?),
+            Some(password) => Some(self.0.hasher().hash(password).await?),
             None => None,
         };
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         let identity = lock(&mut tx, id).await?;
         if identity.is_disabled {
             return Err(proof::disabled());
@@ -244,13 +229,13 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::InvalidInput`] without a reason; [`ErrorKind::Forbidden`] for
     /// somebody who is disabled.
-    pub async fn vouch_for_person(
-        &self,
+    pub async fn vouch_for(
+        self,
         context: &OperatorContext,
         id: IdentityId,
         why: &str,
     ) -> Result<Person> {
-        self.require_voucher(context)?;
+        self.0.require_voucher(context)?;
         let why = why.trim();
         if why.is_empty() || why.chars().count() > 500 || why.chars().any(char::is_control) {
             return Err(Error::new(
@@ -259,7 +244,7 @@ impl Freehold {
             )
             .field("why"));
         }
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         let identity = lock(&mut tx, id).await?;
         let by = proof::by_word(context.actor(), why);
         proof::prove(&mut tx, &identity.email.parse()?, "", &by).await?;
@@ -268,8 +253,8 @@ impl Freehold {
 
     /// Forgets what has ended: sessions, links, letters, guesses, repeated requests, old lines of the
     /// record. Any server may, now and then.
-    pub async fn prune_people(&self) -> Result<()> {
-        let mut tx = self.catalog(&OperatorContext::system("forget what has ended")).await?;
+    pub async fn prune(self) -> Result<()> {
+        let mut tx = self.0.catalog(&OperatorContext::system("forget what has ended")).await?;
         sessions::prune_all(&mut tx).await?;
         sign_ups::prune(&mut tx).await?;
         password_resets::prune(&mut tx).await?;
@@ -286,13 +271,13 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`].
-    pub async fn end_sessions_of(
-        &self,
+    pub async fn end_sessions(
+        self,
         context: &OperatorContext,
         id: IdentityId,
         session: Option<Uuid>,
     ) -> Result<()> {
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         let identity = lock(&mut tx, id).await?;
         let event = AuditEvent::of("session.end", context).to(id, &identity.email);
         match session {
@@ -307,6 +292,22 @@ impl Freehold {
         }
         audit::record(&mut tx, event.detail(serde_json::json!({"session": session}))).await?;
         tx.commit().await
+    }
+}
+
+impl Freehold {
+    pub(super) async fn page_of_people(
+        &self,
+        context: &OperatorContext,
+        operators: bool,
+        after: Option<&str>,
+        limit: Option<i64>,
+    ) -> Result<Vec<Person>> {
+        let after = check_after(after)?;
+        let mut tx = self.catalog(context).await?;
+        let list = identities::list_people(&mut tx, operators, after, clamp_page(limit)).await?;
+        tx.commit().await?;
+        Ok(list)
     }
 
     /// Who is meant by an address, before anything is done. A password that is given is used or refused.

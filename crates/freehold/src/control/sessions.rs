@@ -341,7 +341,7 @@ impl SignIn {
                 // what its maker likes.
                 if source.is_forgery() {
                     let forged = Violation::new(ViolationKind::ForgedToken);
-                    self.freehold.record_violation(forged.because(source.to_string()));
+                    self.freehold.violations().record(forged.because(source.to_string()));
                 }
                 match source {
                     TokenError::Expired => Error::new(

@@ -29,20 +29,31 @@ pub enum SizeOrder {
     Bytes,
 }
 
+/// Handle over how large tenants are: [`Freehold::sizes`].
+#[derive(Clone, Copy)]
+pub struct Sizes<'a>(&'a Freehold);
+
 impl Freehold {
+    /// How large tenants are.
+    pub fn sizes(&self) -> Sizes<'_> {
+        Sizes(self)
+    }
+}
+
+impl Sizes<'_> {
     /// Measures every tenant, a hundred at a time, and returns how many batches could not be
     /// measured, because somebody held one of their tables for too long.
-    pub async fn measure_sizes(&self, context: &OperatorContext) -> Result<usize> {
+    pub async fn measure(self, context: &OperatorContext) -> Result<usize> {
         let mut after = None;
         let mut passed_over = 0;
         loop {
-            let measured = sizes::measure(self.catalog(context).await?, after, BATCH).await;
+            let measured = sizes::measure(self.0.catalog(context).await?, after, BATCH).await;
             let last = match measured {
                 Ok(last) => last,
                 Err(error) if error.database().is_some() => {
                     tracing::debug!(%error, "some tenants cannot be measured now");
                     passed_over += 1;
-                    sizes::skip(self.catalog(context).await?, after, BATCH.into()).await?
+                    sizes::skip(self.0.catalog(context).await?, after, BATCH.into()).await?
                 }
                 Err(error) => return Err(error),
             };
@@ -50,19 +61,19 @@ impl Freehold {
             after = Some(last);
             tokio::time::sleep(PAUSE).await;
         }
-        sizes::prune(self.catalog(context).await?).await?;
+        sizes::prune(self.0.catalog(context).await?).await?;
         Ok(passed_over)
     }
 
     /// Pages through tenants from the greatest to the least. `limit` is 50 if not given.
-    pub async fn list_sizes(
-        &self,
+    pub async fn list(
+        self,
         context: &OperatorContext,
         order: SizeOrder,
         offset: Option<i64>,
         limit: Option<i64>,
     ) -> Result<Vec<TenantGrowth>> {
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         let offset = offset.unwrap_or(0).clamp(0, OFFSET_MAX);
         let by_growth = order == SizeOrder::Growth;
         let list = sizes::list(&mut tx, by_growth, offset, clamp_page(limit)).await?;
@@ -74,13 +85,13 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
-    pub async fn size_history(
-        &self,
+    pub async fn history(
+        self,
         context: &OperatorContext,
         tenant: TenantId,
         limit: Option<i64>,
     ) -> Result<Vec<TenantSize>> {
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         tenants::find(&mut tx, tenant).await?.ok_or_else(no_such_tenant)?;
         let list = sizes::history(&mut tx, tenant, clamp_page(limit)).await?;
         tx.commit().await?;
@@ -88,8 +99,8 @@ impl Freehold {
     }
 
     /// What all tenants take together, as of the last measuring.
-    pub async fn fleet_growth(&self, context: &OperatorContext) -> Result<FleetGrowth> {
-        let mut tx = self.catalog(context).await?;
+    pub async fn fleet_growth(self, context: &OperatorContext) -> Result<FleetGrowth> {
+        let mut tx = self.0.catalog(context).await?;
         let fleet = sizes::fleet(&mut tx).await?;
         tx.commit().await?;
         Ok(fleet)

@@ -24,7 +24,18 @@ impl SlowStatement {
     }
 }
 
+/// Handle over statements that took long: [`Freehold::slow_queries`].
+#[derive(Clone, Copy)]
+pub struct SlowQueries<'a>(&'a Freehold);
+
 impl Freehold {
+    /// Statements that took long.
+    pub fn slow_queries(&self) -> SlowQueries<'_> {
+        SlowQueries(self)
+    }
+}
+
+impl SlowQueries<'_> {
     /// Statements that took [`slow_after`](crate::InsightOptions::slow_after) or longer, of every
     /// tenant or of one, of all servers; what was slow last comes first. Kept are seven days, 50
     /// statements of a tenant and 10,000 in all. `limit` is 20 if not given and [`SLOW_PAGE_MAX`] at
@@ -32,14 +43,14 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
-    pub async fn list_slow_queries(
-        &self,
+    pub async fn list(
+        self,
         context: &OperatorContext,
         tenant: Option<TenantId>,
         offset: Option<i64>,
         limit: Option<i64>,
     ) -> Result<Vec<SlowStatement>> {
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         if let Some(tenant) = tenant {
             tenants::find(&mut tx, tenant).await?.ok_or_else(no_such_tenant)?;
         }
@@ -53,14 +64,14 @@ impl Freehold {
     ///
     /// # Errors
     /// [`ErrorKind::Forbidden`](crate::ErrorKind::Forbidden) for who is no owner.
-    pub async fn list_own_slow_queries(
-        &self,
+    pub async fn list_own(
+        self,
         context: &TenantContext,
         offset: Option<i64>,
         limit: Option<i64>,
     ) -> Result<Vec<SlowStatement>> {
         require(context.role(), Action::ListSlowQueries)?;
-        let mut tx = self.catalog_of(context).await?;
+        let mut tx = self.0.catalog_of(context).await?;
         let (offset, limit) = page(offset, limit);
         let list = slow_queries::list(&mut tx, Some(context.tenant()), offset, limit).await?;
         tx.commit().await?;
@@ -68,16 +79,16 @@ impl Freehold {
     }
 
     /// What this process has seen since it started.
-    pub fn slow_query_counts(&self) -> SlowQueryCounts {
-        self.insight().slow().counts()
+    pub fn counts(self) -> SlowQueryCounts {
+        self.0.insight().slow().counts()
     }
 
     /// Writes down now what was slow so far: before the process ends. Waits 2 s at most.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and whatever else the database refuses.
-    pub async fn flush_slow_queries(&self) -> Result<()> {
-        self.slow_log().flush().await
+    pub async fn flush(self) -> Result<()> {
+        self.0.slow_log().flush().await
     }
 }
 

@@ -40,31 +40,195 @@ pub struct NewOwner {
     pub name: String,
 }
 
+/// Handle over the tenants of the fleet: [`Freehold::tenants`].
+#[derive(Clone, Copy)]
+pub struct Tenants<'a>(&'a Freehold);
+
 impl Freehold {
+    /// The tenants of the fleet.
+    pub fn tenants(&self) -> Tenants<'_> {
+        Tenants(self)
+    }
+}
+
+impl Tenants<'_> {
     /// Creates a tenant: schema, baseline, policies, catalog rows and first owner, or nothing.
     ///
     /// # Errors
     /// [`ErrorKind::SlugTaken`], [`ErrorKind::InvalidInput`], [`ErrorKind::IdempotencyKeyReused`];
     /// [`ErrorKind::EmailTaken`] if the owner is known and that was not said, [`ErrorKind::NotFound`] if
     /// they are not and that was said; [`ErrorKind::Setup`] if this server has no owner connection.
-    pub async fn create_tenant(
-        &self,
-        context: &OperatorContext,
-        new: NewTenant,
-    ) -> Result<Provisioned> {
+    pub async fn create(self, context: &OperatorContext, new: NewTenant) -> Result<Provisioned> {
         let slug: Slug = new.slug.parse()?;
         let name = check_name("name", &new.name)?;
-        let _turn = self.slug_locks().take(&slug).await;
-        let repeats = self.require_free(context, &slug, new.idempotency.as_ref()).await?;
+        let _turn = self.0.slug_locks().take(&slug).await;
+        let repeats = self.0.require_free(context, &slug, new.idempotency.as_ref()).await?;
         let owner = match new.owner {
             // Whom the first request made is known by now, and is in its answer.
-            Some(owner) if !repeats => Some(self.understand_owner(context, owner).await?),
+            Some(owner) if !repeats => Some(self.0.understand_owner(context, owner).await?),
             _ => None,
         };
         let order = Order { slug, name, owner, idempotency: new.idempotency, sign_up: None };
-        self.provision(context, order).await
+        self.0.provision(context, order).await
     }
 
+    /// Gives a tenant an owner: one that was made without, or whose owner is gone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for the tenant; as for [`create`](crate::control::tenants::Tenants::create) otherwise.
+    pub async fn add_owner(
+        self,
+        context: &OperatorContext,
+        id: TenantId,
+        owner: NewOwner,
+    ) -> Result<()> {
+        let owner = self.0.understand_owner(context, owner).await?;
+        let mut tx = self.0.catalog(context).await?;
+        tenants::find(&mut tx, id).await?.ok_or_else(no_such_tenant)?;
+        provisioner::add_owner(&mut tx, context, id, owner).await?;
+        tx.commit().await
+    }
+
+    /// Runs SQL in a tenant's schema as the owner role, in one transaction: seeds, repairs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setup`] if this server has no owner connection.
+    pub async fn run_script(
+        self,
+        context: &OperatorContext,
+        tenant: TenantId,
+        sql: &str,
+    ) -> Result<()> {
+        let mut tx = OwnerTx::new(self.0.owner_pool()?, context).await?;
+        tenants::lock(tx.catalog(), tenant).await?.ok_or_else(no_such_tenant)?;
+        audit::record(tx.catalog(), AuditEvent::of("tenant.script", context).tenant(tenant))
+            .await?;
+        tx.enter_schema(tenant).await?;
+        tx.catalog().query("SELECT freehold.run_migration($1)", &[&sql]).await?;
+        epochs::end_all(tx.catalog(), tenant.as_uuid()).await?;
+        tx.commit().await?;
+        self.0.cache().drop_tenant(tenant);
+        Ok(())
+    }
+
+    /// Pages through the fleet in the order of slugs, beginning after one. Tenants of every status
+    /// are in it; `limit` is 50 if not given and [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
+    ///
+    /// Work that no request asks for goes through the fleet by it:
+    ///
+    /// ```
+    /// # use freehold::testing::{TestDatabase, create_tenant};
+    /// # use freehold::{Baseline, Migration};
+    /// use freehold::{Actor, Freehold, OperatorContext, Result, TenantStatus};
+    ///
+    /// async fn prune_everywhere(freehold: &Freehold) -> Result<()> {
+    ///     let operator = OperatorContext::system("prune notes");
+    ///     let mut page = freehold.tenants().list(&operator, None, None).await?;
+    ///     while let Some(last) = page.last().map(|tenant| tenant.slug.clone()) {
+    ///         for tenant in page.iter().filter(|t| t.status == TenantStatus::Active) {
+    ///             let context = freehold.tenant_context_as(tenant.id, Actor::SYSTEM).await?;
+    ///             freehold.query(&context, "DELETE FROM notes WHERE id < 100", &[]).await?;
+    ///         }
+    ///         page = freehold.tenants().list(&operator, Some(last.as_str()), None).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
+    /// # let notes = "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL UNIQUE)";
+    /// # let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
+    /// # let database = TestDatabase::create(&server, &baseline).await?;
+    /// # let freehold = database.freehold().await?;
+    /// # let mut contexts = Vec::new();
+    /// # for slug in ["acme", "globex"] {
+    /// #     let (_, context) = create_tenant(&freehold, slug).await?;
+    /// #     freehold.query(&context, "INSERT INTO notes (body) VALUES ('old')", &[]).await?;
+    /// #     contexts.push(context);
+    /// # }
+    /// # prune_everywhere(&freehold).await?;
+    /// # for context in contexts {
+    /// #     assert!(freehold.query(&context, "SELECT * FROM notes", &[]).await?.is_empty());
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn list(
+        self,
+        context: &OperatorContext,
+        after: Option<&str>,
+        limit: Option<i64>,
+    ) -> Result<Vec<Tenant>> {
+        let after = check_after(after)?;
+        let mut tx = self.0.catalog(context).await?;
+        let list = tenants::list(&mut tx, after, clamp_page(limit)).await?;
+        tx.commit().await?;
+        Ok(list)
+    }
+
+    /// A tenant, whatever its status.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub async fn get(self, context: &OperatorContext, id: TenantId) -> Result<Tenant> {
+        let mut tx = self.0.catalog(context).await?;
+        let tenant = tenants::find(&mut tx, id).await?;
+        tx.commit().await?;
+        tenant.ok_or_else(no_such_tenant)
+    }
+
+    /// By slug, for people.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub async fn get_by_slug(self, context: &OperatorContext, slug: &str) -> Result<Tenant> {
+        let slug: Slug = slug.parse().map_err(|_| no_such_tenant())?;
+        let mut tx = self.0.catalog(context).await?;
+        let tenant = tenants::find_by_slug(&mut tx, &slug).await?;
+        tx.commit().await?;
+        tenant.ok_or_else(no_such_tenant)
+    }
+
+    /// Within a second the tenant is refused on every server; its data stays as it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]. One that is suspended already is no error.
+    pub async fn suspend(self, context: &OperatorContext, id: TenantId) -> Result<Tenant> {
+        self.0.change_status(context, id, Transition::Suspend).await
+    }
+
+    /// The tenant is served again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]. One that is active already is no error.
+    pub async fn resume(self, context: &OperatorContext, id: TenantId) -> Result<Tenant> {
+        self.0.change_status(context, id, Transition::Resume).await
+    }
+
+    /// Its part of the connections beside other tenants', from now on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub async fn weigh(
+        self,
+        context: &OperatorContext,
+        id: TenantId,
+        weight: Weight,
+    ) -> Result<Tenant> {
+        let mut tx: CatalogTx = self.0.catalog(context).await?;
+        let mut tenant = tenants::lock(&mut tx, id).await?.ok_or_else(no_such_tenant)?;
+        if weight != tenant.weight {
+            tenants::set_weight(&mut tx, id, weight).await?;
+            let event = AuditEvent::of("tenant.weigh", context).tenant(id);
+            audit::record(&mut tx, event.detail(serde_json::json!({ "weight": weight }))).await?;
+            tenant.weight = weight;
+        }
+        tx.commit().await?;
+        Ok(tenant)
+    }
+}
+
+impl Freehold {
     async fn understand_owner(&self, context: &OperatorContext, owner: NewOwner) -> Result<Owner> {
         let name = owner.name.trim();
         let name = if name.is_empty() { String::new() } else { check_name("name", name)? };
@@ -81,23 +245,6 @@ impl Freehold {
             }
             ResolvedPerson::New { email, password_hash: None } => Owner::Invited(email),
         })
-    }
-
-    /// Gives a tenant an owner: one that was made without, or whose owner is gone.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] for the tenant; as for [`create_tenant`](Self::create_tenant) otherwise.
-    pub async fn add_owner(
-        &self,
-        context: &OperatorContext,
-        id: TenantId,
-        owner: NewOwner,
-    ) -> Result<()> {
-        let owner = self.understand_owner(context, owner).await?;
-        let mut tx = self.catalog(context).await?;
-        tenants::find(&mut tx, id).await?.ok_or_else(no_such_tenant)?;
-        provisioner::add_owner(&mut tx, context, id, owner).await?;
-        tx.commit().await
     }
 
     /// Refuses a slug that is taken before a password is hashed or a connection is held that can
@@ -130,148 +277,6 @@ impl Freehold {
                 reason = context.reason(), "tenant created");
         }
         Ok(provisioned)
-    }
-
-    /// Runs SQL in a tenant's schema as the owner role, in one transaction: seeds, repairs.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Setup`] if this server has no owner connection.
-    pub async fn run_script(
-        &self,
-        context: &OperatorContext,
-        tenant: TenantId,
-        sql: &str,
-    ) -> Result<()> {
-        let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
-        tenants::lock(tx.catalog(), tenant).await?.ok_or_else(no_such_tenant)?;
-        audit::record(tx.catalog(), AuditEvent::of("tenant.script", context).tenant(tenant))
-            .await?;
-        tx.enter_schema(tenant).await?;
-        tx.catalog().query("SELECT freehold.run_migration($1)", &[&sql]).await?;
-        epochs::end_all(tx.catalog(), tenant.as_uuid()).await?;
-        tx.commit().await?;
-        self.cache().drop_tenant(tenant);
-        Ok(())
-    }
-
-    /// Pages through the fleet in the order of slugs, beginning after one. Tenants of every status
-    /// are in it; `limit` is 50 if not given and [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
-    ///
-    /// Work that no request asks for goes through the fleet by it:
-    ///
-    /// ```
-    /// # use freehold::testing::{TestDatabase, create_tenant};
-    /// # use freehold::{Baseline, Migration};
-    /// use freehold::{Actor, Freehold, OperatorContext, Result, TenantStatus};
-    ///
-    /// async fn prune_everywhere(freehold: &Freehold) -> Result<()> {
-    ///     let operator = OperatorContext::system("prune notes");
-    ///     let mut page = freehold.list_tenants(&operator, None, None).await?;
-    ///     while let Some(last) = page.last().map(|tenant| tenant.slug.clone()) {
-    ///         for tenant in page.iter().filter(|t| t.status == TenantStatus::Active) {
-    ///             let context = freehold.tenant_context_as(tenant.id, Actor::SYSTEM).await?;
-    ///             freehold.query(&context, "DELETE FROM notes WHERE id < 100", &[]).await?;
-    ///         }
-    ///         page = freehold.list_tenants(&operator, Some(last.as_str()), None).await?;
-    ///     }
-    ///     Ok(())
-    /// }
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<()> {
-    /// # let server = std::env::var("DATABASE_URL").expect("DATABASE_URL leads to a test server");
-    /// # let notes = "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL UNIQUE)";
-    /// # let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
-    /// # let database = TestDatabase::create(&server, &baseline).await?;
-    /// # let freehold = database.freehold().await?;
-    /// # let mut contexts = Vec::new();
-    /// # for slug in ["acme", "globex"] {
-    /// #     let (_, context) = create_tenant(&freehold, slug).await?;
-    /// #     freehold.query(&context, "INSERT INTO notes (body) VALUES ('old')", &[]).await?;
-    /// #     contexts.push(context);
-    /// # }
-    /// # prune_everywhere(&freehold).await?;
-    /// # for context in contexts {
-    /// #     assert!(freehold.query(&context, "SELECT * FROM notes", &[]).await?.is_empty());
-    /// # }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn list_tenants(
-        &self,
-        context: &OperatorContext,
-        after: Option<&str>,
-        limit: Option<i64>,
-    ) -> Result<Vec<Tenant>> {
-        let after = check_after(after)?;
-        let mut tx = self.catalog(context).await?;
-        let list = tenants::list(&mut tx, after, clamp_page(limit)).await?;
-        tx.commit().await?;
-        Ok(list)
-    }
-
-    /// A tenant, whatever its status.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`].
-    pub async fn get_tenant(&self, context: &OperatorContext, id: TenantId) -> Result<Tenant> {
-        let mut tx = self.catalog(context).await?;
-        let tenant = tenants::find(&mut tx, id).await?;
-        tx.commit().await?;
-        tenant.ok_or_else(no_such_tenant)
-    }
-
-    /// By slug, for people.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`].
-    pub async fn get_tenant_by_slug(
-        &self,
-        context: &OperatorContext,
-        slug: &str,
-    ) -> Result<Tenant> {
-        let slug: Slug = slug.parse().map_err(|_| no_such_tenant())?;
-        let mut tx = self.catalog(context).await?;
-        let tenant = tenants::find_by_slug(&mut tx, &slug).await?;
-        tx.commit().await?;
-        tenant.ok_or_else(no_such_tenant)
-    }
-
-    /// Within a second the tenant is refused on every server; its data stays as it is.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`]. One that is suspended already is no error.
-    pub async fn suspend_tenant(&self, context: &OperatorContext, id: TenantId) -> Result<Tenant> {
-        self.change_status(context, id, Transition::Suspend).await
-    }
-
-    /// The tenant is served again.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`]. One that is active already is no error.
-    pub async fn resume_tenant(&self, context: &OperatorContext, id: TenantId) -> Result<Tenant> {
-        self.change_status(context, id, Transition::Resume).await
-    }
-
-    /// Its part of the connections beside other tenants', from now on.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`].
-    pub async fn weigh_tenant(
-        &self,
-        context: &OperatorContext,
-        id: TenantId,
-        weight: Weight,
-    ) -> Result<Tenant> {
-        let mut tx: CatalogTx = self.catalog(context).await?;
-        let mut tenant = tenants::lock(&mut tx, id).await?.ok_or_else(no_such_tenant)?;
-        if weight != tenant.weight {
-            tenants::set_weight(&mut tx, id, weight).await?;
-            let event = AuditEvent::of("tenant.weigh", context).tenant(id);
-            audit::record(&mut tx, event.detail(serde_json::json!({ "weight": weight }))).await?;
-            tenant.weight = weight;
-        }
-        tx.commit().await?;
-        Ok(tenant)
     }
 
     async fn change_status(

@@ -23,7 +23,18 @@ pub struct ViolationFilter {
     pub kind: Option<ViolationKind>,
 }
 
+/// Handle over what was refused: [`Freehold::violations`].
+#[derive(Clone, Copy)]
+pub struct Violations<'a>(&'a Freehold);
+
 impl Freehold {
+    /// What was refused.
+    pub fn violations(&self) -> Violations<'_> {
+        Violations(self)
+    }
+}
+
+impl Violations<'_> {
     /// Counts a violation, logs it, and has it written down in the background. Never waits.
     ///
     /// Those that Freehold notices itself are recorded already; this is for a service that checks
@@ -38,43 +49,25 @@ impl Freehold {
     ///         return Ok(());
     ///     }
     ///     let mismatch = Violation::new(ViolationKind::TokenTenantMismatch);
-    ///     freehold.record_violation(mismatch.by(context).towards(Some(host)));
+    ///     freehold.violations().record(mismatch.by(context).towards(Some(host)));
     ///     Err(Error::new(ErrorKind::Forbidden, "the host and the token name different tenants"))
     /// }
     /// ```
-    pub fn record_violation(&self, violation: Violation) {
-        self.violations().record(violation);
-    }
-
-    /// [`require`], for an action that would change something: a refusal is recorded.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Forbidden`](crate::ErrorKind::Forbidden).
-    pub fn require_write(&self, context: &TenantContext, action: Action) -> Result<()> {
-        require(context.role(), action).inspect_err(|error| {
-            let refused = Violation::new(ViolationKind::WriteRefused).by(context);
-            self.record_violation(refused.because(format!("{}: {action:?}", error.message())));
-        })
-    }
-
-    /// Records that an actor tried to give or take what they may not, and hands the error back.
-    pub(crate) fn refused_write(&self, context: &TenantContext, error: Error) -> Error {
-        let refused = Violation::new(ViolationKind::WriteRefused).by(context);
-        self.record_violation(refused.because(error.message()));
-        error
+    pub fn record(self, violation: Violation) {
+        self.0.violation_queue().record(violation);
     }
 
     /// Pages through the violations from the newest to the oldest, beginning after one. `limit` is
     /// 50 if not given and [`PAGE_MAX`](crate::control::PAGE_MAX) at most. One appears a moment
     /// after it happened; kept are 90 days, and of each kind the newest 10,000 rows.
-    pub async fn list_violations(
-        &self,
+    pub async fn list(
+        self,
         context: &OperatorContext,
         filter: &ViolationFilter,
         after: Option<Uuid>,
         limit: Option<i64>,
     ) -> Result<Vec<RecordedViolation>> {
-        let mut tx = self.catalog(context).await?;
+        let mut tx = self.0.catalog(context).await?;
         let (tenant, kind) = (filter.tenant, filter.kind);
         let list = violations::list(&mut tx, tenant, kind, after, clamp_page(limit)).await?;
         tx.commit().await?;
@@ -82,8 +75,8 @@ impl Freehold {
     }
 
     /// What this process has seen since it started.
-    pub fn violation_counts(&self) -> ViolationCounts {
-        self.violations().counts()
+    pub fn counts(self) -> ViolationCounts {
+        self.0.violation_queue().counts()
     }
 
     /// Writes down now what was recorded so far: before the process ends. Waits 2 s at most.
@@ -91,7 +84,27 @@ impl Freehold {
     /// # Errors
     /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and whatever else the database refuses;
     /// what is not written goes on waiting.
-    pub async fn flush_violations(&self) -> Result<()> {
-        self.recorder().flush().await
+    pub async fn flush(self) -> Result<()> {
+        self.0.recorder().flush().await
+    }
+}
+
+impl Freehold {
+    /// [`require`], for an action that would change something: a refusal is recorded.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`](crate::ErrorKind::Forbidden).
+    pub fn require_write(&self, context: &TenantContext, action: Action) -> Result<()> {
+        require(context.role(), action).inspect_err(|error| {
+            let refused = Violation::new(ViolationKind::WriteRefused).by(context);
+            self.violations().record(refused.because(format!("{}: {action:?}", error.message())));
+        })
+    }
+
+    /// Records that an actor tried to give or take what they may not, and hands the error back.
+    pub(crate) fn refused_write(&self, context: &TenantContext, error: Error) -> Error {
+        let refused = Violation::new(ViolationKind::WriteRefused).by(context);
+        self.violations().record(refused.because(error.message()));
+        error
     }
 }

@@ -37,7 +37,7 @@ const TABLES_MAX: usize = 64;
 /// What is counted, and how it is told.
 #[derive(Clone, Copy, Debug)]
 pub struct InsightOptions {
-    /// How many tenants, the busiest, [`Freehold::tenant_series`](crate::Freehold::tenant_series)
+    /// How many tenants, the busiest, [`UsageOfTenants::series`](crate::control::insight::UsageOfTenants::series)
     /// names; the rest are summed.
     pub tenants_named: usize,
     /// How often figures are written into the catalog.
@@ -45,7 +45,7 @@ pub struct InsightOptions {
     /// How long a statement takes that is a slow query; with none, there is none.
     pub slow_after: Option<Duration>,
     /// Of so many requests, one is counted by what it asks; see
-    /// [`Freehold::count_query`](crate::Freehold::count_query).
+    /// [`Indexes::count_query`](crate::control::indexes::Indexes::count_query).
     pub sample: u32,
 }
 

@@ -10,7 +10,7 @@ use crate::wire::tls::{self, Target};
 /// or look at what is really in it. Policies bind it as they bind its role.
 ///
 /// # Errors
-/// [`ErrorKind::Setup`] if it is no connection string, [`ErrorKind::Unavailable`].
+/// [`ErrorKind::Setup`](crate::ErrorKind::Setup) if it is no connection string, [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable).
 pub async fn connect_bare(url: &str) -> Result<Client> {
     connect(&tls::target(url, "the database's URL")?).await
 }

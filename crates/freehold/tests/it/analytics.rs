@@ -62,7 +62,7 @@ pub(super) fn baseline_and(later: &[&str]) -> Baseline {
 /// A house with these definitions.
 pub(super) async fn shop(definitions: &[&str]) -> House {
     let house = house_with(&baseline_and(&[])).await;
-    house.freehold.apply_analytics(&operator(), &folder(definitions)).await.unwrap();
+    house.freehold.analytics().apply(&operator(), &folder(definitions)).await.unwrap();
     house
 }
 
@@ -83,7 +83,7 @@ impl House {
             tenant_timeout: Duration::from_secs(5),
             ..AnalyticsOptions::default()
         };
-        self.freehold.run_analytics(&operator(), None, options, &|_, _| {}).await
+        self.freehold.analytics().run(&operator(), None, options, &|_, _| {}).await
     }
 
     /// Runs everything whole, and must succeed.
@@ -93,7 +93,7 @@ impl House {
 
     pub(super) async fn page(&self, name: &str, scope: AnalyticsScope) -> AnalyticsPage {
         let query = AnalyticsQuery { oldest_first: true, ..AnalyticsQuery::default() };
-        self.freehold.read_analytics(&operator(), name, scope, &query).await.unwrap()
+        self.freehold.analytics().read(&operator(), name, scope, &query).await.unwrap()
     }
 
     /// The totals over all tenants.
@@ -107,7 +107,7 @@ impl House {
 
     pub(super) async fn own(&self, tenant: &TenantContext, name: &str) -> Value {
         let query = AnalyticsQuery { oldest_first: true, ..AnalyticsQuery::default() };
-        rows(&self.freehold.read_own_analytics(tenant, name, &query).await.unwrap())
+        rows(&self.freehold.analytics().read_own(tenant, name, &query).await.unwrap())
     }
 }
 

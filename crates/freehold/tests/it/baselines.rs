@@ -107,7 +107,7 @@ async fn comes_through(case: Case) {
     let report = house.migrate(&notes_and(&baseline)).await.unwrap();
     assert_eq!((report.migrated, report.failed.len()), (3, 0), "{:?}", report.failed);
     assert_eq!(examine_all(&house).await, [""; 0]);
-    assert_eq!(house.freehold.list_critical().await.unwrap(), [""; 0]);
+    assert_eq!(house.freehold.protection().list_critical().await.unwrap(), [""; 0]);
 }
 
 macro_rules! baselines {

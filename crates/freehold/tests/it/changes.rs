@@ -22,7 +22,7 @@ async fn deaf() -> (House, Freehold) {
 async fn where_nothing_can_be_heard_nothing_is_read_again_unless_it_has_changed() {
     let (house, deaf) = deaf().await;
     let acme = house.tenant("acme").await;
-    let (mut baseline, mut keys) = (deaf.baseline_changes(), deaf.key_changes());
+    let (mut baseline, mut keys) = (deaf.migrations().changes(), deaf.key_changes());
     let mut told = async || {
         deaf.look_for_changes().await.unwrap();
         [&mut baseline, &mut keys].map(|changes| {
@@ -32,14 +32,14 @@ async fn where_nothing_can_be_heard_nothing_is_read_again_unless_it_has_changed(
         })
     };
     // Not for what is good for half a second only.
-    house.freehold.suspend_tenant(&operator(), acme.tenant()).await.unwrap();
+    house.freehold.tenants().suspend(&operator(), acme.tenant()).await.unwrap();
     for _ in 0..3 {
         assert_eq!(told().await, [false, false]);
     }
     house.migrate(&notes_and(&["ALTER TABLE notes ADD COLUMN done boolean"])).await.unwrap();
     assert_eq!(told().await, [true, false]);
     assert_eq!(told().await, [false, false]);
-    house.freehold.rotate_context_key(&operator(), SOON).await.unwrap();
+    house.freehold.context_keys().rotate(&operator(), SOON).await.unwrap();
     assert_eq!(told().await, [false, true]);
     assert_eq!(told().await, [false, false]);
 }
@@ -50,7 +50,7 @@ async fn where_nothing_can_be_heard_a_new_key_is_taken_up_all_the_same() {
     let (house, deaf) = deaf().await;
     let acme = house.tenant("acme").await;
     deaf.query(&acme, "SELECT body FROM notes", &[]).await.unwrap();
-    house.freehold.rotate_context_key(&operator(), Duration::ZERO).await.unwrap();
+    house.freehold.context_keys().rotate(&operator(), Duration::ZERO).await.unwrap();
     wait_until("it seals with the new key", SOON, async || {
         deaf.query(&acme, "SELECT body FROM notes", &[]).await.is_ok()
     })

@@ -71,7 +71,7 @@ async fn a_weight_is_from_one_to_a_hundred_and_is_kept() {
         let refused = freehold::Weight::try_from(weight).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{weight}");
     }
-    house.freehold.weigh_tenant(&operator(), acme, weigh(7).unwrap()).await.unwrap();
-    let tenant = house.freehold.get_tenant(&operator(), acme).await.unwrap();
+    house.freehold.tenants().weigh(&operator(), acme, weigh(7).unwrap()).await.unwrap();
+    let tenant = house.freehold.tenants().get(&operator(), acme).await.unwrap();
     assert_eq!(tenant.weight.get(), 7);
 }

@@ -103,13 +103,13 @@ fn columns(texts: &[&str]) -> Vec<IndexColumn> {
 
 async fn ask(house: &House, tenant: &TenantContext, shape: QueryShape, times: usize) {
     for _ in 0..times {
-        house.freehold.count_query(tenant, || Some(shape.clone()));
+        house.freehold.indexes().count_query(tenant, || Some(shape.clone()));
     }
-    house.freehold.flush_usage().await.unwrap();
+    house.freehold.usage().flush().await.unwrap();
 }
 
 async fn advise(house: &House, tenant: &TenantContext) -> IndexReport {
-    house.freehold.advise_indexes(&operator(), tenant.tenant(), &EAGER).await.unwrap()
+    house.freehold.indexes().advise(&operator(), tenant.tenant(), &EAGER).await.unwrap()
 }
 
 /// A line each: the kind, the index that there is, or the table and its columns.
@@ -135,17 +135,18 @@ async fn indexes(house: &House, tenant: &TenantContext) -> Vec<String> {
 }
 
 async fn apply(house: &House, tenant: &TenantContext, table: &str, by: &[&str]) -> String {
-    let made = house.freehold.apply_index(&operator(), tenant.tenant(), table, &columns(by)).await;
+    let made =
+        house.freehold.indexes().apply(&operator(), tenant.tenant(), table, &columns(by)).await;
     made.unwrap().name
 }
 
 async fn drop_it(house: &House, tenant: &TenantContext, name: &str) {
-    house.freehold.drop_index(&operator(), tenant.tenant(), name).await.unwrap();
+    house.freehold.indexes().drop(&operator(), tenant.tenant(), name).await.unwrap();
 }
 
 /// What is recorded of the fleet, a line each.
 async fn recorded(house: &House) -> Vec<String> {
-    let list = house.freehold.list_indexes(&operator(), None).await.unwrap();
+    let list = house.freehold.indexes().list(&operator(), None).await.unwrap();
     list.iter().map(|i| format!("{} {} {}", i.slug, i.name, i.state.as_str())).collect()
 }
 
@@ -253,7 +254,7 @@ async fn nothing_is_said_of_what_was_seen_too_little_and_that_is_told() {
     read(&client, "SELECT FROM people WHERE name = 'n7'", 25).await;
     read(&client, "SELECT FROM logs WHERE line = 'l7'", 25).await;
     let asked = async |options: &AdviceOptions| {
-        house.freehold.advise_indexes(&operator(), acme.tenant(), options).await.unwrap()
+        house.freehold.indexes().advise(&operator(), acme.tenant(), options).await.unwrap()
     };
     for options in [
         AdviceOptions { days_min: 7.0, ..EAGER },
@@ -342,7 +343,7 @@ async fn what_holds_of_most_tenants_is_for_the_baseline() {
     // Nobody reads the one, and somebody the other.
     let by_age = "SET enable_seqscan = off; SELECT FROM people WHERE age = 7";
     read(&inside(&house, globex).await, by_age, 1).await;
-    let report = house.freehold.advise_fleet_indexes(&operator(), &EAGER).await.unwrap();
+    let report = house.freehold.indexes().advise_fleet(&operator(), &EAGER).await.unwrap();
     let told: Vec<_> = report
         .advice
         .iter()
@@ -479,7 +480,8 @@ async fn the_doctor_knows_what_is_recorded_and_reports_what_is_not() {
         .unwrap();
     let refused = house
         .freehold
-        .apply_index(&operator(), acme.tenant(), "visits", &columns(&["at"]))
+        .indexes()
+        .apply(&operator(), acme.tenant(), "visits", &columns(&["at"]))
         .await
         .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
@@ -487,7 +489,7 @@ async fn the_doctor_knows_what_is_recorded_and_reports_what_is_not() {
     is_clean(&house).await;
 
     // What was dropped is made again, and what was made is dropped: as if nothing had been.
-    house.freehold.restore_index(&operator(), acme.tenant(), "people_age_idx").await.unwrap();
+    house.freehold.indexes().restore(&operator(), acme.tenant(), "people_age_idx").await.unwrap();
     drop_it(&house, &acme, &name).await;
     assert_eq!(recorded(&house).await, [""; 0]);
     assert_eq!(indexes(&house, &acme).await, indexes(&house, &globex).await);
@@ -511,11 +513,11 @@ async fn an_interrupted_build_is_told_and_the_next_attempt_clears_it_away() {
     };
     let by = columns(&["place"]);
     let operator = operator();
-    let build = house.freehold.apply_index(&operator, acme.tenant(), "visits", &by);
+    let build = house.freehold.indexes().apply(&operator, acme.tenant(), "visits", &by);
     let (failed, ()) = tokio::join!(build, kill);
     failed.unwrap_err();
     slow.batch_execute("COMMIT").await.unwrap();
-    let list = house.freehold.list_indexes(&operator, None).await.unwrap();
+    let list = house.freehold.indexes().list(&operator, None).await.unwrap();
     assert_eq!(list[0].state, IndexState::Creating);
     assert!(list[0].error.is_some(), "{list:?}");
     let name = &list[0].name;
@@ -526,7 +528,7 @@ async fn an_interrupted_build_is_told_and_the_next_attempt_clears_it_away() {
     assert_eq!(&apply(&house, &acme, "visits", &["place"]).await, name);
     is_clean(&house).await;
     assert!(told(&advise(&house, &acme).await).iter().all(|line| !line.starts_with("invalid")));
-    let list = house.freehold.list_indexes(&operator, None).await.unwrap();
+    let list = house.freehold.indexes().list(&operator, None).await.unwrap();
     assert_eq!((list[0].state, &list[0].error), (IndexState::Created, &None));
 }
 
@@ -537,7 +539,7 @@ async fn two_who_change_one_index_take_turns() {
     fill(&house, &acme).await;
     let by = columns(&["place"]);
     let operator = operator();
-    let build = || house.freehold.apply_index(&operator, acme.tenant(), "visits", &by);
+    let build = || house.freehold.indexes().apply(&operator, acme.tenant(), "visits", &by);
     let (one, other) = tokio::join!(build(), build());
     let late: Vec<_> = [one, other].into_iter().filter_map(Result::err).collect();
     assert!(late.len() <= 1 && late.iter().all(|e| e.kind() == ErrorKind::Retryable), "{late:?}");
@@ -600,7 +602,7 @@ async fn wrong_names_are_refused_in_words_and_nothing_is_done() {
         ("visits", &many, ErrorKind::InvalidInput, "1 to 32 columns"),
     ] {
         let by: Vec<IndexColumn> = by.iter().map(|name| IndexColumn::new(*name)).collect();
-        let made = house.freehold.apply_index(&operator(), acme.tenant(), table, &by).await;
+        let made = house.freehold.indexes().apply(&operator(), acme.tenant(), table, &by).await;
         let refused = made.unwrap_err();
         assert_eq!(refused.kind(), kind, "{table}: {refused}");
         assert!(refused.message().contains(part), "{table}: {refused}");
@@ -613,15 +615,16 @@ async fn wrong_names_are_refused_in_words_and_nothing_is_done() {
         ("people_pkey", ErrorKind::Conflict, "belongs to a constraint"),
         ("people_name_key", ErrorKind::Conflict, "keeps rows unique"),
     ] {
-        let dropped = house.freehold.drop_index(&operator(), acme.tenant(), name).await;
+        let dropped = house.freehold.indexes().drop(&operator(), acme.tenant(), name).await;
         let refused = dropped.unwrap_err();
         assert_eq!(refused.kind(), kind, "{name}: {refused}");
         assert!(refused.message().contains(part), "{name}: {refused}");
     }
-    let refused = house.freehold.restore_index(&operator(), acme.tenant(), "people_age_idx").await;
+    let refused =
+        house.freehold.indexes().restore(&operator(), acme.tenant(), "people_age_idx").await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
     let nobody = freehold::TenantId::from(uuid::Uuid::from_u128(7));
-    let refused = house.freehold.advise_indexes(&operator(), nobody, &EAGER).await;
+    let refused = house.freehold.indexes().advise(&operator(), nobody, &EAGER).await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(indexes(&house, &acme).await, before);
     assert_eq!(recorded(&house).await, [format!("globex {own} created")]);
@@ -660,12 +663,12 @@ async fn of_each_tenant_the_hundred_newest_kinds_of_requests_are_kept() {
     ask(&house, &globex, shape("visits", &[("place", "=")], &[]), 3).await;
     for number in 0..130 {
         let table = format!("t{number}");
-        house.freehold.count_query(&acme, || Some(shape(&table, &[("a", "=")], &[])));
+        house.freehold.indexes().count_query(&acme, || Some(shape(&table, &[("a", "=")], &[])));
         if number % 60 == 59 {
-            house.freehold.flush_usage().await.unwrap();
+            house.freehold.usage().flush().await.unwrap();
         }
     }
-    house.freehold.flush_usage().await.unwrap();
+    house.freehold.usage().flush().await.unwrap();
     let client = house.superuser().await;
     let sql = "SELECT count(*), max(requests) FROM freehold.query_shape WHERE tenant_id = $1";
     let kept = client.query_one(sql, &[&acme.tenant().as_uuid()]).await.unwrap();

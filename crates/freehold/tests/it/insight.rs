@@ -29,7 +29,7 @@ async fn a_batch_of_figures_that_comes_twice_counts_once() {
     let gone = "00000000-0000-4000-8000-000000000009".to_owned();
     sql.batch_execute(&record(3, gone)).await.unwrap();
     let list =
-        house.freehold.list_usage(&operator(), UsageOrder::Time, None, None, None).await.unwrap();
+        house.freehold.usage().list(&operator(), UsageOrder::Time, None, None, None).await.unwrap();
     assert_eq!(list.len(), 1, "{list:?}");
     let usage = list[0].usage;
     assert_eq!((usage.queries, usage.rows, usage.errors), (10, 12, 2));
@@ -47,8 +47,8 @@ async fn each_statement_of_a_pipeline_is_counted() {
     let wrong = [("SELECT 1/0", &[] as Params<'_>), ("SELECT 1", &[])];
     house.freehold.pipeline(&acme, &wrong).await.unwrap_err();
     house.freehold.pipeline_each(&acme, &wrong).await.unwrap();
-    house.freehold.flush_usage().await.unwrap();
-    let list = house.freehold.usage_of(&operator(), acme.tenant(), None).await.unwrap();
+    house.freehold.usage().flush().await.unwrap();
+    let list = house.freehold.usage().get(&operator(), acme.tenant(), None).await.unwrap();
     assert_eq!(list.len(), 1, "{list:?}");
     let usage = list[0].usage;
     assert_eq!((usage.queries, usage.rows, usage.errors), (7, 5, 2));
@@ -93,7 +93,7 @@ async fn from_a_tenants_context_nobody_writes_figures_of_another() {
             format!("freehold.record_busiest(gen_random_uuid(), 1, {entry})"),
             format!("freehold.record_query_shapes({entry})"),
             format!("freehold.record_slow_plan('{}', md5('s'), '{{}}')", tenant.tenant()),
-            "freehold.measure_sizes(NULL, 1000)".to_owned(),
+            "freehold.sizes().measure(NULL, 1000)".to_owned(),
             "freehold.prune_usage()".to_owned(),
             "freehold.prune_sizes()".to_owned(),
             "freehold.prune_query_shapes()".to_owned(),
@@ -116,7 +116,7 @@ async fn from_a_tenants_context_nobody_writes_figures_of_another() {
         assert_eq!(others.get::<_, i64>(0), 1, "{recorded:?}");
     }
     let attacker = house.in_catalog(acme.tenant(), "owner").await;
-    if let Ok(row) = attacker.query_one("SELECT freehold.measure_sizes(NULL, 1000)", &[]).await {
+    if let Ok(row) = attacker.query_one("SELECT freehold.sizes().measure(NULL, 1000)", &[]).await {
         assert_ne!(row.get::<_, Option<uuid::Uuid>>(0), Some(globex.tenant().as_uuid()));
     }
 }

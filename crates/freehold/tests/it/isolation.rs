@@ -371,5 +371,5 @@ async fn the_librarys_own_catalog_work_for_a_tenant_is_bound_to_it() {
                 CREATE TRIGGER trap BEFORE INSERT OR UPDATE ON freehold.invitation
                   FOR EACH ROW EXECUTE FUNCTION freehold.trap()";
     house.superuser().await.batch_execute(trap).await.unwrap();
-    house.freehold.invite_member(&acme, "new@acme.example", Role::Viewer).await.unwrap();
+    house.freehold.invitations().create(&acme, "new@acme.example", Role::Viewer).await.unwrap();
 }

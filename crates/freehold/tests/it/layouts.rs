@@ -391,7 +391,8 @@ async fn the_way_back_of_a_tool_is_not_run_and_no_transaction_is_told() {
     )];
     let folder = Folder::of(files).read();
     let house = house_with(&Baseline::default()).await;
-    let dry = house.freehold.migrate_dry_run(&folder, MigrateOptions::default()).await.unwrap();
+    let dry =
+        house.freehold.migrations().dry_run(&folder, MigrateOptions::default()).await.unwrap();
     assert_eq!(dry.layout, Some(Layout::Goose));
     assert!(dry.would_succeed(), "{dry:?}");
     let report = adopted(&house, files).await;

@@ -38,7 +38,7 @@ async fn every_table_and_partition_of_a_later_migration_is_protected() {
     for row in rows {
         assert!(row.get::<_, bool>(1) && row.get::<_, bool>(2), "{}", row.get::<_, String>(0));
     }
-    assert!(house.freehold.list_unprotected_tables(5).await.unwrap().is_empty());
+    assert!(house.freehold.protection().list_unprotected(5).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -49,7 +49,10 @@ async fn a_table_that_is_stripped_of_its_protection_is_found() {
     let superuser = house.superuser().await;
     for fault in ["NO FORCE ROW LEVEL SECURITY", "DISABLE ROW LEVEL SECURITY"] {
         superuser.batch_execute(&format!("ALTER TABLE {table} {fault}")).await.unwrap();
-        assert_eq!(house.freehold.list_unprotected_tables(5).await.unwrap(), [table.as_str()]);
+        assert_eq!(
+            house.freehold.protection().list_unprotected(5).await.unwrap(),
+            [table.as_str()]
+        );
     }
 }
 
@@ -113,14 +116,14 @@ async fn one_tenants_failure_is_in_nobodys_way_and_a_second_run_continues() {
     assert_eq!((report.migrated, report.failed.len()), (1, 1));
     assert_eq!((report.failed[0].tenant.as_str(), report.failed[0].version), ("acme", 2));
     house.freehold.query(&globex, "SELECT FROM more", &[]).await.unwrap();
-    let status = house.freehold.migrate_status().await.unwrap();
+    let status = house.freehold.migrations().status().await.unwrap();
     assert_eq!(status.tenants, [(1, 1), (3, 1)]);
     assert_eq!(status.failed.len(), 1);
 
     house.script(&acme, "DROP TABLE extra").await;
     let report = house.migrate(&baseline).await.unwrap();
     assert_eq!((report.migrated, report.failed.len()), (1, 0));
-    let status = house.freehold.migrate_status().await.unwrap();
+    let status = house.freehold.migrations().status().await.unwrap();
     assert_eq!((status.tenants, status.failed.len()), (vec![(3, 2)], 0));
 }
 
@@ -136,7 +139,7 @@ async fn a_lock_that_the_application_holds_fails_that_tenant_alone() {
         ..MigrateOptions::default()
     };
     let baseline = notes_and(&["ALTER TABLE notes ADD COLUMN pinned boolean"]);
-    let report = house.freehold.migrate(&baseline, options, &|_, _| {}).await.unwrap();
+    let report = house.freehold.migrations().up(&baseline, options, &|_, _| {}).await.unwrap();
     assert_eq!((report.migrated, report.failed.len()), (1, 1));
     assert!(report.failed[0].error.contains("lock timeout"), "{:?}", report.failed);
 }
@@ -153,7 +156,7 @@ async fn two_migrators_at_once_do_the_work_once() {
         assert_eq!(error.kind(), ErrorKind::Retryable, "{error}");
     }
     house.migrate(&baseline).await.unwrap();
-    assert_eq!(house.freehold.migrate_status().await.unwrap().tenants, [(2, 2)]);
+    assert_eq!(house.freehold.migrations().status().await.unwrap().tenants, [(2, 2)]);
 }
 
 #[tokio::test]
@@ -182,7 +185,7 @@ async fn an_existing_applications_schema_works_unchanged_and_so_does_its_next_re
 
     let report = house.migrate(&both).await.unwrap();
     assert_eq!((report.migrated, report.failed.len()), (2, 0), "{:?}", report.failed);
-    assert!(house.freehold.list_unprotected_tables(5).await.unwrap().is_empty());
+    assert!(house.freehold.protection().list_unprotected(5).await.unwrap().is_empty());
     let tables = house
         .superuser()
         .await
@@ -236,7 +239,7 @@ async fn a_new_tenant_gets_the_whole_baseline_and_its_ledger() {
     let house = house().await;
     house.migrate(&notes_and(&["CREATE TABLE a (id int)"])).await.unwrap();
     let acme = house.tenant("acme").await;
-    let tenant = house.freehold.get_tenant(&operator(), acme.tenant()).await.unwrap();
+    let tenant = house.freehold.tenants().get(&operator(), acme.tenant()).await.unwrap();
     assert_eq!(tenant.version, 2);
     let ledger = house
         .superuser()

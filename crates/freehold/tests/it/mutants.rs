@@ -200,7 +200,7 @@ async fn plant(fault: &Fault) -> Option<String> {
     };
     let attacker = house.attacker().await;
     let sql = of(fault.attack);
-    assert_eq!(house.freehold.list_critical().await.unwrap(), [""; 0]);
+    assert_eq!(house.freehold.protection().list_critical().await.unwrap(), [""; 0]);
     assert_eq!(first_to_see(&house).await, Seen::Nobody, "without a fault");
     let before = attempt(&house, &attacker, globex, &sql).await;
     let superuser = house.superuser().await;
@@ -214,9 +214,9 @@ async fn plant(fault: &Fault) -> Option<String> {
 /// A tenant with one note and one member.
 async fn tenant(house: &House, slug: &str) -> TenantId {
     let new = NewTenant { slug: slug.into(), name: slug.into(), owner: None, idempotency: None };
-    let tenant = house.freehold.create_tenant(&operator(), new).await.unwrap().tenant;
+    let tenant = house.freehold.tenants().create(&operator(), new).await.unwrap().tenant;
     let note = "INSERT INTO notes (body) VALUES ('a note')";
-    house.freehold.run_script(&operator(), tenant.id, note).await.unwrap();
+    house.freehold.tenants().run_script(&operator(), tenant.id, note).await.unwrap();
     let member = format!(
         "INSERT INTO freehold.identity (id, email) VALUES ('{0}', '{slug}@x.example');
          INSERT INTO freehold.membership (tenant_id, identity_id, role) VALUES ('{0}', '{0}', 'member')",
@@ -244,7 +244,7 @@ async fn first_to_see(house: &House) -> Seen {
         assert!(house.freehold.check().await.is_err(), "none would start, so none is ready");
         return Start;
     }
-    match house.freehold.list_critical().await.unwrap().is_empty() {
+    match house.freehold.protection().list_critical().await.unwrap().is_empty() {
         true => Doctor,
         false => Readiness,
     }

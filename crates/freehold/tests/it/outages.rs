@@ -110,7 +110,7 @@ async fn work_on_the_catalog_hears_of_an_outage_too() {
         name: "Acme".into(),
         ..Default::default()
     };
-    let outcome = house.freehold.create_tenant(&operator(), new).await;
+    let outcome = house.freehold.tenants().create(&operator(), new).await;
     assert_takes_no_writes(outcome.map(drop), "create a tenant");
 }
 
@@ -299,7 +299,7 @@ async fn a_key_that_the_database_does_not_know_is_refused_at_the_start() {
         for part in ["CONTEXT_KEY", "freehold key show"] {
             assert!(refused.message().contains(part), "{part} is not in {refused}");
         }
-        let key = house.freehold.show_context_key(&operator()).await.unwrap();
+        let key = house.freehold.context_keys().show(&operator()).await.unwrap();
         options.context_key = Some(key);
         Freehold::connect(&options).await.unwrap();
     }
@@ -311,12 +311,12 @@ async fn a_key_that_was_retired_under_a_server_is_its_settings_fault_and_no_viol
         let house = house_sealed(mode).await;
         let (acme, _) = house.acme_and_globex().await;
         let mut options = options(&house.database);
-        options.context_key = Some(house.freehold.show_context_key(&operator()).await.unwrap());
+        options.context_key = Some(house.freehold.context_keys().show(&operator()).await.unwrap());
         options.owner_url = None;
         let server = Freehold::connect(&options).await.unwrap();
         server.query(&acme, READ, &[]).await.unwrap();
         server.check().await.unwrap();
-        house.freehold.rotate_context_key(&operator(), Duration::ZERO).await.unwrap();
+        house.freehold.context_keys().rotate(&operator(), Duration::ZERO).await.unwrap();
         // What was opened with the key outlives it.
         house.end_sessions().await;
 
@@ -332,7 +332,7 @@ async fn a_key_that_was_retired_under_a_server_is_its_settings_fault_and_no_viol
         tells(each[0].as_ref().unwrap_err());
         let refused = server.check().await.unwrap_err();
         assert!(tells(&refused).contains("CONTEXT_KEY"), "{refused}");
-        let seen = server.violation_counts().by_kind.iter().map(|(_, count)| count).sum::<u64>();
+        let seen = server.violations().counts().by_kind.iter().map(|(_, count)| count).sum::<u64>();
         assert_eq!(seen, 0, "{mode:?}");
         // What SQL tries of its own is one, on a server with a good key.
         let garbage = "SELECT freehold.enter(repeat('0', 94) || 'tenant_x')";

@@ -162,9 +162,10 @@ async fn another_tenants_table_is_refused_at_its_statement_and_recorded() {
         assert!(outcomes[0].is_ok() && outcomes[2].is_ok());
     }
     assert_eq!(house.bodies(&globex).await, ["globex"]);
-    house.freehold.flush_violations().await.unwrap();
+    house.freehold.violations().flush().await.unwrap();
     let every = ViolationFilter::default();
-    let rows = house.freehold.list_violations(&operator(), &every, None, Some(200)).await.unwrap();
+    let rows =
+        house.freehold.violations().list(&operator(), &every, None, Some(200)).await.unwrap();
     let refused: i64 = rows
         .iter()
         .filter(|row| row.violation.kind == ViolationKind::ContextRefused)

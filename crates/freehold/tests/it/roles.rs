@@ -218,7 +218,7 @@ async fn analytics_reads_every_tenant_and_writes_none() {
 async fn a_person_acts_in_the_role_of_their_membership() {
     let house = house().await;
     let (tenant, owner) = create_tenant(&house.freehold, "acme").await.unwrap();
-    let members = house.freehold.list_members(&owner, None, None).await.unwrap();
+    let members = house.freehold.members().list(&owner, None, None).await.unwrap();
     let context = house.freehold.tenant_context(tenant.id, members[0].id).await.unwrap();
     assert_eq!(context.role(), Role::Owner);
     let stranger = IdentityId::from(uuid::Uuid::from_u128(1));
@@ -230,7 +230,7 @@ async fn a_person_acts_in_the_role_of_their_membership() {
 async fn nobody_acts_in_a_suspended_tenant() {
     let house = house().await;
     let (tenant, owner) = create_tenant(&house.freehold, "acme").await.unwrap();
-    house.freehold.suspend_tenant(&operator(), tenant.id).await.unwrap();
+    house.freehold.tenants().suspend(&operator(), tenant.id).await.unwrap();
     wait_until("suspended", Duration::from_secs(60), async || {
         let member = house.freehold.tenant_context(tenant.id, owner.actor().id).await;
         let system = house.freehold.tenant_context_as(tenant.id, owner.actor()).await;

@@ -46,7 +46,7 @@ fn made(acme: &TenantContext) -> [String; 3] {
 #[tokio::test]
 async fn a_table_made_at_run_time_is_protected_at_once() {
     let (house, acme, globex) = makers_house(true).await;
-    assert_eq!(house.freehold.list_critical().await.unwrap(), [""; 0]);
+    assert_eq!(house.freehold.protection().list_critical().await.unwrap(), [""; 0]);
     for table in made(&acme) {
         let name = table.split_once('.').unwrap().1.trim_matches('"').to_owned();
         // Though its own functions open it, it is open to its own tenant alone.
@@ -61,13 +61,13 @@ async fn a_table_made_at_run_time_is_protected_at_once() {
     let both = [makers().migrations().to_vec(), vec![later]].concat();
     let report = house.migrate(&Baseline::from_migrations(both).unwrap()).await.unwrap();
     assert!(report.failed.is_empty(), "{:?}", report.failed);
-    assert_eq!(house.freehold.list_critical().await.unwrap(), [""; 0]);
+    assert_eq!(house.freehold.protection().list_critical().await.unwrap(), [""; 0]);
 }
 
 #[tokio::test]
 async fn where_nothing_protects_it_nobody_reaches_it_and_it_is_one_tenants_finding() {
     let (house, acme, globex) = makers_house(false).await;
-    let found = house.freehold.examine_critical().await.unwrap();
+    let found = house.freehold.protection().examine_critical().await.unwrap();
     assert_eq!(found.fleet, [""; 0], "no server is taken out");
     assert_eq!(
         (found.tenants.len(), found.tenant_objects),
@@ -76,7 +76,7 @@ async fn where_nothing_protects_it_nobody_reaches_it_and_it_is_one_tenants_findi
         found.tenants
     );
     assert!(found.tenants.iter().all(|line| line.contains(&acme.tenant().schema())), "{found:?}");
-    let quick = house.freehold.examine_tables().await.unwrap();
+    let quick = house.freehold.protection().examine_tables().await.unwrap();
     assert_eq!((quick.fleet.len(), quick.tenant_objects), (0, 3), "{quick:?}");
     for table in made(&acme) {
         for context in [&acme, &globex] {
@@ -107,10 +107,10 @@ async fn a_table_that_lies_open_is_kept_from_other_tenants_by_who_finds_it() {
     for table in &tables {
         house.freehold.query(&globex, &format!("SELECT FROM {table}"), &[]).await.unwrap();
     }
-    let found = house.freehold.examine_critical().await.unwrap();
+    let found = house.freehold.protection().examine_critical().await.unwrap();
     tables.sort();
     assert_eq!((found.fleet.len(), &found.open_tables), (0, &tables));
-    assert_eq!(house.freehold.isolate_tables(&found.open_tables).await.unwrap(), tables);
+    assert_eq!(house.freehold.protection().isolate(&found.open_tables).await.unwrap(), tables);
     for table in &tables {
         let refused = house.freehold.query(&globex, &format!("SELECT FROM {table}"), &[]).await;
         assert_eq!(sqlstate(&refused.unwrap_err()), "42501", "{table}");
@@ -119,14 +119,14 @@ async fn a_table_that_lies_open_is_kept_from_other_tenants_by_who_finds_it() {
         house.freehold.query(&acme, &format!("SELECT FROM {table}"), &[]).await.unwrap();
     }
     // It takes nothing from what is protected.
-    assert_eq!(house.freehold.isolate_tables(&tables).await.unwrap(), [""; 0]);
+    assert_eq!(house.freehold.protection().isolate(&tables).await.unwrap(), [""; 0]);
     let notes = format!("{}.a", globex.tenant().schema());
     assert_eq!(
-        house.freehold.isolate_tables(&[notes, "freehold.tenant".to_owned()]).await.unwrap(),
+        house.freehold.protection().isolate(&[notes, "freehold.tenant".to_owned()]).await.unwrap(),
         [""; 0]
     );
     // What somebody wrote is left for them to mend; the rest is well.
-    let left = house.freehold.examine_critical().await.unwrap();
+    let left = house.freehold.protection().examine_critical().await.unwrap();
     assert!(left.tenants.iter().all(|line| line.starts_with("FH103")), "{left:?}");
 }
 
@@ -138,8 +138,8 @@ async fn what_is_wrong_with_every_tenant_or_the_template_is_the_fleets() {
     let strip = |schema: String| format!("ALTER TABLE {schema}.a NO FORCE ROW LEVEL SECURITY");
     let fleets = async || {
         let (whole, quick) = (
-            house.freehold.examine_critical().await.unwrap(),
-            house.freehold.examine_tables().await.unwrap(),
+            house.freehold.protection().examine_critical().await.unwrap(),
+            house.freehold.protection().examine_tables().await.unwrap(),
         );
         (whole.fleet.len(), quick.fleet.len(), whole.tenants.len(), quick.tenants.len())
     };
@@ -147,7 +147,7 @@ async fn what_is_wrong_with_every_tenant_or_the_template_is_the_fleets() {
     assert_eq!(fleets().await, (0, 0, 1, 1));
     superuser.batch_execute(&strip(globex.tenant().schema())).await.unwrap();
     assert_eq!(fleets().await, (1, 1, 0, 0));
-    house.freehold.isolate_tables(&[format!("{}.a", acme.tenant().schema())]).await.unwrap();
+    house.freehold.protection().isolate(&[format!("{}.a", acme.tenant().schema())]).await.unwrap();
     superuser.batch_execute(&strip("freehold_template".to_owned())).await.unwrap();
     assert_eq!(fleets().await, (1, 1, 1, 1));
 }

@@ -303,22 +303,22 @@ async fn keys_change_under_running_servers_and_retire() {
         let old = Forgery::genuine(&house, &attacker, &acme).await;
         let operator = OperatorContext::system("a test");
         let hour = Duration::from_secs(3600);
-        let new = house.freehold.rotate_context_key(&operator, hour).await.unwrap();
+        let new = house.freehold.context_keys().rotate(&operator, hour).await.unwrap();
         assert_eq!(new.id(), "2");
         assert_eq!(house.bodies(&acme).await, ["acme"], "with whichever key");
         let sealed = old.seal(&attacker).await;
         assert_eq!(enter_and_read(&attacker, &sealed, &acme).await, "permitted", "in its grace");
 
-        house.freehold.rotate_context_key(&operator, Duration::ZERO).await.unwrap();
+        house.freehold.context_keys().rotate(&operator, Duration::ZERO).await.unwrap();
         let sealed = old.seal(&attacker).await;
         assert_eq!(enter_and_read(&attacker, &sealed, &acme).await, REFUSED, "{mode:?}: retired");
         wait_until("the server seals with the new key", Duration::from_secs(60), async || {
-            house.freehold.list_context_keys(&operator).await.is_ok()
+            house.freehold.context_keys().list(&operator).await.is_ok()
                 && house.freehold.query(&acme, "SELECT body FROM notes", &[]).await.is_ok()
         })
         .await;
         assert_eq!(house.bodies(&acme).await, ["acme"]);
-        let keys = house.freehold.list_context_keys(&operator).await.unwrap();
+        let keys = house.freehold.context_keys().list(&operator).await.unwrap();
         assert_eq!(keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>(), ["3", "2", "1"]);
     }
 }
@@ -480,7 +480,7 @@ async fn who_resets_a_session_is_in_nobodys_way() {
         assert_eq!(house.bodies(&globex).await, ["globex"]);
         assert_eq!(house.bodies(&acme).await, ["acme"]);
         let (operator, every) = (OperatorContext::system("a test"), ViolationFilter::default());
-        let violations = house.freehold.list_violations(&operator, &every, None, None).await;
+        let violations = house.freehold.violations().list(&operator, &every, None, None).await;
         assert!(violations.unwrap().is_empty(), "nobody did anything wrong");
     }
 }
@@ -495,7 +495,7 @@ async fn who_changes_the_mode_ends_sessions_and_disturbs_nobody() {
         assert_eq!(house.bodies(&acme).await, ["acme"], "{mode:?}");
         assert_eq!(house.bodies(&globex).await, ["globex"], "{mode:?}");
         let (operator, every) = (OperatorContext::system("a test"), ViolationFilter::default());
-        let violations = house.freehold.list_violations(&operator, &every, None, None).await;
+        let violations = house.freehold.violations().list(&operator, &every, None, None).await;
         assert!(violations.unwrap().is_empty(), "{mode:?}");
         house.database.change_seal(SealMode::Best).await.unwrap();
         assert_eq!(house.bodies(&globex).await, ["globex"], "{mode:?} and back");

@@ -168,7 +168,8 @@ async fn next_value_gives_numbers_of_the_contexts_tenant_and_of_no_other() {
     attacker.batch_execute("ROLLBACK").await.unwrap();
     // The owner of a script has the tenant's context too.
     let script = format!("SELECT freehold.next_value('{theirs}')");
-    let refused = freehold.run_script(&operator(), acme.tenant(), &script).await.unwrap_err();
+    let refused =
+        freehold.tenants().run_script(&operator(), acme.tenant(), &script).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Violation, "{refused}");
     let owner = connect(&house.database.owner_url()).await;
     owner.batch_execute(&script).await.expect("without a context the owner may, as everywhere");
@@ -179,7 +180,7 @@ async fn next_value_gives_numbers_of_the_contexts_tenant_and_of_no_other() {
             ..ViolationFilter::default()
         };
         let recorded =
-            freehold.list_violations(&operator(), &filter, None, Some(50)).await.unwrap();
+            freehold.violations().list(&operator(), &filter, None, Some(50)).await.unwrap();
         recorded.iter().any(|violation| violation.violation.target == Some(globex.tenant()))
     })
     .await;

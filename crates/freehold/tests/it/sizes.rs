@@ -8,12 +8,12 @@ use crate::support::{House, connect, house, operator, outcome};
 
 /// Measures everybody, and tells what is known then, by slug.
 async fn measured(house: &House) -> Vec<TenantGrowth> {
-    assert_eq!(house.freehold.measure_sizes(&operator()).await.unwrap(), 0);
+    assert_eq!(house.freehold.sizes().measure(&operator()).await.unwrap(), 0);
     growths(house, SizeOrder::Bytes).await
 }
 
 async fn growths(house: &House, order: SizeOrder) -> Vec<TenantGrowth> {
-    house.freehold.list_sizes(&operator(), order, None, None).await.unwrap()
+    house.freehold.sizes().list(&operator(), order, None, None).await.unwrap()
 }
 
 fn of<'g>(growths: &'g [TenantGrowth], tenant: &TenantContext) -> &'g TenantGrowth {
@@ -22,7 +22,7 @@ fn of<'g>(growths: &'g [TenantGrowth], tenant: &TenantContext) -> &'g TenantGrow
 
 /// The bytes of a tenant's history, the newest first.
 async fn history(house: &House, tenant: &TenantContext) -> Vec<i64> {
-    let list = house.freehold.size_history(&operator(), tenant.tenant(), None).await.unwrap();
+    let list = house.freehold.sizes().history(&operator(), tenant.tenant(), None).await.unwrap();
     list.iter().map(|size| size.bytes).collect()
 }
 
@@ -68,7 +68,7 @@ async fn the_tenant_whose_tables_grow_is_the_one_that_takes_more() {
                    JOIN pg_index i ON i.indrelid = b.reltoastrelid WHERE b.relnamespace = $1::text::regnamespace))";
     let files = superuser.query_one(files, &[&acme.tenant().schema()]).await.unwrap();
     assert_eq!(is, files.get::<_, i64>(0));
-    let fleet = house.freehold.fleet_growth(&operator()).await.unwrap();
+    let fleet = house.freehold.sizes().fleet_growth(&operator()).await.unwrap();
     assert_eq!((fleet.tenants, fleet.bytes), (2, is + of(&after, &globex).bytes));
     assert_eq!(fleet.measured_at, after.iter().map(|growth| growth.measured_at).max());
 
@@ -83,7 +83,7 @@ async fn a_tenant_without_growth_or_with_one_size_grows_by_nothing() {
     let acme = house.tenant("acme").await;
     assert_eq!(growths(&house, SizeOrder::Bytes).await.len(), 0);
     assert_eq!(history(&house, &acme).await, [0; 0]);
-    let fleet = house.freehold.fleet_growth(&operator()).await.unwrap();
+    let fleet = house.freehold.sizes().fleet_growth(&operator()).await.unwrap();
     assert_eq!((fleet.tenants, fleet.bytes, fleet.measured_at), (0, 0, None));
 
     for _ in 0..3 {
@@ -107,7 +107,7 @@ async fn a_tenant_without_growth_or_with_one_size_grows_by_nothing() {
     assert_eq!((growth.bytes_per_day, growth.forecast_bytes), (0.0, growth.bytes as f64));
 
     let nobody = freehold::TenantId::from(uuid::Uuid::from_u128(7));
-    let refused = house.freehold.size_history(&operator(), nobody, None).await.unwrap_err();
+    let refused = house.freehold.sizes().history(&operator(), nobody, None).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NotFound);
 }
 
@@ -160,10 +160,10 @@ async fn growth_is_a_straight_line_through_the_sizes_of_a_week_and_the_forecast_
     }
     // What shrinks ends at nothing.
     assert_eq!(of(&list, &globex).forecast_bytes, 0.0);
-    let fleet = house.freehold.fleet_growth(&operator()).await.unwrap();
+    let fleet = house.freehold.sizes().fleet_growth(&operator()).await.unwrap();
     assert!(near(fleet.bytes_per_day, 3_590_000.0), "{fleet:?}");
     assert!(near(fleet.fastest_bytes_per_day, 2_000_000.0), "{fleet:?}");
-    let page = house.freehold.list_sizes(&operator(), SizeOrder::Growth, Some(1), Some(1)).await;
+    let page = house.freehold.sizes().list(&operator(), SizeOrder::Growth, Some(1), Some(1)).await;
     assert_eq!(page.unwrap()[0].slug, "acme");
 }
 
@@ -197,7 +197,7 @@ async fn all_sizes_of_two_days_are_kept_then_the_last_of_each_day_for_ninety() {
     assert_eq!(history(&house, &acme).await, [bytes, 1, 2, 3, 33, 4, 7, 9]);
     // The last of another tenant's day is its own.
     assert_eq!(history(&house, &globex).await, [bytes, 5]);
-    let newest = house.freehold.size_history(&operator(), acme.tenant(), Some(2)).await.unwrap();
+    let newest = house.freehold.sizes().history(&operator(), acme.tenant(), Some(2)).await.unwrap();
     assert_eq!(newest.iter().map(|size| size.bytes).collect::<Vec<_>>(), [bytes, 1]);
 }
 
@@ -208,7 +208,7 @@ async fn a_table_that_somebody_holds_is_not_waited_for_and_measured_the_next_tim
     let holder = house.superuser().await;
     let hold = format!("BEGIN; LOCK {}.notes IN ACCESS EXCLUSIVE MODE", acme.tenant().schema());
     holder.batch_execute(&hold).await.unwrap();
-    assert_eq!(house.freehold.measure_sizes(&operator()).await.unwrap(), 1);
+    assert_eq!(house.freehold.sizes().measure(&operator()).await.unwrap(), 1);
     assert_eq!(growths(&house, SizeOrder::Bytes).await.len(), 0);
     holder.batch_execute("COMMIT").await.unwrap();
     assert_eq!(measured(&house).await.len(), 2);
@@ -243,7 +243,7 @@ async fn a_tenants_context_sees_no_sizes_and_writes_none() {
                 assert_eq!(outcome(&attacker, &write).await, "42501", "{role}: {write}");
             }
         }
-        assert_eq!(outcome(&attacker, "SELECT freehold.measure_sizes(NULL, 9)").await, "42501");
+        assert_eq!(outcome(&attacker, "SELECT freehold.sizes().measure(NULL, 9)").await, "42501");
         attacker.batch_execute("ROLLBACK").await.unwrap();
     }
     let after = growths(&house, SizeOrder::Bytes).await;

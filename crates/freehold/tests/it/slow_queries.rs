@@ -34,7 +34,7 @@ async fn house_where_all_is_slow() -> House {
 
 async fn list(house: &House, of: &TenantContext) -> Vec<SlowStatement> {
     let tenant = Some(of.tenant());
-    house.freehold.list_slow_queries(&operator(), tenant, None, None).await.unwrap()
+    house.freehold.slow_queries().list(&operator(), tenant, None, None).await.unwrap()
 }
 
 /// The tenant's slow statement that begins so, once it has a plan.
@@ -52,7 +52,7 @@ async fn planned(house: &House, of: &TenantContext, beginning: &str) -> SlowStat
 /// Waits until as many plans were asked for as there are slow statements.
 async fn all_asked(house: &House, plans: u64) {
     wait_until("plans were asked for", SOON, async || {
-        let counts = house.freehold.slow_query_counts();
+        let counts = house.freehold.slow_queries().counts();
         counts.plans + counts.plans_failed >= plans
     })
     .await;
@@ -143,7 +143,7 @@ async fn to_ask_for_a_plan_runs_nothing() {
         house.freehold.query(&acme, sql, &[]).await.unwrap();
     }
     all_asked(&house, statements.len() as u64).await;
-    assert_eq!(house.freehold.slow_query_counts().plans, statements.len() as u64);
+    assert_eq!(house.freehold.slow_queries().counts().plans, statements.len() as u64);
     assert_eq!(house.bodies(&acme).await, ["once!"]);
     let schema = acme.tenant().schema();
     let sql =
@@ -163,7 +163,7 @@ async fn to_ask_for_a_plan_leaves_nothing_on_the_session() {
     house.freehold.query(&acme, "SELECT 1/0 FROM notes", &[]).await.unwrap_err();
     house.freehold.query(&acme, "CALL idle()", &[]).await.unwrap();
     all_asked(&house, 3).await;
-    assert_eq!(house.freehold.slow_query_counts().plans_failed, 2);
+    assert_eq!(house.freehold.slow_queries().counts().plans_failed, 2);
     let admin = house.superuser().await;
     admin
         .batch_execute("GRANT EXECUTE ON FUNCTION pg_prepared_statement() TO PUBLIC")
@@ -190,14 +190,15 @@ async fn one_tenants_slow_queries_are_never_shown_to_another() {
         house.freehold.tenant_context_as(of.tenant(), actor)
     };
     let (acmes, globexs) = (owner(&acme).await.unwrap(), owner(&globex).await.unwrap());
-    let own = house.freehold.list_own_slow_queries(&acmes, None, None).await.unwrap();
+    let own = house.freehold.slow_queries().list_own(&acmes, None, None).await.unwrap();
     assert!(own.iter().any(|s| s.statement.contains("acmes_own")), "{own:?}");
-    let theirs = house.freehold.list_own_slow_queries(&globexs, None, None).await.unwrap();
+    let theirs = house.freehold.slow_queries().list_own(&globexs, None, None).await.unwrap();
     assert!(!theirs.is_empty() && theirs.iter().all(|s| s.tenant == globex.tenant()), "{theirs:?}");
     for role in [Role::Viewer, Role::Member, Role::Admin] {
         let actor = Actor { role, ..acme.actor() };
         let context = house.freehold.tenant_context_as(acme.tenant(), actor).await.unwrap();
-        let refused = house.freehold.list_own_slow_queries(&context, None, None).await.unwrap_err();
+        let refused =
+            house.freehold.slow_queries().list_own(&context, None, None).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Forbidden, "{role:?}");
     }
 
@@ -241,7 +242,7 @@ async fn a_pipeline_is_one_slow_query() {
     let pieces: [(&str, freehold::Params<'_>); 2] =
         [("INSERT INTO notes (body) VALUES ('SECRET')", &[]), ("SELECT * FROM notes", &[])];
     house.freehold.pipeline(&acme, &pieces).await.unwrap();
-    house.freehold.flush_slow_queries().await.unwrap();
+    house.freehold.slow_queries().flush().await.unwrap();
     let list = list(&house, &acme).await;
     assert_eq!(list.len(), 1, "{list:?}");
     assert_eq!(list[0].statement, "INSERT INTO notes (body) VALUES (?); SELECT * FROM notes");
@@ -255,7 +256,7 @@ async fn servers_add_to_the_same_statements_and_old_ones_and_too_many_are_forgot
     let acme = house.tenant("acme").await;
     for freehold in [&house.freehold, &other] {
         freehold.query(&acme, "SELECT count(*) FROM notes WHERE id = 3", &[]).await.unwrap();
-        freehold.flush_slow_queries().await.unwrap();
+        freehold.slow_queries().flush().await.unwrap();
     }
     let both = list(&house, &acme).await;
     assert_eq!((both.len(), both[0].count), (1, 2), "{both:?}");
@@ -297,11 +298,11 @@ async fn house_slow_after_beside(house: &House) -> Freehold {
 async fn a_suspended_tenants_statements_are_not_planned() {
     let house = house_where_all_is_slow().await;
     let acme = house.tenant("acme").await;
-    house.freehold.suspend_tenant(&operator(), acme.tenant()).await.unwrap();
+    house.freehold.tenants().suspend(&operator(), acme.tenant()).await.unwrap();
     // Its context is from before.
     house.freehold.query(&acme, "SELECT count(*) FROM notes", &[]).await.unwrap();
     all_asked(&house, 1).await;
-    let counts = house.freehold.slow_query_counts();
+    let counts = house.freehold.slow_queries().counts();
     assert_eq!((counts.plans, counts.plans_failed), (0, 1));
 }
 
@@ -314,6 +315,6 @@ async fn without_a_limit_nothing_is_slow() {
     let (_, acme) = create_tenant(&freehold, "acme").await.unwrap();
     freehold.query(&acme, "SELECT count(*) FROM notes", &[]).await.unwrap();
     let _ = drop_after_polls(1, freehold.query(&acme, "SELECT pg_sleep(1)", &[])).await;
-    freehold.flush_slow_queries().await.unwrap();
-    assert_eq!(freehold.slow_query_counts().seen, 0);
+    freehold.slow_queries().flush().await.unwrap();
+    assert_eq!(freehold.slow_queries().counts().seen, 0);
 }

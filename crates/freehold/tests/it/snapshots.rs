@@ -170,7 +170,7 @@ async fn a_migration_that_tenants_would_lack_something_of_is_not_adopted() {
         let text = refused.to_string();
         assert!(text.starts_with("0002_file: ") && text.contains(lacking), "{text}");
         assert!(text.contains("current_schema()"), "{text}");
-        let status = house.freehold.migrate_status().await.unwrap();
+        let status = house.freehold.migrations().status().await.unwrap();
         assert_eq!((status.version, status.tenants), (1, vec![(1, 1)]), "nothing was adopted");
         assert!(house.freehold.query(&old, "SELECT plan FROM users", &[]).await.is_err());
         house.tenant("new").await;
@@ -358,7 +358,7 @@ async fn a_seed_row_that_no_default_can_make_anew_is_refused() {
         let text = refused.to_string();
         assert!(text.starts_with("0002_later: ") && text.contains(column), "{text}");
     }
-    assert_eq!(house.freehold.migrate_status().await.unwrap().version, 1);
+    assert_eq!(house.freehold.migrations().status().await.unwrap().version, 1);
 }
 
 #[tokio::test]

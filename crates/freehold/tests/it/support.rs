@@ -122,12 +122,12 @@ impl House {
     }
 
     pub(crate) async fn migrate(&self, baseline: &Baseline) -> Result<MigrateReport, Error> {
-        self.freehold.migrate(baseline, MigrateOptions::default(), &|_, _| {}).await
+        self.freehold.migrations().up(baseline, MigrateOptions::default(), &|_, _| {}).await
     }
 
     /// Runs SQL in a tenant's schema as the owner role.
     pub(crate) async fn script(&self, tenant: &TenantContext, sql: &str) {
-        self.freehold.run_script(&operator(), tenant.tenant(), sql).await.unwrap();
+        self.freehold.tenants().run_script(&operator(), tenant.tenant(), sql).await.unwrap();
     }
 
     pub(crate) async fn superuser(&self) -> Client {

@@ -231,7 +231,8 @@ async fn drizzles_public_means_each_tenants_own() {
 
     let files = [files[0], files[1], ("0003_guest.sql", GUEST)];
     let folder = Folder::of(&files).read();
-    let dry = house.freehold.migrate_dry_run(&folder, MigrateOptions::default()).await.unwrap();
+    let dry =
+        house.freehold.migrations().dry_run(&folder, MigrateOptions::default()).await.unwrap();
     assert_eq!(dry.files, [("0003_guest".to_owned(), Verdict::Taken)]);
     let report = house.migrate(&folder).await.unwrap();
     assert_eq!((report.migrated, report.notices.len()), (2, 1));
@@ -283,7 +284,9 @@ async fn a_dry_run_says_what_would_happen_and_leaves_no_trace() {
     let dry = |later: Vec<&'static str>| {
         let folder = notes_and(&later);
         let house = &house;
-        async move { house.freehold.migrate_dry_run(&folder, MigrateOptions::default()).await.unwrap() }
+        async move {
+            house.freehold.migrations().dry_run(&folder, MigrateOptions::default()).await.unwrap()
+        }
     };
     let before = everything(&house).await;
 
@@ -316,6 +319,7 @@ async fn a_dry_run_says_what_would_happen_and_leaves_no_trace() {
     assert!(split.would_succeed(), "{split:?}");
     assert_eq!(everything(&house).await, before);
     // And a refusal of the folder is one of the dry run.
-    let lacking = house.freehold.migrate_dry_run(&notes_and(&[]), MigrateOptions::default()).await;
+    let lacking =
+        house.freehold.migrations().dry_run(&notes_and(&[]), MigrateOptions::default()).await;
     assert!(lacking.unwrap_err().to_string().contains("the folder lacks"));
 }

@@ -18,7 +18,7 @@ fn because(reason: &str) -> Violation {
 
 async fn all(freehold: &Freehold) -> Vec<RecordedViolation> {
     let every = ViolationFilter::default();
-    freehold.list_violations(&operator(), &every, None, Some(200)).await.unwrap()
+    freehold.violations().list(&operator(), &every, None, Some(200)).await.unwrap()
 }
 
 fn seen(counts: &ViolationCounts, kind: ViolationKind) -> u64 {
@@ -40,10 +40,10 @@ async fn a_violation_outlives_the_transaction_it_was_found_in() {
     tx.execute("INSERT INTO notes (body) VALUES ('lost')", &[]).await.unwrap();
     let error = tx.query(&sql, &[]).await.unwrap_err();
     let violation = Violation::behind(&error, &sql, Some(acme.tenant())).unwrap().by(&acme);
-    house.freehold.record_violation(violation);
+    house.freehold.violations().record(violation);
     tx.rollback().await.unwrap();
 
-    house.freehold.flush_violations().await.unwrap();
+    house.freehold.violations().flush().await.unwrap();
     let rows = all(&house.freehold).await;
     let row = rows.iter().find(|row| row.violation.kind == ViolationKind::ContextRefused).unwrap();
     assert_eq!(row.violation.tenant, Some(acme.tenant()));
@@ -64,7 +64,7 @@ async fn what_the_database_refuses_is_recorded_by_itself() {
     tx.execute("SELECT 1", &[]).await.unwrap();
     tx.query(&theirs, &[]).await.unwrap_err();
     drop(tx);
-    house.freehold.flush_violations().await.unwrap();
+    house.freehold.violations().flush().await.unwrap();
     let rows = all(&house.freehold).await;
     assert_eq!(rows.iter().map(|row| row.count).sum::<i64>(), 2, "{rows:?}");
     for row in rows {
@@ -112,7 +112,7 @@ async fn a_baselines_row_policy_is_no_violation_unless_another_tenants_schema_is
     assert_eq!(message, "the row policy a_live of docs refuses this row");
     refused("INSERT INTO docs VALUES (10)").await;
     refused(&format!("INSERT INTO {}.docs VALUES (10)", acme.tenant().schema())).await;
-    house.freehold.flush_violations().await.unwrap();
+    house.freehold.violations().flush().await.unwrap();
     assert_eq!(stored(&house).await, 0);
 
     // PostgreSQL asks the baseline's policy first, by its name; it is a violation all the same.
@@ -126,7 +126,7 @@ async fn a_baselines_row_policy_is_no_violation_unless_another_tenants_schema_is
     let good = format!("INSERT INTO {theirs}.docs VALUES (1)");
     let error = house.freehold.query(&acme, &good, &[]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Violation);
-    house.freehold.flush_violations().await.unwrap();
+    house.freehold.violations().flush().await.unwrap();
     let rows = all(&house.freehold).await;
     assert_eq!(rows.iter().map(|row| row.count).sum::<i64>(), 3, "{rows:?}");
     for row in rows {
@@ -144,22 +144,22 @@ async fn who_manages_members_without_leave_is_recorded_and_who_only_looks_is_not
         house.freehold.tenant_context_as(acme.tenant(), actor).await.unwrap()
     };
     let freehold = &house.freehold;
-    let refused = || seen(&freehold.violation_counts(), ViolationKind::WriteRefused);
+    let refused = || seen(&freehold.violations().counts(), ViolationKind::WriteRefused);
     let viewer: TenantContext = as_role(Role::Viewer).await;
     freehold.require_write(&viewer, Action::WriteData).unwrap_err();
     assert_eq!(refused(), 1);
-    freehold.list_invitations(&viewer, None).await.unwrap_err();
+    freehold.invitations().list(&viewer, None).await.unwrap_err();
     assert_eq!(refused(), 1, "to look is not to write");
-    freehold.invite_member(&viewer, "x@x.example", Role::Viewer).await.unwrap_err();
+    freehold.invitations().create(&viewer, "x@x.example", Role::Viewer).await.unwrap_err();
     assert_eq!(refused(), 2);
     let admin = as_role(Role::Admin).await;
     freehold.require_write(&admin, Action::WriteData).unwrap();
-    freehold.invite_member(&admin, "x@x.example", Role::Viewer).await.unwrap();
+    freehold.invitations().create(&admin, "x@x.example", Role::Viewer).await.unwrap();
     assert_eq!(refused(), 2);
-    freehold.invite_member(&admin, "x@x.example", Role::Owner).await.unwrap_err();
-    freehold.remove_member(&admin, acme.actor().id).await.unwrap_err();
+    freehold.invitations().create(&admin, "x@x.example", Role::Owner).await.unwrap_err();
+    freehold.members().remove(&admin, acme.actor().id).await.unwrap_err();
     assert_eq!(refused(), 4, "a role above one's own");
-    freehold.flush_violations().await.unwrap();
+    freehold.violations().flush().await.unwrap();
     let rows = all(freehold).await;
     assert_eq!(rows.iter().map(|row| row.count).sum::<i64>(), 4);
     assert!(rows.iter().all(|row| row.violation.tenant == Some(acme.tenant())));
@@ -177,12 +177,13 @@ async fn they_are_listed_from_the_newest_by_tenant_by_kind_and_in_pages() {
         because("3").by(&globex).towards(Some(acme.tenant())),
         forged.because("4"),
     ] {
-        house.freehold.record_violation(violation);
+        house.freehold.violations().record(violation);
     }
-    house.freehold.flush_violations().await.unwrap();
+    house.freehold.violations().flush().await.unwrap();
     let list = async |tenant: Option<&TenantContext>, kind| {
         let filter = ViolationFilter { tenant: tenant.map(TenantContext::tenant), kind };
-        let rows = house.freehold.list_violations(&operator(), &filter, None, None).await.unwrap();
+        let rows =
+            house.freehold.violations().list(&operator(), &filter, None, None).await.unwrap();
         let reasons = rows.into_iter().map(|row| row.violation.reason.unwrap());
         reasons.collect::<Vec<_>>().join("")
     };
@@ -197,7 +198,7 @@ async fn they_are_listed_from_the_newest_by_tenant_by_kind_and_in_pages() {
     loop {
         let every = ViolationFilter::default();
         let page =
-            house.freehold.list_violations(&operator(), &every, after, Some(2)).await.unwrap();
+            house.freehold.violations().list(&operator(), &every, after, Some(2)).await.unwrap();
         assert!(page.len() <= 2);
         let Some(last) = page.last() else { break };
         after = Some(last.id);
@@ -210,7 +211,7 @@ async fn they_are_listed_from_the_newest_by_tenant_by_kind_and_in_pages() {
 async fn they_appear_by_themselves_and_repetitions_raise_the_count() {
     let house = house().await;
     for _ in 0..20 {
-        house.freehold.record_violation(because("again"));
+        house.freehold.violations().record(because("again"));
     }
     wait_until("all are written", SOON, async || {
         all(&house.freehold).await.iter().map(|row| row.count).sum::<i64>() == 20
@@ -219,10 +220,10 @@ async fn they_appear_by_themselves_and_repetitions_raise_the_count() {
     let rows = all(&house.freehold).await;
     assert!(rows.len() <= 2, "a row each: {}", rows.len());
     // A count that was written is raised by what was folded into it since.
-    house.freehold.record_violation(because("more"));
-    house.freehold.flush_violations().await.unwrap();
+    house.freehold.violations().record(because("more"));
+    house.freehold.violations().flush().await.unwrap();
     for _ in 0..4 {
-        house.freehold.record_violation(because("more"));
+        house.freehold.violations().record(because("more"));
     }
     wait_until("the count is raised", SOON, async || {
         let rows = all(&house.freehold).await;
@@ -249,18 +250,18 @@ async fn without_the_database_nothing_waits_and_nothing_is_lost_uncounted() {
     admin.batch_execute(&end).await.unwrap();
     let began = std::time::Instant::now();
     for n in 0..1500 {
-        house.freehold.record_violation(because(&n.to_string()));
+        house.freehold.violations().record(because(&n.to_string()));
     }
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
-    assert!(house.freehold.flush_violations().await.is_err());
-    let counts = house.freehold.violation_counts();
+    assert!(house.freehold.violations().flush().await.is_err());
+    let counts = house.freehold.violations().counts();
     assert_eq!((seen(&counts, ViolationKind::WrongScope), counts.dropped), (1500, 500));
     allow(true).await;
     wait_until("those that waited are written", Duration::from_secs(30), async || {
         stored(&house).await == 1000
     })
     .await;
-    assert_eq!(house.freehold.violation_counts().dropped, 500);
+    assert_eq!(house.freehold.violations().counts().dropped, 500);
 }
 
 #[tokio::test]
@@ -306,14 +307,14 @@ async fn the_writer_prunes_after_so_many_rows() {
     .await
     .unwrap();
     for n in 0..1000 {
-        house.freehold.record_violation(because(&n.to_string()));
+        house.freehold.violations().record(because(&n.to_string()));
     }
     wait_until("the old one is gone", Duration::from_secs(30), async || {
         let old = "SELECT count(*) FROM freehold.violation WHERE occurred_at < now() - interval '90 days'";
         sql.query_one(old, &[]).await.unwrap().get::<_, i64>(0) == 0
     })
     .await;
-    assert_eq!(house.freehold.violation_counts().dropped, 0);
+    assert_eq!(house.freehold.violations().counts().dropped, 0);
 }
 
 /// Whoever comes to run SQL as the app role sees no other tenant's violations from a tenant's
@@ -322,8 +323,8 @@ async fn the_writer_prunes_after_so_many_rows() {
 async fn the_app_role_neither_changes_nor_removes_what_is_written() {
     let house = house().await;
     let acme = house.tenant("acme").await;
-    house.freehold.record_violation(because("kept").by(&acme));
-    house.freehold.flush_violations().await.unwrap();
+    house.freehold.violations().record(because("kept").by(&acme));
+    house.freehold.violations().flush().await.unwrap();
     let attacker = house.attacker().await;
     let forge =
         "SELECT freehold.record_violations('[{\"id\": \"00000000-0000-7000-8000-000000000000\",
@@ -368,8 +369,8 @@ async fn the_app_role_neither_changes_nor_removes_what_is_written() {
 async fn a_tenant_context_lists_none() {
     let house = house().await;
     let acme = house.tenant("acme").await;
-    house.freehold.record_violation(because("kept").by(&acme));
-    house.freehold.flush_violations().await.unwrap();
+    house.freehold.violations().record(because("kept").by(&acme));
+    house.freehold.violations().flush().await.unwrap();
     let sql = "SELECT * FROM freehold.violation";
     let error = house.freehold.query(&acme, sql, &[]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Forbidden);

@@ -121,7 +121,7 @@ async fn a_suspended_tenant_is_refused_within_a_second() {
     let (_, _, globex) = house.tenant("globex").await;
     house.get("/notes", &token).await;
 
-    house.freehold.suspend_tenant(&TEST, acme.id).await.unwrap();
+    house.freehold.tenants().suspend(&TEST, acme.id).await.unwrap();
     let suspended_at = Instant::now();
     let answer = loop {
         let (status, answer) = house.send("GET", "/notes", Some(&token), None).await;
@@ -197,7 +197,7 @@ async fn a_viewer_reads_and_does_not_write() {
     let house = House::new().await;
     let (_, owner, token) = house.tenant("acme").await;
     house.note(&token, "ideas", "first").await;
-    house.freehold.invite_member(&owner, "vera@acme.example", Role::Viewer).await.unwrap();
+    house.freehold.invitations().create(&owner, "vera@acme.example", Role::Viewer).await.unwrap();
     // What a service hands to its sender of mail.
     let mut token = None;
     let sent = house.sign_in.deliver_letter(async |letter| {
@@ -241,7 +241,7 @@ async fn the_background_task_counts_in_each_active_tenant() {
     let rows = house.freehold.query(&globex_owner, sql, &[]).await.unwrap();
     assert_eq!(rows[0].get::<_, i64>(0), 1);
 
-    house.freehold.suspend_tenant(&TEST, acme.id).await.unwrap();
+    house.freehold.tenants().suspend(&TEST, acme.id).await.unwrap();
     assert_eq!(notes::count_everywhere(&house.freehold).await.unwrap(), 1);
     assert!(house.freehold.tenant_context_as(globex.id, Actor::SYSTEM).await.is_ok());
 }

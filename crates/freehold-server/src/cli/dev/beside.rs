@@ -95,7 +95,11 @@ async fn take(
     layout: &LayoutSettings,
 ) -> Result<MigrateReport, String> {
     let baseline = layout.read(folder).map_err(|error| error.to_string())?;
-    freehold.migrate(&baseline, MigrateOptions::default(), &|_, _| {}).await.map_err(explain)
+    freehold
+        .migrations()
+        .up(&baseline, MigrateOptions::default(), &|_, _| {})
+        .await
+        .map_err(explain)
 }
 
 /// Why migrations were not applied, and the way out where these data are worth nothing.

@@ -143,7 +143,7 @@ async fn a_migrated_tenants_answers_are_made_anew() {
     let path = "/v1/data/products?sku=eq.HAMMER&select=price_cents";
     read(&service, path, &acme.owner, "max-age=600").await;
     let later = shop_and("UPDATE products SET price_cents = 5 WHERE sku = 'HAMMER'");
-    service.freehold.migrate(&later, MigrateOptions::default(), &|_, _| {}).await.unwrap();
+    service.freehold.migrations().up(&later, MigrateOptions::default(), &|_, _| {}).await.unwrap();
     let seen = async || {
         let answer = read(&service, path, &acme.owner, "max-age=600").await;
         answer.json() == json!([{"price_cents": 5}])
@@ -161,7 +161,7 @@ SELECT 'all' AS kind, count(*) AS orders FROM orders GROUP BY 1";
 async fn collect(service: &Service) {
     let context = OperatorContext::system("a test");
     let options = AnalyticsOptions::default();
-    service.freehold.run_analytics(&context, None, options, &|_, _| {}).await.unwrap();
+    service.freehold.analytics().run(&context, None, options, &|_, _| {}).await.unwrap();
 }
 
 async fn figure(service: &Service, by: &Person) -> Value {
@@ -181,7 +181,7 @@ async fn figures_are_kept_until_others_are_published_on_every_server() {
     let folder =
         AnalyticsFolder::from_definitions(vec![AnalyticsDefinition::parse(SALES).unwrap()]);
     let context = OperatorContext::system("a test");
-    one.freehold.apply_analytics(&context, &folder.unwrap()).await.unwrap();
+    one.freehold.analytics().apply(&context, &folder.unwrap()).await.unwrap();
     collect(&one).await;
     for server in [&one, &two, &one, &two] {
         for (person, count) in [(&operator, 6), (&acme.owner, 3), (&globex.owner, 3)] {
@@ -209,7 +209,7 @@ async fn servers_share_the_model_of_one_baseline_and_no_other() {
     let two = beside(&one, &redis).await;
     let acme = one.tenant("acme").await;
     let later = shop_and("ALTER TABLE products ADD COLUMN colour text");
-    one.freehold.migrate(&later, MigrateOptions::default(), &|_, _| {}).await.unwrap();
+    one.freehold.migrations().up(&later, MigrateOptions::default(), &|_, _| {}).await.unwrap();
     for server in [&one, &two] {
         let known = async || {
             let get = server.get("/v1/data/products?select=colour").by(&acme.owner);

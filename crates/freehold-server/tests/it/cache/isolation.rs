@@ -244,7 +244,7 @@ async fn a_suspended_tenant_is_refused_and_leaves_nothing_in_memory_or_redis() {
     .await;
     let before = two.freehold.cache().stats().entries;
     let operator = OperatorContext::system("a test");
-    one.freehold.suspend_tenant(&operator, acme.tenant.id).await.unwrap();
+    one.freehold.tenants().suspend(&operator, acme.tenant.id).await.unwrap();
     for server in [&one, &two] {
         let refused = async || {
             let get = server.get("/v1/data/orders").by(&acme.owner);
@@ -260,7 +260,7 @@ async fn a_suspended_tenant_is_refused_and_leaves_nothing_in_memory_or_redis() {
     // What was kept of it is not believed when it is back.
     let context = context_of(&one, &globex).await;
     assert_eq!(get(&one.freehold, &CacheKey::of(&context, "x"), "y").await.0, "y");
-    one.freehold.resume_tenant(&operator, acme.tenant.id).await.unwrap();
+    one.freehold.tenants().resume(&operator, acme.tenant.id).await.unwrap();
     let answered = async || {
         let get = one.get("/v1/data/orders").by(&acme.owner);
         let answer = get.header("cache-control", "max-age=600").send().await;

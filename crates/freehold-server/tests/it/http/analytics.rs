@@ -32,13 +32,13 @@ impl Office {
         let office = Office { service, operator, acme, globex };
         let parsed = AnalyticsDefinition::parse(SALES).unwrap();
         let folder = AnalyticsFolder::from_definitions(vec![parsed]).unwrap();
-        office.service.freehold.apply_analytics(&CONTEXT, &folder).await.unwrap();
+        office.service.freehold.analytics().apply(&CONTEXT, &folder).await.unwrap();
         office
     }
 
     async fn collect(&self) {
         let options = AnalyticsOptions::default();
-        let run = self.service.freehold.run_analytics(&CONTEXT, None, options, &|_, _| {});
+        let run = self.service.freehold.analytics().run(&CONTEXT, None, options, &|_, _| {});
         run.await.unwrap();
     }
 
@@ -163,7 +163,7 @@ async fn members_of_every_role_read_their_own_rows_and_no_others() {
     let own = ask(format!("tenant={}", office.acme.tenant.id)).await.expect(200).json();
     assert_eq!(own["items"][0]["orders"], 1);
     office.service.get("/v1/analytics/sales").send().await.refused(401, "unauthenticated");
-    office.service.freehold.suspend_tenant(&CONTEXT, office.acme.tenant.id).await.unwrap();
+    office.service.freehold.tenants().suspend(&CONTEXT, office.acme.tenant.id).await.unwrap();
     crate::support::eventually("acme is refused", SOON, async || {
         office.service.get("/v1/analytics/sales").by(owner).send().await.status == 403
     })
@@ -187,7 +187,7 @@ async fn the_data_api_knows_no_rollup() {
 async fn the_demos_definitions_are_collected_from_the_demos_shop() {
     let office = Office::open().await;
     let folder = AnalyticsFolder::read(project().join("demo/analytics")).unwrap();
-    office.service.freehold.apply_analytics(&CONTEXT, &folder).await.unwrap();
+    office.service.freehold.analytics().apply(&CONTEXT, &folder).await.unwrap();
     office.collect().await;
     let list = office.get("/v1/analytics", &office.operator).await;
     let names: Vec<_> =

@@ -472,7 +472,7 @@ async fn a_suspended_tenant_is_refused_on_every_server_within_a_second_and_resum
     two.post("/v1/auth/refresh", body).send().await.expect(200);
     // Somebody who is no member does not learn that a tenant is suspended.
     let context = OperatorContext::system("a test");
-    one.freehold.suspend_tenant(&context, acme.tenant.id).await.unwrap();
+    one.freehold.tenants().suspend(&context, acme.tenant.id).await.unwrap();
     let stranger = one.token(globex.owner.id, Some(acme.tenant.id.as_uuid()), Role::Owner);
     both_answer(&one, &two, &stranger, 401, json!("invalid_token")).await;
 }
@@ -524,7 +524,7 @@ async fn a_suspension_that_a_server_cannot_hear_of_is_heeded_within_a_second() {
     let rows = sql.query(deafen, &[]).await.unwrap();
     assert!(!rows.is_empty(), "nobody listened");
     let context = OperatorContext::system("a test");
-    one.freehold.suspend_tenant(&context, acme.tenant.id).await.unwrap();
+    one.freehold.tenants().suspend(&context, acme.tenant.id).await.unwrap();
     both_answer(&one, &two, &acme.owner.token, 403, json!("tenant_suspended")).await;
     // A connection that is being made when the database is dropped would hold that up.
     eventually("both listen again", Duration::from_secs(10), async || {

@@ -41,7 +41,12 @@ impl Shop {
 
     async fn script(&self, sql: &str) {
         let context = OperatorContext::system("a test");
-        self.service.freehold.run_script(&context, self.acme.tenant.id, sql).await.unwrap();
+        self.service
+            .freehold
+            .tenants()
+            .run_script(&context, self.acme.tenant.id, sql)
+            .await
+            .unwrap();
     }
 }
 

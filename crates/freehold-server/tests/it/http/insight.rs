@@ -45,8 +45,8 @@ async fn operators_see_exact_figures_of_every_tenant_and_table_over_all_servers(
     let duplicate = serde_json::json!({"sku": "HAMMER", "name": "x", "price_cents": 1});
     let again = service.post("/v1/data/products", duplicate).by(&acme.owner);
     again.send().await.expect(409);
-    service.freehold.flush_usage().await.unwrap();
-    other.freehold.flush_usage().await.unwrap();
+    service.freehold.usage().flush().await.unwrap();
+    other.freehold.usage().flush().await.unwrap();
 
     let tenants = items(&service, &operator, "/v1/insight/tenants?order=queries").await;
     let brief: Vec<_> = tenants
@@ -106,7 +106,7 @@ async fn operations_of_a_batch_and_kept_answers_are_counted_for_their_tables() {
     let fails: Value = vec![get("orders"), wrong, get("orders")].into();
     batch("atomic", fails.clone()).send().await.expect(424);
     batch("independent", fails).send().await.expect(207);
-    service.freehold.flush_usage().await.unwrap();
+    service.freehold.usage().flush().await.unwrap();
 
     let path = format!("/v1/insight/tenants/{}", acme.tenant.id);
     let tables = items(&service, &operator, &path).await;
@@ -141,7 +141,7 @@ async fn what_the_data_api_is_asked_is_counted_by_its_shape() {
             .await
             .expect(200);
     }
-    service.freehold.flush_usage().await.unwrap();
+    service.freehold.usage().flush().await.unwrap();
     let sql = "SELECT tenant_id, shape, requests FROM freehold.query_shape";
     let rows = service.sql().await.query(sql, &[]).await.unwrap();
     assert_eq!(rows.len(), 2);
@@ -242,7 +242,7 @@ async fn a_request_that_took_too_long_is_counted_with_its_time_as_an_error() {
     let acme = service.tenant("acme").await;
     let operator = service.operator().await;
     service.get("/v1/data/naps").by(&acme.owner).send().await.refused(504, "timeout");
-    service.freehold.flush_usage().await.unwrap();
+    service.freehold.usage().flush().await.unwrap();
     let tenants = items(&service, &operator, "/v1/insight/tenants").await;
     assert_eq!((&tenants[0]["queries"], &tenants[0]["errors"]), (&1.into(), &1.into()));
     assert!(tenants[0]["time_ms"].as_f64().unwrap() > 300.0, "{tenants:#?}");

@@ -145,10 +145,10 @@ async fn a_suspended_tenants_invitation_waits() {
     let acme = service.tenant("acme").await;
     let made = invite(&service, &acme.owner, "ann@else.example", "viewer").await;
     let context = OperatorContext::system("a test");
-    service.freehold.suspend_tenant(&context, acme.tenant.id).await.unwrap();
+    service.freehold.tenants().suspend(&context, acme.tenant.id).await.unwrap();
     accept(&service, &made["token"], PASSWORD).await.refused(403, "tenant_suspended");
     assert_eq!(service.catalog_counts().await[1], 1, "nobody was made");
-    service.freehold.resume_tenant(&context, acme.tenant.id).await.unwrap();
+    service.freehold.tenants().resume(&context, acme.tenant.id).await.unwrap();
     accept(&service, &made["token"], PASSWORD).await.expect(200);
 }
 

@@ -53,7 +53,7 @@ async fn each_role_may_do_on_each_endpoint_what_was_reviewed() {
             let _ = write!(table, "{:>10}", call.send().await.status);
             if path.ends_with("/suspend") {
                 let context = freehold::OperatorContext::system("a test");
-                service.freehold.resume_tenant(&context, globex.tenant.id).await.unwrap();
+                service.freehold.tenants().resume(&context, globex.tenant.id).await.unwrap();
             }
         }
     }

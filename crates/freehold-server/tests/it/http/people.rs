@@ -678,7 +678,7 @@ async fn a_letter_that_cannot_be_sent_is_tried_again_with_a_new_token_and_given_
         assert_eq!(sql.query_one(look, &[&token]).await.unwrap().get::<_, i64>(0), 0);
     }
     let context = OperatorContext::system("a test");
-    assert_eq!(service.freehold.count_letters(&context).await.unwrap(), (0, 2));
+    assert_eq!(service.freehold.outbox().count(&context).await.unwrap(), (0, 2));
 }
 
 #[tokio::test]
@@ -725,7 +725,7 @@ async fn what_has_ended_is_forgotten() {
         counts
     };
     let before = counts().await;
-    service.freehold.prune_people().await.unwrap();
+    service.freehold.people().prune().await.unwrap();
     assert_eq!(counts().await, before, "nothing has ended");
     sql.batch_execute(
         "UPDATE freehold.sign_up SET expires_at = now() - interval '1 second';
@@ -737,6 +737,6 @@ async fn what_has_ended_is_forgotten() {
     )
     .await
     .unwrap();
-    service.freehold.prune_people().await.unwrap();
+    service.freehold.people().prune().await.unwrap();
     assert_eq!(counts().await, [0; 6]);
 }

@@ -452,10 +452,10 @@ async fn what_is_kept_of_a_request_that_may_be_repeated_tells_nothing_and_is_for
         let count = "SELECT count(*) FROM freehold.idempotency";
         sql.query_one(count, &[]).await.unwrap().get(0)
     };
-    service.freehold.prune_people().await.unwrap();
+    service.freehold.people().prune().await.unwrap();
     assert_eq!(count().await, 1);
     let later = "UPDATE freehold.idempotency SET created_at = now() - interval '25 hours'";
     sql.batch_execute(later).await.unwrap();
-    service.freehold.prune_people().await.unwrap();
+    service.freehold.people().prune().await.unwrap();
     assert_eq!(count().await, 0);
 }

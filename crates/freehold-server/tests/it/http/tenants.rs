@@ -115,7 +115,7 @@ async fn a_request_that_is_sent_again_gets_the_first_answer() {
         password: Some(PASSWORD.to_owned()),
         existing: false,
     };
-    let other = office.service.freehold.create_operator(&context, named);
+    let other = office.service.freehold.operators().create(&context, named);
     let other = other.await.unwrap().id.as_uuid();
     office.service.database().open_session(other).await.unwrap();
     let other = office.service.token(other, None, freehold::Role::Operator);

@@ -14,7 +14,7 @@ use crate::support::{
 
 /// The whole list, after what was seen so far is written down.
 async fn list(service: &Service, operator: &Person, query: &str) -> Vec<Value> {
-    service.freehold.flush_violations().await.unwrap();
+    service.freehold.violations().flush().await.unwrap();
     let path = format!("/v1/violations{query}");
     let page = service.get(&path).by(operator).send().await.expect(200).json();
     page["items"].as_array().unwrap().clone()
@@ -281,7 +281,7 @@ async fn while_the_database_is_away_refusals_are_as_quick_and_are_written_later(
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     for n in 0..1200 {
         let violation = Violation::new(ViolationKind::WrongScope).because(n.to_string());
-        service.freehold.record_violation(violation);
+        service.freehold.violations().record(violation);
     }
     let metrics = service.get("/metrics").send().await.expect(200).text();
     let dropped =
@@ -308,7 +308,7 @@ async fn operators_page_and_choose_and_nobody_else_sees_any() {
     for _ in 0..3 {
         let call = service.get("/v1/data/orders").by(&acme.owner).header("x-tenant-id", &other);
         call.send().await.expect(403);
-        service.freehold.flush_violations().await.unwrap();
+        service.freehold.violations().flush().await.unwrap();
         service.get("/v1/tenants").by(&globex.owner).send().await.expect(403);
     }
     let all = list(&service, &operator, "").await;

@@ -24,19 +24,19 @@ const OPERATOR: OperatorContext = OperatorContext::system("a test");
 async fn define(freehold: &Freehold) {
     let definition = AnalyticsDefinition::parse(NOTES).unwrap();
     let folder = AnalyticsFolder::from_definitions(vec![definition]).unwrap();
-    freehold.apply_analytics(&OPERATOR, &folder).await.unwrap();
+    freehold.analytics().apply(&OPERATOR, &folder).await.unwrap();
 }
 
 async fn collect(freehold: &Freehold) -> AnalyticsRun {
     let options =
         AnalyticsOptions { tenant_timeout: Duration::from_secs(60), ..AnalyticsOptions::default() };
-    freehold.run_analytics(&OPERATOR, None, options, &|_, _| {}).await.unwrap().remove(0)
+    freehold.analytics().run(&OPERATOR, None, options, &|_, _| {}).await.unwrap().remove(0)
 }
 
 /// What is published, and what of.
 async fn published(freehold: &Freehold) -> (Value, AnalyticsPublication) {
     let query = AnalyticsQuery { oldest_first: true, ..AnalyticsQuery::default() };
-    let page = freehold.read_analytics(&OPERATOR, "notes", AnalyticsScope::Fleet, &query).await;
+    let page = freehold.analytics().read(&OPERATOR, "notes", AnalyticsScope::Fleet, &query).await;
     let page = page.unwrap();
     (serde_json::from_str(&page.rows).unwrap(), page.publication.unwrap())
 }

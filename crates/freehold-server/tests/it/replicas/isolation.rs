@@ -146,7 +146,7 @@ async fn a_suspended_tenant_is_refused_though_the_replica_has_not_heard_of_it() 
     house.until_replayed().await;
     house.replica.pause().await;
     let operator = OperatorContext::system("a test");
-    house.freehold.suspend_tenant(&operator, acme.tenant()).await.unwrap();
+    house.freehold.tenants().suspend(&operator, acme.tenant()).await.unwrap();
     eventually("nobody gets a context", SOON, async || {
         match house.freehold.tenant_context_as(acme.tenant(), acme.actor()).await {
             Ok(_) => false,

@@ -161,7 +161,7 @@ async fn what_a_replica_has_not_heard_of_yet_is_read_on_the_primary() {
     assert_eq!(house.read(&globex, None).await, (bodies(["new tenant"]), false));
 
     let operator = OperatorContext::system("a test");
-    house.freehold.rotate_context_key(&operator, Duration::from_secs(3600)).await.unwrap();
+    house.freehold.context_keys().rotate(&operator, Duration::from_secs(3600)).await.unwrap();
     // Sealed with the new key from some moment on, once the sessions of before have ended; every
     // read is answered on the way there.
     let replica = connect(&house.replica.superuser_url()).await;

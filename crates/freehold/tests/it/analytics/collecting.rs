@@ -53,7 +53,8 @@ async fn pages_follow_one_another_without_gap_or_repetition() {
         loop {
             let page = house
                 .freehold
-                .read_analytics(&operator(), "totals", AnalyticsScope::Fleet, &query)
+                .analytics()
+                .read(&operator(), "totals", AnalyticsScope::Fleet, &query)
                 .await
                 .unwrap();
             let rows = rows(&page);
@@ -73,7 +74,8 @@ async fn pages_follow_one_another_without_gap_or_repetition() {
         let query = AnalyticsQuery { after: Some(after.to_owned()), ..AnalyticsQuery::default() };
         let page = house
             .freehold
-            .read_analytics(&operator(), "totals", AnalyticsScope::Fleet, &query)
+            .analytics()
+            .read(&operator(), "totals", AnalyticsScope::Fleet, &query)
             .await;
         match page {
             Err(error) => assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}"),
@@ -104,7 +106,8 @@ async fn a_tenant_that_fails_is_named_and_keeps_its_figures_and_their_age() {
     assert_eq!((after.fresh, after.tenants, after.failed), (1, 2, 1));
     assert!(!after.is_complete() && after.as_of > before.as_of);
     assert_eq!(after.oldest_as_of, before.oldest_as_of);
-    let stale = house.freehold.list_stale_tenants(&operator(), "totals", None).await.unwrap();
+    let stale =
+        house.freehold.analytics().list_stale_tenants(&operator(), "totals", None).await.unwrap();
     assert_eq!((stale[0].tenant.as_str(), stale[0].as_of), ("globex", before.oldest_as_of));
 
     house.script(&globex, "ALTER TABLE sales RENAME COLUMN pence TO cents").await;
@@ -112,7 +115,13 @@ async fn a_tenant_that_fails_is_named_and_keeps_its_figures_and_their_age() {
     assert_eq!(house.fleet("totals").await[0]["cents"], 33);
     assert!(house.publication("totals").await.is_complete());
     assert!(
-        house.freehold.list_stale_tenants(&operator(), "totals", None).await.unwrap().is_empty()
+        house
+            .freehold
+            .analytics()
+            .list_stale_tenants(&operator(), "totals", None)
+            .await
+            .unwrap()
+            .is_empty()
     );
 }
 
@@ -212,7 +221,8 @@ async fn a_tenant_that_takes_too_long_or_is_locked_stops_nobody() {
         ..AnalyticsOptions::default()
     };
     let began = Instant::now();
-    let runs = house.freehold.run_analytics(&operator(), None, options, &|_, _| {}).await.unwrap();
+    let runs =
+        house.freehold.analytics().run(&operator(), None, options, &|_, _| {}).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(20));
     drop(lock);
     let errors: Vec<Vec<(&str, &str)>> = runs
@@ -327,11 +337,11 @@ async fn a_suspended_tenant_is_not_read_and_its_past_stays_in_the_totals() {
     house.sell(&globex, "2026-01-01", 10).await;
     house.collect().await;
     house.sell(&globex, "2026-01-01", 100).await;
-    house.freehold.suspend_tenant(&operator(), globex.tenant()).await.unwrap();
+    house.freehold.tenants().suspend(&operator(), globex.tenant()).await.unwrap();
     assert_eq!(house.collect().await[0].tenants, 1);
     assert_eq!(house.fleet("totals").await[0]["cents"], 11);
     assert!(house.publication("totals").await.is_complete());
-    house.freehold.resume_tenant(&operator(), globex.tenant()).await.unwrap();
+    house.freehold.tenants().resume(&operator(), globex.tenant()).await.unwrap();
     house.collect().await;
     assert_eq!(house.fleet("totals").await[0]["cents"], 111);
 }
@@ -369,7 +379,7 @@ async fn two_versions_of_the_schema_are_collected_side_by_side() {
     house.sell(&globex, "2026-01-01", 10).await;
     house.script(&acme, "ALTER TABLE sales DROP COLUMN tax").await;
     let taxed = "-- name: taxed\n-- grain: day\n-- schedule: every 1h\n-- minimum group: 1\nSELECT day, sum(tax) AS tax FROM sales GROUP BY day";
-    house.freehold.apply_analytics(&operator(), &folder(&[taxed, TOTALS])).await.unwrap();
+    house.freehold.analytics().apply(&operator(), &folder(&[taxed, TOTALS])).await.unwrap();
     let runs = house.collect().await;
     assert_eq!((runs[0].name.as_str(), runs[0].failures[0].tenant.as_str()), ("taxed", "acme"));
     assert_eq!((runs[0].collected, runs[1].collected), (1, 2));

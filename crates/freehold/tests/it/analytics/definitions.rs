@@ -7,7 +7,7 @@ use super::{CHANGES, TOTALS, baseline_and, folder, shop};
 use crate::support::{House, house_with, operator};
 
 async fn apply(house: &House, definitions: &[&str]) -> freehold::Result<String> {
-    let applied = house.freehold.apply_analytics(&operator(), &folder(definitions)).await?;
+    let applied = house.freehold.analytics().apply(&operator(), &folder(definitions)).await?;
     Ok(serde_json::to_string(&applied).unwrap())
 }
 
@@ -16,7 +16,7 @@ fn select(sql: &str) -> String {
 }
 
 async fn names(house: &House) -> Vec<String> {
-    let list = house.freehold.list_analytics(&operator()).await.unwrap();
+    let list = house.freehold.analytics().list(&operator()).await.unwrap();
     list.into_iter().map(|status| status.outline.name).collect()
 }
 
@@ -90,7 +90,7 @@ async fn a_changed_definition_is_built_anew_and_another_schedule_keeps_the_figur
     let applied = apply(&house, &[&scheduled, CHANGES]).await.unwrap();
     assert!(applied.contains(r#""kept":["totals"]"#), "{applied}");
     assert_eq!(house.fleet("totals").await[0]["cents"], 5);
-    let list = house.freehold.list_analytics(&operator()).await.unwrap();
+    let list = house.freehold.analytics().list(&operator()).await.unwrap();
     assert_eq!((list[1].schedule_secs, list[1].outline.about.as_str()), (7200, "Sales"));
 
     let doubled = CHANGES.replace("sum(cents) AS cents", "2 * sum(cents) AS doubled");
@@ -98,7 +98,7 @@ async fn a_changed_definition_is_built_anew_and_another_schedule_keeps_the_figur
     assert!(applied.contains(r#""rebuilt":["changes"]"#), "{applied}");
     // What was published was of the former definition.
     assert_eq!(house.fleet("changes").await, json!([]));
-    assert!(house.freehold.list_analytics(&operator()).await.unwrap()[0].publication.is_none());
+    assert!(house.freehold.analytics().list(&operator()).await.unwrap()[0].publication.is_none());
     house.run(true).await.unwrap();
     assert_eq!(house.fleet("changes").await[0]["doubled"], 10);
     assert_eq!(house.fleet("totals").await[0]["cents"], 5);
@@ -118,16 +118,12 @@ async fn a_definition_that_was_removed_leaves_nothing() {
     let names_of_gone = ["changes".to_owned()];
     let run = house
         .freehold
-        .run_analytics(
-            &operator(),
-            Some(&names_of_gone),
-            freehold::AnalyticsOptions::default(),
-            &|_, _| {},
-        )
+        .analytics()
+        .run(&operator(), Some(&names_of_gone), freehold::AnalyticsOptions::default(), &|_, _| {})
         .await
         .unwrap_err();
     assert_eq!(run.kind(), ErrorKind::NotFound);
-    house.freehold.apply_analytics(&operator(), &AnalyticsFolder::default()).await.unwrap();
+    house.freehold.analytics().apply(&operator(), &AnalyticsFolder::default()).await.unwrap();
     assert_eq!(relations(&house).await, [""; 0]);
     house.collect().await;
 }

@@ -27,12 +27,12 @@ async fn a_tenants_members_read_their_own_rows_and_no_totals() {
             json!([{"day": "2026-01-01", "sales": 1, "cents": cents, "largest": cents}])
         );
         let query = Default::default();
-        let page = house.freehold.read_own_analytics(tenant, "totals", &query).await.unwrap();
+        let page = house.freehold.analytics().read_own(tenant, "totals", &query).await.unwrap();
         assert!(page.publication.is_none() && page.as_of.is_some());
-        assert_eq!(house.freehold.list_own_analytics(tenant).await.unwrap().len(), 2);
+        assert_eq!(house.freehold.analytics().list_own(tenant).await.unwrap().len(), 2);
     }
     let query = Default::default();
-    let unknown = house.freehold.read_own_analytics(&acme, "nothing", &query).await.unwrap_err();
+    let unknown = house.freehold.analytics().read_own(&acme, "nothing", &query).await.unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::NotFound);
 }
 
@@ -120,7 +120,7 @@ async fn an_operator_reads_all_through_the_catalogs_door() {
     assert_eq!(house.fleet("totals").await[0]["cents"], 11);
     let page = house.page("totals", AnalyticsScope::EveryTenant).await;
     assert_eq!(super::rows(&page).as_array().unwrap().len(), 2);
-    assert_eq!(house.freehold.list_analytics(&operator()).await.unwrap().len(), 2);
+    assert_eq!(house.freehold.analytics().list(&operator()).await.unwrap().len(), 2);
 }
 
 /// The role that collects reads every tenant, and writes rollups alone.
@@ -169,7 +169,7 @@ async fn a_definition_that_writes_fails_in_every_tenant() {
     let meddling = "-- name: meddling\n-- grain: day\n-- schedule: every 1h\n
         SELECT current_date AS day, public.meddle() AS one";
     let definitions = super::folder(&[TOTALS, meddling]);
-    house.freehold.apply_analytics(&operator(), &definitions).await.unwrap();
+    house.freehold.analytics().apply(&operator(), &definitions).await.unwrap();
     let runs = house.collect().await;
     assert!(runs[0].failures[0].error.contains("25006"), "{:?}", runs[0].failures);
     assert_eq!(runs[1].collected, 1);

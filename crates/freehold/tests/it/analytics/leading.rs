@@ -71,19 +71,19 @@ async fn what_somebody_else_runs_is_refused_by_hand_and_passed_over_by_schedule(
         }
     };
     let context = operator();
-    let first = house.freehold.run_analytics(&context, Some(&only_slow), options, &told);
+    let first = house.freehold.analytics().run(&context, Some(&only_slow), options, &told);
     let others = async {
         has_begun.await.unwrap();
         let refused = house.run(false).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
-        house.freehold.run_due_analytics(&context, options).await.unwrap()
+        house.freehold.analytics().run_due(&context, options).await.unwrap()
     };
     let (first, due) = tokio::join!(first, others);
     assert_eq!(first.unwrap().len(), 1);
     let names: Vec<_> = due.iter().map(|run| run.name.as_str()).collect();
     assert_eq!(names, ["changes"]);
     // Both have run; nothing is due.
-    assert!(house.freehold.run_due_analytics(&context, options).await.unwrap().is_empty());
+    assert!(house.freehold.analytics().run_due(&context, options).await.unwrap().is_empty());
 }
 
 /// Ends a run's connections while it collects: first what reads, then what writes, then the one
@@ -110,7 +110,7 @@ async fn a_run_that_breaks_off_publishes_nothing_and_the_next_is_whole() {
         "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 72374652)",
     ] {
         let context = operator();
-        let run = house.freehold.run_analytics(&context, None, options, &|_, _| {});
+        let run = house.freehold.analytics().run(&context, None, options, &|_, _| {});
         let (run, ()) = tokio::join!(run, async {
             let reading = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
             let superuser = house.superuser().await;
@@ -125,7 +125,7 @@ async fn a_run_that_breaks_off_publishes_nothing_and_the_next_is_whole() {
         assert_eq!(now, before, "after the end of {ended}");
     }
     // It is due at once, for it did not end.
-    let runs = house.freehold.run_due_analytics(&operator(), options).await.unwrap();
+    let runs = house.freehold.analytics().run_due(&operator(), options).await.unwrap();
     assert_eq!(runs.len(), 1);
     assert_eq!(house.fleet("totals").await[0]["cents"], 66);
     assert!(house.publication("totals").await.is_complete());
@@ -173,7 +173,8 @@ async fn readers_beside_a_refresh_never_see_half() {
                 let query = AnalyticsQuery::default();
                 let page = house
                     .freehold
-                    .read_analytics(&operator(), "totals", AnalyticsScope::Fleet, &query)
+                    .analytics()
+                    .read(&operator(), "totals", AnalyticsScope::Fleet, &query)
                     .await
                     .unwrap();
                 let rows = rows(&page);

@@ -127,7 +127,7 @@ async fn definitions_of_a_former_release_go_on_until_they_are_applied_again() {
     house.sell(&globex, "2026-01-01", 10).await;
     house.collect().await;
     assert_eq!(house.fleet("totals").await[0]["cents"], 11);
-    let applied = house.freehold.apply_analytics(&operator(), &folder(&[TOTALS])).await.unwrap();
+    let applied = house.freehold.analytics().apply(&operator(), &folder(&[TOTALS])).await.unwrap();
     assert_eq!(applied.rebuilt, ["totals"]);
     house.collect().await;
     assert_eq!(house.fleet("totals").await[0]["cents"], 11);

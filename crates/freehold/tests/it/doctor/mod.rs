@@ -38,7 +38,7 @@ pub(crate) fn lines(report: &DoctorReport) -> Vec<String> {
 /// A tenant without people.
 pub(super) async fn tenant(freehold: &Freehold, slug: &str) -> TenantId {
     let new = NewTenant { slug: slug.into(), name: slug.into(), ..NewTenant::default() };
-    freehold.create_tenant(&operator(), new).await.unwrap().tenant.id
+    freehold.tenants().create(&operator(), new).await.unwrap().tenant.id
 }
 
 fn root() -> PathBuf {
@@ -53,7 +53,7 @@ async fn is_clean(baseline: &Baseline) {
     let report = examine_all(&house.database).await;
     assert_eq!(lines(&report), [""; 0]);
     assert_eq!(report.tenants, 3);
-    assert_eq!(house.freehold.list_critical().await.unwrap(), [""; 0]);
+    assert_eq!(house.freehold.protection().list_critical().await.unwrap(), [""; 0]);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ async fn attempt(
     table: &str,
     by: &[IndexColumn],
 ) -> Result<TenantIndex, Error> {
-    house.freehold.apply_index(&operator(), tenant.tenant(), table, by).await
+    house.freehold.indexes().apply(&operator(), tenant.tenant(), table, by).await
 }
 
 /// Waits until somebody makes an index and waits for others' transactions, and does something to
@@ -137,7 +137,7 @@ async fn a_build_that_fails_leaves_no_index_behind_and_says_why() {
     let (failed, ()) = tokio::join!(attempt(&house, &acme, "visits", &by), cancel);
     failed.unwrap_err();
     assert_eq!(indexes(&house, &acme).await, before);
-    let list = house.freehold.list_indexes(&operator(), None).await.unwrap();
+    let list = house.freehold.indexes().list(&operator(), None).await.unwrap();
     assert_eq!((list.len(), list[0].state), (1, IndexState::Creating));
     assert!(list[0].error.is_some(), "{list:?}");
     is_clean(&house).await;
@@ -162,7 +162,7 @@ async fn an_index_of_the_baseline_is_restored_while_others_write() {
         slow.batch_execute("COMMIT").await.unwrap();
     };
     let operator = operator();
-    let restore = house.freehold.restore_index(&operator, acme.tenant(), "people_age_idx");
+    let restore = house.freehold.indexes().restore(&operator, acme.tenant(), "people_age_idx");
     let (restored, ()) = tokio::join!(restore, writes);
     restored.unwrap();
     assert_eq!(indexes(&house, &acme).await, before);
@@ -181,7 +181,7 @@ async fn what_keeps_rows_unique_or_serves_a_foreign_key_is_not_dropped() {
         ("visits_person_idx", "a foreign key has no other index"),
         ("logs_once_idx", "it keeps rows unique"),
     ] {
-        let dropped = house.freehold.drop_index(&operator(), acme.tenant(), name).await;
+        let dropped = house.freehold.indexes().drop(&operator(), acme.tenant(), name).await;
         let refused = dropped.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
         assert!(refused.message().contains(part), "{refused}");

@@ -8,7 +8,7 @@ async fn what_was_counted_before_a_tenant_was_there_is_not_its_own() {
     let house = house().await;
     let acme = house.tenant("acme").await;
     let report = advise(&house, &acme).await;
-    let tenant = house.freehold.get_tenant(&operator(), acme.tenant()).await.unwrap();
+    let tenant = house.freehold.tenants().get(&operator(), acme.tenant()).await.unwrap();
     assert_eq!(report.counted_since, tenant.created_at);
 }
 
