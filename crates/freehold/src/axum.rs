@@ -53,26 +53,34 @@
 //! ```
 
 use std::borrow::Cow;
+#[cfg(feature = "sign-in")]
 use std::sync::Arc;
 
 use axum_core::body::Body;
+#[cfg(feature = "sign-in")]
 use axum_core::extract::{FromRef, FromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+#[cfg(feature = "sign-in")]
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+#[cfg(feature = "sign-in")]
 use crate::control::sessions::{Caller, SignIn};
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "sign-in")]
 use crate::model::context::TenantContext;
+#[cfg(feature = "sign-in")]
 use crate::observe::violations::{Violation, ViolationKind};
 
 /// The context of a request in a tenant.
 ///
 /// Without a valid token the request is answered with 401, in a suspended tenant with 403 and the
 /// code `tenant_suspended`, with an operator's token with 403.
+#[cfg(feature = "sign-in")]
 pub struct Tenant(pub TenantContext);
 
+#[cfg(feature = "sign-in")]
 impl<S> FromRequestParts<S> for Tenant
 where
     S: Send + Sync,

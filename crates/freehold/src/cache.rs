@@ -13,9 +13,12 @@ pub(crate) mod epochs;
 pub(crate) mod freshness;
 pub(crate) mod key;
 pub(crate) mod local;
+#[cfg(feature = "redis")]
 mod redis_server;
 mod single_flight;
 pub(crate) mod stats;
+#[cfg(not(feature = "redis"))]
+mod without_redis;
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -34,9 +37,12 @@ use self::envelope::{ENVELOPE_BYTES, Entry, Request, Sealer, Verdict, Version};
 use self::freshness::Freshness;
 use self::key::{CacheKey, KeyDigest, Owner, Scope};
 use self::local::{Epoch, Local};
+#[cfg(feature = "redis")]
 use self::redis_server::Redis;
 use self::single_flight::{Outcome, Part, SingleFlight};
 use self::stats::{CacheStats, Fault, Lookup};
+#[cfg(not(feature = "redis"))]
+use self::without_redis::Redis;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::context::{OperatorContext, TenantContext};
 use crate::model::ids::TenantId;

@@ -32,6 +32,7 @@ use crate::replicas::Replicas;
 use crate::replicas::{self, ReplicaReads, ReplicaStatus};
 use crate::resolve::residue;
 use crate::resolve::resolver::Resolver;
+#[cfg(feature = "sign-in")]
 use crate::sign_in::passwords::PasswordHasher;
 use crate::sign_in::slug_locks::SlugLocks;
 use crate::tasks::{BackgroundTask, Tasks};
@@ -53,6 +54,7 @@ struct Inner {
     analytics: Option<Connections>,
     resolver: Resolver,
     cache: Cache,
+    #[cfg(feature = "sign-in")]
     hasher: PasswordHasher,
     slug_locks: SlugLocks,
     violations: Violations,
@@ -207,7 +209,6 @@ impl Freehold {
             let follow = move || seal::follow_keys(sealer.clone(), target.clone(), keys.clone());
             running.push(tasks.spawn("key_follower", follow));
         }
-        let hasher = PasswordHasher::for_half_the_cores();
         let slug_locks = SlugLocks::new();
         let inner = Inner {
             app,
@@ -217,7 +218,8 @@ impl Freehold {
             analytics,
             resolver,
             cache,
-            hasher,
+            #[cfg(feature = "sign-in")]
+            hasher: PasswordHasher::for_half_the_cores(),
             slug_locks,
             violations,
             recorder,
@@ -531,8 +533,20 @@ impl Freehold {
         &self.0.slow_log
     }
 
+    #[cfg(feature = "sign-in")]
     pub(crate) fn hasher(&self) -> &PasswordHasher {
         &self.0.hasher
+    }
+
+    #[cfg(feature = "sign-in")]
+    pub(crate) async fn hash_password(&self, password: String) -> Result<String> {
+        Ok(self.0.hasher.hash(password).await?)
+    }
+
+    #[cfg(not(feature = "sign-in"))]
+    pub(crate) async fn hash_password(&self, _: String) -> Result<String> {
+        let why = "this program is built without the feature `sign-in`, so it takes no passwords";
+        Err(Error::new(ErrorKind::Setup, why))
     }
 
     pub(crate) fn owner_pool(&self) -> Result<&Pool> {

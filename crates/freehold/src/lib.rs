@@ -128,6 +128,8 @@
 //!   that has begun runs to its end.
 
 #![warn(missing_docs)]
+// The catalog is one, whoever signs people in.
+#![cfg_attr(not(feature = "sign-in"), allow(dead_code, unreachable_pub))]
 
 mod analytics;
 #[cfg(feature = "axum")]
@@ -163,6 +165,7 @@ pub use crate::analytics::run::{AnalyticsFailure, AnalyticsOptions, AnalyticsRun
 pub use crate::cache::key::CacheKey;
 pub use crate::cache::stats::{CacheCount, CacheStats};
 pub use crate::cache::{CACHE_AGE_MAX, Cache, CacheOptions, CacheWrite, Cached};
+#[cfg(feature = "sign-in")]
 pub use crate::control::guessing::{Rate, SignInLimits};
 pub use crate::error::{DbError, Error, ErrorKind, Raised, Result};
 pub use crate::fleet::dry_run::{DryRun, Verdict};
@@ -185,6 +188,7 @@ pub use crate::pool::seal::{ContextKey, SealMode};
 pub use crate::pool::{PoolLimits, PoolStatus};
 pub use crate::replicas::{ReplicaLimits, ReplicaReads, ReplicaState, ReplicaStatus};
 pub use crate::schema::migration::{Baseline, Layout, Migration};
+#[cfg(feature = "sign-in")]
 pub use crate::sign_in::tokens;
 pub use crate::tasks::{BackgroundTask, TaskStatus, Tasks};
 pub use crate::tx::{PipelineError, ReadTx, TenantTx};

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::credentials::{Credentials, wrong_credentials, wrong_password};
 use super::guessing::{Guesses, Taken};
+use super::members::may_offer;
 use super::sessions::{SignIn, TenantBrief};
 use super::tenants::{IdempotencyKey, Provisioned};
 use crate::catalog::audit::{self, AuditEvent};
@@ -16,7 +17,6 @@ use crate::catalog::outbox::{self, Letter};
 use crate::catalog::{idempotency, identities, invitations, memberships, sign_ups, tenants};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fleet::provisioner::{NewPerson, Order, Owner, SignUpToken};
-use crate::model::actor::{Action, Role, permits};
 use crate::model::context::OperatorContext;
 use crate::model::ids::{Email, IdentityId, Slug};
 use crate::model::mail::MailKind;
@@ -348,11 +348,6 @@ async fn require_right(tx: &mut CatalogTx, offer: &Offer) -> Result<()> {
         }
     };
     if may { Ok(()) } else { Err(unknown_invitation()) }
-}
-
-/// Whether a member of a role may invite to a role.
-pub(super) fn may_offer(inviter: Role, offered: Role) -> bool {
-    permits(inviter, Action::ManageMembers) && inviter.may_grant(offered)
 }
 
 fn unknown_invitation() -> Error {

@@ -3,7 +3,6 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::joining::may_offer;
 use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::invitations::{Inviter, Offer};
 use crate::catalog::outbox::{self, Full, Letter};
@@ -282,4 +281,9 @@ fn last_owner() -> Error {
         ErrorKind::Conflict,
         "the last owner cannot leave or lose the role; make another owner first",
     )
+}
+
+/// Whether a member of a role may invite to a role.
+pub(super) fn may_offer(inviter: Role, offered: Role) -> bool {
+    permits(inviter, Action::ManageMembers) && inviter.may_grant(offered)
 }

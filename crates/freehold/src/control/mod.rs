@@ -1,23 +1,31 @@
 //! The operations of the control plane: one function each, called by API, command line and
 //! worker alike. Here it is decided who may do what; below is only SQL.
 
+#[cfg(feature = "sign-in")]
 pub mod addresses;
 pub mod analytics;
 pub mod audit;
+#[cfg(feature = "sign-in")]
 pub mod credentials;
+#[cfg(feature = "sign-in")]
 pub(crate) mod guessing;
 pub mod health;
 pub mod indexes;
 pub mod insight;
+#[cfg(feature = "sign-in")]
 pub mod joining;
 pub mod keys;
+#[cfg(feature = "sign-in")]
 pub mod links;
+#[cfg(feature = "sign-in")]
 pub mod mail;
 pub mod members;
 pub mod migrations;
 pub mod operators;
+pub mod outbox;
 pub mod people;
 pub mod protection;
+#[cfg(feature = "sign-in")]
 pub mod sessions;
 pub mod sizes;
 pub mod slow_queries;
@@ -25,7 +33,9 @@ pub mod tenants;
 pub mod violations;
 
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "sign-in")]
 use crate::sign_in::passwords::PasswordError;
+#[cfg(feature = "sign-in")]
 use crate::sign_in::tokens::KeyError;
 
 /// The most rows that a list returns at once.
@@ -46,6 +56,7 @@ fn check_after(after: Option<&str>) -> Result<Option<&str>> {
     }
 }
 
+#[cfg(feature = "sign-in")]
 impl From<PasswordError> for Error {
     fn from(error: PasswordError) -> Error {
         match error {
@@ -56,6 +67,7 @@ impl From<PasswordError> for Error {
     }
 }
 
+#[cfg(feature = "sign-in")]
 impl From<KeyError> for Error {
     fn from(error: KeyError) -> Error {
         Error::new(ErrorKind::Setup, error.to_string())

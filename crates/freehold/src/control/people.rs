@@ -3,7 +3,6 @@
 use uuid::Uuid;
 
 use super::operators::require_not_last_operator;
-use super::sessions::no_such_session;
 use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::identities::Identity;
 use crate::catalog::outbox::{self, Letter};
@@ -198,7 +197,7 @@ impl People<'_> {
             self.0.require_voucher(context)?;
         }
         let hash = match password {
-            Some(password) => Some(self.0.hasher().hash(password).await?),
+            Some(password) => Some(self.0.hash_password(password).await?),
             None => None,
         };
         let mut tx = self.0.catalog(context).await?;
@@ -341,7 +340,7 @@ impl Freehold {
             (false, false, None) => Ok(ResolvedPerson::New { email, password_hash: None }),
             (false, false, Some(password)) => {
                 self.require_voucher(context)?;
-                let password_hash = Some(self.hasher().hash(password).await?);
+                let password_hash = Some(self.hash_password(password).await?);
                 Ok(ResolvedPerson::New { email, password_hash })
             }
         }
@@ -403,4 +402,8 @@ pub(super) async fn finish(mut tx: CatalogTx, id: IdentityId) -> Result<Person> 
 
 pub(super) fn no_such_person() -> Error {
     Error::new(ErrorKind::NotFound, "there is no such person")
+}
+
+pub(super) fn no_such_session() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such session")
 }

@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use super::credentials::{Credentials, wrong_credentials};
+use super::people::no_such_session;
 use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::identities::{Credential, Identity};
 use crate::catalog::sessions::{Exchange, Session};
@@ -529,8 +530,4 @@ pub(super) fn signed_out() -> Error {
 
 fn invalid_token() -> Error {
     Error::new(ErrorKind::InvalidToken, "the access token is not valid; sign in again")
-}
-
-pub(super) fn no_such_session() -> Error {
-    Error::new(ErrorKind::NotFound, "there is no such session")
 }

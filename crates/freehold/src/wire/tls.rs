@@ -138,6 +138,7 @@ impl TlsParameters {
 
 /// A URL without its `sslrootcert`, and the authorities, as PEM, of the file that it names: for a
 /// driver that knows TLS and no such option.
+#[cfg(feature = "redis")]
 pub(crate) fn split_authorities(url: &str, name: &str) -> Result<(String, Option<Vec<u8>>)> {
     let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), None)) };
     let options = query.split('&');
