@@ -82,7 +82,7 @@ enum Bench {
     Onboarding,
     /// Collecting and publishing the demo's analytics beside live load, against a view over all schemas
     Analytics,
-    /// One ADD COLUMN over 500 tenants, against bare DDL
+    /// An ADD COLUMN and a CREATE TABLE over a fleet, against bare DDL, and a run without work
     Migrate,
     /// Pages of a whole fleet against those of a hundred tenants of it, and what the fleet's chores take
     Fleet,
@@ -139,7 +139,10 @@ fn run(arguments: &Arguments) -> Result<Report> {
                 ("fleet", fleet::run(url, seconds.unwrap_or(60), tenants).await?)
             }
             Bench::Soak => ("soak", soak::run(url, seconds.unwrap_or(3600)).await?),
-            Bench::Migrate => ("migrate", migrate::run(url, seconds.unwrap_or(20)).await?),
+            Bench::Migrate => {
+                let tenants = arguments.tenants as usize;
+                ("migrate", migrate::run(url, seconds.unwrap_or(40), tenants).await?)
+            }
         };
         Ok(Report { bench, machine, rows })
     })

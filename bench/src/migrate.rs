@@ -1,9 +1,10 @@
-//! How fast the fleet follows a migration: one ADD COLUMN for each of 500 tenants, against the
-//! same statements sent by hand.
+//! How fast the fleet follows a migration, against the same statements sent by hand: an ADD COLUMN, and a
+//! table with two indexes and its policies. And what a run costs that finds nothing to do.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use freehold::{Baseline, Freehold, MigrateOptions, Migration};
+use freehold::{Baseline, Freehold, MigrateOptions, Migration, TenantId};
 use futures_util::future::try_join_all;
 use tokio_postgres::Client;
 
@@ -12,61 +13,112 @@ use crate::fixtures::{Fleet, connect, demo_baseline};
 use crate::report::{Ratio, Row};
 use crate::rounds::median;
 
-const TENANTS: usize = 500;
-const ROUNDS_MAX: i32 = 20;
+const ROUNDS_MAX: i64 = 20;
 
-pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
-    let fleet = Fleet::empty(admin_url, TENANTS).await?;
+/// What is measured: its name, and a migration as its statements and as the same by hand.
+struct Case {
+    name: &'static str,
+    migration: fn(round: i64) -> String,
+    by_hand: fn(tenant: TenantId, round: i64) -> String,
+}
+
+const CASES: [Case; 2] = [
+    Case {
+        name: "add_column",
+        migration: |round| format!("ALTER TABLE orders ADD COLUMN bench_{round} text"),
+        by_hand: |tenant, round| {
+            format!("ALTER TABLE {}.orders ADD COLUMN by_hand_{round} text", tenant.schema())
+        },
+    },
+    Case {
+        name: "create_table",
+        migration: |round| create_table(&format!("bench_{round}")),
+        by_hand: |tenant, round| {
+            let (schema, name) = (tenant.schema(), format!("by_hand_{round}"));
+            let mut sql =
+                format!("BEGIN; SET LOCAL search_path = {schema}; {};", create_table(&name));
+            let isolated = format!("(SELECT freehold.require_tenant('{tenant}'))");
+            let _ = write!(
+                sql,
+                "ALTER TABLE {name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+                 CREATE POLICY tenant_isolation ON {name} AS RESTRICTIVE USING ({isolated}) WITH CHECK ({isolated});
+                 CREATE POLICY owner_access ON {name} TO freehold_owner USING (true) WITH CHECK (true);
+                 CREATE POLICY analytics_read ON {name} FOR SELECT TO freehold_analytics USING (true);
+                 CREATE POLICY tenant_access ON {name} TO freehold_viewer USING (true) WITH CHECK (true);
+                 GRANT SELECT ON {name} TO freehold_viewer, freehold_analytics;
+                 GRANT INSERT, UPDATE, DELETE ON {name} TO freehold_member; COMMIT"
+            );
+            sql
+        },
+    },
+];
+
+fn create_table(name: &str) -> String {
+    format!(
+        "CREATE TABLE {name} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at date, what text);
+         CREATE INDEX ON {name} (at); CREATE INDEX ON {name} (what)"
+    )
+}
+
+pub(crate) async fn run(admin_url: &str, seconds: u64, tenants: usize) -> Result<Vec<Row>> {
+    let fleet = Fleet::empty(admin_url, tenants).await?;
     let options = MigrateOptions::default();
     let mut bare = Vec::new();
     for _ in 0..options.parallel {
         bare.push(connect(&fleet.database.owner_url()).await?);
     }
-    let schemas: Vec<String> = fleet.tenants.iter().map(|m| m.tenant.id.schema()).collect();
-    let (mut by_hand, mut by_us) = (Vec::new(), Vec::new());
+    let ids: Vec<TenantId> = fleet.tenants.iter().map(|member| member.tenant.id).collect();
+    let mut rates = CASES.map(|_| (Vec::new(), Vec::new()));
+    let mut idle = Vec::new();
     let mut migrations = demo_baseline()?.migrations().to_vec();
     let started = Instant::now();
     for round in 0..ROUNDS_MAX {
         eprintln!("round {}", round + 1);
-        by_hand.push(add_column_by_hand(&bare, &schemas, round).await?);
-        let statements = format!("ALTER TABLE orders ADD COLUMN bench_{round} text");
-        migrations.push(Migration::new(i64::from(9000 + round), "bench", statements));
-        by_us.push(migrate(&fleet.freehold, &migrations, options).await?);
+        for (case, (by_hand, by_us)) in CASES.iter().zip(&mut rates) {
+            by_hand.push(send_by_hand(&bare, &ids, case, round).await?);
+            let version = 9000 + migrations.len() as i64;
+            migrations.push(Migration::new(version, "bench", (case.migration)(round)));
+            by_us.push(migrate(&fleet.freehold, &migrations, options).await?);
+        }
+        let began = Instant::now();
+        let baseline = Baseline::from_migrations(migrations.clone())?;
+        fleet.freehold.migrations().up(&baseline, options, &|_, _| {}).await?;
+        idle.push(began.elapsed().as_secs_f64() * 1000.0);
         if started.elapsed() > Duration::from_secs(seconds) {
             break;
         }
     }
-    let ratio = median(by_us.iter().zip(&by_hand).map(|(us, hand)| us / hand).collect());
-    let row = |case: &str, rates, ratio| Row {
-        case: case.to_owned(),
-        rate: median(rates),
-        unit: "tenants/s",
-        latency: None,
-        ratio,
-    };
-    Ok(vec![
-        row("floor/add_column", by_hand, None),
-        row(
-            "migrate/add_column",
-            by_us,
-            Some(Ratio { value: ratio, to: "floor/add_column".into() }),
-        ),
-    ])
+    let row =
+        |case: String, value, unit, ratio| Row { case, rate: value, unit, latency: None, ratio };
+    let mut rows = Vec::new();
+    for (case, (by_hand, by_us)) in CASES.iter().zip(rates) {
+        let ratio = median(by_us.iter().zip(&by_hand).map(|(us, hand)| us / hand).collect());
+        let floor = format!("floor/{}", case.name);
+        let ratio = Some(Ratio { value: ratio, to: floor.clone() });
+        rows.push(row(floor, median(by_hand), "tenants/s", None));
+        rows.push(row(format!("migrate/{}", case.name), median(by_us), "tenants/s", ratio));
+    }
+    rows.push(row("migrate/noop".to_owned(), median(idle), "ms", None));
+    Ok(rows)
 }
 
-/// A transaction for each tenant, and nothing else. Returns tenants per second.
-async fn add_column_by_hand(clients: &[Client], schemas: &[String], round: i32) -> Result<f64> {
+/// A message and a transaction for each tenant, and nothing else. Returns tenants per second.
+async fn send_by_hand(
+    clients: &[Client],
+    tenants: &[TenantId],
+    case: &Case,
+    round: i64,
+) -> Result<f64> {
     let started = Instant::now();
-    let share = schemas.len().div_ceil(clients.len());
-    try_join_all(clients.iter().zip(schemas.chunks(share)).map(async |(client, schemas)| {
-        for schema in schemas {
-            let sql = format!("ALTER TABLE {schema}.orders ADD COLUMN by_hand_{round} text");
-            client.batch_execute(&sql).await?;
+    let share = tenants.len().div_ceil(clients.len());
+    try_join_all(clients.iter().zip(tenants.chunks(share)).map(async |(client, tenants)| {
+        for tenant in tenants {
+            client.batch_execute(&(case.by_hand)(*tenant, round)).await?;
         }
         Ok::<_, crate::Failure>(())
     }))
     .await?;
-    Ok(schemas.len() as f64 / started.elapsed().as_secs_f64())
+    Ok(tenants.len() as f64 / started.elapsed().as_secs_f64())
 }
 
 async fn migrate(

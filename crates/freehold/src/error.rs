@@ -11,8 +11,8 @@ mod raised;
 
 pub use self::database::DbError;
 pub(crate) use self::database::{
-    is_expired_seal, is_lost_statement, is_refused_write, is_stale_plan, is_unknown_seal,
-    message_of,
+    is_expired_seal, is_lock_timeout, is_lost_statement, is_refused_write, is_stale_plan,
+    is_unknown_seal, message_of,
 };
 pub use self::raised::Raised;
 

@@ -10,22 +10,18 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use self::describe::describe;
 use self::rows::Rows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::tx::OwnerTx;
 
 pub(crate) mod change;
+pub(crate) mod describe;
 mod order;
 pub(crate) mod rows;
 
-const DESCRIBE_SQL: &str = include_str!("snapshot/describe.sql");
 const DEPENDS_SQL: &str = include_str!("snapshot/depends.sql");
-
-/// Planning takes longer than running, and compiling longer than both: one plan, for all schemas.
-const BEFORE_DESCRIBING: &str = "SELECT set_config('search_path', 'pg_catalog, pg_temp', true),
-    set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)";
-const AFTER_DESCRIBING: &str = "SELECT set_config('plan_cache_mode', 'auto', true)";
 
 /// Where rows come in, among the stages of `describe.sql`.
 const ROWS_STAGE: i32 = 4;
@@ -65,38 +61,6 @@ struct Node {
 /// A row of one of PostgreSQL's catalogs: the catalog and the row.
 type Number = (i64, i64);
 
-/// The objects of a schema, as they are, in the template's words; without `untouched` relations and routines.
-async fn describe(tx: &mut OwnerTx, tenant: TenantId, untouched: &[String]) -> Result<Vec<Node>> {
-    let catalog = tx.catalog();
-    catalog.query(BEFORE_DESCRIBING, &[]).await?;
-    let schema = tenant.schema();
-    let rows = catalog.query(DESCRIBE_SQL, &[&schema, &untouched]).await?;
-    catalog.query(AFTER_DESCRIBING, &[]).await?;
-    let mut nodes = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let (kind, name): (&str, &str) = (row.get(0), row.get(1));
-        let statement: Option<&str> = row.get(3);
-        let statement = statement.ok_or_else(|| {
-            let name = name.replace(&schema, TEMPLATE_SCHEMA);
-            refused(format!(
-                "{kind} {name}: Freehold cannot make one for each tenant; leave it out"
-            ))
-        })?;
-        let (catalog, number): (i64, i64) = (row.get(4), row.get(5));
-        nodes.push(Node {
-            object: Object {
-                kind: kind.to_owned(),
-                name: in_template(tenant, name),
-                stage: row.get(2),
-                statement: in_template(tenant, statement),
-                part_of: row.get(6),
-            },
-            number: (number != 0).then_some((catalog, number)),
-        });
-    }
-    Ok(nodes)
-}
-
 /// A text about a tenant's schema as it would be about the template.
 pub(crate) fn in_template(tenant: TenantId, text: &str) -> String {
     if tenant == TenantId::TEMPLATE {
@@ -106,7 +70,7 @@ pub(crate) fn in_template(tenant: TenantId, text: &str) -> String {
         .replace(&tenant.to_string(), &TenantId::TEMPLATE.to_string())
 }
 
-fn in_schema_of(tenant: TenantId, text: &str) -> String {
+pub(crate) fn in_schema_of(tenant: TenantId, text: &str) -> String {
     text.replace(TEMPLATE_SCHEMA, &tenant.schema())
         .replace(&TenantId::TEMPLATE.to_string(), &tenant.to_string())
 }

@@ -355,6 +355,20 @@ impl CatalogTx {
         self.0.execute(sql, params).await
     }
 
+    pub(crate) async fn pipeline(
+        &mut self,
+        statements: &[(&str, Params<'_>)],
+    ) -> Result<Vec<Answer>, PipelineError> {
+        self.0.pipeline(statements).await
+    }
+
+    async fn pipeline_and_commit(
+        mut self,
+        statements: &[(&str, Params<'_>)],
+    ) -> Result<Vec<Answer>> {
+        Ok(self.0.pipeline_and_commit(statements).await?)
+    }
+
     pub(crate) async fn query_and_commit(
         mut self,
         sql: &str,
@@ -380,13 +394,17 @@ impl OwnerTx {
         &mut self.0
     }
 
+    /// What lets the owner into a tenant's schema, sealed, and the search path there.
+    pub(crate) fn entry_of(&mut self, tenant: TenantId) -> (String, String) {
+        self.0.0.meet(tenant);
+        let claim = Claim::from(&TenantContext::new(tenant, Actor::SYSTEM));
+        (self.0.0.seal(&claim), format!("{}, public, pg_temp", tenant.schema()))
+    }
+
     /// Makes a tenant's schema the current one, with that tenant's context: from here on,
     /// another tenant's rows raise even for the owner.
     pub(crate) async fn enter_schema(&mut self, tenant: TenantId) -> Result<()> {
-        self.0.0.meet(tenant);
-        let claim = Claim::from(&TenantContext::new(tenant, Actor::SYSTEM));
-        let sealed = self.0.0.seal(&claim);
-        let path = format!("{}, public, pg_temp", tenant.schema());
+        let (sealed, path) = self.entry_of(tenant);
         self.0
             .query(
                 "SELECT freehold_guard.admit($1), set_config('search_path', $2, true)",
@@ -412,6 +430,15 @@ impl OwnerTx {
 
     pub(crate) async fn commit(self) -> Result<()> {
         self.0.commit().await
+    }
+
+    /// The transaction's last statements and COMMIT, in one flush.
+    pub(crate) async fn commit_with(self, statements: &[(&str, Params<'_>)]) -> Result<()> {
+        self.0.pipeline_and_commit(statements).await.map(drop)
+    }
+
+    pub(crate) async fn rollback(mut self) -> Result<()> {
+        self.0.0.rollback().await
     }
 }
 

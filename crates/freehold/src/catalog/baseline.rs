@@ -6,7 +6,7 @@ use crate::model::ids::TenantId;
 use crate::schema::migration::Migration;
 use crate::snapshot::Snapshot;
 use crate::snapshot::rows::Rows;
-use crate::tx::CatalogTx;
+use crate::tx::{CatalogTx, OwnerTx};
 
 /// Every migration of the baseline, oldest first.
 pub(crate) async fn list(tx: &mut CatalogTx) -> Result<Vec<Migration>> {
@@ -117,18 +117,23 @@ pub(crate) async fn record_all(
     Ok(())
 }
 
-pub(crate) async fn record(
-    tx: &mut CatalogTx,
+/// A tenant has come to a migration, which ends the transaction.
+pub(crate) async fn advance(
+    tx: OwnerTx,
     tenant: TenantId,
     migration: &Migration,
     duration_ms: i32,
 ) -> Result<()> {
-    tx.execute(
-        "INSERT INTO freehold.ledger (tenant_id, version, checksum, duration_ms) VALUES ($1, $2, $3, $4)",
-        &[&tenant.as_uuid(), &migration.version, &migration.checksum, &duration_ms],
-    )
-    .await?;
-    Ok(())
+    let (id, version) = (tenant.as_uuid(), &migration.version);
+    tx.commit_with(&[
+        (
+            "INSERT INTO freehold.ledger (tenant_id, version, checksum, duration_ms) VALUES ($1, $2, $3, $4)",
+            &[&id, version, &migration.checksum, &duration_ms],
+        ),
+        ("DELETE FROM freehold.migration_failure WHERE tenant_id = $1", &[&id]),
+        ("UPDATE freehold.tenant SET version = $2 WHERE id = $1", &[&id, version]),
+    ])
+    .await
 }
 
 pub(crate) async fn record_failure(
@@ -143,12 +148,6 @@ pub(crate) async fn record_failure(
         &[&tenant.as_uuid(), &version, &error],
     )
     .await?;
-    Ok(())
-}
-
-pub(crate) async fn forget_failure(tx: &mut CatalogTx, tenant: TenantId) -> Result<()> {
-    tx.execute("DELETE FROM freehold.migration_failure WHERE tenant_id = $1", &[&tenant.as_uuid()])
-        .await?;
     Ok(())
 }
 

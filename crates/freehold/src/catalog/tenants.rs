@@ -57,6 +57,20 @@ pub(crate) async fn lock(tx: &mut CatalogTx, id: TenantId) -> Result<Option<Tena
     tx.query_opt(&sql, &[&id.as_uuid()]).await?.as_ref().map(from_row).transpose()
 }
 
+/// [`lock`] for the migrator: the version, and whether the tenant has or lacks indexes on its own account.
+pub(crate) async fn lock_version(tx: &mut CatalogTx, id: TenantId) -> Result<Option<(i64, bool)>> {
+    let id = id.as_uuid();
+    // Two statements: the second sees what was committed while the first waited.
+    let answers = tx
+        .pipeline(&[
+            ("SELECT version FROM freehold.tenant WHERE id = $1 FOR NO KEY UPDATE", &[&id]),
+            ("SELECT EXISTS (SELECT FROM freehold.tenant_index WHERE tenant_id = $1)", &[&id]),
+        ])
+        .await?;
+    let first = |at: usize| answers.get(at).and_then(|answer| answer.rows.first());
+    Ok(first(0).zip(first(1)).map(|(tenant, indexes)| (tenant.get(0), indexes.get(0))))
+}
+
 /// Pages in the order of slugs, beginning after one.
 pub(crate) async fn list(
     tx: &mut CatalogTx,

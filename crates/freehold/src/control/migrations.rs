@@ -41,10 +41,8 @@ impl Migrations<'_> {
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<MigrateReport> {
         let owner = self.0.owner_pool()?;
-        let mut failed = migrator::renew(owner, options).await?;
         let adopted = migrator::adopt(owner, folder).await?;
         let mut report = migrator::bring_fleet(owner, options, progress).await?;
-        report.failed.append(&mut failed);
         report.notices.extend(folder.notices(&adopted.labels));
         report.notices.extend(adopted.notices);
         Ok(MigrateReport { layout: folder.layout(), adopted: adopted.labels, ..report })

@@ -202,6 +202,11 @@ fn is_without_session(db: &DbError) -> bool {
         && db.where_().is_some_and(|place| place.contains("freehold_guard.admit("))
 }
 
+/// The application held a lock for longer than a migration may wait.
+pub(crate) fn is_lock_timeout(db: &DbError) -> bool {
+    *db.code() == SqlState::LOCK_NOT_AVAILABLE
+}
+
 /// A write was refused because the transaction is read-only.
 pub(crate) fn is_refused_write(db: &DbError) -> bool {
     *db.code() == SqlState::READ_ONLY_SQL_TRANSACTION

@@ -30,6 +30,7 @@ use self::compare::Changes;
 
 mod adopt;
 mod compare;
+mod fast_path;
 mod rehearsal;
 
 /// How a run of the migrator goes about it.
@@ -58,6 +59,9 @@ pub struct MigrateReport {
     pub adopted: Vec<String>,
     /// Tenants that were behind and are not any more.
     pub migrated: usize,
+    /// How many of these were compared with the first tenant of their version by a hash, rather than with
+    /// the template object by object.
+    pub fast_path: usize,
     /// What the new migrations hold that works otherwise than it reads, with the cure.
     pub notices: Vec<String>,
     /// Tenants that are as they were; the next run tries them again.
@@ -84,53 +88,6 @@ pub struct MigrateStatus {
     pub tenants: Vec<(i64, i64)>,
     /// Whom the last run failed for.
     pub failed: Vec<MigrateFailure>,
-}
-
-/// Protects anew what a former build has protected otherwise: the template first, then each tenant in a
-/// transaction of its own. Says for whom it failed.
-pub(crate) async fn renew(owner: &Pool, options: MigrateOptions) -> Result<Vec<MigrateFailure>> {
-    let context = OperatorContext::system("list schemas to protect anew");
-    let mut tx = CatalogTx::new(owner, &context).await?;
-    let rows = tx.query(policy::LIST_FORMER_SQL, &[]).await?;
-    let former: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
-    if former.is_empty() {
-        tx.commit().await?;
-        return Ok(Vec::new());
-    }
-    let tenants = tenants::list_behind(&mut tx, i64::MAX).await?;
-    tx.commit().await?;
-    if former.contains(&TenantId::TEMPLATE.schema()) {
-        renew_one(owner, TenantId::TEMPLATE, options).await?;
-    }
-    let mut failed = Vec::new();
-    for tenant in tenants.iter().filter(|tenant| former.contains(&tenant.id.schema())) {
-        if let Err(error) = renew_one(owner, tenant.id, options).await {
-            failed.push(MigrateFailure {
-                tenant: tenant.slug.to_string(),
-                version: tenant.version,
-                error: error.to_string(),
-            });
-        }
-    }
-    Ok(failed)
-}
-
-async fn renew_one(owner: &Pool, tenant: TenantId, options: MigrateOptions) -> Result<()> {
-    let mut tx = OwnerTx::new(owner, &OperatorContext::system("protect a schema anew")).await?;
-    // A second migrator waits here.
-    if tenant == TenantId::TEMPLATE {
-        baseline::lock(tx.catalog()).await?;
-    } else {
-        tenants::lock(tx.catalog(), tenant).await?;
-    }
-    tx.enter_schema(tenant).await?;
-    tx.ddl(async |client| {
-        let timeout = format!("SET LOCAL lock_timeout = {}", options.lock_timeout.as_millis());
-        client.batch_execute(&timeout).await?;
-        policy::renew(client, tenant).await
-    })
-    .await?;
-    tx.commit().await
 }
 
 /// Brings every tenant that is behind to the baseline. `progress` hears of each that is done.
@@ -165,7 +122,10 @@ pub(crate) async fn bring_fleet(
             progress(done, total);
             tried.insert(tenant.id);
             match outcome {
-                Ok(()) => report.migrated += 1,
+                Ok(fast) => {
+                    report.migrated += 1;
+                    report.fast_path += usize::from(fast);
+                }
                 Err((version, error)) => {
                     let error = error.to_string();
                     if let Err(unwritten) = note_failure(owner, tenant.id, version, &error).await {
@@ -190,20 +150,30 @@ pub(crate) async fn bring_fleet(
     Ok(report)
 }
 
-/// All that one tenant lacks, a transaction for each migration. The error says which failed.
+/// All that one tenant lacks, a transaction for each migration; whether all went the fast path. The error says
+/// which failed.
 async fn bring_tenant(
     owner: &Pool,
     tenant: &Tenant,
     migrations: &[Migration],
     changes: &Changes,
     options: MigrateOptions,
-) -> Result<(), (i64, Error)> {
+) -> Result<bool, (i64, Error)> {
+    let (mut former, mut fast) = (tenant.version, true);
     for migration in migrations.iter().filter(|m| m.version > tenant.version) {
-        bring_one_step(owner, tenant.id, migration, changes, options)
-            .await
-            .map_err(|error| (migration.version, error))?;
+        let step = async {
+            let step = changes.known(former, migration.version).await;
+            if let Some(fast_path) = step.as_ref().and_then(|step| step.fast_path.as_ref())
+                && fast_path.bring(owner, tenant.id, former, migration, options).await?
+            {
+                return Ok(true);
+            }
+            bring_one_step(owner, tenant.id, migration, changes, options).await.map(|()| false)
+        };
+        fast &= step.await.map_err(|error| (migration.version, error))?;
+        former = migration.version;
     }
-    Ok(())
+    Ok(fast)
 }
 
 async fn bring_one_step(
@@ -221,32 +191,33 @@ async fn bring_one_step(
     }
     let own = indexes::list(tx.catalog(), Some(&[tenant]), i64::MAX).await?;
     let started = Instant::now();
-    let change = changes.of(&mut tx, migration, current.version).await?;
-    let untouched = change.as_ref().map_or(&[][..], |change| change.untouched());
+    let step = changes.of(&mut tx, migration, current.version).await?;
+    let untouched = step.change.as_ref().map_or(&[][..], |change| change.untouched());
     tx.enter_schema(tenant).await?;
     let back = as_in_template(tenant, migration, &own);
-    tx.ddl(async |client| {
-        let timeout = format!("SET LOCAL lock_timeout = {}", options.lock_timeout.as_millis());
-        client.batch_execute(&timeout).await?;
-        for (_, sql) in &back {
-            client.batch_execute(sql).await?;
-        }
-        apply(client, tenant, migration, untouched).await
-    })
-    .await?;
+    let protection = tx
+        .ddl(async |client| {
+            let timeout = format!("SET LOCAL lock_timeout = {}", options.lock_timeout.as_millis());
+            client.batch_execute(&timeout).await?;
+            for (_, sql) in &back {
+                client.batch_execute(sql).await?;
+            }
+            apply(client, tenant, migration, untouched).await
+        })
+        .await?;
     for (name, _) in &back {
         indexes::forget(tx.catalog(), tenant, name).await?;
     }
     if own.len() > back.len() {
         indexes::follow(tx.catalog(), tenant).await?;
     }
-    if let Some(change) = &change {
+    if let Some(change) = &step.change {
         compare::require_equal(change, &mut tx, tenant, migration, &own).await?;
     }
-    baseline::record(tx.catalog(), tenant, migration, millis(started)).await?;
-    baseline::forget_failure(tx.catalog(), tenant).await?;
-    tenants::set_version(tx.catalog(), tenant, migration.version).await?;
-    tx.commit().await
+    if let Some(fast_path) = step.fast_path.as_ref().filter(|_| own.is_empty()) {
+        fast_path.learn(&mut tx, tenant, &protection).await?;
+    }
+    baseline::advance(tx, tenant, migration, millis(started)).await
 }
 
 /// What makes the indexes that a migration names as the template has them: what this tenant was
@@ -294,13 +265,14 @@ pub(crate) async fn status(pool: &Pool) -> Result<MigrateStatus> {
 }
 
 /// Runs one migration in the schema that the transaction has entered, and protects what it made: all but
-/// what it is known to leave untouched. Leaves the search path at `pg_catalog`.
+/// what it is known to leave untouched. Returns the statements that protect. Leaves the search path at
+/// `pg_catalog`.
 pub(crate) async fn apply(
     client: &mut wire::Connection,
     tenant: TenantId,
     migration: &Migration,
     untouched: &[String],
-) -> Result<()> {
+) -> Result<String> {
     migration.run(client, tenant).await?;
     migration.check_deferred(client).await?;
     policy::protect(client, tenant, untouched).await.map_err(|error| unprotected(migration, error))

@@ -223,7 +223,8 @@ pub(crate) fn faults(tenant: TenantId, inventory: &Inventory) -> Vec<String> {
 }
 
 /// Protects every relation of the tenant's schema, but those that are known to be untouched since they
-/// were protected, and verifies the outcome, inside the transaction that `client` is in. The caller's
+/// were protected, and verifies the outcome, inside the transaction that `client` is in. Returns the statements
+/// that did it. The caller's
 /// transaction must fail if this does.
 ///
 /// Leaves the search path at `pg_catalog, pg_temp`.
@@ -231,15 +232,17 @@ pub(crate) async fn protect(
     client: &mut wire::Connection,
     tenant: TenantId,
     untouched: &[String],
-) -> Result<()> {
+) -> Result<String> {
     client.batch_execute(BEFORE_LOOKING).await?;
     let before = inventory(client, tenant, untouched).await?;
     let sql = protection_sql(tenant, &before);
     if sql.is_empty() {
-        return refuse_if_any(faults(tenant, &before));
+        refuse_if_any(faults(tenant, &before))?;
+    } else {
+        client.batch_execute(&sql).await?;
+        refuse_if_any(faults(tenant, &inventory(client, tenant, untouched).await?))?;
     }
-    client.batch_execute(&sql).await?;
-    refuse_if_any(faults(tenant, &inventory(client, tenant, untouched).await?))
+    Ok(sql)
 }
 
 /// Fails if anything in the tenant's schema is not protected. Leaves the search path at
@@ -264,32 +267,6 @@ pub(crate) async fn notices(
     notices.extend(paths::notices(migration, &routines));
     Ok(notices)
 }
-
-/// Protects a schema that a former build has protected: it granted every sequence to members.
-///
-/// Leaves the search path at `pg_catalog, pg_temp`.
-pub(crate) async fn renew(client: &mut wire::Connection, tenant: TenantId) -> Result<()> {
-    client.batch_execute(BEFORE_LOOKING).await?;
-    let former = sequences::ungrant_sql(&tenant.schema(), &inventory(client, tenant, &[]).await?);
-    if !former.is_empty() {
-        client.batch_execute(&former).await?;
-    }
-    protect(client, tenant, &[]).await
-}
-
-/// The schemas that [`renew`] is for, over the whole fleet: something in them asks a sequence by
-/// itself. Few do on any day but that of an upgrade, so their texts are looked at last.
-pub(crate) const LIST_FORMER_SQL: &str = "
-SELECT DISTINCT n.nspname::text FROM (
-  SELECT c.relnamespace AS schema
-  FROM pg_depend d JOIN pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
-  JOIN pg_attrdef x ON x.oid = d.objid AND x.adbin::text LIKE '%:funcid 1574 %' JOIN pg_class c ON c.oid = x.adrelid
-  WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass
-  UNION ALL
-  SELECT p.pronamespace FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-  WHERE l.lanname NOT IN ('internal', 'c') AND p.prosrc ~* '(^|[^[:alnum:]_$.\"])(pg_catalog[.])?nextval[[:space:]]*[(]'
-) f JOIN pg_namespace n ON n.oid = f.schema
-WHERE n.nspname = 'freehold_template' OR n.nspname ~ '^tenant_[0-9a-f]{32}$'";
 
 /// Names come out qualified; to compile what reads a schema takes longer than to read it.
 const BEFORE_LOOKING: &str = "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL jit = off";

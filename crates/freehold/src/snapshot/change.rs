@@ -1,10 +1,11 @@
 //! What a migration has changed in the template, and whether a tenant has come to the same.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::{Object, Snapshot, describe, refused};
+use super::describe::{Fingerprint, describe};
+use super::{Object, Snapshot, refused};
 use crate::error::Result;
 use crate::model::ids::TenantId;
 use crate::tx::OwnerTx;
@@ -13,7 +14,7 @@ use crate::tx::OwnerTx;
 const NAMED_MAX: usize = 3;
 
 /// Tables of the schema $1 that are named in $2 and are not there, or not protected.
-const BARE_SQL: &str = "
+pub(crate) const BARE_SQL: &str = "
 SELECT name FROM unnest($2::text[]) name WHERE NOT EXISTS (
   SELECT FROM pg_class c WHERE c.relname = name AND c.relnamespace = $1::text::regnamespace
     AND c.relrowsecurity AND c.relforcerowsecurity)
@@ -53,6 +54,43 @@ impl Change {
     /// Relations and routines that the migration has left as they were, by their bare names.
     pub(crate) fn untouched(&self) -> &[String] {
         &self.untouched
+    }
+
+    /// Tables that are there after the migration, by their bare names.
+    pub(crate) fn tables(&self) -> Vec<String> {
+        let is_table = |object: &&Object| object.kind == "row-level security";
+        self.after
+            .objects
+            .iter()
+            .filter(is_table)
+            .filter_map(|table| table.part_of.clone())
+            .collect()
+    }
+
+    /// The hash by which tenants are compared that were equal before; None where nothing but the whole
+    /// comparison will do: an object has changed that is part of no relation or routine.
+    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
+        let was: HashMap<_, _> =
+            self.before.objects.iter().map(|object| (object.key(), object)).collect();
+        let is: HashMap<_, _> =
+            self.after.objects.iter().map(|object| (object.key(), object)).collect();
+        let differs = |object: &&Object, others: &HashMap<_, &Object>| {
+            let other = others.get(&object.key());
+            object.kind != "dropped columns"
+                && other.is_none_or(|other| other.statement != object.statement)
+        };
+        let changed = self.after.objects.iter().filter(|object| differs(object, &was));
+        let gone = self.before.objects.iter().filter(|object| differs(object, &is));
+        let (mut kinds, mut names) = (BTreeSet::new(), BTreeSet::new());
+        for object in changed.chain(gone) {
+            kinds.insert(object.kind.as_str());
+            names.insert(object.part_of.clone()?);
+        }
+        if !kinds.is_empty() {
+            // Of what a migration touches, who may see what is always looked at.
+            kinds.extend(["policy", "rights of"]);
+        }
+        Some(Fingerprint::of(&kinds, names.into_iter().collect()))
     }
 
     /// Compares a tenant's schema, which the migration has brought here: an error that says what is

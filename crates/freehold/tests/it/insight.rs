@@ -93,7 +93,7 @@ async fn from_a_tenants_context_nobody_writes_figures_of_another() {
             format!("freehold.record_busiest(gen_random_uuid(), 1, {entry})"),
             format!("freehold.record_query_shapes({entry})"),
             format!("freehold.record_slow_plan('{}', md5('s'), '{{}}')", tenant.tenant()),
-            "freehold.sizes().measure(NULL, 1000)".to_owned(),
+            "freehold.measure_sizes(NULL, 1000)".to_owned(),
             "freehold.prune_usage()".to_owned(),
             "freehold.prune_sizes()".to_owned(),
             "freehold.prune_query_shapes()".to_owned(),
@@ -116,7 +116,7 @@ async fn from_a_tenants_context_nobody_writes_figures_of_another() {
         assert_eq!(others.get::<_, i64>(0), 1, "{recorded:?}");
     }
     let attacker = house.in_catalog(acme.tenant(), "owner").await;
-    if let Ok(row) = attacker.query_one("SELECT freehold.sizes().measure(NULL, 1000)", &[]).await {
+    if let Ok(row) = attacker.query_one("SELECT freehold.measure_sizes(NULL, 1000)", &[]).await {
         assert_ne!(row.get::<_, Option<uuid::Uuid>>(0), Some(globex.tenant().as_uuid()));
     }
 }

@@ -11,6 +11,7 @@ mod changes;
 mod doctor;
 mod documents;
 mod fairness;
+mod fast_path;
 mod indexes;
 mod insight;
 mod isolation;

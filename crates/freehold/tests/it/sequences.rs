@@ -258,41 +258,6 @@ async fn a_serial_column_keeps_its_sequences_name_settings_and_position() {
     assert!(refused.message().contains("is an identity column"), "{refused}");
 }
 
-/// A former build granted every sequence to members, and left defaults as they were.
-#[tokio::test]
-async fn what_a_former_build_protected_is_protected_anew_by_the_next_migrate_up() {
-    let house = house().await;
-    let (acme, globex) = house.acme_and_globex().await;
-    let later = "CREATE SEQUENCE tickets; CREATE TABLE old (no int NOT NULL, key text)";
-    house.migrate(&notes_and(&[later])).await.unwrap();
-    let owner = connect(&house.database.owner_url()).await;
-    for schema in [acme.tenant().schema(), globex.tenant().schema(), "freehold_template".into()] {
-        let former = format!(
-            "BEGIN; SET LOCAL search_path = {schema};
-             CREATE SEQUENCE old_no_seq AS int OWNED BY old.no;
-             ALTER TABLE old ALTER COLUMN no SET DEFAULT nextval('old_no_seq'), ALTER COLUMN key SET DEFAULT 'T-' || nextval('tickets');
-             GRANT USAGE, SELECT ON SEQUENCE old_no_seq, tickets TO freehold_member;
-             SELECT setval('old_no_seq', 7); COMMIT"
-        );
-        owner.batch_execute(&former).await.unwrap();
-    }
-    let before =
-        lines(&examine(&house.database.options(), &DoctorOptions::default()).await.unwrap());
-    assert!(before.iter().any(|line| line.starts_with("FH308")), "{before:?}");
-    assert!(before.iter().any(|line| line.starts_with("FH309")), "{before:?}");
-    let report = house.migrate(&notes_and(&[later])).await.unwrap();
-    assert!(report.failed.is_empty(), "{:?}", report.failed);
-    let after = examine(&house.database.options(), &DoctorOptions::default()).await.unwrap();
-    assert_eq!(lines(&after), [""; 0]);
-    let insert = "INSERT INTO old DEFAULT VALUES RETURNING no || ' ' || key";
-    for tenant in [&acme, &globex] {
-        assert_eq!(one::<String>(&house.freehold, tenant, insert).await, "8 T-1");
-    }
-    let sql = format!("SELECT nextval('{}.tickets')", globex.tenant().schema());
-    let refused = house.freehold.query(&acme, &sql, &[]).await.unwrap_err();
-    assert_eq!(sqlstate(&refused), REFUSED);
-}
-
 #[tokio::test]
 async fn migrate_up_says_what_asks_sequences_otherwise_than_it_reads() {
     let house = house().await;

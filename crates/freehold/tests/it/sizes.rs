@@ -243,7 +243,7 @@ async fn a_tenants_context_sees_no_sizes_and_writes_none() {
                 assert_eq!(outcome(&attacker, &write).await, "42501", "{role}: {write}");
             }
         }
-        assert_eq!(outcome(&attacker, "SELECT freehold.sizes().measure(NULL, 9)").await, "42501");
+        assert_eq!(outcome(&attacker, "SELECT freehold.measure_sizes(NULL, 9)").await, "42501");
         attacker.batch_execute("ROLLBACK").await.unwrap();
     }
     let after = growths(&house, SizeOrder::Bytes).await;

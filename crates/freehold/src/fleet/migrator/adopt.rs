@@ -282,5 +282,5 @@ async fn apply_to_template(client: &mut wire::Connection, migration: &Migration)
         let create = format!("CREATE EXTENSION {name} SCHEMA public VERSION {version}");
         client.batch_execute(&create).await?;
     }
-    apply(client, TenantId::TEMPLATE, migration, &[]).await
+    apply(client, TenantId::TEMPLATE, migration, &[]).await.map(drop)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::fast_path::FastPath;
 use super::located_in;
 use crate::catalog::baseline;
 use crate::error::{Error, Result};
@@ -23,7 +24,14 @@ const KEPT_MAX: usize = 32;
 /// What each migration has changed for tenants of the version before, read once in a run of the migrator.
 /// None where it cannot be known: another major version of PostgreSQL has printed it.
 #[derive(Default)]
-pub(super) struct Changes(Mutex<HashMap<Versions, Option<Arc<Change>>>>);
+pub(super) struct Changes(Mutex<HashMap<Versions, Arc<Step>>>);
+
+/// A migration of tenants of one version.
+pub(super) struct Step {
+    pub(super) change: Option<Change>,
+    /// None where each tenant has to be compared as a whole.
+    pub(super) fast_path: Option<FastPath>,
+}
 
 /// That a tenant is at, and that a migration brings it to.
 type Versions = (i64, i64);
@@ -34,27 +42,38 @@ impl Changes {
         tx: &mut OwnerTx,
         migration: &Migration,
         former: i64,
-    ) -> Result<Option<Arc<Change>>> {
+    ) -> Result<Arc<Step>> {
         let mut kept = self.0.lock().await;
         let key = (former, migration.version);
-        if let Some(change) = kept.get(&key) {
-            return Ok(change.clone());
+        if let Some(step) = kept.get(&key) {
+            return Ok(step.clone());
         }
         let before = match former {
             0 => Some(Snapshot::default()),
             former => printed_here(tx, former).await?,
         };
         let after = printed_here(tx, migration.version).await?.map(Arc::new);
-        let change = after.map(|after| match before {
-            Some(before) => Change::between(Arc::new(before), after),
-            None => Change::whole(Arc::default(), after),
-        });
-        let change = change.map(Arc::new);
+        let step = match (before, after) {
+            (_, None) => Step { change: None, fast_path: None },
+            (None, Some(after)) => {
+                Step { change: Some(Change::whole(Arc::default(), after)), fast_path: None }
+            }
+            (Some(before), Some(after)) => {
+                let change = Change::between(Arc::new(before), after);
+                Step { fast_path: FastPath::of(&change), change: Some(change) }
+            }
+        };
+        let step = Arc::new(step);
         if kept.len() >= KEPT_MAX {
             kept.clear();
         }
-        kept.insert(key, change.clone());
-        Ok(change)
+        kept.insert(key, step.clone());
+        Ok(step)
+    }
+
+    /// What is known already of a migration.
+    pub(super) async fn known(&self, former: i64, version: i64) -> Option<Arc<Step>> {
+        self.0.lock().await.get(&(former, version)).cloned()
     }
 }
 

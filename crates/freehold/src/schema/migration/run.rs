@@ -42,6 +42,14 @@ impl Migration {
         Ok(())
     }
 
+    /// Its statements as they are run for a tenant.
+    pub(crate) fn statements_for(&self, tenant: TenantId) -> Result<Vec<String>> {
+        let statements = rewritten(&self.statements, &tenant.schema());
+        let as_run = Migration { statements, ..self.clone() };
+        let statements = check::require_plain_sql(&as_run)?;
+        Ok(statements.iter().map(|statement| statement.text.to_owned()).collect())
+    }
+
     /// Checks at once what the file has left to the commit, where its name would be forgotten. The
     /// file is the transaction's last.
     pub(crate) async fn check_deferred(&self, client: &mut Connection) -> Result<()> {

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use super::{Inventory, quote_ident};
+use super::quote_ident;
 
 /// A default that asks a sequence by itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -145,21 +145,6 @@ pub(super) fn notices(migration: &str, routines: &[(&str, bool, bool)]) -> Vec<S
         );
     }
     notices
-}
-
-/// Takes back what a former build granted by itself, and nothing that looks different.
-pub(super) fn ungrant_sql(schema: &str, inventory: &Inventory) -> String {
-    let mut sql = String::new();
-    for (name, settings) in inventory.sequences() {
-        let mut grants: Vec<_> =
-            settings.grants.iter().map(|(right, role)| (right.as_str(), role.as_str())).collect();
-        grants.sort_unstable();
-        if grants == [("SELECT", "freehold_member"), ("USAGE", "freehold_member")] {
-            let name = quote_ident(name);
-            let _ = writeln!(sql, "REVOKE ALL ON SEQUENCE {schema}.{name} FROM freehold_member;");
-        }
-    }
-    sql
 }
 
 impl Settings {

@@ -1,0 +1,166 @@
+//! The fast path for a tenant, once another of the same version has gone the long one: what protects the new
+//! objects is known then, and what the tenant must look like afterwards.
+//!
+//! It takes three round trips, whatever the migration holds. Nothing is decided here: a tenant that is not as
+//! the first one was is rolled back and goes the long way, which says what is wrong or finds that nothing is.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::time::Instant;
+
+use super::{MigrateOptions, millis};
+use crate::catalog::{baseline, tenants};
+use crate::error::{Error, ErrorKind, Result, is_lock_timeout};
+use crate::model::context::OperatorContext;
+use crate::model::ids::TenantId;
+use crate::pool::Pool;
+use crate::schema::migration::Migration;
+use crate::snapshot::change::{BARE_SQL, Change};
+use crate::snapshot::describe::{BEFORE_DESCRIBING, Fingerprint};
+use crate::snapshot::{in_schema_of, in_template};
+use crate::tx::OwnerTx;
+use crate::wire::params::Params;
+
+/// After this many tenants in a row that had to go the long way, all others do: they would pay for both.
+const FAILURES_MAX: u32 = 3;
+/// Of a file; a pipeline takes 256 statements, with those around them.
+const STATEMENTS_MAX: usize = 200;
+
+const RUN_SQL: &str = "SELECT freehold.run_migration($1)";
+
+/// A migration of tenants of one version.
+pub(super) struct FastPath {
+    fingerprint: Fingerprint,
+    /// All that must be there and protected, whether the migration touches them or not.
+    tables: Vec<String>,
+    learned: OnceLock<Learned>,
+    failures: AtomicU32,
+}
+
+/// What the first tenant has shown.
+struct Learned {
+    /// The statements that protect what the migration makes, in the template's words.
+    protection: String,
+    fingerprint: Option<String>,
+}
+
+impl FastPath {
+    /// None where each tenant has to be compared as a whole.
+    pub(super) fn of(change: &Change) -> Option<FastPath> {
+        let (fingerprint, tables) = (change.fingerprint()?, change.tables());
+        Some(FastPath {
+            fingerprint,
+            tables,
+            learned: OnceLock::new(),
+            failures: AtomicU32::new(0),
+        })
+    }
+
+    /// Takes what has just been done for a tenant, and found right, as the example for the others.
+    pub(super) async fn learn(
+        &self,
+        tx: &mut OwnerTx,
+        tenant: TenantId,
+        protection: &str,
+    ) -> Result<()> {
+        if self.learned.get().is_some() {
+            return Ok(());
+        }
+        let fingerprint = self.fingerprint.read(tx, tenant).await?;
+        let protection = in_template(tenant, protection);
+        // Another may have been first, with the same.
+        let _ = self.learned.set(Learned { protection, fingerprint });
+        Ok(())
+    }
+
+    /// Brings a tenant of version `former` on. False if it must go the long way, and nothing was done.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`]; a lock that the application held for too long.
+    pub(super) async fn bring(
+        &self,
+        owner: &Pool,
+        tenant: TenantId,
+        former: i64,
+        migration: &Migration,
+        options: MigrateOptions,
+    ) -> Result<bool> {
+        let Some(learned) = self.learned.get() else { return Ok(false) };
+        if self.failures.load(Ordering::Relaxed) >= FAILURES_MAX {
+            return Ok(false);
+        }
+        let statements = migration.statements_for(tenant)?;
+        if statements.len() > STATEMENTS_MAX {
+            return Ok(false);
+        }
+        let started = Instant::now();
+        let mut tx = OwnerTx::new(owner, &OperatorContext::system("migrate a tenant")).await?;
+        let locked = tenants::lock_version(tx.catalog(), tenant).await?;
+        let is_as_others = match locked {
+            // It is gone, or another migrator was here.
+            None => return Ok(true),
+            Some((version, _)) if version >= migration.version => return Ok(true),
+            Some((version, has_own_indexes)) => version == former && !has_own_indexes,
+        };
+        let same = is_as_others
+            && match self.apply(&mut tx, tenant, &statements, learned, options).await {
+                Ok(same) => same,
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+                Err(error) if error.database().is_some_and(is_lock_timeout) => {
+                    return Err(super::located_in(migration)(error));
+                }
+                Err(_) => false,
+            };
+        if !same {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            tx.rollback().await?;
+            return Ok(false);
+        }
+        self.failures.store(0, Ordering::Relaxed);
+        baseline::advance(tx, tenant, migration, millis(started)).await?;
+        Ok(true)
+    }
+
+    /// All statements in one flush; whether the tenant is then what the first one was.
+    async fn apply(
+        &self,
+        tx: &mut OwnerTx,
+        tenant: TenantId,
+        statements: &[String],
+        learned: &Learned,
+        options: MigrateOptions,
+    ) -> Result<bool> {
+        let (sealed, path) = tx.entry_of(tenant);
+        let timeout = options.lock_timeout.as_millis().to_string();
+        let protection = in_schema_of(tenant, &learned.protection);
+        let (schema, id) = (tenant.schema(), tenant.to_string());
+        let enter: Params<'_> = &[&sealed, &path, &timeout];
+        let run: Vec<[&(dyn postgres_types::ToSql + Sync); 1]> =
+            statements.iter().map(|statement| [statement as _]).collect();
+        let protect: Params<'_> = &[&protection];
+        let look: Params<'_> = &[&schema, &self.fingerprint.names, &id];
+        let tables: Params<'_> = &[&schema, &self.tables];
+        let mut pieces = vec![(
+            "SELECT freehold_guard.admit($1), set_config('search_path', $2, true), set_config('lock_timeout', $3, true)",
+            enter,
+        )];
+        pieces.extend(run.iter().map(|params| (RUN_SQL, &params[..])));
+        pieces.push(("SET CONSTRAINTS ALL IMMEDIATE", &[]));
+        pieces.push((BEFORE_DESCRIBING, &[]));
+        if !protection.is_empty() {
+            pieces.push((RUN_SQL, protect));
+        }
+        pieces.push((BARE_SQL, tables));
+        if !self.fingerprint.is_empty() {
+            pieces.push((&self.fingerprint.sql, look));
+        }
+        let mut answers = tx.catalog().pipeline(&pieces).await.map_err(Error::from)?;
+        let fingerprint = match self.fingerprint.is_empty() {
+            true => None,
+            false => answers.pop().and_then(|answer| answer.rows.first()?.get(0)),
+        };
+        let is_bare = answers.pop().is_none_or(|answer| !answer.rows.is_empty());
+        Ok(fingerprint == learned.fingerprint && !is_bare)
+    }
+}
