@@ -13,6 +13,9 @@
 //! - `throttle`: how a run keeps out of the way of requests.
 //! - `collector`: reads tenants and writes rollups.
 //! - `run`: a whole run: who is read, in which order it is published, and who may do so.
+//!
+//! Analytics sets its sessions, unlike transactions of tenants. Its connections are its own and use no
+//! pooler, since a lock that ends with a connection needs a connection of its own.
 
 pub(crate) mod activity;
 pub(crate) mod collector;

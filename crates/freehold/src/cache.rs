@@ -6,6 +6,11 @@
 //! (`freehold.cache_epoch`), by query or by NOTIFY. So Redis only makes things faster: whatever it loses,
 //! keeps too long or invents counts as a miss. While the listener's connection is not proven to work, a known
 //! epoch is used for half a second, like a tenant's status.
+//!
+//! Values are invalidated by epochs rather than deleted, since a deletion fails while Redis is unavailable,
+//! and the value returns with it. A tenant has rows in `cache_epoch` only while its values are asked for, so
+//! other writes cost nothing. A write ends its tenant's epoch: this server uses no value of the tenant until
+//! PostgreSQL has the new epoch, and the others are notified.
 
 mod clock;
 pub(crate) mod envelope;

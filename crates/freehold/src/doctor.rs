@@ -6,6 +6,9 @@
 //!
 //! It connects by itself, beside any pool: it must be able to speak of an installation in which
 //! [`Freehold::connect`](crate::Freehold::connect) refuses to work.
+//!
+//! Stored expressions are compared as they are stored, and one of each form is printed: printing all of them
+//! would open every table.
 
 mod catalog;
 mod check;

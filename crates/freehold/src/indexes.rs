@@ -4,6 +4,10 @@
 //! `survey` reads tenants' tables and what PostgreSQL has counted of them, `asked` counts what the
 //! data API is asked, `advice` and `fleet` are pure, `plan` asks the planner, `build` changes a
 //! schema. Who may, and what is recorded, is decided in `control::indexes`.
+//!
+//! The data API samples one request in sixteen (`Freehold::count_query`), and `recording::reporter` writes
+//! the query shapes down. A build is recorded in `freehold.tenant_index` before and after it runs, for the
+//! doctor's drift check and the migrator.
 
 pub(crate) mod advice;
 pub(crate) mod build;

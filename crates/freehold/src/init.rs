@@ -3,6 +3,9 @@
 //!
 //! Idempotent, in one transaction. It needs a role that owns the database and may create roles;
 //! what only a superuser can do beyond that is done where it can be, and reported where not.
+//!
+//! Concurrent runs are serialised by creating a schema of a fixed name, which is dropped in the same
+//! transaction. Any role could hold an advisory lock, and an empty database has no table of ours to lock.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;

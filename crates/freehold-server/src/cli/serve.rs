@@ -1,4 +1,9 @@
 //! `freehold serve`: the API, until it is told to stop.
+//!
+//! On SIGTERM, `AppState::drain` makes `/readyz` answer 503 and each answer say `Connection: close`; the
+//! worker is dropped, and with it the connection that holds the lead. After `DRAIN_SECS` no further
+//! connections are accepted and requests under way may finish; then violations are written down and the pools
+//! close.
 
 use std::net::SocketAddr;
 use std::pin::pin;

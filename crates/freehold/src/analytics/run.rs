@@ -3,6 +3,13 @@
 //! What is published was collected to its end: a run that breaks off publishes nothing, and the
 //! figures of before stay. What could not be collected of some tenants is told beside the figures,
 //! by the transaction that publishes them.
+//!
+//! One server leads (`Freehold::lead`, by `wire/lease.rs`) and starts the runs that are due. A run takes a
+//! lock per definition, finds the tenants that changed (`activity`), and writes its token into
+//! `freehold.analytics_run`. Workers (`collector`) read the tenants and write their rows, and triggers record
+//! which groups these rows belong to. At the end, one transaction per definition computes the totals of those
+//! groups, refreshes the view and records the coverage. Every write first locks the row with the token, so a
+//! run that was overtaken writes nothing more.
 
 use std::collections::HashMap;
 use std::ops::Range;

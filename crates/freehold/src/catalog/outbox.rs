@@ -1,5 +1,10 @@
 //! `freehold.outbox`: letters that wait to be sent, and what became of those of the last day. They hold
 //! no token: it is made when the letter is written.
+//!
+//! A server that takes a message locks it for a minute (`SKIP LOCKED`). The message is worded when it is sent
+//! rather than when it is caused: so no token waits in a table, a withdrawn invitation is not sent, and
+//! whether an address is known is looked up out of the requester's sight. The price is a new token at each
+//! attempt.
 
 use uuid::Uuid;
 

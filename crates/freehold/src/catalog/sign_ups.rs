@@ -1,4 +1,7 @@
 //! `freehold.sign_up`: tenants that people asked for and that wait for the proof of an address.
+//!
+//! A sign-up is confirmed by a DELETE in the transaction that creates the tenant, which makes its token
+//! single-use.
 
 use jiff::Timestamp;
 use uuid::Uuid;

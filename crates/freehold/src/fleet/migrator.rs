@@ -5,6 +5,9 @@
 //! template was after it. One tenant's failure is recorded and in nobody's way; a second run takes up
 //! what is left. Waves and canaries will be an order and a stop between batches of the list that
 //! `bring_fleet` works through.
+//!
+//! Each tenant's catalog row is locked while it is migrated, so two migrators do not work on the same tenant.
+//! Servers receive `NOTIFY freehold, 'baseline'` and read the data API's model from the template again.
 
 use std::collections::HashSet;
 use std::time::Duration;

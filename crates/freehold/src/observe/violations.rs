@@ -4,6 +4,9 @@
 //! Recording takes a short lock and never waits, so it does not slow a request down, whatever the state of
 //! the database. Everything is bounded: identical violations within a second are folded into one, the queue
 //! has a limit, and what is evicted is counted.
+//!
+//! The app role can write violations only through `freehold.record_violations`, and can neither change nor
+//! delete them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

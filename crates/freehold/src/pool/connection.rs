@@ -1,5 +1,8 @@
 //! A connection of the pool: how it is opened, how it vouches for a tenant's context, and the statements that
 //! are prepared on it.
+//!
+//! Prepared statements are kept per tenant, role and text, also for unqualified SQL. The plan then fits the
+//! search path each time it is used, so PostgreSQL need not plan again.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -161,7 +164,8 @@ pub(crate) enum Residue {
 pub(crate) enum Position {
     /// None: there are no replicas.
     Untold,
-    /// The end of the written log. Asked after a COMMIT, it lies behind that commit.
+    /// The end of the written log (the insert position). Asked after a COMMIT, it lies behind that commit. The
+    /// flush position may lie before it where `synchronous_commit` is off, which a transaction can set itself.
     Written,
     /// The end of the replayed log. NULL on a server that is not, or no longer, a replica.
     Replayed,

@@ -9,6 +9,10 @@
 //! A slot is vacant until a caller opens a connection in it. When the database has reached its limit of
 //! connections, vacant slots are not given out while others are in use: callers wait for a slot in use, and
 //! one of them tries a vacant slot from time to time.
+//!
+//! The pool is our own since no other one knows tenants. The first page of a tenant on a backend takes two
+//! milliseconds for the catalog and 20 to 70 kB; once cached, it takes a fifth of that time. This module
+//! knows no database, so its tests need none.
 
 mod fair;
 mod state;

@@ -4,6 +4,9 @@
 //! of the tenant, which does not run the statement: one per statement and hour, and none while all
 //! connections are in use. Whatever exceeds a limit is counted and dropped: this task must not slow down
 //! requests.
+//!
+//! `tx/transaction/explain.rs` asks for the plan in a read-only transaction of the tenant, by PREPARE and
+//! EXPLAIN EXECUTE with NULLs; `observe/insight/plan.rs` keeps of it what is known to contain no value.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;

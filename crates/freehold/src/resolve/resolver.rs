@@ -3,6 +3,14 @@
 //! Answers are cached. PostgreSQL notifies every server of a change by NOTIFY on the channel `freehold`.
 //! While the listener's connection is not proven to work, nothing older than half a second is used. So a
 //! suspension or a removal takes effect within a second on every server.
+//!
+//! Sessions are cached like tenants and roles, by one query for all three; a new password, a disabled person
+//! and a removal revoke sessions in the same way. Operators' sessions, and whether a person still is an
+//! operator, are looked up at each request.
+//!
+//! Statuses are not kept in Redis: a suspension must take effect within a second, which rests on a listener
+//! that knows whether it is connected. A lookup is one indexed row, so a second store would save little, and
+//! could return an outdated `active`.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -3,6 +3,14 @@
 //!
 //! The tenant of a schema is known when its policies are made, so they compare the context with
 //! a constant: the user's tables need no `tenant_id` and no index for it.
+//!
+//! `tenant_isolation` applies to PUBLIC. Who passes it without a matching context (the owner role without any
+//! context, and analytics) is decided in one function, `pass_or_refuse` behind `require_tenant`, by
+//! `session_user`, which no SQL of a session can change. Leaving those roles out of the policy instead would
+//! free SECURITY DEFINER functions of a baseline from the caller's tenant, and a role that is added later.
+//!
+//! A table to which a migration grants privileges keeps those grants; other tables get the default ones. A
+//! table with permissive policies of its own gets none of ours, which would widen them.
 
 use std::fmt::Write as _;
 

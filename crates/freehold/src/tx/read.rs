@@ -1,4 +1,9 @@
 //! Reads that a replica may answer, and that the primary answers whenever the replica cannot.
+//!
+//! A read on a replica is one message: `BEGIN READ ONLY`, the replica's own log position, the entry point and
+//! the statement. If the position is too old, or anything else fails before the first answer, the statement
+//! goes to the primary. If a replica is found to be gone, reads on it are dropped like requests that were
+//! dropped.
 
 use super::kind::require_query;
 use super::transaction::{Access, Transaction};

@@ -4,6 +4,11 @@
 //! A statement that is both first and last is not surrounded by BEGIN and COMMIT: entry point and statement
 //! form one batch, which is a transaction, and the whole flush is answered at once. CALL is surrounded
 //! nevertheless: in a block, PostgreSQL refuses a procedure's COMMIT.
+//!
+//! A dropped transaction: the connection knows how many answers are outstanding and whether the session is in
+//! a transaction. If neither, it returns to the pool at once. Otherwise a task waits a moment for the
+//! answers, then cancels the query, sends ROLLBACK, and returns the connection once that is answered; if it
+//! is not, the connection is closed.
 
 use std::sync::Arc;
 use std::time::Duration;

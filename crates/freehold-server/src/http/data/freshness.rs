@@ -1,5 +1,7 @@
 //! How old an answer may be, which a caller declares by `Cache-Control: max-age` on its GET. Without
 //! it nothing is kept.
+//!
+//! The cache key consists of the context and the plan's statement and values.
 
 use std::time::Duration;
 

@@ -4,6 +4,10 @@
 //! throwaway tenant of the version before, which gets it too (`migrator/rehearsal.rs`); and a throwaway tenant
 //! made of what the template is now. All three must be the same. So what works for the template alone, such
 //! as a look at `information_schema` that finds another schema's table, is refused before any tenant has it.
+//!
+//! The baseline's SQL is stored in the catalog (`freehold.baseline`), so a server needs no folder of
+//! migrations and every server provisions the same schema. Provisioning takes a share lock on it and adoption
+//! an exclusive one, so the migrator finds a tenant that was being created meanwhile.
 
 use std::sync::Arc;
 

@@ -4,6 +4,9 @@
 //! may ask one tenant's sequence may ask every tenant's. So nobody in a tenant may. A serial column
 //! becomes an identity column, which PostgreSQL asks on the table's behalf; whatever else calls
 //! `nextval` calls `freehold.next_value` instead, which gives numbers to the context's tenant alone.
+//!
+//! The alternatives were to refuse applications that were never meant to have tenants, or to let their roles
+//! use every tenant's sequences.
 
 use std::fmt::Write as _;
 
