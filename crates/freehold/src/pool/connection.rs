@@ -164,8 +164,8 @@ pub(crate) enum Residue {
 pub(crate) enum Position {
     /// None: there are no replicas.
     Untold,
-    /// The end of the written log (the insert position). Asked after a COMMIT, it lies behind that commit. The
-    /// flush position may lie before it where `synchronous_commit` is off, which a transaction can set itself.
+    /// The end of the written log (the insert position). Asked after a COMMIT, it lies behind that commit.
+    /// The flush position may lie before it where `synchronous_commit` is off, which a transaction can set.
     Written,
     /// The end of the replayed log. NULL on a server that is not, or no longer, a replica.
     Replayed,
