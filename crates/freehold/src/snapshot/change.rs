@@ -1,4 +1,4 @@
-//! What a migration has changed in the template, and whether a tenant has come to the same.
+//! What a migration changed in the template, and whether a tenant has reached the same state.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -9,10 +9,10 @@ use crate::error::Result;
 use crate::model::ids::TenantId;
 use crate::tx::OwnerTx;
 
-/// Differences that an error names.
+/// The most differences that an error names.
 const NAMED_MAX: usize = 3;
 
-/// Tables of the schema $1 that are named in $2 and are not there, or not protected.
+/// Tables of the schema $1 that are named in $2 and are missing, or not protected.
 const BARE_SQL: &str = "
 SELECT name FROM unnest($2::text[]) name WHERE NOT EXISTS (
   SELECT FROM pg_class c WHERE c.relname = name AND c.relnamespace = $1::text::regnamespace
@@ -25,12 +25,12 @@ pub(crate) struct Change {
     before: Arc<Snapshot>,
     after: Arc<Snapshot>,
     untouched: Vec<String>,
-    /// Those of the untouched that are tables.
+    /// The untouched relations that are tables.
     tables: Vec<String>,
 }
 
 impl Change {
-    /// A tenant is looked at only where the two differ: it was compared before.
+    /// Compares tenants only where the two differ: the rest was compared before.
     pub(crate) fn between(before: Arc<Snapshot>, after: Arc<Snapshot>) -> Change {
         let (was, is) = (before.by_part(), after.by_part());
         let is_untouched = |name: &str, parts: &HashSet<(&str, &str, &str)>| {
@@ -45,20 +45,20 @@ impl Change {
         Change { before, after, untouched, tables }
     }
 
-    /// All of a tenant is looked at.
+    /// Compares the whole schema of a tenant.
     pub(crate) fn whole(before: Arc<Snapshot>, after: Arc<Snapshot>) -> Change {
         Change { before, after, untouched: Vec::new(), tables: Vec::new() }
     }
 
-    /// Relations and routines that the migration has left as they were, by their bare names.
+    /// Relations and routines that the migration has not changed, by their bare names.
     pub(crate) fn untouched(&self) -> &[String] {
         &self.untouched
     }
 
-    /// Compares a tenant's schema, which the migration has brought here: an error that says what is
-    /// not as it is in the template. What the tenant has beyond that is not looked at, unless it should
-    /// have gone: it may have been made at run time. `spared` are indexes that this tenant does without.
-    /// Leaves the search path at `pg_catalog, pg_temp`.
+    /// Compares a tenant's schema after the migration with the template: an error names the differences. What
+    /// the tenant has beyond the template may have been created at run time, so it is ignored unless the
+    /// migration should have removed it. `spared` are indexes that this tenant does without. Leaves the
+    /// search path at `pg_catalog, pg_temp`.
     pub(crate) async fn require_in(
         &self,
         tx: &mut OwnerTx,
@@ -128,7 +128,7 @@ impl Change {
 }
 
 impl Snapshot {
-    /// Kind, name and statement of all that is part of each relation or routine.
+    /// Kind, name and statement of everything that belongs to each relation or routine.
     fn by_part(&self) -> HashMap<&str, HashSet<(&str, &str, &str)>> {
         let mut parts: HashMap<&str, HashSet<_>> = HashMap::new();
         for object in &self.objects {
