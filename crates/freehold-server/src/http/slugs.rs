@@ -1,4 +1,4 @@
-//! Names for the tenants whose figures are published.
+//! The slugs of the tenants in published figures.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use freehold::{Freehold, OperatorContext, TenantId, TenantSeries};
 
-/// Longer than this, and the names that are not known yet are left out this time.
+/// After this time, unknown slugs are left out of the answer.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// The slugs of the tenants that are named, each read once: a slug never changes.
+/// The slugs of tenants, each read once, since a slug never changes.
 #[derive(Default)]
 pub(super) struct Slugs(Mutex<HashMap<TenantId, String>>);
 
@@ -28,7 +28,7 @@ impl Slugs {
         if !unknown.is_empty() {
             let context = OperatorContext::system("slugs of the busiest tenants");
             let read = freehold.slugs_of(&context, &unknown);
-            // The figures matter more, above all while the database is slow.
+            // The figures are more important, especially while the database is slow.
             if let Ok(Ok(slugs)) = tokio::time::timeout(WAIT_MAX, read).await {
                 known.extend(slugs);
             }
