@@ -1,5 +1,5 @@
-//! How fast the fleet follows a migration: one ADD COLUMN for each of 500 tenants, against the
-//! same statements sent by hand.
+//! How fast the fleet is migrated: one ADD COLUMN for each of 500 tenants, against the same statements sent
+//! by hand.
 
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
     ])
 }
 
-/// A transaction for each tenant, and nothing else. Returns tenants per second.
+/// One transaction per tenant, and nothing else. Returns tenants per second.
 async fn add_column_by_hand(clients: &[Client], schemas: &[String], round: i32) -> Result<f64> {
     let started = Instant::now();
     let share = schemas.len().div_ceil(clients.len());
