@@ -1,9 +1,9 @@
-//! What analytics costs, and what it does to live load: the demo's four definitions over a fleet,
-//! while people read and write. Beside it, a materialized view over all tenants' schemas.
+//! What analytics costs, and how it affects live load: the demo's four definitions over a fleet, while
+//! clients read and write. For comparison, a materialized view over all tenants' schemas.
 //!
-//! Slices without and with a run take turns, and the load goes on through both: so many requests
-//! a second, whether the last was answered or not, so that a stall shows in the latencies of all
-//! that it kept waiting.
+//! Slices with and without a run alternate, and the load continues through both: a fixed number of requests
+//! per second, sent whether or not the previous one was answered, so that a stall shows in the latencies of
+//! all requests that it delays.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,12 +18,12 @@ use crate::fixtures::{Fleet, Member, connect, operator};
 use crate::report::{Ratio, Row};
 use crate::rounds::{latency, median};
 
-/// Requests a second. Two cores serve some thousands of such.
+/// Requests per second. Two cores serve some thousands of these.
 const LOAD_PER_SEC: u64 = 200;
-/// Every so many of them writes.
+/// One request in this many is a write.
 const WRITE_EVERY: usize = 10;
 const QUIET: Duration = Duration::from_secs(3);
-/// One tenant of so many has new orders when a run begins.
+/// One tenant in this many has new orders when a run begins.
 const CHANGED_ONE_OF: usize = 10;
 const ROUNDS_MAX: usize = 20;
 
@@ -44,7 +44,7 @@ const PAGE: &str = "SELECT id, status, total_cents FROM orders ORDER BY created_
 
 pub(crate) async fn run(admin_url: &str, seconds: u64, count: usize) -> Result<Vec<Row>> {
     let admin = connect(admin_url).await?;
-    // It would come at another moment in each run.
+    // Autovacuum would run at a different moment in each run.
     admin.batch_execute("ALTER SYSTEM SET autovacuum = off").await?;
     admin.batch_execute("SELECT pg_reload_conf()").await?;
     let fleet = Arc::new(Fleet::empty(admin_url, count).await?);
@@ -108,11 +108,11 @@ struct Beside {
     latencies: Vec<Duration>,
 }
 
-/// Latencies without a run, and all that was measured with one, in turns.
+/// Latencies without a run, and all measurements with one, alternating.
 async fn beside_load(fleet: &Arc<Fleet>, seconds: u64) -> Result<(Vec<Duration>, Beside)> {
     let load = Load::start(Arc::clone(fleet));
     let (mut quiet, mut beside) = (Vec::new(), Beside::default());
-    // Once around the fleet: who is met for the first time is a cost of another kind.
+    // Once around the fleet, since the first request of a tenant has a cost of another kind.
     tokio::time::sleep(Duration::from_secs(fleet.tenants.len() as u64 / LOAD_PER_SEC)).await;
     run_once(fleet, true).await?;
     let started = Instant::now();
@@ -121,7 +121,7 @@ async fn beside_load(fleet: &Arc<Fleet>, seconds: u64) -> Result<(Vec<Duration>,
             let member: &Member = &fleet.tenants[number];
             fleet.freehold.query(&member.context, ORDER, &[]).await?;
         }
-        // What that kept waiting is no part of what is measured.
+        // Requests that the run delayed are not part of the next slice.
         tokio::time::sleep(Duration::from_secs(1)).await;
         load.take().await?;
         tokio::time::sleep(QUIET).await;
@@ -137,7 +137,7 @@ async fn beside_load(fleet: &Arc<Fleet>, seconds: u64) -> Result<(Vec<Duration>,
     Ok((quiet, beside))
 }
 
-/// Requests at fixed times, for one tenant after the other.
+/// Requests at fixed times, for one tenant after another.
 struct Load {
     answered: Arc<Mutex<Vec<Result<Duration>>>>,
     stopped: Arc<AtomicBool>,
@@ -161,7 +161,7 @@ impl Load {
                 let number = asked.fetch_add(1, Ordering::Relaxed);
                 let (fleet, answered) = (Arc::clone(&fleet), Arc::clone(&answered));
                 tokio::spawn(async move {
-                    // A prime that shares no factor with a fleet: everybody's turn comes.
+                    // A prime that is coprime to the size of a fleet, so that every tenant is used.
                     let member = &fleet.tenants[number * 7919 % fleet.tenants.len()];
                     let sql = if number.is_multiple_of(WRITE_EVERY) { ORDER } else { PAGE };
                     let outcome = fleet.freehold.query(&member.context, sql, &[]).await;
@@ -179,8 +179,8 @@ impl Load {
     }
 }
 
-/// One of the four figures as a materialized view over the tenants' schemas; over fewer of them
-/// if PostgreSQL cannot do it for all, and the case then says how many.
+/// One of the four figures as a materialized view over the tenants' schemas; over fewer of them if PostgreSQL
+/// cannot handle all, and then the case's name contains the number.
 async fn naive(fleet: &Fleet) -> Result<Row> {
     let admin = connect(&fleet.database.superuser_url()).await?;
     let mut count = fleet.tenants.len();

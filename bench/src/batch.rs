@@ -1,5 +1,5 @@
-//! Ten small reads of a tenant's data, one after the other against all together: over HTTP by
-//! `/v1/batch`, and in the library by a pipeline.
+//! Ten small reads of a tenant's data, one after another against all together: over HTTP by `/v1/batch`, and
+//! in the library by a pipeline.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ const TOGETHER: usize = 10;
 const PAGE: &str = "/v1/data/orders?select=id,total_cents&order=created_at.desc&limit=2";
 const SQL: &str = "SELECT id, total_cents FROM orders ORDER BY created_at DESC LIMIT 2 OFFSET $1";
 
-/// What a tenant sends: so many requests one after the other, each answered before the next.
+/// A number of requests by one tenant, each sent after the previous answer.
 struct Ask {
-    /// One for each worker.
+    /// One connection per worker.
     connections: Vec<tokio::sync::Mutex<HttpConnection>>,
-    /// Of each tenant.
+    /// The requests of each tenant.
     requests: Vec<Vec<String>>,
 }
 
@@ -65,7 +65,7 @@ impl Operation for Query {
     }
 }
 
-/// Cases of the one kind or the other; each is ten reads at a time.
+/// Cases of either kind; each performs ten reads at a time.
 enum Asked {
     Http(Ask),
     Library(Query),

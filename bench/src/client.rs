@@ -1,5 +1,5 @@
-//! As much of an HTTP/1.1 client as a benchmark needs: one request after the other over one
-//! connection, answers with a Content-Length.
+//! A minimal HTTP/1.1 client for benchmarks: one request after another over one connection, answers with a
+//! Content-Length.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use crate::Result;
 
 pub(crate) struct HttpConnection {
     stream: TcpStream,
-    /// What was received of the answer under way; kept for its capacity.
+    /// The bytes received of the current answer; kept to reuse its memory.
     received: Vec<u8>,
 }
 
@@ -21,8 +21,7 @@ impl HttpConnection {
         Ok(HttpConnection { stream, received: Vec::with_capacity(16 * 1024) })
     }
 
-    /// Sends a request as it is, and returns the answer's body. An answer that is no success is an
-    /// error.
+    /// Sends a request unchanged, and returns the answer's body. An answer that is not a success is an error.
     pub(crate) async fn send(&mut self, request: &str) -> Result<&[u8]> {
         match self.ask(request).await? {
             (200..=299, body) => Ok(body),
@@ -30,7 +29,7 @@ impl HttpConnection {
         }
     }
 
-    /// Sends a request as it is, and returns the answer's status and body.
+    /// Sends a request unchanged, and returns the answer's status and body.
     pub(crate) async fn ask(&mut self, request: &str) -> Result<(u16, &[u8])> {
         self.stream.write_all(request.as_bytes()).await?;
         self.received.clear();

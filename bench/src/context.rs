@@ -1,4 +1,4 @@
-//! What a tenant's context costs around a query of 20 rows by an index.
+//! What a tenant's context costs, around a query of 20 rows by an index.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ const ROWS: usize = 20;
 enum Kind {
     /// The query alone: a prepared statement on a table without protection.
     Floor,
-    /// BEGIN, context, query and COMMIT, each awaited: how it is usually done by hand.
+    /// BEGIN, context, query and COMMIT, each awaited: the usual approach without this library.
     FourRoundTrips,
-    /// [`Freehold::query`], the table found by the search path.
+    /// [`Freehold::query`], with the table found by the search path.
     SearchPath,
-    /// [`Freehold::query`], the table named with its schema, as the data API does.
+    /// [`Freehold::query`], with the table named with its schema, as the data API does.
     Qualified,
-    /// A transaction whose COMMIT goes by itself, because the caller looked at the rows first.
+    /// A transaction whose COMMIT is sent separately, because the caller examines the rows first.
     Transaction,
 }
 
@@ -52,11 +52,11 @@ fn page_of_orders(table: &str) -> String {
     )
 }
 
-/// What the cases of one number of connections share.
+/// Shared by the cases with the same number of connections.
 struct Stage {
     unqualified: String,
     tenants: Vec<TenantTexts>,
-    /// One for each worker.
+    /// One connection per worker.
     bare: Vec<BareConnection>,
     freehold: Freehold,
 }
@@ -65,7 +65,7 @@ struct TenantTexts {
     context: TenantContext,
     qualified: String,
     search_path: String,
-    /// The context as the database takes it.
+    /// The context in the form that the database takes.
     claim: String,
 }
 
@@ -75,7 +75,7 @@ struct BareConnection {
     /// By tenant.
     floor: Vec<Statement>,
     set_context: Statement,
-    /// Prepared once, whoever's turn it is: PostgreSQL plans anew when the search path changes.
+    /// Prepared once for all tenants: PostgreSQL plans again when the search path changes.
     unqualified: Statement,
 }
 
@@ -87,7 +87,7 @@ struct Query {
 pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec<Row>> {
     let tenants_max = TENANTS.into_iter().max().unwrap_or(1);
     let fleet = Fleet::with_orders(admin_url, tenants_max).await?;
-    // The usual idiom cannot seal, so nobody does here; `seal` says what a seal adds.
+    // The usual approach cannot seal, so no case here does; `seal` measures the cost of a seal.
     fleet.database.change_seal(SealMode::Plain).await?;
     let mut cases = Vec::new();
     for connections in CONNECTIONS {
@@ -110,7 +110,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec
 }
 
 impl Stage {
-    /// Connects, and has every connection run every statement for every tenant.
+    /// Connects, and runs every statement for every tenant on every connection.
     async fn set(fleet: &Fleet, connections: usize) -> Result<Stage> {
         let mut tenants = Vec::new();
         for member in &fleet.tenants {
@@ -142,8 +142,8 @@ impl Stage {
     async fn warm_up(&self, connections: usize) -> Result<()> {
         for (number, tenant) in self.tenants.iter().enumerate() {
             for text in [&self.unqualified, &tenant.qualified] {
-                // Held at the same time, so that each is another connection: its home, and others
-                // that it may overflow to. A quarter of them is kept from any one tenant.
+                // Held at the same time, so that each is another connection: the home slot, and those to
+                // which the tenant may overflow. A quarter of the slots is closed to any one tenant.
                 let share = connections - connections / 4;
                 let held = (0..share).map(|_| self.freehold.begin(&tenant.context));
                 for mut tx in try_join_all(held).await? {
@@ -202,7 +202,7 @@ impl BareConnection {
                  set_config('role', 'freehold_admin', true)",
             )
             .await?;
-        // Prepared where the names and rights are some tenant's.
+        // Prepared with the names and privileges of a tenant.
         client.batch_execute("BEGIN").await?;
         let TenantTexts { search_path, claim, .. } = &tenants[0];
         client.query(&set_context, &[search_path, claim]).await?;
@@ -225,7 +225,7 @@ impl BareConnection {
     }
 }
 
-/// A figure for a query that found nothing would be worth nothing.
+/// A measurement of a query without rows would be worthless.
 fn expect_page(rows: usize) -> Result<()> {
     match rows {
         ROWS => Ok(()),

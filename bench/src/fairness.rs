@@ -1,6 +1,5 @@
-//! What slow tenants take from one that has nothing to do with them: its pages at a fixed rate, alone and
-//! beside a hundred clients of five other tenants, whose requests wait in the database or burn its
-//! processor.
+//! How much slow tenants affect an unrelated one: its pages at a fixed rate, alone and beside a hundred
+//! clients of five other tenants, whose requests wait in the database or use its CPU.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,16 +19,15 @@ use crate::report::Row;
 
 const SLOW_TENANTS: usize = 5;
 const SLOW_CLIENTS: usize = 100;
-/// Requests a second of the tenant that is looked at.
+/// Requests per second of the measured tenant.
 const RATE: f64 = 100.0;
 const ROUNDS: u32 = 7;
-/// After a crowd has come and before the tenant is looked at, so that each slice begins alike.
+/// The pause after a crowd begins and before the measurement, so that each slice begins alike.
 const TO_GATHER: Duration = Duration::from_secs(1);
-/// A client that is told to come back later does so.
+/// The pause of a client that was told to try again later.
 const COME_BACK: Duration = Duration::from_millis(100);
 
-/// A quarter of a second of waiting, and about as much of computing on the machine that this was written
-/// on.
+/// A quarter of a second of waiting, and about as much of computing on the machine on which this was written.
 const SLOW_VIEWS: &str = "
 CREATE VIEW waits AS SELECT 1 AS id FROM pg_sleep(0.25);
 CREATE VIEW burns AS SELECT count(*) AS id FROM generate_series(1, 1500000) AS n WHERE sqrt(n) > 10;";
@@ -94,14 +92,14 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec
     Ok(rows)
 }
 
-/// Clients that ask for what is slow, each again as soon as it is answered.
+/// Clients that send slow requests, each again as soon as it is answered.
 struct Crowd {
     began: Instant,
     dispersed: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Result<Served>>>,
 }
 
-/// What became of the crowd's requests.
+/// The results of the crowd's requests.
 #[derive(Default)]
 struct Served {
     answered: usize,
@@ -137,7 +135,7 @@ impl Crowd {
         Crowd { began: Instant::now(), dispersed, clients }
     }
 
-    /// Comes back when all are answered.
+    /// Returns when all requests are answered.
     async fn disperse(self) -> Result<Served> {
         self.dispersed.store(true, Ordering::Relaxed);
         let mut all = Served::default();

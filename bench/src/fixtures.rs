@@ -1,5 +1,5 @@
-//! A database with a fleet of shops in it, and beside each shop its orders once more in a table
-//! without any protection.
+//! A database with a fleet of shops, and for each shop a copy of its orders in a table without any
+//! protection.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub(crate) fn operator() -> OperatorContext {
 
 pub(crate) const OWNER_EMAIL: &str = "owner@bench.example";
 
-/// As many as the owner pool has connections.
+/// The number of connections in the owner pool.
 const TENANTS_AT_A_TIME: usize = 4;
 
 pub(crate) struct Fleet {
@@ -30,20 +30,20 @@ pub(crate) struct Fleet {
     pub(crate) database: TestDatabase,
 }
 
-/// A tenant, and its owner: the same person everywhere.
+/// A tenant and its owner, who is the same person in all tenants.
 pub(crate) struct Member {
     pub(crate) tenant: Tenant,
     pub(crate) context: TenantContext,
 }
 
-/// The demo shop's migrations, found from where the benchmarks are started: the project's folder.
+/// The demo shop's migrations, relative to the project's folder, in which benchmarks are started.
 pub(crate) fn demo_baseline() -> Result<Baseline> {
     Ok(Baseline::read(Path::new("demo/migrations"))?)
 }
 
 impl Fleet {
-    /// So that access tokens that are issued without a sign-in are good: a session of each person, named
-    /// by their id.
+    /// Creates a session for each person, with the person's id, so that access tokens issued without a
+    /// sign-in are valid.
     pub(crate) async fn open_sessions(&self) -> Result<()> {
         for member in &self.tenants {
             self.database.open_session(member.context.actor().id.as_uuid()).await?;
@@ -56,7 +56,7 @@ impl Fleet {
         Fleet::of(&demo_baseline()?, admin_url, count).await
     }
 
-    /// Tenants of a baseline that begins with the demo's, without data.
+    /// Tenants whose baseline begins with the demo's, without data.
     async fn of(baseline: &Baseline, admin_url: &str, count: usize) -> Result<Fleet> {
         eprintln!("creating {count} tenants");
         let database = TestDatabase::create(admin_url, baseline).await?;
@@ -75,12 +75,12 @@ impl Fleet {
         Ok(Fleet { freehold, tenants, database })
     }
 
-    /// Shops with 300 orders each, and the orders once more in the schemas `bare_0`, `bare_1`, …
+    /// Shops with 300 orders each, and copies of the orders in the schemas `bare_0`, `bare_1`, …
     pub(crate) async fn with_orders(admin_url: &str, count: usize) -> Result<Fleet> {
         Fleet::with_orders_of(&demo_baseline()?, admin_url, count).await
     }
 
-    /// The same, of a baseline that begins with the demo's.
+    /// The same, with a baseline that begins with the demo's.
     pub(crate) async fn with_orders_of(
         baseline: &Baseline,
         admin_url: &str,
@@ -115,7 +115,7 @@ impl Fleet {
                 ))
                 .await?;
         }
-        // So that autovacuum finds nothing to do while we measure.
+        // So that autovacuum has nothing to do during the measurement.
         admin.batch_execute("VACUUM ANALYZE").await?;
         Ok(fleet)
     }
@@ -125,7 +125,7 @@ pub(crate) fn bare_schema(number: usize) -> String {
     format!("bare_{number}")
 }
 
-/// The first tenant brings its owner along; everyone after that belongs to the same person.
+/// The first tenant is created with its owner; all later ones belong to the same person.
 async fn create_first(freehold: &Freehold) -> Result<Member> {
     let (email, password) = (OWNER_EMAIL.into(), Some(PASSWORD.into()));
     let person = PersonRef { email, password, existing: false };
@@ -145,7 +145,7 @@ async fn create_first(freehold: &Freehold) -> Result<Member> {
     Ok(Member { tenant, context })
 }
 
-/// A tenant that belongs to the person who owns the first.
+/// A tenant that belongs to the owner of the first.
 pub(crate) async fn create(freehold: &Freehold, slug: String) -> Result<Tenant> {
     let person = PersonRef { email: OWNER_EMAIL.into(), password: None, existing: true };
     let owner = NewOwner { person, name: String::new() };

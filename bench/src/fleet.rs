@@ -1,5 +1,5 @@
-//! What many tenants cost: the same page of orders for tenants drawn from the whole fleet and from a
-//! hundred of it, and how the chores of a fleet grow with it.
+//! What many tenants cost: the same page of orders for tenants drawn from the whole fleet and from a hundred
+//! of them, and how maintenance work grows with the fleet.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,23 +17,23 @@ use crate::fixtures::{Fleet, connect, create, demo_baseline, operator};
 use crate::report::{Ratio, Row};
 use crate::rounds::{Case, Load, Operation, take_turns};
 
-/// Pages that are asked for at a time. The engine's pool has its default size: how many tenants fall
-/// to each connection is what counts.
+/// The number of concurrent requests. The engine's pool has its default size: what matters is the number of
+/// tenants per connection.
 const WORKERS: usize = 8;
 const FEW: usize = 100;
-/// Tenants that are created for a rate, in an empty fleet and in the whole one.
+/// The number of tenants that are created to measure a rate, in an empty fleet and in the whole one.
 const CREATED: usize = 200;
 
-/// The page, of a tenant's schema.
+/// The page for a tenant's schema.
 struct Page {
     context: TenantContext,
     sql: String,
 }
 
-/// Who asks for it.
+/// The client that requests it.
 enum Asker {
     Engine(Freehold),
-    /// A superuser, whom no policy binds, a connection for each worker: no tenancy at all.
+    /// A superuser, to whom no policy applies, with one connection per worker: no multi-tenancy at all.
     Floor(Vec<Client>),
 }
 
@@ -91,7 +91,7 @@ async fn create_many(
     Ok(count as f64 / began.elapsed().as_secs_f64())
 }
 
-/// Thirty orders for everybody.
+/// Inserts thirty orders for each tenant.
 async fn fill(fleet: &Fleet, tenants: Vec<TenantId>) -> Result<Vec<Page>> {
     eprintln!("filling them with orders");
     let owner = fleet.tenants[0].context.actor();
@@ -155,7 +155,7 @@ impl Operation for Ask {
     }
 }
 
-/// What the connections of the app role hold by themselves, where the system tells.
+/// The private memory of the app role's backends, if the system reports it.
 async fn memory(admin: &Client) -> Result<Vec<Row>> {
     let pids = "SELECT pid FROM pg_stat_activity WHERE usename = 'freehold_app'";
     let mut anonymous = Vec::new();

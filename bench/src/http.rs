@@ -1,5 +1,5 @@
-//! What the service costs around one page of a table: the data API, with sign-in, tenancy and
-//! everything, against a handler that only runs the statement.
+//! What the service costs around one page of a table: the data API with sign-in and tenancy, against a
+//! handler that only runs the statement.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,16 +27,16 @@ use crate::report::Row;
 use crate::rounds::{Case, Load, Operation, take_turns};
 
 const TENANTS: usize = 100;
-/// Of the clients to the service, and of each service to the database.
+/// Connections of the clients to the service, and of each service to the database.
 pub(crate) const CONNECTIONS: usize = 16;
 const PAGE: &str = "/v1/data/orders?order=created_at.desc&limit=20";
 const ROWS: usize = 20;
 
-/// Asks one service for the page.
+/// Requests the page from one service.
 pub(crate) struct Ask {
-    /// One for each worker.
+    /// One connection per worker.
     connections: Vec<tokio::sync::Mutex<HttpConnection>>,
-    /// One for each tenant.
+    /// One request per tenant.
     requests: Arc<Vec<String>>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec
     for case in &cases {
         case.operation.check().await?;
     }
-    // Until every connection to the database has met every tenant.
+    // Until every connection to the database has served every tenant.
     take_turns(&cases, "requests/s", (seconds / 3).max(1)).await?;
     eprintln!("measuring");
     take_turns(&cases, "requests/s", seconds).await
@@ -103,7 +103,7 @@ impl Ask {
         Ok(Ask { connections, requests: Arc::clone(requests) })
     }
 
-    /// Every tenant gets a full page, and its own.
+    /// Checks that every tenant gets a full page of its own.
     pub(crate) async fn check(&self) -> Result<()> {
         let mut connection = self.connections[0].lock().await;
         for request in &*self.requests {
@@ -119,14 +119,14 @@ impl Ask {
 
 impl Operation for Ask {
     async fn run(&self, worker: usize, tenant: usize) -> Result<()> {
-        // Nobody else ever holds it.
+        // No other task holds it.
         let mut connection = self.connections[worker].lock().await;
         connection.send(&self.requests[tenant]).await?;
         Ok(())
     }
 }
 
-/// As `freehold serve` does it.
+/// As in `freehold serve`.
 pub(crate) async fn serve(router: Router) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -151,7 +151,7 @@ pub(crate) async fn whole(
         public_url: "http://127.0.0.1".to_owned(),
     };
     let sign_in = Arc::new(SignIn::new(fleet.freehold.clone(), sign_in));
-    // What `freehold serve` has when nobody sets anything.
+    // The defaults of `freehold serve`.
     let settings = HttpSettings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         request_timeout_ms: 20_000,
@@ -177,7 +177,7 @@ struct BarePool {
     places: Semaphore,
 }
 
-/// One table for everybody, no sign-in, one prepared statement that makes the same JSON.
+/// One table for all tenants, no sign-in, one prepared statement that produces the same JSON.
 async fn bare(fleet: &Fleet) -> Result<Router> {
     let sql = format!(
         "WITH page AS (SELECT t.* FROM {}.orders AS t ORDER BY t.created_at DESC LIMIT {ROWS}) \

@@ -1,8 +1,8 @@
-//! `freehold-bench NAME`: measurements that say how much a tenant's context costs.
+//! `freehold-bench NAME`: measures what a tenant's context costs.
 //!
-//! Absolute figures depend on the machine and on what else runs there, so what counts is the
-//! ratio of two cases that took turns in one run (see `rounds`). DATABASE_URL leads to a
-//! throwaway PostgreSQL as a superuser; `./dev bench NAME` provides one.
+//! Absolute figures depend on the machine and its other load, so the ratio of two cases that alternated in
+//! one run is what counts (see `rounds`). DATABASE_URL leads to a throwaway PostgreSQL as a superuser; `./dev
+//! bench NAME` provides one.
 
 #![allow(clippy::disallowed_methods, reason = "the server's address comes from ./dev")]
 
@@ -115,7 +115,7 @@ fn run(arguments: &Arguments) -> Result<Report> {
     let name = arguments.name.ok_or("no benchmark was named")?;
     let url = arguments.database_url.as_deref().ok_or("DATABASE_URL is not set")?;
     let (seconds, only) = (arguments.seconds, arguments.only.as_str());
-    // Fixed, so that figures from machines of any size compare.
+    // Fixed, so that figures from machines of any size are comparable.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {

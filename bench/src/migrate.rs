@@ -1,5 +1,5 @@
-//! How fast the fleet follows a migration, against the same statements sent by hand: an ADD COLUMN, and a
-//! table with two indexes and its policies. And what a run costs that finds nothing to do.
+//! How fast the fleet is migrated: one ADD COLUMN for each of 500 tenants, against the same statements sent
+//! by hand.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! How fast tenants are made: schema, the demo's baseline, policies, grants, catalog rows.
+//! How fast tenants are created: schema, the demo's baseline, policies, grants, catalog rows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use crate::fixtures::{Fleet, create};
 use crate::report::Row;
 use crate::rounds::{Case, Load, Operation, take_turns};
 
-/// As many as the owner pool has connections.
+/// The number of connections in the owner pool.
 const PARALLEL: usize = 4;
 
 struct Create {

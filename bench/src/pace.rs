@@ -1,5 +1,5 @@
-//! Requests at a fixed rate: sent when they are due, whether the last was answered or not. Their latency
-//! counts from then, so a stall shows in all that it kept waiting.
+//! Requests at a fixed rate: each is sent when it is due, whether or not the previous one was answered.
+//! Latencies count from that time, so a stall shows in all requests that it delays.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,13 +14,12 @@ use crate::client::HttpConnection;
 use crate::report::{Latency, Ratio, Row};
 use crate::rounds::{latency, median};
 
-/// Requests under way at a time; one that is due beyond that waits in the load generator, and that
-/// counts as well.
+/// The most concurrent requests; further ones wait in the load generator, and their wait counts.
 const UNDER_WAY_MAX: usize = 64;
-/// Latencies that are kept of a slice: at the rates of a large machine, of a minute.
+/// The most latencies that are kept of a slice: those of a minute at the rates of a large machine.
 const KEPT_MAX: usize = 4_000_000;
 
-/// What was sent at a fixed rate for a while.
+/// The requests sent at a fixed rate for some time.
 pub(crate) struct Slice {
     pub(crate) rate: f64,
     pub(crate) latencies: Vec<Duration>,
@@ -37,15 +36,15 @@ impl Slice {
     }
 }
 
-/// What was sent in all of these.
+/// The requests sent in all of these slices.
 pub(crate) fn summed(case: &str, slices: &[Slice]) -> Row {
     let rate = median(slices.iter().map(|slice| slice.rate).collect());
     let latencies = slices.iter().flat_map(|slice| &slice.latencies).copied().collect();
     Row { latency: latency(latencies), ..Row::of(case, rate, "/s") }
 }
 
-/// A figure in milliseconds, beside that of slices which took turns with these: the medians of the rounds,
-/// and of their ratios.
+/// A figure in milliseconds, beside that of slices that alternated with these: the medians of the rounds, and
+/// of their ratios.
 pub(crate) fn compared(
     case: &str,
     figure: fn(&Slice) -> f64,
@@ -58,11 +57,11 @@ pub(crate) fn compared(
     Row { ratio: Some(ratio), ..Row::of(case, own, "ms") }
 }
 
-/// Sends pages for one tenant after the other, each when it is due.
+/// Sends pages for one tenant after another, each when it is due.
 pub(crate) struct FixedRate {
     pages: Arc<Vec<String>>,
     idle: Mutex<Vec<HttpConnection>>,
-    /// As many as there are connections; those who wait come in the order in which they were due.
+    /// As many as there are connections; waiting requests are served in the order in which they were due.
     places: Semaphore,
     outcomes: Mutex<Vec<Result<Duration>>>,
 }
@@ -81,13 +80,13 @@ impl FixedRate {
         })
     }
 
-    /// Comes back when all are answered.
+    /// Returns when all requests are answered.
     pub(crate) async fn send(self: &Arc<Self>, rate: f64, time: Duration) -> Result<Slice> {
         let count = ((time.as_secs_f64() * rate) as usize).min(KEPT_MAX);
         let began = Instant::now();
         let (load, runtime) = (Arc::clone(self), Handle::current());
-        // A thread of its own, because the runtime's timers know no less than a millisecond, and
-        // since the runtime is what may be late.
+        // A thread of its own, because the runtime's timers have a resolution of a millisecond, and because
+        // the runtime may be what is late.
         let pace = std::thread::spawn(move || {
             let mut sent = JoinSet::new();
             for number in 0..count {
@@ -116,7 +115,7 @@ impl FixedRate {
     async fn ask(&self, number: usize) -> Result<()> {
         let _place = self.places.acquire().await?;
         let mut connection = locked(&self.idle).pop().ok_or("fewer connections than places")?;
-        // One that failed ends the benchmark, so its connection need not come back.
+        // A failure ends the benchmark, so its connection need not be returned.
         connection.send(&self.pages[number % self.pages.len()]).await?;
         locked(&self.idle).push(connection);
         Ok(())

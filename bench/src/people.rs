@@ -1,7 +1,7 @@
-//! What sign-ins take from everybody else: pages of orders at a fixed rate, alone and beside 60
-//! clients that sign in one time after the other.
+//! How sign-ins affect other requests: pages of orders at a fixed rate, alone and beside 60 clients that sign
+//! in repeatedly.
 //!
-//! The rate is half of what the machine does at most, load generator included.
+//! The rate is half of the machine's maximum, load generator included.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -26,12 +26,12 @@ use crate::rounds::{Case, Load, latency, take_turns};
 const TENANTS: usize = 100;
 /// Clients that sign in, each without a pause.
 const SIGNING_IN: usize = 60;
-/// Those whom they sign in: so many that nobody's rows are fought over.
+/// The people who are signed in: enough that concurrent sign-ins do not contend for rows.
 const PEOPLE: usize = 1200;
 const ROUNDS: u32 = 7;
-/// Of the time that is asked for, spent to find the most that the machine does.
+/// The part of the time that is used to find the machine's maximum.
 const TO_FIND: Duration = Duration::from_secs(10);
-/// After a slice with sign-ins, so that what they left is no part of the quiet one that follows.
+/// The pause after a slice with sign-ins, so that their effects are not part of the next quiet slice.
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
@@ -43,7 +43,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
     let pages: Result<Vec<String>> =
         fleet.tenants.iter().map(|member| request(&tokens, member)).collect();
     let pages = Arc::new(pages?);
-    // What is measured is hashing, and not how soon somebody is refused.
+    // To measure hashing, rather than how soon a client is refused.
     let plenty = NonZeroU32::new(1_000_000).expect("a rate is not zero");
     let plenty = Rate { burst: plenty, per_minute: plenty };
     let limits = SignInLimits { per_email: plenty, per_client: plenty };
@@ -99,8 +99,8 @@ fn report(quiet: &[Slice], beside: &[Slice], signed_in: SignedIn) -> Vec<Row> {
     vec![quiet, beside, p50, p99, sign_ins, Row::of("sign_ins/told_429", refused as f64, "")]
 }
 
-/// People with the password of the fleet's owner, and its hash: a hash for each would take a
-/// minute. Each belongs to one tenant.
+/// People with the password hash of the fleet's owner: a hash for each would take a minute. Each belongs to
+/// one tenant.
 async fn add_people(fleet: &Fleet) -> Result<()> {
     eprintln!("adding {PEOPLE} people");
     let admin = connect(&fleet.database.superuser_url()).await?;
@@ -139,18 +139,18 @@ fn email(number: usize) -> String {
     format!("person-{number}@bench.example")
 }
 
-/// Clients that sign in, each one time after the other, until they are told to end.
+/// Clients that sign in repeatedly until they are told to end.
 struct SignIns {
     began: Instant,
     stopped: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Result<SignedIn>>>,
 }
 
-/// What became of sign-ins.
+/// The results of sign-ins.
 #[derive(Default)]
 struct SignedIn {
     latencies: Vec<Duration>,
-    /// Told to come back later.
+    /// Refused, to try again later.
     refused: usize,
     secs: f64,
 }
@@ -163,7 +163,7 @@ impl SignIns {
             tokio::spawn(async move {
                 let mut connection = HttpConnection::open(address).await?;
                 let mut done = SignedIn::default();
-                // Each client has people of its own, and begins elsewhere in each round.
+                // Each client has people of its own, and begins with another one in each round.
                 for turn in round * 7.. {
                     if stopped.load(Ordering::Relaxed) {
                         break;
@@ -186,7 +186,7 @@ impl SignIns {
         SignIns { began: Instant::now(), stopped, clients }
     }
 
-    /// Comes back when all are answered.
+    /// Returns when all requests are answered.
     async fn end(self) -> Result<SignedIn> {
         self.stopped.store(true, Ordering::Relaxed);
         let mut all = SignedIn::default();

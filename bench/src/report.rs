@@ -1,4 +1,4 @@
-//! What a benchmark found: as a table for people, as one JSON object for machines.
+//! The results of a benchmark: as a table for people, as one JSON object for programs.
 
 use std::fmt::Write as _;
 
@@ -13,10 +13,10 @@ pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
 }
 
-/// What one case came to. Its latencies, in milliseconds, are cases of their own in the JSON.
+/// The result of one case. Its latencies, in milliseconds, are cases of their own in the JSON.
 pub(crate) struct Row {
     pub(crate) case: String,
-    /// In `unit`; mostly something per second.
+    /// In `unit`; mostly per second.
     pub(crate) rate: f64,
     pub(crate) unit: &'static str,
     pub(crate) latency: Option<Latency>,
@@ -35,7 +35,7 @@ pub(crate) struct Ratio {
     pub(crate) to: String,
 }
 
-/// Where it was measured.
+/// The machine on which it was measured.
 #[derive(Serialize)]
 pub(crate) struct Machine {
     cores: usize,
@@ -145,7 +145,7 @@ impl Machine {
     }
 }
 
-/// The value of the first line `name : value` of a file; nothing where there is no such file.
+/// The value of the first line `name : value` in a file; empty if there is no such file.
 fn first_value(file: &str, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;

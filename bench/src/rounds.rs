@@ -1,5 +1,5 @@
-//! Taking turns: every case runs for a short slice, round after round, and a ratio is the median
-//! of the rounds' ratios. What else the machine does meanwhile then meets all cases alike.
+//! Alternation: every case runs for a short slice, round after round, and a ratio is the median of the
+//! rounds' ratios. Other load on the machine then affects all cases alike.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use crate::report::{Latency, Ratio, Row};
 
 const ROUNDS: usize = 7;
 
-/// What is done over and over.
+/// The operation to be repeated.
 pub(crate) trait Operation: Send + Sync + 'static {
-    /// Once, as one of the load's workers, for one of its tenants.
+    /// Runs once, as one of the workers, for one of its tenants.
     fn run(&self, worker: usize, tenant: usize) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// A closed loop: each worker begins anew as soon as it is done, for a tenant at random.
+/// A closed loop: each worker begins again as soon as it has finished, for a random tenant.
 #[derive(Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) workers: usize,
@@ -35,7 +35,7 @@ struct Slice {
     latencies: Vec<Duration>,
 }
 
-/// Runs the cases in turns for `seconds` in all.
+/// Runs the cases alternately for `seconds` in total.
 pub(crate) async fn take_turns<O: Operation>(
     cases: &[Case<O>],
     unit: &'static str,

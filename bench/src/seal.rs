@@ -1,5 +1,5 @@
-//! What the seal of a context costs: the same queries on the same rows by the engine with sealed
-//! contexts, with plain ones, and on tables that no policy protects.
+//! What the seal of a context costs: the same queries on the same rows by the engine with sealed contexts,
+//! with plain ones, and on tables without policies.
 
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ impl Protection {
         }
     }
 
-    /// What it is measured against.
+    /// The case it is compared with.
     fn base(self) -> Option<Protection> {
         match self {
             Protection::Unprotected => None,
@@ -95,19 +95,19 @@ impl Protection {
     }
 }
 
-/// A fleet in a database of its own, whose contexts are taken for true in one way.
+/// A fleet in a database of its own, with one seal mode.
 struct Stage {
     fleet: Fleet,
     freehold: Freehold,
-    /// For each tenant an order of its own.
+    /// An order of each tenant.
     orders: Vec<String>,
-    /// Of each tenant: its schema and a dot.
+    /// For each tenant, its schema and a dot.
     prefixes: Vec<String>,
 }
 
 struct Ask {
     stage: Arc<Stage>,
-    /// By tenant: the texts differ where the schema is in them.
+    /// By tenant: texts that contain the schema differ.
     texts: Vec<String>,
     takes_order: bool,
 }
@@ -122,7 +122,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec
                 |protection: Protection| format!("{}/{}", protection.name(), question.name());
             let texts: Vec<String> =
                 stage.prefixes.iter().map(|prefix| question.sql(prefix)).collect();
-            // A million rows are there once.
+            // The million rows exist once.
             let tenants = if question.takes_order() || matches!(question, Question::Read20) {
                 TENANTS
             } else {
@@ -138,7 +138,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, only: &str) -> Result<Vec
         }
     }
     cases.retain(|case| case.name.contains(only));
-    // Side by side: the same question in all its forms, one after the other.
+    // Sorted so that all forms of one query follow each other.
     cases.sort_by_key(|case| case.name.rsplit('/').next().map(str::to_owned));
     for case in &cases {
         case.operation.warm_up(case.load.tenants).await?;
@@ -181,7 +181,7 @@ impl Stage {
                 admin.query_one(&format!("SELECT min(id::text) FROM {schema}.orders"), &[]).await?;
             stage.orders.push(order.get(0));
             if protection == Protection::Unprotected {
-                // The same tables, of the same tenant, with the policies taken away.
+                // The same tables of the same tenant, without policies.
                 let tables = ["orders", "order_items", "products", "customers"];
                 for table in tables.iter().chain((number == 0).then_some(&"numbers")) {
                     admin
@@ -196,7 +196,7 @@ impl Stage {
     }
 }
 
-/// A table that came by a script has no policy yet: the one that a migration would have got.
+/// Creates the policy that a migration would have created, for a table created by a script.
 async fn protect_by_hand(
     admin: &tokio_postgres::Client,
     schema: &str,
@@ -229,7 +229,7 @@ impl Ask {
         Ok(rows.len())
     }
 
-    /// Every connection meets every tenant.
+    /// Every connection serves every tenant once.
     async fn warm_up(&self, tenants: usize) -> Result<()> {
         for tenant in 0..tenants {
             for _ in 0..2 {

@@ -1,5 +1,5 @@
-//! Whether a server grows: a mixed load at half of what the machine does, and what the process and its
-//! backends have in memory and hold open, again and again. `freehold` must lie beside this program.
+//! Whether a server grows: a mixed load at half of the machine's maximum, with repeated measurements of the
+//! memory and open files of the process and its backends. `freehold` must be beside this program.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -25,9 +25,9 @@ use crate::rounds::{Case, Load, take_turns};
 const TENANTS: usize = 100;
 const SECRET: &str = "a secret of the benchmark, long enough for a key";
 const TO_FIND: u64 = 10;
-/// Of the time, as many slices: the first quarter warms up.
+/// The number of slices; the first quarter of them is warm-up.
 const SLICES: u32 = 20;
-/// A tenant is created after so many rounds of what goes on beside the load, one a second.
+/// A tenant is created after this many rounds of the side work, which runs once a second.
 const NEW_TENANT_EVERY: usize = 30;
 
 pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
@@ -71,7 +71,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// What one tenant asks for in turn; all of it is done.
+/// The requests of one tenant, one after another, all of which are sent.
 fn requests(tokens: &AccessTokens, member: &Member) -> Result<Vec<String>> {
     let get = |path: &str| request_to(path, tokens, member);
     let page = request(tokens, member)?;
@@ -98,7 +98,7 @@ fn requests(tokens: &AccessTokens, member: &Member) -> Result<Vec<String>> {
     ])
 }
 
-/// The server, in a process of its own. Killed when this is dropped.
+/// The server in a separate process, which is killed when this is dropped.
 struct Server(Child);
 
 impl Server {
@@ -126,7 +126,7 @@ impl Server {
                 break line["address"].as_str().ok_or("no address was named")?.parse()?;
             }
         };
-        // A log that nobody reads would stop the server once the pipe is full.
+        // The log must be read: a full pipe would block the server.
         std::thread::spawn(move || lines.for_each(drop));
         Ok((server, address))
     }
@@ -139,12 +139,12 @@ impl Drop for Server {
     }
 }
 
-/// What there is at a moment.
+/// A measurement.
 struct Look {
     server_mb: f64,
     files: usize,
     backends: usize,
-    /// Their own memory, without what they share.
+    /// The backends' private memory.
     backends_mb: f64,
 }
 
@@ -159,7 +159,7 @@ impl Look {
             )
             .await?;
         let pids: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
-        // One that has ended in the meantime has none.
+        // A backend that has ended meanwhile has none.
         let backends_mb = pids.iter().filter_map(|pid| own_memory_mb(*pid as u32)).sum();
         Ok(Look {
             server_mb: own_memory_mb(pid).ok_or("the server has ended")?,
@@ -188,7 +188,7 @@ fn report(looks: &[Look]) -> Vec<Row> {
     .collect()
 }
 
-/// The most of the second quarter, and of the last beside it.
+/// The maximum of the second quarter beside that of the last.
 fn grown(name: &str, unit: &'static str, looks: &[Look], of: fn(&Look) -> f64) -> [Row; 2] {
     let quarter = looks.len() / 4;
     let most = |looks: &[Look]| looks.iter().map(of).fold(0.0, f64::max);
@@ -198,8 +198,8 @@ fn grown(name: &str, unit: &'static str, looks: &[Look], of: fn(&Look) -> f64) -
     [Row::of(&to, early, unit), Row { ratio, ..Row::of(&format!("{name}/late"), late, unit) }]
 }
 
-/// What goes on beside the load, once a second each: a sign-in, requests that are refused, clients that go
-/// away before they are answered, a tenant that is suspended and resumed; now and then a new tenant.
+/// Side work, once a second: a sign-in, refused requests, clients that disconnect before they are answered, a
+/// tenant that is suspended and resumed; from time to time a new tenant.
 struct Beside {
     stopped: Arc<AtomicBool>,
     task: JoinHandle<Result<usize>>,
@@ -256,7 +256,7 @@ async fn be_refused(address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// In the middle of a head, and before an answer.
+/// Disconnects in the middle of a head, and before an answer.
 async fn go_away(address: SocketAddr) -> Result<()> {
     use tokio::io::AsyncWriteExt as _;
     for said in ["GET /v1/me HT", "GET /openapi.json HTTP/1.1\r\nHost: bench\r\n\r\n"] {

@@ -1,4 +1,4 @@
-//! The copy of the project that faults are planted in. The checkout itself is never written to.
+//! The copy of the project in which faults are planted. The checkout itself is never written to.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,13 +13,13 @@ const LEFT_OUT: &[&str] = &[".git", ".freehold", "target", "node_modules"];
 pub(crate) struct Copy {
     project: PathBuf,
     pub(crate) tree: PathBuf,
-    /// Its own: nothing that was built with a fault may be taken for the project's.
+    /// A build folder of its own, so that nothing built with a fault is taken for the project's.
     pub(crate) build: PathBuf,
 }
 
 impl Copy {
-    /// Brings the copy in `folder` to what the checkout is now. What is the same already is left
-    /// alone, so that cargo need not build it again.
+    /// Updates the copy in `folder` to the state of the checkout. Unchanged files are left alone, so that
+    /// cargo need not build them again.
     pub(crate) fn make(folder: &Path) -> Result<Copy> {
         let project = std::env::current_dir()?;
         if !project.join("crates/freehold").is_dir() {
@@ -61,7 +61,7 @@ fn write_if_other(file: &Path, text: &[u8]) -> Result<()> {
     Ok(fs::write(file, text)?)
 }
 
-/// Every file under `root`, by its path from there.
+/// Every file under `root`, by its path relative to it.
 fn files_under(root: &Path, folder: &Path) -> Result<BTreeSet<PathBuf>> {
     let mut files = BTreeSet::new();
     for entry in fs::read_dir(root.join(folder))? {

@@ -1,5 +1,4 @@
-//! The mutants: each a small change of one file, and the tests that must catch it. Data, a file per
-//! part of the house.
+//! The mutants: each a small change to one file, and the tests that must catch it. Data, one file per area.
 
 mod analytics;
 mod beside;
@@ -29,18 +28,18 @@ use crate::Result;
 
 pub(crate) struct Mutant {
     pub(crate) name: &'static str,
-    /// What no longer holds.
+    /// The guarantee that it breaks.
     pub(crate) breaks: &'static str,
     pub(crate) file: &'static str,
-    /// Stands in the file exactly once.
+    /// Occurs in the file exactly once.
     from: &'static str,
     to: &'static str,
     tests: Tests,
-    /// For one that no test can catch: what else keeps it from doing harm.
+    /// For a mutant that no test can catch: what else prevents harm.
     pub(crate) survives_because: Option<&'static str>,
 }
 
-/// Some tests of one binary.
+/// Tests of one binary.
 #[derive(Clone, Copy)]
 enum Tests {
     Library(&'static [&'static str]),
@@ -49,7 +48,7 @@ enum Tests {
     ServerUnit(&'static [&'static str]),
 }
 
-/// Tests to run together.
+/// Tests that are run together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Suite {
     pub(crate) package: &'static str,
@@ -74,7 +73,7 @@ impl Mutant {
         Suite { package, target, tests: tests.iter().copied().collect() }
     }
 
-    /// The file's text with the fault in it.
+    /// The file's text with the fault.
     pub(crate) fn planted_in(&self, text: &str) -> Result<String> {
         match text.matches(self.from).count() {
             1 => Ok(text.replacen(self.from, self.to, 1)),
@@ -153,7 +152,7 @@ mod tests {
             let text = texts.entry(folder.clone()).or_insert_with(|| text_under(&folder));
             for test in &suite.tests {
                 let (_, name) = test.rsplit_once("::").unwrap();
-                // As a function, or by a macro that makes one of a name and a text.
+                // As a function, or by a macro with a name and a text.
                 let is_there = [format!("fn {name}("), format!("\n    {name}: ")];
                 let is_there = is_there.iter().any(|mark| text.contains(mark));
                 assert!(is_there, "{suite}: there is no {test}");
@@ -161,7 +160,7 @@ mod tests {
         }
     }
 
-    /// All the Rust below a folder.
+    /// The text of all Rust files below a folder.
     fn text_under(folder: &std::path::Path) -> String {
         let mut text = String::new();
         for entry in std::fs::read_dir(folder).unwrap() {

@@ -1,9 +1,9 @@
-//! `freehold-mutants`: plants faults that would let tenants meet, one at a time, in a copy of the
-//! project, and runs the tests that must catch each. One that they miss has survived, and stands in
-//! the report as such. `./dev mutants` runs it.
+//! `freehold-mutants`: plants faults that would break tenant isolation, one at a time, in a copy of the
+//! project, and runs the tests that must catch each. A fault that they miss has survived, and is reported as
+//! such. `./dev mutants` runs it.
 //!
-//! Faults of the database rather than of the code are in the library's `tests/it/mutants.rs`, which
-//! is part of every test run.
+//! Faults of the database rather than of the code are in the library's `tests/it/mutants.rs`, which is part
+//! of every test run.
 
 mod copy;
 mod list;
@@ -72,7 +72,7 @@ fn try_all(chosen: &[&Mutant], folder: &Path, freehold: &Path) -> Result<Report>
     let copy = Copy::make(folder)?;
     let runner = Runner::new(&copy, freehold)?;
     eprintln!("» the tests as they are, without any fault");
-    // Otherwise a test that fails always would seem to catch everything.
+    // Otherwise a test that always fails would seem to catch everything.
     for suite in list::suites(chosen) {
         match runner.run(&suite, ALL_TESTS_MAX)? {
             Outcome::Passed => {}
@@ -85,7 +85,7 @@ fn try_all(chosen: &[&Mutant], folder: &Path, freehold: &Path) -> Result<Report>
         copy.plant(mutant)?;
         let outcome = runner.run(&mutant.suite(), TESTS_MAX);
         copy.mend(mutant)?;
-        // One that could not be judged must not cost the verdicts of the others.
+        // A mutant without a verdict must not prevent the verdicts of the others.
         let outcome = outcome.unwrap_or_else(|error| Outcome::Unclear(error.to_string()));
         let verdict = Verdict::of(mutant, &outcome, began.elapsed());
         eprintln!("» {}/{} {verdict}", at + 1, chosen.len());

@@ -1,4 +1,4 @@
-//! What became of each mutant, for people and for machines.
+//! The results of the mutants, for people and for programs.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -22,7 +22,7 @@ pub(crate) struct Verdict {
     result: Fate,
     /// The tests that failed, or why there is no verdict.
     by: Vec<String>,
-    /// Where a survivor is no surprise: what else stands in the way of the fault.
+    /// For an expected survivor: what else prevents harm.
     expected: Option<&'static str>,
     seconds: u64,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Verdict {
 enum Fate {
     Caught,
     Survived,
-    /// Nothing was tried, or nothing is known: the list must be put right.
+    /// It was not tried, or the result is unknown: the list has to be corrected.
     Unclear,
 }
 
@@ -87,8 +87,8 @@ impl Report {
         self.0.push(verdict);
     }
 
-    /// Every one was caught, but for those that something else makes harmless and that say so. One
-    /// that says so and is caught after all is a list that is out of date.
+    /// Whether every mutant was caught, except those that are declared harmless. A declared one that is
+    /// caught means that the list is outdated.
     pub(crate) fn all_caught(&self) -> bool {
         self.0.iter().all(Verdict::is_as_expected)
     }
@@ -97,7 +97,7 @@ impl Report {
         self.0.iter().filter(|verdict| verdict.result == fate).count()
     }
 
-    /// After each, so that a run that is stopped has said what it found.
+    /// Called after each mutant, so that an interrupted run has reported its results.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         std::fs::write(folder.join("report.md"), self.markdown())?;
         Ok(std::fs::write(folder.join("report.json"), self.json()?)?)

@@ -1,5 +1,5 @@
-//! Builds the copy and runs some of its tests, beside a PostgreSQL that is new each time: a fault
-//! may change roles, which a server's databases share.
+//! Builds the copy and runs some of its tests beside a new PostgreSQL: a fault may change roles, which a
+//! server's databases share.
 
 use std::fmt;
 use std::fs::File;
@@ -12,11 +12,11 @@ use crate::Result;
 use crate::copy::Copy;
 use crate::list::Suite;
 
-/// A build after one file has changed takes some tens of seconds; the first one, minutes.
+/// A build after a change of one file takes some tens of seconds; the first one takes minutes.
 const BUILD_MAX: Duration = Duration::from_secs(30 * 60);
-/// All tests together, as they are.
+/// Timeout of all tests together, without a fault.
 pub(crate) const ALL_TESTS_MAX: Duration = Duration::from_secs(20 * 60);
-/// One mutant's tests: those that hang have noticed something, too.
+/// Timeout of one mutant's tests: tests that hang count as having noticed it.
 pub(crate) const TESTS_MAX: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(50);
 const MESSAGE_CHARS_MAX: usize = 160;
@@ -37,7 +37,7 @@ pub(crate) enum Outcome {
     /// They did not end in time.
     Hung,
     Unbuildable(String),
-    /// It is not known whether the tests ran.
+    /// Whether the tests ran is unknown.
     Unclear(String),
 }
 
@@ -92,7 +92,7 @@ impl Runner {
         command
     }
 
-    /// Whether the command succeeded; nothing if it had to be stopped.
+    /// Whether the command succeeded; `None` if it had to be killed.
     fn finish(&self, mut command: Command, time_max: Duration) -> Result<Option<bool>> {
         let log = File::create(&self.log)?;
         let mut child = command.stdout(log.try_clone()?).stderr(log).spawn()?;
@@ -102,7 +102,7 @@ impl Runner {
                 return Ok(Some(status.success()));
             }
             if began.elapsed() > time_max {
-                // The whole group: cargo, the tests, and the server beside them.
+                // The whole process group: cargo, the tests, and the server beside them.
                 Command::new("kill").args(["--", &format!("-{}", child.id())]).status()?;
                 child.wait()?;
                 return Ok(None);
@@ -122,7 +122,7 @@ impl Runner {
             let with_message = |test: String| format!("{test}: {}", message_of(&log, &test));
             return Ok(Outcome::Failed(failed.into_iter().map(with_message).collect()));
         }
-        // The output of a test may stand within its line, so a count is what is sure.
+        // A test's output may be within its line, so only the count is reliable.
         let ran = log.lines().any(|line| {
             line.starts_with("test result: ok.")
                 && line.contains(&format!(" {} passed", suite.tests.len()))
@@ -146,7 +146,7 @@ impl Runner {
     }
 }
 
-/// What a test that failed said first: a reader judges whether it failed for the right reason.
+/// The first message of a failed test: a reader judges whether it failed for the right reason.
 fn message_of(log: &str, test: &str) -> String {
     let panicked = format!("thread '{test}'");
     let mut lines = log.lines().skip_while(|line| !line.starts_with(&panicked));

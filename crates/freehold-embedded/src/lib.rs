@@ -1,4 +1,4 @@
-//! A PostgreSQL of one's own, and a PgBouncer before it: for development, tests and proofs.
+//! A private PostgreSQL, and a PgBouncer in front of it, for development, tests and proofs.
 
 pub mod pgbouncer;
 pub mod postgres;

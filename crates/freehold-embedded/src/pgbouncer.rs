@@ -1,8 +1,8 @@
-//! A PgBouncer of one's own in front of a server, for the proof and for tests: transaction mode, and
-//! so few connections to the server that tenants meet on each of them all the time.
+//! A private PgBouncer in front of a server, for the proof and for tests: in transaction mode, with so few
+//! connections to the server that different tenants constantly use the same ones.
 //!
-//! It is started again whenever it ends, as a supervisor does in production: PgBouncer before 1.20.1
-//! may end with `server in bad state` where many queries are cancelled (its issue 822).
+//! It is restarted whenever it ends, as a supervisor does in production: PgBouncer before 1.20.1 may end with
+//! `server in bad state` when many queries are cancelled (its issue 822).
 
 use std::fmt::Write as _;
 use std::fs;
@@ -26,14 +26,14 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Connections to the server, for all clients together.
 const SERVER_CONNECTIONS: usize = 4;
 const START_MAX: Duration = Duration::from_secs(10);
-/// Before it is started again.
+/// The pause before a restart.
 const RESTART_AFTER: Duration = Duration::from_millis(200);
-/// PgBouncer refuses to run as root; then it becomes the first of these that there is.
+/// PgBouncer refuses to run as root; then it runs as the first of these accounts that exists.
 const ACCOUNTS: [&str; 3] = ["pgbouncer", "postgres", "nobody"];
 
 /// A running PgBouncer. It ends with this value.
 pub struct PgBouncer {
-    /// Holds the process, which ends with it.
+    /// Owns the process, which ends with it.
     keeper: JoinHandle<()>,
     restarts: Arc<AtomicU64>,
     folder: PathBuf,
@@ -42,11 +42,11 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one in front of the server that `app_url` leads to, for its user and any database, on
-    /// a free port of 127.0.0.1.
+    /// Starts a PgBouncer in front of the server of `app_url`, for its user and any database, on a free port
+    /// of 127.0.0.1.
     ///
     /// # Errors
-    /// If there is no `pgbouncer`, or it does not come up.
+    /// If `pgbouncer` is not installed, or does not start.
     pub async fn start(app_url: &str) -> Result<PgBouncer, Failure> {
         let (program, version) = find().await.ok_or(
             "there is no pgbouncer here: install it (Debian: apt-get install pgbouncer), or name \
@@ -86,23 +86,23 @@ impl PgBouncer {
         Ok(PgBouncer { keeper, restarts, folder, url: by_port(app_url, port), version })
     }
 
-    /// How often it ended and was started again.
+    /// How often it ended and was restarted.
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
     }
 
-    /// The same user and database, by this pooler.
+    /// The URL of the same user and database through this pooler.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Where it listens: host and port.
+    /// The host and port on which it listens.
     pub fn address(&self) -> String {
         let authority = self.url.split('@').nth(1).unwrap_or_default();
         authority.split('/').next().unwrap_or_default().to_owned()
     }
 
-    /// As it names itself.
+    /// The version that it reports.
     pub fn version(&self) -> &str {
         &self.version
     }
@@ -127,7 +127,7 @@ async fn wait_until_up(child: &mut Child, port: u16, folder: &Path) -> Result<()
     Ok(())
 }
 
-/// Starts it again whenever it has ended, until it cannot be.
+/// Restarts it whenever it has ended, until that is no longer possible.
 async fn keep(mut child: Child, mut command: Command, restarts: Arc<AtomicU64>) {
     while child.wait().await.is_ok() {
         tokio::time::sleep(RESTART_AFTER).await;
@@ -139,7 +139,7 @@ async fn keep(mut child: Child, mut command: Command, restarts: Arc<AtomicU64>) 
     }
 }
 
-/// In the path, or where only root's path leads, as on Debian; and what it says it is.
+/// Finds it in PATH, or in folders that only root's PATH contains, as on Debian; and its version.
 async fn find() -> Option<(&'static str, String)> {
     for program in ["pgbouncer", "/usr/sbin/pgbouncer", "/usr/local/sbin/pgbouncer"] {
         if let Ok(output) = Command::new(program).arg("--version").output().await {
@@ -157,7 +157,7 @@ struct Account {
     gid: u32,
 }
 
-/// Whom to become; nobody if this is an ordinary user, which shows in what it creates.
+/// The account to run as; `None` for an ordinary user, which shows in the owner of the files that it creates.
 fn account_to_become(folder: &Path) -> Result<Option<Account>, Failure> {
     use std::os::unix::fs::MetadataExt as _;
     if fs::metadata(folder)?.uid() != 0 {
@@ -186,7 +186,7 @@ fn write_for(path: &Path, text: &str, account: Option<&Account>) -> Result<(), F
     Ok(())
 }
 
-/// That of the URL, and freehold_catalog by the same password, as a server connects beside it.
+/// The URL's user, and freehold_catalog with the same password, since a server connects as both.
 fn users(app: &Config) -> Result<String, Failure> {
     let user = app.get_user().ok_or("the URL names no user")?;
     let password = app.get_password().ok_or("the URL has no password")?;
@@ -214,7 +214,7 @@ fn settings(app: &Config, port: u16, folder: &Path) -> Result<String, Failure> {
         ("default_pool_size", SERVER_CONNECTIONS.to_string()),
         ("max_client_conn", "1000".to_owned()),
         ("server_tls_sslmode", "prefer".to_owned()),
-        // After a login that failed, everybody is turned away for so long: 15 s unless set.
+        // After a failed login, PgBouncer refuses all clients for this long; the default is 15 s.
         ("server_login_retry", "1".to_owned()),
         ("ignore_startup_parameters", "extra_float_digits".to_owned()),
         ("log_connections", "0".to_owned()),
@@ -225,7 +225,7 @@ fn settings(app: &Config, port: u16, folder: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// The same URL, by another port of this machine.
+/// The same URL with another port on this machine.
 fn by_port(url: &str, port: u16) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
     let end = rest.find(['/', '?']).unwrap_or(rest.len());

@@ -1,5 +1,5 @@
-//! The private PostgreSQL that `freehold dev` and the tests start: found, initialised, started,
-//! recovered after a kill, stopped. What goes into its databases is not decided here.
+//! The private PostgreSQL that `freehold dev` and the tests start: finding, initialising, starting,
+//! recovering after a kill, and stopping it. The content of its databases is decided elsewhere.
 //!
 //! One folder is one server. The folder belongs to this module alone and holds:
 //!
@@ -39,12 +39,12 @@ use data_folder::DataFolder;
 pub use error::{StartError, StopError};
 use postmaster::{LaunchError, Postmaster};
 
-/// How long backends of a killed server may hold its shared memory before a start gives up.
+/// How long backends of a killed server may hold its shared memory before a start fails.
 const STRAGGLERS_MAX: Duration = Duration::from_secs(10);
-/// After this long, backends that have not noticed their server's death are ended.
+/// After this time, backends that have not noticed their server's death are terminated.
 const STRAGGLERS_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What [`EmbeddedPostgres::start`] needs to know.
+/// The options of [`EmbeddedPostgres::start`].
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
     /// The server's folder, for example `.freehold/pg`. Created if missing, which is best left to
@@ -73,7 +73,7 @@ pub struct EmbeddedPostgres {
 impl EmbeddedPostgres {
     /// Starts the server of `options.dir`, creating it the first time. Returns when it answers.
     ///
-    /// `progress` hears a sentence about whatever takes time or would surprise.
+    /// `progress` is called with a sentence about anything slow or unexpected.
     pub async fn start(
         options: Options<'_>,
         mut progress: impl FnMut(&str),
@@ -133,21 +133,20 @@ impl EmbeddedPostgres {
         &self.data_dir
     }
 
-    /// What the server says; the place to look when it misbehaves.
+    /// The server's log.
     pub fn log_file(&self) -> PathBuf {
         self.folder.log()
     }
 
-    /// Returns, once the server has ended though nobody here has stopped it, how.
+    /// Returns how the server ended, once it has ended without being stopped here.
     pub async fn ended(&mut self) -> String {
         self.postmaster.ended().await
     }
 
-    /// Starts a server that has [`ended`](Self::ended) again, where it was: addresses that were given out
-    /// lead to it.
+    /// Restarts a server that has [`ended`](Self::ended), on the same port: existing URLs stay valid.
     ///
     /// # Errors
-    /// What keeps it from starting, such as another program on its port.
+    /// The reason if it cannot start, such as another program on its port.
     pub async fn restart(&mut self, mut progress: impl FnMut(&str)) -> Result<(), StartError> {
         let (server, account, folder) = (&self.server, &self.account, &self.folder);
         let port = Some(self.port);
@@ -186,7 +185,7 @@ pub async fn reset(dir: &Path) -> Result<(), StartError> {
     if folder.data().exists() {
         match Account::owning(&folder.data()) {
             Ok(account) => orphan::stop(&folder, &account, &mut quiet).await?,
-            // No server can run on it.
+            // No server can run on this folder.
             Err(StartError::Damaged { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -194,8 +193,8 @@ pub async fn reset(dir: &Path) -> Result<(), StartError> {
     folder.remove()
 }
 
-/// Starts the server, on the port that is given, or on its own and another if that is taken, and waits out
-/// what is left of a server that was killed.
+/// Starts the server on the given port, or on its usual one, or on another if that is taken; and waits for
+/// the remaining backends of a server that was killed.
 async fn launch(
     server: &Server,
     account: &Account,
@@ -213,7 +212,7 @@ async fn launch(
     loop {
         match Postmaster::launch(server, account, folder, port, password, progress).await {
             Ok(postmaster) => return Ok((postmaster, port)),
-            // Someone took it between our look and the server's.
+            // Another program took the port between the check and the server's start.
             Err(LaunchError::PortTaken(_)) if given.is_none() && ports_tried < 5 => {
                 ports_tried += 1;
                 port = ports::another(folder)?;

@@ -1,5 +1,4 @@
-//! What must be refused: tokens that are forged, tenants, ids and schemas that are another's,
-//! writes of those who may only read.
+//! Attempts that must be refused: forged tokens, tenants, ids and schemas of others, and writes by viewers.
 
 use freehold::{Error, ErrorKind, Freehold, Params, Role, Row, TenantContext};
 
@@ -10,10 +9,10 @@ use crate::mint::{self, FORGERIES, NO_MEMBER};
 use crate::wire::{self, Answer};
 use crate::worker::{Ask, End, Worker};
 
-/// The number of a row that no tenant has.
+/// The number of a row that does not exist in any tenant.
 const NOBODYS: u64 = 999_999_999;
 
-/// Statements that read another tenant's tables, `{other}` being its schema.
+/// Statements that read another tenant's tables; `{other}` is its schema.
 const CROSS_READS: [&str; 12] = [
     "SELECT id, body FROM {other}.canaries LIMIT 5",
     "SELECT count(*) FROM {other}.canaries",
@@ -24,13 +23,13 @@ const CROSS_READS: [&str; 12] = [
     "SELECT body FROM canaries UNION ALL SELECT body FROM {other}.canaries",
     "WITH foe AS MATERIALIZED (SELECT * FROM {other}.canaries) SELECT body FROM foe",
     "SELECT coalesce((SELECT body FROM canaries WHERE no < 0), (SELECT max(body) FROM {other}.canaries))",
-    // A schema's name is the beginning of its tenant's claim.
+    // A tenant's claim begins with the schema's name.
     "SELECT body FROM {other}.canaries WHERE set_config('freehold.context', '{other}_00000000000000000000000000000007_owner', true) IS NOT NULL",
     "SELECT body FROM {other}.canaries WHERE set_config('backtrace_functions', '{other}_00000000000000000000000000000007_owner', true) IS NOT NULL",
     "SELECT freehold_guard.admit(repeat('0', 94) || '{other}_00000000000000000000000000000007_owner'), body FROM {other}.canaries",
 ];
 
-/// Statements that write another tenant's tables, or its rows into one's own. `{mark}` is one's own.
+/// Statements that write to another tenant's tables, or copy its rows. `{mark}` is the attacker's own.
 const CROSS_WRITES: [&str; 10] = [
     "INSERT INTO {other}.dropped (worker, batch, part, tag, body) VALUES (-1, 0, 0, 0, '{mark}')",
     "INSERT INTO dropped (worker, batch, part, tag, body) SELECT -1, no, 0, tag, body FROM {other}.canaries",
@@ -48,7 +47,7 @@ const CROSS_WRITES: [&str; 10] = [
     "SELECT body FROM {other}.canaries FOR UPDATE",
 ];
 
-/// What a viewer tries, in its own tenant.
+/// Writes that a viewer attempts in its own tenant.
 const VIEWERS_WRITES: [&str; 3] = [
     "UPDATE canaries SET note = note || ''",
     "DELETE FROM dropped",
@@ -57,7 +56,7 @@ const VIEWERS_WRITES: [&str; 3] = [
 
 impl Worker {
     pub(crate) async fn http_forged_token(&mut self, ask: &Ask) {
-        // Most often the one that only the catalog can refuse.
+        // Most often the attempt that only the catalog can refuse.
         let which = match self.dice.percent(30) {
             true => NO_MEMBER,
             false => self.dice.below(FORGERIES.len()),
@@ -91,8 +90,8 @@ impl Worker {
         });
     }
 
-    /// The same request twice: with the id of another tenant's row, and with one that no row has.
-    /// The answers must be the same to the byte.
+    /// The same request twice: with the id of another tenant's row, and with one that no row has. The answers
+    /// must be equal byte for byte.
     pub(crate) async fn http_other_tenants_ids(&mut self, ask: &Ask) {
         const WHAT: &str = "another tenant's ids";
         let other = self.other(ask);
@@ -114,7 +113,7 @@ impl Worker {
             };
             let body = match method {
                 "PATCH" => r#"{"note":"changed"}"#.to_owned(),
-                // A reference to a row of another tenant must be one to no row.
+                // A reference to another tenant's row must be answered like one to no row.
                 "POST" => format!(
                     r#"{{"id":"{nobodys}","worker":-1,"no":0,"revision":0,"tag":0,"canary_id":"{id}","body":"{}"}}"#,
                     self.resident(ask).mark.text
@@ -129,7 +128,7 @@ impl Worker {
             shapes.push(answer.shape());
         }
         let words = format!("{}\nand for an id of nobody's\n{}", shapes[0], shapes[1]);
-        // A difference tells that there is such a row.
+        // A difference reveals that the row exists.
         let end = if shapes[0] == shapes[1] { End::Refused } else { End::Served };
         self.attempted(ask, WHAT, end, &words);
     }
@@ -140,7 +139,7 @@ impl Worker {
         self.judge(ask, "a viewer's writes", &answer, "", is_forbidden);
     }
 
-    /// The token is signed by us and says owner; the membership says viewer.
+    /// The token is signed by the service and says owner; the membership says viewer.
     pub(crate) async fn http_role_claimed(&mut self, ask: &Ask) {
         let resident = self.resident(ask);
         let viewer = resident.people.of(Role::Viewer);
@@ -149,7 +148,7 @@ impl Worker {
         self.judge(ask, "a role claimed in the token", &answer, "", is_forbidden);
     }
 
-    /// By somebody who is a member at times and a viewer at others.
+    /// By a person whose role alternates between member and viewer.
     pub(crate) async fn http_role_changed(&mut self, ask: &Ask) {
         let resident = self.resident(ask);
         let look = resident.changing.look();
@@ -173,7 +172,7 @@ impl Worker {
         self.write_nothing(ask, &headers).await
     }
 
-    /// A write that would touch no row, were it permitted.
+    /// A write that would affect no row if it were permitted.
     async fn write_nothing(&mut self, ask: &Ask, headers: &str) -> Option<Answer> {
         let (method, table) = *self.dice.pick(&[("PATCH", "canaries"), ("DELETE", "ledger")]);
         let path = format!("/v1/data/{table}?no=lt.-1");
@@ -236,7 +235,7 @@ impl Worker {
         };
         let outcome = match self.dice.percent(50) {
             true => handle.query(&context, sql, &[]).await,
-            // After a statement of its own, and never committed.
+            // After a permitted statement, and never committed.
             false => second_statement(&handle, &context, sql, &[]).await,
         };
         match outcome {
@@ -246,7 +245,7 @@ impl Worker {
                 self.attempted(ask, what, End::Served, &format!("{sql}: {texts}"));
             }
             Err(error) => {
-                // The caller may read this; the statement, which names the other, it wrote itself.
+                // The caller may read this; the other tenant's name in it comes from the statement itself.
                 self.look_through(ask, error.message().as_bytes());
                 if !self.is_beside_the_point(ask, error.kind().code()) {
                     let words = format!("{sql}: {error}");

@@ -1,5 +1,5 @@
-//! The end of a run: every row of every table of every tenant, read by an observer whom no policy
-//! binds, must be of that tenant; and what was confirmed must be there.
+//! The end of a run: an observer to whom no policy applies reads every row of every tenant's tables. Each
+//! must belong to that tenant, and confirmed writes must be there.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -14,7 +14,7 @@ use crate::ledger::Rows;
 use crate::worker::Book;
 use crate::{Failure, Run};
 
-/// What was abandoned is rolled back by then.
+/// By then, abandoned transactions have been rolled back.
 const REST_MAX: Duration = Duration::from_secs(40);
 
 const LEDGERS: &str = "the audit of ledgers";
@@ -27,13 +27,13 @@ pub struct Audit {
     pub tables: u64,
     /// Rows, over all tables.
     pub rows: u64,
-    /// Rows that are not of the tenant in whose table they are.
+    /// Rows in the table of a tenant to which they do not belong.
     pub foreign_rows: u64,
-    /// Batches that were dropped on the way, or not: with all parts, or none.
+    /// Batches, dropped or not: complete, or absent.
     pub batches: u64,
 }
 
-/// Looks when nobody writes any more.
+/// Reads everything after the last write.
 pub(crate) async fn read_everything(run: &Run, books: &[Book]) -> Result<Audit, Failure> {
     let observer = &run.ground.observer;
     if !comes_to_rest(observer).await? {
@@ -123,7 +123,7 @@ async fn count_canaries(run: &Run, resident: &Resident) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Nobody draws from this sequence, so whoever advanced or set it was somebody else.
+/// No operation uses this sequence, so if it was advanced or set, another tenant did it.
 async fn look_at_tickets(run: &Run, resident: &Resident) -> Result<(), Failure> {
     let schema = resident.id.schema();
     let sql = format!("SELECT last_value, is_called FROM {schema}.tickets");
@@ -136,7 +136,7 @@ async fn look_at_tickets(run: &Run, resident: &Resident) -> Result<(), Failure> 
     Ok(())
 }
 
-/// What each worker wrote and was told is kept must be there, and nothing else.
+/// Exactly the rows whose writes were confirmed to a worker must be there.
 async fn compare_ledgers(run: &Run, resident: &Resident, books: &[Book]) -> Result<(), Failure> {
     let sql = format!("SELECT worker, no, revision FROM {}.ledger", resident.id.schema());
     let mut found: BTreeMap<i32, Rows> = BTreeMap::new();
@@ -166,7 +166,7 @@ async fn compare_ledgers(run: &Run, resident: &Resident, books: &[Book]) -> Resu
     Ok(())
 }
 
-/// A batch is whole or not there, is its tenant's, and is there if that was told.
+/// A batch must be complete or absent, belong to its tenant, and be there if it was confirmed.
 async fn compare_batches(run: &Run, resident: &Resident, books: &[Book]) -> Result<(), Failure> {
     let sql = format!(
         "SELECT worker, batch, count(*) FROM {}.dropped GROUP BY worker, batch",

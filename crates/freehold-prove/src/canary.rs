@@ -1,11 +1,11 @@
-//! What tells whose a row is, and the eye that looks for it in every answer. Pure.
+//! Canaries: marks that tell which tenant a row belongs to, and the search for them in every answer. Pure.
 
 use aho_corasick::AhoCorasick;
 use uuid::Uuid;
 
 use super::dice::Dice;
 
-/// What a tenant's rows carry.
+/// The mark in a tenant's rows.
 #[derive(Clone, Debug)]
 pub struct Mark {
     /// In every text column: `canary-` and 16 hex digits.
@@ -19,12 +19,12 @@ pub struct Mark {
 impl Mark {
     pub(crate) fn new(dice: &mut Dice, number: usize) -> Mark {
         let tag = (number as i64 + 1) * 1_000_003 + dice.below(1000) as i64;
-        // A UUID of version 8, whose bits are free to mean what one likes.
+        // A UUID of version 8, whose bits may be chosen freely.
         let prefix = (dice.draw() & !0xF000) | 0x8000;
         Mark { text: format!("canary-{:016x}", dice.draw()), tag, prefix }
     }
 
-    /// The id of the tenant's row of this number.
+    /// The id of the tenant's row with this number.
     pub fn row_id(&self, number: u64) -> Uuid {
         Uuid::from_u64_pair(self.prefix, (0b10 << 62) | number)
     }
@@ -35,7 +35,7 @@ impl Mark {
     }
 }
 
-/// What of a tenant was seen.
+/// A trace of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trace {
     Mark,
@@ -53,16 +53,16 @@ impl Trace {
     }
 }
 
-/// What one look at an answer found.
+/// The result of examining an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sight {
     /// Marks of the tenant that asked.
     pub(crate) own_marks: usize,
-    /// The first trace of another tenant, and whose it is.
+    /// The first trace of another tenant, and which tenant.
     pub(crate) foreign: Option<(usize, Trace)>,
 }
 
-/// Finds every trace of every tenant of a run in one pass, in any case of letters.
+/// Finds every trace of every tenant of a run in one pass, ignoring case.
 #[derive(Debug)]
 pub(crate) struct Watch {
     traces: AhoCorasick,
@@ -70,7 +70,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Of tenants in the order of their numbers.
+    /// For tenants in the order of their numbers.
     pub(crate) fn new<'a>(tenants: impl Iterator<Item = (&'a Mark, Uuid)>) -> Watch {
         let (mut patterns, mut owners) = (Vec::new(), Vec::new());
         for (number, (mark, id)) in tenants.enumerate() {
@@ -78,7 +78,7 @@ impl Watch {
                 (mark.text.clone(), Trace::Mark),
                 (mark.id_text(), Trace::RowId),
                 (id.to_string(), Trace::TenantId),
-                // As it stands in the name of the schema.
+                // In the form used in the schema's name.
                 (id.simple().to_string(), Trace::TenantId),
             ] {
                 patterns.push(pattern);
@@ -92,7 +92,7 @@ impl Watch {
         Watch { traces, owners }
     }
 
-    /// Looks through what the tenant `asking` was answered.
+    /// Examines an answer to the tenant `asking`.
     pub(crate) fn look(&self, asking: usize, answer: &[u8]) -> Sight {
         let mut sight = Sight::default();
         for found in self.traces.find_iter(answer) {

@@ -1,5 +1,5 @@
-//! What disturbs a run: sessions are ended, queries cancelled, tenants suspended and resumed, roles
-//! changed, and migrations brought to the fleet, all while the workers work.
+//! Disturbances of a run: sessions are ended, queries cancelled, tenants suspended and resumed, roles
+//! changed, and migrations applied to the fleet, while the workers continue.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::dice::Dice;
 use crate::gate::HEEDED_WITHIN;
 use crate::ground::{OPERATOR, Resident, baseline_with, identity};
 
-/// Migrations of a run, spread over it.
+/// Migrations during a run, spread over it.
 const MIGRATIONS: i32 = 3;
-/// A call that a disturbance hit is made again, but not for ever.
+/// A call that a disturbance interrupted is repeated, up to a limit.
 const TRIES_MAX: usize = 40;
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 const DISTURBANCE: &str = "a disturbance";
 
-/// What was done to the run.
+/// The disturbances of the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Disturbances {
     /// Sessions of the application that were ended by `pg_terminate_backend`.
@@ -34,7 +34,7 @@ pub struct Disturbances {
     pub role_changes: u64,
     /// Migrations that were brought to every tenant.
     pub migrations: u64,
-    /// The pooler ended, of itself, and was started again.
+    /// How often the pooler ended by itself and was restarted.
     pub pooler_restarts: u64,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Chaos {
     run: Arc<Run>,
 }
 
-/// Streams of the dice that no worker has.
+/// A stream of random numbers that no worker uses.
 const STREAM: u64 = 1 << 32;
 
 pub(crate) fn start(run: &Arc<Run>) -> Chaos {
@@ -58,7 +58,7 @@ pub(crate) fn start(run: &Arc<Run>) -> Chaos {
 }
 
 impl Chaos {
-    /// Waits until everything is as it was: what was suspended is resumed.
+    /// Waits until the original state is restored: suspended tenants are resumed.
     pub(crate) async fn stop(self) -> Disturbances {
         let mut all = Disturbances::default();
         for task in self.tasks {
@@ -132,7 +132,7 @@ async fn suspend(run: Arc<Run>, mut dice: Dice) -> Disturbances {
             resident.gate.done(false);
             done.suspensions += 1;
         }
-        // Long enough that many requests come after it must be heeded.
+        // Long enough that many requests come after the point at which it must have taken effect.
         run.pause(HEEDED_WITHIN + Duration::from_millis(800)).await;
         resident.gate.begin();
         let resumed = try_again(&run, "resume a tenant", async || {
@@ -161,7 +161,7 @@ async fn change_roles(run: Arc<Run>, mut dice: Dice) -> Disturbances {
             viewers[resident.number] = becomes_viewer;
             done.role_changes += 1;
         } else {
-            // Suspended at the moment: as it was.
+            // The tenant is suspended at this moment: nothing has changed.
             resident.changing.done(becomes_viewer);
         }
     }
@@ -202,7 +202,7 @@ async fn migrate(run: Arc<Run>) -> Disturbances {
             let report = run.ground.steward.migrations().up(&baseline, options, &|_, _| {}).await?;
             match report.failed.first() {
                 None => Ok(()),
-                // A lock that the workers held; the next run takes up what is left.
+                // A lock held by the workers; the next run migrates the rest.
                 Some(failed) => {
                     Err(freehold::Error::new(freehold::ErrorKind::Retryable, failed.error.clone()))
                 }
@@ -213,7 +213,7 @@ async fn migrate(run: Arc<Run>) -> Disturbances {
     done
 }
 
-/// Does something that a disturbance may hit, until it succeeds.
+/// Repeats a call that disturbances may interrupt until it succeeds.
 async fn try_again<F>(run: &Run, what: &str, mut attempt: impl FnMut() -> F) -> bool
 where
     F: Future<Output = freehold::Result<()>>,

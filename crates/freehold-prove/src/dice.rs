@@ -1,12 +1,12 @@
-//! The choices of a run. They follow from the printed seed alone: what a worker asks for is the
-//! same in every run of that seed, though not how the workers' requests meet.
+//! The random choices of a run. They follow from the printed seed alone: a worker makes the same requests in
+//! every run with that seed, though the interleaving of workers varies.
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to choose by.
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough for this purpose.
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(u64);
 
 impl Dice {
-    /// A sequence of its own for each `stream` of a seed.
+    /// A separate sequence for each `stream` of a seed.
     pub(crate) fn new(seed: u64, stream: u64) -> Dice {
         let mut dice = Dice(seed ^ stream.wrapping_mul(0xD6E8_FEB8_6659_FD93));
         dice.draw();
@@ -21,7 +21,7 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// From 0 to `n - 1`. The bias, of `n / 2^64`, is nobody's concern here.
+    /// From 0 to `n - 1`. The bias, of `n / 2^64`, does not matter here.
     pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.draw() % n.max(1) as u64) as usize
     }

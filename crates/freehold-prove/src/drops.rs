@@ -1,6 +1,6 @@
-//! Requests that nobody waits for: the client goes away at any byte, the future is dropped at any
-//! await or by the clock. Whatever becomes of them, all parts of a batch are written or none, and
-//! the next borrower of the connection, another tenant, meets nothing of it.
+//! Abandoned requests: the client disconnects at any byte, or the future is dropped at any await or after a
+//! time. In any case a batch must be written completely or not at all, and the next borrower of the
+//! connection, another tenant, must find nothing of it.
 
 use std::fmt::Write as _;
 use std::future::{Future, poll_fn};
@@ -19,22 +19,22 @@ pub(crate) const PARTS: i64 = 3;
 const INSERT: &str =
     "INSERT INTO dropped (worker, batch, part, tag, body) VALUES ($1, $2, $3, $4, $5)";
 
-/// How long a future is waited for before it is dropped.
+/// How long to wait for a future before it is dropped.
 #[derive(Clone, Copy)]
 enum Patience {
     Polls(usize),
     Time(Duration),
 }
 
-/// A batch on its way, with all that its future needs: it is dropped with it.
+/// A batch that is being sent, with all that its future needs: it is dropped with it.
 struct Parcel {
     worker: i32,
     batch: i32,
     tag: i64,
     body: String,
-    /// How it ends if nobody drops it.
+    /// How it ends if it is not dropped.
     ending: usize,
-    /// A text that was never seen before is prepared on the way.
+    /// Contains a new text, which has to be prepared.
     unseen: bool,
 }
 
@@ -58,7 +58,7 @@ impl Worker {
             }
             None => wire::request("GET", "/v1/data/canaries?order=body.desc", &headers, ""),
         };
-        // A third goes away before all is said, the rest while it is worked on.
+        // A third of the clients disconnect before the request is complete, the others while it is processed.
         let bytes = match self.dice.below(3) {
             0 => self.dice.below(request.len()),
             _ => request.len(),
@@ -102,7 +102,7 @@ impl Worker {
     }
 
     pub(crate) async fn library_timed_out(&mut self, ask: &Ask) {
-        // The runtime's clock ticks in milliseconds; below one is a drop at the first await.
+        // The runtime's clock has a resolution of milliseconds; a shorter time drops at the first await.
         let time = Duration::from_micros(self.dice.below(4000) as u64);
         self.drop_somewhere(ask, Patience::Time(time)).await;
     }
@@ -111,7 +111,7 @@ impl Worker {
         let handle = self.handle();
         let Some(context) = self.context(ask, &handle).await else { return };
         if self.dice.percent(4) {
-            // Long enough that the server has to be told to stop.
+            // Long enough that the query has to be cancelled.
             return match wait_for(patience, doze(handle, context)).await {
                 None => self.cancelled(ask),
                 Some(Ok(())) => self.served(ask),
@@ -167,7 +167,7 @@ async fn wait_for<T>(patience: Patience, future: impl Future<Output = T>) -> Opt
     }
 }
 
-/// Polls a future so many times and drops it then, finished or not.
+/// Polls a future a number of times and then drops it, finished or not.
 async fn drop_after_polls<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut polled = 0;

@@ -1,10 +1,10 @@
-//! Something that is opened and closed while requests run: a tenant that is suspended and resumed,
-//! a person whose role changes. It tells what must hold for a request, by when the request began.
+//! Gates: states that change while requests run, such as a tenant that is suspended and resumed, or a person
+//! whose role changes. A gate tells what must hold for a request, by the time at which the request began.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What Freehold promises: a suspension or a change of role is heeded on every server within it.
+/// Freehold's guarantee: a suspension or a change of role takes effect on every server within this time.
 pub(crate) const HEEDED_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -13,13 +13,13 @@ pub(crate) struct Gate(Mutex<State>);
 #[derive(Clone, Copy, Debug)]
 struct State {
     open: bool,
-    /// When the change was confirmed; `None` while it is under way.
+    /// When the change was confirmed; `None` while it is in progress.
     since: Option<Instant>,
-    /// Rises with every step.
+    /// Increases with every step.
     steps: u64,
 }
 
-/// What a request that began now may count on.
+/// What a request that begins now may rely on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look {
     state: State,
@@ -30,12 +30,12 @@ pub(crate) struct Look {
 pub(crate) enum Expect {
     Open,
     Closed,
-    /// It changed during the request or shortly before.
+    /// The state changed during the request or shortly before.
     Either,
 }
 
 impl Gate {
-    /// Has been open for ever.
+    /// Has always been open.
     pub(crate) fn open() -> Gate {
         let long_ago = Instant::now().checked_sub(HEEDED_WITHIN);
         Gate(Mutex::new(State { open: true, since: long_ago.or(Some(Instant::now())), steps: 0 }))
@@ -47,12 +47,12 @@ impl Gate {
         state.steps += 1;
     }
 
-    /// The change is about to be asked for.
+    /// Before the change is requested.
     pub(crate) fn begin(&self) {
         self.step(|state| state.since = None);
     }
 
-    /// The change was confirmed.
+    /// After the change was confirmed.
     pub(crate) fn done(&self, open: bool) {
         self.step(|state| (state.open, state.since) = (open, Some(Instant::now())));
     }

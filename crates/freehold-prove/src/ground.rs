@@ -1,5 +1,5 @@
-//! What a proof stands on: tenants with canaries and people, services on real sockets, handles of
-//! the library with tiny pools, and an observer that no policy binds.
+//! The set-up of a proof: tenants with canaries and people, services on real sockets, handles of the library
+//! with tiny pools, and an observer to whom no policy applies.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -28,35 +28,35 @@ use crate::{Failure, Settings};
 
 /// Canaries of each tenant.
 pub(crate) const CANARIES: u64 = 60;
-/// The worker whose one row in `ledger` is there from the start, so that the view is never empty.
+/// The worker whose one row in `ledger` exists from the start, so that the view is never empty.
 pub(crate) const NOBODY: i32 = 0;
-/// Connections of the services, and of the library's handles: some so few that every transaction
-/// follows in the tracks of another tenant's.
+/// The pool sizes of the services and of the library's handles. Some are so small that every transaction uses
+/// a connection that another tenant has just used.
 const SERVICE_POOLS: [usize; 2] = [6, 2];
 const LIBRARY_POOLS: [usize; 3] = [1, 2, 6];
 
 pub(crate) const OPERATOR: OperatorContext = OperatorContext::system("freehold-prove");
 
-/// A prepared database with the baseline of [`baseline`], and the ways to it.
+/// A prepared database with the baseline of [`baseline`], and its URLs.
 #[derive(Clone)]
 pub struct System {
-    /// A superuser, who reads every table at the end and ends sessions meanwhile.
+    /// As a superuser, who reads every table at the end and ends sessions during the run.
     pub superuser_url: String,
     /// `freehold_app`, directly.
     pub app_url: String,
     /// `freehold_owner`, directly.
     pub owner_url: String,
-    /// `freehold_app` by a pooler, which then stands under all that is tried.
+    /// As `freehold_app` through a pooler, which all operations then use.
     pub pooler_url: Option<String>,
 }
 
-/// The migrations that a proof's tenants are made of.
+/// The baseline of a proof's tenants.
 pub fn baseline() -> Baseline {
     baseline_with(0)
 }
 
-/// With so many of the migrations that come while a proof runs. Each adds a text column, which
-/// takes over the row's mark.
+/// The baseline with this many of the migrations that are applied during a proof. Each adds a text column,
+/// which gets the row's mark.
 pub(crate) fn baseline_with(later: i32) -> Baseline {
     let mut migrations = vec![
         Migration::new(1, "canaries", include_str!("baseline.sql")),
@@ -74,11 +74,11 @@ pub(crate) fn baseline_with(later: i32) -> Baseline {
 
 /// A tenant of the proof.
 pub struct Resident {
-    /// Its place among the others.
+    /// Its index among the tenants.
     pub number: usize,
     /// Its id.
     pub id: TenantId,
-    /// What its rows carry.
+    /// The mark of its rows.
     pub mark: Mark,
     pub(crate) people: People,
     /// Closed while the tenant is suspended.
@@ -93,7 +93,7 @@ pub(crate) struct People {
     member: Uuid,
     admin: Uuid,
     owner: Uuid,
-    /// Now a member, now a viewer.
+    /// Alternates between member and viewer.
     pub(crate) changing: Uuid,
 }
 
@@ -131,20 +131,20 @@ impl Drop for Service {
     }
 }
 
-/// Everything that a run needs. Between [`prepare`](Ground::prepare) and a run, a test may break
-/// what the run must then find.
+/// Everything that a run needs. Between [`prepare`](Ground::prepare) and a run, a test may plant a fault that
+/// the run must find.
 pub struct Ground {
     /// The tenants.
     pub residents: Vec<Resident>,
-    /// Where the services listen; a test may put something in between.
+    /// The addresses of the services; a test may put a proxy in between.
     pub services: Vec<SocketAddr>,
     pub(crate) handles: Vec<Freehold>,
-    /// Connects directly, as the owner too: suspends, migrates.
+    /// A direct connection, with the owner role: suspends and migrates.
     pub(crate) steward: Freehold,
     pub(crate) observer: Client,
     pub(crate) watch: Watch,
     pub(crate) mint: Mint,
-    /// How sessions look before the run.
+    /// The state of sessions before the run.
     pub(crate) clean: Clean,
     pub(crate) postgres: String,
     pub(crate) by_pooler: bool,
@@ -152,10 +152,10 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Makes tenants, people and rows, and starts the services.
+    /// Creates tenants, people and rows, and starts the services.
     ///
     /// # Errors
-    /// Whatever the database refuses, in words.
+    /// Any error of the database, as text.
     pub async fn prepare(system: &System, settings: &Settings) -> Result<Ground, Failure> {
         let observer = freehold::connect_bare(&system.superuser_url).await?;
         let postgres = check_superuser(&observer).await?;
@@ -231,7 +231,7 @@ async fn connect(system: &System, url: &str, connections_max: usize) -> Result<F
     Ok(Freehold::connect(&options).await?)
 }
 
-/// As `freehold serve` does it.
+/// As in `freehold serve`.
 async fn serve(freehold: Freehold, mint: &Mint) -> Result<Service, Failure> {
     let unlimited = || {
         let count = NonZeroU32::new(1_000_000).expect("it is not zero");
@@ -292,7 +292,7 @@ async fn move_in(
         owner: person(),
         changing: person(),
     };
-    // Nobody signs in by password, so none is hashed.
+    // No person signs in by password, so no password is hashed.
     for (person, role) in people.all() {
         observer
             .execute(
@@ -300,7 +300,7 @@ async fn move_in(
                 &[&person, &format!("{}@{slug}.example", person.simple())],
             )
             .await?;
-        // By its own id, as the mint's tokens name it; longer than any proof lasts.
+        // With its own id, which the mint's tokens contain; longer than any proof takes.
         observer
             .execute(
                 "INSERT INTO freehold.session (id, identity_id, tenant_id, expires_at)
@@ -336,7 +336,7 @@ fn rows_sql(mark: &Mark) -> String {
     sql
 }
 
-/// The id of a row of `ledger`.
+/// The id of a row in `ledger`.
 pub(crate) fn ledger_id(mark: &Mark, worker: i32, no: i32) -> Uuid {
     mark.row_id(
         1_000_000 + u64::from(worker.unsigned_abs()) * 10_000 + u64::from(no.unsigned_abs()),

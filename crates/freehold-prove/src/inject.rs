@@ -1,12 +1,12 @@
-//! SQL that was injected into a tenant's query, and helpers of its baseline that are asked for more than
-//! they are there for: each attempt must be refused, by the rule that is there for it.
+//! SQL injected into a tenant's query, and helper functions of its baseline that are called with more than
+//! they are meant for: each attempt must be refused by the rule for it.
 
 use freehold::{Error, ErrorKind, Freehold, Params, PipelineError, Row, TenantContext};
 
 use crate::injections::{HELPERS, INJECTIONS, Injections, Must};
 use crate::worker::{Ask, End, Worker};
 
-/// Back to the role of the login, as whoever can write into a query can.
+/// Returns to the login's role, as any SQL in a query can.
 const AS_APP: &str = "SELECT set_config('role', 'none', true)";
 
 const FIRST: &str = "SELECT count(*) FROM canaries";
@@ -159,7 +159,7 @@ fn last<T>(mut answers: Vec<T>) -> T {
     answers.pop().expect("there are as many answers as statements")
 }
 
-/// The texts in an answer, for the eye.
+/// The texts in an answer, to be searched for canaries.
 pub(crate) fn texts_of(rows: &[Row]) -> String {
     let mut texts = String::new();
     for row in rows {

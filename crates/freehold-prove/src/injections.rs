@@ -1,27 +1,27 @@
-//! Statements that a tenant has no business with, as one who can write SQL into a query would try them.
-//! `{other}` stands for another tenant's schema, `{mark}` for one's own.
+//! Statements that an attacker who can inject SQL into a tenant's query would try. `{other}` is another
+//! tenant's schema, `{mark}` the tenant's own mark.
 
 /// How a statement must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Must {
-    /// Refused before it is sent: it is no query.
+    /// Refused before it is sent, since it is not a query.
     BeNoQuery,
-    /// The same, by the method for all that is no query as well.
+    /// Refused in the same way by the method for utility statements.
     BeRunByNothing,
-    /// Refused by the database, for want of a right or of a context.
+    /// Refused by the database, for lack of a privilege or of a context.
     LackTheRight,
     /// Refused by the database, because a procedure would end its transaction.
     NotEndTheTransaction,
-    /// Answered with nothing.
+    /// Answered without rows.
     ShowNothing,
 }
 
 /// Statements of one kind.
 pub(crate) struct Injections {
-    /// As the report names them.
+    /// The name in the report.
     pub(crate) what: &'static str,
     pub(crate) must: Must,
-    /// Tried once more after the transaction went back to the role that it logged in as.
+    /// Tried again after the transaction returned to the role that it logged in as.
     pub(crate) as_app: bool,
     pub(crate) statements: &'static [&'static str],
 }
@@ -183,7 +183,7 @@ pub(crate) const INJECTIONS: [Injections; 9] = [
     },
 ];
 
-/// What a helper of the baseline that has the owner's rights is asked for.
+/// Calls of a helper function of the baseline that has the owner's rights.
 pub(crate) const HELPERS: Injections = Injections {
     what: "helpers with the owner's rights",
     must: Must::LackTheRight,

@@ -1,9 +1,9 @@
-//! What one worker knows of its rows in one tenant's `ledger`: which there must be, and in which
-//! revision. Pure.
+//! What one worker knows about its rows in one tenant's `ledger`: which must exist, and in which revision.
+//! Pure.
 
 use std::collections::BTreeMap;
 
-/// A worker's rows have the numbers below this.
+/// The numbers of a worker's rows are below this.
 pub(crate) const ROWS_MAX: i32 = 32;
 
 /// Revision by number.
@@ -15,12 +15,12 @@ pub(crate) struct Ledger {
     newest: i32,
 }
 
-/// How a write ended.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settled {
     Done,
     Undone,
-    /// Neither: a write was lost, came twice, or was somebody else's.
+    /// Neither: a write was lost, was applied twice, or came from another worker.
     Wrong,
 }
 
@@ -29,13 +29,13 @@ impl Ledger {
         &self.rows
     }
 
-    /// Whether these rows can be this worker's: each has a revision that it gave out. Such rows
-    /// that it does not expect tell of a lost write, any others of somebody else's.
+    /// Whether these rows can be this worker's: each has a revision that it issued. If such rows are
+    /// unexpected, a write was lost; any others came from another worker.
     pub(crate) fn wrote(&self, found: &Rows) -> bool {
         found.values().all(|revision| (1..=self.newest).contains(revision))
     }
 
-    /// A revision that no row of this worker ever had.
+    /// A revision that no row of this worker has had.
     pub(crate) fn next_revision(&mut self) -> i32 {
         self.newest += 1;
         self.newest
@@ -48,7 +48,7 @@ impl Ledger {
         rows
     }
 
-    /// The rows as they are after a change of those that are there.
+    /// The rows as they are after a change of existing ones.
     pub(crate) fn revised(&self, choose: impl Fn(i32) -> bool, revision: i32) -> Rows {
         let mut rows = self.rows.clone();
         for (_, known) in rows.iter_mut().filter(|(no, _)| choose(**no)) {
@@ -66,14 +66,14 @@ impl Ledger {
         self.rows = after;
     }
 
-    /// It is not known whether the write was done; `found` is what there is now.
+    /// The outcome of the write is unknown; `found` is what exists now.
     pub(crate) fn settle(&mut self, after: &Rows, found: Rows) -> Settled {
         let settled = match found {
             ref found if *found == self.rows => Settled::Undone,
             ref found if found == after => Settled::Done,
             _ => Settled::Wrong,
         };
-        // What is wrong is told once.
+        // A deviation is reported once.
         self.rows = found;
         settled
     }

@@ -1,12 +1,12 @@
-//! `freehold-prove`: an adversarial load on a running system, whose every answer is held against
-//! the tenant that asked. What it does and what it shows is told in `docs/prove.md`.
+//! `freehold-prove`: an adversarial load on a running system, in which every answer is checked against the
+//! tenant that asked. `docs/prove.md` describes what it does and what it shows.
 //!
-//! [`Ground::prepare`] makes tenants whose rows name their owner, and starts services over them.
-//! [`run`] lets workers loose on it, by HTTP and by the library, while `chaos` ends sessions,
-//! cancels queries, suspends tenants, changes roles and migrates. Then `audit` reads every table of
-//! every tenant. The outcome is a [`Report`].
+//! [`Ground::prepare`] creates tenants whose rows name their owner, and starts services over them. [`run`]
+//! lets workers send requests, over HTTP and by the library, while `chaos` ends sessions, cancels queries,
+//! suspends tenants, changes roles and migrates. Then `audit` reads every table of every tenant. The outcome
+//! is a [`Report`].
 //!
-//! The tests run the same engine, on a system that is sound and on systems that they broke.
+//! The tests run the same engine on a sound system and on systems that they broke.
 
 mod attacks;
 mod audit;
@@ -47,14 +47,14 @@ use worker::Worker;
 /// Why a proof could not be made, in a sentence.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// How much is done, and by whom.
+/// The size of a run.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Settings {
     /// The run ends after so many operations,
     pub operations: u64,
     /// or after so many seconds, whichever comes first.
     pub seconds: u64,
-    /// All choices follow from it.
+    /// All random choices follow from it.
     pub seed: u64,
     /// Tenants, at least two.
     pub tenants: usize,
@@ -77,18 +77,18 @@ impl Default for Settings {
     }
 }
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     /// Operations begun.
     pub operations: u64,
-    /// Of those, dropped before their answer came.
+    /// How many of them were dropped before their answer came.
     pub cancellations: u64,
-    /// 0, one hopes.
+    /// Leaks found so far.
     pub leaks: u64,
 }
 
-/// What workers and chaos share.
+/// The state that workers and chaos share.
 struct Run {
     ground: Ground,
     settings: Settings,
@@ -127,10 +127,10 @@ impl Run {
     }
 }
 
-/// Runs to its end, or until `interrupted` is done; then reads every table of every tenant.
+/// Runs to the end, or until `interrupted` completes; then reads every table of every tenant.
 ///
 /// # Errors
-/// If the observer's connection is lost. What the system does wrong is in the report.
+/// If the observer's connection is lost. Faults of the system are in the report.
 pub async fn run(
     ground: Ground,
     settings: Settings,
@@ -172,7 +172,7 @@ pub async fn run(
     Ok(Report::new(&run, tally, disturbances, audit, ended, began))
 }
 
-/// Tells how far the run is, until it is over.
+/// Reports the progress of the run until it is over.
 async fn watch(
     run: &Run,
     deadline: Instant,

@@ -110,7 +110,7 @@ async fn main() -> ExitCode {
 }
 
 async fn prove(args: Arguments) -> Result<ExitCode, Failure> {
-    // From here on Ctrl-C ends the run and not the program, which has to tidy up.
+    // From here on Ctrl-C ends the run rather than the program, which has to clean up.
     let interrupts = Interrupts::listen()?;
     let settings = Settings {
         operations: args.operations,
@@ -174,7 +174,7 @@ async fn prove_on(
     Ok(report)
 }
 
-/// Signals to stop, from the moment that this is made.
+/// Stop signals, recorded from the moment at which this is created.
 struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
@@ -198,8 +198,8 @@ impl Interrupts {
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// A panic in a task that nobody waits for, say one that tidies up a connection, ends that task
-/// alone and would go unseen.
+/// Counts panics: in a task that nothing waits for, such as one that cleans up a connection, a panic ends
+/// only that task and would go unnoticed.
 fn count_panics() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

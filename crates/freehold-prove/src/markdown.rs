@@ -1,4 +1,4 @@
-//! The report for people: Markdown that can be handed to an auditor as it is.
+//! The report as Markdown, in a form that can be handed to an auditor.
 
 use std::fmt::Write as _;
 
@@ -162,7 +162,7 @@ impl Report {
     }
 }
 
-/// A figure with its thousands apart.
+/// A number with separated thousands.
 fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

@@ -28,7 +28,7 @@ pub(crate) struct Forgery {
     pub(crate) headers: String,
 }
 
-/// Every way a token is forged in.
+/// The names of all forgeries.
 pub(crate) const FORGERIES: [&str; 16] = [
     "no token",
     "algorithm none",
@@ -48,7 +48,7 @@ pub(crate) const FORGERIES: [&str; 16] = [
     "cut short",
 ];
 
-/// Of these, the one that is well signed: the membership is what it lacks.
+/// The one that is correctly signed, but whose person is not a member.
 pub(crate) const NO_MEMBER: usize = 6;
 
 pub(crate) fn bearer(token: &str) -> String {
@@ -75,7 +75,7 @@ impl Mint {
         issue(&self.tokens, person, tenant, role, SystemTime::now())
     }
 
-    /// Forgery number `which`, by a member of `own` who wants to read `other`.
+    /// Forgery number `which`, by a member of `own` who tries to read `other`.
     pub(crate) fn forge(
         &self,
         which: usize,
@@ -139,7 +139,7 @@ impl Mint {
         Forgery { name, headers: bearer(&token) }
     }
 
-    /// As the service signs, whatever is signed.
+    /// Signs any content like the service does.
     fn sign(&self, header: &Value, claims: &Value) -> String {
         let message = format!("{}.{}", encode(header), encode(claims));
         let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes())
@@ -180,7 +180,8 @@ fn decode(part: &str) -> Value {
 mod tests {
     use super::*;
 
-    /// The forgeries differ from a good token in what their names say and in nothing else: what is
+    /// The forgeries differ from a valid token only in what their names say: signed again without a change,
+    /// each is valid.
     /// signed anew without a change is good.
     #[test]
     fn only_forgeries_are_refused() {
@@ -196,7 +197,7 @@ mod tests {
             let mut tokens =
                 forged.headers.lines().map(|line| &line["Authorization: Bearer ".len()..]);
             let (Some(token), None) = (tokens.next(), tokens.next()) else { continue };
-            // Well signed, and refused for what the catalog says.
+            // Correctly signed, and refused because of the catalog.
             assert_eq!(mint.tokens.verify(token, now).is_ok(), which == NO_MEMBER, "{name}");
         }
     }

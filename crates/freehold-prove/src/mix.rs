@@ -1,4 +1,4 @@
-//! The mix: every kind of operation, how it travels, and how often it is chosen.
+//! The mix: every kind of operation, the way it takes, and its frequency.
 
 use super::dice::Dice;
 
@@ -46,9 +46,8 @@ pub(crate) enum Kind {
     LibraryHelper,
 }
 
-/// Each kind with its weight, its way and its name in the report. Mostly reads, as in life, and
-/// because they are cheap: what shows a leak is how often a connection goes from one tenant to
-/// another. The weights add up to 1000.
+/// Each kind with its weight, its way and its name in the report. Mostly reads, as in practice, and because
+/// they are cheap: leaks show by how often a connection changes between tenants. The weights add up to 1000.
 const MIX: &[(Kind, usize, Way, &str)] = &[
     (Kind::HttpRow, 158, Way::Http, "read a row"),
     (Kind::HttpPage, 60, Way::Http, "read a page"),
@@ -96,7 +95,7 @@ impl Kind {
         Kind::LibraryRow
     }
 
-    /// Its place in a table of all kinds.
+    /// Its index in a table of all kinds.
     pub(crate) fn index(self) -> usize {
         self as usize
     }

@@ -1,5 +1,5 @@
-//! Poisoned sessions: SQL of one tenant changes what it can of the session it is run on, however its
-//! transaction ends, and another tenant looks at what it meets there.
+//! Poisoned sessions: one tenant's SQL changes what it can in its session, the transaction ends in various
+//! ways, and another tenant checks what it finds there.
 
 use freehold::tokio_postgres::Client;
 use freehold::{Error, Freehold, Role, TenantContext};
@@ -17,7 +17,7 @@ const WHAT: &str = "what a tenant's SQL leaves on a session";
 const RUN: &str = "SELECT run($1)";
 const INSERT: &str = "INSERT INTO poisoned (body, sql, late) VALUES ($1, $2, $3) RETURNING pid";
 
-/// Settings, each made for the rest of the session; `{mark}` is the tenant's.
+/// Settings, each set for the rest of the session; `{mark}` is the tenant's.
 const SETTINGS: [(&str, &str); 32] = [
     ("prove.note", "{mark}"),
     ("prove.note", "{mark}"),
@@ -53,7 +53,7 @@ const SETTINGS: [(&str, &str); 32] = [
     ("xmloption", "document"),
 ];
 
-/// What else the caller's rights can leave.
+/// Other changes that the caller's privileges permit.
 const OTHERS: [&str; 10] = [
     "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE",
     "SET SESSION AUTHORIZATION freehold_app",
@@ -74,14 +74,14 @@ const CURSORS: [&str; 2] = [
     "DECLARE \"of {mark}\" CURSOR WITH HOLD FOR SELECT 1",
 ];
 
-/// What a helper with the owner's rights can leave. The first would stand before the real table, were
-/// temporary ones looked for first.
+/// Changes that a helper function with the owner's rights permits. The first would hide the real table if
+/// temporary ones were found first.
 const TEMPORARY: [&str; 2] = [
     "CREATE TEMP TABLE canaries AS SELECT gen_random_uuid() AS id, 1 AS no, 0 AS tag, '{mark}' AS body, '{mark}' AS note",
     "CREATE TEMP TABLE \"of {mark}\" (body text)",
 ];
 
-/// How the transaction ends that has left something.
+/// How the transaction that left something ends.
 #[derive(Clone, Copy)]
 enum Ending {
     Alone,
@@ -107,11 +107,11 @@ const ENDINGS: [Ending; 9] = [
     Ending::Read,
 ];
 
-/// How sessions look that nobody has done anything to.
+/// The state of untouched sessions.
 pub(crate) struct Clean {
     services: Vec<Session>,
     handles: Vec<Session>,
-    /// What `random()` gives to who knows the seed.
+    /// The numbers of `random()` with the known seed.
     random: Vec<f64>,
 }
 
@@ -124,7 +124,7 @@ struct Row {
 }
 
 impl Clean {
-    /// Looks at a session of each service and handle, before anything is done.
+    /// Records the state of a session of each service and handle, before the run.
     pub(crate) async fn look(
         services: &[std::net::SocketAddr],
         handles: &[Freehold],
@@ -175,7 +175,7 @@ impl Worker {
         let row = serde_json::json!({ "body": body, "sql": sql, "late": late }).to_string();
         let prefer = format!("{}Prefer: return=representation\r\n", self.authorization(ask));
         let request = wire::request("POST", "/v1/data/poisoned", &prefer, &row);
-        // How it ends is nobody's concern: some poisons end their own transaction.
+        // Its outcome does not matter: some poisons end their own transaction.
         let Some(answer) = self.exchange_with(ask, service, &request).await else { return };
         if answer.code() == "tenant_suspended" {
             return self.refused(ask, &answer);
@@ -202,7 +202,7 @@ impl Worker {
             false => poison,
         };
         let ending = *self.dice.pick(&ENDINGS);
-        // Most often one whose only session the next tenant must meet.
+        // Most often a handle with a single session, which the next tenant must then use.
         let number = if self.dice.percent(60) { 0 } else { self.handle_number() };
         let handle = self.run.ground.handles[number].clone();
         let Some(context) = self.context(ask, &handle).await else { return };
@@ -226,13 +226,13 @@ impl Worker {
         }
     }
 
-    /// A statement to leave something by, and whether it takes the owner's rights.
+    /// A statement that leaves something, and whether it needs the owner's rights.
     fn choose_poison(&mut self, mark: &str) -> (String, bool) {
         let which = self.dice.below(8);
         let sql = match which {
             0..=2 => {
                 let (name, value) = self.dice.pick(&SETTINGS);
-                // Without an E or a backslash: one of them changes what a quote means.
+                // Without an E or a backslash, since one of the settings changes how quotes are read.
                 format!("SELECT set_config('{name}', '{value}', false)")
             }
             3 => (*self.dice.pick(&OTHERS)).to_owned(),
@@ -250,8 +250,8 @@ impl Worker {
         self.ask_of(ask, other).by(Role::Member)
     }
 
-    /// It counts as an attempt where the session is known to be the one that was poisoned; whatever is
-    /// found on another is found all the same.
+    /// It counts as an attempt if the session is known to be the poisoned one; deviations on other sessions
+    /// are reported as well.
     fn judge_session(
         &mut self,
         ask: &Ask,
@@ -277,7 +277,7 @@ impl Worker {
     }
 }
 
-/// Which session it was left on, where that is known.
+/// The session on which it was left, if known.
 async fn leave(
     handle: &Freehold,
     by: &TenantContext,

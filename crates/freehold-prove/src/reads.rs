@@ -1,5 +1,4 @@
-//! What a tenant reads of its own: each row must carry its mark, and there must be as many as it
-//! has.
+//! A tenant's reads of its own rows: each row must carry its mark, and the number of rows must be right.
 
 use freehold::{Freehold, Params, Row};
 use serde::Deserialize;
@@ -9,11 +8,11 @@ use crate::ledger::Rows;
 use crate::wire::Answer;
 use crate::worker::{Ask, Worker};
 
-/// How many marks each row of an answer carries.
+/// The number of marks in each row of an answer.
 #[derive(Clone, Copy)]
 enum Marks {
     Exactly(usize),
-    /// A migration may have added a column that carries one more.
+    /// A migration may have added a column, which carries one more.
     AtLeast(usize),
 }
 
@@ -53,7 +52,7 @@ impl Worker {
         let first = self.dice.between(1, CANARIES as usize) as u64;
         let (other, own) = (self.other(ask), self.resident(ask).mark.clone());
         let foreign = self.run.ground.residents[other].mark.tag;
-        // One in three asks by another tenant's tag, which no row of its own has.
+        // One in three asks for another tenant's tag, which none of its own rows has.
         let (tag, total) = match self.dice.below(3) {
             0 => (foreign, 0),
             _ => (own.tag, CANARIES + 1 - first),
@@ -91,7 +90,7 @@ impl Worker {
         }
     }
 
-    /// Whether the answer has rows, as many and as marked as it must.
+    /// Whether the answer has the right number of rows and of marks.
     fn check_rows(&mut self, ask: &Ask, answer: &Answer, rows: u64, marks: Marks) -> bool {
         if !answer.is_success() {
             self.refused(ask, answer);
@@ -126,7 +125,7 @@ impl Worker {
         all_marked && found == rows
     }
 
-    /// What there is in a worker's part of the ledger must be what it knows of.
+    /// A worker's part of the ledger must be what the worker expects.
     fn check_ledger(&self, ask: &Ask, found: Rows) {
         self.compare(ask, &found, self.ledgers[ask.tenant].rows());
     }
@@ -219,8 +218,8 @@ impl Worker {
         }
     }
 
-    /// Runs a statement of the library: what `take` makes of each row, and how many of the
-    /// tenant's marks are in the texts of all of them. `None` if it failed; that was judged then.
+    /// Runs a statement of the library: returns what `take` makes of each row, and the number of the tenant's
+    /// marks in the texts of all rows. `None` if it failed, which has been judged then.
     async fn read<T>(
         &mut self,
         ask: &Ask,

@@ -1,4 +1,4 @@
-//! What a run comes to: the verdict and all figures behind it, as one value for machines.
+//! The result of a run: the verdict and all figures behind it, as a value for programs.
 
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
@@ -11,7 +11,7 @@ use super::mix::{Kind, Way};
 use super::tally::{Attempts, Tally};
 use super::{Run, Settings};
 
-/// Below this share of checked operations a run was too disturbed to show anything.
+/// Below this share of checked operations, a run was too disturbed to show anything.
 const CHECKED_PERCENT_MIN: u64 = 50;
 
 /// Why a run ended.
@@ -22,48 +22,48 @@ pub enum Ended {
     Operations,
     /// The time was up.
     Seconds,
-    /// Somebody stopped it.
+    /// It was interrupted.
     Interrupted,
 }
 
 /// The outcome of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// No leak, every violation caught, nothing unexpected, and enough that was checked.
+    /// No leak, every violation caught, nothing unexpected, and enough operations checked.
     pub passed: bool,
     /// Operations that were begun.
     pub operations: u64,
-    /// Operations whose answer was seen and held against the tenant that asked.
+    /// Operations whose answer was received and checked against the tenant that asked.
     pub checked: u64,
     /// Operations that were dropped before their answer came.
     pub cancellations: u64,
-    /// Operations that ended with an error which the disturbances explain.
+    /// Operations that ended with an error explained by the disturbances.
     pub disturbed: u64,
-    /// Attempts at what must be refused that ran their course.
+    /// Completed attempts that must be refused.
     pub violations_provoked: u64,
-    /// Of those, refused as they must be.
+    /// How many of them were correctly refused.
     pub violations_caught: u64,
-    /// Findings that something of one tenant was seen, changed or made by another.
+    /// Findings that a tenant saw, changed or created something of another.
     pub leaks: u64,
-    /// Findings of anything else that must not be: lost writes, unexpected errors.
+    /// Other findings: lost writes, unexpected errors.
     pub unexpected: u64,
     /// The first leaks, in words.
     pub leaks_told: Vec<String>,
     /// The first other findings, in words.
     pub unexpected_told: Vec<String>,
-    /// What follows for the rate of leaks, if there were none.
+    /// The bound on the rate of leaks, if there were none.
     pub confidence: Option<Confidence>,
     /// Rows in the answers.
     pub rows: u64,
-    /// Bytes of answers that were looked through.
+    /// Bytes of answers that were searched.
     pub bytes: u64,
     /// By kind of operation.
     pub kinds: Vec<KindReport>,
     /// By kind of violation.
     pub violations: BTreeMap<String, Attempts>,
-    /// Errors that disturbances explain, by their code.
+    /// Errors explained by disturbances, by code.
     pub errors: BTreeMap<String, u64>,
-    /// What was done to the system meanwhile.
+    /// The disturbances of the run.
     pub disturbances: Disturbances,
     /// The reading of every table at the end.
     pub audit: Audit,
@@ -73,11 +73,11 @@ pub struct Report {
     pub began_at: String,
     /// How long it took.
     pub duration_secs: f64,
-    /// How it was set.
+    /// The settings.
     pub settings: Settings,
     /// `direct`, or `pooler`.
     pub connection: String,
-    /// What was tried, by name.
+    /// The tested components, by name.
     pub versions: BTreeMap<String, String>,
 }
 
@@ -94,11 +94,11 @@ pub struct KindReport {
     pub checked: u64,
     /// Dropped.
     pub cancellations: u64,
-    /// Ended with an error that disturbances explain.
+    /// Ended with an error explained by disturbances.
     pub disturbed: u64,
 }
 
-/// The upper bound that follows from no leak in so many trials.
+/// The upper bound that follows from this many trials without a leak.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Confidence {
     /// 0.95.
@@ -187,7 +187,7 @@ impl Report {
         }
     }
 
-    /// Panics of the program during the run, which no sound system has.
+    /// Panics of the program during the run, which a sound system does not have.
     pub fn add_panics(&mut self, panics: u64) {
         if panics > 0 {
             self.passed = false;
@@ -197,7 +197,7 @@ impl Report {
         }
     }
 
-    /// Names another part of the system that was tried.
+    /// Adds another component that was tested.
     pub fn add_version(&mut self, name: &str, version: &str) {
         self.versions.insert(name.to_owned(), version.to_owned());
     }

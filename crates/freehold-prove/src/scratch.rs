@@ -1,4 +1,4 @@
-//! A database of a proof's own on somebody's server, gone afterwards.
+//! A database for one proof on an existing server, dropped afterwards.
 
 use freehold::tokio_postgres::Client;
 use freehold::{Baseline, Freehold, InitOptions, MigrateOptions, Options, Passwords};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use freehold_prove::{Failure, System};
 use freehold_server::database_url::{with_database, with_user};
 
-/// The database's name begins with it.
+/// The prefix of the database's name.
 const PREFIX: &str = "freehold_prove_";
 
 /// A prepared database; [`remove`](Scratch::remove) drops it.
@@ -19,8 +19,8 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one on the server of `admin_url`, as its superuser. Roles belong to the whole server:
-    /// where they are there already, they keep their passwords, which are then needed.
+    /// Creates one on the server of `admin_url`, as its superuser. Roles belong to the whole server: existing
+    /// ones keep their passwords, which are then needed.
     pub(crate) async fn create(
         admin_url: &str,
         app_password: Option<String>,
@@ -40,7 +40,7 @@ impl Scratch {
         match scratch.prepare(app_password, owner_password, baseline).await {
             Ok(()) => Ok(scratch),
             Err(error) => {
-                // The first error is the one to tell.
+                // The first error is the one to report.
                 let _ = scratch.remove().await;
                 Err(error)
             }
@@ -96,7 +96,7 @@ impl Scratch {
         let name = &self.name;
         self.admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
         for role in self.roles_made.iter().rev() {
-            // What the server as a whole has granted to it goes first: a setting, say.
+            // First the privileges on server-wide objects that were granted to it, such as on a setting.
             self.admin.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await?;
         }
         Ok(())

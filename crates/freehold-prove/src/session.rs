@@ -1,4 +1,4 @@
-//! What a session shows of itself, and how it must look to each tenant that comes to it. Pure.
+//! The visible state of a session, and how it must look to each tenant that uses it. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,21 +7,21 @@ use serde_json::Value;
 /// Reads the view of `hostile.sql`.
 pub(crate) const LOOK: &str = "SELECT pid, seen FROM session_now";
 
-/// The state of `random()` that a tenant may leave, and the one that must not be met.
+/// The state of `random()` that a tenant may leave, and that another must not find.
 pub(crate) const SEED: &str = "SELECT setseed(0.5)";
 
-/// One look at a session: what it is, by name.
+/// The state of a session, by name.
 #[derive(Clone, Debug)]
 pub(crate) struct Session(BTreeMap<String, Value>);
 
 impl Session {
-    /// Reads what the view gives to a tenant of this schema. `None` if it is something else.
+    /// Parses what the view returns to a tenant with this schema. `None` if it is something else.
     pub(crate) fn read(seen: &str, schema: &str) -> Option<Session> {
         serde_json::from_str(&seen.replace(schema, "{schema}")).ok().map(Session)
     }
 
-    /// The first thing that is otherwise than in `clean`, in words. `known` are the numbers that
-    /// `random()` gives after [`SEED`].
+    /// The first difference from `clean`, in words. `known` are the numbers that `random()` returns after
+    /// [`SEED`].
     pub(crate) fn differs(&self, clean: &Session, known: &[f64]) -> Option<String> {
         let random = self.0.get("random").and_then(Value::as_f64);
         if random.is_none_or(|random| known.contains(&random)) {
@@ -33,8 +33,8 @@ impl Session {
         Some(format!("{name} is {:?} and was {:?}", ours.get(name), theirs.get(name)))
     }
 
-    /// Each setting by itself. PostgreSQL keeps the name of a custom setting that was set once, and
-    /// gives '' for it; a pooler's sessions have no name of ours once it was reset.
+    /// Each setting by itself. PostgreSQL keeps the name of a custom setting that was set once, and returns
+    /// '' for it; after a reset, a pooler's sessions do not have our names.
     fn parts(&self) -> BTreeMap<String, &Value> {
         let mut parts = BTreeMap::new();
         for (name, value) in &self.0 {

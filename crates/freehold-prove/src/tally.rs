@@ -1,4 +1,4 @@
-//! What a run counted, and what it found that must not be.
+//! The counts and the findings of a run.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,37 +6,37 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::mix::{KINDS, Kind};
 
-/// So many findings of a kind, and of all kinds, are told in words; all are counted.
+/// The most findings that are described, per kind and in total; all are counted.
 const TOLD_OF_A_KIND_MAX: usize = 4;
 const TOLD_MAX: usize = 40;
 const WORDS_MAX: usize = 600;
 
-/// One kind's share.
+/// The counts of one kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Share {
     pub(crate) operations: u64,
-    /// Operations whose answer was seen and held to what it must be.
+    /// Operations whose answer was received and found correct.
     pub(crate) checked: u64,
     pub(crate) cancelled: u64,
-    /// Ended with an error that disturbances explain.
+    /// Ended with an error explained by disturbances.
     pub(crate) disturbed: u64,
 }
 
-/// Attempts at what must be refused.
+/// Attempts that must be refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Attempts {
-    /// So often it was tried, and the attempt ran its course.
+    /// How often it was tried to completion.
     pub provoked: u64,
-    /// So often it was refused as it must be.
+    /// How often it was correctly refused.
     pub caught: u64,
 }
 
-/// One worker's counts; they are added up at the end.
+/// The counts of one worker; they are added up at the end.
 #[derive(Debug)]
 pub(crate) struct Tally {
     pub(crate) shares: [Share; KINDS],
     pub(crate) attempts: BTreeMap<&'static str, Attempts>,
-    /// Errors that disturbances explain, by code.
+    /// Errors explained by disturbances, by code.
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
@@ -92,7 +92,7 @@ impl Tally {
     }
 }
 
-/// What must not be; shared by all who look.
+/// Deviations; shared by all workers.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     leaks: Found,
@@ -123,12 +123,12 @@ impl Found {
 }
 
 impl Findings {
-    /// Something of one tenant was seen, changed or made by another.
+    /// A tenant saw, changed or created something of another.
     pub(crate) fn leak(&self, kind: &str, words: &str) {
         self.leaks.note(kind, words);
     }
 
-    /// Anything else that is not as it must be.
+    /// Any other deviation.
     pub(crate) fn fault(&self, kind: &str, words: &str) {
         self.faults.note(kind, words);
     }

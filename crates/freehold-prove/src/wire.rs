@@ -1,5 +1,5 @@
-//! As much of an HTTP/1.1 client as the proof needs: it sees an answer's bytes as they came,
-//! and it can go away in the middle of a request.
+//! A minimal HTTP/1.1 client for the proof: it sees the raw bytes of an answer, and can disconnect in the
+//! middle of a request.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,19 +9,19 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// The service answers within 60 s, if only that it takes too long.
+/// The service answers within 60 s, at least with a timeout.
 const ANSWER_MAX: Duration = Duration::from_secs(90);
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A connection that was idle for longer is not used again: the service may be about to close it.
 const IDLE_MAX: Duration = Duration::from_secs(20);
 
-/// A connection to the service, opened when it is needed and kept.
+/// A connection to the service, opened on demand and kept.
 pub(crate) struct Wire {
     address: SocketAddr,
     kept: Option<(TcpStream, Instant)>,
 }
 
-/// An answer, as it came.
+/// An answer, as received.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -48,7 +48,7 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
-    /// The stable code of a refusal.
+    /// The stable code of an error.
     pub(crate) fn code(&self) -> String {
         serde_json::from_slice::<Problem>(self.body())
             .map_or_else(|_| format!("http_{}", self.status), |problem| problem.code)
@@ -58,7 +58,7 @@ impl Answer {
         header(self.head(), name)
     }
 
-    /// How many rows it says it has, and how many there are in all, if it was asked.
+    /// The number of rows that it states, and the total, if requested.
     pub(crate) fn rows(&self) -> Option<(u64, Option<u64>)> {
         let (range, total) = self.header("content-range")?.split_once('/')?;
         let rows = match range.split_once('-') {
@@ -70,7 +70,7 @@ impl Answer {
         Some((rows, total.parse().ok()))
     }
 
-    /// All that a caller can tell it from another by.
+    /// Everything by which a caller could distinguish it from another answer.
     pub(crate) fn shape(&self) -> String {
         let mut lines: Vec<_> = self
             .head()
@@ -132,8 +132,8 @@ impl Wire {
         Ok(answer)
     }
 
-    /// Sends the first `bytes` of a request, waits so long, and goes away; the answer if it came
-    /// before that.
+    /// Sends the first `bytes` of a request, waits, and disconnects; returns the answer if it came before
+    /// that.
     pub(crate) async fn abandon(
         &mut self,
         request: &[u8],

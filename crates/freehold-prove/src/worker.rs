@@ -1,4 +1,4 @@
-//! A worker: one operation after the other, each answer held to what it must be.
+//! A worker: performs one operation after another and checks each answer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,9 +15,8 @@ use crate::mix::Kind;
 use crate::tally::Tally;
 use crate::wire::{self, Answer, Wire};
 
-/// Codes of errors that a healthy system answers with while its sessions are ended, its queries
-/// cancelled, its tables migrated and its pools full. Such an operation is counted and proves
-/// nothing.
+/// Codes of errors with which a sound system answers while its sessions are ended, its queries cancelled, its
+/// tables migrated and its pools full. Such an operation is counted and proves nothing.
 const DISTURBED: [&str; 8] = [
     "retryable_conflict",
     "database_unavailable",
@@ -31,11 +30,11 @@ const DISTURBED: [&str; 8] = [
 
 pub(crate) const SUSPENDED: &str = "a suspended tenant's requests";
 
-/// Rows that were sent in a request which was dropped.
+/// Rows that were sent in a dropped request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batch {
     pub(crate) tenant: usize,
-    /// Its success was told before the request was dropped.
+    /// Its success was confirmed before the request was dropped.
     pub(crate) acknowledged: bool,
 }
 
@@ -50,13 +49,13 @@ pub(crate) struct Book {
 
 pub(crate) struct Worker {
     pub(crate) run: Arc<Run>,
-    /// From 1; its rows carry it.
+    /// From 1 on; its rows contain it.
     pub(crate) number: i32,
     pub(crate) dice: Dice,
     pub(crate) tally: Tally,
     pub(crate) ledgers: Vec<Ledger>,
     pub(crate) batches: Vec<Batch>,
-    /// One to each service.
+    /// One per service.
     pub(crate) wires: Vec<Wire>,
 }
 
@@ -76,7 +75,7 @@ impl Worker {
         let ledgers = vec![Ledger::default(); ground.residents.len()];
         let wires = ground.services.iter().map(|address| Wire::to(*address)).collect();
         Worker {
-            // Stream 0 made the tenants.
+            // Stream 0 created the tenants.
             dice: Dice::new(run.settings.seed, 1 + number as u64),
             number: 1 + i32::try_from(number).expect("there are not that many workers"),
             tally: Tally::default(),
@@ -141,7 +140,7 @@ impl Worker {
         &self.run.ground.residents[ask.tenant]
     }
 
-    /// The same operation, by the same role of another tenant.
+    /// The same operation by the same role in another tenant.
     pub(crate) fn ask_of(&self, ask: &Ask, tenant: usize) -> Ask {
         Ask { tenant, look: self.run.ground.residents[tenant].gate.look(), ..*ask }
     }
@@ -152,21 +151,21 @@ impl Worker {
         (ask.tenant + self.dice.between(1, count - 1)) % count
     }
 
-    /// The line of a request's head that says who asks.
+    /// The header with the token of the caller.
     pub(crate) fn authorization(&self, ask: &Ask) -> String {
         let resident = self.resident(ask);
         let person = resident.people.of(ask.role);
         bearer(&self.run.ground.mint.token(person, Some(resident.id), ask.role))
     }
 
-    /// Sends a request to one of the services, and looks through all that comes back. `None` if
-    /// nothing did, which must not be.
+    /// Sends a request to one of the services, and searches the whole answer. `None` if there was none, which
+    /// is a fault.
     pub(crate) async fn exchange(&mut self, ask: &Ask, request: &[u8]) -> Option<Answer> {
         let service = self.dice.below(self.wires.len());
         self.exchange_with(ask, service, request).await
     }
 
-    /// With this one of the services.
+    /// The same with a given service.
     pub(crate) async fn exchange_with(
         &mut self,
         ask: &Ask,
@@ -215,8 +214,7 @@ impl Worker {
         which.min(self.run.ground.handles.len() - 1)
     }
 
-    /// Asked for anew each time, as by a request. `None` if there is none to be had; that was
-    /// judged then.
+    /// Resolved again each time, as for a request. `None` if there is no context, which has been judged then.
     pub(crate) async fn context(&mut self, ask: &Ask, handle: &Freehold) -> Option<TenantContext> {
         let resident = self.resident(ask);
         let person = identity(resident.people.of(ask.role));
@@ -229,7 +227,7 @@ impl Worker {
         }
     }
 
-    /// Holds any bytes that a tenant received against it; how many of its own marks are in it.
+    /// Searches any bytes that a tenant received; returns the number of its own marks in them.
     pub(crate) fn look_through(&mut self, ask: &Ask, bytes: &[u8]) -> usize {
         self.tally.bytes += bytes.len() as u64;
         let sight = self.run.ground.watch.look(ask.tenant, bytes);
@@ -241,7 +239,7 @@ impl Worker {
         sight.own_marks
     }
 
-    /// Something of another tenant was seen, changed or made.
+    /// Something of another tenant was seen, changed or created.
     pub(crate) fn leak(&self, ask: &Ask, words: &str) {
         self.run.findings.leak(&ask.kind.label(), &format!("{}: {words}", ask.label()));
     }
@@ -259,8 +257,7 @@ impl Worker {
         }
     }
 
-    /// An attempt that is not the tenant's own to make was answered. `words` say how it was made
-    /// and what came.
+    /// An attempt that the tenant must not make was answered. `words` describe the attempt and the answer.
     pub(crate) fn attempted(&mut self, ask: &Ask, what: &'static str, end: End, words: &str) {
         self.tally.share(ask.kind).checked += 1;
         self.tally.attempt(what, end == End::Refused);
@@ -273,8 +270,8 @@ impl Worker {
         }
     }
 
-    /// Whether an error tells nothing about what was asked: the tenant was suspended, or the
-    /// database disturbed. Counts it then.
+    /// Whether an error has nothing to do with the operation: the tenant was suspended, or the database
+    /// disturbed. If so, counts it.
     pub(crate) fn is_beside_the_point(&mut self, ask: &Ask, code: &str) -> bool {
         if code == "tenant_suspended" {
             self.tally.share(ask.kind).checked += 1;
@@ -293,7 +290,7 @@ impl Worker {
         false
     }
 
-    /// The operation was the tenant's to do, and an error came.
+    /// The operation was permitted, and failed.
     pub(crate) fn failed(&mut self, ask: &Ask, error: &Error) {
         let (code, words) = (error.kind().code(), error.to_string());
         self.look_through(ask, words.as_bytes());
@@ -317,17 +314,17 @@ impl Worker {
     }
 }
 
-/// How an attempt at what must be refused ended.
+/// The outcome of an attempt that must be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Refused,
-    /// By another rule than the one that was tried.
+    /// By another rule than the one that was tested.
     RefusedOtherwise,
     Served,
 }
 
 impl Ask {
-    /// By somebody who may write.
+    /// By a person who may write.
     fn writing(self) -> Ask {
         match self.role {
             Role::Viewer => self.by(Role::Member),

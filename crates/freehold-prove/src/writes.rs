@@ -1,5 +1,5 @@
-//! What a tenant writes, with the end of each request waited for: what was confirmed must be there
-//! afterwards, what was refused must not, and what ended in an error must be one of the two.
+//! A tenant's writes, whose requests are waited for: confirmed writes must be there afterwards, refused
+//! writes must not, and after an error it must be one of the two.
 
 use std::fmt::Write as _;
 
@@ -63,7 +63,7 @@ impl Worker {
         self.finish(ask, answer, touched, after).await;
     }
 
-    /// A write over HTTP whose answer shows the rows that it touched.
+    /// A write over HTTP whose answer returns the affected rows.
     async fn finish(&mut self, ask: &Ask, answer: Option<Answer>, touched: usize, after: Rows) {
         let Some(answer) = answer else { return self.settle(ask, after).await };
         if !answer.is_success() {
@@ -107,7 +107,7 @@ impl Worker {
         }
     }
 
-    /// Writes, reads what is there by then, and commits or rolls back.
+    /// Writes, reads the state, and commits or rolls back.
     async fn transact(
         &self,
         ask: &Ask,
@@ -121,7 +121,7 @@ impl Worker {
         let body = format!("{} {revision}", mark.text);
         let mut tx = handle.begin(context).await?;
         let fresh = tx
-            // To clear away temporary objects of a former transaction is to write, too.
+            // Removing temporary objects of an earlier transaction is a write, too.
             .query_one(
                 "SELECT freehold.tenant(), pg_current_xact_id_if_assigned() IS NULL OR pg_my_temp_schema() <> 0",
                 &[],
@@ -156,7 +156,7 @@ impl Worker {
         numbers
     }
 
-    /// After an error: looks, as who is not bound, what became of the write.
+    /// After an error: reads, with a role to which no policy applies, what became of the write.
     async fn settle(&mut self, ask: &Ask, after: Rows) {
         let schema = self.resident(ask).id.schema();
         let sql = format!("SELECT no, revision FROM {schema}.ledger WHERE worker = $1");

@@ -1,6 +1,6 @@
-//! URLs of databases that follow from others.
+//! URLs of databases that are derived from others.
 
-/// The same database, as another user.
+/// The same database with another user.
 pub fn with_user(url: &str, user: &str, password: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return format!("{url} user={user} password={password}");
@@ -15,7 +15,7 @@ pub fn with_user(url: &str, user: &str, password: &str) -> String {
     format!("{scheme}://{user}:{password}@{host}{path}")
 }
 
-/// The same server, another database.
+/// The same server with another database.
 pub fn with_database(url: &str, database: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return format!("{url} dbname={database}");

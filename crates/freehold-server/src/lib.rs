@@ -1,5 +1,5 @@
-//! The product behind the `freehold` command: its HTTP service and its command line. What touches tenant
-//! data is in the library crate `freehold`.
+//! The implementation of the `freehold` command: its HTTP service and its command line. Everything that
+//! touches tenants' data is in the library crate `freehold`.
 
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))] // they panic where nobody reads: cli/output.rs does not
 

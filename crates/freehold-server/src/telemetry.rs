@@ -1,4 +1,4 @@
-//! Logs, metrics and traces: where they go. What is logged and counted stands where it happens.
+//! Logs, metrics and traces: their destinations. Events are logged and counted where they happen.
 
 pub(crate) mod process;
 pub(crate) mod traces;
@@ -15,11 +15,11 @@ use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 use self::traces::Traces;
 use crate::config::{self, LogFormat, LogSettings, TraceSettings};
 
-/// Bounds of the histogram of request times, in seconds.
+/// Bounds of the histogram of request durations, in seconds.
 const SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Logs, and traces where they have somewhere to go: to be ended with the process.
+/// Logs, and traces if there is a collector; to be ended with the process.
 pub(crate) fn init(logs: &LogSettings, traces: &TraceSettings) -> Result<Option<Traces>, String> {
     let Some(traces) = Traces::new(traces)? else {
         init_logs(logs)?;
@@ -41,8 +41,8 @@ pub(crate) fn init(logs: &LogSettings, traces: &TraceSettings) -> Result<Option<
     Ok(Some(traces))
 }
 
-/// On a terminal, unless NO_COLOR is set. Lines that cannot be written are lost in silence: to say so on
-/// the same full disk would be a panic.
+/// Colours on a terminal, unless NO_COLOR is set. Lines that cannot be written are lost silently: reporting
+/// that on the same full disk would panic.
 fn wants_colours() -> bool {
     std::io::stderr().is_terminal() && !config::is_without_colours()
 }
@@ -52,7 +52,7 @@ fn filter(settings: &LogSettings) -> Result<EnvFilter, String> {
         .map_err(|error| format!("LOG_LEVEL: {error}; try `info` or `freehold=debug`"))
 }
 
-/// Logs to standard error, so that a command's output stays clean.
+/// Logs to standard error, so that it does not mix with a command's output.
 pub fn init_logs(settings: &LogSettings) -> Result<(), String> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(settings)?)
@@ -68,7 +68,7 @@ pub fn init_logs(settings: &LogSettings) -> Result<(), String> {
 
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// The process's metrics. A second call in one process gets a recorder of its own.
+/// The metrics of the process. A second call in one process gets a recorder of its own.
 pub(crate) fn init_metrics() -> PrometheusHandle {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
@@ -78,7 +78,7 @@ pub(crate) fn init_metrics() -> PrometheusHandle {
     // Only the first recorder of a process is the global one; tests start several services.
     let _ = metrics::set_global_recorder(recorder);
     describe();
-    // Seen at nothing before they grow: `increase()` misses what a first value holds.
+    // Present from zero on: `increase()` ignores the initial value of a series.
     metrics::counter!("freehold_http_refused_total").absolute(0);
     for reason in ["head", "idle", "stalled", "evicted", "refused"] {
         metrics::counter!("freehold_http_connections_closed_total", "reason" => reason).absolute(0);
@@ -89,8 +89,8 @@ pub(crate) fn init_metrics() -> PrometheusHandle {
     handle
 }
 
-/// Moves what was counted since into the histograms: until then each request's time takes memory of its
-/// own, and where no Prometheus scrapes there is no other end to that.
+/// Moves recorded durations into the histograms: until then each takes memory, which would grow without limit
+/// where no Prometheus scrapes.
 pub(crate) async fn keep_metrics(metrics: PrometheusHandle) {
     let mut ticks = tokio::time::interval(METRICS_UPKEEP_EVERY);
     loop {
@@ -99,7 +99,7 @@ pub(crate) async fn keep_metrics(metrics: PrometheusHandle) {
     }
 }
 
-/// Every metric of the service, with its meaning.
+/// Every metric of the service, with its description.
 fn describe() {
     describe_counter!(
         "freehold_http_requests_total",

@@ -1,5 +1,5 @@
-//! Scheduled work. Every server has a worker, and one of all does the work: the one whose
-//! connection holds the leader's lock. What it does takes no input and may be done twice.
+//! Scheduled work. Every server has a worker, and one of them does the work: the one whose connection holds
+//! the leader's lock. The work takes no input and may be done twice.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use tokio::time::MissedTickBehavior;
 
 use crate::config::WorkerSettings;
 
-/// How often the leader looks what is due.
+/// How often the leader checks what is due.
 const TICK: Duration = Duration::from_secs(1);
-/// After a connection was lost, before the next is tried.
+/// The pause after a connection was lost.
 const PAUSE: Duration = Duration::from_secs(1);
 const LEADS_NOT: &str = "this server does no scheduled work: it cannot lead, or not any more";
-/// How often what has ended is forgotten.
+/// How often what has expired is deleted.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
-/// How often a server reads what it tells Prometheus; the age it tells grows in between.
+/// How many ticks pass between updates of the gauges; the age that they report grows in between.
 const READ_EVERY: u32 = 5;
 
-/// Works until it is dropped.
+/// Runs until it is dropped.
 pub(crate) struct Worker(#[expect(dead_code, reason = "dropped with it")] Vec<BackgroundTask>);
 
 impl Worker {
@@ -71,7 +71,7 @@ async fn work(freehold: Freehold, options: AnalyticsOptions) {
     }
 }
 
-/// Runs what is due, for ever. A failure is the run's; the next tick tries again.
+/// Starts what is due, for ever. A failure belongs to the run; the next tick tries again.
 async fn keep_schedule(
     freehold: &Freehold,
     options: AnalyticsOptions,
@@ -115,8 +115,8 @@ fn report(run: &AnalyticsRun) {
     }
 }
 
-/// Measures tenants when nobody has done so for long enough. It takes no leader: the first to begin
-/// is seen by the others, and to do it twice does no harm.
+/// Measures tenants if no server has done so for long enough. No leader is needed: the other servers notice
+/// the first one that begins, and measuring twice does no harm.
 async fn measure(freehold: Freehold, every: Duration) {
     let context = OperatorContext::system("measure tenants");
     let look_every =
@@ -139,7 +139,7 @@ async fn measure(freehold: Freehold, every: Duration) {
     }
 }
 
-/// Forgets what has ended of people: sessions, tokens, guesses, letters and the record beyond its time.
+/// Deletes what has expired: sessions, tokens, guesses, messages, and old entries of the record.
 async fn prune(freehold: Freehold) {
     let every = scattered(PRUNE_EVERY);
     loop {
@@ -150,12 +150,12 @@ async fn prune(freehold: Freehold) {
     }
 }
 
-/// Up to half longer, so that not all servers work at the same moment.
+/// Up to 1.5 times as long, so that servers do not work at the same moment.
 fn scattered(every: Duration) -> Duration {
     every.mul_f64(1.0 + f64::from(std::process::id() % 100) / 200.0)
 }
 
-/// Tells Prometheus of the fleet: its size and growth, and how far migrations are.
+/// Reports the fleet to Prometheus: its size and growth, and the progress of migrations.
 async fn record_fleet(freehold: &Freehold, context: &OperatorContext) {
     if let Ok(fleet) = freehold.sizes().fleet_growth(context).await
         && let Some(at) = fleet.measured_at
@@ -179,7 +179,7 @@ async fn record_fleet(freehold: &Freehold, context: &OperatorContext) {
     }
 }
 
-/// Tells Prometheus of age and coverage, on every server: whoever leads may change.
+/// Reports age and coverage to Prometheus on every server, since the leader may change.
 async fn observe(freehold: Freehold) {
     let context = OperatorContext::system("metrics of the fleet");
     let mut ticks = tokio::time::interval(TICK);

@@ -1,4 +1,4 @@
-//! What the tests of several crates stand on: programs in processes of their own, a test server, waiting.
+//! Shared by the tests of several crates: separate processes, a test server, waiting.
 
 #![allow(
     clippy::disallowed_methods,
@@ -12,23 +12,23 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, NoTls};
 
-/// A server that is only for tests; `./dev test` starts one and sets this.
+/// A server for tests only; `./dev test` starts one and sets this variable.
 pub fn admin_url() -> String {
     std::env::var("DATABASE_URL")
         .expect("DATABASE_URL leads to a PostgreSQL server for tests; run ./dev test")
 }
 
-/// A session of one's own.
+/// A session outside of any pool.
 pub async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
-/// For what comes within a second or two where the machine is not busy. No test is about its pace.
+/// The timeout for what takes a second or two on an idle machine. No test is about its duration.
 pub const SOON: Duration = Duration::from_secs(60);
 
-/// Waits until something holds; fails after so long.
+/// Waits until a condition holds; fails after a timeout.
 pub async fn eventually(
     what: &str,
     within: Duration,

@@ -1,4 +1,4 @@
-//! Programs in processes of their own, and HTTP to them over a socket.
+//! Programs in separate processes, and HTTP to them over a socket.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// The environment that a program starts with, and nothing else of ours.
+/// The environment with which a program starts; nothing else of ours is passed on.
 pub type Env<'a> = &'a [(&'a str, &'a str)];
 
-/// A program with nothing of this process's environment but these, and what any program needs.
+/// A program whose environment contains these variables, and what every program needs.
 pub fn command(program: &str, arguments: &[&str], env: Env) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(env.iter().copied());
@@ -74,7 +74,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it, and reads what it says.
+    /// Starts the program, and reads its output.
     pub fn spawn(mut command: Command) -> Running {
         let mut child = command
             .stdin(Stdio::null())
@@ -98,7 +98,7 @@ impl Running {
         self.said.lock().unwrap().clone()
     }
 
-    /// Waits for a line that holds `text`, and returns it.
+    /// Waits for a line that contains `text`, and returns it.
     pub fn wait_for(&mut self, text: &str, within: Duration) -> String {
         let began = Instant::now();
         loop {
@@ -112,7 +112,7 @@ impl Running {
         }
     }
 
-    /// Sends a signal by its name.
+    /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
         send_signal(self.child.id(), name);
     }
@@ -129,8 +129,8 @@ impl Running {
         }
     }
 
-    /// A program may have ended before its last words are read; a child of its own may hold the
-    /// pipe for longer, which is not waited for.
+    /// The program may end before its last output is read. A child of it may keep the pipe open for longer,
+    /// which is not waited for.
     fn hear_to_the_end(&self) {
         let ended = Instant::now();
         while !self.listeners.iter().all(JoinHandle::is_finished)
@@ -140,14 +140,14 @@ impl Running {
         }
     }
 
-    /// Asks it to stop, which must succeed.
+    /// Asks it to stop, and requires that it does.
     pub fn stop(&mut self) {
         self.signal("TERM");
         let status = self.wait(Duration::from_secs(15));
         assert_eq!(status.code(), Some(0), "{}", self.said());
     }
 
-    /// Ends it at once, wherever it is.
+    /// Kills it at once.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -182,7 +182,7 @@ fn listen(stream: impl io::Read + Send + 'static, said: &Arc<Mutex<String>>) -> 
     })
 }
 
-/// A request over a connection of its own: the status and the body, `null` if it is no JSON.
+/// Sends a request over a new connection; returns the status and the body, `null` if that is not JSON.
 pub fn http(
     port: u16,
     method: &str,

@@ -1,9 +1,9 @@
-//! Analytics across tenants: each tenant's figures are collected into a rollup, a table shared by
-//! all, and what is published is a materialized view over the rollup.
+//! Analytics across tenants: each tenant's figures are collected into a rollup, a table shared by all, and a
+//! materialized view over the rollup is published.
 //!
-//! A view over every tenant's schema would hold a lock for each of their tables and cannot be
-//! planned for a large fleet; a rollup is one table however many tenants there are. Collecting
-//! reads a tenant in a transaction of its own, as a role that can write no tenant's data.
+//! A view over every tenant's schema would hold a lock for each of their tables and could not be planned for
+//! a large fleet; a rollup is one table for any number of tenants. A tenant is read in a transaction of its
+//! own, as a role that can write no tenant's data.
 //!
 //! - `definition`: a file of SQL and its header. Pure.
 //! - `rollup`: what a definition comes to against the template, and the SQL that reads and writes.
@@ -13,6 +13,9 @@
 //! - `throttle`: how a run keeps out of the way of requests.
 //! - `collector`: reads tenants and writes rollups.
 //! - `run`: a whole run: who is read, in which order it is published, and who may do so.
+//!
+//! Analytics sets its sessions, unlike transactions of tenants. Its connections are its own and use no
+//! pooler, since a lock that ends with a connection needs a connection of its own.
 
 pub(crate) mod activity;
 pub(crate) mod collector;

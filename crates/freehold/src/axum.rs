@@ -1,8 +1,8 @@
-//! For axum services: an extractor that is the authorization, and errors as answers.
+//! For axum services: an extractor that authorizes requests, and errors as responses.
 //!
-//! A handler that takes a [`Tenant`] cannot be reached without a valid access token, an active
-//! tenant and a present membership. It needs `Arc<SignIn>` from the router's state.
-//! An [`Error`] is an answer, so handlers return it as it is.
+//! A handler that takes a [`Tenant`] is reached only with a valid access token, an active tenant and a
+//! current membership. It needs `Arc<SignIn>` in the router's state. [`Error`] implements `IntoResponse`, so
+//! handlers return it directly.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -122,8 +122,8 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
     }
 }
 
-/// The status that an error is answered with. What the baseline's own code has raised says its
-/// status itself, and so may say one of a server's faults.
+/// The status of the answer for an error. An error that the baseline's own code raised sets its status, which
+/// may be a server error.
 pub fn status(error: &Error) -> StatusCode {
     if let Some(raised) = error.raised() {
         return StatusCode::from_u16(raised.status).unwrap_or(StatusCode::BAD_REQUEST);
@@ -156,11 +156,11 @@ pub fn status(error: &Error) -> StatusCode {
     }
 }
 
-/// The header that an error's answer carries besides its content type, if its status wants one.
+/// The additional header of an error's answer, if its status requires one.
 pub fn header(error: &Error) -> Option<(HeaderName, HeaderValue)> {
     match error.kind() {
         ErrorKind::Unauthenticated => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-        // RFC 6750, 3.1: one code for both; the description tells them apart.
+        // RFC 6750, 3.1: one code for both; the description distinguishes them.
         ErrorKind::InvalidToken => Some((
             WWW_AUTHENTICATE,
             HeaderValue::from_static(
@@ -184,15 +184,15 @@ pub fn header(error: &Error) -> Option<(HeaderName, HeaderValue)> {
     }
 }
 
-/// What the caller may read of an error. What failed inside is for the log, but for what the
-/// baseline's own code says to its callers.
+/// The detail that the caller may read. Internal failures are for the log only; messages that the baseline's
+/// own code raised are for its callers.
 pub fn detail(error: &Error) -> Cow<'_, str> {
     if let Some(raised) = error.raised() {
         return raised.message.into();
     }
     match status(error) {
         StatusCode::INTERNAL_SERVER_ERROR => "something failed on our side".into(),
-        // It names settings and roles, and anybody may ask.
+        // The message names settings and roles, and any client may ask.
         _ if error.kind() == ErrorKind::Setup => {
             "this server is not set up for it; its log tells what is missing".into()
         }
@@ -200,8 +200,8 @@ pub fn detail(error: &Error) -> Cow<'_, str> {
     }
 }
 
-/// problem+json (RFC 9457) with a stable `code`, and the `field` at fault if there is one. What the
-/// baseline's own code has raised has its SQLSTATE for a code, and its words.
+/// problem+json (RFC 9457) with a stable `code`, and the invalid `field` if there is one. An error that the
+/// baseline's own code raised has its SQLSTATE as code, and its message.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = status(&self);

@@ -1,11 +1,16 @@
-//! Values that are dear to make and may be a little old: kept in this process, and in Redis where
-//! there is one.
+//! A cache of values that are expensive to compute and may be slightly stale: in this process, and in Redis
+//! if configured.
 //!
-//! A key names a tenant or the word global ([`CacheKey`]), and a value carries whose it is, which
-//! is looked at on its way out. What is kept belongs to an epoch, and which epoch is the present one
-//! is PostgreSQL's to say (`freehold.cache_epoch`), by its answer or by NOTIFY. So Redis only makes
-//! things faster: whatever it loses, keeps too long or makes up is a miss. While the listener is not
-//! sure to hear, an epoch is believed for half a second, as a tenant's status is.
+//! A key names a tenant or is explicitly global ([`CacheKey`]). A value states its owner, which is checked
+//! whenever it is returned. Each value belongs to an epoch, and PostgreSQL alone defines the current epoch
+//! (`freehold.cache_epoch`), by query or by NOTIFY. So Redis only makes things faster: whatever it loses,
+//! keeps too long or invents counts as a miss. While the listener's connection is not proven to work, a known
+//! epoch is used for half a second, like a tenant's status.
+//!
+//! Values are invalidated by epochs rather than deleted, since a deletion fails while Redis is unavailable,
+//! and the value returns with it. A tenant has rows in `cache_epoch` only while its values are asked for, so
+//! other writes cost nothing. A write ends its tenant's epoch: this server uses no value of the tenant until
+//! PostgreSQL has the new epoch, and the others are notified.
 
 mod clock;
 pub(crate) mod envelope;
@@ -53,36 +58,36 @@ use crate::tx::CatalogTx;
 use crate::wire::client;
 use crate::wire::tls::Target;
 
-/// The longest that anything is kept. The catalog forgets an epoch later than that.
+/// The longest time that a value is kept. The catalog keeps an epoch for longer.
 pub const CACHE_AGE_MAX: Duration = Duration::from_secs(3600);
-/// A longer value is not kept.
+/// Longer values are not kept.
 const VALUE_BYTES_MAX: usize = 1024 * 1024;
-/// How long a request waits to learn an epoch before it goes on without the cache.
+/// How long a request waits for an epoch before it goes on without the cache.
 const LEARN_MAX: Duration = Duration::from_millis(500);
-/// Epochs that have ended are announced at most so often.
+/// The interval between announcements of ended epochs.
 const ANNOUNCE_PAUSE: Duration = Duration::from_millis(50);
-/// After an announcement that failed.
+/// The pause after an announcement that failed.
 const ANNOUNCE_RETRY: Duration = Duration::from_secs(1);
-/// How long a shutdown may wait for announcements.
+/// How long a shutdown waits for announcements.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
-/// By then every server has heard that a tenant is suspended.
+/// By then every server has been notified of a suspension.
 const HEARD_MAX: Duration = Duration::from_secs(2);
-/// By then a write whose request was dropped is committed or cancelled.
+/// By then a write whose request was dropped has been committed or cancelled.
 const ABANDONED_MAX: Duration = Duration::from_secs(5);
 const PRUNE_EVERY: Duration = Duration::from_secs(1800);
 
-/// How much is kept, how long, and where.
+/// How much is kept, for how long, and where.
 #[derive(Clone)]
 pub struct CacheOptions {
-    /// The size of what this process keeps. 0 keeps nothing here.
+    /// The most bytes that this process keeps. 0 keeps nothing here.
     pub bytes_max: u64,
-    /// The longest that anything is kept, [`CACHE_AGE_MAX`] at most; 0 keeps nothing anywhere.
+    /// The longest time that a value is kept, at most [`CACHE_AGE_MAX`]; 0 disables the cache.
     pub age_max: Duration,
-    /// How old pages of analytics may be. They are read anew as soon as figures are published.
+    /// How old pages of analytics may be. They are reloaded as soon as figures are published.
     pub analytics_age: Duration,
-    /// Redis or Valkey, to share what is kept with other servers.
+    /// Redis or Valkey, to share values with other servers.
     pub redis_url: Option<String>,
-    /// How long a request waits for Redis before it goes on without.
+    /// How long a request waits for Redis before it goes on without it.
     pub redis_timeout: Duration,
 }
 
@@ -98,12 +103,12 @@ impl Default for CacheOptions {
     }
 }
 
-/// A value, and how old it is.
+/// A value and its age.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cached<T> {
-    /// As it was loaded.
+    /// The value as it was loaded.
     pub value: T,
-    /// Since its load began, if that was for another request.
+    /// The time since its load began, if it was loaded for another request.
     pub age: Option<Duration>,
 }
 
@@ -120,18 +125,18 @@ struct Inner {
     loads: SingleFlight<(KeyDigest, Version), Arc<Entry>>,
     lessons: SingleFlight<Vec<Scope>, Vec<i64>>,
     ended: ExpiredEpochs,
-    /// In reading epochs.
+    /// Failures to read epochs.
     trouble: Trouble,
 }
 
-/// A write under way: see [`Cache::begin_write`].
+/// A write that is under way: see [`Cache::begin_write`].
 pub struct CacheWrite {
     cache: Cache,
     scope: Option<Scope>,
 }
 
 impl CacheWrite {
-    /// The write is over: as [`Cache::invalidate_soon`].
+    /// Ends the write, and invalidates as [`Cache::invalidate_soon`] does.
     pub fn end(mut self) {
         if let Some(scope) = self.scope.take() {
             self.cache.0.ended.put(scope);
@@ -143,7 +148,7 @@ impl Drop for CacheWrite {
     fn drop(&mut self) {
         let Some(scope) = self.scope.take() else { return };
         self.cache.0.ended.put(scope.clone());
-        // What was sent may be committed a little later than it was given up.
+        // A statement that was sent may be committed a little after its request was dropped.
         let cache = self.cache.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
@@ -154,16 +159,16 @@ impl Drop for CacheWrite {
     }
 }
 
-/// Redis, and how values travel there.
+/// Redis, and how values are encoded for it.
 #[derive(Clone)]
 struct Remote {
     redis: Redis,
     sealer: Sealer,
-    /// What keys of this database begin with: others may use the same Redis.
+    /// The prefix of this database's keys: other databases may share the Redis.
     prefix: String,
 }
 
-/// Epochs that are over and not yet announced. Bounded by tenants times names.
+/// Epochs that have ended and are not announced yet. Bounded by tenants times names.
 #[derive(Default)]
 struct ExpiredEpochs {
     waiting: Mutex<HashSet<Scope>>,
@@ -173,7 +178,7 @@ struct ExpiredEpochs {
 }
 
 impl Cache {
-    /// Needs a look at the database only if Redis is used: its keys begin with which it is.
+    /// Queries the database only if Redis is used, whose keys begin with the database's identity.
     pub(crate) async fn connect(
         options: &CacheOptions,
         local: Local,
@@ -186,7 +191,7 @@ impl Cache {
                 let redis = Redis::new(url, options.redis_timeout, local.counters().clone())?;
                 let identity = identity(&pool.target()).await?;
                 let secret = secret(key, &identity);
-                // Of the key too: servers that have another cannot read each other's values.
+                // Includes the key: servers with another key cannot read each other's values.
                 let fingerprint = hex(&Sha256::digest(secret)[..8]);
                 let prefix = format!("freehold:{fingerprint}");
                 Some(Remote { redis, sealer: Sealer::new(&secret), prefix })
@@ -206,8 +211,8 @@ impl Cache {
         })))
     }
 
-    /// The value under a key if it is no older than `max_age`, else what `load` gives, which is
-    /// kept as long. Of many who ask at once one loads; if its request is dropped, another does.
+    /// The value under a key if it is no older than `max_age`. Otherwise the result of `load`, which is then
+    /// kept as long. Of concurrent callers one loads; if its request is dropped, another one does.
     ///
     /// The cache never fails: without it, `load` runs each time. An error of `load` is not kept.
     ///
@@ -256,7 +261,7 @@ impl Cache {
         self.serve(key, max_age, false, load).await
     }
 
-    /// Loads a value, whatever is kept, and keeps it in its place.
+    /// Loads a value, ignoring what is cached, and replaces it.
     ///
     /// # Errors
     /// Those of `load`.
@@ -300,14 +305,14 @@ impl Cache {
             }
             match self.0.loads.join(&(digest, version)) {
                 Part::Lead(lead) => {
-                    // The load before may have ended since it was looked here.
+                    // The previous load may have ended since the lookup.
                     let kept = self.0.local.find(&digest).filter(|_| !anew);
                     if let Some(hit) = kept.and_then(|entry| self.open(key, &entry, &ask())) {
                         return Ok(hit);
                     }
                     break Some(lead);
                 }
-                // Somebody else's load may have begun before whatever made this one necessary.
+                // The other caller's load may have begun before the change that made this one necessary.
                 Part::Follow(_) if anew => break None,
                 Part::Follow(follow) => match follow.outcome().await {
                     Outcome::Done(entry) => {
@@ -345,7 +350,7 @@ impl Cache {
         Ok(Cached { value: loaded?, age: None })
     }
 
-    /// In this process.
+    /// Looks in this process.
     fn find_here<T: DeserializeOwned>(&self, key: &CacheKey, asked: &Request) -> Option<Cached<T>> {
         let entry = self.0.local.find(&asked.digest);
         let hit = entry.and_then(|entry| self.open(key, &entry, asked));
@@ -353,7 +358,7 @@ impl Cache {
         hit
     }
 
-    /// In Redis; what is found is kept here too.
+    /// Looks in Redis. A value found there is kept here too.
     async fn find_there<T: DeserializeOwned>(
         &self,
         key: &CacheKey,
@@ -380,7 +385,7 @@ impl Cache {
         hit
     }
 
-    /// The way out of every value.
+    /// Every value that is returned passes this check.
     fn open<T: DeserializeOwned>(
         &self,
         key: &CacheKey,
@@ -390,7 +395,7 @@ impl Cache {
         match entry.judge(asked) {
             Verdict::Fits(age) => match serde_json::from_slice(&entry.value) {
                 Ok(value) => Some(Cached { value, age: Some(age) }),
-                // Of another version of this program, where a value of this name is another thing.
+                // Written by another version of this program, in which values of this name have another form.
                 Err(_) => {
                     self.0.local.counters().fault(Fault::Garbage);
                     self.0.local.remove(&asked.digest);
@@ -420,7 +425,7 @@ impl Cache {
             return None;
         }
         self.count(key, Lookup::Loaded);
-        // Up to a tenth shorter, so that what was loaded together does not end together.
+        // Up to a tenth shorter, so that values loaded together do not expire together.
         let ttl = asked.max_age.mul_f64(1.0 - chance() / 10.0);
         Some(Arc::new(Entry {
             owner: asked.owner,
@@ -442,7 +447,7 @@ impl Cache {
         }
     }
 
-    /// The present epochs of a key, if they can be known.
+    /// The current epochs of a key, if they can be determined.
     async fn version(&self, key: &CacheKey) -> Option<Version> {
         let mut scopes = vec![Scope::new(Owner::Global, key.name())];
         if key.owner() != Owner::Global {
@@ -493,17 +498,17 @@ impl Cache {
         epochs::learn(CatalogTx::new(&self.0.pool, &context).await?, scopes).await
     }
 
-    /// Forgets a tenant's values of one name, on every server: when this returns, none that was
-    /// loaded before is given out here, and within a moment nowhere.
+    /// Invalidates a tenant's values of one name on every server: when this returns, this server returns no
+    /// value that was loaded before, and within a moment no other server does.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] and its like, if PostgreSQL cannot be told; nothing is forgotten
-    /// for certain then.
+    /// [`ErrorKind::Unavailable`] and the like, if PostgreSQL cannot be reached; then the invalidation is not
+    /// certain.
     pub async fn invalidate(&self, context: &TenantContext, name: &'static str) -> Result<()> {
         self.end(&[Scope::new(Owner::Tenant(context.tenant()), name)]).await
     }
 
-    /// Forgets every value of one name, of nobody and of all tenants, on every server.
+    /// Invalidates every value of one name, global and of all tenants, on every server.
     ///
     /// # Errors
     /// As for [`invalidate`](Self::invalidate).
@@ -516,22 +521,21 @@ impl Cache {
         self.end(&[Scope::new(Owner::Global, name)]).await
     }
 
-    /// As [`invalidate`](Self::invalidate), without waiting: from now on this server gives out
-    /// nothing of the kind that is there, and others as soon as they are told, a moment later.
-    /// For after each write: many together are one message, and where nobody keeps anything of the
-    /// tenant nothing is written.
+    /// [`invalidate`](Self::invalidate) without waiting: from now on this server returns no earlier value,
+    /// and other servers stop when they are notified, a moment later. For use after each write: many
+    /// invalidations are one message, and if the cache holds nothing of the tenant, nothing is written.
     pub fn invalidate_soon(&self, context: &TenantContext, name: &'static str) {
         self.0.ended.put(Scope::new(Owner::Tenant(context.tenant()), name));
     }
 
-    /// To be held over a write that `invalidate_soon` shall follow, whatever becomes of the write:
-    /// a request that is dropped may have been committed, or be about to.
+    /// To be held during a write that `invalidate_soon` shall follow in any case: a request that is dropped
+    /// may have been committed, or be committed later.
     pub fn begin_write(&self, context: &TenantContext, name: &'static str) -> CacheWrite {
         let scope = Scope::new(Owner::Tenant(context.tenant()), name);
         CacheWrite { cache: self.clone(), scope: Some(scope) }
     }
 
-    /// Something that values of a name depend on has changed, and word of it is under way.
+    /// Values of a name depend on something that has changed, and the notification is under way.
     pub(crate) fn doubt_global(&self, name: &str) {
         self.0.local.forget(&Scope::new(Owner::Global, name));
     }
@@ -546,8 +550,8 @@ impl Cache {
         Ok(())
     }
 
-    /// Forgets all of a tenant, and sees that nothing of it stays in memory: here at once, on other
-    /// servers when they hear of the tenant, in Redis beside.
+    /// Invalidates everything of a tenant and removes it from memory: here at once, on other servers when
+    /// they are notified of the tenant, and from Redis in the background.
     ///
     /// # Errors
     /// As for [`invalidate`](Self::invalidate).
@@ -559,7 +563,7 @@ impl Cache {
         Ok(())
     }
 
-    /// For when the catalog has ended the tenant's epochs already.
+    /// For a tenant whose epochs the catalog has already ended.
     pub(crate) fn drop_tenant(&self, tenant: TenantId) {
         self.0.local.evict(tenant);
         self.0.local.counters().invalidated(1);
@@ -567,21 +571,21 @@ impl Cache {
             tokio::spawn(async move {
                 let prefix = format!("{}:{tenant}:", remote.prefix);
                 remote.redis.sweep(&prefix).await;
-                // What a server stored that had not heard yet.
+                // Removes what another server stored before it was notified.
                 tokio::time::sleep(HEARD_MAX).await;
                 remote.redis.sweep(&prefix).await;
             });
         }
     }
 
-    /// As if so much time had passed.
+    /// Moves the cache's clock forward, for tests.
     #[cfg(feature = "testing")]
     #[doc(hidden)]
     pub fn advance(&self, time: Duration) {
         self.0.local.clock().advance(time.as_millis() as u64);
     }
 
-    /// What was counted, and how things stand.
+    /// Counters and current sizes.
     pub fn stats(&self) -> CacheStats {
         let (entries, bytes) = self.0.local.size();
         let redis_up = self.0.remote.as_ref().map(|remote| remote.redis.is_up());
@@ -597,7 +601,7 @@ impl Cache {
         self.0.local.counters().count(key.name(), lookup);
     }
 
-    /// Announces what [`invalidate_soon`](Self::invalidate_soon) left to it, until it is dropped.
+    /// Announces the epochs that [`invalidate_soon`](Self::invalidate_soon) queued, until it is dropped.
     pub(crate) async fn announce(self) {
         let mut pruned_at = Instant::now();
         let trouble = Trouble::default();
@@ -633,7 +637,7 @@ impl Cache {
         outcome
     }
 
-    /// Announces what is left; for a shutdown.
+    /// Announces what is queued; for a shutdown.
     pub(crate) async fn flush(&self) -> Result<()> {
         tokio::time::timeout(FLUSH_MAX, self.announce_once()).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, "other servers could not be told in time"))
@@ -645,7 +649,7 @@ impl Cache {
         epochs::prune(CatalogTx::new(&self.0.pool, &context).await?).await
     }
 
-    /// Keeps the connection to Redis, if there is one to keep.
+    /// Keeps the connection to Redis open, if Redis is configured.
     pub(crate) async fn keep_connected(self) {
         if let Some(remote) = &self.0.remote {
             remote.redis.clone().keep_connected().await;
@@ -654,7 +658,7 @@ impl Cache {
 }
 
 impl Remote {
-    /// The tenant's id leads, in characters that need no quoting.
+    /// Begins with the tenant's id, in characters that need no quoting.
     fn name(&self, key: &CacheKey, digest: &KeyDigest) -> String {
         let owner = match key.owner() {
             Owner::Global => "global".to_owned(),
@@ -670,14 +674,14 @@ impl ExpiredEpochs {
         self.due.notify_one();
     }
 
-    /// Whether it is over and others may not know.
+    /// Whether the epoch has ended and the announcement is outstanding.
     fn holds(&self, scope: &Scope) -> bool {
         lock(&self.waiting).contains(scope) || lock(&self.under_way).contains(scope)
     }
 
     fn take(&self) -> Vec<Scope> {
         let (mut waiting, mut under_way) = (lock(&self.waiting), lock(&self.under_way));
-        // What an announcement that was dropped left.
+        // Takes over what a dropped announcement left.
         under_way.extend(waiting.drain());
         under_way.iter().cloned().collect()
     }
@@ -695,7 +699,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Which database this is: so that several may share a Redis, copies of one another too.
+/// Identifies the database, so that several databases, even copies of one another, can share a Redis.
 async fn identity(target: &Target) -> Result<String> {
     let client = client::connect_to_read(target).await?;
     let row = client
@@ -704,8 +708,8 @@ async fn identity(target: &Target) -> Result<String> {
             &[],
         )
         .await?;
-    // Not everywhere permitted, and then databases of two servers may look alike: these must not
-    // share a Redis.
+    // The server's identity is not readable everywhere. Without it, databases of two servers may look alike:
+    // these must not share a Redis.
     let server = client
         .query_one("SELECT system_identifier::text FROM pg_control_system()", &[])
         .await
@@ -715,8 +719,8 @@ async fn identity(target: &Target) -> Result<String> {
     Ok(format!("{} {server}", row.get::<_, String>(0)))
 }
 
-/// What values are sealed with: made of the key that contexts are sealed with, which every server
-/// has. In plain mode there is none, and the seal tells of accidents only.
+/// The secret that seals values, derived from the key that seals contexts, which every server has. In plain
+/// mode there is no such key, and the seal only detects accidents.
 fn secret(key: Option<&ContextKey>, identity: &str) -> [u8; 32] {
     let secret = key.map(ContextKey::reveal).unwrap_or_default();
     let mut hmac =
@@ -734,7 +738,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Anything from 0 to 1. Without random numbers, 0.
+/// A number from 0 to 1; 0 if the system has no random numbers.
 fn chance() -> f64 {
     f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX)
 }

@@ -1,11 +1,14 @@
-//! Compares the real database with what must hold, over the whole fleet.
+//! The doctor compares the real database with what must hold, over the whole fleet.
 //!
-//! Every check is a question in SQL to the catalogs of PostgreSQL, asked once for the fleet and
-//! never once a tenant; only what is wrong comes back, and of that a few examples and a count. So
-//! an examination takes seconds for twenty thousand tenants.
+//! Every check is an SQL query to PostgreSQL's catalogs that runs once for the fleet, not once per tenant. It
+//! returns only deviations: a few examples and a count. So an examination takes seconds for twenty thousand
+//! tenants.
 //!
-//! It connects by itself, beside any pool: it must be able to speak of an installation in which
-//! [`Freehold::connect`](crate::Freehold::connect) refuses to work.
+//! The doctor opens connections of its own, outside of any pool: it must also be able to examine an
+//! installation in which [`Freehold::connect`](crate::Freehold::connect) refuses to work.
+//!
+//! Stored expressions are compared as they are stored, and one of each form is printed: printing all of them
+//! would open every table.
 
 mod catalog;
 mod check;
@@ -37,19 +40,19 @@ use self::examination::Examination;
 
 pub use self::check::{Check, Severity};
 
-/// Examples kept of one finding, unless asked otherwise.
+/// The default number of examples per finding.
 const EXAMPLES_DEFAULT: usize = 5;
-/// Repairs of one check in one run; a second run takes up what is left.
+/// The most repairs of one check per run; a further run does the rest.
 const REPAIRS_MAX: usize = 100_000;
 
-/// How an examination goes about it.
+/// The options of an examination.
 #[derive(Clone, Debug)]
 pub struct DoctorOptions {
     /// Only these checks, by their codes; empty means all.
     pub only: Vec<String>,
-    /// Repairs what can be repaired safely, then examines again.
+    /// Repairs what is safe to repair, then examines again.
     pub fix: bool,
-    /// Examples kept of one finding.
+    /// The most examples per finding.
     pub examples_max: usize,
 }
 
@@ -62,67 +65,67 @@ impl Default for DoctorOptions {
 /// What an examination found.
 #[derive(Clone, Debug, Serialize)]
 pub struct DoctorReport {
-    /// The server's version, as it says it.
+    /// The server's version, as it reports it.
     pub server_version: String,
-    /// Schemas of tenants that were looked at.
+    /// The number of tenants' schemas that were examined.
     pub tenants: u64,
     /// How long it took.
     pub duration_ms: u64,
-    /// The worst first; empty is good.
+    /// The worst first; empty if there are none.
     pub findings: Vec<Finding>,
-    /// Checks that could not be made, each with the reason: what is not known is not well.
+    /// Checks that could not be made, each with the reason. An unknown state does not count as good.
     pub not_checked: Vec<NotChecked>,
-    /// What was repaired, or could not be, in order.
+    /// The repairs that succeeded or failed, in order.
     pub repairs: Vec<Repair>,
 }
 
 impl DoctorReport {
-    /// How many findings there are of a severity.
+    /// The number of findings of a severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.findings.iter().filter(|finding| finding.check.severity == severity).count()
     }
 }
 
-/// One check that found something.
+/// A check with deviations.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
     /// The check.
     #[serde(flatten)]
     pub check: Check,
-    /// How many objects it found.
+    /// The number of deviating objects.
     pub count: u64,
     /// Some of them, in the order of their names.
     pub examples: Vec<Example>,
 }
 
-/// An object that is not as it must be.
+/// An object that deviates from what must hold.
 #[derive(Clone, Debug, Serialize)]
 pub struct Example {
     /// Its name: `schema.table`, a role, a setting.
     pub object: String,
-    /// What is the matter with it.
+    /// How it deviates.
     pub detail: String,
 }
 
-/// A check that was not made.
+/// A check that could not be made.
 #[derive(Clone, Debug, Serialize)]
 pub struct NotChecked {
     /// The check.
     pub code: &'static str,
-    /// What it would have looked for.
+    /// What it checks.
     pub title: &'static str,
-    /// Why it could not.
+    /// The reason.
     pub reason: String,
 }
 
-/// One statement that was run to repair something.
+/// A statement that was run as a repair.
 #[derive(Clone, Debug, Serialize)]
 pub struct Repair {
     /// The check that found it.
     pub code: &'static str,
-    /// What was repaired.
+    /// The repaired object.
     pub object: String,
-    /// By what.
+    /// The statement.
     pub statement: String,
     /// Why it failed, if it did.
     pub error: Option<String>,
@@ -148,7 +151,7 @@ fn probes() -> impl Iterator<Item = &'static Probe> {
     GROUPS.iter().copied().flatten()
 }
 
-/// Every check there is, in the order of their codes.
+/// All checks, in the order of their codes.
 pub fn checks() -> Vec<Check> {
     let asked = probes().flat_map(|probe| probe.checks);
     let mut checks: Vec<Check> =
@@ -157,13 +160,13 @@ pub fn checks() -> Vec<Check> {
     checks
 }
 
-/// Examines the database that `options` lead to: as the owner role if its URL is there, for what
-/// only the owner sees, and as the app role.
+/// Examines the database of `options`: as the owner role if its URL is given, for what only the owner sees,
+/// and as the app role.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] for a code in [`DoctorOptions::only`] that there is not;
-/// [`ErrorKind::Unavailable`] if nothing can be reached; [`ErrorKind::Setup`] if the database was
-/// never prepared, or if it shall be repaired and there is no owner connection.
+/// [`ErrorKind::InvalidInput`] for an unknown code in [`DoctorOptions::only`]; [`ErrorKind::Unavailable`] if
+/// the database cannot be reached; [`ErrorKind::Setup`] if the database was never prepared, or if it is to be
+/// repaired without an owner connection.
 pub async fn examine(options: &Options, doctor: &DoctorOptions) -> Result<DoctorReport> {
     let known = checks();
     if let Some(code) = doctor.only.iter().find(|code| !known.iter().any(|c| c.code == **code)) {
@@ -198,7 +201,7 @@ async fn look(
     let target = owner.unwrap_or(app);
     let mut examination = Examination::begin(client::connect(target).await?, sight, doctor).await?;
     examination.require_catalog()?;
-    // Comparing with the template takes about as long as all the rest, so it gets a connection of
+    // Comparing tenants with the template takes about as long as all other checks, so it gets a connection of
     // its own.
     let mut comparison = Examination::begin(client::connect(target).await?, sight, doctor).await?;
     let ask = async {
@@ -214,8 +217,8 @@ async fn look(
     Ok(examination.end())
 }
 
-/// Runs the statement that each finding of a safe check came with. One that fails is reported and
-/// in nobody's way.
+/// Runs the repair statement of each finding of a safe check. A failure is reported, and the other repairs go
+/// on.
 async fn repair(owner: &Target, doctor: &DoctorOptions) -> Result<Vec<Repair>> {
     let thorough = DoctorOptions { examples_max: REPAIRS_MAX, ..doctor.clone() };
     let mut examination =
@@ -228,7 +231,7 @@ async fn repair(owner: &Target, doctor: &DoctorOptions) -> Result<Vec<Repair>> {
     examination.repair().await
 }
 
-/// What the catalog is compared with in the seal mode of this database, which was just prepared.
+/// The expected catalog in the seal mode of this database, which was just prepared.
 #[cfg(feature = "testing")]
 pub(crate) async fn describe_catalog(database: &Target) -> Result<String> {
     let client = client::connect(database).await?;
@@ -240,24 +243,24 @@ pub(crate) async fn describe_catalog(database: &Target) -> Result<String> {
     Ok(rows.iter().filter_map(line).collect())
 }
 
-/// Checks of tables that a tenant's rows lie open in.
+/// Checks that find tables in which a tenant's rows are exposed.
 const OPEN_TABLES: [&str; 4] = ["FH101", "FH102", "FH103", "FH202"];
 
-/// What is critical, as far as the app role can see it, a sentence for each check.
+/// The critical findings that are visible to the app role, one sentence per check.
 #[derive(Clone, Debug, Default)]
 pub struct CriticalFindings {
-    /// Of the template, the catalog, roles, the server, or of every tenant there is: no server is ready then.
+    /// Those of the template, the catalog, roles or the server, or of every tenant: then no server is ready.
     pub fleet: Vec<String>,
-    /// Of single tenants. Nobody else's work depends on them, so servers go on.
+    /// Those of single tenants. Other tenants are not affected, so servers continue.
     pub tenants: Vec<String>,
-    /// How many objects of tenants' schemas these are.
+    /// The number of objects in tenants' schemas with these findings.
     pub tenant_objects: u64,
-    /// Tables among them, some at least, that others than their tenant may reach:
+    /// At least some of the tables that others than their tenant may reach, for
     /// [`Protection::isolate`](crate::control::protection::Protection::isolate).
     pub open_tables: Vec<String>,
 }
 
-/// What is quickly seen of it: tables without row-level security or a policy of ours.
+/// The critical findings that are quick to determine: tables without row-level security or our policy.
 pub(crate) async fn examine_tables(app: &Target) -> Result<CriticalFindings> {
     let client = client::connect_to_read(app).await?;
     let rows = client.query(policies::BARE_TABLES, &[]).await?;
@@ -277,7 +280,8 @@ pub(crate) async fn examine_tables(app: &Target) -> Result<CriticalFindings> {
     Ok(critical)
 }
 
-/// What a readiness probe asks. What could not be asked counts as the fleet's: what is not known is not well.
+/// The critical findings for a readiness probe. A check that failed counts as a finding of the fleet, since
+/// an unknown state does not count as good.
 pub(crate) async fn examine_critical(app: &Target) -> Result<CriticalFindings> {
     let client = client::connect(app).await?;
     let doctor = DoctorOptions::default();
@@ -287,7 +291,7 @@ pub(crate) async fn examine_critical(app: &Target) -> Result<CriticalFindings> {
             && probe.checks.iter().any(|check| check.severity == Severity::Critical)
     };
     let mut critical = CriticalFindings::default();
-    // Beside a newer catalog that serves this build, only that build knows what must be in it.
+    // Beside a newer catalog that still serves this build, only the newer build knows its expected content.
     let fits = examination.catalog_fits();
     for probe in probes().filter(is_critical).filter(|probe| fits || !catalog::is_asked_by(probe)) {
         for found in examination.ask_whose(probe).await? {

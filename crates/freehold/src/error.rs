@@ -33,54 +33,54 @@ pub enum ErrorKind {
     InvalidInput,
     /// No token, or wrong credentials.
     Unauthenticated,
-    /// The access token is none of ours, or its session has ended.
+    /// The access token was not issued by this server, or its session has ended.
     InvalidToken,
-    /// The access token was good until its time was over.
+    /// The access token has expired.
     TokenExpired,
     /// The actor's role does not allow the action, or the database refused it.
     Forbidden,
-    /// It does not exist, or belongs to another tenant: the two look alike.
+    /// It does not exist, or belongs to another tenant: the two are answered alike.
     NotFound,
-    /// The slug belongs to a tenant already.
+    /// Another tenant has this slug.
     SlugTaken,
     /// An identity with this e-mail exists already.
     EmailTaken,
-    /// The state of things forbids it: the last owner, an illegal transition.
+    /// The current state forbids it: the last owner, an invalid transition.
     Conflict,
-    /// The same `Idempotency-Key` came with another body.
+    /// The same `Idempotency-Key` was sent with another body.
     IdempotencyKeyReused,
     /// The identity belongs to several tenants and none was named.
     TenantRequired,
     /// The tenant is suspended.
     TenantSuspended,
-    /// Too many attempts; [`Error::retry_after_secs`] says when to come back.
+    /// Too many attempts; [`Error::retry_after_secs`] says when to try again.
     RateLimited,
     /// A context was missing or named another tenant: row-level security refused the query.
     Violation,
-    /// No connection came free in time.
+    /// No connection became free in time.
     PoolExhausted,
     /// The database cannot be reached, closed the connection, has no room, or takes no writes.
     Unavailable,
-    /// The query took longer than it may.
+    /// The query exceeded its time limit.
     Timeout,
-    /// What a query returns is more than may be held in memory for it.
+    /// The rows of a query exceed the memory that they may take.
     AnswerTooLarge,
-    /// What all requests hold in memory together leaves no room; later there may be.
+    /// The memory of all requests together is exhausted at this moment.
     Overloaded,
-    /// Two transactions met; trying again may succeed.
+    /// A conflict between two transactions; trying again may succeed.
     Retryable,
-    /// A policy of the baseline's own refused a new row: one that is no business of this actor's, or
-    /// that it hides. No violation: the row is the tenant's.
+    /// A policy of the baseline's own refused a row: one that this actor may not write, or may not see. Not a
+    /// violation, since the row is the tenant's.
     RowPolicy,
-    /// The baseline's own code refused it, by RAISE; [`Error::raised`] has its words and status.
+    /// The baseline's own code refused it, by RAISE; [`Error::raised`] has the message and the status.
     Rejected,
     /// A statement that the caller wrote failed; the source is PostgreSQL's error.
     Statement,
     /// A migration cannot be applied as it stands.
     Migration,
-    /// The installation is not as it must be: roles, catalog, settings.
+    /// The installation is misconfigured: roles, catalog, settings.
     Setup,
-    /// A fault of ours.
+    /// A bug.
     Internal,
 }
 
@@ -119,34 +119,35 @@ impl ErrorKind {
 }
 
 impl Error {
-    /// An error of your own, answered as one of Freehold's. `message` is for the caller to read.
+    /// An error of the application, answered like one of Freehold's. `message` is written for the API's
+    /// caller.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error { kind, message: message.into(), field: None, source: None }
     }
 
-    /// Says which field of the input is at fault.
+    /// Names the field of the input that is invalid.
     pub fn field(mut self, field: &'static str) -> Self {
         self.field = Some(field);
         self
     }
 
-    /// Keeps what caused it, for the log. The caller never sees it.
+    /// Attaches the cause, for the log. API callers never see it.
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// What kind of error it is, to match on.
+    /// The kind of the error, to match on.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What the caller may read.
+    /// The message for the caller.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The field of the input that is at fault, if it is one.
+    /// The field of the input that is invalid, if there is one.
     pub fn field_name(&self) -> Option<&'static str> {
         self.field
     }
@@ -162,28 +163,28 @@ impl Error {
             .because(RetryAfter(wait_secs))
     }
 
-    /// Whether the database takes no writes: it is a standby, or an operator or its provider has
-    /// made it read-only, as on a full disk. What only reads may succeed meanwhile.
+    /// Whether the database takes no writes: it is a standby, or an operator or provider made it read-only,
+    /// as on a full disk. Reads may succeed meanwhile.
     pub fn is_read_only(&self) -> bool {
         let is_of_server = self.source.as_deref().is_some_and(|source| source.is::<ReadOnly>());
         self.kind == ErrorKind::Unavailable
             && (is_of_server || self.database().is_some_and(is_refused_write))
     }
 
-    /// That the database takes no writes.
+    /// The error for a database that takes no writes.
     pub(crate) fn read_only() -> Self {
         Error::new(ErrorKind::Unavailable, TAKES_NO_WRITES).because(ReadOnly)
     }
 
-    /// The same refusal as an outage: the server is read-only, not the transaction alone.
+    /// Turns the refusal of a write into an outage: the server is read-only, not only the transaction.
     pub(crate) fn into_read_only(self) -> Self {
         let (kind, message) = (ErrorKind::Unavailable, TAKES_NO_WRITES.to_owned());
         Error { kind, message, ..self }
     }
 
-    /// PostgreSQL's own error, if the database answered with one.
+    /// PostgreSQL's own error, if the database returned one.
     ///
-    /// What a violated constraint of yours means to a caller, the library cannot know; its name
+    /// The library cannot know what a violated constraint of the application means to a caller; its name
     /// tells:
     ///
     /// ```
@@ -218,8 +219,8 @@ impl Error {
         self.source.as_deref()?.downcast_ref::<DbError>()
     }
 
-    /// What the baseline's own code says that has refused it: the words of RAISE in a function or
-    /// trigger, and the HTTP status to answer with, as [`ErrorKind::Rejected`] is by `freehold::axum`.
+    /// The refusal by the baseline's own code, if it is one: the message of RAISE in a function or trigger,
+    /// and the HTTP status, with which `freehold::axum` answers [`ErrorKind::Rejected`].
     ///
     /// ```
     /// # use freehold::testing::{TestDatabase, create_tenant};
@@ -279,7 +280,7 @@ impl fmt::Display for ReadOnly {
 
 impl StdError for ReadOnly {}
 
-/// The message and what is behind it, for operators and logs; HTTP answers use `message()`.
+/// The message and its causes, for operators and logs; HTTP answers use `message()`.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
@@ -289,7 +290,7 @@ impl fmt::Display for Error {
             }
             return write!(f, ": {} ({})", db.message(), db.code().code());
         }
-        // Who wraps an error may repeat its words, and each is said once.
+        // An error that wraps another may repeat its message, which is printed only once.
         let mut said = self.message.clone();
         let mut next = StdError::source(self);
         while let Some(cause) = next {
@@ -310,5 +311,5 @@ impl StdError for Error {
     }
 }
 
-/// A result whose error is this crate's unless another is named.
+/// A result whose error is this crate's by default.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

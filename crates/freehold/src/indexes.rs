@@ -1,9 +1,13 @@
-//! Indexes of single tenants: what is known of them, what is advised, and how they are made and
-//! dropped while the tenant works.
+//! Indexes of single tenants: what is known of them, what is advised, and how they are created and dropped
+//! without interrupting the tenant.
 //!
-//! `survey` reads tenants' tables and what PostgreSQL has counted of them, `asked` counts what the
-//! data API is asked, `advice` and `fleet` are pure, `plan` asks the planner, `build` changes a
-//! schema. Who may, and what is recorded, is decided in `control::indexes`.
+//! `survey` reads tenants' tables and PostgreSQL's counts of them, `sampler` counts query shapes of the data
+//! API, `advice` and `fleet` are pure, `plan` asks the planner, `build` changes a schema. `control::indexes`
+//! checks permissions and records changes.
+//!
+//! The data API samples one request in sixteen (`Freehold::count_query`), and `recording::reporter` writes
+//! the query shapes down. A build is recorded in `freehold.tenant_index` before and after it runs, for the
+//! doctor's drift check and the migrator.
 
 pub(crate) mod advice;
 pub(crate) mod build;
@@ -19,24 +23,24 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TenantId;
 use crate::schema::policy::quote_ident;
 
-/// A shape of more conditions and columns of order than these is not counted.
+/// A shape with more conditions and sort columns than this is not counted.
 const SHAPE_COLUMNS_MAX: usize = 16;
 
-/// What a query asks of one table: columns and operators, no values. Of its conditions only those
-/// that must all hold; one inside an OR finds no rows by itself.
+/// The shape of a query on one table: columns and operators, no values. Only conditions that must all hold
+/// are included: one inside an OR finds no rows by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct QueryShape {
-    /// The table, of the tenant's schema.
+    /// The table, in the tenant's schema.
     pub table: String,
-    /// Columns and the operators they are compared by, as SQL writes these.
+    /// Columns and their operators, as in SQL.
     pub conditions: Vec<(String, String)>,
     /// Columns of ORDER BY.
     pub order: Vec<IndexColumn>,
 }
 
 impl QueryShape {
-    /// In the one way of writing it, so that few are told apart; none if it asks for nothing, or for
-    /// too much.
+    /// The canonical form, so that few shapes are distinguished; `None` if it has no conditions and no order,
+    /// or too many.
     fn reduced(mut self) -> Option<QueryShape> {
         self.conditions.sort();
         self.conditions.dedup();
@@ -45,28 +49,28 @@ impl QueryShape {
     }
 }
 
-/// A shape that was asked, and how often.
+/// A shape that was requested, and how often.
 #[derive(Clone, Debug)]
 pub(crate) struct SampledShape {
     pub(crate) tenant: TenantId,
     pub(crate) shape: QueryShape,
-    /// As a sample tells.
+    /// Estimated from the sample.
     pub(crate) requests: i64,
     pub(crate) first_at: Timestamp,
 }
 
-/// A column of an index or of an order.
+/// A column of an index or of a sort order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct IndexColumn {
     /// Its name.
     pub name: String,
-    /// From the largest to the smallest.
+    /// Descending instead of ascending.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub descending: bool,
 }
 
 impl IndexColumn {
-    /// In ascending order.
+    /// An ascending column.
     pub fn new(name: impl Into<String>) -> IndexColumn {
         IndexColumn { name: name.into(), descending: false }
     }
@@ -74,7 +78,7 @@ impl IndexColumn {
     /// `name`, or `name desc`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for another direction than `asc` and `desc`.
+    /// [`ErrorKind::InvalidInput`] for a direction other than `asc` and `desc`.
     pub fn parse(text: &str) -> Result<IndexColumn> {
         let text = text.trim();
         let (name, direction) = text.rsplit_once(' ').unwrap_or((text, "asc"));
@@ -102,22 +106,22 @@ impl std::fmt::Display for IndexColumn {
     }
 }
 
-/// How far a change of one tenant's indexes has come.
+/// The progress of a change of one tenant's indexes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IndexState {
-    /// Begun; an attempt that was interrupted stays here until it is repeated.
+    /// Creation has begun; an interrupted attempt stays here until it is repeated.
     Creating,
-    /// The tenant has it, and the template has not.
+    /// The tenant has it, and the template does not.
     Created,
-    /// Begun.
+    /// Dropping has begun.
     Dropping,
-    /// The template has it, and the tenant has not.
+    /// The template has it, and the tenant does not.
     Dropped,
 }
 
 impl IndexState {
-    /// As it is stored and shown.
+    /// The name in the catalog and in output.
     pub fn as_str(self) -> &'static str {
         match self {
             IndexState::Creating => "creating",
@@ -140,10 +144,10 @@ impl IndexState {
     }
 }
 
-/// An index that one tenant has or lacks on its own account, as it is recorded.
+/// An index by which one tenant differs from the template, as recorded.
 #[derive(Clone, Debug, Serialize)]
 pub struct TenantIndex {
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
     /// Its slug.
     pub slug: String,
@@ -151,13 +155,13 @@ pub struct TenantIndex {
     pub name: String,
     /// Its table.
     pub table: String,
-    /// As PostgreSQL prints it, with `@schema.` before the names of the tenant's own.
+    /// As PostgreSQL prints it, with `@schema.` before names in the tenant's schema.
     pub definition: String,
-    /// How far it is.
+    /// The progress.
     pub state: IndexState,
     /// Why the last attempt failed.
     pub error: Option<String>,
-    /// When it came there.
+    /// When this state was reached.
     pub changed_at: Option<Timestamp>,
 }
 
@@ -166,7 +170,7 @@ pub(crate) fn in_schema(definition: &str, schema: &str) -> String {
     definition.replace("@schema.", &format!("{schema}."))
 }
 
-/// What an index of one tenant is called: not as a baseline would call its own.
+/// The name of an index for one tenant, chosen so that no baseline would use it.
 pub(crate) fn name_for(table: &str, columns: &[IndexColumn]) -> String {
     use sha2::{Digest as _, Sha256};
     const SUFFIX: &str = "_tenant_idx";
@@ -178,7 +182,7 @@ pub(crate) fn name_for(table: &str, columns: &[IndexColumn]) -> String {
             stem.push_str("_desc");
         }
     }
-    // PostgreSQL cuts a name at 63 bytes, and two of one beginning would be one.
+    // PostgreSQL truncates a name at 63 bytes, which would make two names with the same beginning equal.
     if stem.len() + SUFFIX.len() > 63 {
         let hash = Sha256::digest(stem.as_bytes());
         let mut end = 63 - SUFFIX.len() - 9;

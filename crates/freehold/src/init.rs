@@ -1,8 +1,8 @@
-//! Prepares a database: roles, the catalog and its migrations, the template; and checks before
-//! serving that it is prepared.
+//! Prepares a database: roles, the catalog and its migrations, the template; and checks before serving that
+//! it is prepared.
 //!
-//! Idempotent, in one transaction. It needs a role that owns the database and may create roles;
-//! what only a superuser can do beyond that is done where it can be, and reported where not.
+//! Idempotent, in one transaction. It needs a role that owns the database and may create roles. Steps that
+//! need a superuser are done if possible, and reported otherwise.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -22,10 +22,10 @@ mod beside;
 mod roles;
 mod run_time;
 
-/// Makes inits of one database take turns. Who comes second waits at the unique index of schemas' names
-/// for the first one's transaction, and finds the name free again. It is not an advisory lock, because
-/// those are everybody's: SQL that somebody injects could hold `init` up. This takes the right to make
-/// schemas, which the app role has not; and nothing has to be there before.
+/// Serialises concurrent runs of `init` in one database, within their transactions. A second run waits at the
+/// unique index on schema names for the first one's transaction, and then finds the name free. An advisory
+/// lock would not do: any role can hold one, so injected SQL could block `init`. This needs the privilege to
+/// create schemas, which the app role lacks; and no table of ours, which an empty database does not have.
 const TAKE_TURN: &str = "CREATE SCHEMA freehold_init_under_way";
 const END_TURN: &str = "DROP SCHEMA freehold_init_under_way";
 
@@ -51,62 +51,61 @@ const CATALOG: &[(i32, &str, &str)] = &[
     (96, "changes", include_str!("../migrations/0096_changes.sql")),
 ];
 
-/// The oldest catalog version whose servers can go on beside this catalog, while they are replaced
-/// one after another. A migration that they could not live with raises it to its own version.
+/// The oldest catalog version whose servers can continue beside this catalog while they are replaced one
+/// after another. A migration that they could not work with raises it to its own version.
 const SERVES_FROM: i32 = 90;
 
-/// What belongs to `freehold_guard`, replaced at every `init`: the keys, and whom to believe.
+/// Objects of `freehold_guard`, replaced at every `init`: the keys, and how contexts are verified.
 const GUARD: &str = include_str!("../migrations/context/guard.sql");
 const VERIFY: &str = include_str!("../migrations/context/verify.sql");
 const PLAIN: &str = include_str!("../migrations/context/plain.sql");
 const PORTABLE: &str = include_str!("../migrations/context/portable.sql");
 const BEST: &str = include_str!("../migrations/context/best.sql");
-/// The functions that policies call, and the doors; replaced at every `init` too.
+/// The functions that policies call, and the entry points; also replaced at every `init`.
 const COMMON: &str = include_str!("../migrations/context/common.sql");
 
-/// The setting that keeps the verdict on a context where a superuser allows it; see `best.sql`.
+/// The setting that stores the verdict on a context if a superuser allows it; see `best.sql`.
 pub(crate) const VERDICT: &str = "backtrace_functions";
 
-/// Who runs tenants' transactions.
+/// The role that runs tenants' transactions.
 pub(crate) const APP_ROLE: &str = "freehold_app";
 
 /// The catalog version that this build works with.
 pub const CATALOG_VERSION: i32 = CATALOG[CATALOG.len() - 1].0;
 
-/// How a database is to be prepared.
+/// How to prepare a database.
 #[derive(Clone, Default)]
 pub struct InitOptions {
     /// Passwords to set.
     pub passwords: Passwords,
-    /// How contexts are to be taken for true. If not said: as before, but no longer
-    /// [`SealMode::Portable`] where [`SealMode::Best`] is possible; in a new catalog, the better of
-    /// these two.
+    /// How contexts are verified. By default as before, except that [`SealMode::Best`] replaces
+    /// [`SealMode::Portable`] where it is possible; in a new catalog, the better of these two that is
+    /// possible.
     pub seal: Option<SealMode>,
 }
 
 /// What `init` did, and what it could not do.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct InitReport {
-    /// Roles that were not there before.
+    /// Roles that were created.
     pub roles_created: Vec<String>,
-    /// Defaults of settings that were a login role's own and not Freehold's, as `role: name=value`.
-    /// They are gone.
+    /// Settings of login roles that were not Freehold's and have been removed, as `role: name=value`.
     pub settings_removed: Vec<String>,
-    /// The catalog's version before; 0 if there was none.
+    /// The catalog's version before; 0 if there was no catalog.
     pub catalog_before: i32,
     /// The catalog's version now: [`CATALOG_VERSION`].
     pub catalog_now: i32,
-    /// How contexts are taken for true.
+    /// How contexts are verified.
     pub seal: SealMode,
-    /// Defences that need a superuser and are missing; each says what it means.
+    /// Defences that need a superuser and are missing, each with its consequence.
     pub warnings: Vec<String>,
 }
 
-/// Prepares the database that `admin_url` leads to, as a superuser or as a role with CREATEROLE
-/// that owns the database. Doing it again changes nothing but the passwords that are given.
+/// Prepares the database of `admin_url`, which must connect as a superuser or as a role with CREATEROLE that
+/// owns the database. Running it again changes nothing except the given passwords.
 ///
 /// # Errors
-/// [`ErrorKind::Setup`] with a sentence that says what is missing. Nothing is done then.
+/// [`ErrorKind::Setup`] with a sentence that says what is missing. Then nothing has been changed.
 pub async fn init(admin_url: &str, options: &InitOptions) -> Result<InitReport> {
     let target = tls::target(admin_url, "DATABASE_URL")?;
     let client = client::connect(&target).await?;
@@ -142,7 +141,7 @@ async fn prepare(client: &Client, options: &InitOptions) -> Result<InitReport> {
     Ok(InitReport { roles_created, settings_removed, catalog_before, catalog_now, seal, warnings })
 }
 
-/// Which of the modes it shall be, and the grant that `best` needs.
+/// Chooses the seal mode, and makes the grant that `best` needs.
 async fn choose_seal(client: &Client, wanted: Option<SealMode>) -> Result<SealMode> {
     let before = find_seal_mode(client).await?;
     if let Some(mode @ (SealMode::Plain | SealMode::Portable)) = wanted {
@@ -171,7 +170,7 @@ async fn choose_seal(client: &Client, wanted: Option<SealMode>) -> Result<SealMo
     }
 }
 
-/// The mode of a catalog, if there is one.
+/// The seal mode of the catalog, if it exists.
 async fn find_seal_mode(client: &Client) -> Result<Option<SealMode>> {
     let known = client
         .query_one("SELECT to_regprocedure('freehold_guard.seal_mode()') IS NOT NULL", &[])
@@ -195,8 +194,8 @@ async fn require_version(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// The keys, and what verifies a context: in a schema of `freehold_guard`, as that role. Who runs `init`
-/// is a member of it for as long as this takes.
+/// The keys and the functions that verify a context: in a schema of `freehold_guard`, created as that role.
+/// The role that runs `init` is a member of it meanwhile.
 async fn ensure_guard(client: &Client, seal: SealMode) -> Result<()> {
     let joined = roles::join_guard(client).await?;
     client
@@ -223,7 +222,7 @@ async fn ensure_guard(client: &Client, seal: SealMode) -> Result<()> {
     Ok(())
 }
 
-/// The catalog's migrations, as the owner role. Returns the versions before and after.
+/// Applies the catalog's migrations, as the owner role. Returns the versions before and after.
 async fn ensure_catalog(client: &Client) -> Result<(i32, i32)> {
     client
         .batch_execute(
@@ -260,7 +259,7 @@ async fn ensure_catalog(client: &Client) -> Result<(i32, i32)> {
     Ok((before, CATALOG_VERSION))
 }
 
-/// A key to seal with, if there is none that is still good.
+/// Creates a key to seal with, if none is valid.
 async fn ensure_key(client: &Client) -> Result<()> {
     let row = client
         .query_one(
@@ -302,14 +301,14 @@ fn refuse_newer(version: i32) -> Result<()> {
     Ok(())
 }
 
-/// Whether a newer catalog says that servers of this build may go on beside it.
+/// Whether a newer catalog declares that servers of this build may continue beside it.
 async fn serves_us(client: &Client, version: i32) -> Result<bool> {
     let serves = "SELECT coalesce(serves_from <= $2, false) FROM freehold.catalog_migration WHERE version = $1";
     Ok(client.query_one(serves, &[&version, &CATALOG_VERSION]).await?.get(0))
 }
 
-/// What the catalog is made by: two builds with the same text make the same catalog, and take the same
-/// from PUBLIC.
+/// The text that the catalog is created from: two builds with the same text create the same catalog, and
+/// revoke the same from PUBLIC.
 #[cfg(feature = "testing")]
 pub(crate) fn catalog_text() -> String {
     let context = [GUARD, VERIFY, PLAIN, PORTABLE, BEST, COMMON];
@@ -317,24 +316,24 @@ pub(crate) fn catalog_text() -> String {
     context.into_iter().chain(CATALOG.iter().map(|(_, _, sql)| *sql)).chain(taken).collect()
 }
 
-/// What must hold before a server may serve with the app role of `target`; says how contexts are
-/// taken for true. `setting` is the one that names the target.
+/// What must hold before a server may serve with the app role of `target`; returns how contexts are verified.
+/// `setting` names the setting that holds the target.
 pub(crate) async fn check(target: &Target, setting: &str) -> Result<SealMode> {
-    // A connection of its own: a pool's cannot be made before the catalog is there.
+    // A connection of its own: the pool's connections cannot be opened before the catalog exists.
     let client = connect_to_check(target, setting).await?;
     let checked = check_catalog(&client, setting).await;
     client.batch_execute("ROLLBACK").await?;
     checked
 }
 
-/// What must hold for a server to go on serving: as for [`check`], and that the database takes writes
-/// and knows the key that contexts are sealed with.
+/// What must hold for a server to continue serving: the same as for [`check`], and that the database takes
+/// writes and knows the key that seals contexts.
 pub(crate) async fn check_to_serve(target: &Target, setting: &str, sealer: &Sealer) -> Result<()> {
     let client = connect_to_check(target, setting).await?;
     let checked = async {
         check_catalog(&client, setting).await?;
         require_writable(&client).await?;
-        // Last: its refusal ends the transaction.
+        // Last, since its failure ends the transaction.
         sealer.require_known(&client).await
     };
     let checked = checked.await;
@@ -342,8 +341,8 @@ pub(crate) async fn check_to_serve(target: &Target, setting: &str, sealer: &Seal
     checked
 }
 
-/// That the server takes writes. What SQL has set on a session, which behind a pooler may be this
-/// one, says nothing of the server, so the session's default is asked for.
+/// Checks that the server takes writes. Settings that SQL left on the session, which a pooler may share, say
+/// nothing about the server, so the session's default is queried.
 async fn require_writable(client: &Client) -> Result<()> {
     let sql = "SELECT pg_is_in_recovery() OR reset_val = 'on'
                FROM pg_settings WHERE name = 'default_transaction_read_only'";
@@ -384,7 +383,7 @@ async fn check_catalog(client: &Client, setting: &str) -> Result<SealMode> {
     })
 }
 
-/// Whether a setting connects as this role, and row-level security binds it.
+/// Checks that a setting connects as this role, and that row-level security applies to it.
 pub(crate) async fn check_role(target: &Target, setting: &str, role: &str) -> Result<()> {
     let client = connect_to_check(target, setting).await?;
     let checked = roles::require_bound(&client, setting, role).await;

@@ -1,4 +1,4 @@
-//! What things are: ids, tenants, actors, contexts. Pure.
+//! The basic values: ids, tenants, actors, contexts. Pure.
 
 pub(crate) mod actor;
 pub(crate) mod budget;

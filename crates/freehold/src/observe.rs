@@ -1,4 +1,4 @@
-//! What is counted of statements, violations and outages. What writes it down is `recording`.
+//! What is counted of statements, violations and outages. `recording` writes it down.
 
 pub(crate) mod insight;
 pub(crate) mod trouble;

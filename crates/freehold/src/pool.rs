@@ -1,7 +1,8 @@
-//! The pool: how many connections there are, and how long one waits for one.
+//! The pool: how many connections are open, and how long a caller waits for one.
 //!
-//! A connection is clean whenever it lies in the pool; `tx` sees to that, so taking one costs no
-//! round trip. Nothing of a tenant is ever set on a session. Which of them a tenant gets is up to `scheduler`.
+//! A connection is clean while it is idle in the pool; `tx` cleans it before it is returned, so a checkout
+//! costs no round trip. Nothing of a tenant is ever set on a session. `scheduler` decides which connection a
+//! tenant gets.
 
 pub(crate) mod connection;
 pub(crate) mod pooler;
@@ -27,12 +28,12 @@ use crate::wire::WireError;
 use crate::wire::connect_failure::NO_ROOM;
 use crate::wire::tls::Target;
 
-/// How long it may take to connect and to find out whom one is connected to.
+/// How long connecting may take, including the query that identifies the server.
 const OPEN_MAX: Duration = Duration::from_secs(10);
 
-/// How often it is seen how busy the database is, while tenants are slow.
+/// How often the load of the database is measured while any tenant is slow.
 const CONGESTION_EVERY: Duration = Duration::from_millis(50);
-/// How long a statement that does nothing is waited for.
+/// Timeout of the trivial statement that measures the load.
 const NOTHING_MAX: Duration = Duration::from_secs(1);
 
 /// Limits of a pool.
@@ -40,7 +41,7 @@ const NOTHING_MAX: Duration = Duration::from_secs(1);
 pub struct PoolLimits {
     /// The most connections open at a time.
     pub connections_max: usize,
-    /// How long a caller waits for a connection before it is told to come back later.
+    /// How long a caller waits for a connection before it is refused and asked to try again later.
     pub wait_max: Duration,
 }
 
@@ -50,7 +51,7 @@ impl Default for PoolLimits {
     }
 }
 
-/// How many connections there are, and who waits for one.
+/// The state of a pool: its connections, and the callers that wait for one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolStatus {
     /// The limit.
@@ -61,11 +62,11 @@ pub struct PoolStatus {
     pub idle: usize,
     /// Callers that wait for a connection.
     pub waiting: usize,
-    /// Callers that have had to wait, since the start, and got one.
+    /// Callers that had to wait and got a connection, since the start.
     pub waited: u64,
-    /// How long they waited, all together.
+    /// Their total waiting time.
     pub wait_time: Duration,
-    /// Callers that waited for [`PoolLimits::wait_max`], in vain.
+    /// Callers that waited for [`PoolLimits::wait_max`] and got none.
     pub refused: u64,
 }
 
@@ -76,13 +77,13 @@ struct Inner {
     scheduler: Arc<Scheduler<Connection>>,
     source: Source,
     wait_max: Duration,
-    /// In opening connections.
+    /// Failures to open a connection; each outage is logged once.
     trouble: Trouble,
     violations: Violations,
     insight: Insight,
 }
 
-/// A connection on loan: back to the pool when this is dropped, if it is fit to be lent again.
+/// A connection on loan. When this is dropped, the connection returns to the pool if it can be used again.
 pub(crate) struct Checkout(SlotGuard<Connection>);
 
 impl Deref for Checkout {
@@ -100,7 +101,7 @@ impl DerefMut for Checkout {
 }
 
 impl Checkout {
-    /// Closes the connection; the next who needs one opens another.
+    /// Closes the connection. The next caller opens another one in its slot.
     pub(crate) fn close(mut self) {
         self.0.content = None;
     }
@@ -123,15 +124,15 @@ impl Pool {
         }))
     }
 
-    /// A connection, within [`PoolLimits::wait_max`]. Where the database has no room for another, it
-    /// is one of those that are open, as soon as one comes free.
+    /// A connection, within [`PoolLimits::wait_max`]. If the database has no room for a further connection,
+    /// the caller waits until an open one becomes free.
     pub(crate) async fn checkout(&self, tenant: TenantKey, weight: Weight) -> Result<Checkout> {
         let Inner { scheduler, wait_max, .. } = &*self.0;
         let since = Instant::now();
         loop {
             let slot = scheduler.take(tenant, weight, since, *wait_max).await;
             let mut checkout = Checkout(slot.map_err(|none| self.refusal(none))?);
-            // One that is not fit makes room for its successor before that is opened.
+            // An unfit connection is closed first, which makes room for its successor.
             if !checkout.0.content.as_mut().is_some_and(Connection::is_fit) {
                 checkout.0.content = None;
                 match self.open().await {
@@ -152,7 +153,7 @@ impl Pool {
         }
     }
 
-    /// Opens a connection. The log hears once of what is in the way.
+    /// Opens a connection. A failure that persists is logged once.
     async fn open(&self) -> Result<Connection, WireError> {
         let Inner { scheduler, source, trouble, .. } = &*self.0;
         let opened = tokio::time::timeout(OPEN_MAX, Connection::open(source)).await;
@@ -171,8 +172,8 @@ impl Pool {
         opened
     }
 
-    /// Sees how busy the database is while tenants are slow, and has the scheduler heed it, until the task is
-    /// dropped.
+    /// Measures the load of the database while any tenant is slow, and passes it to the scheduler. Runs until
+    /// the task is dropped.
     pub(crate) async fn watch_congestion(self) {
         let mut ticks = tokio::time::interval(CONGESTION_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -189,7 +190,7 @@ impl Pool {
         }
     }
 
-    /// How long a statement takes that does nothing. None if no connection is free for it.
+    /// The duration of a trivial statement. `None` if no connection is free for it.
     async fn time_of_nothing(&self) -> Option<Duration> {
         let mut checkout = Checkout(self.0.scheduler.try_take(TenantKey::None)?);
         if !checkout.is_fit() {
@@ -216,7 +217,7 @@ impl Pool {
         }
     }
 
-    /// Comes back when no connection is on loan.
+    /// Returns when no connection is on loan.
     pub(crate) async fn rest(&self) {
         self.0.scheduler.rest().await;
     }
@@ -234,12 +235,12 @@ impl Pool {
         }
     }
 
-    /// Where a transaction leaves word of what was refused.
+    /// Where a transaction reports a refused attempt.
     pub(crate) fn violations(&self) -> Violations {
         self.0.violations.clone()
     }
 
-    /// Where a transaction says what its statements cost.
+    /// Where a transaction reports the cost of its statements.
     pub(crate) fn insight(&self) -> Insight {
         self.0.insight.clone()
     }

@@ -1,4 +1,4 @@
-//! Writes down what was observed, in the background.
+//! Writes observations to the catalog, in the background.
 
 pub(crate) mod recorder;
 pub(crate) mod reporter;

@@ -1,10 +1,10 @@
-//! Replicas: which of them are fit to be read, and how far each has come.
+//! Replicas: which of them are fit to be read, and how far each has replayed the log.
 //!
-//! One task follows the primary's place in its log and one follows each replica, four times a
-//! second. A replica is left out while it cannot be reached, is further behind than it may be, was
-//! promoted, or is of another system; it comes back by itself. What a task saw is of a moment ago,
-//! so each read looks once more, on its own connection and in its own message: the replica must
-//! still be one, and have replayed what the read needs. `tx` does that; here is what it needs.
+//! One task follows the primary's log position and one follows each replica, four times a second. A replica
+//! is not used while it is unreachable, lags further than allowed, was promoted, or belongs to another
+//! system; it is used again once it is fit. What a task saw may be outdated, so each read checks again on its
+//! own connection and in its own message: the server must still be a replica and have replayed what the read
+//! needs. `tx` does that; this module provides the means.
 
 mod history;
 mod monitor;
@@ -26,16 +26,16 @@ use crate::pool::{Pool, PoolStatus};
 use crate::tasks::{BackgroundTask, Tasks};
 use crate::wire::tls::Target;
 
-/// The setting that names replicas, for messages.
+/// The setting that lists replicas, for messages.
 pub(crate) const SETTING: &str = "DATABASE_REPLICA_URLS";
 
 /// How old a replica's answer may be, and how long a read waits for one.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplicaLimits {
-    /// A replica that lacks what was committed so long ago is not read.
+    /// A replica that lacks a commit of this age is not read.
     pub lag_max: Duration,
-    /// A read waits so long for a replica to have replayed what it needs, or to have a connection
-    /// free, and goes to the primary then.
+    /// How long a read waits for a replica to have replayed what it needs, or to have a free connection,
+    /// before it goes to the primary.
     pub wait_max: Duration,
 }
 
@@ -45,21 +45,21 @@ impl Default for ReplicaLimits {
     }
 }
 
-/// What a replica is fit for.
+/// Whether a replica can be read, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplicaState {
     /// It is read.
     Serving,
-    /// It is further behind than it may be, or that cannot be told.
+    /// It lags further than allowed, or its lag is unknown.
     Lagging,
     /// It does not answer.
     Unreachable,
-    /// It is in recovery no more: a server of its own, whose data go their own way.
+    /// It is no longer in recovery: a server of its own, whose data diverge.
     Promoted,
-    /// It is of another system or database, or of another timeline than the primary.
+    /// It belongs to another system or database, or is on another timeline than the primary.
     Foreign,
-    /// It answers, but must not be served from: its role, its catalog, the pooler before it.
+    /// It answers, but must not be served from because of its role, its catalog or the pooler in front of it.
     Unfit,
 }
 
@@ -74,7 +74,7 @@ impl ReplicaState {
         ReplicaState::Unfit,
     ];
 
-    /// As metrics and logs have it.
+    /// The name in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             ReplicaState::Serving => "serving",
@@ -86,39 +86,39 @@ impl ReplicaState {
         }
     }
 
-    /// It is still a replica of ours, though perhaps an old one.
+    /// Whether it is a replica of this primary, though perhaps one that lags.
     fn is_ours(self) -> bool {
         matches!(self, ReplicaState::Serving | ReplicaState::Lagging)
     }
 }
 
-/// A replica, as it was seen last.
+/// A replica, as it was seen most recently.
 #[derive(Clone, Debug)]
 pub struct ReplicaStatus {
-    /// Where it is: host and port.
+    /// Its host and port.
     pub name: String,
     /// What it is fit for.
     pub state: ReplicaState,
-    /// How much of the primary's log it has replayed, if that is known.
+    /// The position up to which it has replayed the primary's log, if known.
     pub replayed: Option<Lsn>,
-    /// How much of it it has not, if both are known.
+    /// How many bytes of the log it has yet to replay, if both positions are known.
     pub lag_bytes: Option<u64>,
-    /// How old its data are, if that is known.
+    /// The age of its data, if known.
     pub lag: Option<Duration>,
     /// Its connections.
     pub pool: PoolStatus,
 }
 
-/// Where the reads were answered that a replica could have answered.
+/// Which server answered the reads that a replica could have answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaReads {
-    /// By a replica.
+    /// A replica.
     pub replica: u64,
-    /// By the primary, since no replica was fit.
+    /// The primary, since no replica was fit.
     pub none_fit: u64,
-    /// By the primary, since no replica had replayed in time what was asked for.
+    /// The primary, since no replica had replayed in time what the read needed.
     pub behind: u64,
-    /// By the primary, after a replica had failed.
+    /// The primary, after a replica had failed.
     pub failed: u64,
 }
 
@@ -138,10 +138,10 @@ struct Shared {
     list: Vec<Arc<Replica>>,
     limits: ReplicaLimits,
     primary: Mutex<Primary>,
-    /// Whose turn it is.
+    /// The replica to try next.
     next: AtomicUsize,
     by_replica: AtomicU64,
-    /// By the primary, in the order of [`PrimaryReason`].
+    /// Reads by the primary, in the order of [`PrimaryReason`].
     by_primary: [AtomicU64; 3],
 }
 
@@ -151,7 +151,7 @@ struct Primary {
     history: History,
 }
 
-/// Which data a server has. A copy that was promoted has the same system and another timeline.
+/// Identifies a server's data. A replica that was promoted has the same system and another timeline.
 #[derive(Clone, PartialEq, Eq)]
 struct Identity {
     system: String,
@@ -163,15 +163,15 @@ pub(crate) struct Replica {
     name: String,
     pool: Pool,
     pooler: Pooler,
-    /// No pooler lies between.
+    /// No pooler lies in between.
     direct: AtomicBool,
     seen: watch::Sender<Seen>,
-    /// Reads that wait for it to come further.
+    /// Reads that wait for it to replay further.
     waiting: AtomicUsize,
     look_now: Notify,
 }
 
-/// What was seen of a replica last.
+/// What was seen most recently of a replica.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Seen {
     state: ReplicaState,
@@ -179,7 +179,7 @@ struct Seen {
 }
 
 impl Replicas {
-    /// One for each pool; nothing is known of any before [`follow`](Self::follow).
+    /// One replica per pool; nothing is known of any before [`follow`](Self::follow).
     pub(crate) fn new(pools: Vec<Pool>, pooler: Pooler, limits: ReplicaLimits) -> Replicas {
         let unknown = Seen { state: ReplicaState::Unreachable, replayed: None };
         let list = pools.into_iter().map(|pool| {
@@ -203,7 +203,7 @@ impl Replicas {
         }))
     }
 
-    /// A replica is one server: what is seen of it must be true of each connection to it.
+    /// Requires a single host: a replica is one server, and what is seen of it must hold for each connection.
     pub(crate) fn require_one_host(target: &Target) -> Result<()> {
         if target.config.get_hosts().len() == 1 {
             return Ok(());
@@ -218,12 +218,12 @@ impl Replicas {
         self.0.list.is_empty()
     }
 
-    /// Begins to follow the primary and each replica, and returns once each was looked at, or did
-    /// not answer in time.
+    /// Begins to follow the primary and each replica. Returns once each was checked or failed to answer in
+    /// time.
     ///
     /// # Errors
-    /// [`ErrorKind::Setup`] if one may never be served from: its role is not bound by row-level
-    /// security, or a pooler before it mixes transactions up.
+    /// [`ErrorKind::Setup`] if a replica may never be served from: its role is not subject to row-level
+    /// security, or a pooler in front of it mixes transactions up.
     pub(crate) async fn follow(
         &self,
         tasks: &Tasks,
@@ -232,8 +232,8 @@ impl Replicas {
         monitor::follow(self, tasks, primary).await
     }
 
-    /// A replica that has replayed what was committed before `since`, or whatever is young enough;
-    /// and what its connection must prove to have replayed. Waits a moment for one to come so far.
+    /// A replica that has replayed everything committed before `since`, or any that is recent enough; and the
+    /// position that its connection must prove to have replayed. Waits a moment for a replica to get there.
     pub(crate) async fn choose(
         &self,
         since: Option<Lsn>,
@@ -265,8 +265,7 @@ impl Replicas {
         }
     }
 
-    /// A replica that may be read and has no pooler before it: for who connects there as somebody
-    /// else.
+    /// A replica that may be read and has no pooler in front of it: for connections as another role.
     pub(crate) fn find_direct(&self) -> Option<Arc<Replica>> {
         let fit = |replica: &&Arc<Replica>| {
             replica.seen.borrow().state == ReplicaState::Serving
@@ -280,7 +279,7 @@ impl Replicas {
     }
 
     pub(crate) fn note_primary(&self, why: PrimaryReason) {
-        // Where there are none, nobody asks where a read was answered.
+        // Without replicas, reads are not counted.
         if !self.is_empty() {
             self.0.by_primary[why as usize].fetch_add(1, Ordering::Relaxed);
         }
@@ -336,13 +335,13 @@ impl Replica {
         &self.pool
     }
 
-    /// Somebody has seen it fail.
+    /// Asks for a check now, since a read on this replica failed.
     pub(crate) fn look_now(&self) {
         self.look_now.notify_one();
     }
 
-    /// Does some work there, and drops it where it stands once the replica is known to be none any
-    /// more or not to answer: a server that hangs says nothing to those who wait for it.
+    /// Runs `work`, and drops it as soon as the server is known to have stopped answering or being a replica:
+    /// a server that hangs sends nothing to callers that wait for it.
     pub(crate) async fn unless_gone<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let mut seen = self.seen.subscribe();
         tokio::select! {
@@ -354,7 +353,7 @@ impl Replica {
         }
     }
 
-    /// Whether it has come so far within this time.
+    /// Whether it replays up to this position within this time.
     async fn wait_for(&self, floor: Lsn, wait_max: Duration) -> bool {
         let mut seen = self.seen.subscribe();
         let _waiting = Waiting::at(self);
@@ -366,7 +365,7 @@ impl Replica {
     }
 }
 
-/// Makes the replica's task look more often while it lives.
+/// While this lives, the replica's task checks more often.
 struct Waiting<'r>(&'r Replica);
 
 impl<'r> Waiting<'r> {

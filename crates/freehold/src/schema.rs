@@ -1,4 +1,5 @@
-//! A baseline: its files, how they are read and run, what protects what they make.
+//! Tenants' schemas: the files of a baseline, how they are read and run, and the policies that protect what
+//! they create.
 
 pub(crate) mod migration;
 pub(crate) mod outside;

@@ -1,9 +1,9 @@
-//! The baseline's final state: every object of the template as the statement that makes it, and the rows
-//! that migrations have put into it. A new tenant is made of it in one batch, whatever way the template has
-//! come; and what other tenants have come to is compared with it.
+//! The baseline's final state: every object of the template as the statement that creates it, and the rows
+//! that migrations inserted. A new tenant is created from it in one batch, whatever the template's history;
+//! and migrated tenants are compared with it.
 //!
 //! PostgreSQL prints the statements (`snapshot/describe.sql`). What it does not print, such as the order in
-//! which they are run, is found by `snapshot/depends.sql` and `order.rs`.
+//! which to run them, is found by `snapshot/depends.sql` and `order.rs`.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -26,39 +26,39 @@ const DEPENDS_SQL: &str = include_str!("snapshot/depends.sql");
 /// Where rows come in, among the stages of `describe.sql`.
 const ROWS_STAGE: i32 = 4;
 
-/// The template as one migration has left it.
+/// The template after a migration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
-    /// The major version of the PostgreSQL that has printed the statements: another may print them
-    /// otherwise.
+    /// The major version of the PostgreSQL that printed the statements: another version may print them
+    /// differently.
     pub(crate) server: i32,
-    /// In an order in which they can be made.
+    /// In an order in which they can be created.
     pub(crate) objects: Vec<Object>,
     /// Kept for the newest version only.
     #[serde(default)]
     pub(crate) rows: Rows,
 }
 
-/// One object, or one thing that is said about it: its rights, a policy, a comment.
+/// One object, or one property of an object: its privileges, a policy, a comment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Object {
     kind: String,
     name: String,
     stage: i32,
-    /// The schema's name and the tenant's id in it are the template's.
+    /// It contains the template's schema name and tenant id.
     statement: String,
-    /// The relation or routine that it is or is part of, by its bare name.
+    /// The relation or routine that it is or belongs to, by its bare name.
     part_of: Option<String>,
 }
 
-/// An object before it has found its place.
+/// An object whose position is not known yet.
 struct Node {
     object: Object,
-    /// Its number in its catalog, if others can depend on it.
+    /// Its row in its catalog, if other objects can depend on it.
     number: Option<Number>,
 }
 
-/// A row of one of PostgreSQL's catalogs: the catalog and the row.
+/// A row of one of PostgreSQL's catalogs: the catalog's OID and the row's.
 type Number = (i64, i64);
 
 /// A text about a tenant's schema as it would be about the template.
@@ -76,7 +76,7 @@ pub(crate) fn in_schema_of(tenant: TenantId, text: &str) -> String {
 }
 
 impl Snapshot {
-    /// Of the template's objects, without rows. Leaves the search path at `pg_catalog, pg_temp`.
+    /// The snapshot of the template, without rows. Leaves the search path at `pg_catalog, pg_temp`.
     pub(crate) async fn of_template(tx: &mut OwnerTx) -> Result<Snapshot> {
         let nodes = describe(tx, TenantId::TEMPLATE, &[]).await?;
         let rows = tx.catalog().query(DEPENDS_SQL, &[&TEMPLATE_SCHEMA]).await?;
@@ -96,10 +96,10 @@ impl Snapshot {
         Ok(Snapshot { server, objects, rows: Rows::default() })
     }
 
-    /// All that makes a tenant's schema, which is there and empty, as one batch. It is run with that
-    /// schema first in the search path and in the tenant's context, which defaults may ask for.
+    /// Everything that a tenant's schema, which exists and is empty, consists of, as one batch. It runs with
+    /// that schema first in the search path and in the tenant's context, which defaults may read.
     pub(crate) fn creation_sql(&self, tenant: TenantId) -> String {
-        // Functions may be made before what their bodies name.
+        // Functions may be created before the objects that their bodies name.
         let mut sql = String::from("SET LOCAL check_function_bodies = off;\n");
         let mut rest = self.objects.iter().peekable();
         while let Some(object) = rest.next_if(|object| object.stage < ROWS_STAGE) {
@@ -119,7 +119,7 @@ impl Object {
         (&self.kind, &self.name)
     }
 
-    /// As an error names it.
+    /// The object's name in an error.
     fn title(&self) -> String {
         format!("{} {}", self.kind, self.bare_name())
     }
@@ -131,8 +131,8 @@ impl Object {
             .unwrap_or(&self.name)
     }
 
-    /// A table column by column and constraint by constraint, since their order does not matter; anything
-    /// else as a whole.
+    /// A table split into columns and constraints, since their order does not matter; any other object as a
+    /// whole.
     fn lines(&self) -> Vec<&str> {
         if !matches!(self.kind.as_str(), "table" | "foreign table") {
             return vec![&self.statement];
@@ -142,8 +142,8 @@ impl Object {
     }
 }
 
-/// Makes a tenant's schema of the snapshot, in a transaction that has no other use: the schema, its
-/// objects and rows, protected as the template's are. Leaves the search path on the schema.
+/// Creates a tenant's schema from the snapshot, in a transaction of its own: the schema, its objects and
+/// rows, protected like the template's. Leaves the search path on the schema.
 pub(crate) async fn create_schema(
     tx: &mut OwnerTx,
     tenant: TenantId,
@@ -158,7 +158,7 @@ pub(crate) async fn create_schema(
     fill_schema(tx, tenant, snapshot).await
 }
 
-/// All that an empty schema gets of the snapshot. Leaves the search path on the schema.
+/// Fills an empty schema from the snapshot. Leaves the search path on the schema.
 pub(crate) async fn fill_schema(
     tx: &mut OwnerTx,
     tenant: TenantId,

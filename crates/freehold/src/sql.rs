@@ -1,4 +1,4 @@
-//! SQL as text: where a statement ends, what may be told of it. Pure.
+//! SQL as text: where a statement ends, and what of it may be recorded. Pure.
 
 pub(crate) mod excerpt;
 pub(crate) mod script;

@@ -1,7 +1,7 @@
-//! Background tasks: named, started again when they panic, and counted.
+//! Background tasks: named, restarted after a panic, and counted.
 //!
-//! A task that dies in silence is noticed by what it no longer does, hours later: nobody hears of changes,
-//! nothing is written down, a readiness of yesterday is told.
+//! Without this, a task that dies is noticed only hours later, by its missing effects: changes are not
+//! received, nothing is recorded, an outdated readiness is reported.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -13,12 +13,12 @@ use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// Before a task that panicked is started again; twice as long each time, and no longer than the second.
+/// The pauses before a task that panicked is restarted: from the first, doubling, up to the second.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// The background tasks of one process, as [`Freehold::tasks`](crate::Freehold::tasks) has them. Clones are
-/// the same.
+/// The background tasks of one process, as [`Freehold::tasks`](crate::Freehold::tasks) returns them. Clones
+/// share one list.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks(Arc<Mutex<BTreeMap<&'static str, TaskState>>>);
 
@@ -28,19 +28,19 @@ struct TaskState {
     waiting: usize,
 }
 
-/// One of them, or several of one name.
+/// The status of one task, or of several with the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TaskStatus {
-    /// Its name, as logs and metrics have it.
+    /// The name in logs and metrics.
     pub name: &'static str,
-    /// How often it has panicked since the process began.
+    /// The number of panics since the process began.
     pub panics: u64,
-    /// Whether it waits for being started again.
+    /// Whether it is waiting to be restarted.
     pub is_down: bool,
 }
 
-/// Ends the task when it is dropped.
+/// A running task, which is aborted when this is dropped.
 #[derive(Debug)]
 pub struct BackgroundTask(pub(crate) JoinHandle<()>);
 
@@ -51,8 +51,8 @@ impl Drop for BackgroundTask {
 }
 
 impl Tasks {
-    /// Runs what `make` gives until it ends or the handle is dropped. After a panic, which is logged and
-    /// counted, it is made and run again, after 1 s at first and 60 s at last.
+    /// Runs the future that `make` returns until it ends or the handle is dropped. After a panic, which is
+    /// logged and counted, `make` is called again, after 1 s at first and at most 60 s.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -77,7 +77,7 @@ impl Tasks {
             let mut pause = PAUSE_MIN;
             loop {
                 let began = Instant::now();
-                // Within the wrapper too: what makes the future may panic as well.
+                // Wrapped as well, since `make` itself may panic.
                 let run = AssertUnwindSafe(async { make().await }).catch_unwind().await;
                 let Err(panic) = run else { return };
                 if began.elapsed() >= PAUSE_MAX {
@@ -96,7 +96,7 @@ impl Tasks {
         }))
     }
 
-    /// All of them, by name.
+    /// All tasks, by name.
     pub fn list(&self) -> Vec<TaskStatus> {
         let status = |(name, state): (&&'static str, &TaskState)| TaskStatus {
             name,
@@ -119,7 +119,7 @@ impl Tasks {
     }
 }
 
-/// While a task waits for being started again.
+/// Marks a task as waiting to be restarted.
 struct Down<'t> {
     tasks: &'t Tasks,
     name: &'static str,
@@ -133,7 +133,7 @@ impl Drop for Down<'_> {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn words_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")

@@ -1,8 +1,8 @@
 //! Temporary databases for tests, of this project and of services that embed it.
 //!
-//! A database with the catalog and a baseline is prepared once and kept as a template; each test
-//! gets a copy in some tens of milliseconds and drops it at its end. Use a server of its own for
-//! tests: the roles of a server are shared by its databases.
+//! A database with the catalog and a baseline is prepared once and kept as a template. Each test gets a copy
+//! within some tens of milliseconds and drops it at its end. Use a separate server for tests: the roles of a
+//! server are shared by its databases.
 //!
 //! ```
 //! use freehold::testing::{TestDatabase, create_tenant};
@@ -49,18 +49,18 @@ use crate::tx::TenantTx;
 use crate::wire::client;
 use crate::wire::tls;
 
-/// The password that all roles have on a server for tests, and all owners that are made here.
+/// The password of all roles on a test server, and of all owners that are created here.
 pub const PASSWORD: &str = "freehold-test";
 
 const OPEN_SESSION: &str = "INSERT INTO freehold.session (id, identity_id, expires_at)
     VALUES ($1, $1, now() + interval '1 day') ON CONFLICT DO NOTHING";
 
-/// A database that a test left behind is dropped after this long.
+/// Databases that a test left behind are dropped after this long.
 const LEFTOVER_SECS: u64 = 30 * 60;
-/// Any number; whoever prepares templates holds this lock, on the database of the server's superuser.
+/// An arbitrary number: the lock that is held while templates are prepared, in the superuser's database.
 const TEMPLATE_LOCK: i64 = 72_374_651;
 
-/// A database of one test's own, prepared with a baseline. Dropped with this value.
+/// A database for one test, prepared with a baseline. It is dropped with this value.
 pub struct TestDatabase {
     admin_url: String,
     name: String,
@@ -70,8 +70,8 @@ impl TestDatabase {
     /// `admin_url` leads to a PostgreSQL server for tests, as a superuser.
     ///
     /// # Errors
-    /// [`ErrorKind::Setup`] if the server's roles have other passwords than [`PASSWORD`], so it is
-    /// in use by somebody; whatever else the server or the baseline refuses.
+    /// [`ErrorKind::Setup`] if the server's roles have other passwords than [`PASSWORD`], so that the server
+    /// is in other use; and any error of the server or the baseline.
     pub async fn create(admin_url: &str, baseline: &Baseline) -> Result<TestDatabase> {
         let admin = connect(admin_url).await?;
         admin.execute("SELECT pg_advisory_lock($1)", &[&TEMPLATE_LOCK]).await?;
@@ -81,7 +81,7 @@ impl TestDatabase {
         admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await?;
         admin.execute("SELECT pg_advisory_unlock($1)", &[&TEMPLATE_LOCK]).await?;
         let database = TestDatabase { admin_url: admin_url.to_owned(), name };
-        // The rights on a database are not copied with it.
+        // The privileges on a database are not copied with it.
         init::ensure_database_grants(&connect(&database.superuser_url()).await?).await?;
         Ok(database)
     }
@@ -106,7 +106,7 @@ impl TestDatabase {
         self.url_of("freehold_analytics")
     }
 
-    /// As the superuser that the test server was given with.
+    /// As the superuser of the test server.
     pub fn superuser_url(&self) -> String {
         let (base, query) = split_database(&self.admin_url);
         format!("{base}/{}{query}", self.name)
@@ -119,23 +119,23 @@ impl TestDatabase {
         format!("{scheme}://{role}:{PASSWORD}@{host}")
     }
 
-    /// How contexts are taken for true from now on; servers that are connected must do so anew.
+    /// Changes how contexts are verified; connected servers must reconnect.
     ///
     /// # Errors
     /// As for [`init()`](crate::init()).
     pub async fn change_seal(&self, mode: SealMode) -> Result<()> {
-        // Roles are the server's: two that prepare databases of it at once would meet.
+        // Roles belong to the server: two concurrent preparations would conflict.
         let admin = connect(&self.admin_url).await?;
         admin.execute("SELECT pg_advisory_lock($1)", &[&TEMPLATE_LOCK]).await?;
         let options = InitOptions { seal: Some(mode), ..InitOptions::default() };
         init::init(&self.superuser_url(), &options).await.map(drop)
     }
 
-    /// A sealed context for any session of the next seconds: what `freehold.enter` is given, for
-    /// tests that go around the library.
+    /// A sealed context that is valid in any session for a few seconds, as an argument of `freehold.enter`:
+    /// for tests that bypass the library.
     ///
     /// # Errors
-    /// Whatever keeps the owner role from reading the key.
+    /// Any failure of the owner role to read the key.
     pub async fn sealed_context(&self, tenant: TenantId, actor: Actor) -> Result<String> {
         let owner = tls::target(&self.owner_url(), "the test server's URL")?;
         let key = seal::read_key(&owner).await?;
@@ -146,11 +146,11 @@ impl TestDatabase {
         Ok(Sealer::new(Some(&key), KeyOrigin::Read).seal(&claim, binding))
     }
 
-    /// A session of a person that goes on for a day, named by the person's own id: for access tokens that
-    /// a test issues without signing in.
+    /// A session of a person that lasts a day, with the person's own id: for access tokens that a test issues
+    /// without signing in.
     ///
     /// # Errors
-    /// If there is no such person.
+    /// If the person does not exist.
     pub async fn open_session(&self, identity: Uuid) -> Result<()> {
         let superuser = connect(&self.superuser_url()).await?;
         superuser.execute(OPEN_SESSION, &[&identity]).await?;
@@ -162,8 +162,8 @@ impl TestDatabase {
         Options::new(self.app_url()).owner_url(self.owner_url()).analytics_url(self.analytics_url())
     }
 
-    /// What the catalog is made of, as the doctor compares it: a line for each table, policy,
-    /// function and right.
+    /// The content of the catalog as the doctor compares it: one line for each table, policy, function and
+    /// privilege.
     pub async fn describe_catalog(&self) -> Result<String> {
         doctor::describe_catalog(&tls::target(&self.owner_url(), "the test server's URL")?).await
     }
@@ -177,7 +177,7 @@ impl TestDatabase {
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         let (admin_url, name) = (self.admin_url.clone(), self.name.clone());
-        // The test's own runtime may be gone or blocked; a leftover is dropped later anyway.
+        // The test's own runtime may be stopped or blocked; a leftover is dropped later anyway.
         let dropped = std::thread::spawn(move || -> Option<()> {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
@@ -193,8 +193,8 @@ impl Drop for TestDatabase {
     }
 }
 
-/// A tenant with an owner `owner@<slug>.example` whose password is [`PASSWORD`], and a context of
-/// that owner, who has a session named by their own id as [`TestDatabase::open_session`] makes one.
+/// A tenant with an owner `owner@<slug>.example` whose password is [`PASSWORD`], and a context of that owner,
+/// who has a session with the owner's own id as by [`TestDatabase::open_session`].
 pub async fn create_tenant(freehold: &Freehold, slug: &str) -> Result<(Tenant, TenantContext)> {
     let operator = OperatorContext::system("a test's tenant");
     let (email, password) = (format!("owner@{slug}.example"), Some(PASSWORD.to_owned()));
@@ -220,9 +220,8 @@ pub async fn create_tenant(freehold: &Freehold, slug: &str) -> Result<(Tenant, T
     Ok((tenant, context))
 }
 
-/// Ends a transaction without its knowledge, so that its next statement is run on the bare session, as
-/// if somebody had found a way to commit: no context may be left there. No statement of a caller's can
-/// do this.
+/// Ends a transaction without its knowledge, so that its next statement runs on the bare session, as if an
+/// attacker had found a way to commit: no context may be left there. No caller's statement can do this.
 ///
 /// # Errors
 /// As for [`TenantTx::query`].
@@ -248,7 +247,7 @@ async fn ensure_template(admin: &Client, admin_url: &str, baseline: &Baseline) -
     if admin.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&name]).await?.is_some() {
         return Ok(name);
     }
-    // Prepared under another name: one that was left half done is never taken for whole.
+    // Prepared under another name, so that an incomplete template is never used.
     admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}_new WITH (FORCE)")).await?;
     admin.batch_execute(&format!("CREATE DATABASE {name}_new")).await?;
     let fresh = TestDatabase { admin_url: admin_url.to_owned(), name: format!("{name}_new") };
@@ -271,7 +270,7 @@ async fn ensure_template(admin: &Client, admin_url: &str, baseline: &Baseline) -
     Ok(name)
 }
 
-/// Only roles that are not there yet get the password: others may be somebody's.
+/// Only new roles get the password: existing ones may be in use.
 async fn passwords_of_new_roles(admin: &Client) -> Result<Passwords> {
     let row = admin
         .query_one("SELECT count(*) FROM pg_roles WHERE rolname = 'freehold_app'", &[])
@@ -308,7 +307,7 @@ async fn drop_leftovers(admin: &Client) -> Result<()> {
     Ok(())
 }
 
-/// A URL without its database, and the query behind it.
+/// A URL without its database, and its query part.
 fn split_database(url: &str) -> (&str, &str) {
     let (rest, query) = url.find('?').map_or((url, ""), |at| url.split_at(at));
     let host = rest.find("://").map_or(0, |at| at + 3);

@@ -1,12 +1,12 @@
-//! Transactions: the only BEGIN in the house.
+//! Transactions: the only module that sends BEGIN.
 //!
-//! A [`TenantTx`] reaches one tenant's data, a [`CatalogTx`] the catalog. Context, search path
-//! and role are set inside the transaction and end with it. BEGIN, context and the first
-//! statement leave in one flush; so does COMMIT, where the statement is the last.
+//! A [`TenantTx`] reaches one tenant's data, a [`CatalogTx`] the catalog. Context, search path and role are
+//! set inside the transaction and end with it. BEGIN, context and the first statement are sent in one flush;
+//! so is COMMIT, if the statement is the last.
 //!
-//! Whatever happens to a transaction — it is dropped in the middle of an await, its owner
-//! panics, the statement runs on in the server — the connection goes back to the pool clean, or
-//! not at all. That is `transaction`'s work; here is who gets one, and what they may do with it.
+//! Whatever happens to a transaction (its future is dropped at an await, its owner panics, the statement
+//! still runs on the server), the connection returns to the pool clean or not at all. `transaction` sees to
+//! that; this module defines the kinds of transactions and what each may do.
 
 use std::sync::Arc;
 
@@ -66,8 +66,8 @@ pub use self::read::ReadTx;
 /// ```
 pub struct TenantTx(Transaction);
 
-/// A transaction in the catalog: all of it under an [`OperatorContext`], one tenant's rows under
-/// a [`TenantContext`].
+/// A transaction in the catalog: with an [`OperatorContext`] it sees all rows, with a [`TenantContext`] one
+/// tenant's rows.
 pub(crate) struct CatalogTx(Transaction);
 
 impl TenantTx {
@@ -75,30 +75,29 @@ impl TenantTx {
         Ok(TenantTx(in_tenant(pool, context).await?))
     }
 
-    /// Says what the statements from here on are counted for: a table, and how many rows an answer
-    /// tells of. Otherwise they are counted for no table, with the rows that they return or change.
+    /// Sets what the following statements are counted for: a table, and how many rows an answer contains. By
+    /// default they are counted for no table, with the rows that they return or change.
     #[must_use]
     pub fn counted_for(mut self, table: &str, rows: fn(&[Row]) -> u64) -> Self {
         self.0.count_for(table, rows);
         self
     }
 
-    /// [`counted_for`](Self::counted_for) for the statements of the pipeline that comes next: a
-    /// table each, in their order.
+    /// [`counted_for`](Self::counted_for) for the statements of the next pipeline: one table for each, in
+    /// their order.
     #[must_use]
     pub fn counted_for_each(mut self, tables: &[&str], rows: fn(&[Row]) -> u64) -> Self {
         self.0.count_for_each(tables, rows);
         self
     }
 
-    /// The rows that this transaction returns, all together, may take so many bytes in memory. Of a
-    /// larger answer, what is too much never comes into memory, and the transaction is rolled back
-    /// with [`ErrorKind::AnswerTooLarge`].
+    /// Limits the memory of all rows that this transaction returns, in bytes. The excess of a larger answer
+    /// is never read into memory, and the transaction is rolled back with [`ErrorKind::AnswerTooLarge`].
     ///
-    /// But what sends COMMIT along, or is a transaction by itself
+    /// A call that sends COMMIT along, or is a transaction by itself
     /// ([`query_and_commit`](Self::query_and_commit), [`pipeline_and_commit`](Self::pipeline_and_commit),
-    /// [`pipeline_each`](Self::pipeline_each)), may be committed by then: a statement that writes and
-    /// returns much goes by [`query`](Self::query), and [`commit`](Self::commit) follows.
+    /// [`pipeline_each`](Self::pipeline_each)), may be committed by then. Use [`query`](Self::query) followed
+    /// by [`commit`](Self::commit) for a statement that writes and returns much.
     ///
     /// ```
     /// # use freehold::testing::{TestDatabase, create_tenant};
@@ -122,8 +121,8 @@ impl TenantTx {
         self.bounded_by(Arc::new(ByteShare::new(bytes_max)))
     }
 
-    /// [`max_bytes`](Self::max_bytes) by a share of a [`ByteBudget`](crate::ByteBudget), which holds
-    /// them until it is dropped: keep it with what is made of the rows. Where others have taken the
+    /// [`max_bytes`](Self::max_bytes) by a share of a [`ByteBudget`](crate::ByteBudget). The share holds the
+    /// bytes until it is dropped: keep it together with what is made of the rows. If other shares hold the
     /// rest of the budget, the error is [`ErrorKind::Overloaded`].
     #[must_use]
     pub fn bounded_by(mut self, share: Arc<ByteShare>) -> Self {
@@ -163,10 +162,10 @@ impl TenantTx {
         self.0.execute(sql, params).await
     }
 
-    /// Runs what is no query and ends with the transaction, and returns its rows: SET LOCAL, SET
-    /// CONSTRAINTS, LOCK, EXPLAIN, SHOW, a cursor's DECLARE and FETCH, DDL. Most of them ask no policy,
-    /// so never let a caller choose their text: the database's roles are the same for all tenants, and
-    /// LOCK and EXPLAIN reach any table that a role may read.
+    /// Runs a utility statement that ends with the transaction, and returns its rows: SET LOCAL, SET
+    /// CONSTRAINTS, LOCK, EXPLAIN, SHOW, a cursor's DECLARE and FETCH, DDL. Most of them are not subject to
+    /// policies, so never let a caller choose their text: the database's roles are the same for all tenants,
+    /// and LOCK and EXPLAIN reach any table that the role may read.
     ///
     /// ```
     /// # use freehold::testing::{TestDatabase, create_tenant};
@@ -188,9 +187,9 @@ impl TenantTx {
     /// ```
     ///
     /// # Errors
-    /// As for [`query`](Self::query); and [`ErrorKind::Statement`] for what would outlive the
-    /// transaction, end it or take the connection over: SET without LOCAL, PREPARE, COPY, LISTEN,
-    /// COMMIT, SAVEPOINT, VACUUM, DECLARE … WITH HOLD, ALTER ROLE and their like.
+    /// As for [`query`](Self::query); and [`ErrorKind::Statement`] for statements that would outlive the
+    /// transaction, end it or take over the connection: SET without LOCAL, PREPARE, COPY, LISTEN, COMMIT,
+    /// SAVEPOINT, VACUUM, DECLARE … WITH HOLD, ALTER ROLE and the like.
     pub async fn run_utility(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
         require_utility(sql)?;
         self.0.run_utility(sql, params).await
@@ -202,12 +201,12 @@ impl TenantTx {
         self.0.query_and_commit(sql, params).await
     }
 
-    /// Runs statements in their order and in one flush: however many they are, their answers come
-    /// after one round trip. What was never prepared here takes one more, for all of it together,
-    /// and is prepared before the first is run.
+    /// Runs statements in order and in one flush: however many they are, the answers take one round trip.
+    /// Texts that were not prepared on this connection take one more round trip for all of them together, and
+    /// are prepared before the first statement runs.
     ///
-    /// After an error only [`rollback`](Self::rollback) is left; what follows the statement that
-    /// failed was not run.
+    /// After an error only [`rollback`](Self::rollback) is left; the statements after the one that failed
+    /// were not run.
     ///
     /// ```
     /// # use freehold::testing::{TestDatabase, create_tenant};
@@ -244,7 +243,7 @@ impl TenantTx {
     /// ```
     ///
     /// # Errors
-    /// As for [`query`](Self::query), with the place of the statement that failed;
+    /// As for [`query`](Self::query), with the index of the statement that failed;
     /// [`ErrorKind::InvalidInput`] for more than 256 statements.
     pub async fn pipeline(
         &mut self,
@@ -267,11 +266,11 @@ impl TenantTx {
         self.0.pipeline_and_commit(statements).await
     }
 
-    /// [`Freehold::pipeline_each`](crate::Freehold::pipeline_each): statements as transactions of
-    /// their own. Nothing else may have been run before.
+    /// [`Freehold::pipeline_each`](crate::Freehold::pipeline_each): each statement is a transaction of its
+    /// own. The transaction must not have run a statement before.
     ///
     /// # Errors
-    /// If none was run; else each has its own.
+    /// If no statement was run. Otherwise each statement has a result of its own.
     pub async fn pipeline_each(
         mut self,
         statements: &[(&str, Params<'_>)],
@@ -280,8 +279,8 @@ impl TenantTx {
         self.0.each(statements).await
     }
 
-    /// COMMIT as a statement in the middle, which no caller can send: for tests that look behind the
-    /// transaction, where no context is.
+    /// Sends COMMIT in the middle, which no caller can do: for tests of what SQL can do after the
+    /// transaction, without a context.
     #[cfg(feature = "testing")]
     pub(crate) async fn end_early(&mut self) -> Result<()> {
         self.0.execute("COMMIT", &[]).await.map(drop)
@@ -293,14 +292,14 @@ impl TenantTx {
         self.0.commit().await
     }
 
-    /// [`commit`](Self::commit), and the place in the log behind which it lies: what
-    /// [`Freehold::begin_read`](crate::Freehold::begin_read) takes. `None` without replicas.
+    /// [`commit`](Self::commit), and the log position behind which the commit lies, to be passed to
+    /// [`Freehold::begin_read`](crate::Freehold::begin_read). `None` without replicas.
     pub async fn commit_at(mut self) -> Result<Option<Lsn>> {
         self.0.commit_at().await
     }
 
-    /// [`query_and_commit`](Self::query_and_commit), and the place in the log as
-    /// [`commit_at`](Self::commit_at) has it; in one flush too.
+    /// [`query_and_commit`](Self::query_and_commit) in one flush, and the log position as
+    /// [`commit_at`](Self::commit_at) returns it.
     pub async fn query_and_commit_at(
         mut self,
         sql: &str,
@@ -310,14 +309,14 @@ impl TenantTx {
         self.0.query_and_commit_at(sql, params).await
     }
 
-    /// How PostgreSQL would run a statement in this context, whatever its parameters are, as EXPLAIN
-    /// has it in JSON. It is not run. Nothing else may have been run before.
+    /// The generic plan of a statement in this context, as EXPLAIN prints it in JSON. The statement is not
+    /// run. The transaction must not have run a statement before.
     pub(crate) async fn explain(mut self, sql: &str) -> Result<serde_json::Value> {
         require_query(sql)?;
         self.0.explain(sql).await
     }
 
-    /// Rolls back and waits until the server has done so. Dropping does the same, later.
+    /// Rolls back, and waits for the server's answer. Dropping rolls back too, in the background.
     pub async fn rollback(mut self) -> Result<()> {
         self.0.rollback().await
     }
@@ -414,8 +413,8 @@ impl OwnerTx {
         Ok(())
     }
 
-    /// The bare connection, for DDL. Only what runs between here and the next statement of the
-    /// transaction is the caller's to mind.
+    /// The bare connection, for DDL. The caller is responsible for what runs on it until the transaction's
+    /// next statement.
     pub(crate) async fn ddl<T>(
         &mut self,
         work: impl AsyncFnOnce(&mut wire::Connection) -> Result<T>,
@@ -423,7 +422,7 @@ impl OwnerTx {
         self.0.0.ddl(work).await
     }
 
-    /// Statements whose rows nobody reads, as one message.
+    /// Runs statements that return no rows, as one message.
     pub(crate) async fn batch_execute(&mut self, sql: &str) -> Result<()> {
         self.ddl(async |client| Ok(client.batch_execute(sql).await?)).await
     }

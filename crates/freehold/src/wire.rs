@@ -1,14 +1,16 @@
-//! One connection to PostgreSQL, spoken to message by message.
+//! One connection to PostgreSQL, at the level of protocol messages.
 //!
-//! A driver that ends every statement with a Sync of its own gets an answer, a write and a wake-up
-//! for each of BEGIN, context, statement and COMMIT. Here a transaction's messages form one
-//! [`Batch`] with one Sync, and without a BEGIN they are one implicit transaction: all of them, or
-//! none. Statements may go unnamed too, for poolers, and still in one round trip.
+//! A driver that ends every statement with a Sync of its own needs an answer, a write and a wake-up for each
+//! of BEGIN, context, statement and COMMIT. Here the messages of a transaction form one [`Batch`] with one
+//! Sync, and without a BEGIN they are one implicit transaction: all of them, or none. For poolers, statements
+//! can be sent without names, still in one round trip.
 //!
-//! There is no task behind a connection: whoever holds it moves its bytes. A future that is
-//! dropped in the middle leaves whole messages in the outbox and a count of answers to come, so
-//! that the next user, or the pool, knows what to skip. What may be sent when is decided in `tx`;
-//! this module knows neither tenants nor transactions.
+//! No task runs behind a connection: its owner moves its bytes. A future that is dropped in the middle leaves
+//! whole messages in the outbox and a count of outstanding answers, so that the next user, or the pool, knows
+//! what to skip. `tx` decides what may be sent when; this module knows neither tenants nor transactions.
+//!
+//! tokio-postgres ends each message with a Sync. One batch with one Sync is 1.4 times as fast
+//! (docs/benchmarks.md). tokio-postgres remains in use for set-up and LISTEN, where convenience counts.
 
 mod batch;
 pub(crate) mod client;
@@ -58,12 +60,12 @@ type Result<T, E = WireError> = std::result::Result<T, E>;
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
-/// Whether the session is in a transaction, as of the last answer.
+/// Whether the session is in a transaction, according to the latest answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TransactionStatus {
     Idle,
     Open,
-    /// A statement failed: only a rollback is left.
+    /// A statement failed: only a rollback is possible.
     Failed,
 }
 
@@ -72,25 +74,25 @@ pub(crate) struct Connection {
     /// Whole messages that were not sent yet.
     outbox: BytesMut,
     inbox: BytesMut,
-    /// Batches sent whose end has not been read yet.
+    /// Batches that were sent and whose end has not been read yet.
     unanswered: usize,
-    /// What was written last may still be with the socket, as with TLS.
+    /// The socket may still buffer the latest write, as TLS does.
     unflushed: bool,
-    /// Bytes to come of a row that is not kept.
+    /// Remaining bytes of a row that is being skipped.
     skipping: usize,
-    /// A large row came through the inbox, whose memory it shares.
+    /// A large row was read into the inbox and shares its memory.
     swollen: bool,
     status: TransactionStatus,
-    /// An error on the way: nothing can be said about what the server has seen.
+    /// A transfer failed: what the server has received is unknown.
     broken: bool,
     backend: Backend,
-    /// What the server reports of its settings, when the session began and now.
+    /// The settings that the server reports, at the session's start and now.
     settings: Settings,
     /// Types that are not PostgreSQL's own.
     types: HashMap<Oid, Type>,
 }
 
-/// Names the server's process, to cancel what it does.
+/// Identifies the server's process, to cancel its query.
 #[derive(Clone, Copy)]
 struct Backend {
     pid: i32,
@@ -100,20 +102,20 @@ struct Backend {
 #[derive(Default)]
 struct Settings {
     at_start: HashMap<String, String>,
-    /// Those that differ from the start.
+    /// Settings that differ from the session's start.
     changed: HashMap<String, String>,
 }
 
-/// What one statement of a batch came to.
+/// The answer to one statement of a batch.
 #[derive(Debug, Default)]
 pub struct Answer {
-    /// What it returned.
+    /// The rows that it returned.
     pub rows: Vec<Row>,
-    /// How many rows it touched.
+    /// How many rows it changed or returned.
     pub affected: u64,
 }
 
-/// Asks the server to stop what a connection is doing.
+/// Asks the server to cancel a connection's query.
 #[derive(Clone)]
 pub(crate) struct Canceller {
     target: Arc<Target>,
@@ -128,7 +130,7 @@ impl Canceller {
 }
 
 impl Connection {
-    /// On which nothing was said yet.
+    /// A connection over a socket on which nothing was sent yet.
     fn over(socket: Box<dyn Socket>) -> Connection {
         Connection {
             socket,
@@ -150,7 +152,7 @@ impl Connection {
         self.status
     }
 
-    /// The process id of the backend; behind a pooler, of the pooler's making.
+    /// The process id of the backend; behind a pooler, one that the pooler invented.
     pub(crate) fn backend_pid(&self) -> i32 {
         self.backend.pid
     }
@@ -164,8 +166,8 @@ impl Connection {
         self.unanswered > 0 || !self.outbox.is_empty()
     }
 
-    /// False for a connection that must not be used again: it failed, the server closed it, or
-    /// the session is not as it was at its start. Costs no round trip.
+    /// False for a connection that must not be used again: it failed, the server closed it, or the session's
+    /// settings differ from its start. Costs no round trip.
     pub(crate) fn is_reusable(&mut self) -> bool {
         if self.broken {
             return false;
@@ -175,7 +177,7 @@ impl Connection {
             self.broken = true;
             return false;
         }
-        // What the server says unasked must be no farewell.
+        // The server may send messages unasked, but none that ends the session.
         while let Ok(Some(message)) = Message::parse(&mut self.inbox) {
             if !self.is_aside(&message) {
                 self.broken = true;
@@ -189,7 +191,7 @@ impl Connection {
         Batch::new(self)
     }
 
-    /// A batch that has the server forget these statements first. They are the caller's until it is sent.
+    /// A batch that first closes these statements. They stay with the caller until the batch is sent.
     pub(crate) fn batch_that_closes<'c>(
         &'c mut self,
         statements: &'c mut Vec<Statement>,
@@ -199,14 +201,14 @@ impl Connection {
         Ok(batch)
     }
 
-    /// Runs statements that take no parameters and whose rows nobody reads, as one simple query.
+    /// Runs statements without parameters as one simple query, and ignores their rows.
     pub(crate) async fn batch_execute(&mut self, sql: &str) -> Result<()> {
         frontend::query(sql, &mut self.outbox).map_err(WireError::Unsendable)?;
         self.unanswered += 1;
         self.read_answers(&[]).await.map(drop)
     }
 
-    /// Runs one statement that is not kept, in two round trips: for set-up work.
+    /// Runs a statement in two round trips, without keeping it: for set-up work.
     pub(crate) async fn query_once(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
         let statement = self.batch().run_and_prepare(String::new(), sql).await?;
         let mut batch = self.batch();
@@ -214,12 +216,12 @@ impl Connection {
         Ok(batch.run().await?.pop().unwrap_or_default().rows)
     }
 
-    /// Never to be used again.
+    /// Marks the connection as never to be used again.
     pub(crate) fn condemn(&mut self) {
         self.broken = true;
     }
 
-    /// Reads, and forgets, what was answered to batches that nobody waits for any more.
+    /// Reads and discards the answers to batches whose callers are gone.
     pub(crate) async fn settle(&mut self) -> Result<()> {
         while self.unanswered > 0 {
             self.skip_batch().await?;
@@ -235,12 +237,12 @@ impl Connection {
         Ok(())
     }
 
-    /// The answers to the batch that was put into the outbox last.
+    /// The answers to the latest batch in the outbox.
     async fn read_answers(&mut self, steps: &[Step]) -> Result<Vec<StepAnswer>> {
         self.read_section(steps, 0, None).await.map_err(|failure| failure.error)
     }
 
-    /// The answers to messages up to a Sync, of which `later` are of the same batch and come after.
+    /// The answers to messages up to a Sync; `later` steps of the same batch follow.
     async fn read_section(
         &mut self,
         steps: &[Step],
@@ -282,9 +284,9 @@ impl Connection {
             };
             let message = match self.receive(keep).await {
                 Ok(Received::Message(message)) => message,
-                // The rest of the answer is skipped by whoever is next to read.
+                // The next reader skips the rest of the answer.
                 Ok(Received::Excess(excess)) => return Err(WireError::Excess(excess)),
-                // A server that ends a session says why before it hangs up.
+                // A server that ends a session sends the reason before it closes the connection.
                 Err(lost) => return Err(failure.map_or(lost, WireError::Database)),
             };
             match message {
@@ -316,7 +318,7 @@ impl Connection {
                     }
                 }
                 Message::ErrorResponse(body) => {
-                    // The first is the cause; there is no second before the end of a batch.
+                    // The first error is the cause. A second one before the end of the batch is not possible.
                     let error = DbError::parse(&body).map_err(WireError::Unreadable)?;
                     failure.get_or_insert_with(|| Box::new(error));
                 }
@@ -343,8 +345,8 @@ impl Connection {
         ))
     }
 
-    /// The next message that answers something; sends what is left to send meanwhile. A row that is
-    /// not to be kept never comes into memory as a whole.
+    /// The next message that is an answer; outstanding messages are sent meanwhile. A row that is not to be
+    /// kept is never read into memory as a whole.
     async fn receive(&mut self, mut keep: Keep<'_, '_>) -> Result<Received> {
         let mut is_judged = false;
         loop {
@@ -372,7 +374,7 @@ impl Connection {
                     }
                 }
                 is_judged = true;
-                // As much as it needs, and not the next power of two.
+                // Exactly as much as the row needs, not the next power of two.
                 self.inbox.reserve(row.bytes.saturating_sub(self.inbox.len()));
                 self.swollen |= row.bytes > BUFFER_BYTES_KEPT;
             }
@@ -406,7 +408,7 @@ impl Connection {
         }
     }
 
-    /// [`receive`](Self::receive), whatever it is.
+    /// [`receive`](Self::receive) for any message.
     async fn next_message(&mut self) -> Result<Message> {
         match self.receive(Keep::All).await? {
             Received::Message(message) => Ok(message),
@@ -421,7 +423,7 @@ impl Connection {
         })
     }
 
-    /// What a server may say at any time. Settings that it reports are remembered.
+    /// Messages that the server may send at any time. Settings that it reports are recorded.
     fn is_aside(&mut self, message: &Message) -> bool {
         match message {
             Message::NoticeResponse(_) | Message::NotificationResponse(_) => true,
@@ -435,7 +437,7 @@ impl Connection {
         }
     }
 
-    /// Writes what can be written; ready once something was read.
+    /// Writes as much as possible; ready when something was read.
     fn poll_transfer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wrote = !self.outbox.is_empty();
         self.unflushed |= wrote;
@@ -463,17 +465,17 @@ impl Connection {
     }
 }
 
-/// What becomes of the rows that are read.
+/// What to do with the rows that are read.
 enum Keep<'b, 's> {
     All,
     Bounded(&'b mut Bound<'s>),
     Nothing,
 }
 
-/// What rows may take in memory.
+/// The memory that rows may take.
 struct Bound<'s> {
     share: &'s ByteShare,
-    /// Of it by these rows.
+    /// How much of it these rows have taken.
     taken: &'s mut u64,
 }
 
@@ -487,13 +489,13 @@ impl Bound<'_> {
 
 enum Received {
     Message(Message),
-    /// A row that may not be kept.
+    /// A row that exceeds the bound.
     Excess(Excess),
 }
 
-/// A row of which the beginning has arrived.
+/// A row whose header has arrived.
 struct RowAhead {
-    /// All of the message.
+    /// The length of the whole message.
     bytes: usize,
     columns: usize,
 }
@@ -505,14 +507,14 @@ impl RowAhead {
         Some(RowAhead { bytes: length + 1, columns: u16::from_be_bytes([e, f]).into() })
     }
 
-    /// What a [`Row`] takes in memory: of rows with little in them, most is beside it.
+    /// The memory that a [`Row`] takes. For small rows, most of it is overhead.
     fn weight(&self) -> u64 {
         let places = self.columns * size_of::<Option<std::ops::Range<usize>>>();
         (self.bytes + size_of::<Row>() + places) as u64
     }
 }
 
-/// What an empty buffer may keep of its memory for the next use.
+/// How much memory an empty buffer keeps for its next use.
 const BUFFER_BYTES_KEPT: usize = 64 * 1024;
 
 impl Settings {
@@ -530,7 +532,7 @@ impl Settings {
 }
 
 impl Drop for Connection {
-    /// Says goodbye, if that costs nothing.
+    /// Sends Terminate, if that needs no waiting.
     fn drop(&mut self) {
         if !self.broken {
             frontend::terminate(&mut self.outbox);
@@ -540,12 +542,12 @@ impl Drop for Connection {
     }
 }
 
-/// How many rows a command's tag speaks of: `INSERT 0 3`, `SELECT 20`.
+/// The number of rows in a command tag: `INSERT 0 3`, `SELECT 20`.
 fn affected(tag: &str) -> u64 {
     tag.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// How long it may take to be connected and signed in.
+/// Timeout for connecting and signing in.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Figures across tenants: of whom they are, and of how many.
+//! Figures across tenants: which tenants they cover, and how many.
 
 use super::Mutant;
 use super::Tests::Library;

@@ -1,4 +1,4 @@
-//! What lies beside the rows: kinds of statements, others' statements, locks, sequences.
+//! What tenants share besides rows: kinds of statements, other sessions' statements, locks, sequences.
 
 use super::Mutant;
 use super::Tests::{Library, LibraryUnit};

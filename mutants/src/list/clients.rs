@@ -1,4 +1,4 @@
-//! Clients that take too much: connections, time, memory.
+//! Clients that use too much: connections, time, memory.
 
 use super::Mutant;
 use super::Tests::{Library, LibraryUnit, Server};

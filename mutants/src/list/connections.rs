@@ -1,4 +1,4 @@
-//! Transactions, and the connections that tenants share one after another.
+//! Transactions, and the connections that tenants use one after another.
 
 use super::Mutant;
 use super::Tests::{Library, LibraryUnit, Server};

@@ -1,5 +1,4 @@
-//! The context and its way to the database: the seal, the door's functions, and what the catalog
-//! shows to whom.
+//! The context and its way to the database: the seal, the entry points, and which catalog rows are visible.
 
 use super::Mutant;
 use super::Tests::Library;

@@ -1,4 +1,4 @@
-//! The data API: from a request to SQL, and from PostgreSQL's words to an answer.
+//! The data API: from a request to SQL, and from PostgreSQL's errors to an answer.
 
 use super::Mutant;
 use super::Tests::{Server, ServerUnit};

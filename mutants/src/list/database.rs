@@ -1,4 +1,4 @@
-//! What is made in the database: policies, grants, roles, schemas, and the look at them at the start.
+//! Objects in the database: policies, grants, roles, schemas, and their check at the start.
 
 use super::Mutant;
 use super::Tests::{Library, LibraryUnit, Server};

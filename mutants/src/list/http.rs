@@ -1,4 +1,4 @@
-//! The HTTP service: who may call what, what may be cached, what is bounded.
+//! The HTTP service: permissions, caching, limits.
 
 use super::Mutant;
 use super::Tests::{Server, ServerUnit};

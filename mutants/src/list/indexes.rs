@@ -1,4 +1,4 @@
-//! Indexes of single tenants: what is advised, what is made and dropped, and what is recorded of it.
+//! Indexes of single tenants: advice, creation and removal, and what is recorded.
 
 use super::Mutant;
 use super::Tests::{Library, LibraryUnit};

@@ -1,4 +1,4 @@
-//! What folders of other tools are taken for.
+//! Detection of other tools' folders.
 
 use super::Mutant;
 use super::Tests::Library;

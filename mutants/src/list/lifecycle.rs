@@ -1,4 +1,4 @@
-//! Who belongs where, as what, and whether the tenant is served: resolver, members, onboarding.
+//! Membership, roles, and the status of tenants: resolver, members, onboarding.
 
 use super::Mutant;
 use super::Tests::{Library, LibraryUnit, Server};

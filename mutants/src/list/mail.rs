@@ -1,4 +1,4 @@
-//! Letters: who gets them, and what is told of them.
+//! Messages: their recipients and their content.
 
 use super::Mutant;
 use super::Tests::{Server, ServerUnit};

@@ -1,4 +1,4 @@
-//! Who gets a place in a pool, and what is kept for whom.
+//! The scheduler: which waiter gets a slot, and what is reserved.
 
 use super::Mutant;
 use super::Tests::LibraryUnit;

@@ -1,4 +1,4 @@
-//! What SQL of a tenant's leaves on a session, and who owns what vouches for a context.
+//! What a tenant's SQL leaves in a session, and the ownership of what vouches for a context.
 
 use super::Mutant;
 use super::Tests::{Library, LibraryUnit};

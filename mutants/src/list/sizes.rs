@@ -1,10 +1,10 @@
-//! What tenants take on disk: whose it is, how long it is kept, and who sees it.
+//! Tenants' sizes on disk: their attribution, retention and visibility.
 
 use super::Mutant;
 use super::Tests::Library;
 
 const MIGRATION: &str = "crates/freehold/migrations/0022_sizes.sql";
-/// It replaces how sizes are measured.
+/// The migration that replaces how sizes are measured.
 const GROWTH: &str = "crates/freehold/migrations/0074_growth.sql";
 
 pub(super) const MUTANTS: &[Mutant] = &[

@@ -1,4 +1,4 @@
-//! One way to a schema: what is rehearsed, compared and made anew.
+//! One way to a schema: what is rehearsed, compared and produced anew.
 
 use super::Mutant;
 use super::Tests::{Library, LibraryUnit};

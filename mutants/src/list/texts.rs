@@ -1,4 +1,4 @@
-//! What migrations' texts are taken for, and what a baseline's own refusals are.
+//! How the texts of migrations are read, and the refusals of a baseline's own code.
 
 use super::Mutant;
 use super::Tests::{Library, LibraryUnit, Server, ServerUnit};

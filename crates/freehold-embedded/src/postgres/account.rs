@@ -1,5 +1,5 @@
-//! Who runs the server. An ordinary user does it as themselves; root must not (PostgreSQL refuses)
-//! and becomes `postgres`, else `nobody`, or whoever owns the data already.
+//! The account that runs the server. An ordinary user uses their own account. root must not (PostgreSQL
+//! refuses) and switches to `postgres`, otherwise to `nobody`, or to the owner of existing data.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use super::error::StartError;
 
-/// Settings that a shell may carry for other servers; ours must not see them.
+/// Environment variables that a shell may set for other servers, which must not affect this one.
 const FOREIGN_ENV: [&str; 9] = [
     "PGDATA",
     "PGPORT",
@@ -28,12 +28,12 @@ pub(super) struct Account {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) name: String,
-    /// We are root and change to this user for everything that touches the data.
+    /// The program runs as root and switches to this user for everything that touches the data.
     pub(super) dropped: bool,
 }
 
 impl Account {
-    /// For a data folder that is about to be made.
+    /// For a data folder that is to be created.
     pub(super) fn for_new_data() -> Result<Self, StartError> {
         let me = effective_uid()?;
         let passwd = passwd();
@@ -47,7 +47,7 @@ impl Account {
             .ok_or(StartError::NoAccount)
     }
 
-    /// For a data folder that exists: PostgreSQL insists on its owner.
+    /// For an existing data folder: PostgreSQL requires its owner.
     pub(super) fn owning(data: &Path) -> Result<Self, StartError> {
         let meta = fs::metadata(data).map_err(StartError::io("look at", data))?;
         let me = effective_uid()?;
@@ -74,7 +74,7 @@ impl Account {
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.stdin(Stdio::null()).current_dir("/").process_group(0);
-        // One language, so that what the server says can be recognised.
+        // A fixed language, so that the server's messages can be recognised.
         command.env("LC_ALL", "C").env_remove("LANG").env_remove("LANGUAGE");
         for name in FOREIGN_ENV {
             command.env_remove(name);
@@ -96,7 +96,7 @@ pub(super) fn owner_name(path: &Path) -> String {
     )
 }
 
-/// std has no `geteuid`. The owner of `/proc/self` is not it for a process that may not be dumped.
+/// std has no `geteuid`. The owner of `/proc/self` differs from it for a process that is not dumpable.
 pub(super) fn effective_uid() -> Result<u32, StartError> {
     let from_proc = || {
         let status = fs::read_to_string("/proc/self/status").ok()?;
@@ -119,7 +119,7 @@ fn passwd() -> String {
         .unwrap_or_default()
 }
 
-/// Name, uid and gid of each line that has all three.
+/// The name, uid and gid of each complete line.
 fn entries(passwd: &str) -> impl Iterator<Item = (&str, u32, u32)> {
     passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');

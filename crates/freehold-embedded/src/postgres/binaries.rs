@@ -1,4 +1,4 @@
-//! Finding PostgreSQL's server programs. Only programs are looked for here, never data.
+//! Finding PostgreSQL's server programs. Data folders are not searched for here.
 
 use std::collections::HashSet;
 use std::fs;
@@ -24,8 +24,8 @@ pub(super) struct Server {
     pub(super) major: u32,
 }
 
-/// The server to use: of the data's major version where there is data, else the first that is new
-/// enough, in the order of [`candidates`]. An override is used or refused, never passed over.
+/// The server to use: of the data's major version if there are data, otherwise the first that is new enough,
+/// in the order of [`candidates`]. An override is used or refused, never ignored.
 pub(super) fn find(
     bin: Option<&Path>,
     account: &Account,
@@ -75,12 +75,12 @@ pub(super) fn find(
     }
 }
 
-/// Where servers are commonly installed, lazily: the later places cost a process or a listing.
+/// Common locations of servers, evaluated lazily: the later ones cost a process or a directory listing.
 fn candidates() -> impl Iterator<Item = PathBuf> {
-    // The shell knows PATH; the environment is config.rs's to read.
+    // The shell knows PATH; only config.rs reads the environment.
     let on_path = || answer(Command::new("/bin/sh").args(["-c", "command -v postgres"]));
     let from_path = std::iter::once_with(on_path).flatten().filter_map(|postgres| {
-        // A link, as Homebrew and some images have it: the programs are together at its target.
+        // A link, as with Homebrew and some images: all programs are in the folder of its target.
         let bin = postgres.parent()?.to_owned();
         let real =
             fs::canonicalize(&postgres).ok().and_then(|real| Some(real.parent()?.to_owned()));
@@ -99,7 +99,7 @@ fn answer(command: &mut Command) -> Option<PathBuf> {
     (output.status.success() && path.is_absolute()).then_some(path)
 }
 
-/// The packages' folders, newest first within each kind.
+/// The folders of packages, newest version first within each kind.
 fn installed() -> Vec<PathBuf> {
     let kinds = [
         ("/usr/lib/postgresql", ""),
@@ -138,8 +138,8 @@ fn inspect(bin: &Path, account: &Account) -> Result<Server, Rejected> {
         return Err(Rejected::Absent);
     }
     let output = account.command(&postgres).arg("--version").output().map_err(|error| {
-        // EPERM refuses to change user, EINVAL knows no such user (a user namespace without it);
-        // EACCES is about the file.
+        // EPERM: the user must not be changed. EINVAL: the user does not exist (in a user namespace). EACCES
+        // is about the file.
         if account.dropped && matches!(error.raw_os_error(), Some(1 | 22)) {
             return Rejected::CannotDrop(error);
         }

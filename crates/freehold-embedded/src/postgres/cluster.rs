@@ -1,4 +1,4 @@
-//! Making a data folder, and its settings.
+//! Creating a data folder, and its settings.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -18,7 +18,7 @@ use super::files;
 const SETTINGS: [(&str, &str); 13] = [
     ("shared_buffers", "128MB"),
     ("synchronous_commit", "off"),
-    // A fleet's worth of tables may be locked in one transaction.
+    // One transaction may lock a whole fleet's tables.
     ("max_locks_per_transaction", "256"),
     ("password_encryption", "scram-sha-256"),
     ("track_activities", "on"),
@@ -29,17 +29,17 @@ const SETTINGS: [(&str, &str); 13] = [
     ("log_statement", "none"),
     ("log_line_prefix", "%m [%p] %q%u@%d "),
     ("cluster_name", "freehold"),
-    // Whoever is just being let in, and has gone, holds up a DROP DATABASE for as long as this.
+    // A client that disconnected during authentication delays a DROP DATABASE for up to this long.
     ("authentication_timeout", "5s"),
 ];
 
-/// After a kill, recovery first makes sure that the data is on disk. File by file this took 3 s of
-/// a data folder that was still empty (970 files never synced yet), the whole file system at once
-/// 0.2 s; and a tenant is some thirty files more.
+/// After a kill, recovery first syncs the data to disk. Syncing file by file took 3 s for an empty data
+/// folder (970 files never synced), syncing the whole file system 0.2 s; and a tenant adds about thirty
+/// files.
 const RECOVERY: &[(&str, &str)] =
     if cfg!(target_os = "linux") { &[("recovery_init_sync_method", "syncfs")] } else { &[] };
 
-/// Runs initdb into a folder of another name, which becomes `data` only when it is complete.
+/// Runs initdb in a folder of another name, which is renamed to `data` when it is complete.
 pub(super) async fn create(
     server: &Server,
     account: &Account,
@@ -55,7 +55,7 @@ pub(super) async fn create(
     let password_file = folder.unfinished("pwfile")?;
     files::write(&password_file, password.as_bytes(), 0o600)?;
     files::give_to(&password_file, account)?;
-    // C.UTF-8 is not everywhere (macOS); C sorts alike and only knows fewer letters.
+    // C.UTF-8 does not exist everywhere (macOS); C sorts alike but knows fewer letters.
     let mut result = Ok(());
     for locale in ["C.UTF-8", "C"] {
         let data = folder.unfinished("data")?;
@@ -117,7 +117,7 @@ async fn initdb(
     Err(StartError::Initdb { home: folder.home().to_owned(), output })
 }
 
-/// A start that is given up must not leave initdb writing.
+/// Dropping a start must not leave initdb running.
 struct KilledOnDrop(Child);
 
 impl Drop for KilledOnDrop {
@@ -129,8 +129,8 @@ impl Drop for KilledOnDrop {
     }
 }
 
-/// Writes the server's `postgresql.conf`: what initdb found out about this machine, what suits
-/// development, what the caller asks for; the last one wins.
+/// Writes the server's `postgresql.conf`: first what initdb detected on this machine, then our settings for
+/// development, then the caller's; the last setting wins.
 pub(super) fn configure(folder: &DataFolder, settings: &[(&str, &str)]) -> Result<(), StartError> {
     let mut text = String::from(
         "# Written anew at every start. For settings of your own: data/postgresql.conf, or\n\
@@ -142,7 +142,7 @@ pub(super) fn configure(folder: &DataFolder, settings: &[(&str, &str)]) -> Resul
         let value = value.replace('\\', "\\\\").replace('\'', "''");
         let _ = writeln!(text, "{name} = '{value}'");
     }
-    // Readable for the server's user, who does not own it; it holds no secret.
+    // Readable for the server's user, who does not own it. It contains no secret.
     files::write(&folder.conf(), text.as_bytes(), 0o644)
 }
 

@@ -1,5 +1,5 @@
-//! Where a server's files are: the folder that was asked for, or, where the server's user could
-//! not live there, a folder in /var/tmp that it points to. Owning the folder is decided here too.
+//! The location of a server's files: the requested folder, or, if the server's user could not access that, a
+//! folder in /var/tmp to which it points. Locking the folder is done here too.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek};
@@ -14,21 +14,21 @@ use super::files::{
     remove_if_there, set_mode, write,
 };
 
-/// PostgreSQL's paths end at 1023 bytes; its files lie up to 100 below the data folder.
+/// PostgreSQL's paths have at most 1023 bytes; its files are up to 100 bytes below the data folder.
 const HOME_BYTES_MAX: usize = 800;
 /// `sun_path` without its final NUL: 108 on Linux, 104 on macOS and the BSDs.
 const SOCKET_BYTES_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 const LOG_BYTES_MAX: u64 = 10 << 20;
-/// Where data goes that cannot be in the project. It survives a reboot, unlike /tmp.
+/// The location of data that cannot be in the project. It survives a reboot, unlike /tmp.
 const ELSEWHERE: &str = "/var/tmp";
 
 #[derive(Debug)]
 pub(super) struct DataFolder {
-    /// The folder that was asked for. Absolute, without symbolic links.
+    /// The requested folder. Absolute, without symbolic links.
     dir: PathBuf,
-    /// Where the files are; `dir` itself if it can hold them.
+    /// The location of the files; equals `dir` if it can hold them.
     home: PathBuf,
-    /// Held open: the locks on `dir`, and on `home` if it is another.
+    /// Kept open: the locks on `dir`, and on `home` if it differs.
     locks: Vec<File>,
 }
 
@@ -40,7 +40,7 @@ impl DataFolder {
             fs::create_dir_all(parent).map_err(StartError::io("create", parent))?;
         }
         match DirBuilder::new().mode(0o700).create(&path) {
-            // As root, another user has to pass through to the data; nothing else is readable.
+            // If this is root, the server's user has to pass through to the data; nothing else is readable.
             Ok(()) if account::effective_uid()? == 0 => set_mode(&path, 0o711)?,
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -51,8 +51,8 @@ impl DataFolder {
         Ok(Self { home: dir.clone(), dir, locks: vec![lock] })
     }
 
-    /// Follows the pointer that an earlier start has left, if any. One to a folder that is gone,
-    /// or that is another project's (this one is a copy of it), counts for nothing.
+    /// Follows the pointer that an earlier start left. A pointer is ignored if its folder is gone or belongs
+    /// to another project, of which this one is a copy.
     pub(super) fn follow(&mut self, progress: &mut impl FnMut(&str)) -> Result<(), StartError> {
         let pointer = self.dir.join("location");
         if !pointer.exists() {
@@ -79,14 +79,14 @@ impl DataFolder {
         self.move_to(home)
     }
 
-    /// Whether an earlier start has made the data.
+    /// Whether an earlier start has created the data.
     pub(super) fn has_data(&self) -> Result<bool, StartError> {
         let data = self.data();
         let version = data.join("PG_VERSION");
         if version.try_exists().map_err(StartError::io("look at", &version))? {
             return Ok(true);
         }
-        // Ours come into being by a rename, complete.
+        // Our data folders are created by a rename, so they are complete.
         match fs::symlink_metadata(&data) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(StartError::io("look at", &data)(error)),
@@ -100,8 +100,8 @@ impl DataFolder {
         Ok(())
     }
 
-    /// Decides where new data goes. True if that place has old data in it, of this folder before
-    /// it was deleted: to be stopped and removed.
+    /// Decides the location of new data. True if that location has old data of this folder, from before it
+    /// was deleted: these are to be stopped and removed.
     pub(super) fn settle(
         &mut self,
         account: &Account,
@@ -121,7 +121,7 @@ impl DataFolder {
             match DirBuilder::new().mode(0o700).create(&home) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    // Planted by another user, or another folder's data: leave it alone.
+                    // Planted by another user, or data of another folder: leave it alone.
                     let project = read_path(&home.join("project"));
                     if !is_private_folder(&home)? || project.is_ok_and(|other| other != self.dir) {
                         continue;
@@ -172,7 +172,7 @@ impl DataFolder {
         })
     }
 
-    /// A new superuser password; any server that knew the old one is gone.
+    /// A new superuser password, since any server with the old one is gone.
     pub(super) fn new_password(&self) -> Result<String, StartError> {
         let password = random_hex::<16>()?;
         write(&self.home.join("password"), password.as_bytes(), 0o600)?;
@@ -192,7 +192,7 @@ impl DataFolder {
     /// An empty folder for the unix socket, or `None` where its path would be too long.
     pub(super) fn socket_dir(&self, account: &Account) -> Result<Option<PathBuf>, StartError> {
         let run = self.home.join("run");
-        // A socket, and its lock file, of a server that was killed.
+        // The socket and its lock file, of a server that was killed.
         remove_if_there(&run)?;
         if run.join(".s.PGSQL.65535").as_os_str().len() > SOCKET_BYTES_MAX {
             return Ok(None);
@@ -201,8 +201,8 @@ impl DataFolder {
         Ok(Some(run))
     }
 
-    /// Opens the log to write at its end, and tells where that is. A log that has grown too large
-    /// is set aside first.
+    /// Opens the log for appending, and returns its length. A log that has grown too large is set aside
+    /// first.
     pub(super) fn open_log(&self) -> Result<(File, u64), StartError> {
         let path = self.log();
         refuse_link(&path)?;
@@ -233,13 +233,13 @@ impl DataFolder {
         lines[lines.len().saturating_sub(12)..].join("\n")
     }
 
-    /// A name for what is not finished; [`remove_leftovers`](Self::remove_leftovers) finds it.
+    /// A name for an unfinished file; [`remove_leftovers`](Self::remove_leftovers) finds it.
     pub(super) fn unfinished(&self, name: &str) -> Result<PathBuf, StartError> {
         Ok(self.home.join(format!("{name}.tmp-{}", random_hex::<6>()?)))
     }
 
-    /// Removes what a killed start has left half done. Best effort: an initdb that outlived its
-    /// program may still be writing, and fails by this.
+    /// Removes the unfinished files of a killed start, as far as possible: an initdb that outlived its
+    /// program may still be writing, and fails because of this.
     pub(super) fn remove_leftovers(&self) {
         for folder in [&self.dir, &self.home] {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -252,7 +252,7 @@ impl DataFolder {
 
     /// Removes the server and its data, but neither the folder nor its lock.
     pub(super) fn remove_contents(&self) -> Result<(), StartError> {
-        // The data last: as long as it is there, an interrupted removal is not a new folder.
+        // The data last: as long as they exist, an interrupted removal does not look like a new folder.
         for name in
             ["run", "port", "postgresql.conf", "postgres.log", "postgres.log.1", "data", "password"]
         {
@@ -262,7 +262,7 @@ impl DataFolder {
         Ok(())
     }
 
-    /// Removes everything but `dir` and its lock, which this program holds.
+    /// Removes everything except `dir` and its lock, which this program holds.
     pub(super) fn remove(self) -> Result<(), StartError> {
         self.remove_contents()?;
         if self.home != self.dir {
@@ -276,8 +276,8 @@ impl DataFolder {
     }
 }
 
-/// Whether a data folder of the account's can live here, tried out: permissions, access lists and
-/// file systems without owners or modes all have a say. `Ok(Err(why))` if it cannot.
+/// Tests whether the account's data folder can be here: permissions, access lists, and file systems without
+/// owners or modes all matter. `Ok(Err(why))` if it cannot.
 fn fits(folder: &Path, account: &Account) -> Result<Result<(), String>, StartError> {
     if folder.as_os_str().len() > HOME_BYTES_MAX {
         return Ok(Err(format!("a path over {HOME_BYTES_MAX} bytes is too long for PostgreSQL")));
@@ -298,7 +298,7 @@ fn fits(folder: &Path, account: &Account) -> Result<Result<(), String>, StartErr
     Ok(verdict)
 }
 
-/// FNV-1a, 64 bits. It only spreads names: what a name leads to is checked.
+/// FNV-1a, 64 bits. It only spreads names; the target of a name is checked.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)

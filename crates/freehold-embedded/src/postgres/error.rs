@@ -1,4 +1,4 @@
-//! What can go wrong, each with what to do about it.
+//! The errors, each with a remedy.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// For `map_err`: what was being done to which file.
+    /// For `map_err`: which file, and what was being done to it.
     pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let doing = format!("{doing} {}", path.display());
         move |source| Self::Io { doing, source }

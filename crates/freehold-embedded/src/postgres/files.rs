@@ -1,5 +1,5 @@
-//! Files and folders as this module needs them: locked, private, whole or absent, never through a
-//! planted link, and owned so that each user can go on with what another has started.
+//! Operations on files and folders: locks, private folders, atomic writes, protection against planted links,
+//! and ownership that lets each user continue what another one started.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::account::{self, Account};
 use super::error::StartError;
 
-/// Takes the lock of a folder and writes our pid into it. The system frees it when we die.
+/// Takes the lock of a folder and writes our pid into it. The system releases it when the process ends.
 pub(super) fn lock(folder: &Path) -> Result<File, StartError> {
     let path = folder.join("lock");
     refuse_link(&path)?;
@@ -31,8 +31,8 @@ pub(super) fn lock(folder: &Path) -> Result<File, StartError> {
         _ => StartError::io("open", &path)(error),
     })?;
     hand_over(&path, folder)?;
-    // A child that another thread is starting holds a copy of every lock until it has exec'd, so
-    // one that was just given up can look taken for some milliseconds.
+    // A child that another thread is starting holds a copy of every lock until its exec, so a lock that was
+    // just released may seem taken for some milliseconds.
     let mut tries = 0;
     loop {
         match file.try_lock() {
@@ -55,7 +55,7 @@ pub(super) fn lock(folder: &Path) -> Result<File, StartError> {
     Ok(file)
 }
 
-/// A new folder that only the account may enter.
+/// Creates a folder that only the account may enter.
 pub(super) fn make_private(folder: &Path, account: &Account) -> Result<(), StartError> {
     DirBuilder::new().mode(0o700).create(folder).map_err(StartError::io("create", folder))?;
     give_to(folder, account)
@@ -68,8 +68,8 @@ pub(super) fn give_to(path: &Path, account: &Account) -> Result<(), StartError> 
     Ok(())
 }
 
-/// What root writes in a folder that is another user's is that user's, or they could not start
-/// their own server again.
+/// Gives a file that root writes in another user's folder to that user, who could not start the server again
+/// otherwise.
 pub(super) fn hand_over(path: &Path, folder: &Path) -> Result<(), StartError> {
     let (file, owner) = (fs::symlink_metadata(path), fs::metadata(folder));
     if let (Ok(file), Ok(owner)) = (file, owner)
@@ -81,7 +81,7 @@ pub(super) fn hand_over(path: &Path, folder: &Path) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Writes a file whole or not at all, in place of one that was there.
+/// Replaces a file atomically.
 pub(super) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), StartError> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".tmp-{}", random_hex::<6>()?));
@@ -108,14 +108,14 @@ pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), StartError> {
         .map_err(StartError::io("set the mode of", path))
 }
 
-/// A folder, not a link to one, that is ours and that nobody else can write to.
+/// Whether this is a folder, not a link to one, that is ours and that no other user can write to.
 pub(super) fn is_private_folder(path: &Path) -> Result<bool, StartError> {
     let me = account::effective_uid()?;
     Ok(fs::symlink_metadata(path)
         .is_ok_and(|meta| meta.is_dir() && meta.uid() == me && meta.mode() & 0o022 == 0))
 }
 
-/// As root in a folder of another user's, opening a planted link would write to what it names.
+/// If root opened a planted link in another user's folder, it would write to the link's target.
 pub(super) fn refuse_link(path: &Path) -> Result<(), StartError> {
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.is_file() => {

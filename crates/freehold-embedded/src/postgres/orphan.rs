@@ -1,5 +1,5 @@
-//! The server of a program that was killed: it runs on, on our data. The folder's lock is ours by
-//! now, so nobody uses it; it is stopped, and the data is as after any restart.
+//! The server of a program that was killed, which still runs on our data. We hold the folder's lock, so no
+//! other program uses the server; it is stopped, and the data are as after any restart.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ use super::files;
 use super::postmaster::{PidFile, STOP_STEPS, connect};
 use super::process;
 
-/// Stops the server that runs on the place's data, if any, and clears away its pid file.
+/// Stops the server that runs on these data, if there is one, and removes its pid file.
 pub(super) async fn stop(
     folder: &DataFolder,
     account: &Account,
@@ -26,13 +26,13 @@ pub(super) async fn stop(
         progress(&format!("stopping the PostgreSQL that a killed run has left (pid {})", file.pid));
         stop_process(account, file.pid).await?;
     }
-    // Dead, or its pid is another process's now. PostgreSQL would believe any live pid, a zombie's
-    // too; whether backends of the dead server live on, it finds out by their shared memory.
+    // The process has ended, or its pid belongs to another process now. PostgreSQL would believe any live
+    // pid, even a zombie's; it detects remaining backends of the dead server by their shared memory.
     files::remove_if_there(&folder.data().join("postmaster.pid"))
 }
 
-/// Whether the process of the pid file is a server on our data. Its pid alone proves nothing: in a
-/// container it is soon another process's, even another PostgreSQL's.
+/// Whether the process of the pid file is a server on our data. The pid alone proves nothing: in a container
+/// another process soon has it, possibly another PostgreSQL.
 async fn is_ours(folder: &DataFolder, file: &PidFile) -> bool {
     let Some(arguments) = process::arguments(file.pid) else {
         return false;
@@ -47,7 +47,7 @@ async fn is_ours(folder: &DataFolder, file: &PidFile) -> bool {
     if named {
         return true;
     }
-    // Started by hand, perhaps: the server stands in its data folder, or says where that is.
+    // It may have been started by hand: the server's working directory or arguments show its data folder.
     if let Some(working_dir) = process::working_dir(file.pid) {
         return working_dir == data;
     }
@@ -77,8 +77,8 @@ async fn stop_process(account: &Account, pid: u32) -> Result<(), StartError> {
     Err(StartError::Orphan { pid })
 }
 
-/// Ends what is left of a server whose postmaster was killed: a busy backend notices that only
-/// when it next waits for something, and PostgreSQL does not start beside it.
+/// Terminates the backends of a server whose postmaster was killed: a busy backend notices that only when it
+/// next waits for something, and PostgreSQL does not start beside it.
 pub(super) fn end_stragglers(folder: &DataFolder, account: &Account) {
     let data = folder.data();
     for pid in process::all() {

@@ -1,4 +1,4 @@
-//! The server's TCP port on 127.0.0.1: chosen once, kept, and given up if another program took it.
+//! The server's TCP port on 127.0.0.1: chosen once, stored, and replaced if another program took it.
 
 use std::fs;
 use std::net::TcpListener;
@@ -8,10 +8,10 @@ use super::data_folder::DataFolder;
 use super::error::StartError;
 use super::files::{random, write};
 
-/// Below the ports that systems give to outgoing connections (from 32768, or 49152).
+/// Below the ports that systems use for outgoing connections (from 32768, or 49152).
 const RANGE: std::ops::Range<u16> = 17_000..32_000;
 
-/// The port of the last start if it is free, else another one.
+/// The port of the last start if it is free, otherwise another one.
 pub(super) fn usable(
     folder: &DataFolder,
     progress: &mut impl FnMut(&str),
@@ -28,7 +28,7 @@ pub(super) fn usable(
     Ok(port)
 }
 
-/// Chooses a free port and keeps it. At random, so that two starts at once rarely meet.
+/// Chooses a free port and stores it. At random, so that two concurrent starts rarely collide.
 pub(super) fn another(folder: &DataFolder) -> Result<u16, StartError> {
     let mut chosen = None;
     for _ in 0..50 {

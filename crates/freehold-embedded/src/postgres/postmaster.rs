@@ -1,4 +1,4 @@
-//! One server process of ours: start it, wait until it answers, stop it.
+//! A server process: starting it, waiting until it answers, stopping it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,20 +16,20 @@ use super::data_folder::DataFolder;
 use super::error::{StartError, StopError};
 use super::process;
 
-/// How a server is asked to stop, and how long each way is given: fast (clients are sent away, a
-/// checkpoint is written), immediate (recovery at the next start), and the end.
+/// The ways to stop a server, and the time for each: fast (clients are disconnected, a checkpoint is
+/// written), immediate (recovery at the next start), and SIGKILL.
 pub(super) const STOP_STEPS: [(&str, Duration); 3] = [
     ("INT", Duration::from_secs(10)),
     ("QUIT", Duration::from_secs(5)),
     ("KILL", Duration::from_secs(5)),
 ];
 
-/// Recovery after a kill may replay much; a server that still says "starting" is left to it.
+/// Recovery after a kill may take long; a server that still reports "starting" is waited for.
 const READY_MAX: Duration = Duration::from_secs(300);
-/// How soon it is noticed that a server has ended of itself.
+/// How soon an unexpected end of the server is noticed.
 const WATCH: Duration = Duration::from_millis(100);
 const READY_POLL: Duration = Duration::from_millis(20);
-/// A start takes about 0.1 s; from here on it is a recovery, and the user is told.
+/// A start takes about 0.1 s; longer than this it is a recovery, and the user is told.
 const SLOW: Duration = Duration::from_millis(1500);
 
 /// A server process, stopped when dropped.
@@ -39,7 +39,7 @@ pub(super) struct Postmaster {
     log: PathBuf,
 }
 
-/// Why a server did not come up: the first two are worth another try.
+/// Why a server did not start: the first two are worth another attempt.
 pub(super) enum LaunchError {
     PortTaken(StartError),
     /// Backends of a killed server still use its shared memory.
@@ -62,7 +62,7 @@ impl From<LaunchError> for StartError {
 }
 
 impl Postmaster {
-    /// Starts the server on the place's data and returns when it has let us in.
+    /// Starts the server on the data and returns when it accepts a connection.
     pub(super) async fn launch(
         server: &Server,
         account: &Account,
@@ -75,7 +75,7 @@ impl Postmaster {
         let mut postmaster = Self::spawn(server, account, folder, port, log)?;
         let result = postmaster.ready(folder, port, password, progress).await;
         if let Err(what) = result {
-            // Dropped first, for its last words.
+            // Dropped first, so that the log has its last messages.
             drop(postmaster);
             let tail = folder.log_tail(log_start);
             let port_taken = tail.contains("could not bind IPv4 address");
@@ -100,10 +100,10 @@ impl Postmaster {
         let data = folder.data();
         let mut config_file = OsString::from("config_file=");
         config_file.push(folder.conf());
-        // On the command line, so that no configuration file or ALTER SYSTEM changes them.
+        // On the command line, so that neither a configuration file nor ALTER SYSTEM can change them.
         let mut sockets = OsString::from("unix_socket_directories=");
         if let Some(folder) = folder.socket_dir(account)? {
-            // A list: a comma or a space in the path wants quotes.
+            // A list: a comma or a space in the path must be quoted.
             let quoted = format!("\"{}\"", folder.to_string_lossy().replace('"', "\"\""));
             if folder.to_str().is_some() {
                 sockets.push(quoted);
@@ -128,7 +128,7 @@ impl Postmaster {
             .stderr(err)
             .spawn();
         let child = spawned.map_err(|error| match error.kind() {
-            // The program itself has run already, to tell its version.
+            // The program itself has been run before, to read its version.
             ErrorKind::PermissionDenied => {
                 StartError::CannotEnter { name: account.name.clone(), data }
             }
@@ -137,7 +137,7 @@ impl Postmaster {
         Ok(Self { child, account: account.clone(), log: folder.log() })
     }
 
-    /// Waits for the server's own word in its pid file, which costs it nothing, then connects.
+    /// Waits for the status in the server's pid file, which costs the server nothing, then connects.
     async fn ready(
         &mut self,
         folder: &DataFolder,
@@ -194,7 +194,7 @@ impl Postmaster {
         Err(StopError { pid: self.child.id(), log: self.log.clone() })
     }
 
-    /// A child that has not been waited for keeps its pid, so the signal cannot hit another.
+    /// A child that has not been waited for keeps its pid, so the signal cannot reach another process.
     fn send(&mut self, signal: &str) {
         if process::signal(&self.account, self.child.id(), signal).is_err() {
             let _ = self.child.kill();
@@ -205,7 +205,7 @@ impl Postmaster {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Returns, once the server has ended, how.
+    /// Returns how the server ended, once it has.
     pub(super) async fn ended(&mut self) -> String {
         loop {
             match self.child.try_wait() {

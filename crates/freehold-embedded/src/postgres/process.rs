@@ -1,4 +1,4 @@
-//! Processes that are not our children: look at them, signal them. std can do neither.
+//! Processes that are not our children: inspecting and signalling them, for which std has no functions.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ pub(super) fn arguments(pid: u32) -> Option<Vec<Vec<u8>>> {
         return (!line.is_empty())
             .then(|| line.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect());
     }
-    // No /proc, as on macOS: words are all that `ps` shows, so a path with spaces is in pieces.
+    // Without /proc, as on macOS: `ps` prints words only, so a path with spaces is split.
     let output = Command::new("ps")
         .args(["-ww", "-o", "command=", "-p", &pid.to_string()])
         .stdin(Stdio::null())
@@ -31,7 +31,7 @@ pub(super) fn arguments(pid: u32) -> Option<Vec<Vec<u8>>> {
     (!words.is_empty() && !words[0].starts_with(b"(")).then_some(words)
 }
 
-/// Where the process is, if we may know: in a container root may lack the right to ask.
+/// The working directory of a process, if it is readable: in a container root may lack the permission.
 pub(super) fn working_dir(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
@@ -45,8 +45,8 @@ pub(super) fn all() -> impl Iterator<Item = u32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Sends a signal (`INT`, `QUIT`, `KILL`) by the shell's own `kill`: a shell is everywhere, the
-/// program `kill` is not. It runs as the account, who may always signal their own.
+/// Sends a signal (`INT`, `QUIT`, `KILL`) by the shell's builtin `kill`: a shell is always present, the
+/// program `kill` is not. It runs as the account, which may signal its own processes.
 pub(super) fn signal(account: &Account, pid: u32, name: &str) -> io::Result<()> {
     let status = account
         .command("/bin/sh")

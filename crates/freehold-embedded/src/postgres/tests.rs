@@ -1,4 +1,4 @@
-//! Against real servers, in as few initdb runs (1 to 2 s each) as the claims allow.
+//! Tests against real servers, with as few runs of initdb (1 to 2 s each) as possible.
 
 use std::fs;
 use std::net::TcpListener;
@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use super::*;
 
-/// Speed over safety, as in every test; a test that kills says so itself.
+/// Speed over durability, as in every test; a test that kills overrides this.
 const FAST: [(&str, &str); 3] =
     [("fsync", "off"), ("full_page_writes", "off"), ("shared_buffers", "16MB")];
 
-/// A folder of the test's own that another user may pass through; removed at the end.
+/// A folder for one test, through which another user may pass; removed at the end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -57,7 +57,7 @@ async fn client(postgres: &EmbeddedPostgres) -> tokio_postgres::Client {
     client
 }
 
-/// Adds a row that is on disk when this returns.
+/// Adds a row, which is on disk when this returns.
 async fn add_row(postgres: &EmbeddedPostgres) {
     let sql = "SET synchronous_commit = on; CREATE TABLE IF NOT EXISTS kept (n int); \
                INSERT INTO kept VALUES (1)";
@@ -68,7 +68,7 @@ async fn rows(postgres: &EmbeddedPostgres) -> i64 {
     client(postgres).await.query_one("SELECT count(*) FROM kept", &[]).await.unwrap().get(0)
 }
 
-/// What a kill of the program leaves behind: the server, and a lock that is free.
+/// Leaves what a kill of the program leaves: the server, and a released lock.
 fn leave_as_if_killed(postgres: EmbeddedPostgres) -> u32 {
     let pid = postgres.postmaster.pid();
     std::mem::forget(postgres.postmaster);
@@ -76,7 +76,7 @@ fn leave_as_if_killed(postgres: EmbeddedPostgres) -> u32 {
     pid
 }
 
-/// The way to `path` from here, to start by a relative path.
+/// The relative path to `path` from here.
 fn relative(path: &Path) -> PathBuf {
     let here = std::env::current_dir().unwrap();
     let up = here.components().filter(|part| matches!(part, Component::Normal(_))).count();
@@ -89,7 +89,7 @@ async fn a_server_and_its_data_survive_stops_kills_and_a_taken_port() {
     let folder = Folder::new("life");
     let dir = folder.0.join("pg");
 
-    // An earlier initdb was killed half way.
+    // Left by an initdb that was killed.
     let half = dir.join("data.tmp-0123");
     fs::create_dir_all(&half).unwrap();
     fs::write(half.join("PG_VERSION"), "15\n").unwrap();
@@ -103,13 +103,13 @@ async fn a_server_and_its_data_survive_stops_kills_and_a_taken_port() {
     add_row(&first).await;
     let port = first.port();
 
-    // One owner.
+    // Only one owner is possible.
     let message = start(&dir).await.0.unwrap_err().to_string();
     assert!(message.contains(&format!("already running, pid {}", std::process::id())), "{message}");
     let refused = reset(&dir).await.unwrap_err();
     assert!(matches!(refused, StartError::AlreadyRunning { .. }), "{refused}");
 
-    // The terminal's Ctrl-C goes to our process group, which is not the server's.
+    // Ctrl-C in a terminal reaches our process group, which is not the server's.
     #[cfg(target_os = "linux")]
     {
         let pid = first.postmaster.pid();
@@ -119,14 +119,14 @@ async fn a_server_and_its_data_survive_stops_kills_and_a_taken_port() {
     }
     first.stop().await.unwrap();
 
-    // A restart: silent, which one that takes long is not, on the same port; by a relative path it is the same folder.
+    // A restart prints nothing, as it is quick, and uses the same port; a relative path is the same folder.
     let (second, said) = start(&relative(&dir)).await;
     let second = second.unwrap();
     assert_eq!((second.port(), said), (port, vec![]));
     assert_eq!(rows(&second).await, 1);
     add_row(&second).await;
 
-    // The program is killed: its server runs on, and is found.
+    // The program is killed: its server still runs, and is found.
     let orphan = leave_as_if_killed(second);
     let (third, said) = start(&dir).await;
     let third = third.unwrap();
@@ -153,7 +153,7 @@ async fn a_server_and_its_data_survive_stops_kills_and_a_taken_port() {
     assert_eq!((fourth.port(), rows(&fourth).await), (port, 3));
     fourth.stop().await.unwrap();
 
-    // Its port is taken by another program: it moves, and stays there.
+    // Another program takes its port: the server moves to another one, and stays there.
     let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let (fifth, said) = start(&dir).await;
     let fifth = fifth.unwrap();
@@ -168,7 +168,7 @@ async fn a_server_and_its_data_survive_stops_kills_and_a_taken_port() {
     assert_eq!(process::arguments(pid), None);
     assert!(!data.join("postmaster.pid").exists());
 
-    // A server that cannot start says why.
+    // A server that cannot start reports why.
     let message = start_with(&dir, &[("shared_buffers", "much")]).await.0.unwrap_err().to_string();
     assert!(message.contains("invalid value for parameter \"shared_buffers\""), "{message}");
 
@@ -186,7 +186,7 @@ async fn a_server_and_its_data_survive_stops_kills_and_a_taken_port() {
 #[tokio::test]
 async fn where_the_server_cannot_live_its_data_is_elsewhere_and_found_again() {
     let folder = Folder::new("elsewhere");
-    // As root: a folder that the server's user cannot enter. As another user: one too deep.
+    // As root: a folder that the server's user cannot enter. As another user: a path that is too long.
     let root = account::effective_uid().unwrap() == 0;
     let dir = if root {
         fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o700)).unwrap();
@@ -202,13 +202,13 @@ async fn where_the_server_cannot_live_its_data_is_elsewhere_and_found_again() {
     assert_eq!(fs::metadata(&home).unwrap().mode() & 0o777, if root { 0o711 } else { 0o700 });
     add_row(&first).await;
 
-    // The folder is deleted under a running server: still one owner.
+    // The folder is deleted while the server runs: still only one owner.
     fs::remove_dir_all(&dir).unwrap();
     let refused = start(&dir).await.0.unwrap_err();
     assert!(matches!(refused, StartError::AlreadyRunning { .. }), "{refused}");
     first.stop().await.unwrap();
 
-    // Deleted for good, it starts over; moved, its data comes along.
+    // If the folder was deleted, the server starts over; if it was moved, the data move along.
     let (second, _) = start(&dir).await;
     let second = second.unwrap();
     assert_eq!(second.data_dir(), home.join("data"));

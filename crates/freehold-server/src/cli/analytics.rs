@@ -20,7 +20,7 @@ use crate::config::AnalyticsSettings;
 
 const NONE: &str = "There are no analytics: `freehold analytics apply` makes them.";
 
-/// Between two looks at whether somebody else's run is done.
+/// The interval at which to check whether another run has ended.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Subcommand)]
@@ -156,7 +156,7 @@ async fn run_now(
     let runs = loop {
         let run = freehold.analytics().run(&context, names.as_deref(), options, &progress);
         match run.await {
-            // A server's schedule, most of all: it ends, and what it has published may be old by then.
+            // Usually a server's scheduled run: it ends, and what it published may be outdated by then.
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 if !is_told {
                     Output::note(&format!("{}; waiting for that", error.message()));
@@ -182,7 +182,7 @@ async fn run_now(
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The error that there are no such analytics, with the ones that may have been meant.
+/// The error for an unknown definition, with similar names.
 async fn or_nearest(
     freehold: &Freehold,
     context: &OperatorContext,
@@ -291,7 +291,7 @@ fn withheld_line(groups: impl TryInto<u64>) -> String {
 
 fn print_rows(page: &AnalyticsPage, rows: &[Map<String, Value>]) {
     let mut names: Vec<&str> = page.outline.grain.iter().map(String::as_str).collect();
-    // What comes besides grain and measures is the tenant, or how many there are.
+    // The additional columns are the tenant, or the number of tenants.
     let first = rows.first();
     if first.is_some_and(|row| row.contains_key("tenant")) {
         names.insert(0, "tenant");

@@ -16,7 +16,7 @@ pub(super) struct CompletionsArgs {
 }
 
 pub(super) fn run(args: &CompletionsArgs, mut command: Command) {
-    // Into memory first: the generators take a closed pipe for a fault of theirs.
+    // Written to memory first: the generators panic if the pipe is closed.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "freehold", &mut script);
     Output::text(String::from_utf8_lossy(&script).trim_end());

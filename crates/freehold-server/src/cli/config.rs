@@ -39,17 +39,17 @@ impl FromArgMatches for ConfigArgs {
 #[derive(Serialize)]
 struct Setting {
     setting: String,
-    /// `None` of a secret and of what is not set.
+    /// `None` for a secret and for a setting without a value.
     value: Option<String>,
     is_secret: bool,
-    /// environment, flag, default; `None` if it is not set.
+    /// environment, flag, default; `None` without a value.
     from: Option<&'static str>,
     is_required: bool,
     meaning: String,
 }
 
 pub(super) fn run(ConfigArgs(matches): &ConfigArgs) -> Result<ExitCode, Failure> {
-    // The definition is asked itself, so a new setting needs no line here.
+    // Read from the definition, so a new setting needs no line here.
     let definition = ServeSettings::augment_args(Command::new("freehold config"));
     let settings = definition.get_arguments().filter(|argument| argument.get_env().is_some());
     let settings: Vec<Setting> = settings.map(|argument| read(argument, matches)).collect();

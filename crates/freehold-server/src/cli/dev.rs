@@ -1,4 +1,4 @@
-//! `freehold dev`: everything on one machine, from nothing.
+//! `freehold dev`: everything on one machine, starting from nothing.
 
 mod beside;
 
@@ -33,7 +33,7 @@ const DATABASE: &str = "freehold";
 const PASSWORD: &str = "freehold-demo";
 const DEMO_TENANTS: [(&str, &str); 2] = [("acme", "Acme Trading"), ("globex", "Globex Supplies")];
 
-/// A test run's data is thrown away, so it may be as quick as it can.
+/// The data of a test run are thrown away, so durability is traded for speed.
 const THROWAWAY: &[(&str, &str)] = &[
     ("fsync", "off"),
     ("synchronous_commit", "off"),
@@ -41,7 +41,7 @@ const THROWAWAY: &[(&str, &str)] = &[
     ("max_connections", "300"),
 ];
 
-/// The most connections that `freehold dev` has to its database: the pools' defaults, and some.
+/// The most connections that `freehold dev` opens to its database: the pools' defaults, and some more.
 const DATABASE_CONNECTIONS: u64 = 40;
 
 pub(super) async fn run(settings: DevSettings) -> Result<ExitCode, Failure> {
@@ -71,7 +71,7 @@ fn progress(message: &str) {
     Output::note(message);
 }
 
-/// Runs a command with the database, and takes over its exit code.
+/// Runs a command with the database, and returns its exit code.
 async fn run_command(
     server: &mut EmbeddedPostgres,
     settings: &DevSettings,
@@ -86,8 +86,8 @@ async fn run_command(
         }
         None => None,
     };
-    // Ctrl-C reaches the command as well; it may have something to say yet, and needs the database
-    // for it. Caught, the signal does not end this program.
+    // Ctrl-C reaches the command as well, which may still need the database to finish. Since the signal is
+    // caught, it does not end this program.
     let _caught = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut child = tokio::process::Command::new(program)
         .args(arguments)
@@ -103,7 +103,7 @@ async fn run_command(
         Ok(status) => status,
         Err(failure) => {
             progress(&format!("error: {failure}"));
-            // It goes on to its end, which may not need the database.
+            // The command continues, and may not need the database any more.
             child.wait().await?
         }
     };
@@ -115,9 +115,9 @@ async fn run_command(
 
 async fn serve_demo(server: &mut EmbeddedPostgres, settings: &DevSettings) -> Result<(), Failure> {
     telemetry::init_logs(&settings.log)?;
-    // Before any work: a port that is taken should be told at once.
+    // Before any work, so that a port in use is reported at once.
     let listener = bind(([127, 0, 0, 1], settings.port).into()).await?;
-    // With --port 0 the system has chosen one.
+    // With --port 0 the system chose the port.
     let port = listener.local_addr()?.port();
     let baseline = settings
         .layout
@@ -137,7 +137,7 @@ async fn serve_demo(server: &mut EmbeddedPostgres, settings: &DevSettings) -> Re
         &public_url,
     ])?;
     let transport = Transport::new(&mail)?;
-    // Nobody balances this one.
+    // There is no balancer in front of this server.
     let http: HttpSettings = defaults(&["--drain-secs", "0"])?;
     let people = PeopleSettings { signup: sign_in.signup, mail: true };
     let sign_in = Arc::new(SignIn::new(freehold.clone(), sign_in.options(public_url)?));
@@ -154,7 +154,7 @@ async fn serve_demo(server: &mut EmbeddedPostgres, settings: &DevSettings) -> Re
     }
 }
 
-/// A table that the data API can show: the demo's orders, or the first that there is.
+/// A table for the data API's example: the demo's orders, or the first table.
 async fn find_table(server: &EmbeddedPostgres) -> Result<Option<String>, Failure> {
     let (client, connection) =
         tokio_postgres::connect(&server.superuser_url(DATABASE), NoTls).await?;
@@ -166,14 +166,14 @@ async fn find_table(server: &EmbeddedPostgres) -> Result<Option<String>, Failure
     Ok(client.query_opt(sql, &[]).await?.map(|row| row.get(0)))
 }
 
-/// Settings as they are when nobody sets any; `freehold dev` is not configured by the environment.
+/// The default settings; `freehold dev` is not configured by the environment.
 fn defaults<T: clap::Args>(arguments: &[&str]) -> Result<T, Failure> {
     let command =
         T::augment_args(clap::Command::new("dev").no_binary_name(true)).mut_args(|a| a.env(None));
     Ok(T::from_arg_matches(&command.try_get_matches_from(arguments)?)?)
 }
 
-/// Roles, catalog, baseline and the demo tenants; each only as far as it is missing.
+/// Roles, catalog, baseline and the demo tenants: only what is missing.
 async fn prepare(
     server: &EmbeddedPostgres,
     folder: &Path,
@@ -181,7 +181,7 @@ async fn prepare(
 ) -> Result<Freehold, Failure> {
     ensure_database(server).await?;
     let admin_url = server.superuser_url(DATABASE);
-    // Nobody needs to know these, so every start has new ones.
+    // The passwords are not needed by anybody, so every start generates new ones.
     let passwords = Passwords {
         app: Some(random_password()),
         catalog: None,
@@ -209,7 +209,7 @@ async fn prepare(
         .map_err(beside::explain)?;
     bar.finish_and_clear();
     beside::tell(&report);
-    // In another tool's layout what lies beside the folder is that tool's, and may mean other tables.
+    // In another tool's layout, files beside the folder belong to that tool and may be about other tables.
     let seed = folder.parent().map(|parent| parent.join("seed.sql")).filter(|seed| seed.exists());
     let is_own = baseline.layout() == Some(Layout::Freehold);
     if let Some(seed) = seed.as_ref().filter(|_| !is_own) {
@@ -220,8 +220,7 @@ async fn prepare(
     Ok(freehold)
 }
 
-/// The definitions that lie beside the baseline, and their first figures; from then on the
-/// worker keeps them fresh.
+/// The definitions beside the baseline, and their first figures; from then on the worker updates them.
 async fn ensure_analytics(freehold: &Freehold, baseline: &Path) -> Result<(), Failure> {
     let folder = baseline.parent().map(|parent| parent.join("analytics"));
     let Some(folder) = folder.filter(|folder| folder.is_dir()) else { return Ok(()) };
@@ -268,7 +267,7 @@ async fn ensure_people(freehold: &Freehold, seed: Option<&Path>) -> Result<(), F
         let tenant = freehold.tenants().create(&context, new).await?.tenant;
         if let Some(seed) = seed {
             let sql = std::fs::read_to_string(seed)?;
-            // The seed makes different data for each slug. A slug needs no quoting.
+            // The seed produces different data for each slug. A slug needs no quoting.
             let sql = format!("SELECT set_config('freehold.seed', '{slug}', true);\n{sql}");
             freehold.tenants().run_script(&context, tenant.id, &sql).await?;
         }
@@ -281,12 +280,12 @@ async fn ensure_people(freehold: &Freehold, seed: Option<&Path>) -> Result<(), F
     Ok(())
 }
 
-/// Somebody of the demo.
+/// A person of the demo.
 fn vouched_for(email: String) -> PersonRef {
     PersonRef { email, password: Some(PASSWORD.to_owned()), existing: false }
 }
 
-/// The secret that signs tokens, kept so that a restart signs nobody out.
+/// The secret that signs tokens, stored so that sessions survive a restart.
 fn keep_secret(path: &Path) -> Result<String, Failure> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;

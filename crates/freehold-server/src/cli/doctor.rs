@@ -1,4 +1,4 @@
-//! `freehold doctor`: what is not as it must be, for people, for programs, for code scanners.
+//! `freehold doctor`: reports deviations for people, for programs and for code scanners.
 
 mod sarif;
 
@@ -13,7 +13,7 @@ use super::output::Output;
 use super::slugs::{self, Slugs};
 use super::words;
 
-/// Of the command, if something critical was found.
+/// The exit code after a critical finding.
 const FOUND: u8 = 3;
 
 #[derive(clap::Args)]
@@ -108,8 +108,8 @@ fn list(json: bool) {
     Output::table(&rows);
 }
 
-/// The slugs of the tenants whose schemas the report names. None where the installation is in no state to
-/// be asked: the report says why.
+/// The slugs of the tenants whose schemas the report names. Empty if the installation cannot answer; the
+/// report says why.
 async fn slugs_in(report: &DoctorReport, options: &Options) -> Slugs {
     let examples = report.findings.iter().flat_map(|finding| &finding.examples);
     let texts = examples.flat_map(|example| [&example.object, &example.detail]);
@@ -122,7 +122,7 @@ async fn slugs_in(report: &DoctorReport, options: &Options) -> Slugs {
     slugs::of(&freehold, &context, tenants.into_iter()).await.unwrap_or_default()
 }
 
-/// The report for people: the worst first, each finding with its meaning and what to do.
+/// The report for people: the worst first, each finding with its meaning and the remedy.
 fn describe(report: &DoctorReport, slugs: &Slugs) -> String {
     let mut text = String::new();
     for repair in &report.repairs {

@@ -1,19 +1,19 @@
-//! How the help of commands is arranged: a command's own arguments first, and of the connection's settings
-//! those that it cannot do without. `freehold serve --help` and `freehold config` show all.
+//! The layout of the commands' help: a command's own arguments first, followed by the connection settings
+//! that are essential. `freehold serve --help` and `freehold config` show all settings.
 
 use clap::builder::Resettable;
 use clap::{Arg, Args as _, Command};
 
 use crate::config::{AnalyticsSettings, DatabaseSettings};
 
-/// Those that a command's help shows.
+/// The settings that a command's help shows.
 const SHOWN: [&str; 3] = ["database_url", "database_owner_url", "context_key"];
-/// Whose own arguments the settings are.
+/// The commands whose own arguments are the settings.
 const ALL_SHOWN: [&str; 2] = ["serve", "config"];
 
 const MORE: &str = "More settings of connections, each a variable too: `freehold serve --help`.";
 
-/// The same command, with its help arranged.
+/// The command with its help rearranged.
 pub(super) fn arranged(command: Command) -> Command {
     let names: Vec<String> =
         command.get_subcommands().map(|child| child.get_name().to_owned()).collect();
@@ -38,7 +38,7 @@ pub(super) fn arranged(command: Command) -> Command {
             shown if SHOWN.contains(&shown) => in_connection(argument),
             _ if connection.contains(&id) => argument.hide(true),
             _ if analytics.contains(&id) => argument,
-            // What follows settings that are shared has their heading, unless it is taken away.
+            // An argument after shared settings would inherit their heading, unless it is reset.
             _ => argument.help_heading(Resettable::Reset),
         }
     });

@@ -202,7 +202,7 @@ fn what_to_do(slug: &str, advice: &IndexAdvice) -> Option<String> {
     }
 }
 
-/// As a shell takes it for one word.
+/// Quotes a text as one word for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if word.chars().all(plain) {

@@ -1,4 +1,4 @@
-//! `freehold init`: prepares the database that DATABASE_URL leads to.
+//! `freehold init`: prepares the database of DATABASE_URL.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -88,7 +88,7 @@ impl From<SealSetting> for SealMode {
 }
 
 pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
-    // What is given is set; roles that are new and have none given get one that is shown once.
+    // Given passwords are set. New roles without one get a generated password, which is shown once.
     let given = Passwords {
         app: args.app_password,
         catalog: args.catalog_password,
@@ -118,7 +118,7 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
     let app_url = url_for("freehold_app", &given.app, &made.app);
     let owner_url = url_for("freehold_owner", &given.owner, &made.owner);
     let analytics_url = url_for("freehold_analytics", &given.analytics, &made.analytics);
-    // Without one it is the app's, with the other name.
+    // Without a password of its own, it is the app role's URL with the other user name.
     let catalog_url = given.catalog.as_ref();
     let catalog_url =
         catalog_url.map(|password| with_user(&args.database_url, "freehold_catalog", password));

@@ -13,7 +13,7 @@ use super::listing::{self, Listing, Wanted};
 use super::output::Output;
 use super::{Common, Failure, tenant, words};
 
-/// The most slow queries that the library gives at once.
+/// The most slow queries that the library returns per page.
 const SLOW_PAGE_MAX: i64 = 50;
 
 #[derive(Subcommand)]
@@ -132,10 +132,10 @@ pub(super) async fn run(command: InsightCommand) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// By which the next page is asked for.
+/// The flag for the next page.
 const OFFSET: &str = "--offset";
 
-/// Says of when the figures are, and what they may lack.
+/// Prints the period of the figures, and what they may lack.
 fn note_window(common: &Common, hours: i32) {
     if common.json {
         return;

@@ -54,7 +54,7 @@ pub(super) async fn run(command: KeyCommand) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// With the key that the owner connection reads: the one that is set may be what is to be replaced.
+/// With the key that the owner connection reads: the key in the settings may be the one to be replaced.
 async fn connect(common: &Common) -> Result<Freehold, Failure> {
     let mut options = common.database.options()?;
     options.context_key = options.context_key.filter(|_| options.owner_url.is_none());

@@ -1,4 +1,4 @@
-//! Lists that the library gives by pages: all of one, or so many and where the rest begins.
+//! Lists that the library returns in pages: read in full, or up to a limit with a cursor for the rest.
 
 use freehold::control::PAGE_MAX;
 use serde::Serialize;
@@ -6,19 +6,19 @@ use serde::Serialize;
 use super::output::Output;
 use super::words;
 
-/// What a list holds, and after what the rest begins if that is not all.
+/// The items of a list, and the cursor of the rest if it is not complete.
 #[derive(Serialize)]
 pub(super) struct Listing<T> {
     pub(super) items: Vec<T>,
     pub(super) next: Option<String>,
 }
 
-/// How much of a list is asked for.
+/// How much of a list is requested.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
-    /// How many items; all if there is no number.
+    /// The number of items; `None` for all.
     pub(super) limit: Option<u32>,
-    /// The most that one page holds.
+    /// The most items per page.
     pub(super) page_max: i64,
 }
 
@@ -28,8 +28,8 @@ impl Wanted {
     }
 }
 
-/// Reads page by page. `load` gives up to so many items after a cursor, `cursor` is what a page that ends
-/// with an item hands on: from the cursor before and the number of items since.
+/// Reads page by page. `load` returns up to a number of items after a cursor. `cursor` returns the cursor
+/// after an item, from the previous cursor and the number of items since.
 async fn read<T, C>(
     wanted: Wanted,
     mut after: C,
@@ -40,7 +40,7 @@ async fn read<T, C>(
     let limit = wanted.limit.map_or(usize::MAX, |limit| limit as usize);
     let mut items = Vec::new();
     loop {
-        // One more than is wanted tells whether there are more.
+        // One more than requested shows whether there are more.
         let left = i64::try_from(limit - items.len()).unwrap_or(i64::MAX).saturating_add(1);
         let size = left.min(wanted.page_max);
         let mut page = load(&after, size).await?;
@@ -61,7 +61,7 @@ async fn read<T, C>(
     }
 }
 
-/// A list whose pages begin after the key of an item.
+/// A list whose cursor is the key of an item.
 pub(super) async fn by_key<T>(
     wanted: Wanted,
     after: Option<String>,
@@ -74,7 +74,7 @@ pub(super) async fn by_key<T>(
     read(wanted, after, cursor, |after| after, load).await
 }
 
-/// A list whose pages begin at a place that is counted.
+/// A list whose cursor is an offset.
 pub(super) async fn by_offset<T>(
     wanted: Wanted,
     offset: i64,
@@ -86,7 +86,7 @@ pub(super) async fn by_offset<T>(
 }
 
 impl<T: Serialize> Listing<T> {
-    /// Prints it as JSON, or as a table made of its items, and says if there are more.
+    /// Prints the list as JSON, or as a table made from its items, and notes if there are more.
     pub(super) fn print(
         &self,
         json: bool,
@@ -101,7 +101,7 @@ impl<T: Serialize> Listing<T> {
         self.note_more(flag);
     }
 
-    /// Says that there are more, and by which flag the next ones are shown.
+    /// Notes that there are more, and the flag that shows the next ones.
     pub(super) fn note_more(&self, flag: &str) {
         if let Some(next) = &self.next {
             let shown = words::count(self.items.len(), "line");
@@ -116,7 +116,7 @@ impl<T: Serialize> Listing<T> {
 mod tests {
     use super::*;
 
-    /// The numbers from 0 to 449, as a library that gives 200 at a time.
+    /// The numbers from 0 to 449, in pages of 200.
     async fn numbers(after: Option<&str>, size: i64) -> freehold::Result<Vec<i64>> {
         let begin = after.map_or(0, |after| after.parse::<i64>().unwrap() + 1);
         Ok((begin..450).take(size.clamp(1, 200) as usize).collect())

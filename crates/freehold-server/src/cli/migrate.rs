@@ -37,7 +37,7 @@ pub(super) enum MigrateCommand {
     },
 }
 
-/// Says which layout a folder was read in.
+/// Reports the layout in which a folder was read.
 pub(super) fn layout_line(baseline: &Baseline) -> String {
     format!("Layout: {}", baseline.layout_said().unwrap_or_default())
 }

@@ -1,7 +1,7 @@
-//! What commands print to standard output: text for people, or JSON.
+//! Standard output of commands: text for people, or JSON.
 //!
-//! Whoever reads may end first, as `head` does: the command goes on to its end in silence, and its exit
-//! code is its own. Output that cannot be written for another reason, such as a full disk, is a failure.
+//! If the reader closes the pipe, as `head` does, the command continues silently, and its exit code is
+//! unaffected. Output that cannot be written for another reason, such as a full disk, is a failure.
 
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
@@ -12,13 +12,13 @@ use terminal_size::{Height, Width};
 
 pub struct Output;
 
-/// Nobody reads any more.
+/// The reader has closed the pipe.
 static ENDED: AtomicBool = AtomicBool::new(false);
-/// Something could not be written that somebody may be waiting for.
+/// Output was lost that a reader may be waiting for.
 static LOST: AtomicBool = AtomicBool::new(false);
 
 impl Output {
-    /// A line or more for who gave the command.
+    /// Text for the person who ran the command.
     pub fn text(text: &str) {
         if ENDED.load(Ordering::Relaxed) {
             return;
@@ -28,7 +28,7 @@ impl Output {
         Output::heed(written);
     }
 
-    /// What became of writing to standard output.
+    /// Records the result of writing to standard output.
     pub(super) fn heed(written: io::Result<()>) {
         let Err(error) = written else { return };
         ENDED.store(true, Ordering::Relaxed);
@@ -37,29 +37,28 @@ impl Output {
         }
     }
 
-    /// The exit code of a command that ends with this one.
+    /// The exit code of a command with this outcome.
     pub fn exit_code(outcome: ExitCode) -> ExitCode {
         if LOST.load(Ordering::Relaxed) { ExitCode::FAILURE } else { outcome }
     }
 
-    /// For a person who reads along; not part of what a program reads.
+    /// A note for a person at the terminal, which is not part of the output for programs.
     pub fn note(text: &str) {
-        // There is no other place to say that it cannot be said.
+        // There is no other place to report this failure.
         let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
     }
 
-    /// Puts lines in the place of what the terminal shows, as many as it has room for. One write, so
-    /// nothing flickers.
+    /// Replaces the content of the terminal with lines, as many as fit. One write, so that nothing flickers.
     pub(super) fn screen(lines: &[String]) {
         let mut out = io::stdout().lock();
         let (columns, rows) = match terminal_size::terminal_size_of(&out) {
             Some((Width(columns), Height(rows))) => (columns.into(), rows.into()),
             None => (usize::MAX, usize::MAX),
         };
-        // The cursor takes the last row.
+        // The cursor occupies the last row.
         let shown = lines.iter().take(rows.saturating_sub(1));
         let lines: String = shown.map(|line| format!("{}\x1b[K\n", first(line, columns))).collect();
-        // A terminal that is gone ends the program by its signal.
+        // If the terminal is gone, its signal ends the program.
         let _ = out.write_all(format!("\x1b[H{lines}\x1b[J").as_bytes());
         let _ = out.flush();
     }
@@ -69,17 +68,17 @@ impl Output {
         Output::text(&serde_json::to_string_pretty(value).expect("answers always serialise"));
     }
 
-    /// Columns, aligned; the first row is the heading.
+    /// Aligned columns; the first row is the heading.
     pub(super) fn table(rows: &[Vec<String>]) {
         aligned(rows).iter().for_each(|line| Output::text(line));
     }
 
-    /// A table, or a sentence where it has nothing but its heading.
+    /// A table, or a sentence if it has no rows besides the heading.
     pub(super) fn table_or(rows: &[Vec<String>], none: &str) {
         if rows.len() > 1 { Output::table(rows) } else { Output::text(none) }
     }
 
-    /// A line that a terminal has room for in one; where none is, all of it.
+    /// A line that fits the terminal; without a terminal, the whole line.
     pub(super) fn line(text: &str) {
         match terminal_size::terminal_size_of(io::stdout()) {
             Some((Width(columns), _)) => Output::text(&first(text, columns.into())),
@@ -88,7 +87,7 @@ impl Output {
     }
 }
 
-/// So much of a line as fits, with a sign that there is more.
+/// The part of a line that fits, with a mark if it was cut.
 fn first(line: &str, columns: usize) -> String {
     if line.chars().count() <= columns {
         return line.to_owned();
@@ -96,7 +95,7 @@ fn first(line: &str, columns: usize) -> String {
     line.chars().take(columns.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// A line for each row, with columns as wide as the widest of their cells.
+/// One line per row, with columns as wide as their widest cell.
 pub(super) fn aligned(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.first().map_or(0, Vec::len);
     let width =

@@ -189,7 +189,7 @@ fn print_detail(common: &Common, detail: &PersonDetail) {
     Output::text(&text);
 }
 
-/// After which a page of people begins.
+/// The cursor of a page of people.
 pub(super) fn email_of(person: &Person) -> String {
     person.email.clone()
 }

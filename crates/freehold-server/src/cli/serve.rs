@@ -1,4 +1,9 @@
 //! `freehold serve`: the API, until it is told to stop.
+//!
+//! On SIGTERM, `AppState::drain` makes `/readyz` answer 503 and each answer say `Connection: close`; the
+//! worker is dropped, and with it the connection that holds the lead. After `DRAIN_SECS` no further
+//! connections are accepted and requests under way may finish; then violations are written down and the pools
+//! close.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -19,7 +24,7 @@ use crate::mail::{Postman, Transport};
 use crate::telemetry;
 use crate::worker::Worker;
 
-/// Between two attempts to reach the database at the start.
+/// The pause between attempts to reach the database at the start.
 const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
@@ -59,8 +64,7 @@ pub(super) async fn run(settings: ServeSettings) -> Result<(), Failure> {
     outcome
 }
 
-/// Connects, and waits for a database that is not there yet. Whatever else is wrong with it is told
-/// at once.
+/// Connects, and waits for a database that is not reachable yet. Other errors are reported at once.
 async fn connect(options: &Options, patience: Duration) -> Result<Freehold, freehold::Error> {
     let (began, trouble) = (Instant::now(), Trouble::default());
     loop {
@@ -75,7 +79,7 @@ async fn connect(options: &Options, patience: Duration) -> Result<Freehold, free
     }
 }
 
-/// The database cannot be reached, and not because it knows no such user or database.
+/// The database cannot be reached, rather than refusing the user or the database name.
 fn may_pass(error: &freehold::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -100,9 +104,9 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     })
 }
 
-/// Serves until SIGINT or SIGTERM. Then, in this order: it says that it is not ready, hands over the
-/// lead, and serves on until balancers have noticed; takes no connections any more, and lets requests
-/// under way finish; writes down what is still to be written. Another signal cuts a step short.
+/// Serves until SIGINT or SIGTERM. Then, in this order: it reports that it is not ready, hands over the lead,
+/// and continues to serve until balancers have noticed; accepts no further connections, and lets requests
+/// under way finish; writes down what is outstanding. Another signal cuts a step short.
 pub(crate) async fn serve(
     listener: TcpListener,
     state: AppState,
@@ -163,7 +167,7 @@ pub(crate) async fn serve(
 enum Stop {
     /// By a person at a terminal, who waits for it.
     Now,
-    /// By whoever runs services.
+    /// By a service manager.
     Drain,
 }
 

@@ -1,4 +1,4 @@
-//! The slugs of tenants that something names by ids or schemas: people know tenants by them.
+//! The slugs of tenants that a text names by id or schema, since people know tenants by their slugs.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,12 +9,12 @@ use freehold::{Freehold, OperatorContext, TenantId};
 pub(super) struct Slugs(HashMap<TenantId, String>);
 
 impl Slugs {
-    /// The slug, or the id of a tenant that is not there any more.
+    /// The slug, or the id of a tenant that no longer exists.
     pub(super) fn name(&self, tenant: TenantId) -> String {
         self.0.get(&tenant).cloned().unwrap_or_else(|| tenant.to_string())
     }
 
-    /// The slugs of tenants whose schemas a text names, in its order: for a reader to see beside it.
+    /// The slugs of the tenants whose schemas a text names, in order, to be shown beside the text.
     pub(super) fn named_in(&self, text: &str) -> Vec<&str> {
         let mut found: Vec<&str> = Vec::new();
         for slug in schemas_in(text).filter_map(|tenant| self.0.get(&tenant)) {

@@ -158,7 +158,7 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The tenant that a person names by its slug, its id or its schema.
+/// The tenant with this slug, id or schema.
 pub(super) async fn find(
     freehold: &Freehold,
     context: &OperatorContext,
@@ -182,7 +182,7 @@ pub(super) async fn find(
     })
 }
 
-/// [`find`], where a tenant need not be named.
+/// [`find`] for an optional tenant.
 pub(super) async fn find_id(
     freehold: &Freehold,
     context: &OperatorContext,

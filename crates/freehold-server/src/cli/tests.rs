@@ -1,4 +1,4 @@
-//! The command line is consistent, and the documentation names no command or flag that it lacks.
+//! The command line is consistent, and the documentation contains no unknown command or flag.
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
@@ -10,7 +10,7 @@ fn the_command_line_is_consistent() {
     Cli::command().debug_assert();
 }
 
-/// All pages that people are told to read: name and text.
+/// All pages of the documentation: name and text.
 fn pages() -> Vec<(String, String)> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|page| page.unwrap().path());
@@ -22,7 +22,7 @@ fn pages() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The words of each `freehold …` in a text: where a line or a command begins, or in backticks.
+/// The words of each `freehold …` in a text: at the beginning of a line or a command, or in backticks.
 fn invocations(text: &str) -> Vec<Vec<String>> {
     const BEGINS: &[&str] = &[
         "\nfreehold ",
@@ -44,12 +44,12 @@ fn invocations(text: &str) -> Vec<Vec<String>> {
     lines.map(words).filter(|words| words.first().is_some_and(|word| is_word(word))).collect()
 }
 
-/// Not a path, nor a line of a configuration.
+/// Neither a path nor a line of a configuration file.
 fn is_word(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_lowercase() || c == '-')
 }
 
-/// As a shell takes a line apart, but for what it puts in the place of variables.
+/// Splits a line as a shell does, without substituting variables.
 fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quote = None;
@@ -61,13 +61,13 @@ fn words(line: &str) -> Vec<String> {
             _ => words.last_mut().unwrap().push(c),
         }
     }
-    // What a page leaves to the reader.
+    // A placeholder for the reader.
     words.retain(|word| !word.is_empty() && word != "…");
     words
 }
 
-/// Whether an error is that of a command of which a page shows a part: settings come from the
-/// environment, `SLUG` or `N` stands for one, and prose names a flag without its value.
+/// Whether an error is expected because a page shows only a part of a command: settings come from the
+/// environment, `SLUG` or `N` is a placeholder, and prose names a flag without its value.
 fn is_a_part(words: &[String], error: ErrorKind) -> bool {
     let last = words.last().map_or("", String::as_str);
     let stands_for_one = !last.is_empty() && last.chars().all(|c| c.is_ascii_uppercase());

@@ -1,4 +1,4 @@
-//! `freehold top`: the busiest tenants of this moment.
+//! `freehold top`: the busiest tenants at this moment.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output::{Output, aligned};
 use super::{Common, Failure};
 
-/// A page: more tenants than are shown, so that shares are of all that is busy.
+/// One page: more tenants than are shown, so that shares refer to all busy tenants.
 const ALL: i64 = 200;
 
 const NONE: &str = "no tenant is busy";
@@ -32,7 +32,7 @@ pub(super) struct TopArgs {
     limit: u64,
 }
 
-/// A tenant and its share of the time that all statements take.
+/// A tenant and its share of the time of all statements.
 #[derive(Serialize)]
 struct Shown {
     #[serde(flatten)]
@@ -60,7 +60,7 @@ pub(super) async fn run(args: TopArgs) -> Result<ExitCode, Failure> {
             Output::screen(&match busiest(&freehold, limit).await {
                 Ok(list) if list.is_empty() => vec![NONE.to_owned()],
                 Ok(list) => aligned(&rows(&list)),
-                // A database in trouble is when one looks; the next table may come.
+                // The command is used when the database is in trouble; the next attempt may succeed.
                 Err(failure) => vec![format!("error: {failure}")],
             });
         }

@@ -76,7 +76,7 @@ fn print_list(common: &Common, list: &Listing<RecordedViolation>, slugs: &Slugs)
     let rows: Vec<_> = std::iter::once(heading).chain(list.items.iter().map(row)).collect();
     let mut lines = aligned(&rows).into_iter();
     lines.by_ref().take(1).for_each(|heading| Output::text(&heading));
-    // What is long has lines of its own, so that the columns fit a terminal.
+    // Long texts have lines of their own, so that the columns fit a terminal.
     for (line, row) in lines.zip(&list.items) {
         let violation = &row.violation;
         Output::line(&line);

@@ -1,4 +1,4 @@
-//! Figures in words: how many, how much, how long, and when.
+//! Figures in words: counts, sizes, durations and times.
 
 use freehold::jiff::Timestamp;
 
@@ -13,7 +13,7 @@ pub(super) fn count(number: impl TryInto<u64>, one: &str) -> String {
     }
 }
 
-/// As PostgreSQL's `pg_size_pretty` names them: a kB is 1,024 bytes.
+/// In the units of PostgreSQL's `pg_size_pretty`: a kB is 1,024 bytes.
 pub(super) fn bytes(bytes: f64) -> String {
     let sign = if bytes < 0.0 { "-" } else { "" };
     let mut left = bytes.abs();
@@ -23,7 +23,7 @@ pub(super) fn bytes(bytes: f64) -> String {
     let mut unit = "kB";
     left /= 1024.0;
     for larger in ["MB", "GB", "TB"] {
-        // What is rounded to 1024 is one of the larger.
+        // A value that rounds to 1024 is shown in the next larger unit.
         if left < 1023.5 {
             break;
         }
@@ -34,7 +34,7 @@ pub(super) fn bytes(bytes: f64) -> String {
     format!("{sign}{left:.digits$} {unit}")
 }
 
-/// `45 s`, `5 min`, `1 h 30 min`, `2 d`: the two largest units that are needed.
+/// `45 s`, `5 min`, `1 h 30 min`, `2 d`: the two largest units.
 pub(super) fn duration(seconds: u64) -> String {
     const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)];
     let mut left = seconds;
@@ -57,7 +57,7 @@ pub(super) fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
-/// The name among `known` that somebody may have meant.
+/// The most similar name among `known`, if one is similar enough.
 pub(super) fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = |name: &&str| strsim::jaro_winkler(typed, name);
     let best = known.max_by(|a, b| near(a).total_cmp(&near(b)))?;

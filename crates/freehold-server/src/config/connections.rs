@@ -72,7 +72,7 @@ impl ConnectionSettings {
         self.buffer_mb * 1024 * 1024
     }
 
-    /// So that one request cannot fail for ever for want of room.
+    /// Checks that no request would always fail for lack of room.
     pub(crate) fn check(&self, body_bytes_max: u32) -> Result<(), String> {
         let largest = self.max_answer_bytes.max(body_bytes_max.into());
         if self.buffer_bytes() >= largest {

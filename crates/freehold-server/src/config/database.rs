@@ -128,13 +128,13 @@ pub enum PoolerSetting {
 }
 
 impl DatabaseSettings {
-    /// How many connections there may be to databases, of requests and of what goes on beside them.
+    /// The most connections to databases, for requests and background work.
     pub(crate) fn connections_max(&self, analytics: &AnalyticsSettings) -> u64 {
         let replicas = 1 + self.database_replica_urls.len() as u64;
         u64::from(self.max_connection_pool) * replicas
             + u64::from(self.max_catalog_connection_pool)
             + u64::from(self.max_owner_connection_pool)
-            // Readers and writers of analytics, the lead, and one that listens for each.
+            // Readers and writers of analytics, the lead, and the listeners.
             + u64::from(analytics.analytics_connections) * 2
             + replicas
             + 4
@@ -147,7 +147,7 @@ impl DatabaseSettings {
         let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         Ok(Options {
             app_url: self.database_url.clone(),
-            // Set to nothing is not set: compose files and shells do that.
+            // An empty value counts as not set: compose files and shells pass empty values.
             catalog_url: set(&self.database_catalog_url),
             owner_url: set(&self.database_owner_url),
             analytics_url: set(&self.database_analytics_url),

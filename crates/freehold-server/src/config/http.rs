@@ -70,7 +70,7 @@ pub struct HttpSettings {
 
     /// The bearer token, of 16 characters at least, with which /metrics names tenants; without it,
     /// /metrics names none
-    // Checked in `check`: clap would show a malformed value.
+    // Checked in `check`, because clap would print a malformed value.
     #[arg(long, env, value_name = "METRICS_TOKEN", hide_env_values = true)]
     pub metrics_token: Option<String>,
 
@@ -90,8 +90,8 @@ impl HttpSettings {
     }
 }
 
-/// As a browser sends it: scheme, host and perhaps a port, and nothing behind. `*` is none: it would
-/// be every site's.
+/// An origin in the form that browsers send: scheme, host and optional port, and nothing after. `*` is
+/// refused, since it would allow every site.
 fn parse_origin(text: &str) -> Result<http::HeaderValue, String> {
     let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let plain =

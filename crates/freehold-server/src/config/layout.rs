@@ -19,7 +19,7 @@ fn layouts() -> impl TypedValueParser<Value = Layout> {
 }
 
 impl LayoutSettings {
-    /// Reads a folder, in this layout or in the one that it has.
+    /// Reads a folder in this layout, or in the detected one.
     pub fn read(&self, folder: &Path) -> freehold::Result<Baseline> {
         match self.layout {
             Some(layout) => Baseline::read_as(folder, layout),

@@ -32,7 +32,7 @@ pub struct TraceSettings {
     pub otlp_endpoint: Option<String>,
 
     /// What the collector wants in headers, separated by commas: authorization=Bearer …
-    // Checked in `headers`: clap would show a malformed value.
+    // Checked in `headers`, because clap would print a malformed value.
     #[arg(long, env = "OTLP_HEADERS", value_name = "OTLP_HEADERS", hide_env_values = true)]
     pub otlp_headers: Option<String>,
 
@@ -43,7 +43,7 @@ pub struct TraceSettings {
 }
 
 impl TraceSettings {
-    /// Where they are sent, if they are.
+    /// The URL to which traces are sent, if they are.
     pub fn url(&self) -> Result<Option<http::Uri>, String> {
         let Some(base) = self.otlp_endpoint.as_deref().filter(|url| !url.is_empty()) else {
             return Ok(None);

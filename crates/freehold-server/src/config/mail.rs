@@ -1,5 +1,5 @@
-//! How letters are sent, and where their links lead. A mode is checked with all that it uses, and
-//! nothing is said of what it does not use.
+//! How messages are sent, and where their links lead. A mode is checked with all settings that it uses;
+//! settings that it does not use are ignored.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use lettre::message::Mailbox;
 use percent_encoding::percent_decode_str;
 
-/// As long as what the signature is computed with.
+/// The length of the signature's hash.
 const HOOK_SECRET_BYTES_MIN: usize = 32;
 
 const SMTP_LIKE: &str = "MAIL_SMTP_URL must be like smtp://user:password@host:587 or smtps://user:password@host:465, \
@@ -43,7 +43,7 @@ pub struct MailSettings {
 
     /// The server that takes letters, with MAIL=smtp: smtps://user:password@host:465 or
     /// smtp://user:password@host:587, both by TLS; ?tls=none for one on a loopback address
-    // Checked in `smtp`: clap would show a malformed value.
+    // Checked in `smtp`, because clap would print a malformed value.
     #[arg(long, env = "MAIL_SMTP_URL", value_name = "MAIL_SMTP_URL", hide_env_values = true)]
     pub mail_smtp_url: Option<String>,
 
@@ -56,7 +56,7 @@ pub struct MailSettings {
     pub mail_hook_url: Option<String>,
 
     /// The secret that those requests are signed with: at least 32 bytes
-    // Checked in `hook`: clap would show a malformed value.
+    // Checked in `hook`, because clap would print a malformed value.
     #[arg(long, env = "MAIL_HOOK_SECRET", value_name = "MAIL_HOOK_SECRET", hide_env_values = true)]
     pub mail_hook_secret: Option<String>,
 
@@ -91,9 +91,9 @@ impl MailMode {
     }
 }
 
-/// Where a mail server is, and how it is spoken to.
+/// The address of a mail server, and how to connect.
 pub(crate) struct SmtpServer {
-    /// A name or an address, the latter without brackets.
+    /// A name or an address, without brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) tls: SmtpTls,
@@ -103,16 +103,16 @@ pub(crate) struct SmtpServer {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SmtpTls {
-    /// From the first byte.
+    /// From the first byte on.
     Implicit,
     /// By STARTTLS, before anything else.
     StartTls,
-    /// None: only within this machine.
+    /// None: only to this machine.
     None,
 }
 
 impl MailSettings {
-    /// Scheme and host of the links in letters, with no slash at the end.
+    /// Scheme and host of the links in messages, without a slash at the end.
     pub fn public_url(&self) -> Result<Option<String>, String> {
         let Some(text) = set(&self.public_url) else {
             return match self.mail {
@@ -123,7 +123,7 @@ impl MailSettings {
         let text = text.strip_suffix('/').unwrap_or(text);
         let wrong = || PUBLIC_LIKE.to_owned();
         let url: http::Uri = text.parse().map_err(|_| wrong())?;
-        // As `http::Uri` reads it, a fragment is nothing, and it adds a slash.
+        // `http::Uri` drops a fragment and adds a slash.
         let whole = format!("{}://{}", url.scheme_str().unwrap_or_default(), authority(&url));
         if is_safe(&url) && text.eq_ignore_ascii_case(&whole) {
             Ok(Some(whole))
@@ -132,7 +132,7 @@ impl MailSettings {
         }
     }
 
-    /// Whom letters are from.
+    /// The sender of messages.
     pub(crate) fn from(&self) -> Result<Mailbox, String> {
         let Some(text) = set(&self.mail_from) else {
             return Err(self.lacking("MAIL_FROM", self.mail, "like Acme <no-reply@acme.example>"));
@@ -145,7 +145,7 @@ impl MailSettings {
             })
     }
 
-    /// The mail server, and a file of certificates to trust.
+    /// The mail server, and a file of trusted certificates.
     pub(crate) fn smtp(&self) -> Result<(SmtpServer, Option<PathBuf>), String> {
         let Some(url) = set(&self.mail_smtp_url) else {
             let like = "like smtps://user:password@host:465";
@@ -154,7 +154,7 @@ impl MailSettings {
         Ok((parse_smtp(url)?, set(&self.mail_smtp_ca).map(PathBuf::from)))
     }
 
-    /// Where letters are posted, and the secret to sign them with.
+    /// The URL to which messages are posted, and the secret that signs them.
     pub(crate) fn hook(&self) -> Result<(http::Uri, String), String> {
         let Some(url) = set(&self.mail_hook_url) else {
             let like = "like https://hooks.example.com/mail";
@@ -173,7 +173,7 @@ impl MailSettings {
         }
     }
 
-    /// Where letters are written as files, if they are.
+    /// The folder in which messages are written as files, if set.
     pub(crate) fn folder(&self) -> Option<PathBuf> {
         set(&self.mail_folder).map(PathBuf::from)
     }
@@ -183,7 +183,7 @@ impl MailSettings {
     }
 }
 
-/// Set to nothing is not set: compose files and shells do that.
+/// An empty value counts as not set: compose files and shells pass empty values.
 fn set(text: &Option<String>) -> Option<&str> {
     text.as_deref().map(str::trim).filter(|text| !text.is_empty())
 }
@@ -192,7 +192,7 @@ fn authority(url: &http::Uri) -> &str {
     url.authority().map(http::uri::Authority::as_str).unwrap_or_default()
 }
 
-/// `https`, or `http` within this machine; and no user in it, which would be shown with it.
+/// `https`, or `http` to this machine; without user information, since the URL is shown.
 fn is_safe(url: &http::Uri) -> bool {
     let host = url.host().unwrap_or_default();
     let encrypted = match url.scheme_str() {
@@ -206,7 +206,7 @@ fn is_safe(url: &http::Uri) -> bool {
         && has_fitting_port(authority(url))
 }
 
-/// A port, if there is one, is a number that a port can have.
+/// A port, if there is one, is valid.
 fn has_fitting_port(authority: &str) -> bool {
     match authority.rsplit_once(':') {
         Some((_, port)) if !port.ends_with(']') => port.parse::<u16>().is_ok_and(|port| port > 0),
@@ -381,7 +381,7 @@ mod tests {
                 SmtpTls::StartTls,
                 Some(("a@b.example", "p:/@")),
             ),
-            // Who forgets to write it so is understood where it is clear what is meant.
+            // A value that is not encoded is accepted where it is unambiguous.
             (
                 "smtp://a@b.example:p:q@mx.example",
                 "mx.example",

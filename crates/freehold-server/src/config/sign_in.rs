@@ -12,7 +12,7 @@ use freehold::{Rate, SignInLimits};
 #[command(next_help_heading = "Sign-in")]
 pub struct SignInSettings {
     /// The secret that signs access tokens: at least 32 bytes, the same on every server
-    // Checked in `options`: clap would show a malformed value.
+    // Checked in `options`, because clap would print a malformed value.
     #[arg(long, env, value_name = "JWT_SECRET", hide_env_values = true)]
     pub jwt_secret: String,
 
@@ -69,7 +69,7 @@ pub enum SignUpMode {
 }
 
 impl SignInSettings {
-    /// `public_url`: where the links of letters lead.
+    /// `public_url`: the address in the links of messages.
     pub fn options(&self, public_url: String) -> Result<SignInOptions, String> {
         let retired: Vec<_> =
             self.jwt_secrets_retired.iter().filter(|secret| !secret.is_empty()).collect();

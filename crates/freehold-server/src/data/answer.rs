@@ -1,5 +1,5 @@
-//! Turns the one row that a plan's statement yields into the parts of an HTTP
-//! response, or refuses what the statement did.
+//! Turns the one row of a plan's statement into the parts of an HTTP response, or refuses what the statement
+//! did.
 
 use http::header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -9,11 +9,11 @@ use super::error::DataError;
 use super::plan::{Plan, Reply};
 use super::request::{Action, PATH};
 
-/// What RFC 3986 lets stand in a URL wherever it is.
+/// The characters that RFC 3986 permits anywhere in a URL.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// What the statement yields: its columns `body`, `rows`, `total`.
+/// The columns of the statement's row: `body`, `rows`, `total`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct AnswerRow {
     pub(crate) body: String,
@@ -25,7 +25,7 @@ pub(crate) struct AnswerRow {
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    /// Empty where the response has none.
+    /// Empty if the response has no body.
     pub(crate) body: String,
 }
 
@@ -109,8 +109,8 @@ fn status(reply: &Reply, row: &AnswerRow) -> StatusCode {
     }
 }
 
-/// `first-last/total`, with `*` for a range without rows and for a total that
-/// nobody asked for. Inserts and deletes have a total only: their rows have no place.
+/// `first-last/total`, with `*` for a range without rows and for a total that was not requested. Inserts and
+/// deletes have a total only, since their rows have no positions.
 fn content_range(reply: &Reply, row: &AnswerRow) -> String {
     let total = match reply.action {
         Action::Read { .. } => row.total,
@@ -127,7 +127,7 @@ fn content_range(reply: &Reply, row: &AnswerRow) -> String {
     }
 }
 
-/// Where the one row is that `body`, an array of primary keys, tells of.
+/// The URL of the one row whose primary key `body`, an array, contains.
 fn location(table: &str, body: &str) -> Option<String> {
     let rows: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(body).ok()?;
     let [key] = &rows[..] else {

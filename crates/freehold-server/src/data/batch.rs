@@ -1,6 +1,6 @@
-//! One operation of a batch: a request to this API, written as a JSON object. What a request line
-//! and its headers could smuggle past the router has no way through here: a path is this API's or
-//! it is refused, and of headers only those that a plan reads are taken.
+//! One operation of a batch: a request to this API, written as a JSON object. Parts of a request line or its
+//! headers that could bypass the router are excluded: a path must be this API's, and only headers that a plan
+//! reads are accepted.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::error::{DataError, clip};
 use super::request::{DataRequest, Limits, PATH};
 
-/// What an operation may send along, as a request does.
+/// The headers that an operation may have.
 const HEADERS: [HeaderName; 5] = [
     ACCEPT,
     CONTENT_TYPE,
@@ -33,7 +33,7 @@ struct Written {
     body: Option<Box<RawValue>>,
 }
 
-/// An operation in all its parts, as the router would have it.
+/// The parts of an operation, as the router would provide them.
 #[derive(Debug)]
 pub(crate) struct Operation {
     method: Method,
@@ -87,7 +87,7 @@ fn parse_path(path: &str) -> Result<(String, String), DataError> {
     if segment.is_empty() || segment.contains('/') || path.contains('#') || query.contains('#') {
         return Err(elsewhere());
     }
-    // As the router decodes it: once, and a slash that comes of it is part of a name.
+    // Decoded as by the router: once, and a slash that results is part of a name.
     let table = percent_decode_str(segment).decode_utf8().map_err(|_| elsewhere())?;
     Ok((table.into_owned(), query.to_owned()))
 }
@@ -119,23 +119,23 @@ fn refused(message: impl Into<String>) -> DataError {
     DataError::new(StatusCode::BAD_REQUEST, "malformed_operation", message)
 }
 
-/// Bounds of a whole batch.
+/// The limits of a whole batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BatchLimits {
     pub(crate) operations_max: usize,
-    /// Rows that all answers of a batch may have together.
+    /// The most rows of all answers of a batch together.
     pub(crate) rows_max: u64,
 }
 
 impl BatchLimits {
-    /// Room for some whole pages, or for a few rows of each of very many operations.
+    /// Enough for several full pages, or a few rows for each of many operations.
     pub(crate) fn new(operations_max: usize, page_rows_max: u64) -> BatchLimits {
         const PAGES: u64 = 5;
         BatchLimits { operations_max, rows_max: page_rows_max.saturating_mul(PAGES) }
     }
 
-    /// The limits of one operation. How many rows a PATCH or DELETE returns is not known before,
-    /// so that each may return its share.
+    /// The limits of one operation. The number of rows that a PATCH or DELETE returns is not known in
+    /// advance, so each may return its share.
     pub(crate) fn of(&self, operation: &Operation, single: &Limits) -> Limits {
         let mut limits = single.clone();
         if !operation.is_read() {
@@ -145,7 +145,7 @@ impl BatchLimits {
         limits
     }
 
-    /// Refuses a batch whose answers could have more rows than may be.
+    /// Refuses a batch whose answers could have more rows than allowed.
     pub(crate) fn check_rows(&self, asked: u64) -> Result<(), DataError> {
         if asked <= self.rows_max {
             return Ok(());
@@ -180,7 +180,7 @@ mod tests {
             ("/orders?id=eq.1&select=id", "orders", "id=eq.1&select=id"),
             ("/orders?x=eq./v1/tenants?y", "orders", "x=eq./v1/tenants?y"),
             ("/order%20items", "order items", ""),
-            // Names of tables that are not there, as they would be by the router.
+            // Names of tables that do not exist, as with the router.
             ("/v1/data/..", "..", ""),
             ("/v1/data/..%2Ftenants", "../tenants", ""),
             ("/v1%2Ftenants", "v1/tenants", ""),

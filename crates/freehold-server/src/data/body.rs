@@ -1,6 +1,5 @@
-//! The JSON body of a write: which columns it gives, and the JSON that
-//! PostgreSQL reads them from. Values stay the caller's own text, so that no
-//! number loses a digit on its way.
+//! The JSON body of a write: the columns it contains, and the JSON from which PostgreSQL reads them. Values
+//! stay the caller's own text, so that no number loses precision.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,19 +11,19 @@ use super::error::{DataError, clip};
 use super::model::{Column, Table};
 use super::request::Limits;
 
-/// Rows that give the same columns, and so fit one INSERT.
+/// Rows with the same columns, which fit one INSERT.
 #[derive(Debug)]
 pub(super) struct RowGroup<'m> {
-    /// In the table's order, whatever order the body has, so that the same
-    /// columns always make the same statement.
+    /// In the table's order, whatever the order in the body, so that the same columns always produce the same
+    /// statement.
     pub(super) columns: Vec<&'m Column>,
     /// A JSON array of objects.
     pub(super) json: String,
-    /// How many there are.
+    /// The number of rows.
     pub(super) rows: u64,
 }
 
-/// How the keys of the objects become columns.
+/// How the keys of the objects map to columns.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct KeyRules<'q, 'm> {
     /// `columns=`: only these keys count.
@@ -75,7 +74,7 @@ pub(super) fn rows_to_insert<'m>(
             limits.insert_groups_max
         )));
     }
-    // SQL has no INSERT of many rows that give no column.
+    // SQL has no INSERT of several rows without columns.
     if groups.get(&[][..]).is_some_and(|rows| rows.len() > 1) {
         return Err(DataError::malformed_body(
             "one object without keys makes a row of defaults; more than one cannot",
@@ -152,7 +151,7 @@ fn position(table: &Table, column: &Column) -> usize {
     table.columns.iter().position(same).unwrap_or_default()
 }
 
-/// The refusal to write a column that PostgreSQL generates.
+/// The refusal to write a generated column.
 pub(super) fn read_only_column(column: &Column) -> DataError {
     DataError::new(
         http::StatusCode::BAD_REQUEST,
@@ -166,7 +165,7 @@ fn not_json(error: &serde_json::Error) -> DataError {
     DataError::malformed_body(format!("the body is not JSON: {error}"))
 }
 
-/// The keys of an object, repetitions included, without its values.
+/// The keys of an object, including repeated ones, without values.
 struct Keys(Vec<String>);
 
 impl<'de> Deserialize<'de> for Keys {

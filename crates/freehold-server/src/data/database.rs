@@ -1,7 +1,6 @@
-//! Translates PostgreSQL's refusals. Its texts quote values, schemas and SQL,
-//! of other rows too, so none of them is passed on: a message is made from the
-//! SQLSTATE, and from names that the model knows. What code of the baseline has
-//! raised is not translated here: its words are meant for the caller.
+//! Translates PostgreSQL's errors. Their texts quote values, schemas and SQL, also of other rows, so none of
+//! them is passed on: a message is made from the SQLSTATE and from names in the model. Errors that the
+//! baseline's own code raised are not translated here, since their messages are meant for the caller.
 
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
@@ -13,28 +12,29 @@ use super::model::{Column, Constraint, Kind, Model, Table};
 use super::plan::Plan;
 use super::request::Action;
 
-/// The fields of PostgreSQL's error report that the translation reads.
+/// The fields of PostgreSQL's error report that are used.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DatabaseError<'a> {
     pub(crate) sqlstate: &'a str,
     pub(crate) message: &'a str,
-    /// The CONTEXT, which tells the number of a malformed parameter.
+    /// The CONTEXT, which contains the number of a malformed parameter.
     pub(crate) context: Option<&'a str>,
     pub(crate) table: Option<&'a str>,
     pub(crate) column: Option<&'a str>,
     pub(crate) constraint: Option<&'a str>,
-    /// The domain that a value was refused by.
+    /// The domain that refused a value.
     pub(crate) data_type: Option<&'a str>,
-    /// The function of PostgreSQL's source that refused, which tells apart what has one SQLSTATE.
+    /// The function in PostgreSQL's source that raised the error, which distinguishes errors with the same
+    /// SQLSTATE.
     pub(crate) routine: Option<&'a str>,
 }
 
-/// Where PostgreSQL refuses to write to a view: in its rewriter, by the names that it had from 15 to 18,
-/// and in its executor.
+/// The functions in which PostgreSQL refuses to write to a view: in its rewriter, by their names in versions
+/// 15 to 18, and in its executor.
 const VIEW_IS_READ_ONLY: &[&str] =
     &["rewriteTargetView", "error_view_not_updatable", "CheckValidResultRel"];
 
-/// Where PostgreSQL, of 15 to 18, gives up what would be larger than a gigabyte in its own memory.
+/// The functions in which PostgreSQL, versions 15 to 18, refuses an allocation of more than a gigabyte.
 const TOO_LARGE_THERE: &[&str] = &[
     "enlargeStringInfo",
     "MemoryContextAlloc",
@@ -45,10 +45,9 @@ const TOO_LARGE_THERE: &[&str] = &[
     "repalloc",
 ];
 
-/// What the caller hears of a plan's statement that failed.
+/// The error for the caller after a plan's statement failed.
 ///
-/// Anything unforeseen is `internal`, status 500: that one is worth a log
-/// entry with PostgreSQL's own words.
+/// Any unexpected error is `internal`, status 500, which should be logged with PostgreSQL's own message.
 pub(crate) fn from_database(plan: &Plan, model: &Model, error: &DatabaseError) -> DataError {
     let Some(table) = model.find_table(&plan.table) else {
         return internal();
@@ -86,15 +85,15 @@ pub(crate) fn from_database(plan: &Plan, model: &Model, error: &DatabaseError) -
             "read_only_table",
             "this view cannot be written: write to the tables under it",
         ),
-        // Code of the baseline names what is not there, such as a table of its own as `public.orders`: no
-        // migration of this tenant and no other request is a help.
+        // Code of the baseline names an object that does not exist, such as a table of its own as
+        // `public.orders`. Neither a migration of this tenant nor another request would help.
         "42P01" | "42703" | "42883" | "3F000" if is_in_code(error.context) => internal(),
         "42883" | "42804" | "42846" | "42725" => bad_request(
             "malformed_query",
             "an operator or cast does not work on the type of its column",
         ),
         "22P05" => unreadable_body(),
-        // A state that a function of the baseline relies on and that is not there. Trying again is no help.
+        // A function of the baseline relies on a state that does not exist. Trying again would not help.
         "55000" => internal(),
         "42P01" | "42703" | "3F000" => retry_later(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -106,7 +105,7 @@ pub(crate) fn from_database(plan: &Plan, model: &Model, error: &DatabaseError) -
             "write_conflict",
             "another request changed the same rows at the same time",
         ),
-        // A migration has changed the columns of a prepared statement, between two tries.
+        // A migration changed the columns of a prepared statement between two attempts.
         "0A000" if routine == "RevalidateCachedQuery" => retry_later(
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",
@@ -126,7 +125,7 @@ pub(crate) fn from_database(plan: &Plan, model: &Model, error: &DatabaseError) -
         state => match state.get(..2).unwrap_or_default() {
             "22" => bad_value(plan, table, error),
             "54" => DataError::limit_exceeded("the request is more complex than PostgreSQL takes"),
-            // Of class 26, a prepared statement that SQL has taken away.
+            // In class 26, a prepared statement that SQL deallocated.
             "26" | "53" | "55" | "57" => retry_later(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unavailable",
@@ -137,7 +136,7 @@ pub(crate) fn from_database(plan: &Plan, model: &Model, error: &DatabaseError) -
     }
 }
 
-/// Whether a function in PL/pgSQL, other than ours, was at it.
+/// Whether a PL/pgSQL function, other than ours, was involved.
 fn is_in_code(context: Option<&str>) -> bool {
     let is_code = |line: &str| {
         let name = line.strip_prefix("PL/pgSQL function ");
@@ -172,8 +171,7 @@ fn unique_violation(table: &Table, error: &DatabaseError) -> DataError {
     }
 }
 
-/// A constraint that the model knows no columns of, or one of another table
-/// that a trigger writes to.
+/// A constraint whose columns the model does not know, or one of another table that a trigger writes to.
 fn conflict(table: &Table, error: &DatabaseError, code: &'static str, what: &str) -> DataError {
     let message = match find_constraint(table, error) {
         Some(constraint) => format!("{}: another row {what}", constraint.name),
@@ -291,8 +289,8 @@ fn bad_value(plan: &Plan, table: &Table, error: &DatabaseError) -> DataError {
     }
 }
 
-/// The 3 of a context line such as `unnamed portal parameter $3 = '…'`. Only
-/// the number is looked for: the words are in the server's language.
+/// The 3 in a context line such as `unnamed portal parameter $3 = '…'`. Only the number is searched for,
+/// since the words are in the server's language.
 fn parameter_number(context: Option<&str>) -> Option<usize> {
     context?.lines().find_map(|line| {
         let parameter = line.split(" = ").next()?;
@@ -301,11 +299,10 @@ fn parameter_number(context: Option<&str>) -> Option<usize> {
     })
 }
 
-/// The column of the body whose value PostgreSQL could not read.
+/// The column of the body whose value PostgreSQL could not parse.
 ///
-/// For values inside JSON it reports no column, but its message quotes the
-/// value, or says how one does not fit. The first column of the body
-/// that matches by both, or failing that by either, is the one.
+/// For values inside JSON it reports no column, but its message quotes the value, or says how a value does
+/// not fit. The result is the first column of the body that matches both, or failing that, either.
 fn column_of_body_value<'m>(plan: &Plan, table: &'m Table, message: &str) -> Option<&'m Column> {
     let quoted = message.split_once('"').and_then(|(_, rest)| rest.rsplit_once('"'));
     let quoted = quoted.map(|(value, _)| value);
@@ -327,7 +324,7 @@ fn column_of_body_value<'m>(plan: &Plan, table: &'m Table, message: &str) -> Opt
     best.map(|(_, column)| column)
 }
 
-/// Each key of each object of `body` with its value's JSON.
+/// Each key of each object in `body`, with its value as JSON.
 fn body_values(body: &str) -> Vec<(String, String)> {
     type Object<'a> = BTreeMap<String, &'a RawValue>;
     let objects = match body.starts_with('[') {
@@ -338,8 +335,8 @@ fn body_values(body: &str) -> Vec<(String, String)> {
     pairs.map(|(key, value)| (key, value.get().to_owned())).collect()
 }
 
-/// Whether PostgreSQL may have meant `json` when it quoted `quoted`: the whole
-/// value, or a part of an array or object.
+/// Whether PostgreSQL may have meant `json` when it quoted `quoted`: the whole value, or a part of an array
+/// or object.
 fn mentions(json: &str, quoted: &str) -> bool {
     match serde_json::from_str::<serde_json::Value>(json) {
         Ok(serde_json::Value::String(text)) => text == quoted,
@@ -351,7 +348,7 @@ fn mentions(json: &str, quoted: &str) -> bool {
     }
 }
 
-/// The type's name as messages have it: without its length or its brackets.
+/// The type's name as in PostgreSQL's messages: without length and brackets.
 fn bare_type(column: &Column) -> &str {
     match column.kind {
         Kind::Text => &column.type_name,
@@ -359,8 +356,8 @@ fn bare_type(column: &Column) -> &str {
     }
 }
 
-/// Whether a value is more than its `varchar(n)`, `char(n)` or `numeric(p,s)`
-/// takes, or no array where one must be. PostgreSQL quotes none of these.
+/// Whether a value exceeds its `varchar(n)`, `char(n)` or `numeric(p,s)`, or is not an array where one is
+/// required. PostgreSQL quotes none of these.
 fn cannot_fit(column: &Column, json: &str) -> bool {
     let mut sizes = column.type_name.split(['(', ',', ')']).skip(1);
     let mut size = || sizes.next().and_then(|size| size.parse::<i32>().ok());

@@ -1,5 +1,5 @@
-//! The refusals of the data API: a status, a stable code, and a sentence that
-//! says what to do. Nothing here ever holds text that came from the database.
+//! The errors of the data API: a status, a stable code, and a sentence that says what to do. None of them
+//! ever contains text from the database.
 
 use http::header::{ALLOW, CONTENT_RANGE};
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -7,17 +7,17 @@ use http::{HeaderName, HeaderValue, StatusCode};
 /// Methods of `/v1/data/{table}`, as the `Allow` header of a 405 lists them.
 const METHODS_ALLOWED: &str = "GET, HEAD, POST, PATCH, DELETE";
 
-/// Why a request was refused, ready to become problem+json.
+/// Why a request was refused, to be returned as problem+json.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DataError {
     pub(crate) status: StatusCode,
-    /// Stable: clients may compare it, so it never changes its meaning.
+    /// Stable: clients may compare it, so its meaning never changes.
     pub(crate) code: &'static str,
     pub(crate) message: String,
-    /// The column at fault, where one is known.
+    /// The column concerned, if known.
     pub(crate) column: Option<String>,
     pub(crate) hint: Option<String>,
-    /// A header the status demands: `Allow` of a 405, `Content-Range` of a 416, `Retry-After` of a 503.
+    /// A header that the status requires: `Allow` of a 405, `Content-Range` of a 416, `Retry-After` of a 503.
     pub(crate) header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
@@ -48,7 +48,7 @@ impl DataError {
         DataError::new(StatusCode::BAD_REQUEST, "malformed_body", message)
     }
 
-    /// A part of PostgREST's dialect that this API leaves out.
+    /// A part of PostgREST's dialect that this API does not support.
     pub(super) fn not_supported(message: impl Into<String>) -> DataError {
         DataError::new(StatusCode::BAD_REQUEST, "not_supported", message)
     }
@@ -92,7 +92,7 @@ impl std::fmt::Display for DataError {
 
 impl std::error::Error for DataError {}
 
-/// The caller's own text, short enough to be repeated in a message.
+/// The caller's own text, shortened for a message.
 pub(super) fn clip(text: &str) -> String {
     const CHARS_MAX: usize = 64;
     match text.char_indices().nth(CHARS_MAX) {
@@ -101,7 +101,7 @@ pub(super) fn clip(text: &str) -> String {
     }
 }
 
-/// The candidate that `name` is most likely a slip of, if any is close enough.
+/// The candidate that is most similar to `name`, if one is similar enough.
 pub(super) fn nearest<'a>(
     name: &str,
     candidates: impl Iterator<Item = &'a str>,

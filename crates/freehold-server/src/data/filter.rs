@@ -1,5 +1,5 @@
-//! Filters: `status=eq.paid`, `id=not.in.(1,2)`, `or=(total.gt.10,not.and(…))`.
-//! How conditions nest, and how far each value reaches.
+//! Filters: `status=eq.paid`, `id=not.in.(1,2)`, `or=(total.gt.10,not.and(…))`: how conditions nest, and
+//! where each value ends.
 
 use super::error::{DataError, clip};
 use super::model::{Column, Table};
@@ -14,7 +14,7 @@ pub(super) enum Filter<'m> {
 }
 
 impl<'m> Filter<'m> {
-    /// Recurses as deep as the parser allowed groups to nest.
+    /// The recursion is bounded by the depth of groups that the parser allows.
     pub(super) fn add_columns(&self, columns: &mut Vec<&'m Column>) {
         match self {
             Filter::Condition(condition) => columns.push(condition.field.column),
@@ -46,7 +46,7 @@ pub(super) enum Test {
     Is(&'static str),
 }
 
-/// Reads the filters of one request and counts their conditions.
+/// Parses the filters of one request and counts their conditions.
 pub(super) struct FilterParser<'m, 'l> {
     table: &'m Table,
     limits: &'l Limits,
@@ -121,7 +121,7 @@ impl<'m, 'l> FilterParser<'m, 'l> {
         Ok(Filter::Group { negated, joiner, parts })
     }
 
-    /// What follows a field: `eq.5`, `not.in.(1,2)`, `like(any).{a*,b*}`.
+    /// The part after a field: `eq.5`, `not.in.(1,2)`, `like(any).{a*,b*}`.
     fn test(
         &mut self,
         field: Field<'m>,
@@ -215,10 +215,10 @@ impl<'m, 'l> FilterParser<'m, 'l> {
     }
 }
 
-/// Where a test stands, which decides how far its value reaches.
+/// The context of a test, which determines where its value ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// The value is all the rest, as it is.
+    /// The value is the rest of the parameter.
     Parameter,
     /// The value ends at a comma or parenthesis, unless it is quoted.
     Group,
@@ -234,7 +234,7 @@ impl Place {
     }
 }
 
-/// A value among others. Quotes count only around the whole value.
+/// A value in a list. Quotes count only around the whole value.
 fn list_value(scanner: &mut Scanner) -> String {
     let mut ahead = *scanner;
     if let Ok(Some(value)) = ahead.quoted()
@@ -246,7 +246,7 @@ fn list_value(scanner: &mut Scanner) -> String {
     scanner.take_until(|next, _| matches!(next, ',' | ')')).to_owned()
 }
 
-/// `{…}`, an array or a JSON object, up to the brace that closes it.
+/// `{…}`, an array or a JSON object, up to its closing brace.
 fn braced_value<'a>(scanner: &mut Scanner<'a>) -> &'a str {
     let (mut depth, mut in_quotes, mut escaped) = (0_usize, false, false);
     for (at, next) in scanner.rest().char_indices() {
@@ -267,7 +267,7 @@ fn braced_value<'a>(scanner: &mut Scanner<'a>) -> &'a str {
     scanner.take_until(|next, _| matches!(next, ',' | ')'))
 }
 
-/// Steps over `and`, `or`, `not.and` or `not.or` where a parenthesis follows.
+/// Skips `and`, `or`, `not.and` or `not.or` if a parenthesis follows.
 fn group_head(scanner: &mut Scanner) -> Option<(bool, Joiner)> {
     let mut ahead = *scanner;
     let negated = ahead.eat("not.");
@@ -285,8 +285,8 @@ fn group_head(scanner: &mut Scanner) -> Option<(bool, Joiner)> {
     Some((negated, joiner))
 }
 
-/// The values as PostgreSQL reads a text array. Every value is quoted, so
-/// that none can be taken for NULL, a brace or a comma.
+/// The values as a PostgreSQL array literal. Every value is quoted, so that none is read as NULL, a brace or
+/// a comma.
 fn array_literal(values: &[String]) -> String {
     let mut literal = String::from("{");
     for (at, value) in values.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What the request's headers ask for: `Prefer`, `Accept`, `Content-Type` and `Range`.
+//! The request's headers: `Prefer`, `Accept`, `Content-Type` and `Range`.
 
 use http::header::{ACCEPT, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -9,19 +9,19 @@ use super::request::Action;
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const RANGE_UNIT: HeaderName = HeaderName::from_static("range-unit");
 
-/// The preferences of RFC 7240 that this API knows.
+/// The preferences of RFC 7240 that this API supports.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Preferences {
     pub(super) returning: Option<Returning>,
-    /// `count=exact`, which `planned` and `estimated` are taken for.
+    /// `count=exact`; `planned` and `estimated` have the same effect.
     pub(super) count: bool,
     pub(super) resolution: Option<Resolution>,
-    /// `missing=default`: what an inserted object leaves out gets its default.
+    /// `missing=default`: columns that an inserted object lacks get their defaults.
     pub(super) missing_default: bool,
     pub(super) affected_max: Option<u64>,
-    /// `allow-unfiltered`: a PATCH or DELETE may do without a filter.
+    /// `allow-unfiltered`: a PATCH or DELETE needs no filter.
     pub(super) allow_unfiltered: bool,
-    /// `read=replica`: a read may be answered by one.
+    /// `read=replica`: a replica may answer a read.
     pub(super) replica: bool,
     strict: bool,
 }
@@ -40,8 +40,8 @@ pub(super) enum Resolution {
 }
 
 impl Preferences {
-    /// Of a preference given twice the first counts. One that is unknown is
-    /// ignored, unless `handling=strict` asks to hear of it.
+    /// The first of repeated preferences counts. An unknown preference is ignored, unless `handling=strict`
+    /// requires an error.
     pub(super) fn parse(headers: &HeaderMap) -> Result<Preferences, DataError> {
         let mut preferences = Preferences::default();
         let mut unknown = Vec::new();
@@ -68,7 +68,7 @@ impl Preferences {
         Ok(preferences)
     }
 
-    /// False if the preference means nothing here.
+    /// False if the preference is unknown.
     fn set(&mut self, name: &str, value: &str) -> bool {
         match (name, value) {
             ("return", "minimal") => self.returning = Some(Returning::Minimal),
@@ -98,7 +98,7 @@ impl Preferences {
         true
     }
 
-    /// Those that were asked for and that a request of this kind honours.
+    /// The requested preferences that a request of this kind honours.
     pub(super) fn applied(&self, action: Action) -> Vec<String> {
         let insert = action == Action::Insert;
         let by_filter = matches!(action, Action::Update | Action::Delete);
@@ -125,11 +125,11 @@ impl Preferences {
 /// The form of the answer's body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct MediaType {
-    /// One object instead of an array; any other number of rows is an error.
+    /// A single object instead of an array; any other number of rows is an error.
     pub(super) single: bool,
-    /// Asked for by its own name, so the answer is labelled with it.
+    /// Requested by its own name, so the answer has this content type.
     pub(super) vendor: bool,
-    /// Keys whose value is null are left out.
+    /// Keys with null values are left out.
     pub(super) nulls_stripped: bool,
 }
 
@@ -191,7 +191,7 @@ impl MediaType {
     }
 }
 
-/// A body must be JSON; one that does not say what it is is taken for JSON.
+/// A body must be JSON; one without a content type is assumed to be.
 pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), DataError> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(());
@@ -209,8 +209,8 @@ pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), DataError> {
     }
 }
 
-/// First and last row of `Range: 10-19` or `Range: 10-`. A range in another
-/// unit, bytes above all, is ignored, as HTTP says of what is not understood.
+/// The first and last row of `Range: 10-19` or `Range: 10-`. A range in another unit, such as bytes, is
+/// ignored, as HTTP requires for unknown units.
 pub(super) fn row_range(headers: &HeaderMap) -> Result<Option<(u64, Option<u64>)>, DataError> {
     if headers.get(RANGE_UNIT).is_some_and(|unit| unit != "items") {
         return Ok(None);
@@ -219,7 +219,7 @@ pub(super) fn row_range(headers: &HeaderMap) -> Result<Option<(u64, Option<u64>)
     let Some((first, last)) = range.and_then(|range| range.trim().split_once('-')) else {
         return Ok(None);
     };
-    // PostgreSQL counts rows in an int8.
+    // PostgreSQL counts rows as int8.
     let Some(first) = first.parse().ok().filter(|first| i64::try_from(*first).is_ok()) else {
         return Ok(None);
     };
@@ -233,7 +233,7 @@ pub(super) fn row_range(headers: &HeaderMap) -> Result<Option<(u64, Option<u64>)
     }
 }
 
-/// The members of a comma-separated header, however many lines it takes.
+/// The members of a comma-separated header, over all its lines.
 fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     headers
         .get_all(name)

@@ -1,13 +1,12 @@
-//! The data API, `/v1/data/{table}`: PostgREST's URL dialect over the tables
-//! of a baseline, one SQL statement a request.
+//! The data API, `/v1/data/{table}`: PostgREST's URL dialect over the tables of a baseline, with one SQL
+//! statement per request.
 //!
-//! Everything here is pure. [`plan`] turns a request into a statement and its
-//! parameters, the caller runs it in the tenant's context, [`answer`] turns the
-//! one row it yields into HTTP, and [`from_database`] turns a refusal by
-//! PostgreSQL into one that names the column and holds none of its text.
-//! Who may do what is PostgreSQL's to decide: this module checks no rights.
+//! Everything here is pure. [`plan`] turns a request into a statement and its parameters, the caller runs it
+//! in the tenant's context, [`answer`] turns the one row of the result into HTTP, and [`from_database`] turns
+//! an error of PostgreSQL into one that names the column and contains none of PostgreSQL's text. PostgreSQL
+//! decides about permissions: this module checks none.
 //!
-//! A request goes through the files in this order:
+//! A request passes through the files in this order:
 //!
 //! | file | what it does |
 //! | --- | --- |
@@ -20,14 +19,13 @@
 //! | `answer` | status, headers and body of the response |
 //! | `error`, `database` | refusals: our own, and PostgreSQL's translated |
 //!
-//! `batch` reads requests that come as JSON, many in one. `shape` says what a
-//! request asks, for advice on indexes.
+//! `batch` parses requests in a JSON body, several at once. `shape` derives a request's shape, for advice on
+//! indexes.
 //!
-//! `model` is what they all check names against.
+//! `model` is what names are checked against.
 //!
-//! Left out of the dialect, each refused by name: embedded tables and
-//! aggregates in `select` (make a view), full-text search, regular expressions
-//! and range operators, `limit` on writes, PUT, and CSV.
+//! Not supported, and refused by name: embedded tables and aggregates in `select` (make a view), full-text
+//! search, regular expressions and range operators, `limit` on writes, PUT, and CSV.
 
 mod answer;
 mod batch;

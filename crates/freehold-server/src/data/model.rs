@@ -1,5 +1,5 @@
-//! What the data API knows of the tables: read once from the template schema,
-//! good for every tenant. The only source of the names that reach SQL.
+//! The data API's model of the tables: read once from the template schema, valid for every tenant. The only
+//! source of names in SQL.
 
 use std::collections::HashMap;
 
@@ -11,8 +11,8 @@ use super::error::{DataError, clip, nearest};
 
 /// Every table and view of the schema named by `$1`, as one JSON text.
 ///
-/// Key and constraint names are here because PostgreSQL withholds the columns
-/// of a violated key from tables under row-level security, but not its name.
+/// Names of keys and constraints are included because, for a violated key of a table under row-level
+/// security, PostgreSQL withholds the columns but not the key's name.
 pub(crate) const MODEL_SQL: &str = r"
 SELECT coalesce(json_agg(json_build_object(
     'name', c.relname,
@@ -98,7 +98,7 @@ pub(crate) struct Model {
 pub(crate) struct Table {
     pub(crate) name: String,
     pub(crate) columns: Vec<Column>,
-    /// Unique keys over plain columns, the primary key first.
+    /// Unique keys over plain columns, primary key first.
     pub(crate) keys: Vec<Key>,
     /// Foreign keys, checks and exclusions.
     pub(crate) constraints: Vec<Constraint>,
@@ -107,21 +107,21 @@ pub(crate) struct Table {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Column {
     pub(crate) name: String,
-    /// As SQL writes it, without its schema: `numeric(10,2)`, `order_status[]`.
+    /// In SQL notation, without its schema: `numeric(10,2)`, `order_status[]`.
     pub(crate) type_name: String,
     pub(crate) type_schema: TypeSchema,
     pub(crate) kind: Kind,
     /// The values of an enum, in order.
     pub(crate) labels: Vec<String>,
-    /// Generated always: no request can write it.
+    /// Generated always: requests cannot write it.
     pub(crate) read_only: bool,
-    /// Rights to it that a role lacks and has to other columns of the table. A role that has none to
-    /// any is PostgreSQL's to refuse.
+    /// Privileges on it that a role lacks but has on other columns of the table. A role without privileges on
+    /// any column is refused by PostgreSQL.
     #[serde(default)]
     withheld: Vec<(Role, Right)>,
 }
 
-/// What a transaction becomes in a tenant, which grants speak of. An owner is an admin to PostgreSQL.
+/// The database roles to which grants apply. An owner is an admin to PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Role {
@@ -130,7 +130,7 @@ pub(crate) enum Role {
     Admin,
 }
 
-/// A right to a column.
+/// A privilege on a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Right {
@@ -139,12 +139,12 @@ pub(super) enum Right {
     Update,
 }
 
-/// Where a column's type lives, which decides how SQL names it for a tenant.
+/// The schema of a column's type, which determines how SQL names it for a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum TypeSchema {
     BuiltIn,
-    /// In the template, so each tenant has one of its own.
+    /// In the template, so each tenant has its own.
     Tenant,
     /// Shared by all tenants, as an extension's types are.
     Other {
@@ -152,7 +152,7 @@ pub(crate) enum TypeSchema {
     },
 }
 
-/// As much of a type as decides which operators a column takes.
+/// The properties of a type that determine the operators of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
@@ -178,12 +178,12 @@ pub(crate) struct Key {
 pub(crate) struct Constraint {
     pub(crate) name: String,
     pub(crate) columns: Vec<String>,
-    /// The table a foreign key refers to.
+    /// The table to which a foreign key refers.
     pub(crate) references: Option<String>,
 }
 
 impl Model {
-    /// Reads the answer of [`MODEL_SQL`].
+    /// Parses the result of [`MODEL_SQL`].
     pub(crate) fn from_json(json: &str) -> Result<Model, serde_json::Error> {
         let tables: Vec<Table> = serde_json::from_str(json)?;
         let tables = tables.into_iter().map(|table| (table.name.clone(), table));
@@ -243,7 +243,7 @@ impl Table {
         }
     }
 
-    /// A column that the baseline grants to others and not to this role.
+    /// The refusal for a column that the baseline grants to other roles only.
     pub(super) fn withheld_column(&self, column: &Column, what: &str) -> DataError {
         DataError::new(
             StatusCode::FORBIDDEN,
@@ -259,12 +259,12 @@ impl Table {
 }
 
 impl Column {
-    /// Whether the role lacks this right to the column, and has it to others of its table.
+    /// Whether the role lacks this privilege on the column, but has it on other columns of the table.
     pub(super) fn is_withheld(&self, right: Right, role: Role) -> bool {
         self.withheld.contains(&(role, right))
     }
 
-    /// The type's name as SQL for a tenant whose schema is `schema`.
+    /// The type's name in SQL for a tenant with this schema.
     pub(super) fn type_sql(&self, schema: &str) -> String {
         match &self.type_schema {
             TypeSchema::BuiltIn => self.type_name.clone(),
@@ -274,7 +274,7 @@ impl Column {
     }
 }
 
-/// A name as SQL writes it, whatever is in it.
+/// A quoted name, whatever it contains.
 pub(super) fn quote_name(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -1,5 +1,5 @@
-//! The operators of filters: their SQL, the types each takes, and what is said
-//! to a caller who uses one that does not exist or does not fit.
+//! The operators of filters: their SQL, the types to which they apply, and the errors for unknown or
+//! unsuitable operators.
 
 use super::error::{DataError, clip};
 use super::model::Kind;
@@ -13,11 +13,11 @@ pub(super) struct Operator {
     quantified: bool,
 }
 
-/// What an operator asks of the field's type.
+/// The types to which an operator applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Takes {
     Comparable,
-    /// A pattern follows, in which `*` stands for `%`.
+    /// A pattern follows, in which `*` means `%`.
     Text,
     ArrayOrJsonb,
     Array,
@@ -52,8 +52,7 @@ const OPERATORS_LISTED: &str = "eq, neq, gt, gte, lt, lte, like, ilike, in, is, 
      and (all)";
 
 impl Operator {
-    /// The operator `name`, if it works on the field's type; `listed` is for
-    /// `name(any)` and `name(all)`.
+    /// The operator `name`, if it applies to the field's type; `listed` means `name(any)` or `name(all)`.
     pub(super) fn get(
         name: &str,
         listed: bool,
@@ -73,7 +72,7 @@ impl Operator {
         Ok(operator)
     }
 
-    /// The value as the operator's SQL reads it.
+    /// The value in the form that the operator's SQL expects.
     pub(super) fn value(&self, value: String) -> String {
         match self.takes {
             Takes::Text => value.replace('*', "%"),
@@ -82,13 +81,13 @@ impl Operator {
     }
 }
 
-/// Whether the field's type is one that `in` works on.
+/// Checks that `in` applies to the field's type.
 pub(super) fn check_in(field: &Field) -> Result<(), DataError> {
     Takes::Comparable.check("in", field)?;
     refuse_array("in", field)
 }
 
-/// The state that `is.value` tests for, as SQL writes it.
+/// The state that `is.value` tests for, in SQL.
 pub(super) fn is_state(field: &Field, value: &str) -> Result<&'static str, DataError> {
     let state = match value.to_ascii_lowercase().as_str() {
         "null" => "NULL",
@@ -159,7 +158,7 @@ fn not_an_operator(name: &str) -> DataError {
     error.with_hint(format!("there are {OPERATORS_LISTED}"))
 }
 
-/// The refusal of `column=value`.
+/// The error for `column=value`.
 pub(super) fn no_operator(field: &Field, found: &str) -> DataError {
     let column = &field.column.name;
     DataError::malformed_query(format!(

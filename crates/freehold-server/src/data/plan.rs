@@ -1,5 +1,4 @@
-//! Decides what a request means: which statement it becomes, and what its
-//! answer will be checked for.
+//! Decides what a request means: the statement for it, and what its answer is checked for.
 
 use http::StatusCode;
 
@@ -12,20 +11,20 @@ use super::request::{Action, DataRequest, Limits};
 use super::scan::Field;
 use super::sql::{BodyShape, NOTHING, OnConflict, Page, Param, Statement};
 
-/// One SQL statement that does the whole request.
+/// One SQL statement that performs the whole request.
 ///
-/// It always yields one row of three columns: `body text`, `rows int8`,
-/// `total int8` (null where no count was asked for).
+/// It always returns one row of three columns: `body text`, `rows int8`, `total int8` (null if no count was
+/// requested).
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) sql: String,
     pub(crate) params: Vec<Param>,
-    /// False for what a read-only transaction, or a replica, can do.
+    /// False if a read-only transaction, or a replica, can run it.
     pub(crate) write: bool,
     /// A read that a replica may answer.
     pub(crate) replica: bool,
-    /// [`answer`](super::answer) may refuse what the statement did: commit
-    /// only after it agreed. Where this is false, COMMIT can be pipelined.
+    /// [`answer`](super::answer) may refuse what the statement did, so COMMIT must wait for it. If false,
+    /// COMMIT can be pipelined.
     pub(crate) commit_after_answer: bool,
     /// The most rows that the answer may have.
     pub(crate) rows_max: u64,
@@ -34,7 +33,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Whether [`answer`](super::answer) may refuse what the statement yields, be it a read.
+    /// Whether [`answer`](super::answer) may refuse the statement's result, even for a read.
     pub(crate) fn may_be_refused(&self) -> bool {
         let past_the_end = self.reply.count && self.reply.offset > 0;
         self.commit_after_answer || self.reply.media_type.single || past_the_end
@@ -45,13 +44,13 @@ impl Plan {
         self.reply.has_body
     }
 
-    /// The table that the request is about.
+    /// The table of the request.
     pub(crate) fn table(&self) -> &str {
         &self.table
     }
 }
 
-/// What the answer has to know of the request.
+/// What is needed of the request to make the answer.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) action: Action,
@@ -59,19 +58,19 @@ pub(super) struct Reply {
     pub(super) has_body: bool,
     pub(super) offset: u64,
     pub(super) count: bool,
-    /// More rows written than this: roll back.
+    /// If more rows were written than this: roll back.
     pub(super) written_max: Option<u64>,
-    /// More rows than this to return from a write: roll back.
+    /// If a write returns more rows than this: roll back.
     pub(super) returned_max: Option<u64>,
-    /// The statement's body is the new row's primary key.
+    /// The statement's body is the primary key of the new row.
     pub(super) location: bool,
     /// The preferences that were honoured, for `Preference-Applied`.
     pub(super) applied: Vec<String>,
 }
 
-/// Plans `request` of somebody in this role, for the tenant whose tables are in `schema`.
+/// Plans a request by an actor with this role, for the tenant whose tables are in `schema`.
 ///
-/// The same request shape for the same tenant gives the same SQL to the byte.
+/// The same shape of request for the same tenant produces exactly the same SQL.
 pub(crate) fn plan(
     model: &Model,
     schema: &str,
@@ -105,7 +104,7 @@ pub(crate) fn plan(
     }
 }
 
-/// A request, read in all its parts.
+/// A parsed request.
 struct Planner<'a> {
     schema: &'a str,
     role: Role,
@@ -121,7 +120,7 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn read(self) -> Result<Plan, DataError> {
         let (limit, offset) = self.page_bounds()?;
-        // Two rows are enough to know that there is more than one.
+        // Two rows are enough to detect that there is more than one.
         let limit = match self.media_type.single {
             true => limit.min(2),
             false => limit,
@@ -213,7 +212,7 @@ impl<'a> Planner<'a> {
     fn plan(&self, sql: String) -> Plan {
         let reply = self.reply();
         let write = !matches!(self.action, Action::Read { .. });
-        // What it returns may be more than an answer may be.
+        // The size of what it returns may exceed the limit of an answer.
         let may_refuse = self.media_type.single || reply.written_max.is_some() || reply.has_body;
         Plan {
             sql,
@@ -253,10 +252,9 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// LIMIT and OFFSET of a read. The query string wins over `Range`, and a
-    /// `Range` that is too long is cut short, as HTTP lets a server do; a
-    /// `limit` that is too long is refused, so that nobody takes a part for
-    /// the whole.
+    /// LIMIT and OFFSET of a read. The query string takes precedence over `Range`. A `Range` that is too long
+    /// is shortened, as HTTP permits; a `limit` that is too long is refused, so that the caller does not take
+    /// a part for the whole.
     fn page_bounds(&self) -> Result<(u64, u64), DataError> {
         let page_max = self.limits.page_rows_max;
         let (limit, offset) = (self.query.limit, self.query.offset);
@@ -287,8 +285,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// PostgREST once let `limit` bound how many rows a write touches, and
-    /// dropped it. To ignore it would write more than such a caller expects.
+    /// PostgREST once let `limit` bound the number of rows that a write touches, and removed it. Ignoring it
+    /// would write more than such a caller expects.
     fn refuse_paging(&self) -> Result<(), DataError> {
         if self.query.limit.is_some() || self.query.offset.is_some() {
             return Err(DataError::not_supported("limit and offset are for reading only")
@@ -297,8 +295,8 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Columns that the role may not use so, though it may use others. PostgreSQL would refuse the
-    /// statement too, and not say which column it is.
+    /// Refuses columns that the role may not use in this way although it may use others. PostgreSQL would
+    /// refuse the statement too, but would not name the column.
     fn refuse_withheld(&self, right: Right, columns: &[&Column]) -> Result<(), DataError> {
         let what = if right == Right::Select { "read" } else { "write" };
         match columns.iter().find(|column| column.is_withheld(right, self.role)) {
@@ -322,7 +320,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// `columns=`, refused where it names a column that cannot be written.
+    /// `columns=`, refused if it contains a column that cannot be written.
     fn writable_columns(&self) -> Result<Option<&[&'a Column]>, DataError> {
         let columns = self.query.columns.as_deref();
         let read_only = |column: &&&Column| column.read_only;
@@ -332,7 +330,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The columns of ON CONFLICT: a key of the table, the primary by default.
+    /// The columns of ON CONFLICT: a key of the table, by default the primary key.
     fn conflict_target(&self) -> Result<Vec<&'a Column>, DataError> {
         if self.preferences.resolution.is_none() {
             return Ok(Vec::new());
@@ -359,8 +357,8 @@ impl<'a> Planner<'a> {
         key.columns.iter().map(|name| self.table.get_column(name)).collect()
     }
 
-    /// For `return=headers-only`: the primary key as text, for `Location`. None if the role may not
-    /// read it.
+    /// For `return=headers-only`: the primary key as text, for `Location`. `None` if the role may not read
+    /// it.
     fn key_to_return(&self) -> Option<Vec<SelectItem<'a>>> {
         if self.preferences.returning != Some(Returning::HeadersOnly) {
             return None;

@@ -1,5 +1,5 @@
-//! Reads the query string: `select`, `order`, `limit`, `offset`, `columns`,
-//! `on_conflict`, and every other parameter as a filter.
+//! Parses the query string: `select`, `order`, `limit`, `offset`, `columns`, `on_conflict`, and every other
+//! parameter as a filter.
 
 use percent_encoding::percent_decode_str;
 
@@ -9,7 +9,7 @@ use super::model::{Column, Kind, Table};
 use super::request::Limits;
 use super::scan::{Field, Scanner, check_output_name};
 
-/// Everything the query string asked for, checked against the table.
+/// The parsed query string, checked against the table.
 #[derive(Debug, Default)]
 pub(super) struct Query<'m> {
     /// Empty means every column.
@@ -19,7 +19,7 @@ pub(super) struct Query<'m> {
     pub(super) order: Vec<OrderTerm<'m>>,
     pub(super) limit: Option<u64>,
     pub(super) offset: Option<u64>,
-    /// The body's keys to write; others are left alone.
+    /// The keys of the body to write; others are ignored.
     pub(super) columns: Option<Vec<&'m Column>>,
     pub(super) on_conflict: Option<Vec<&'m Column>>,
 }
@@ -37,7 +37,7 @@ pub(super) enum SelectItem<'m> {
 }
 
 impl SelectItem<'_> {
-    /// The column's name, if the item is a column as it is.
+    /// The column's name, if the item is a plain column.
     fn plain_column(&self) -> Option<&str> {
         match self {
             SelectItem::Field { field, cast: None, name }
@@ -57,7 +57,7 @@ pub(super) struct OrderTerm<'m> {
     pub(super) nulls_first: Option<bool>,
 }
 
-/// What `select=column::name` may cast to, and the type it means.
+/// The type names that `select=column::name` accepts, and their types.
 const CASTS: [(&str, &str); 22] = [
     ("bigint", "bigint"),
     ("bool", "boolean"),
@@ -115,7 +115,7 @@ impl<'m> Query<'m> {
         Ok(query)
     }
 
-    /// Every column whose values are asked for, compared or ordered by.
+    /// Every column that is selected, compared or sorted by.
     pub(super) fn columns_read(&self) -> Vec<&'m Column> {
         let selected = self.select.iter().filter_map(|item| match item {
             SelectItem::All => None,
@@ -147,8 +147,8 @@ impl<'m> Query<'m> {
     }
 }
 
-/// One part of a query string. A plus is a space, as in HTML forms: browsers'
-/// `URLSearchParams`, which the clients use, write it so.
+/// One part of a query string. A plus is a space, as in HTML forms: `URLSearchParams`, which browser clients
+/// use, encodes it so.
 fn decode(text: &str) -> Result<String, DataError> {
     let spaced = text.replace('+', " ");
     let decoded = percent_decode_str(&spaced)
@@ -199,7 +199,7 @@ fn select_list<'m>(
 ) -> Result<Vec<SelectItem<'m>>, DataError> {
     let mut items = Vec::new();
     let mut names: Vec<String> = Vec::new();
-    // `select('', { head: true })` is how clients ask for a bare count.
+    // `select('', { head: true })` is how clients request a count only.
     if value.trim().is_empty() {
         return Ok(items);
     }
@@ -234,7 +234,7 @@ fn select_list<'m>(
     }
 }
 
-/// `*,id` and `id,id` are harmless, and clients send them.
+/// `*,id` and `id,id` are harmless, and some clients send them.
 fn repeats_a_column(items: &[SelectItem], item: &SelectItem) -> bool {
     let Some(column) = item.plain_column() else {
         return false;

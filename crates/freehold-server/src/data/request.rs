@@ -1,13 +1,13 @@
-//! What a request to the data API brings, and how much it may ask.
+//! A request to the data API, and its limits.
 
 use http::Method;
 
 use super::error::DataError;
 
-/// Where the router mounts this API; `Location` headers begin with it.
+/// The path at which the router mounts this API; `Location` headers begin with it.
 pub(crate) const PATH: &str = "/v1/data";
 
-/// One request, as the router has it.
+/// One request, as the router passes it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DataRequest<'a> {
     pub(crate) method: &'a Method,
@@ -19,7 +19,7 @@ pub(crate) struct DataRequest<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// What its method asks.
+/// The action of a request's method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     Read { head: bool },
@@ -41,20 +41,20 @@ impl Action {
     }
 }
 
-/// How much one request may ask. The size of the body is the HTTP layer's to limit.
+/// The limits of one request. The HTTP layer limits the size of the body.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    /// Rows of a page, and of what a PATCH or DELETE may return.
+    /// The most rows of a page, and of the result of a PATCH or DELETE.
     pub(crate) page_rows_max: u64,
     pub(crate) insert_rows_max: usize,
-    /// Different sets of keys in one insert with `missing=default`.
+    /// The most different sets of keys in one insert with `missing=default`.
     pub(crate) insert_groups_max: usize,
     pub(crate) filters_max: usize,
-    /// Nesting of `and` and `or`.
+    /// The deepest nesting of `and` and `or`.
     pub(crate) depth_max: usize,
-    /// Values of one `in.(…)`, `eq(any).{…}` and their like.
+    /// The most values of one `in.(…)`, `eq(any).{…}` and the like.
     pub(crate) in_values_max: usize,
-    /// Items of `select`, and of `order`.
+    /// The most items of `select`, and of `order`.
     pub(crate) columns_max: usize,
     pub(crate) query_bytes_max: usize,
 }

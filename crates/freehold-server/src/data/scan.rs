@@ -1,14 +1,14 @@
-//! Reads the small grammar that all parameters share: names, quoted strings,
-//! and fields (`total`, `"Unit Price"`, `address->geo->>lat`).
+//! The scanner for the small grammar that all parameters share: names, quoted strings, and fields (`total`,
+//! `"Unit Price"`, `address->geo->>lat`).
 
 use super::error::{DataError, clip};
 use super::model::{Column, Kind, Table};
 
-/// The longest identifier PostgreSQL keeps whole.
+/// The longest identifier that PostgreSQL does not truncate.
 const NAME_BYTES_MAX: usize = 63;
 const PATH_STEPS_MAX: usize = 8;
 
-/// A cursor over text. Copying it is how a parser looks ahead.
+/// A cursor over text. A parser looks ahead by copying it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scanner<'a> {
     rest: &'a str,
@@ -31,7 +31,7 @@ impl<'a> Scanner<'a> {
         self.rest.starts_with(token)
     }
 
-    /// Steps over `token` if it comes next.
+    /// Skips `token` if it comes next.
     pub(super) fn eat(&mut self, token: &str) -> bool {
         match self.rest.strip_prefix(token) {
             Some(rest) => {
@@ -57,7 +57,7 @@ impl<'a> Scanner<'a> {
         self.rest = self.rest.trim_start();
     }
 
-    /// Everything before the first place where `stop` holds for what follows.
+    /// Everything before the first position at which `stop` holds.
     pub(super) fn take_until(&mut self, stop: impl Fn(char, &str) -> bool) -> &'a str {
         let end = self
             .rest
@@ -98,7 +98,7 @@ impl<'a> Scanner<'a> {
         )))
     }
 
-    /// A quoted name, or the run of text before any of `stops` or an arrow.
+    /// A quoted name, or the text before any of `stops` or an arrow.
     pub(super) fn name(&mut self, stops: &[char]) -> Result<String, DataError> {
         if let Some(name) = self.quoted()? {
             return Ok(name);
@@ -146,7 +146,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// A column, or what a path leads to inside a JSON column.
+/// A column, or a path into a JSON column.
 #[derive(Debug)]
 pub(super) struct Field<'m> {
     pub(super) column: &'m Column,
@@ -180,7 +180,7 @@ impl<'m> Field<'m> {
         }
     }
 
-    /// The field's key in the answer: its column's, or the path's last name.
+    /// The field's key in the answer: the column's name, or the path's last name.
     pub(super) fn default_name(&self) -> &str {
         let name = self.path.iter().rev().find_map(|key| match key {
             PathKey::Name(name) => Some(name.as_str()),
@@ -190,8 +190,8 @@ impl<'m> Field<'m> {
     }
 }
 
-/// Checks a key of the answer that the caller made up. It becomes an
-/// identifier of the statement, so it is held to what needs no escaping.
+/// Checks a key of the answer that the caller chose. It becomes an identifier in the statement, so it may
+/// only contain characters that need no escaping.
 pub(super) fn check_output_name(name: &str) -> Result<(), DataError> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ' | '$' | '@');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {

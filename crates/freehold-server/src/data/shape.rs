@@ -1,5 +1,4 @@
-//! What a request asks of its table, for advice on indexes: columns, operators and order, and never
-//! a value.
+//! The shape of a request, for advice on indexes: columns, operators and order, without values.
 
 use http::Method;
 
@@ -8,7 +7,7 @@ use super::model::Model;
 use super::query::Query;
 use super::request::{DataRequest, Limits};
 
-/// Columns and how they are compared, as SQL writes it, and the order.
+/// Columns with their operators in SQL, and the order.
 pub(crate) struct Shape {
     pub(crate) table: String,
     /// Column and operator.
@@ -17,7 +16,7 @@ pub(crate) struct Shape {
     pub(crate) order: Vec<(String, bool)>,
 }
 
-/// The shape of a request that was planned before; none of one that finds no rows by conditions.
+/// The shape of a request that was planned; `None` if it finds no rows by conditions.
 pub(crate) fn shape(model: &Model, request: &DataRequest, limits: &Limits) -> Option<Shape> {
     if *request.method == Method::POST {
         return None;
@@ -28,7 +27,8 @@ pub(crate) fn shape(model: &Model, request: &DataRequest, limits: &Limits) -> Op
     for filter in &query.filters {
         add(filter, &mut conditions);
     }
-    // An order by a part of a column, or with NULLs elsewhere than usual, is none of a plain index.
+    // A plain index does not serve an order by a part of a column, or with NULLs in another position than
+    // usual.
     let plain = query.order.iter().all(|term| {
         term.field.path.is_empty() && term.nulls_first.is_none_or(|first| first == term.descending)
     });
@@ -88,7 +88,8 @@ mod tests {
             ("customer_id=is.null", "customer_id IS NULL"),
             ("details->>secret=eq.1", ""),
             ("and=(status.eq.paid,total.lt.5)", "status =, total <"),
-            // What is denied, one of several, or a part of a column finds no rows by an index.
+            // A negated condition, an alternative, or a condition on a part of a column finds no rows by an
+            // index.
             ("status=not.eq.paid", ""),
             ("or=(status.eq.paid,total.lt.5)", ""),
             ("not.and=(status.eq.paid,total.lt.5)", ""),

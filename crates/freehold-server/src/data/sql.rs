@@ -1,7 +1,6 @@
-//! Writes the one SQL statement of a request. What reaches its text: names
-//! from the model, the page's LIMIT, and the aliases of `select`, which are
-//! quoted and of plain characters. All else is a parameter, so requests of
-//! one shape share one prepared statement.
+//! Writes the one SQL statement of a request. Its text contains names from the model, the page's LIMIT, and
+//! the aliases of `select`, which are quoted and consist of plain characters. All else is a parameter, so
+//! requests of one shape share one prepared statement.
 
 use super::body::RowGroup;
 use super::filter::{Condition, Filter, Joiner, Test};
@@ -14,7 +13,7 @@ use super::scan::{Field, PathKey};
 pub(super) const NOTHING: &str =
     "SELECT '[]'::text AS body, 0::bigint AS rows, NULL::bigint AS total";
 
-/// How the answer's body is made of the CTE `page`.
+/// How the answer's body is made from the CTE `page`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyShape {
     /// No body: HEAD, and writes that return nothing.
@@ -22,26 +21,26 @@ pub(super) enum BodyShape {
     Json(MediaType),
 }
 
-/// A parameter, sent as text and without its type: PostgreSQL infers it from its place.
+/// A parameter, sent as text without a type: PostgreSQL infers the type from the context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Param {
     pub(crate) value: String,
-    /// The column it is compared with, for error messages.
+    /// The column with which it is compared, for error messages.
     pub(crate) column: Option<String>,
-    /// It is rows as JSON, not a single value.
+    /// It contains rows as JSON rather than a single value.
     pub(super) is_body: bool,
 }
 
-/// Gathers a statement's parameters while its text is written.
+/// Collects the parameters of a statement while its text is written.
 pub(super) struct Statement<'a> {
     schema: &'a str,
     table: &'a Table,
-    /// What `*` means to the caller's role.
+    /// The columns that `*` means for the caller's role.
     every_column: String,
     pub(super) params: Vec<Param>,
 }
 
-/// What of the rows goes into the answer.
+/// Which part of the rows is in the answer.
 pub(super) struct Page<'q, 'm> {
     pub(super) select: &'q [SelectItem<'m>],
     pub(super) order: &'q [OrderTerm<'m>],
@@ -50,7 +49,7 @@ pub(super) struct Page<'q, 'm> {
     pub(super) body: BodyShape,
 }
 
-/// What to do where an inserted row meets one that is there already.
+/// What to do if an inserted row conflicts with an existing one.
 pub(super) struct OnConflict<'q, 'm> {
     pub(super) resolution: Resolution,
     pub(super) target: &'q [&'m Column],
@@ -67,7 +66,7 @@ impl<'a> Statement<'a> {
         Statement { schema, table, every_column, params: Vec::new() }
     }
 
-    /// A page of the table, and with `count` how many rows match in all.
+    /// A page of the table, and with `count` the total number of matching rows.
     pub(super) fn read(&mut self, page: &Page, filters: &[Filter], count: bool) -> String {
         let relation = self.relation();
         let condition = self.where_clause(filters);
@@ -83,7 +82,7 @@ impl<'a> Statement<'a> {
         )
     }
 
-    /// One INSERT for each group; rows that give other columns need another.
+    /// One INSERT per group, since rows with other columns need a statement of their own.
     pub(super) fn insert(
         &mut self,
         page: &Page,
@@ -245,7 +244,7 @@ impl<'a> Statement<'a> {
         })
     }
 
-    /// Recurses as deep as the parser allowed groups to nest.
+    /// The recursion is bounded by the depth of groups that the parser allows.
     fn filter(&mut self, filter: &Filter) -> String {
         let (negated, condition) = match filter {
             Filter::Condition(condition) => (condition.negated, self.condition(condition)),
@@ -294,9 +293,8 @@ impl<'a> Statement<'a> {
         }
     }
 
-    /// The columns that a JSON object gives, with their types. Only these are
-    /// read from it: `json_populate_record` would read every column of the
-    /// table, and refuse where a domain of one left out takes no NULL.
+    /// The columns of a JSON object, with their types. Only these are read from it: `json_populate_record`
+    /// would read every column of the table, and fail if the domain of a missing column does not permit NULL.
     fn record(&self, columns: &[&Column]) -> String {
         let typed = |column: &&Column| {
             let name = quote_name(&column.name);
@@ -306,7 +304,7 @@ impl<'a> Statement<'a> {
         typed.join(", ")
     }
 
-    /// A write that returns nothing needs no right to read.
+    /// A write that returns nothing needs no SELECT privilege.
     fn returning(&self, body: BodyShape) -> String {
         match body {
             BodyShape::Empty => "1".to_owned(),
@@ -334,7 +332,7 @@ impl<'a> Statement<'a> {
     }
 }
 
-/// `page.*` and not `page`: a table may have a column of that name.
+/// `page.*` instead of `page`, since a table may have a column of that name.
 fn body(shape: BodyShape) -> &'static str {
     let BodyShape::Json(media_type) = shape else {
         return "''::text";
@@ -361,7 +359,7 @@ fn on_conflict_clause(on_conflict: &OnConflict, columns: &[&Column]) -> String {
     let in_target = |column: &Column| on_conflict.target.iter().any(|c| c.name == column.name);
     let mut merged: Vec<&Column> = columns.to_vec();
     merged.retain(|column| !in_target(column));
-    // A row that gives its key alone still counts as written, and is returned.
+    // A row that contains only its key still counts as written, and is returned.
     if merged.is_empty() {
         merged = on_conflict.target.to_vec();
     }

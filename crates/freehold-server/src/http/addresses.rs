@@ -1,4 +1,4 @@
-//! `/v1/me/email` and `/v1/auth/address`: another address, when both mailboxes agree.
+//! `/v1/me/email` and `/v1/auth/address`: change of address, confirmed by both mailboxes.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! `/v1/analytics`: figures across tenants for operators, a tenant's own for its members.
+//! `/v1/analytics`: figures over all tenants for operators, a tenant's own for its members.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -227,7 +227,7 @@ pub(super) async fn get(
                 let detail = "only operators see figures by tenant";
                 return Err(Problem::new(StatusCode::FORBIDDEN, "wrong_scope", detail));
             }
-            // Another tenant's id is like one that no tenant has.
+            // Another tenant's id is answered like one that does not exist.
             if tenant.is_some_and(|id| id != context.tenant()) {
                 return Err(no_such("tenant"));
             }

@@ -1,5 +1,4 @@
-//! Bodies of requests: awaited before a request takes a place among those that are served, within
-//! bounds of bytes and time.
+//! Request bodies: awaited before a request counts among those being served, within limits of bytes and time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +14,16 @@ use hyper::body::Body as _;
 use super::connections::{Connection, Phase};
 use super::error::Problem;
 
-/// Bounds of bodies.
+/// The limits of bodies.
 pub(super) struct Bodies {
     pub(super) bytes_max: usize,
     pub(super) time_max: Duration,
-    /// Of all that have arrived, or are about to.
+    /// Shared by all bodies that have arrived or are arriving.
     pub(super) budget: ByteBudget,
 }
 
 impl Bodies {
-    /// The request with its whole body.
+    /// The request with its complete body.
     pub(super) async fn await_body(&self, request: Request) -> Result<Request, Problem> {
         let (parts, body) = request.into_parts();
         if body.is_end_stream() {
@@ -74,7 +73,7 @@ impl Bodies {
     }
 }
 
-/// Bytes that keep their share for as long as anybody has them, such as a socket.
+/// Bytes that hold their share of memory as long as they are referenced, for example by a socket.
 pub(super) fn held(bytes: impl AsRef<[u8]> + Send + 'static, share: impl Send + 'static) -> Bytes {
     struct Held<B, S>(B, #[allow(dead_code, reason = "is dropped with the bytes")] S);
 
@@ -105,7 +104,7 @@ fn no_room() -> Problem {
     .retry_after(1)
 }
 
-/// The rest of the body is not waited for.
+/// The rest of the body is not read.
 fn closing(problem: Problem) -> Problem {
     problem.header(CONNECTION, HeaderValue::from_static("close"))
 }

@@ -1,4 +1,5 @@
-//! `/v1/audit`: what was done to people and tenants. Operators read all of it, owners their tenant's.
+//! `/v1/audit`: the record of what was done to people and tenants. Operators read all of it, owners that of
+//! their tenant.
 
 use axum::Json;
 use axum::extract::{Query, State};
@@ -100,7 +101,7 @@ pub(super) async fn list(
             let filter = AuditFilter { tenant: tenant.map(TenantId::from), person };
             freehold.audit().list(&context, &filter, after, limit).await?
         }
-        // Another tenant's record is as empty as that of one that does not exist.
+        // Another tenant's record is as empty as that of a tenant that does not exist.
         Caller::Tenant(context, _) => {
             let list = freehold.audit().list_own(&context, person, after, limit).await?;
             let named = tenant.is_none_or(|tenant| tenant == context.tenant().as_uuid());

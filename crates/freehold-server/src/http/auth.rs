@@ -1,6 +1,6 @@
-//! Who asks. A handler's argument is its authorization: one that takes a [`TenantCaller`] cannot
-//! be reached without a context in an active tenant, one that takes an [`OperatorCaller`] not by
-//! a tenant's token.
+//! Authentication of requests. A handler's argument is its authorization: one that takes a [`TenantCaller`]
+//! is reached only with a context in an active tenant, and one that takes an [`OperatorCaller`] never by a
+//! tenant's token.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -17,22 +17,22 @@ use uuid::Uuid;
 use super::error::Problem;
 use super::state::AppState;
 
-/// A tenant that the request names besides its token. It must be the token's.
+/// A tenant that the request names in addition to its token. It must be the token's.
 const TENANT_HEADER: HeaderName = HeaderName::from_static("x-tenant-id");
 
-/// Anybody who has signed in.
+/// Any caller who is signed in.
 pub(super) struct AnyCaller(pub(super) Caller);
 
-/// Somebody who has signed in, or nobody. A token that is not good is refused all the same.
+/// A caller who may be signed in. An invalid token is refused nevertheless.
 pub(super) struct MaybeCaller(pub(super) Option<AnyCaller>);
 
-/// Somebody in a tenant that is active.
+/// A caller in an active tenant.
 pub(super) struct TenantCaller(pub(super) TenantContext);
 
-/// Somebody who runs the platform.
+/// A caller who is an operator.
 pub(super) struct OperatorCaller(pub(super) OperatorContext);
 
-/// Where the log learns of the tenant: the outer middleware put it into the request.
+/// The tenant for the log: the outer middleware puts this into the request.
 #[derive(Clone, Default)]
 pub(super) struct TenantOfRequest(pub(super) Arc<OnceLock<TenantId>>);
 
@@ -139,7 +139,7 @@ fn violation(kind: ViolationKind, caller: &Caller) -> Violation {
     }
 }
 
-/// The address that sign-in attempts are counted by.
+/// The address by which sign-in attempts are counted.
 pub(super) struct ClientIp(pub(super) IpAddr);
 
 impl FromRequestParts<AppState> for ClientIp {
@@ -153,7 +153,7 @@ impl FromRequestParts<AppState> for ClientIp {
     }
 }
 
-/// Who asks, by the connection, or by what a trusted proxy tells of it.
+/// The client's address, from the connection, or from the header of a trusted proxy.
 pub(super) fn client_ip(headers: &HeaderMap, extensions: &Extensions, state: &AppState) -> IpAddr {
     let peer = extensions.get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |info| info.0.ip());

@@ -1,7 +1,7 @@
 //! `POST /v1/batch`: operations of the data API together, as one transaction or each as its own.
 //!
-//! Each is planned before anything is sent, and asked for its rights as a request of its own would
-//! be; then all go to the database in one flush.
+//! Each operation is planned, and its permission checked like that of a single request, before anything is
+//! sent; then all go to the database in one flush.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -87,7 +87,7 @@ pub(super) struct AnswerBody {
 }
 
 type Outcome = Result<data::Answer, Problem>;
-/// Outcomes, and the place in the log behind which the writes lie, where there are replicas.
+/// Outcomes, and the log position behind which the writes lie, if there are replicas.
 type Outcomes = (Vec<Outcome>, Option<Lsn>);
 
 /// Run operations of the data API together.
@@ -117,7 +117,7 @@ pub(super) async fn run(
     let (outcomes, committed_at) = match mode {
         Mode::Atomic => as_one(&state, &context, &model, ready, &share).await?,
         Mode::Independent => {
-            // Before the request's own time is up, of which it is said that nothing was kept.
+            // Ends before the request's own timeout, whose answer says that nothing was kept.
             let time_max = state.limits().time_max.mul_f64(0.9);
             let each = each(&state, &context, &model, ready, &share);
             tokio::time::timeout(time_max, each).await.map_err(|_| took_too_long())?
@@ -146,7 +146,7 @@ pub(super) async fn run(
     Ok(response)
 }
 
-/// The answers as JSON, which keeps its share of memory until it is sent.
+/// The answers as JSON, which holds its share of memory until it is sent.
 fn written_out(
     status: StatusCode,
     answers: &[AnswerBody],
@@ -158,7 +158,7 @@ fn written_out(
     Ok(response)
 }
 
-/// Plans an operation, if the actor may do it.
+/// Plans an operation, if the actor may perform it.
 fn prepare(
     state: &AppState,
     context: &TenantContext,
@@ -178,7 +178,7 @@ fn prepare(
     Ok(plan)
 }
 
-/// All of it in one transaction, or nothing.
+/// All operations in one transaction.
 async fn as_one(
     state: &AppState,
     context: &TenantContext,
@@ -214,15 +214,15 @@ async fn as_one(
     Ok((outcomes, None))
 }
 
-/// The operation that a constraint is told of which was checked at the end only: the last that
-/// wrote to its table.
+/// The operation that violated a constraint which is checked at the commit: the last one that wrote to its
+/// table.
 fn culprit(plans: &[Plan], error: &freehold::Error) -> Option<usize> {
     let table = error.database()?.table();
     let by_table = plans.iter().rposition(|plan| plan.write && Some(plan.table()) == table);
     by_table.or_else(|| plans.iter().rposition(|plan| plan.write))
 }
 
-/// In one flush with its COMMIT, unless an answer decides whether to commit.
+/// In one flush with COMMIT, unless an answer decides whether to commit.
 async fn run_as_one(
     state: &AppState,
     context: &TenantContext,
@@ -234,7 +234,7 @@ async fn run_as_one(
     let statements = statements(plans.iter(), &params);
     let mut tx = begin(state, context, plans).await?.bounded_by(Arc::clone(share));
     let tells_place = state.freehold().has_replicas() && plans.iter().any(|plan| plan.write);
-    // Their answers may be too large, which is to be known before anything is committed.
+    // Answers may be too large, which must be known before anything is committed.
     let may_exceed = plans.iter().any(|plan| plan.write) && plans.iter().any(Plan::returns_rows);
     if !tells_place && !may_exceed && !plans.iter().any(Plan::may_be_refused) {
         let answers = tx.pipeline_and_commit(&statements).await?;
@@ -250,7 +250,7 @@ async fn run_as_one(
     Ok((outcomes, None))
 }
 
-/// A transaction that counts for the tables of these plans.
+/// A transaction whose statements count for the tables of these plans.
 async fn begin(
     state: &AppState,
     context: &TenantContext,
@@ -268,9 +268,9 @@ fn answered(plans: &[Plan], answers: Vec<Answer>) -> Result<Vec<Outcome>, freeho
     Ok(outcomes)
 }
 
-/// Each in a transaction of its own. Reads that follow each other go out in one flush, and so do writes;
-/// one whose
-/// answer decides whether to commit goes by itself, and one whose place in the log is to be told.
+/// Each operation in a transaction of its own. Consecutive reads go out in one flush, and so do consecutive
+/// writes. An operation goes alone if its answer decides whether to commit, or if its log position is to be
+/// returned.
 async fn each(
     state: &AppState,
     context: &TenantContext,
@@ -285,7 +285,7 @@ async fn each(
     for plan in ready {
         let plan = match plan {
             Ok(plan) if !(plan.commit_after_answer || has_replicas && plan.write) => {
-                // Reads may return too much. A write that returns nothing is done by then.
+                // Reads may return too much. A write that returns nothing has been committed by then.
                 if together.last().is_some_and(|last| last.write != plan.write) {
                     let former = std::mem::take(&mut together);
                     outcomes.extend(run_each(state, context, model, &former, share).await);
@@ -295,7 +295,7 @@ async fn each(
             }
             other => other,
         };
-        // In their order: what came before is done first.
+        // In order: the earlier operations are run first.
         let former = std::mem::take(&mut together);
         outcomes.extend(run_each(state, context, model, &former, share).await);
         outcomes.push(match plan {
@@ -351,7 +351,7 @@ async fn run_each(
     plans.iter().zip(answers).map(outcome).collect()
 }
 
-/// A plan's parameters, as text.
+/// The parameters of a plan, as text.
 struct Values<'p>(Vec<TextParam<'p>>);
 
 impl<'p> Values<'p> {

@@ -1,4 +1,4 @@
-//! What Prometheus is told of the cache.
+//! The cache's metrics for Prometheus.
 
 use freehold::CacheStats;
 

@@ -1,8 +1,8 @@
-//! Clients' connections: accepted, bounded in number and in time, and closed.
+//! Clients' connections: accepted, limited in number and time, and closed.
 //!
-//! HTTP/1 is hyper's. What is here is what it leaves to others: how many connections there may be, of
-//! all and of one client, and for how long one may make the server wait. What may pass none of these
-//! bounds is a request that has arrived: it has a time of its own (`middleware::guard`).
+//! hyper reads and writes HTTP/1. This module adds what hyper leaves out: how many connections there may be,
+//! in total and per client, and how long a client may make the server wait. These limits do not apply to a
+//! request that has arrived, which has a timeout of its own (`middleware::guard`).
 
 mod files;
 mod framing;
@@ -40,24 +40,24 @@ use self::registry::{Registry, Ticket};
 use self::watched::Watched;
 use super::error::Problem;
 
-/// A longer head is answered 431. The longest query that the data API takes is a fraction of it, and a
-/// client that sends no end of a head holds this much.
+/// A longer head is answered 431. The longest query of the data API is a fraction of this. A client that
+/// never ends its head occupies this much memory.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// After a failure to accept that lasts, such as the end of open files.
+/// The pause after a lasting failure to accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a farewell may take to be sent.
+/// How long the final answer may take to be sent.
 const FAREWELL_MAX: Duration = Duration::from_millis(200);
 
-/// What a connection is told whose head did not arrive in its time.
+/// The answer on a connection whose head did not arrive in time.
 const LATE_HEAD: &str = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
     content-type: application/problem+json\r\ncontent-length: 128\r\n\r\n\
     {\"status\":408,\"title\":\"Request Timeout\",\
     \"code\":\"request_too_slow\",\"detail\":\"the head of the request did not arrive in its time\"}";
 
-/// Serves until `stop` is over; then no connection is accepted any more, idle ones are closed, and it
-/// ends with the last request under way.
+/// Serves until `stop` completes; then no further connections are accepted, idle ones are closed, and it
+/// returns after the last request under way.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -78,7 +78,7 @@ pub async fn serve(
                     let served = serve_one(stream, peer, ticket, router.clone(), is_stopping.clone());
                     connections.spawn(served);
                 }
-                // The client has gone meanwhile.
+                // The client closed the connection meanwhile.
                 Err(error) if is_of_client(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept connections");
@@ -113,14 +113,14 @@ async fn serve_one(
     router: Router,
     mut is_stopping: watch::Receiver<bool>,
 ) {
-    // An answer is one write; waiting for more would only delay it.
+    // An answer is one write, so Nagle's algorithm would only delay it.
     let _ = stream.set_nodelay(true);
     let connection = Arc::clone(ticket.connection());
     let router = TowerToHyperService::new(router);
     let service =
         service_fn(|request: Request<Incoming>| answer(&router, &connection, peer, request));
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&connection)));
-    // The times are this module's: hyper has one for head and pause together.
+    // This module applies the timeouts: hyper has a single one for the head and the pause before it.
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX);
     let mut served = http.serve_connection(io, service);
@@ -170,7 +170,7 @@ async fn answer(
     Ok(response.map(|body| Body::new(Answer { body, _served: served })))
 }
 
-/// The body of an answer, which tells when it is with the socket.
+/// The body of an answer, which reports when it has been passed to the socket.
 struct Answer {
     body: Body,
     _served: Served,
@@ -196,7 +196,7 @@ impl hyper::body::Body for Answer {
     }
 }
 
-/// What is answered even where there is no room for more clients.
+/// Paths that are answered even if there is no room for more clients.
 fn is_probe(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/metrics")
 }

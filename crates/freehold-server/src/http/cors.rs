@@ -1,5 +1,5 @@
-//! Which other sites' pages may call the API from a browser: those that the operator names, none by
-//! default. A page sends its token by itself, and never by a cookie, so no credentials are allowed.
+//! Which other sites' pages may call the API from a browser: those that the operator configures, by default
+//! none. A page sends its token explicitly and never as a cookie, so credentials are not allowed.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -13,19 +13,19 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::state::AppState;
 
-/// All that the API takes.
+/// All methods of the API.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PATCH, PUT, DELETE");
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, prefer, range, range-unit, accept, idempotency-key, x-tenant-id, x-request-id, freehold-lsn",
 );
-/// What a page may read besides the usual.
+/// The headers that a page may read in addition to the default ones.
 const ANSWER_HEADERS: HeaderValue = HeaderValue::from_static(
     "content-range, location, preference-applied, retry-after, x-request-id, freehold-lsn",
 );
-/// As long as browsers keep it at most.
+/// The longest time that browsers keep it.
 const PREFLIGHT_SECS: HeaderValue = HeaderValue::from_static("7200");
 
-/// Answers a browser's question whether a page may ask, and marks answers as its to read.
+/// Answers preflight requests, and marks answers as readable for a page.
 pub(super) async fn allow(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let allowed = &state.limits().cors_origins;
     let origin = request.headers().get(ORIGIN).filter(|origin| allowed.contains(origin)).cloned();
@@ -36,7 +36,7 @@ pub(super) async fn allow(State(state): State<AppState>, request: Request, next:
         _ => next.run(request).await,
     };
     let headers = response.headers_mut();
-    // Also without an origin: a cache must not keep that answer for a page.
+    // Also without an origin, so that a cache does not keep that answer for a page.
     headers.append(VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = origin {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);

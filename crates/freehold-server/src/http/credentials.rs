@@ -1,4 +1,4 @@
-//! `/v1/me/password` and `/v1/auth/reset`: a password changed, or chosen anew.
+//! `/v1/me/password` and `/v1/auth/reset`: changing and resetting a password.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,5 +1,5 @@
-//! `/v1/data/{table}`: hands the request to `data`, which plans it, and the plan to the database,
-//! in the tenant's context.
+//! `/v1/data/{table}`: passes the request to `data`, which plans it, and runs the plan in the tenant's
+//! context.
 
 pub(super) mod freshness;
 mod parameters;
@@ -29,7 +29,7 @@ use crate::data::{
     plan, shape,
 };
 
-/// Of a write: the place in the log behind which it lies. Of a read: what it must see.
+/// In the answer to a write, the log position behind which it lies. In a read, the position that it must see.
 pub(super) const LSN: HeaderName = HeaderName::from_static("freehold-lsn");
 
 /// Read rows: `select`, filters, `order`, `limit`, `offset`, as PostgREST has them.
@@ -145,7 +145,7 @@ async fn run(
     let share = state.answer_share();
     let (outcome, age) = match freshness {
         Some(freshness) => {
-            // A write that the caller knows of may be newer than what is kept.
+            // A write that the caller knows of may be newer than a cached value.
             let anew = freshness.anew || since.is_some();
             let freshness = Freshness { anew, ..freshness };
             execute_cached(&state, &context, &plan, freshness, &share, count).await
@@ -155,7 +155,7 @@ async fn run(
             (execute(&state, &context, &plan, since, &share).await, None)
         }
     };
-    // Whatever came of it: of a commit whose answer was lost nobody knows.
+    // In any case: the outcome of a commit whose answer was lost is unknown.
     if let Some(write) = write {
         write.end();
     }
@@ -180,17 +180,17 @@ async fn run(
     Ok(response)
 }
 
-/// What the caller's transaction becomes.
+/// The database role of the caller's transaction.
 pub(super) fn database_role(context: &TenantContext) -> data::Role {
     match context.role() {
         Role::Viewer => data::Role::Viewer,
         Role::Member => data::Role::Member,
-        // An operator has no context of a tenant.
+        // An operator has no tenant context.
         Role::Admin | Role::Owner | Role::Operator => data::Role::Admin,
     }
 }
 
-/// Counts what is asked, for advice on indexes.
+/// Counts the request's shape, for advice on indexes.
 pub(super) fn count_query(
     state: &AppState,
     context: &TenantContext,
@@ -205,7 +205,7 @@ pub(super) fn count_query(
     });
 }
 
-/// What a read must see: everything that was committed before this place in the log.
+/// The position that a read must see: everything committed before it.
 fn since(headers: &HeaderMap) -> Result<Option<Lsn>, Problem> {
     let mut values = headers.get_all(LSN).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -216,16 +216,16 @@ fn since(headers: &HeaderMap) -> Result<Option<Lsn>, Problem> {
     })
 }
 
-/// What became of a plan.
+/// The result of running a plan.
 pub(super) struct Executed {
     pub(super) answered: Result<crate::data::Answer, crate::data::DataError>,
     by_replica: bool,
-    /// Of a write, where there are replicas.
+    /// For a write, if there are replicas.
     pub(super) committed_at: Option<Lsn>,
 }
 
-/// The answer's row as it was for a request before, if the caller may have that. One load may serve
-/// many, so it sees what was committed: no replica is asked.
+/// The answer's row, possibly as loaded for an earlier request, if the caller accepts that. One load may
+/// serve several callers, so it must see what was committed: replicas are not used.
 async fn execute_cached(
     state: &AppState,
     context: &TenantContext,
@@ -238,7 +238,7 @@ async fn execute_cached(
     let load = async {
         count();
         let values = values(plan);
-        // Of the load alone: others wait for the same row, and each holds a copy then.
+        // The share covers the load only: several callers wait for the same row, and each then holds a copy.
         let tx = state.freehold().begin(context).await?.bounded_by(state.answer_share());
         let tx = tx.counted_for(plan.table(), counted_rows);
         answer_row(&tx.query_and_commit(&plan.sql, &params(&values)).await?)
@@ -282,7 +282,7 @@ pub(super) async fn execute(
                 let by_replica = read.is_on_replica();
                 return Ok(Executed { answered, by_replica, committed_at: None });
             }
-            // A view of the baseline's writes something: as if nothing had been preferred.
+            // A view of the baseline writes when it is read: the preference is ignored.
             Err(error) if is_refused_as_read_only(&error) => {}
             Err(error) => return Err(error),
         }
@@ -330,14 +330,14 @@ pub(super) fn answer_row(rows: &[Row]) -> freehold::Result<AnswerRow> {
     Ok(AnswerRow { body: row.get("body"), rows: row.get("rows"), total: row.get("total") })
 }
 
-/// The rows that an answer is made of, for the figures of the tenant.
+/// The number of rows in an answer, for the tenant's figures.
 pub(super) fn counted_rows(rows: &[Row]) -> u64 {
     rows.first().map_or(0, |row| row.get::<_, i64>("rows").unsigned_abs())
 }
 
-/// PostgreSQL's refusal of the caller's values becomes a data error; anything else is ours. What
-/// code of the baseline has raised goes out in its words: by a code of its own as the library
-/// answers it, by one of PostgreSQL's as if PostgreSQL had refused it.
+/// PostgreSQL's refusal of the caller's values becomes a data error; any other error is a failure of the
+/// server. An error that the baseline's own code raised is answered with its message: under a code of its own
+/// as the library answers it, under one of PostgreSQL's codes as if PostgreSQL had raised it.
 pub(super) fn refusal(plan: &Plan, model: &crate::data::Model, error: freehold::Error) -> Problem {
     let raised = error.raised();
     let translatable = matches!(

@@ -1,4 +1,4 @@
-//! Every error of the service, as problem+json (RFC 9457), and logged once, here.
+//! All errors of the service, as problem+json (RFC 9457). Each is logged here, once.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::{ToResponse, ToSchema};
 use uuid::Uuid;
 
-/// The content type of every error.
+/// The content type of all errors.
 pub(super) const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// What a caller reads when something went wrong.
@@ -66,7 +66,7 @@ impl Problem {
         self
     }
 
-    /// In the words of the code that has raised it.
+    /// With the texts of the code that raised it.
     pub(super) fn in_words_of(mut self, raised: freehold::Raised) -> Problem {
         self.message.clone_from(&raised.message);
         self.detail = raised.message;
@@ -133,12 +133,12 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The id in a path or a query. What is no id names nothing that there is.
+/// Parses an id in a path or a query. A text that is not a UUID is answered 404, as an unknown id is.
 pub(super) fn parse_id<T: From<Uuid>>(text: &str, what: &str) -> Result<T, Problem> {
     text.parse::<Uuid>().map(T::from).map_err(|_| no_such(what))
 }
 
-/// That `what`, such as "tenant", is not there, or not the caller's.
+/// The error that `what`, such as "tenant", does not exist or is not the caller's.
 pub(super) fn no_such(what: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not_found", format!("there is no such {what}"))
 }

@@ -1,4 +1,4 @@
-//! Probes, and for operators the health of tenants.
+//! Probes, and the health of tenants for operators.
 
 use axum::Json;
 use axum::extract::{Query, State};
@@ -122,9 +122,9 @@ pub(super) async fn sample_tenants(
     Ok(Json(FleetSampleBody { version: sample.version, healthy, items }))
 }
 
-/// What the service does without is named; it is no reason to take the server out.
+/// Optional parts that are missing are named; they do not make the server unready.
 fn ready(freehold: &Freehold) -> String {
-    // Without replicas the primary answers all.
+    // Without replicas, the primary answers all reads.
     let mut text = match left_out(freehold) {
         0 => "ready\n".to_owned(),
         count => format!("ready, without {count} of the replicas; /metrics tells why\n"),

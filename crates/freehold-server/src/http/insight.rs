@@ -1,4 +1,4 @@
-//! `/v1/insight`: what tenants do to the database, for operators.
+//! `/v1/insight`: the load that tenants put on the database, for operators.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};

@@ -1,5 +1,5 @@
-//! Request bodies: JSON, strictly. A field that is not known is refused, so that nobody believes
-//! to have set what may not be set.
+//! Request bodies: strict JSON. An unknown field is refused, so that a caller does not believe it was
+//! applied.
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::Problem;
 
-/// A body and the hash of its bytes, which tells a repeated request from another.
+/// A body and the hash of its bytes, which distinguishes a repeated request from another one.
 pub(super) struct Body<T> {
     pub(super) value: T,
     pub(super) hash: [u8; 32],
@@ -32,7 +32,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
-/// Why a body could not be read: too large, or the connection broke.
+/// The error for a body that could not be read: too large, or the connection broke.
 pub(super) fn unread(rejection: BytesRejection) -> Problem {
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(

@@ -1,4 +1,4 @@
-//! `/v1/links`: what the link of a letter is for, so that a page can say so before anything is done.
+//! `/v1/links`: the purpose of a message's link, so that a page can show it before the link is used.
 
 use axum::Json;
 use axum::extract::State;

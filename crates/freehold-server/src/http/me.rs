@@ -1,4 +1,4 @@
-//! `/v1/me`: who one is, and where one may go.
+//! `/v1/me`: the person who is signed in, and that person's tenants.
 
 use axum::Json;
 use axum::extract::State;

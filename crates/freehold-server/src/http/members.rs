@@ -1,4 +1,4 @@
-//! `/v1/members`: who belongs to the tenant.
+//! `/v1/members`: the members of the tenant.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};

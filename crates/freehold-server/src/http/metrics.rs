@@ -1,5 +1,5 @@
-//! `/metrics`: counts for Prometheus. Those of the whole service are for whoever can reach the
-//! address; those that name tenants are for who has the token of `METRICS_TOKEN`.
+//! `/metrics`: metrics for Prometheus. Those of the whole service are available to any client that reaches
+//! the address; those that name tenants need the token of `METRICS_TOKEN`.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::Problem;
 use super::state::AppState;
 
-/// Longer than this, and sizes are left out this time.
+/// After this time, sizes are left out of the answer.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Metrics in Prometheus's text format. With the token of `METRICS_TOKEN`, those of the busiest
@@ -47,15 +47,15 @@ pub(super) async fn get(
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }
 
-/// Whether the caller has the token. One that is wrong is refused, so that whoever sets it up sees
-/// it; one that nobody has set is passed over.
+/// Whether the caller has the token. A wrong token is refused, so that the operator notices; a token is
+/// ignored if none is configured.
 fn may_see_tenants(state: &AppState, headers: &HeaderMap) -> Result<bool, Problem> {
     let (Some(expected), true) = (state.metrics_token(), headers.contains_key(AUTHORIZATION))
     else {
         return Ok(false);
     };
     let given = freehold::axum::bearer(headers)?;
-    // Digests, so that the time to compare tells nothing.
+    // Digests are compared, so that the duration reveals nothing.
     if Sha256::digest(given) == Sha256::digest(expected) {
         return Ok(true);
     }
@@ -95,7 +95,7 @@ fn record_pools(pools: &Pools) {
     }
 }
 
-/// By hand: the counters of the crate `metrics` are whole numbers.
+/// Written by hand, since the counters of the crate `metrics` are integers.
 fn write_pool_waits(text: &mut String, pools: &Pools) {
     let name = "freehold_pool_wait_seconds_total";
     let help = "Time of waiting for connections of a pool";
@@ -114,8 +114,8 @@ fn record_tasks(freehold: &Freehold) {
     }
 }
 
-/// As many label values as there are replicas in the settings, where each has a number. Which server that is
-/// only those hear who may see tenants.
+/// As many label values as there are replicas in the settings, in which each has a number. Only callers who
+/// may see tenants learn which server that is.
 fn record_replicas(freehold: &Freehold) {
     for (replica, number) in freehold.replica_status().into_iter().zip(1_usize..) {
         let number = number.to_string();
@@ -124,7 +124,7 @@ fn record_replicas(freehold: &Freehold) {
             metrics::gauge!("freehold_replica_state", "replica" => number.clone(), "state" => state.as_str())
                 .set(value);
         }
-        // A lag that is not known is none that a gauge could hold.
+        // An unknown lag has no value for a gauge.
         let lag = replica.lag.map_or(f64::NAN, |lag| lag.as_secs_f64());
         let bytes = replica.lag_bytes.map_or(f64::NAN, |bytes| bytes as f64);
         metrics::gauge!("freehold_replica_lag_seconds", "replica" => number.clone()).set(lag);
@@ -178,8 +178,8 @@ fn record_slow_queries(freehold: &Freehold) {
 
 type Value = fn(&TenantSeries) -> f64;
 
-/// Families of a tenant's and a table's statements. Both labels are bounded: `INSIGHT_TENANTS`
-/// tenants and `other`, 64 tables.
+/// The metric families by tenant and table. Both labels are bounded: `INSIGHT_TENANTS` tenants and `other`,
+/// 64 tables.
 const FAMILIES: [(&str, &str, Value); 5] = [
     ("freehold_tenant_queries_total", "Statements, by tenant and table", |s| {
         s.usage.queries as f64
@@ -216,7 +216,7 @@ fn write_tenants(text: &mut String, series: &[TenantSeries], slugs: &HashMap<Ten
     }
 }
 
-/// The tenants that grow fastest and those that take most; none while the catalog is slow.
+/// The fastest-growing and the largest tenants; empty while the catalog is slow.
 async fn largest(state: &AppState) -> Vec<TenantGrowth> {
     let context = OperatorContext::system("sizes of the largest tenants");
     let freehold = state.freehold();
@@ -253,7 +253,7 @@ fn write_sizes(text: &mut String, sizes: &[TenantGrowth]) {
     }
 }
 
-/// A label's value as the format has it.
+/// A label's value, escaped for the format.
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

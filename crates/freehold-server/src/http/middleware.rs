@@ -1,4 +1,4 @@
-//! What surrounds every request: its id, its line in the log, its metrics, its bounds.
+//! What applies to every request: its id, its log line, its metrics, its limits.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
@@ -22,11 +22,11 @@ use super::state::AppState;
 use crate::telemetry::traces;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// A longer id from outside is replaced.
+/// A longer id from the client is replaced.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 const DETAIL_BYTES_MAX: usize = 2048;
 
-/// Gives the request an id, logs and counts it, and marks the answer as nobody's to cache.
+/// Gives the request an id, logs and counts it, and marks the answer as not to be cached.
 pub(super) async fn observe(
     State(state): State<AppState>,
     mut request: Request,
@@ -63,7 +63,7 @@ pub(super) async fn observe(
     span.in_scope(|| {
         let tenant = tenant.0.get().map(ToString::to_string).unwrap_or_default();
         let (status, ms) = (status.as_u16(), elapsed.as_secs_f64() * 1e3);
-        // Probes come every few seconds and say little.
+        // Probes come every few seconds and are not worth a log line.
         match route.as_str() {
             "/livez" | "/readyz" | "/metrics" => {
                 tracing::debug!(%method, route, status, ms, "answered");
@@ -75,8 +75,8 @@ pub(super) async fn observe(
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // An answer is data. Should a browser ever show one, it runs nothing, sits in no frame and tells
-    // nobody its address. A page has a policy of its own.
+    // An answer is data. If a browser displays one, it must run no script, be in no frame and send no
+    // referrer. A page has a policy of its own.
     headers
         .entry(CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
@@ -89,7 +89,7 @@ pub(super) async fn observe(
     response
 }
 
-/// A label has few values: what a client makes up is not one.
+/// A label needs few values, so a method that a client made up is not one.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -103,7 +103,7 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-/// The caller's id if it is a plain word, else a new one.
+/// The caller's id if it is a plain word, otherwise a new one.
 fn request_id(request: &Request) -> HeaderValue {
     let plain = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
@@ -115,9 +115,8 @@ fn request_id(request: &Request) -> HeaderValue {
     })
 }
 
-/// Waits until the request has arrived, and bounds then how many are served at a time, and how long
-/// each may take. One that takes longer is dropped where it stands; its transaction is rolled back and
-/// its query cancelled.
+/// Waits until the request has arrived, and then limits how many are served at a time and how long each may
+/// take. A request that takes longer is dropped: its transaction is rolled back and its query cancelled.
 pub(super) async fn guard(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let request = match state.bodies().await_body(request).await {
         Ok(request) => request,
@@ -145,7 +144,7 @@ pub(super) async fn guard(State(state): State<AppState>, request: Request, next:
     }
 }
 
-/// Turns the framework's own refusals, of a path or query that does not parse, into problems.
+/// Turns the framework's own errors, for a path or query that cannot be parsed, into problems.
 async fn speak_problem(response: Response) -> Response {
     let status = response.status();
     let plain = response
@@ -162,7 +161,7 @@ async fn speak_problem(response: Response) -> Response {
     Problem::new(status, "invalid_input", detail).into_response()
 }
 
-/// A panic in a handler is that request's misfortune alone.
+/// A panic in a handler affects only its own request.
 async fn catch_panic(work: impl Future<Output = Response>) -> Response {
     match AssertUnwindSafe(work).catch_unwind().await {
         Ok(response) => response,

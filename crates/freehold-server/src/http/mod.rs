@@ -1,5 +1,5 @@
-//! The HTTP service. A handler reads its request, calls one function of `control` or `data`, and
-//! answers; it writes no SQL and opens no transaction.
+//! The HTTP service. A handler parses its request, calls one function of `control` or `data`, and answers; it
+//! contains no SQL and opens no transaction.
 
 mod addresses;
 mod analytics;

@@ -1,4 +1,4 @@
-//! The frame of the OpenAPI document, whose paths are the routes' own (`router`).
+//! The frame of the OpenAPI document. `router` adds the paths.
 
 use http::StatusCode;
 use utoipa::openapi::Ref;
@@ -38,8 +38,8 @@ impl Modify for BearerToken {
     }
 }
 
-/// What any operation of a kind may answer besides its own answers, so that none forgets it: a
-/// refused token or body, and a service that is busy.
+/// Adds the responses that every operation of a kind may have, so that none is forgotten: a refused token or
+/// body, and a busy service.
 pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
     for item in document.paths.paths.values_mut() {
         let methods = [
@@ -51,7 +51,7 @@ pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
             &mut item.head,
         ];
         for operation in methods.into_iter().flatten() {
-            // `security(())` stands where nobody need sign in.
+            // `security(())` marks operations without sign-in.
             let guarded = operation.security.is_none();
             let takes_body = operation.request_body.is_some();
             let takes_input = takes_body || operation.parameters.is_some();

@@ -1,4 +1,4 @@
-//! `/v1/operators`: who runs the platform.
+//! `/v1/operators`: the operators of the platform.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};

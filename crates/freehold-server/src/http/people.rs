@@ -1,4 +1,4 @@
-//! `/v1/people`: who is known, for operators.
+//! `/v1/people`: all people, for operators.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};

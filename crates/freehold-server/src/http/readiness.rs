@@ -1,12 +1,13 @@
-//! Whether this server can serve tenants. It looks all the time, in the background, so a probe costs
-//! nothing and a crowd of them no more.
+//! Whether this server can serve tenants. The checks run in the background, so any number of probes costs
+//! nothing.
 //!
-//! What is wrong with the protection of the whole fleet takes a server out at once; what is one tenant's
-//! does not, for no other's work depends on it, and whoever can bring it about would have every server.
-//! A database that takes no writes takes it out too: a failover or a full disk is no blink, and another
-//! server may have found the new primary. A database that is away does not: every server sees the same, and if all went out in step at
-//! each blink, nobody would be served when it is back. So an outage must last a while, which is longer
-//! on some servers than on others.
+//! A fault in the protection of the whole fleet takes a server out at once. A fault in one tenant's schema
+//! does not: other tenants do not depend on it, and otherwise a tenant that can cause one could stop every
+//! server. Its exposed tables are closed instead (`freehold.isolate_table`). A database that takes no writes
+//! takes the server out within two seconds: a failover or a full disk lasts, and another server may have
+//! found the new primary. A database that is unavailable does not at once: every server sees the same, and if
+//! all went out together at each short outage, none would serve when it is over. So an outage must last for
+//! `OUTAGE_SECS`, and a random time up to as long again on each server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,35 +19,36 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// How often it looks, give or take a fifth. Each second look at the latest is at role, catalog and
-/// whether the database takes writes: so a read-only spell is known within two seconds, and its end.
+/// The interval between checks, plus or minus a fifth. At least every second check covers the role, the
+/// catalog and whether the database takes writes: so a read-only period is known within two seconds, and its
+/// end as well.
 const EVERY: Duration = Duration::from_millis(750);
-/// Longer than this, and the database counts as away.
+/// If the database takes longer to answer, it counts as unavailable.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// For so long stands what a look over a connection of its own has found: it costs the database more
-/// than one over the pool.
+/// How long a result over a separate connection is valid: such a check costs the database more than one over
+/// the pool.
 const SETUP_AGE_MAX: Duration = Duration::from_secs(1);
-/// How old the findings of an examination may be.
+/// The shortest time between examinations.
 const FINDINGS_AGE_MIN: Duration = Duration::from_secs(5);
-/// The whole fleet is read for it, so a large one is examined less often: for this many times what
-/// the last examination took, its findings stand.
+/// The whole fleet is examined, so a large one is examined less often: findings are valid for this many times
+/// the duration of the examination.
 const FINDINGS_AGE_FACTOR: u32 = 20;
-/// Nobody waits for it, but it must end.
+/// No request waits for it, but it must end.
 const EXAMINATION_MAX: Duration = Duration::from_secs(300);
-/// A pool without a free connection is busy, not broken. If none has come free for this long, though
-/// the database answers, something holds them all.
+/// A pool without a free connection is busy rather than broken. If none has become free for this long
+/// although the database answers, something holds them all.
 const POOL_STUCK_MAX: Duration = Duration::from_secs(30);
-/// How long a probe waits for the first look.
+/// How long a probe waits for the first check.
 const FIRST_LOOK_MAX: Duration = Duration::from_secs(2);
 
-/// Its name among the background tasks.
+/// The name of the background task.
 const TASK: &str = "readiness";
 
-/// What a probe hears.
+/// The answer to a probe.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
     Ready,
-    /// With the reason, which names no tenant.
+    /// The reason, which names no tenant.
     NotReady(Arc<str>),
 }
 
@@ -58,12 +60,13 @@ pub(super) struct Readiness {
 }
 
 impl Readiness {
-    /// `patience` is how long the database may be away; each server adds up to as much again.
+    /// `patience` is how long the database may be unavailable; each server adds a random time up to as long
+    /// again.
     pub(super) fn watch(freehold: Freehold, patience: Duration) -> Readiness {
         let (told, verdict) = watch::channel(None);
         let tasks = freehold.tasks().clone();
         let watch = move || {
-            // What was told before says nothing about now.
+            // Earlier results say nothing about the present.
             told.send_replace(None);
             Watcher::new(freehold.clone(), patience).watch(told.clone())
         };
@@ -89,7 +92,7 @@ impl Readiness {
         known.unwrap_or_else(|| Verdict::NotReady("the first look is still under way".into()))
     }
 
-    /// Not ready from now on: it is about to stop.
+    /// Not ready from now on, since the server is about to stop.
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         metrics::gauge!("freehold_ready").set(0);
@@ -100,7 +103,7 @@ impl Readiness {
     }
 }
 
-/// What a probe may hear of it: anybody may ask, and a refusal to serve names roles and tables.
+/// What a probe is told: any client may ask, and the full reason names roles and tables.
 fn told_to_strangers(error: &Error) -> Arc<str> {
     match error.kind() {
         ErrorKind::Setup => {
@@ -115,40 +118,40 @@ struct Watcher {
     patience: Duration,
     away: Lasting,
     stuck: Lasting,
-    /// When role, catalog and leave to write were last looked at, and what is wrong with them.
+    /// When the role, the catalog and writing were last checked, and what is wrong with them.
     setup: Option<(Instant, Result<(), Arc<str>>)>,
     findings: Option<Examined>,
     examination: Option<JoinHandle<Result<Examined, Error>>>,
-    /// In examining.
+    /// Failures of examinations.
     trouble: Trouble,
-    /// With role and catalog.
+    /// Failures of the role and catalog checks.
     setup_trouble: Trouble,
 }
 
-/// What the doctor finds critical, as far as the app role can see it, of the fleet and of single tenants.
+/// The critical findings that are visible to the app role, of the fleet and of single tenants.
 struct Examined {
     at: Instant,
     took: Duration,
     findings: CriticalFindings,
-    /// All of it, and not only what is quickly seen.
+    /// The full examination, rather than the quick one.
     is_whole: bool,
 }
 
 impl Examined {
-    /// Whether there should be newer ones.
+    /// Whether a new examination is due.
     fn is_old(&self) -> bool {
-        // What is wrong may have been repaired, so it is looked at again soon.
+        // The fault may have been repaired, so it is examined again soon.
         let factor = if self.findings.fleet.is_empty() { FINDINGS_AGE_FACTOR } else { 0 };
         !self.is_whole || self.at.elapsed() > FINDINGS_AGE_MIN.max(self.took * factor)
     }
 }
 
-/// Since when something is so, look after look.
+/// Since when a condition has held in consecutive checks.
 #[derive(Default)]
 struct Lasting(Option<Instant>);
 
 impl Lasting {
-    /// Whether it has been so for so long, now that it is or is not.
+    /// Records the condition, and returns whether it has held for longer than `max`.
     fn outlasts(&mut self, max: Duration, holds: bool) -> bool {
         self.0 = self.0.filter(|_| holds).or_else(|| holds.then(Instant::now));
         self.0.is_some_and(|since| since.elapsed() >= max)
@@ -184,7 +187,7 @@ impl Watcher {
             if told.is_closed() {
                 return;
             }
-            // The first examination is awaited closely: a start should be quick.
+            // The first examination is waited for, since a start should be quick.
             match self.examination.as_mut().filter(|_| self.findings.is_none()) {
                 Some(first) => {
                     let _ = tokio::time::timeout(EVERY, async {
@@ -224,8 +227,7 @@ impl Watcher {
         }
     }
 
-    /// Whether the database could be asked about itself just now, or a moment ago: `None` if it
-    /// is away.
+    /// Whether the database could be queried about itself, now or a moment ago: `None` if it is unavailable.
     async fn look_at_setup(&mut self, pool_answers: bool) -> Option<()> {
         let is_fresh = |(at, _): &(Instant, _)| at.elapsed() < SETUP_AGE_MAX;
         if pool_answers && self.setup.as_ref().is_some_and(is_fresh) {
@@ -235,7 +237,7 @@ impl Watcher {
         let outcome = match outcome {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if !is_passing(&error) => Err(error),
-            // Nothing new is known of it.
+            // The state is unknown.
             Ok(Err(_)) | Err(_) => return None,
         };
         self.setup_trouble.note(&outcome, "the database is not as this server needs it");
@@ -244,8 +246,8 @@ impl Watcher {
         Some(())
     }
 
-    /// An examination takes seconds for a large fleet, so it runs beside, and its findings stand
-    /// until there are new ones.
+    /// An examination takes seconds for a large fleet, so it runs in the background, and its findings are
+    /// valid until there are new ones.
     async fn keep_examining(&mut self) {
         if let Some(done) = self.examination.take_if(|task| task.is_finished()) {
             match done.await {
@@ -287,8 +289,8 @@ impl Drop for Watcher {
     }
 }
 
-/// Whether the tables of the fleet have row-level security and a policy: what a start waits for. It takes
-/// a tenth of a second for 2,000 tenants, and the whole examination, which follows at once, ten times as
+/// Whether the tables of the fleet have row-level security and a policy: a start waits for this check. It
+/// takes a tenth of a second for 2,000 tenants, and the full examination, which follows at once, ten times as
 /// long.
 async fn look_quickly(freehold: Freehold) -> Result<Examined, Error> {
     let began = Instant::now();
@@ -321,25 +323,25 @@ async fn answers(question: impl Future<Output = freehold::Result<()>>) -> bool {
     matches!(tokio::time::timeout(ANSWER_MAX, question).await, Ok(Ok(())))
 }
 
-/// An error that says nothing of how the database is: it may be gone in a moment.
+/// An error that says nothing about the database: it may be gone in a moment.
 fn is_passing(error: &Error) -> bool {
     error.kind() != ErrorKind::Setup && !error.is_read_only()
 }
 
-/// Between two looks.
+/// The pause between two checks.
 fn pause(chance: f64) -> Duration {
     EVERY.mul_f64(0.8 + 0.4 * chance)
 }
 
-/// Up to twice as long, on each server differently.
+/// Up to twice as long, at random on each server.
 fn drawn_out(patience: Duration) -> Duration {
     patience.mul_f64(1.0 + chance())
 }
 
-/// From 0 to 1; another one on each server, and each time.
+/// A random number from 0 to 1.
 fn chance() -> f64 {
     let mut bytes = [0; 4];
-    // Without random numbers nothing here is wrong, only in step.
+    // Without random numbers the servers act at the same time, which is the only effect.
     let _ = getrandom::fill(&mut bytes);
     f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
 }
@@ -348,7 +350,7 @@ fn chance() -> f64 {
 mod tests {
     use super::*;
 
-    /// However chance has it: of two looks one is over a connection of its own.
+    /// With any random numbers, every second check uses a separate connection.
     #[test]
     fn a_read_only_spell_and_its_end_are_looked_for_every_two_seconds() {
         assert!(2 * pause(1.0) < Duration::from_secs(2));
@@ -399,7 +401,7 @@ mod tests {
         let mut all: Vec<_> = (0..20).map(|_| drawn_out(patience)).collect();
         all.sort();
         assert!(all[0] >= patience && all[19] <= 2 * patience, "{all:?}");
-        // Twenty alike would be a miracle; that they spread over a second is all but certain.
+        // It is practically impossible that twenty values are within a second.
         assert!(all[19] - all[0] > Duration::from_secs(1), "{all:?}");
     }
 }

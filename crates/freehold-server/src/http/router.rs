@@ -21,14 +21,15 @@ pub fn router(state: AppState) -> Router {
     let body_bytes_max = state.bodies().bytes_max;
     let (api, _) = api().split_for_parts();
     let guarded = api
-        // From the outside in: every answer gets an id, headers and a line in the log; then the
-        // request is bounded, and a panic answers like any other fault. Few layers, since each
-        // costs every request a microsecond.
+        // From the outside in: every answer gets an id, headers and a log line; then the request is limited,
+        // and a panic is answered like any other failure. Few layers, since each costs every request a
+        // microsecond.
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .layer(from_fn_with_state(state.clone(), middleware::guard))
-        // Probes and metrics must answer when everything else is busy.
+        // Probes and metrics must be answered when everything else is busy.
         .merge(probes().split_for_parts().0)
-        // For people, and so not in the document. Their files lie in memory; what they call is bounded.
+        // Pages for people, which are not in the document. Their files are in memory; the calls of their
+        // scripts are limited.
         .merge(pages::pages())
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::method_not_allowed);
@@ -58,7 +59,7 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(signup::confirm))
         .routes(routes!(invitations::accept))
         .routes(routes!(links::inspect))
-        // A tenant's own affairs
+        // A tenant and its members
         .routes(routes!(members::list))
         .routes(routes!(members::change_role, members::remove))
         .routes(routes!(invitations::list, invitations::invite))
@@ -105,7 +106,7 @@ fn probes() -> OpenApiRouter<AppState> {
         .routes(routes!(get_openapi))
 }
 
-/// The document of the routes above; a route cannot be served without being in it.
+/// The document of the routes above, so that no route is served without being in it.
 fn document() -> utoipa::openapi::OpenApi {
     let mut document = api().into_openapi();
     openapi::complete(&mut document);
@@ -113,7 +114,7 @@ fn document() -> utoipa::openapi::OpenApi {
     document
 }
 
-/// The document as it is checked in.
+/// The document in the form that is checked in.
 pub fn openapi_json() -> String {
     document().to_pretty_json().expect("the document serialises")
 }

@@ -1,4 +1,4 @@
-//! `/v1/auth`: sign in, refresh, sign out, switch tenant; `/v1/me/sessions`: one's sign-ins.
+//! `/v1/auth`: sign in, refresh, sign out, switch tenant; `/v1/me/sessions`: the person's own sessions.
 
 use axum::Json;
 use axum::extract::{Path, State};

@@ -1,4 +1,4 @@
-//! `/v1/signup`: a person makes a tenant of their own, after the proof of their address.
+//! `/v1/signup`: a person creates a tenant, after proving an address.
 
 use axum::Json;
 use axum::extract::State;
@@ -59,7 +59,7 @@ pub(super) async fn sign_up(
 ) -> Result<Response, Problem> {
     require_open(&state)?;
     let SignUpRequest { slug, name, email, password } = body.value;
-    // The key belongs to whoever gives the same e-mail, and the body's hash covers the password.
+    // The key belongs to the given e-mail address, and the body's hash covers the password.
     let scope = format!("signup {email}");
     let idempotency = idempotency_key(&state, &headers, scope, body.hash)?;
     let new = SignUp { slug, name, email, password, idempotency };
@@ -100,7 +100,7 @@ pub(super) async fn confirm(
     Ok((StatusCode::CREATED, Json(made.tenant.into())))
 }
 
-/// A link that was sent before sign-up was turned off makes no tenant either.
+/// A link that was sent before sign-up was turned off creates no tenant either.
 fn require_open(state: &AppState) -> Result<(), Problem> {
     if state.signup() != SignUpMode::Off {
         return Ok(());

@@ -1,5 +1,5 @@
-//! `/v1/insight/slow`: statements that took long, with their plans; all tenants' for operators, a
-//! tenant's own for its owners.
+//! `/v1/insight/slow`: slow statements with their plans; those of all tenants for operators, a tenant's own
+//! for its owners.
 
 use axum::Json;
 use axum::extract::{Query, State};
@@ -105,7 +105,7 @@ pub(super) async fn list(
             let context = OperatorContext::of(operator.actor(), "GET /v1/insight/slow");
             freehold.slow_queries().list(&context, tenant, offset, limit).await?
         }
-        // Another tenant's id is like one that no tenant has.
+        // Another tenant's id is answered like one that does not exist.
         Caller::Tenant(context, _) if tenant.is_some_and(|id| id != context.tenant()) => {
             return Err(no_such("tenant"));
         }

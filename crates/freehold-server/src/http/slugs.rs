@@ -1,4 +1,4 @@
-//! Names for the tenants whose figures are published.
+//! The slugs of the tenants in published figures.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use freehold::{Freehold, OperatorContext, TenantId, TenantSeries};
 
-/// Longer than this, and the names that are not known yet are left out this time.
+/// After this time, unknown slugs are left out of the answer.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// The slugs of the tenants that are named, each read once: a slug never changes.
+/// The slugs of tenants, each read once, since a slug never changes.
 #[derive(Default)]
 pub(super) struct Slugs(Mutex<HashMap<TenantId, String>>);
 

@@ -1,4 +1,4 @@
-//! What every handler can reach: the fleet, sign-in, limits, the data API's model.
+//! The state that every handler can use: the fleet, sign-in, limits, the data API's model.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -35,23 +35,23 @@ struct Inner {
     metrics_token: Option<String>,
     slugs: Slugs,
     readiness: Readiness,
-    /// Reads the model anew when the baseline changes.
+    /// Reloads the model when the baseline changes.
     _running: Vec<BackgroundTask>,
 }
 
-/// How people come to the service.
+/// Sign-in and mail.
 #[derive(Clone, Copy, Debug)]
 pub struct PeopleSettings {
     pub signup: SignUpMode,
-    /// Whether letters are sent.
+    /// Whether messages are sent.
     pub mail: bool,
 }
 
-/// Bounds of one request.
+/// The limits of one request.
 pub(super) struct RequestLimits {
     pub(super) time_max: Duration,
     pub(super) trust_forwarded_for: bool,
-    /// Whose pages may call.
+    /// The sites whose pages may call the API.
     pub(super) cors_origins: Vec<http::HeaderValue>,
 }
 
@@ -70,7 +70,7 @@ impl AppState {
         let (read, kept) = (freehold.clone(), Arc::clone(&model));
         let follow = move || keep_fresh(read.clone(), changes.clone(), Arc::clone(&kept));
         let refresher = freehold.tasks().spawn("model_follower", follow);
-        // First: whatever it counts is lost before.
+        // First, since counts before it would be lost.
         let metrics = crate::telemetry::init_metrics();
         let recorder = metrics.clone();
         let upkeep = move || crate::telemetry::keep_metrics(recorder.clone());
@@ -104,7 +104,7 @@ impl AppState {
             places: Arc::new(Semaphore::new(settings.max_concurrent_requests as usize)),
             model,
             metrics,
-            // Set to nothing is not set.
+            // An empty value counts as not set.
             metrics_token: settings.metrics_token.clone().filter(|token| !token.is_empty()),
             slugs: Slugs::default(),
             readiness,
@@ -124,7 +124,8 @@ impl AppState {
         self.0.people.signup
     }
 
-    /// Refuses what ends in a letter, where none is sent: nobody waits for it in vain.
+    /// Refuses an operation that ends in a message if mail is off, rather than let a person wait for it in
+    /// vain.
     pub(super) fn require_mail(&self) -> std::result::Result<(), Problem> {
         if self.0.people.mail {
             return Ok(());
@@ -144,7 +145,7 @@ impl AppState {
         &self.0.bodies
     }
 
-    /// What an answer of the data API may take in memory, for as long as it is there.
+    /// The memory that an answer of the data API may take, for as long as it exists.
     pub(super) fn answer_share(&self) -> Arc<ByteShare> {
         Arc::new(self.0.answers.share(self.0.answer_bytes_max))
     }
@@ -169,8 +170,8 @@ impl AppState {
         &self.0.readiness
     }
 
-    /// Not ready from now on, and every answer asks the client to connect anew, which leads it to
-    /// another server.
+    /// Not ready from now on, and every answer asks the client to reconnect, which leads it to another
+    /// server.
     pub fn drain(&self) {
         self.0.readiness.drain();
     }

@@ -1,4 +1,4 @@
-//! `/v1/tenants`: the fleet, for operators.
+//! `/v1/tenants`: all tenants, for operators.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -123,7 +123,7 @@ pub(super) async fn add_owner(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Reads `Idempotency-Key`: 1 to 255 printable characters, once.
+/// Parses `Idempotency-Key`: 1 to 255 printable characters, once.
 pub(super) fn idempotency_key(
     state: &AppState,
     headers: &HeaderMap,

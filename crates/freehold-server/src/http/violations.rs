@@ -1,4 +1,4 @@
-//! `/v1/violations`: what was refused, for operators.
+//! `/v1/violations`: refused attempts, for operators.
 
 use axum::Json;
 use axum::extract::{Query, State};

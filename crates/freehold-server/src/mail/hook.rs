@@ -1,5 +1,5 @@
-//! Letters as JSON to a service of the operator's, which words and sends them as it likes. Each request
-//! is signed, with its time, so that nobody else can have letters sent.
+//! Messages as JSON to a service of the operator's, which words and sends them as it likes. Each request is
+//! signed together with its time, so that no other sender can have messages sent.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,7 +19,7 @@ use sha2::Sha256;
 use super::SendError;
 use crate::config::MailSettings;
 
-/// A service that takes letters.
+/// A service that accepts messages.
 pub struct Hook {
     url: Uri,
     key: Hmac<Sha256>,
@@ -42,7 +42,7 @@ impl Hook {
                 .enable_http1()
                 .build()
         } else {
-            // Within this machine; nobody need be trusted.
+            // A connection within this machine needs no trusted authorities.
             let nobody = ClientConfig::builder_with_provider(provider.into())
                 .with_safe_default_protocol_versions()
                 .map_err(|error| told(&error))?
@@ -50,7 +50,7 @@ impl Hook {
                 .with_no_client_auth();
             connector.with_tls_config(nobody).https_or_http().enable_http1().build()
         };
-        // A connection that is kept may have been closed by then, and a letter would fail by it.
+        // The server may close an idle connection, and a message would fail on it.
         let client =
             Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         let key = Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
@@ -68,8 +68,7 @@ impl Hook {
             .header("freehold-signature", self.sign(now, &body))
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| SendError::permanent(format!("no request can be made: {error}")))?;
-        // The head of an answer is all that is read of it, and has a limit of hyper's; nothing follows
-        // a redirect.
+        // Only the head of the answer is read, which hyper limits; redirects are not followed.
         match self.client.request(request).await {
             Ok(answer) => outcome(answer.status()),
             Err(error) => {
@@ -84,7 +83,7 @@ impl Hook {
         }
     }
 
-    /// Of the time and the body, each byte of which counts.
+    /// A signature over the time and every byte of the body.
     fn sign(&self, now: u64, body: &[u8]) -> String {
         let mut mac = self.key.clone();
         mac.update(format!("{now}.").as_bytes());
@@ -94,7 +93,7 @@ impl Hook {
     }
 }
 
-/// What an answer means. 408 and 429 ask for another attempt.
+/// The meaning of an answer. 408 and 429 ask for another attempt.
 fn outcome(status: StatusCode) -> Result<(), SendError> {
     let told = format!("the hook answered {}", status.as_u16());
     match status {

@@ -1,5 +1,5 @@
-//! Letters for whoever develops: they go to nobody, but into the log and, if there is a folder, into a
-//! file each.
+//! Messages for development: they are not sent, but written to the log and, if there is a folder, to one file
+//! each.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use super::{SendError, one_line};
 use crate::config::MailSettings;
 
-/// Of an address, so much is part of a file's name, which has 255 bytes at most.
+/// The most characters of an address in a file's name, which has at most 255 bytes.
 const ADDRESS_CHARS_MAX: usize = 120;
 
-/// A log, and perhaps a folder.
+/// A log, and optionally a folder.
 pub struct Log {
     folder: Option<PathBuf>,
 }
@@ -60,7 +60,7 @@ fn write(folder: &Path, message: &Message) -> io::Result<()> {
         one_line(&message.subject),
         message.text
     );
-    // Whoever looks into the folder sees whole letters only.
+    // A reader of the folder sees complete messages only.
     let temporary = folder.join(format!(".{}.tmp", message.id));
     match std::fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -72,7 +72,7 @@ fn write(folder: &Path, message: &Message) -> io::Result<()> {
     std::fs::rename(&temporary, folder.join(file_name(Timestamp::now(), message)))
 }
 
-/// A name within the folder, whatever the address is.
+/// A safe file name, whatever the address contains.
 fn file_name(now: Timestamp, message: &Message) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "@._+-".contains(c);
     let address = message.to.chars().take(ADDRESS_CHARS_MAX);

@@ -1,5 +1,5 @@
-//! Sends letters: by SMTP, to a hook, or into the log. Which letters wait, and when one is tried again,
-//! is not decided here. No error tells what a letter says: it may hold a token.
+//! Sends messages: by SMTP, to a hook, or to the log. The library decides which messages wait and when one is
+//! tried again. No error contains the text of a message, which may contain a token.
 
 mod hook;
 mod log;
@@ -16,11 +16,11 @@ pub(crate) use self::postman::Postman;
 use self::smtp::Smtp;
 use crate::config::{MailMode, MailSettings};
 
-/// What a letter may take in all. A mail server that answers at all does so within a few seconds, and
-/// who does not should not hold up the letters behind.
+/// Timeout for one message. A mail server that answers at all does so within a few seconds, and one that does
+/// not should not delay the messages behind.
 const SEND_MAX: Duration = Duration::from_secs(20);
 
-/// Who takes letters.
+/// The recipient of messages.
 pub enum Transport {
     Smtp(Box<Smtp>),
     Hook(Box<Hook>),
@@ -28,7 +28,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// None if letters are off.
+    /// `None` if mail is off.
     pub fn new(settings: &MailSettings) -> Result<Option<Transport>, String> {
         settings.public_url()?;
         Ok(Some(match settings.mail {
@@ -39,7 +39,7 @@ impl Transport {
         }))
     }
 
-    /// Sends a letter. After an error it may have been sent all the same, if the answer was lost.
+    /// Sends a message. After an error it may have been sent nevertheless, if the answer was lost.
     pub async fn send(&self, message: &Message) -> Result<(), SendError> {
         self.send_within(message, SEND_MAX).await
     }
@@ -60,12 +60,12 @@ impl Transport {
     }
 }
 
-/// A letter was not sent. What is said may be shown to operators and be kept: it holds neither the
-/// letter's text nor a secret.
+/// A message was not sent. The text may be shown to operators and stored: it contains neither the message nor
+/// a secret.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct SendError {
-    /// Whether this letter will never be taken, so that it need not be tried again.
+    /// Whether this message will never be accepted, so that it need not be tried again.
     pub permanent: bool,
     what: String,
 }
@@ -80,7 +80,7 @@ impl SendError {
     }
 }
 
-/// As it may stand in a header or a line of a file.
+/// A text in the form for a header or a line of a file.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -120,7 +120,7 @@ mod tests {
         }
         let log = MailSettings { public_url: url, ..settings(MailMode::Log) };
         assert!(matches!(Transport::new(&log), Ok(Some(Transport::Log(_)))));
-        // A malformed one is told of although nothing uses it yet.
+        // A malformed value is reported although the mode does not use it yet.
         let off = MailSettings { public_url: Some("x".to_owned()), ..settings(MailMode::Off) };
         assert!(Transport::new(&off).is_err());
     }

@@ -1,5 +1,5 @@
-//! Brings letters on their way for as long as it lives: when one is put into the outbox, and each second
-//! for those that are tried again.
+//! Delivers messages as long as it lives: when one is added to the outbox, and each second for those that are
+//! tried again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use tokio::time::MissedTickBehavior;
 
 use super::Transport;
 
-/// How many letters this server sends at a time, so that one slow mailbox holds up no other.
+/// How many messages this server sends at a time, so that one slow mailbox delays no other.
 const HANDS: usize = 4;
-/// Where changes cannot be heard, and for letters that are tried again.
+/// The polling interval where LISTEN is not possible, and for messages that are tried again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// After the database could not be asked.
+/// The pause after the database could not be queried.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Works until it is dropped.
+/// Runs until it is dropped.
 pub(crate) struct Postman(#[expect(dead_code, reason = "dropped with it")] Vec<BackgroundTask>);
 
 impl Postman {
@@ -40,7 +40,7 @@ async fn deliver(sign_in: Arc<SignIn>, transport: Arc<Transport>) {
     let mut changes = sign_in.freehold().mail_changes();
     let trouble = Trouble::default();
     loop {
-        // Marked before the look, so that what comes meanwhile is looked at once more.
+        // Marked as seen before looking, so that messages that are added meanwhile are looked for again.
         changes.borrow_and_update();
         let delivery = sign_in
             .deliver_letter(async |message| {
@@ -69,7 +69,7 @@ async fn deliver(sign_in: Arc<SignIn>, transport: Arc<Transport>) {
     }
 }
 
-/// Tells Prometheus how many letters wait, and how many of the last day were given up.
+/// Reports to Prometheus how many messages wait, and how many of the last day were given up.
 async fn tell(sign_in: Arc<SignIn>) {
     let context = OperatorContext::system("metrics of letters");
     let mut ticks = tokio::time::interval(PAUSE);

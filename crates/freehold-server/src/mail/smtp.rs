@@ -1,8 +1,8 @@
-//! Letters to a mail server. The stages are ours and not lettre's, since what an answer means depends
-//! on the stage: a refused recipient is the end of a letter, a refused password is not.
+//! Messages to a mail server. The stages are our own rather than lettre's, since the meaning of an answer
+//! depends on the stage: a refused recipient is final for a message, a refused password is not.
 //!
-//! Each letter has a connection of its own. Letters are few, and a connection that is kept may have
-//! been closed by the server, which is only found out by a letter that fails.
+//! Each message has a connection of its own. Messages are few, and the server may have closed an idle
+//! connection, which only shows when a message fails.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -24,15 +24,15 @@ use lettre::{Address, Message as Letter};
 use super::{SendError, one_line};
 use crate::config::{MailSettings, SmtpServer, SmtpTls};
 
-/// How long a server may take to say goodbye, when it has the letter already.
+/// How long a server may take to answer QUIT, after it has accepted the message.
 const QUIT_MAX: Duration = Duration::from_secs(1);
-/// Of a server's own words, so much is told.
+/// The most characters of a server's answer that are reported.
 const WORDS_CHARS_MAX: usize = 200;
 
 const OUT_OF_TURN: &str =
     "the mail server gives answers that were not asked for, or somebody in between does";
 
-/// A mail server that takes letters.
+/// A mail server that accepts messages.
 pub struct Smtp {
     from: Mailbox,
     hello: ClientId,
@@ -40,7 +40,7 @@ pub struct Smtp {
     tls: TlsParameters,
 }
 
-/// How far a letter has come.
+/// The stage of a delivery.
 #[derive(Clone, Copy)]
 enum Stage {
     Connect,
@@ -59,7 +59,7 @@ impl Smtp {
         if let Some(path) = authorities {
             let told = |what: String| format!("MAIL_SMTP_CA: {}: {what}", path.display());
             let text = std::fs::read(&path).map_err(|error| told(error.to_string()))?;
-            // It takes what holds no certificate for no wish.
+            // The parser accepts a file without certificates as an empty list.
             if !String::from_utf8_lossy(&text).contains("-----BEGIN CERTIFICATE-----") {
                 return Err(told("must hold certificates, as PEM".to_owned()));
             }
@@ -81,24 +81,24 @@ impl Smtp {
         expect(250, answer)?;
         let recipient = Rcpt::new(to, Vec::new());
         let answer = connection.command(recipient).await.map_err(failed(Stage::Recipient))?;
-        // 251 is for one that it forwards to.
+        // 251 means that the server forwards.
         if !answer.has_code(251) {
             expect(250, answer)?;
         }
         let answer = connection.command(Data).await.map_err(failed(Stage::Content))?;
         expect(354, answer)?;
-        // Its last line's end is part of what lettre ends a letter with.
+        // The end of its last line is part of the sequence with which lettre ends a message.
         let letter = letter.strip_suffix(b"\r\n").unwrap_or(&letter);
         let answer = connection.message(letter).await.map_err(failed(Stage::Content))?;
         expect(250, answer)?;
-        // It has been taken, and nothing that happens now may change that: not even the time limit.
+        // The message has been accepted, and nothing after that may change the result, not even the timeout.
         tokio::spawn(async move {
             let _ = tokio::time::timeout(QUIT_MAX, connection.quit()).await;
         });
         Ok(())
     }
 
-    /// A connection that is encrypted, if it must be, and signed in, if it can be.
+    /// A connection that is encrypted and signed in, as far as the settings require.
     async fn connect(&self) -> Result<AsyncSmtpConnection, SendError> {
         let place = (self.server.host.as_str(), self.server.port);
         let implicit = (self.server.tls == SmtpTls::Implicit).then(|| self.tls.clone());
@@ -115,8 +115,8 @@ impl Smtp {
                 .starttls(self.tls.clone(), &self.hello)
                 .await
                 .map_err(|error| self.failed(Stage::StartTls, &error))?;
-            // What came in plain text behind the answer to STARTTLS is still in lettre's buffer, and would
-            // be taken for answers by TLS. Whoever put in one answer more is found out by the codes.
+            // Plain text that arrived after the answer to STARTTLS is still in lettre's buffer, and would be
+            // read as answers over TLS. An injected answer is detected by the codes.
             if connection.read_response().now_or_never().is_some() {
                 return Err(SendError::passing(OUT_OF_TURN));
             }
@@ -145,12 +145,12 @@ impl Smtp {
 
     fn builder(&self, message: &Message) -> MessageBuilder {
         let id = format!("<{}@{}>", message.id, self.from.email.domain());
-        // Nobody's absence is to be told to us, nor is a list to answer (RFC 3834).
+        // No automatic replies, such as absence notes, are wanted (RFC 3834).
         let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
         Letter::builder()
             .from(self.from.clone())
             .subject(one_line(&message.subject))
-            // The same at every attempt, by which mailboxes know a repetition.
+            // The same at every attempt, by which mailboxes recognise a repetition.
             .message_id(Some(id))
             .date_now()
             .raw_header(HeaderValue::new(automatic, "auto-generated".to_owned()))
@@ -167,7 +167,7 @@ impl Smtp {
             Stage::Content => "the mail server does not take this letter",
         };
         let Some(code) = error.status() else {
-            // Of ours, or of the network: nothing that the server has said.
+            // Our own error or one of the network, which contains nothing that the server said.
             let cause = if error.is_response() {
                 "it does not speak SMTP".to_owned()
             } else {
@@ -177,12 +177,12 @@ impl Smtp {
         };
         let words = error.source().map(ToString::to_string).unwrap_or_default();
         let told = match stage {
-            // It has been told what must not be repeated.
+            // The server has been sent secrets, which its answer might repeat.
             Stage::SignIn | Stage::Content => enhanced_code(&words).to_owned(),
             _ => self.words(&words),
         };
         let what = format!("{what}: {code} {told}").trim_end().to_owned();
-        // x5x is about the mailbox or the letter, others are about the conversation (RFC 5321, 4.2.1).
+        // x5x is about the mailbox or the message, others are about the session (RFC 5321, 4.2.1).
         let about_the_letter = error.is_permanent() && code.category == Category::MailSystem;
         match stage {
             Stage::Recipient | Stage::Content if about_the_letter => SendError::permanent(what),
@@ -190,7 +190,7 @@ impl Smtp {
         }
     }
 
-    /// A server's words, as they may be told.
+    /// A server's answer in a form that may be shown.
     fn words(&self, words: &str) -> String {
         let password = self.server.credentials.as_ref().map(|(_, password)| password.as_str());
         if password.is_some_and(|password| words.contains(password)) {
@@ -200,13 +200,13 @@ impl Smtp {
     }
 }
 
-/// An answer that is no refusal is the one that its command has (RFC 5321, 4.3.2), or it belongs to
-/// another.
+/// A positive answer must have the code of its command (RFC 5321, 4.3.2); otherwise it belongs to another
+/// command.
 fn expect(code: u16, answer: Response) -> Result<(), SendError> {
     if answer.has_code(code) { Ok(()) } else { Err(SendError::passing(OUT_OF_TURN)) }
 }
 
-/// `5.7.1` and the like, with which servers begin (RFC 3463).
+/// `5.7.1` and the like, with which servers begin their answers (RFC 3463).
 fn enhanced_code(words: &str) -> &str {
     let first = words.split_whitespace().next().unwrap_or_default();
     let parts = || first.split('.');

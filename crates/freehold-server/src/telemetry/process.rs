@@ -1,10 +1,10 @@
-//! What Prometheus's client libraries tell of a process, by the names that they give it, and the version
-//! that runs. Where there is no /proc, the version alone.
+//! The process metrics that Prometheus's client libraries report, by their usual names, and the running
+//! version. Without /proc, only the version.
 
 use std::fmt::Write as _;
 use std::fs;
 
-/// Appends the families to a page of metrics.
+/// Appends these metrics to a page.
 pub(crate) fn write(text: &mut String) {
     let version = env!("CARGO_PKG_VERSION");
     let name = "freehold_build_info";
@@ -37,7 +37,7 @@ struct Figures {
 }
 
 impl Figures {
-    /// From /proc/self/stat (proc_pid_stat(5)), whose second field may hold spaces and parentheses.
+    /// From /proc/self/stat (proc_pid_stat(5)), whose second field may contain spaces and parentheses.
     fn read() -> Option<Figures> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
         let after_name: Vec<f64> = stat
@@ -57,7 +57,7 @@ impl Figures {
             resident: field(24)? * rustix::param::page_size() as f64,
             virtual_bytes: field(23)?,
             threads: field(20)?,
-            // The listing is an open file, too.
+            // Reading the folder opens a file, too.
             open_files: fs::read_dir("/proc/self/fd").ok().map(|all| all.count() as f64 - 1.0),
             files_max: limit.current.map(|most| most as f64),
         })

@@ -1,6 +1,6 @@
-//! Traces: a span for each request, continued from its caller's by W3C's `traceparent`, and in it one
-//! for each transaction, which the library makes. They go to a collector by OTLP, some thousands at
-//! most waiting in memory. None holds a statement, a value or a path; a route and ids are all.
+//! Traces: a span for each request, continued from its caller's by W3C's `traceparent`, and in it one for
+//! each transaction, which the library makes. They go to a collector by OTLP; at most a few thousand wait in
+//! memory. They contain a route and ids, but no statement, value or path.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,21 +29,21 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::TraceSettings;
 
-/// Also of the library's spans.
+/// The target of the library's spans, too.
 const TARGET: &str = "freehold::trace";
 const SEND_EVERY: Duration = Duration::from_secs(2);
 const SEND_MAX: Duration = Duration::from_secs(10);
-/// Ended spans that wait; what comes beyond is dropped, and the log says how many.
+/// The most ended spans that wait; further ones are dropped, and their number is logged.
 const WAITING_MAX: usize = 4096;
 const BATCH_MAX: usize = 512;
-/// How long a shutdown may wait for the last.
+/// How long a shutdown waits for the last spans.
 const END_MAX: Duration = Duration::from_secs(2);
 
-/// Where traces go, until they are ended.
+/// The exporter of traces, until it is ended.
 pub(crate) struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// None without a collector.
+    /// `None` without a collector.
     pub(super) fn new(settings: &TraceSettings) -> Result<Option<Traces>, String> {
         let headers = settings.headers()?;
         let Some(url) = settings.url()? else { return Ok(None) };
@@ -75,7 +75,7 @@ impl Traces {
         Ok(Some(Traces(provider)))
     }
 
-    /// Takes the spans that are for traces, and none that is for logs.
+    /// Handles the spans that are meant for traces, and no logs.
     pub(super) fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
@@ -88,7 +88,7 @@ impl Traces {
             .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET))
     }
 
-    /// Sends what waits.
+    /// Sends the remaining spans.
     pub(crate) async fn end(self) {
         let end = move || self.0.shutdown_with_timeout(END_MAX);
         if !matches!(tokio::task::spawn_blocking(end).await, Ok(Ok(()))) {
@@ -97,7 +97,7 @@ impl Traces {
     }
 }
 
-/// A trace that nobody has begun is begun by a request, and by nothing else.
+/// Begins a trace only for a request, if the caller has not begun one.
 #[derive(Clone, Debug)]
 struct Requests(Sampler);
 
@@ -119,7 +119,7 @@ impl ShouldSample for Requests {
     }
 }
 
-/// Sends in our runtime what the exporter's own thread asks for.
+/// Sends on our runtime what the exporter's own thread requests.
 #[derive(Debug)]
 struct Client {
     runtime: Handle,
@@ -157,7 +157,7 @@ impl HttpClient for Client {
     }
 }
 
-/// The span of a request; none of a probe, which comes every few seconds and says little.
+/// The span of a request. Probes have none, since they come every few seconds and tell little.
 pub(crate) fn request(request: &Request, route: &str, id: &HeaderValue) -> Span {
     if ["/livez", "/readyz", "/metrics"].contains(&route) {
         return Span::none();
@@ -182,7 +182,7 @@ pub(crate) fn request(request: &Request, route: &str, id: &HeaderValue) -> Span 
     span
 }
 
-/// What became of it.
+/// Records the result.
 pub(crate) fn answered(span: &Span, status: StatusCode, tenant: Option<&TenantId>) {
     if span.is_disabled() {
         return;

@@ -1,11 +1,11 @@
-//! Which tenants changed since they were collected, told by PostgreSQL's own counts of rows
-//! inserted, updated and deleted in each table: one query for the whole fleet.
+//! Which tenants changed since they were collected, judged by PostgreSQL's own counts of rows inserted,
+//! updated and deleted in each table: one query for the whole fleet.
 //!
-//! A backend adds its changes to the counts after they are committed, within a second mostly and
-//! within about a minute. So what the counts contain can be read; what they don't contain yet
-//! makes them differ later. The counts are taken before the tenants are read, and nothing is
-//! lost, but a change may be noticed one run later. Where they cannot be relied on (they are
-//! switched off, or began anew after a crash), everybody counts as changed.
+//! A backend adds its changes to the counts after they are committed, usually within a second and at the
+//! latest in about a minute. So changes in the counts can be read, and changes that are missing will make the
+//! counts differ later. The counts are taken before the tenants are read, so no change is lost, but one may
+//! be noticed a run later. If the counts are unreliable (switched off, or reset after a crash), every tenant
+//! counts as changed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,23 +18,23 @@ use crate::analytics::rollup::Rollup;
 use crate::analytics::throttle::Throttle;
 use crate::error::Result;
 
-/// A transaction's changes carry the time of its begin, so one that was under way when its tenant
-/// was read has older ones than that. One that takes longer is found by the next full collection.
+/// Changes carry the time at which their transaction began, so a transaction under way while its tenant was
+/// read has changes older than that. A longer transaction is covered by the next full collection.
 const LATE_MAX: Duration = Duration::from_secs(15 * 60);
-/// All rows of a tenant are collected again after this long, whatever a watermark says.
+/// All rows of a tenant are collected again after this long, whatever its watermark.
 const FULL_EVERY: Duration = Duration::from_secs(24 * 3600);
 
-/// What was counted in the tables that a definition reads of one tenant.
+/// The counts of the tables that a definition reads, for one tenant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) inserted: i64,
     pub(crate) updated: i64,
     pub(crate) deleted: i64,
-    /// Changes when a table is truncated, made or rewritten.
+    /// Differs when a table is truncated, created or rewritten.
     pub(crate) files: i64,
 }
 
-/// How far a tenant was when the run began.
+/// The state of a tenant's collection when the run began.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Collected {
     pub(crate) at: Option<Timestamp>,
@@ -43,17 +43,17 @@ pub(crate) struct Collected {
     pub(crate) failed: bool,
 }
 
-/// What is to be done for one tenant and definition.
+/// The work for one tenant and definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// It is as it was.
+    /// Unchanged.
     Nothing,
     /// Groups that changed after this time.
     Since(Timestamp),
     All,
 }
 
-/// Since when counts have been kept without a gap; `None` if they are not.
+/// The time since which counts are complete; `None` if they are not.
 pub(crate) async fn counted_since(client: &Client) -> Result<Option<String>> {
     let row = client
         .query_one(
@@ -66,20 +66,20 @@ pub(crate) async fn counted_since(client: &Client) -> Result<Option<String>> {
     Ok(row.get(0))
 }
 
-/// The counts of every tenant, by the place of the definition in `rollups`.
+/// The counts of every tenant, by the index of the definition in `rollups`.
 pub(crate) async fn count(
     client: &mut Client,
     throttle: &Throttle,
     rollups: &[Rollup],
 ) -> Result<HashMap<(usize, Uuid), Counts>> {
-    // `None`: one of them reads any table.
+    // `None`: one of them may read any table.
     let tables: Option<Vec<&String>> = rollups
         .iter()
         .map(|rollup| rollup.tables.as_ref())
         .collect::<Option<Vec<_>>>()
         .map(|tables| tables.into_iter().flatten().collect());
-    // Counts of others are not even looked up. Schemas are looked up rather than joined, which would
-    // depend on how many of them PostgreSQL takes there to be.
+    // Counts of other tables are not looked up. Schemas are looked up rather than joined, since a join would
+    // depend on the estimated number of schemas.
     let sql = "SELECT s.name, substr(s.schema, 8)::uuid, s.inserted, s.updated, s.deleted, s.oid + s.file
              FROM (SELECT c.relnamespace::regnamespace::text AS schema,
                           c.relname::text AS name, c.oid::bigint AS oid, c.relfilenode::bigint AS file,
@@ -106,7 +106,7 @@ pub(crate) async fn count(
     Ok(sums)
 }
 
-/// What a tenant needs. `counts` are those of this moment; without them it counts as changed.
+/// The work for a tenant. `counts` are the current ones; without them it counts as changed.
 pub(crate) fn work(
     rollup: &Rollup,
     collected: &Collected,
@@ -123,7 +123,7 @@ pub(crate) fn work(
     if before == counts {
         return Work::Nothing;
     }
-    // A row that is gone, or has gone to another group, raises no watermark.
+    // A row that was deleted or moved to another group does not raise the watermark.
     let only_grew = before.deleted == counts.deleted
         && before.files == counts.files
         && (!watermark.inserts_only || before.updated == counts.updated);

@@ -1,10 +1,10 @@
-//! Reads tenants and writes rollups. A worker has a connection to read with and one to write with;
-//! workers share the tenants.
+//! Reads tenants and writes rollups. A worker has a connection for reading and one for writing; workers share
+//! the tenants.
 //!
-//! A tenant is read by one message, which PostgreSQL takes as a transaction of its own. So a tenant's
-//! locks are held no longer than its own statements take, and its failure touches nobody else. Writing
-//! takes some tenants together. Neither keeps a processor for long: those who work meanwhile on the
-//! same machine wait for it no longer than one message or statement takes.
+//! A tenant is read by one message, which PostgreSQL runs as a transaction. So a tenant's locks are held only
+//! during its own statements, and its failure affects no other tenant. Several tenants are written together.
+//! Neither uses a CPU for long: other work on the same machine waits no longer than one message or statement
+//! takes.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -24,14 +24,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TenantId;
 use crate::wire::client;
 
-/// A tenant whose tables somebody holds is tried again at the next run.
+/// A tenant whose tables are locked is tried again at the next run.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Values travel as text: both ends must mean the same by it, and a day must not depend on where
-/// the server stands.
+/// Values are transferred as text: both ends must agree on the format, and a day must not depend on the
+/// server's time zone.
 const SAME_TEXT: &str = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1;";
 
-/// A tenant to be read, and for which definitions, by their place.
+/// A tenant to be read, and the definitions to read it for, by index.
 pub(crate) struct Job {
     pub(crate) tenant: TenantId,
     pub(crate) parts: Vec<Part>,
@@ -44,7 +44,7 @@ pub(crate) struct Part {
     pub(crate) counts: Option<Counts>,
 }
 
-/// What became of one part.
+/// The outcome of one part.
 pub(crate) struct Outcome {
     pub(crate) tenant: TenantId,
     pub(crate) part: Part,
@@ -55,7 +55,7 @@ pub(crate) struct Outcome {
 #[derive(Default)]
 pub(crate) struct Rows(Vec<Vec<Option<String>>>);
 
-/// What a run writes under.
+/// Identifies the run that writes.
 #[derive(Clone, Copy)]
 pub(crate) struct Fence<'a> {
     pub(crate) token: Uuid,
@@ -91,7 +91,7 @@ pub(crate) struct Worker {
 }
 
 struct Statements {
-    /// By place.
+    /// By the definition's index.
     write: Vec<Statement>,
     succeed: Statement,
     fail: Statement,
@@ -104,7 +104,7 @@ impl Worker {
         rollups: &[Rollup],
         tenant_timeout: Duration,
     ) -> Result<Worker> {
-        // These are connections of analytics alone and go through no pooler, so they may be set.
+        // These connections belong to analytics alone and use no pooler, so session settings are safe.
         let settings = format!(
             "{SAME_TEXT} SET default_transaction_read_only = on; SET statement_timeout = {};
              SET lock_timeout = {}; SET max_parallel_workers_per_gather = 0; SET jit = off",
@@ -113,8 +113,7 @@ impl Worker {
         );
         let reader = Reader::open(source, &connections.primary, settings).await?;
         let writer = client::connect(&connections.primary).await?;
-        // How many rows an array holds the planner cannot know; only a nested loop over two
-        // would be a bad guess.
+        // The planner does not know the length of an array; only a nested loop over two would be a bad plan.
         writer
             .batch_execute(&format!(
                 "{SAME_TEXT} SET search_path = pg_catalog, pg_temp; SET statement_timeout = '120s';
@@ -135,8 +134,8 @@ impl Worker {
         Ok(Worker { reader, writer, throttle, statements, tenant_timeout })
     }
 
-    /// Reads some tenants. An error means that nobody can be read any more; a tenant's own
-    /// failure is an outcome.
+    /// Reads some tenants. An error means that no further tenant can be read; the failure of a single tenant
+    /// is an outcome.
     pub(crate) async fn read(&self, rollups: &[Rollup], jobs: &[Job]) -> Result<Vec<Outcome>> {
         let mut outcomes = Vec::new();
         for job in jobs {
@@ -149,7 +148,7 @@ impl Worker {
         if let Ok(outcomes) = self.read_parts(rollups, job.tenant, &job.parts).await? {
             return Ok(outcomes);
         }
-        // One of them failed, and took those after it along: now each by itself.
+        // One of them failed, and with it those after it: now each by itself.
         let mut outcomes = Vec::new();
         for part in &job.parts {
             match self.read_parts(rollups, job.tenant, &[*part]).await? {
@@ -193,7 +192,7 @@ impl Worker {
                 _ => {}
             }
         }
-        // The first is that of SET.
+        // The first result is that of SET.
         let outcomes = parts.iter().zip(sets.into_iter().skip(1)).map(|(part, rows)| Outcome {
             tenant,
             part: *part,
@@ -202,7 +201,7 @@ impl Worker {
         Ok(Ok(outcomes.collect()))
     }
 
-    /// What to say of a tenant that could not be read; an error if it is not the tenant's.
+    /// The message for a tenant that could not be read; an error if the failure is not the tenant's.
     fn tenants_own(&self, error: tokio_postgres::Error) -> Result<String> {
         let Some(db) = error.as_db_error() else { return Err(error.into()) };
         let code = db.code();
@@ -220,8 +219,8 @@ impl Worker {
         })
     }
 
-    /// Writes what was read, tenants together; if that fails for what a tenant's rows hold, each
-    /// by itself. Gives back how each tenant's part ended.
+    /// Writes what was read, for several tenants together. If that fails because of the content of rows, each
+    /// tenant separately. Returns the outcome of each tenant's part.
     pub(crate) async fn write(
         &mut self,
         fence: Fence<'_>,
@@ -254,7 +253,7 @@ impl Worker {
         }
         let tx = self.writer.transaction().await?;
         fence.hold(&tx).await?;
-        // Some tenants of many: by the index, also before the rollup was ever analysed.
+        // A few tenants of many: by the index, even before the rollup was first analysed.
         tx.batch_execute("SET LOCAL enable_seqscan = off").await?;
         for (place, outcomes) in by_place {
             self.throttle.pause().await;
@@ -265,8 +264,8 @@ impl Worker {
                 .collect();
             let failed: Vec<_> =
                 outcomes.iter().filter_map(|o| Some((o.tenant, o.rows.as_ref().err()?))).collect();
-            // First how far each tenant is: whoever deletes one waits for that row, and finds
-            // what is written here when it goes on.
+            // First the progress of each tenant: a concurrent deletion waits for that row, and finds what is
+            // written here when it continues.
             let there =
                 succeed(&tx, &self.statements.succeed, name, fence.as_of, &succeeded).await?;
             if !failed.is_empty() {
@@ -283,7 +282,7 @@ impl Worker {
 }
 
 impl Rows {
-    /// A row for each place of the grain, and no more or larger ones than may be.
+    /// Checks for one row per grain value, and the limits of number and size.
     fn check(self, rollup: &Rollup) -> Result<Rows, String> {
         if self.0.len() > ROWS_MAX {
             return Err(format!("it has more than {ROWS_MAX} rows"));
@@ -318,7 +317,7 @@ impl Rows {
     }
 }
 
-/// Tenants that are gone are left out. Each is looked up: a join may read all there are for these few.
+/// Tenants that no longer exist are skipped. Each is looked up: a join might read all of them for these few.
 const SUCCEED_SQL: &str = "
 INSERT INTO freehold.analytics_collection AS c
   (name, tenant_id, collected_at, full_at, inserted, updated, deleted, files)
@@ -338,7 +337,7 @@ FROM unnest($2::uuid[], $3::text[]) AS u (id, error)
 WHERE (SELECT true FROM freehold.tenant t WHERE t.id = u.id)
 ON CONFLICT (name, tenant_id) DO UPDATE SET error = excluded.error, failed_at = excluded.failed_at";
 
-/// Notes how far tenants are. Gives back those that still are there.
+/// Records the progress of tenants. Returns those that still exist.
 async fn succeed(
     tx: &Transaction<'_>,
     statement: &Statement,
@@ -387,7 +386,7 @@ async fn write_rows(
     Ok(())
 }
 
-/// Whether an error comes of what rows hold: a value that the rollup's type cannot take, say.
+/// Whether an error is due to the content of rows, such as a value that does not fit the rollup's type.
 fn is_of_rows(error: &Error) -> bool {
     error.database().is_some_and(|db| {
         ["21", "22", "23"].iter().any(|class| db.code().code().starts_with(class))

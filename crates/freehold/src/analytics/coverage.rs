@@ -1,4 +1,4 @@
-//! What is told beside the figures: of when they are, and of how many tenants.
+//! What is published beside the figures: their age, and how many tenants they cover.
 
 use std::iter;
 
@@ -11,10 +11,10 @@ use crate::analytics::throttle::Throttle;
 use crate::error::Result;
 use crate::model::ids::TenantId;
 
-/// Tenants that are counted together: each takes less than a row that is read or written.
+/// The number of tenants that are counted in one step: counting one takes less than reading or writing a row.
 const AT_A_TIME: usize = 500;
 
-/// Active tenants, and of how many of them the figures are how fresh.
+/// The number of active tenants, and how fresh the figures of how many of them are.
 #[derive(Default)]
 pub(crate) struct Coverage {
     oldest_as_of: Option<Timestamp>,
@@ -25,8 +25,8 @@ pub(crate) struct Coverage {
 }
 
 impl Coverage {
-    /// Counts in steps, which the snapshot of `tx` makes one count. They end where some of the
-    /// `tenants` do, who are in the order of their ids; whoever came since falls between two.
+    /// Counts in steps, consistently because of `tx`'s snapshot. Steps end at some of `tenants`, which are
+    /// ordered by id; a tenant that was created since falls between two of them.
     pub(crate) async fn count(
         tx: &Transaction<'_>,
         throttle: &Throttle,
@@ -56,7 +56,7 @@ impl Coverage {
         self.missing += row.get::<_, i32>(4);
     }
 
-    /// Notes it as that of what `tx` publishes.
+    /// Stores the coverage of what `tx` publishes.
     pub(crate) async fn publish(
         &self,
         tx: &Transaction<'_>,

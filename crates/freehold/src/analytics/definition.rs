@@ -1,5 +1,4 @@
-//! A definition: one file with a short header and a SELECT about one tenant. Pure but for reading
-//! the folder.
+//! Definitions: a file with a short header and a SELECT about one tenant. Pure except for reading the folder.
 //!
 //! ```sql
 //! -- name: orders_per_day
@@ -20,29 +19,29 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a name may have besides its prefix in the name of a table.
+/// The most characters of a name: a table's name consists of it and a prefix.
 const NAME_CHARS_MAX: usize = 40;
-/// A group of fewer tenants is withheld unless a definition says otherwise.
+/// A group of fewer tenants is withheld, unless the definition sets another minimum.
 const MINIMUM_GROUP: i32 = 5;
-/// Longer than this, and it is not a schedule but a mistake.
+/// A longer interval is taken for a mistake.
 const SCHEDULE_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
 
 /// One file of analytics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnalyticsDefinition {
-    /// In lower case; it names the rollup and stands in addresses.
+    /// In lower case; part of the rollup's name and of addresses.
     pub name: String,
-    /// A line for people.
+    /// A description in one line.
     pub about: String,
-    /// The columns that a row is about; the others are measures.
+    /// The columns that identify a row; the others are measures.
     pub grain: Vec<String>,
     /// How often it is collected and published.
     pub schedule: Duration,
-    /// What is made of fewer tenants than this is not shown across tenants.
+    /// Figures of fewer tenants than this are not shown across tenants.
     pub minimum_group: i32,
-    /// The measures of which tenants' average is published instead of their sum.
+    /// The measures whose average over tenants is published instead of their sum.
     pub averages: Vec<String>,
-    /// How it is told which groups have changed.
+    /// How changed groups are recognised.
     pub watermark: Option<Watermark>,
     /// The SELECT.
     pub statement: String,
@@ -51,12 +50,12 @@ pub struct AnalyticsDefinition {
     pub source: String,
 }
 
-/// A column of the SELECT that rises in a group whenever the group changes.
+/// A column of the SELECT that increases in a group whenever the group changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watermark {
     /// Its name.
     pub column: String,
-    /// Whether updates raise it too, or inserts alone.
+    /// Whether it covers inserts only, and not updates.
     pub inserts_only: bool,
 }
 
@@ -95,7 +94,7 @@ impl AnalyticsFolder {
         AnalyticsFolder::from_definitions(definitions)
     }
 
-    /// Puts definitions in the order of their names; two of one name are an error.
+    /// Sorts definitions by name; two of the same name are an error.
     pub fn from_definitions(mut definitions: Vec<AnalyticsDefinition>) -> Result<AnalyticsFolder> {
         definitions.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(pair) = definitions.windows(2).find(|pair| pair[0].name == pair[1].name) {
@@ -104,14 +103,14 @@ impl AnalyticsFolder {
         Ok(AnalyticsFolder { definitions })
     }
 
-    /// In the order of their names.
+    /// The definitions, in the order of their names.
     pub fn definitions(&self) -> &[AnalyticsDefinition] {
         &self.definitions
     }
 }
 
 impl AnalyticsDefinition {
-    /// Reads the text of a file.
+    /// Parses the text of a file.
     ///
     /// # Errors
     /// [`ErrorKind::Setup`] with the line and what would be right.
@@ -162,7 +161,7 @@ impl AnalyticsDefinition {
     }
 }
 
-/// The lines of a header, as far as they were read.
+/// The lines of a header that have been read.
 #[derive(Default)]
 struct Header {
     name: Option<String>,

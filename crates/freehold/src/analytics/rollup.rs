@@ -1,5 +1,5 @@
-//! A rollup: what a definition comes to when it is described against the template, and the SQL that
-//! reads a tenant and writes its rows. `schema` has the tables.
+//! Rollups: a definition with its columns as the template describes them, and the SQL that reads a tenant and
+//! writes its rows. `schema` has the tables.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,27 +10,27 @@ use crate::model::ids::TEMPLATE_SCHEMA;
 use crate::schema::policy::quote_ident;
 use crate::wire::{self, WireError};
 
-/// More columns are not figures any more but a copy of the tenant's table.
+/// More columns would be a copy of the tenant's table rather than figures.
 const COLUMNS_MAX: usize = 40;
 /// The most rows of one tenant and definition; they are held in memory while they are written.
 pub(crate) const ROWS_MAX: usize = 100_000;
 /// The most characters of a value, as PostgreSQL prints it: a page has up to 200 rows of up to 40 values.
 pub(crate) const VALUE_CHARS_MAX: usize = 1000;
-/// Columns that every rollup or published view has already.
+/// Names of columns that every rollup or published view has.
 const RESERVED: [&str; 4] = ["tenant", "tenant_id", "tenants", "withheld"];
 /// Types that can be summed and averaged over tenants.
 const SUMMABLE: [&str; 7] =
     ["smallint", "integer", "bigint", "numeric", "real", "double precision", "interval"];
 
-/// A definition with the types of its columns, as the catalog keeps it.
+/// A definition with the types of its columns, as the catalog stores it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Rollup {
     pub(crate) definition: AnalyticsDefinition,
     pub(crate) grain: Vec<Column>,
     pub(crate) measures: Vec<Column>,
-    /// The tables it reads; `None`: what cannot be told, so any of the tenant's.
+    /// The tables that it reads; `None` if unknown, so any of the tenant's.
     pub(crate) tables: Option<Vec<String>>,
-    /// Whether it has totals by group. One that a former release made has none.
+    /// Whether it has totals by group. One that an earlier release created has none.
     #[serde(default)]
     pub(crate) totals: bool,
 }
@@ -42,8 +42,8 @@ pub(crate) struct Column {
     pub(crate) type_name: String,
 }
 
-/// The columns of the view, and what it reads. A type's or a table's schema decides whether a
-/// shared table may have it: what is in a tenant's schema is that tenant's alone.
+/// The columns of the view, and the tables that it reads. The schema of a type or table decides whether a
+/// shared table may use it: what is in a tenant's schema belongs to that tenant only.
 const DESCRIBE_SQL: &str = "
 WITH RECURSIVE read (relation, function) AS (
     SELECT CASE WHEN d.refclassid = 'pg_class'::regclass THEN d.refobjid END,
@@ -96,8 +96,8 @@ struct DescribedRelation {
     has_children: bool,
 }
 
-/// Describes a definition in the template, whose schema the transaction of `client` has entered.
-/// Leaves nothing behind, and the transaction failed if the definition is.
+/// Describes a definition in the template, whose schema the transaction of `client` has entered. Leaves
+/// nothing behind; if the definition is invalid, the transaction has failed.
 pub(crate) async fn describe(
     client: &mut wire::Connection,
     definition: &AnalyticsDefinition,
@@ -105,10 +105,10 @@ pub(crate) async fn describe(
     let prefix = "CREATE TEMPORARY VIEW freehold_definition AS SELECT * FROM (\n";
     let view = format!("{prefix}{}\n) AS definition", definition.statement);
     client.batch_execute("SAVEPOINT describe").await?;
-    // As one prepared statement: PostgreSQL refuses a text that is several.
+    // As a prepared statement: PostgreSQL refuses a text of several statements.
     let made = client.query_once(&view, &[]).await;
     made.map_err(|source| located(definition, prefix, source))?;
-    // With the tenant's schema and `public` out of the path, types are named in full.
+    // With the tenant's schema and `public` out of the path, types are printed with their schemas.
     client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await?;
     let unreadable =
         || Error::new(ErrorKind::Internal, "the description of a SELECT cannot be read");
@@ -121,7 +121,7 @@ pub(crate) async fn describe(
         .map_err(|why| Error::new(ErrorKind::Setup, format!("{}: {why}", definition.name)))
 }
 
-/// PostgreSQL's error, with the line of the SELECT where it arose.
+/// PostgreSQL's error, with the line of the SELECT at which it occurred.
 fn located(definition: &AnalyticsDefinition, prefix: &str, source: WireError) -> Error {
     let WireError::Database(db) = source else { return Error::from(source) };
     let line = match db.position() {
@@ -211,7 +211,7 @@ impl Rollup {
                 ));
             }
         }
-        // Views are seen through; what a function reads, or a table with children, is not known.
+        // Views are expanded; the tables that a function reads, or the children of a table, are unknown.
         let plain = functions == 0
             && relations.iter().all(|r| ["r", "v"].contains(&r.kind.as_str()) && !r.has_children);
         let tables = plain
@@ -219,7 +219,7 @@ impl Rollup {
         Ok(Rollup { definition: definition.clone(), grain, measures, tables, totals: true })
     }
 
-    /// As the catalog keeps it.
+    /// Parses the form that the catalog stores.
     pub(crate) fn from_json(json: &str) -> Result<Rollup> {
         serde_json::from_str(json).map_err(|source| {
             Error::new(
@@ -238,12 +238,13 @@ impl Rollup {
         &self.definition.name
     }
 
-    /// Grain, then measures.
+    /// The grain, then the measures.
     pub(crate) fn columns(&self) -> impl Iterator<Item = &Column> {
         self.grain.iter().chain(&self.measures)
     }
 
-    /// What stays as it is needs no new collection: the schedule and the words may change.
+    /// Whether the figures stay the same, so that no new collection is needed: schedule and description may
+    /// change.
     pub(crate) fn same_figures(&self, other: &Rollup) -> bool {
         let AnalyticsDefinition { minimum_group, averages, watermark, statement, .. } =
             &self.definition;
@@ -254,10 +255,10 @@ impl Rollup {
                 == (&other.grain, &other.measures, other.totals)
     }
 
-    /// Reads a tenant whose schema the search path leads to: all of it, or the groups that have
-    /// changed since. Sent without parameters, so the time, which is ours, is in the text.
+    /// Reads a tenant whose schema is in the search path: everything, or the groups changed since a time. It
+    /// is sent without parameters, so the time, which is our own value, is in the text.
     pub(crate) fn read_sql(&self, since: Option<Timestamp>) -> String {
-        // One more than there may be tells that there are too many; of characters as of rows.
+        // One more than the limit shows that there are too many, of characters as of rows.
         let value =
             |c: &Column| format!("left(d.{}::text, {})", quote_ident(&c.name), VALUE_CHARS_MAX + 1);
         let columns: Vec<_> = self.columns().map(value).collect();
@@ -270,8 +271,8 @@ impl Rollup {
         sql
     }
 
-    /// Writes rows of several tenants: `$1` those of whom all rows are given, `$2` each row's
-    /// tenant, then an array for each column. Rows that are as they were are not touched.
+    /// Writes rows of several tenants: `$1` are the tenants of which all rows are given, `$2` each row's
+    /// tenant, then one array per column. Unchanged rows are not touched.
     pub(crate) fn write_sql(&self) -> String {
         let rollup = self.rollup_table();
         let all: Vec<&Column> = self.columns().collect();
@@ -305,7 +306,7 @@ impl Rollup {
     }
 }
 
-/// The columns' names, as SQL lists them.
+/// The columns' names as a list in SQL.
 pub(super) fn names(columns: &[Column], prefix: &str) -> String {
     columns
         .iter()
@@ -314,13 +315,13 @@ pub(super) fn names(columns: &[Column], prefix: &str) -> String {
         .join(", ")
 }
 
-/// That two rows agree in these columns.
+/// The condition that two rows agree in these columns.
 pub(super) fn same(columns: &[Column], a: &str, b: &str) -> String {
     let pair = |c: &Column| format!("{a}.{0} = {b}.{0}", quote_ident(&c.name));
     columns.iter().map(pair).collect::<Vec<_>>().join(" AND ")
 }
 
-/// What ON CONFLICT DO UPDATE sets: these columns as they would have been inserted.
+/// The SET list of ON CONFLICT DO UPDATE: these columns as they would have been inserted.
 pub(super) fn replaced(columns: &[Column]) -> String {
     let set = |c: &Column| format!("{0} = excluded.{0}", quote_ident(&c.name));
     columns.iter().map(set).collect::<Vec<_>>().join(", ")

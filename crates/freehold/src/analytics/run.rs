@@ -1,8 +1,15 @@
-//! A run: takes the locks, finds out who is to be read, has them read and written, and publishes.
+//! A run: takes the locks, determines which tenants to read, has them read and written, and publishes.
 //!
-//! What is published was collected to its end: a run that breaks off publishes nothing, and the
-//! figures of before stay. What could not be collected of some tenants is told beside the figures,
-//! by the transaction that publishes them.
+//! Only a complete collection is published: a run that is interrupted publishes nothing, and the previous
+//! figures remain. Tenants that could not be collected are reported beside the figures, by the transaction
+//! that publishes them.
+//!
+//! One server leads (`Freehold::lead`, by `wire/lease.rs`) and starts the runs that are due. A run takes a
+//! lock per definition, finds the tenants that changed (`activity`), and writes its token into
+//! `freehold.analytics_run`. Workers (`collector`) read the tenants and write their rows, and triggers record
+//! which groups these rows belong to. At the end, one transaction per definition computes the totals of those
+//! groups, refreshes the view and records the coverage. Every write first locks the row with the token, so a
+//! run that was overtaken writes nothing more.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -29,23 +36,23 @@ use crate::model::ids::TenantId;
 use crate::wire::client;
 use crate::wire::lease::Lease;
 
-/// The class of the locks that a run takes, one for each definition.
+/// The class of a run's locks, one for each definition.
 const RUN_LOCKS: i32 = 72_374_652;
-/// Tenants that are written together.
+/// The number of tenants that are written together.
 const BATCH: usize = 16;
-/// Tenants that are confirmed together.
+/// The number of tenants that are confirmed together.
 const CONFIRMED_AT_A_TIME: usize = 100;
 /// The most failures that a report names; the catalog has them all.
 const FAILURES_MAX: usize = 100;
 
-/// How a run goes about it.
+/// The options of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct AnalyticsOptions {
-    /// Tenants are read by so many connections at a time, and written by as many.
+    /// How many connections read tenants at a time; as many write.
     pub connections: usize,
     /// How long one SELECT may take in one tenant.
     pub tenant_timeout: Duration,
-    /// Reads only what changed since the last run. Without it, everybody is read whole.
+    /// Reads only what changed since the last run. Otherwise every tenant is read in full.
     pub changed_only: bool,
 }
 
@@ -64,21 +71,21 @@ impl Default for AnalyticsOptions {
 pub struct AnalyticsRun {
     /// The definition's name.
     pub name: String,
-    /// Active tenants at the run's begin.
+    /// Active tenants when the run began.
     pub tenants: usize,
     /// Tenants that were read.
     pub collected: usize,
-    /// Tenants that had not changed.
+    /// Tenants that were unchanged.
     pub unchanged: usize,
-    /// Tenants that could not be read; their figures are as old as they were.
+    /// Tenants that could not be read; their previous figures remain.
     pub failed: usize,
     /// Some of them, and why.
     pub failures: Vec<AnalyticsFailure>,
-    /// Groups of fewer tenants than the definition's minimum, which nobody is shown.
+    /// Groups of fewer tenants than the definition's minimum, which are not shown.
     pub withheld: i32,
-    /// How long all definitions of the run together took to collect.
+    /// How long it took to collect all definitions of the run together.
     pub collect_ms: u64,
-    /// And to publish.
+    /// How long it took to publish them.
     pub publish_ms: u64,
 }
 
@@ -87,12 +94,12 @@ pub struct AnalyticsRun {
 pub struct AnalyticsFailure {
     /// Its slug.
     pub tenant: String,
-    /// Why, for operators.
+    /// The reason, for operators.
     pub error: String,
 }
 
-/// Runs definitions: those named, or all. One that somebody else is running is passed over if
-/// `pass_over_busy`, else it is an error.
+/// Runs definitions: those named, or all. A definition that is already running is skipped if
+/// `pass_over_busy`, otherwise it is an error.
 pub(crate) async fn run(
     connections: &Connections,
     names: Option<&[String]>,
@@ -147,7 +154,7 @@ async fn load(client: &Client, names: Option<&[String]>) -> Result<Vec<Rollup>> 
     rows.iter().map(|row| Rollup::from_json(row.get(0))).collect()
 }
 
-/// What the workers share: the tenants that are left, and how many are done.
+/// The state that workers share: the remaining tenants, and how many are done.
 struct Batches<'a> {
     left: Mutex<Chunks<'a, Job>>,
     done: AtomicUsize,
@@ -177,13 +184,13 @@ struct Run {
     counted_since: Option<String>,
     tenants: Vec<(TenantId, String)>,
     jobs: Vec<Job>,
-    /// By place: tenants that are as they were.
+    /// Tenants that are unchanged, by the definition's index.
     unchanged: Vec<Vec<Uuid>>,
     started: Instant,
 }
 
 impl Run {
-    /// Takes over from whoever ran these before, and finds out what is to be done.
+    /// Takes over from an earlier run, and determines the work.
     async fn begin(
         connections: &Connections,
         mut client: Client,
@@ -194,14 +201,14 @@ impl Run {
         let names: Vec<String> = rollups.iter().map(|r| r.name().to_owned()).collect();
         let token = Uuid::new_v4();
         let primary_now: Timestamp = client.query_one("SELECT now()", &[]).await?.get(0);
-        // The counts come before the reading: what they contain can be read, and what they do
-        // not contain yet makes them differ at the next run.
+        // The counts are taken before reading: changes in them can be read, and changes that are missing make
+        // them differ at the next run.
         let counted_since = activity::counted_since(&client).await?;
         let counts = match &counted_since {
             Some(_) => activity::count(&mut client, &connections.throttle, &rollups).await?,
             None => HashMap::new(),
         };
-        // What a replica has not replayed yet must not pass for read.
+        // Changes that a replica has not replayed yet must not count as read.
         let source = Source::choose(connections, &client).await?;
         let (as_of, counts) = match source.behind {
             None => (primary_now, counts),
@@ -274,7 +281,7 @@ impl Run {
         Ok(self.report(&outcomes, &withheld, collected))
     }
 
-    /// Every worker takes the next batch as soon as it is done with one.
+    /// Every worker takes the next batch as soon as it has finished one.
     async fn collect(
         &self,
         workers: &mut [Worker],
@@ -307,7 +314,7 @@ impl Run {
         Ok(ended)
     }
 
-    /// Whoever is as they were is as fresh as whoever was read.
+    /// An unchanged tenant is as fresh as one that was read.
     async fn confirm_unchanged(&self, client: &mut Client) -> Result<()> {
         let tx = client.transaction().await?;
         self.fence().hold(&tx).await?;
@@ -323,7 +330,7 @@ impl Run {
         Ok(())
     }
 
-    /// Publishes each definition; gives back how many groups are withheld, by place.
+    /// Publishes each definition; returns the number of withheld groups, by index.
     async fn publish(&self, workers: &mut [Worker]) -> Result<Vec<i32>> {
         let places = Mutex::new(0..self.names.len());
         let workers: Vec<_> =
@@ -348,11 +355,11 @@ impl Run {
         }
     }
 
-    /// Figures and what they are made of, from one snapshot and by one COMMIT: whoever reads the
-    /// one with the other never meets a pair that does not belong together.
+    /// Publishes figures and coverage from one snapshot and by one COMMIT, so that a reader never sees a pair
+    /// that does not belong together.
     async fn publish_one(&self, client: &mut Client, place: usize) -> Result<i32> {
         let name = &self.names[place];
-        // Its own alone: two that publish at a time would wait for each other's.
+        // Its own row only: two concurrent publications would wait for each other's.
         let fence = Fence { names: std::slice::from_ref(name), ..self.fence() };
         let tx = client
             .build_transaction()
@@ -411,8 +418,8 @@ impl Run {
         runs
     }
 
-    /// So that people see why, and the schedule does not try again at once. If this fails too, it
-    /// does.
+    /// Records the error for people to read, and so that the schedule does not try again at once. If this
+    /// fails, the schedule does.
     async fn note_failure(&self, error: &Error) {
         let noted = self
             .client
@@ -428,7 +435,7 @@ impl Run {
     }
 }
 
-/// How a part ended, without its rows.
+/// The outcome of a part, without its rows.
 struct PartResult {
     tenant: TenantId,
     place: usize,
@@ -441,13 +448,12 @@ impl From<Outcome> for PartResult {
     }
 }
 
-/// The first and the last of them, in the order of ids, keep PostgreSQL from reading all there are
-/// for some.
+/// The range between the first and the last id keeps PostgreSQL from reading all rows for a few.
 const CONFIRM_SQL: &str = "
 UPDATE freehold.analytics_collection SET collected_at = $2
 WHERE name = $1 AND tenant_id BETWEEN $3 AND $4 AND tenant_id = ANY($5)";
 
-/// Puts our token where the former run's was, which waits for what that has under way.
+/// Replaces the earlier run's token, which waits for what that run has under way.
 async fn take_over(client: &Client, names: &[String], token: Uuid, as_of: Timestamp) -> Result<()> {
     client
         .execute(
@@ -461,8 +467,8 @@ async fn take_over(client: &Client, names: &[String], token: Uuid, as_of: Timest
     Ok(())
 }
 
-/// How far each tenant is, by the place of the definition. Counts of another time than
-/// `counted_since` are left out.
+/// The progress of each tenant, by the definition's index. Counts of another period than `counted_since` are
+/// left out.
 async fn how_far(
     client: &mut Client,
     throttle: &Throttle,

@@ -4,8 +4,8 @@
 //! - `touched_<name>`: the groups of rows that changed since the last publication.
 //! - `total_<name>`: each group's total over all tenants; `retotal_<name>` computes those that were
 //!   touched.
-//! - `fleet_<name>`: the materialized view of the totals, which is what is published.
-//! - `published_<name>`: the way to that for an operator's context alone.
+//! - `fleet_<name>`: the materialized view of the totals, which is published.
+//! - `published_<name>`: access to that view, for an operator's context only.
 //!
 //! Totals are computed from the rollup and never counted up and down: they cannot drift.
 
@@ -25,7 +25,7 @@ impl Rollup {
         self.table("published")
     }
 
-    /// Everything of it.
+    /// All objects of a rollup.
     pub(crate) fn create_sql(&self) -> String {
         [self.create_rollup(), self.create_totals(), self.create_published()].concat()
     }
@@ -68,7 +68,7 @@ impl Rollup {
             })
             .collect();
         let protection = [protect(&total), protect(&touched)].concat();
-        // The totals' types are what PostgreSQL makes of a sum.
+        // The totals have the types that PostgreSQL's sum returns.
         format!(
             "CREATE TABLE {touched} ({grain});
              CREATE TABLE {total} WITH (fillfactor = 80) AS {totals_of_all} WITH NO DATA;
@@ -83,10 +83,9 @@ impl Rollup {
         )
     }
 
-    /// Computes anew the totals of the groups that were touched, and says whether there were any.
-    /// They are an array because the planner knows how long that is: it looks a few groups up by the
-    /// index, and scans for many. Names of the function's own begin with `freehold_`: a column may have
-    /// any other.
+    /// Computes the totals of the touched groups again, and returns whether there were any. The groups are an
+    /// array because the planner knows its length: it looks up a few groups by the index, and scans for many.
+    /// The function's own names begin with `freehold_`, since a column may have any other.
     fn retotal_body(&self) -> String {
         let (rollup, total, touched) =
             (self.rollup_table(), self.table("total"), self.table("touched"));
@@ -124,7 +123,7 @@ END
         )
     }
 
-    /// The totals of a rollup's rows `r`. Figures of a group that is too small are not even computed.
+    /// The totals of a rollup's rows `r`. Figures of a group that is too small are not computed at all.
     fn totals_sql(&self, rows: &str) -> String {
         let minimum = self.definition.minimum_group;
         let measures: Vec<_> = self
@@ -170,7 +169,7 @@ END
     }
 }
 
-/// Row-level security for everybody, and the owner's way through it.
+/// Row-level security for every role, and the owner's policy.
 fn protect(table: &str) -> String {
     format!(
         "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
@@ -178,7 +177,7 @@ fn protect(table: &str) -> String {
     )
 }
 
-/// Columns as a table declares them.
+/// The column definitions of a table.
 fn declared(columns: &[Column], constraint: &str) -> String {
     let column = |c: &Column| format!("{} {}{constraint}", quote_ident(&c.name), c.type_name);
     columns.iter().map(column).collect::<Vec<_>>().join(", ")

@@ -1,7 +1,7 @@
 //! Where tenants are read: on a replica that is fit for it, or on the primary.
 //!
-//! A run begins with a replica that has what the primary had counted. Whatever fails there while it
-//! goes on is asked of the primary, which is at no moment older.
+//! A run begins with a replica that has everything the primary had counted. If a read fails there, it is
+//! repeated on the primary, which is never older.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,27 +18,27 @@ use crate::replicas::{self, Replica};
 use crate::wire::client;
 use crate::wire::tls::Target;
 
-/// How long a replica may take to reach what the primary had counted.
+/// How long a replica may take to reach the state that the primary had counted.
 const CATCH_UP_MAX: Duration = Duration::from_secs(5);
-/// A replica that has not said by then whether it has is not waited for.
+/// A replica that has not answered by then is not used.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 
-/// What a run reads.
+/// The server that a run reads.
 pub(crate) struct Source {
-    /// None: the primary.
+    /// `None`: the primary.
     replica: Option<Server>,
-    /// What was committed until then can be read; if nothing is said, all that was counted.
+    /// Changes that were committed before this time can be read; `None`: everything that was counted.
     pub(super) behind: Option<Timestamp>,
 }
 
 struct Server {
     target: Arc<Target>,
-    /// Who knows whether it is still there.
+    /// Reports when the replica is gone.
     watched: Option<Arc<Replica>>,
 }
 
 impl Source {
-    /// After the counting, so that it contains what was counted.
+    /// Called after counting, so that the server has what was counted.
     pub(super) async fn choose(connections: &Connections, primary: &Client) -> Result<Source> {
         let from_primary = Source { replica: None, behind: None };
         let Some(server) = Server::find(connections) else { return Ok(from_primary) };
@@ -79,9 +79,8 @@ impl Server {
     }
 }
 
-/// A replica that reads tenants must have what the primary had counted, or a change that was
-/// counted already and not yet read would never be noticed again. Gives back of when it is if it
-/// does not come so far in time.
+/// A replica that reads tenants must have everything that the primary had counted: a change that was counted
+/// and not read would never be noticed again. If it does not get there in time, returns the time of its data.
 async fn catch_up(replica: &Target, primary: &Client) -> Result<Option<Timestamp>> {
     let replica = client::connect(replica).await?;
     let reached: String =
@@ -109,14 +108,14 @@ async fn catch_up(replica: &Target, primary: &Client) -> Result<Option<Timestamp
     }
 }
 
-/// A connection that tenants are read by.
+/// A connection on which tenants are read.
 pub(super) struct Reader {
     client: Client,
-    /// The client's is a replica.
+    /// The client is connected to a replica.
     on_replica: bool,
     watched: Option<Arc<Replica>>,
     primary: Arc<Target>,
-    /// To the primary, opened when it is needed.
+    /// To the primary, opened on demand.
     second: OnceCell<Client>,
     settings: String,
 }
@@ -134,7 +133,7 @@ impl Reader {
         };
         let (client, on_replica) = match first {
             Ok(client) => (client, replica.is_some()),
-            // It was there a moment ago.
+            // The replica has just become unavailable.
             Err(_) if replica.is_some() => (open(primary, &settings).await?, false),
             Err(error) => return Err(error),
         };
@@ -143,8 +142,8 @@ impl Reader {
         Ok(Reader { client, on_replica, watched, primary, second: OnceCell::new(), settings })
     }
 
-    /// Runs a message of SQL. What a replica fails with, the primary is asked, but for a time that
-    /// is up: there it would be up as well.
+    /// Runs a message of SQL. If a replica fails, the primary is asked, except after a timeout, which would
+    /// occur there as well.
     pub(super) async fn ask(
         &self,
         message: &str,

@@ -1,5 +1,5 @@
-//! Requests go first. A run shares processors with those who work meanwhile, perhaps on the same
-//! machine: so it goes in small steps, and takes none while this server has requests under way.
+//! Throttle: requests go first. A run shares CPUs with other work, perhaps on the same machine, so it
+//! proceeds in small steps, and pauses while this server has requests under way.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use tokio_postgres::{Client, Row};
 use crate::error::Result;
 use crate::pool::Pool;
 
-/// A step that reads takes so long, as far as so many rows do: where PostgreSQL is far away, less
-/// would be on its way for longer than it takes.
+/// The target duration of a reading step, adjusted by its number of rows. With a distant PostgreSQL, shorter
+/// steps would spend more time in transit than at work.
 const STEP: Duration = Duration::from_micros(500);
 const ROWS_MIN: i32 = 50;
 const ROWS_MAX: i32 = 1000;
-/// The longest that a step waits. A server that is never at rest slows a run, and stops none.
+/// The longest pause before a step. A server that is always busy slows a run down, but does not stop it.
 const PAUSE_MAX: Duration = Duration::from_millis(2);
 
-/// Knows of the requests.
+/// Knows which requests are under way.
 #[derive(Clone)]
 pub(crate) struct Throttle {
     requests: Pool,
@@ -29,13 +29,13 @@ impl Throttle {
         Throttle { requests }
     }
 
-    /// Before each step: lets requests that are under way come to their end.
+    /// Before each step: lets requests that are under way finish.
     pub(crate) async fn pause(&self) {
-        // Late is as good as in time.
+        // A timeout is as good as success.
         let _ = tokio::time::timeout(PAUSE_MAX, self.requests.rest()).await;
     }
 
-    /// Runs a query of many rows, some at a time.
+    /// Runs a query with many rows, a few at a time.
     pub(crate) async fn query(
         &self,
         client: &mut Client,
@@ -63,7 +63,7 @@ impl Throttle {
     }
 }
 
-/// How many rows to read after so many took so long.
+/// How many rows to read next, after this many took this long.
 fn next(rows: i32, took: Duration) -> i32 {
     let fitting = f64::from(rows) * STEP.div_duration_f64(took.max(Duration::from_micros(1)));
     (fitting as i32).clamp(rows / 2, rows * 2).clamp(ROWS_MIN, ROWS_MAX)

@@ -1,4 +1,4 @@
-//! The time of day that values are dated with: servers that share a Redis must read each other's.
+//! The time of day that values are dated with. Servers that share a Redis must be able to compare the times.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 #[cfg(feature = "testing")]
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The system's; a test may put it ahead.
+/// The system's clock, which a test can move forward.
 #[derive(Clone, Default)]
 pub(crate) struct Clock {
     #[cfg(feature = "testing")]

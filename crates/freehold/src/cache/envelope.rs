@@ -1,5 +1,5 @@
-//! A value with all that says whose it is, of when, and of which epoch; and how it travels: under a
-//! seal, so that whatever else comes back from outside is seen to be something else. Pure.
+//! Envelopes: a value with its owner, load time and epochs, and a seal that proves that one of these servers
+//! wrote it. Pure.
 
 use std::time::Duration;
 
@@ -10,37 +10,37 @@ use uuid::Uuid;
 
 use super::key::{KeyDigest, Owner};
 
-/// The form of an envelope; another is not read.
+/// The version of the format; other versions are not read.
 const FORM: &[u8] = b"freehold cache 1";
 const SEAL_BYTES: usize = 32;
 /// Owner, digest, two epochs, two times.
 const HEAD_BYTES: usize = 16 + 32 + 4 * 8;
-/// What an envelope is longer than its value.
+/// How much longer an envelope is than its value.
 pub(super) const ENVELOPE_BYTES: usize = FORM.len() + SEAL_BYTES + HEAD_BYTES;
-/// How far another server's clock may be ahead of ours.
+/// How far the clock of another server may be ahead of this one's.
 const AHEAD_MAX_MS: u64 = 2_000;
 
-/// The epochs that a value belongs to: of its name everywhere, and of its name in its tenant.
+/// The epochs that a value belongs to: that of its name everywhere, and that of its name in its tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Version {
     pub(super) everywhere: i64,
-    /// 0 for what is of no tenant.
+    /// 0 for a global value.
     pub(super) tenant: i64,
 }
 
-/// A value, and what it is.
+/// A value with its description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) owner: Owner,
     pub(super) digest: KeyDigest,
     pub(super) version: Version,
-    /// Before it was loaded, in milliseconds since 1970.
+    /// The time before the load began, in milliseconds since 1970.
     pub(super) loaded_at_ms: u64,
     pub(super) expires_at_ms: u64,
     pub(super) value: Bytes,
 }
 
-/// What is asked for, at a moment.
+/// A request for a value, at a moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
     pub(super) owner: Owner,
@@ -50,24 +50,24 @@ pub(super) struct Request {
     pub(super) now_ms: u64,
 }
 
-/// What an entry is to somebody who asks.
+/// Whether an entry answers a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// What was asked for, so old.
+    /// Yes; its age.
     Fits(Duration),
-    /// That, but too old, or of an epoch that is over.
+    /// The right value, but too old, or of an epoch that has ended.
     Stale,
-    /// Not what was asked for: of another key, or another tenant's.
+    /// The value of another key or another tenant.
     Foreign,
 }
 
 impl Entry {
-    /// How long it is good for yet.
+    /// How long it remains valid.
     pub(super) fn time_left(&self, now_ms: u64) -> Duration {
         Duration::from_millis(self.expires_at_ms.saturating_sub(now_ms))
     }
 
-    /// Every value is looked at on its way out, wherever it was kept.
+    /// Every value is checked when it is returned, wherever it was kept.
     pub(super) fn judge(&self, asked: &Request) -> Verdict {
         if self.owner != asked.owner || self.digest != asked.digest {
             return Verdict::Foreign;
@@ -82,7 +82,7 @@ impl Entry {
     }
 }
 
-/// Seals values for a journey, and opens what comes back.
+/// Seals values for Redis, and opens what Redis returns.
 #[derive(Clone)]
 pub(super) struct Sealer(Hmac<Sha256>);
 
@@ -108,7 +108,7 @@ impl Sealer {
         sealed
     }
 
-    /// None if it is no envelope that one of these servers has sealed.
+    /// `None` if none of these servers sealed it.
     pub(super) fn open(&self, sealed: Vec<u8>) -> Option<Entry> {
         let sealed = Bytes::from(sealed);
         let rest = sealed.strip_prefix(FORM)?;

@@ -1,4 +1,4 @@
-//! `freehold.cache_epoch`: which state of a tenant's or of everybody's values is the present one.
+//! `freehold.cache_epoch`: the current epoch of a tenant's values or of the global ones.
 
 use uuid::Uuid;
 
@@ -6,8 +6,8 @@ use crate::cache::key::Scope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tx::CatalogTx;
 
-/// The present epochs of some scopes, in their order. One that has none gets one, and the catalog
-/// knows from then on that it is in use. Combined with what a name depends on besides.
+/// The current epochs of some scopes, in the same order. A missing one is created, which also records that it
+/// is in use. Includes the epochs of what a name depends on.
 pub(crate) async fn learn(tx: CatalogTx, scopes: &[Scope]) -> Result<Vec<i64>> {
     let (tenants, names) = columns(scopes);
     let rows = tx
@@ -38,10 +38,10 @@ pub(crate) async fn learn(tx: CatalogTx, scopes: &[Scope]) -> Result<Vec<i64>> {
     Ok(rows.iter().map(|row| row.get("epoch")).collect())
 }
 
-/// Ends the epochs of some scopes. Where nobody has asked the cache of late nothing is written.
+/// Ends the epochs of some scopes. If the cache has not used a scope recently, nothing is written.
 pub(crate) async fn end(tx: CatalogTx, scopes: &[Scope]) -> Result<()> {
     let (tenants, names) = columns(scopes);
-    // In one order, so that two servers that end the same ones take turns.
+    // In a fixed order, so that two servers that end the same epochs do not deadlock.
     tx.query_and_commit(
         "WITH held AS MATERIALIZED (
            SELECT e.tenant_id, e.name FROM cache_epoch e
@@ -66,7 +66,7 @@ pub(crate) async fn end_all(tx: &mut CatalogTx, tenant: Uuid) -> Result<()> {
     Ok(())
 }
 
-/// Removes what nobody has asked for in an hour: no value is kept that long.
+/// Removes epochs that no server has asked for in an hour: no value is kept that long.
 pub(crate) async fn prune(tx: CatalogTx) -> Result<()> {
     tx.query_and_commit(
         "DELETE FROM cache_epoch WHERE used_at < now() - interval '90 minutes'",

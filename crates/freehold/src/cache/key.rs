@@ -1,4 +1,4 @@
-//! What a value is kept under, and whose it is. Pure.
+//! What a value is stored under, and its owner. Pure.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::model::context::TenantContext;
 use crate::model::ids::TenantId;
 
-/// Whose a value is.
+/// The owner of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Owner {
     Global,
@@ -16,7 +16,7 @@ pub(crate) enum Owner {
 }
 
 impl Owner {
-    /// As the catalog and an envelope hold it: nil is nobody's.
+    /// As the catalog and an envelope store it: nil for a global value.
     pub(crate) fn as_uuid(self) -> Uuid {
         match self {
             Owner::Global => Uuid::nil(),
@@ -32,7 +32,7 @@ impl Owner {
     }
 }
 
-/// What is forgotten together: the values of one name, of a tenant or of nobody.
+/// What is invalidated together: the values of one name, of a tenant or global.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Scope {
     pub(crate) owner: Owner,
@@ -45,28 +45,28 @@ impl Scope {
     }
 }
 
-/// What a value is kept under. One can only be made from a tenant's context or from the word
-/// global, so there is none that names no tenant by mistake.
+/// What a value is stored under. A key can only be made from a tenant's context or by calling `global`, so no
+/// key lacks a tenant by mistake.
 ///
-/// Parts are kept apart: `a:b` and `c` are not `a` and `b:c`.
+/// Parts are kept apart: `a:b` and `c` differ from `a` and `b:c`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CacheKey {
     owner: Owner,
     actor: Option<(Uuid, &'static str)>,
     name: &'static str,
-    /// Each after its length.
+    /// Each part preceded by its length.
     parts: Vec<u8>,
 }
 
-/// A key's fingerprint: SHA-256 over all that it is made of.
+/// A key's fingerprint: SHA-256 of all its parts.
 pub(crate) type KeyDigest = [u8; 32];
 
 impl CacheKey {
-    /// For what one actor of a tenant sees: another actor, or the same one with another role, has
-    /// other keys, since a baseline's policies may show them other rows.
+    /// For what one actor of a tenant sees. Another actor, or the same actor with another role, has other
+    /// keys, since a baseline's policies may show them other rows.
     ///
-    /// The name says what kind of value it is. It is a metric's label, and what
-    /// [`Cache::invalidate`](crate::Cache::invalidate) takes.
+    /// The name says what kind of value it is. It is a metric's label, and the argument of
+    /// [`Cache::invalidate`](crate::Cache::invalidate).
     ///
     /// # Panics
     /// If the name is not of `a-z`, `0-9` and `_`, beginning with a letter, 40 at most.
@@ -76,7 +76,7 @@ impl CacheKey {
         CacheKey { owner: Owner::Tenant(context.tenant()), actor, name, parts: Vec::new() }
     }
 
-    /// For what is of no tenant.
+    /// For values that belong to no tenant.
     ///
     /// # Panics
     /// As for [`of`](Self::of).
@@ -85,13 +85,13 @@ impl CacheKey {
         CacheKey { owner: Owner::Global, actor: None, name, parts: Vec::new() }
     }
 
-    /// For what every member of the tenant sees alike.
+    /// For values that every member of the tenant sees alike.
     pub fn for_whole_tenant(mut self) -> CacheKey {
         self.actor = None;
         self
     }
 
-    /// Adds what the value depends on besides.
+    /// Adds a part that the value depends on.
     pub fn part(mut self, part: impl AsRef<[u8]>) -> CacheKey {
         let part = part.as_ref();
         self.parts.extend_from_slice(&(part.len() as u64).to_be_bytes());
@@ -109,7 +109,7 @@ impl CacheKey {
 
     pub(crate) fn digest(&self) -> KeyDigest {
         let mut hash = Sha256::new();
-        // Everything of variable length comes after its length, so no two keys read alike.
+        // Everything of variable length is preceded by its length, so no two keys are encoded alike.
         hash.update([u8::from(self.owner != Owner::Global)]);
         hash.update(self.owner.as_uuid().as_bytes());
         hash.update([u8::from(self.actor.is_some())]);
@@ -125,7 +125,7 @@ impl CacheKey {
     }
 }
 
-/// The parts may be a caller's values, which are no log's business.
+/// Parts are not printed: they may be a caller's values, which must not reach a log.
 impl fmt::Debug for CacheKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CacheKey({:?}, {}, …)", self.owner, self.name)

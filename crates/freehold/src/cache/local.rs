@@ -1,5 +1,4 @@
-//! What this process holds: values, and which epochs are the present ones. What the listener hears
-//! ends up here.
+//! What this process keeps: values, and the current epochs. Notifications are applied here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +14,12 @@ use super::key::{KeyDigest, Owner, Scope};
 use super::stats::Counters;
 use crate::model::ids::TenantId;
 
-/// Epochs that are remembered; one takes about 200 bytes.
+/// The most epochs that are remembered; one takes about 200 bytes.
 const EPOCHS_MAX: u64 = 100_000;
-/// After this long one is asked for again, so that the catalog knows that it is in use. The catalog
-/// keeps one for an hour after that (`catalog/cache_epochs.rs`).
+/// After this long an epoch is queried again, which tells the catalog that it is in use. The catalog keeps it
+/// for an hour after that (`catalog/cache_epochs.rs`).
 const EPOCH_USED_MAX: Duration = Duration::from_secs(20 * 60);
-/// What an entry takes besides its value.
+/// The memory of an entry besides its value.
 const ENTRY_BYTES: u32 = 300;
 
 #[derive(Clone)]
@@ -29,20 +28,20 @@ pub(crate) struct Local(Arc<Inner>);
 struct Inner {
     entries: Cache<KeyDigest, Arc<Entry>>,
     epochs: Cache<Scope, Epoch>,
-    /// Rises with all that is heard. What was learned while it rose is not kept.
+    /// Increases with every notification. An epoch that was queried while it increased is not kept.
     generation: AtomicU64,
     counters: Counters,
     clock: Clock,
 }
 
-/// An epoch, and when it was asked for.
+/// An epoch, and when it was queried.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Epoch {
     pub(crate) number: i64,
     pub(crate) learned_at: Instant,
 }
 
-/// When memory is given back. Whether an entry may still be given out is decided on its way out.
+/// Decides when memory is freed. Whether an entry may be returned is checked separately.
 struct ByEntry(Clock);
 
 impl Expiry<KeyDigest, Arc<Entry>> for ByEntry {
@@ -92,12 +91,12 @@ impl Local {
         &self.0.clock
     }
 
-    /// How long an entry is good for yet.
+    /// How long an entry remains valid.
     pub(super) fn time_left(&self, entry: &Entry) -> Duration {
         entry.time_left(self.0.clock.now_ms())
     }
 
-    /// Values and bytes.
+    /// The number of values, and their bytes.
     pub(super) fn size(&self) -> (u64, u64) {
         self.0.entries.run_pending_tasks();
         (self.0.entries.entry_count(), self.0.entries.weighted_size())
@@ -119,12 +118,12 @@ impl Local {
         self.0.epochs.get(scope).filter(|epoch| epoch.learned_at.elapsed() < EPOCH_USED_MAX)
     }
 
-    /// To be asked for before an epoch is.
+    /// To be read before an epoch is queried.
     pub(super) fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
     }
 
-    /// Takes an epoch for the present one, unless something was heard since `generation`.
+    /// Records the current epoch, unless a notification arrived since `generation`.
     pub(super) fn learn(&self, scope: &Scope, epoch: Epoch, generation: u64) {
         self.0.epochs.insert(scope.clone(), epoch);
         if self.generation() != generation {
@@ -132,13 +131,13 @@ impl Local {
         }
     }
 
-    /// The epoch is over.
+    /// Records that the epoch has ended.
     pub(super) fn forget(&self, scope: &Scope) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
         self.0.epochs.invalidate(scope);
     }
 
-    /// Word of another server: an epoch is over.
+    /// Handles another server's notification that an epoch has ended.
     pub(crate) fn hear(&self, payload: &str) {
         let scope = payload.split_once(':').and_then(|(owner, name)| {
             Some(Scope::new(Owner::from_uuid(owner.parse().ok()?), name))
@@ -149,18 +148,18 @@ impl Local {
         }
     }
 
-    /// Something may have been missed.
+    /// Forgets all epochs, since notifications may have been missed.
     pub(crate) fn forget_all(&self) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
         self.0.epochs.invalidate_all();
     }
 
-    /// Drops what is a tenant's. It is unreachable already when its epochs are over; this is so that
-    /// nothing of it stays in memory.
+    /// Drops a tenant's values. They are unreachable once its epochs have ended; this removes them from
+    /// memory.
     pub(crate) fn evict(&self, tenant: TenantId) {
         let owner = Owner::Tenant(tenant);
         self.0.generation.fetch_add(1, Ordering::AcqRel);
-        // These fail only for a cache that was built without leave for them.
+        // These fail only for a cache that was built without support for predicates.
         let _ = self.0.epochs.invalidate_entries_if(move |scope, _| scope.owner == owner);
         let _ = self.0.entries.invalidate_entries_if(move |_, entry| entry.owner == owner);
     }

@@ -1,6 +1,6 @@
-//! The cache that servers share: Redis or Valkey. It may be slow, full, gone, or hold anything; then
-//! it is done without, and a task of its own comes back to it. No request waits for it longer than
-//! its timeout, and after a few failures none asks before it has answered again.
+//! The cache that servers share: Redis or Valkey. It may be slow, full or gone, or contain anything. On a
+//! failure requests do without it, and a task reconnects. No request waits for it longer than its timeout,
+//! and after a few failures none uses it until it has answered again.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,18 +15,18 @@ use super::stats::{Counters, Fault};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::tls;
 
-/// So many failures one after another, and Redis is left alone until it has answered again.
+/// After this many failures in a row, Redis is not used until it has answered again.
 const FAILURES_MAX: u32 = 3;
-/// For a new connection and its first answer.
+/// Timeout for a new connection and its first answer.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
-/// Between attempts to come back: the first, and the longest.
+/// The first and the longest pause between attempts to reconnect.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How often a connection that nobody uses is tried.
+/// How often an idle connection is checked.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Values on their way to Redis; more are not stored.
+/// The most values that are being stored at a time; further ones are not stored.
 const STORES_MAX: usize = 64;
-/// Keys that one step of a sweep looks at.
+/// The number of keys that one step of a sweep examines.
 const SWEEP_STEP: usize = 1000;
 
 #[derive(Clone)]
@@ -37,7 +37,7 @@ struct Inner {
     timeout: Duration,
     connection: RwLock<Option<MultiplexedConnection>>,
     failures: AtomicU32,
-    /// The connection was given up.
+    /// Notified when the connection was given up.
     trouble: Notify,
     stores: Arc<Semaphore>,
     counters: Counters,
@@ -57,7 +57,7 @@ impl Redis {
                 Client::build_with_tls(url, trusted)
             }
         };
-        // The driver's words may repeat the URL, and so a password.
+        // The driver's message may repeat the URL, and so a password.
         let client = client.map_err(|_| {
             Error::new(
                 ErrorKind::Setup,
@@ -80,8 +80,8 @@ impl Redis {
         self.0.connection.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// What is under a key, at most so many bytes and one: of a value that is too long nothing more
-    /// is read. `None` if nothing is there or Redis is done without.
+    /// The value under a key, reading at most `bytes_max` bytes and one: of a longer value nothing more is
+    /// read. `None` if there is none or Redis is not in use.
     pub(super) async fn get(&self, key: &str, bytes_max: usize) -> Option<Vec<u8>> {
         let mut command = redis::cmd("GETRANGE");
         command.arg(key).arg(0).arg(bytes_max);
@@ -89,7 +89,7 @@ impl Redis {
         (!value.is_empty()).then_some(value)
     }
 
-    /// Stores a value, beside the request that made it.
+    /// Stores a value in the background of the request that loaded it.
     pub(super) fn store(&self, key: String, value: Vec<u8>, ttl: Duration) {
         if !self.is_up() {
             return;
@@ -106,7 +106,7 @@ impl Redis {
         });
     }
 
-    /// Removes all keys with a prefix, in steps, as far as Redis is there to do it.
+    /// Removes all keys with a prefix, in steps, if Redis is available.
     pub(super) async fn sweep(&self, prefix: &str) {
         let mut cursor: u64 = 0;
         loop {
@@ -151,7 +151,7 @@ impl Redis {
             Fault::Timeout | Fault::Refused => {
                 self.0.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX
             }
-            // It answers, and what is in it can be read.
+            // Redis answers, and its content is readable.
             _ => false,
         };
         if gives_up {
@@ -159,7 +159,7 @@ impl Redis {
         }
     }
 
-    /// Asks no more over this connection: what comes late over it, comes to nobody.
+    /// Stops using this connection: late answers on it reach no caller.
     fn leave(&self) {
         let left =
             self.0.connection.write().unwrap_or_else(PoisonError::into_inner).take().is_some();
@@ -168,7 +168,7 @@ impl Redis {
         }
     }
 
-    /// Connects, and again whenever the connection was given up. Ends with the task.
+    /// Connects, and reconnects whenever the connection was given up. Runs until the task is dropped.
     pub(super) async fn keep_connected(self) {
         let mut pause = PAUSE;
         let mut told = false;
@@ -181,7 +181,7 @@ impl Redis {
                     self.hold(connection).await;
                     tracing::warn!("Redis does not answer as it should; going on without it");
                 }
-                // Once for each absence.
+                // Logged once per outage.
                 Err(error) if !told => {
                     told = true;
                     tracing::warn!(%error, "Redis cannot be reached; going on without it");
@@ -211,7 +211,7 @@ impl Redis {
         connection.map_err(|error| Error::new(ErrorKind::Unavailable, why(&error)))
     }
 
-    /// Lends the connection to requests until one of them gives it up, or it falls silent.
+    /// Lends the connection to requests until one of them gives it up, or a check fails.
     async fn hold(&self, connection: MultiplexedConnection) {
         self.0.failures.store(0, Ordering::Relaxed);
         *self.0.connection.write().unwrap_or_else(PoisonError::into_inner) = Some(connection);
@@ -220,7 +220,7 @@ impl Redis {
                 () = self.0.trouble.notified() => return,
                 () = tokio::time::sleep(HEARTBEAT) => {}
             }
-            // A failure counts as any other; the third ends this.
+            // A failed check counts like any other failure; the third one ends this.
             let _: Option<()> = self.ask(&redis::cmd("PING")).await;
             if !self.is_up() {
                 return;
@@ -229,8 +229,8 @@ impl Redis {
     }
 }
 
-/// What the log may hold of an error: the words of the operating system and of TLS, and else the kind
-/// alone, for a message of Redis may repeat what it was sent.
+/// What may be logged of an error: the message of the operating system or of TLS, otherwise only the kind,
+/// since a message from Redis may repeat the data it was sent.
 fn why(error: &RedisError) -> String {
     match (error.is_io_error(), std::error::Error::source(error)) {
         (true, Some(cause)) => cause.to_string(),
@@ -247,7 +247,7 @@ fn fault_of(error: &RedisError) -> Fault {
     }
     match error.code() {
         Some("OOM") => Fault::Full,
-        // Something of another type stands under the key.
+        // A value of another type is stored under the key.
         Some("WRONGTYPE") => Fault::Garbage,
         _ => Fault::Refused,
     }

@@ -1,4 +1,4 @@
-//! One works, the others wait for what comes of it: single flight.
+//! Single flight: one caller loads a value, and the others wait for the result.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-/// Work under way, by what it is for. Bounded by the requests that are being served.
+/// Loads that are under way, by key. Bounded by the number of requests being served.
 pub(super) struct SingleFlight<K, V>(Arc<Mutex<HashMap<K, Completion<V>>>>);
 
-/// None while it is under way; then what came of it, or that it failed.
+/// `None` while the load is under way; then its result, or `Some(None)` if it failed.
 type Completion<V> = watch::Receiver<Option<Option<V>>>;
 
 impl<K, V> Clone for SingleFlight<K, V> {
@@ -18,15 +18,15 @@ impl<K, V> Clone for SingleFlight<K, V> {
     }
 }
 
-/// Whose turn it is.
+/// The caller's part in the load.
 pub(super) enum Part<K: Eq + Hash, V> {
-    /// Ours to do.
+    /// The caller loads.
     Lead(Lead<K, V>),
-    /// Somebody is at it.
+    /// Another caller is loading.
     Follow(Follow<V>),
 }
 
-/// Dropped without an outcome, as when its request is, it leaves the turn to one of those who wait.
+/// If this is dropped without a result, as when its request is dropped, one of the waiters loads instead.
 pub(super) struct Lead<K: Eq + Hash, V> {
     single_flight: SingleFlight<K, V>,
     key: K,
@@ -35,7 +35,7 @@ pub(super) struct Lead<K: Eq + Hash, V> {
 
 pub(super) struct Follow<V>(Completion<V>);
 
-/// What those who waited see.
+/// What the waiters see.
 pub(super) enum Outcome<V> {
     Done(V),
     Failed,
@@ -59,7 +59,7 @@ impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
 }
 
 impl<K: Eq + Hash, V> Lead<K, V> {
-    /// `None` says that it failed: nobody who waits need try the same way again.
+    /// `None` reports a failure: the waiters need not try the same.
     pub(super) fn finish(self, outcome: Option<V>) {
         self.outcome.send_replace(Some(outcome));
     }
@@ -67,7 +67,7 @@ impl<K: Eq + Hash, V> Lead<K, V> {
 
 impl<K: Eq + Hash, V> Drop for Lead<K, V> {
     fn drop(&mut self) {
-        // Before the sender goes, so that who then looks anew finds the turn free.
+        // Removed before the sender is dropped, so that a waiter that looks again can take the lead.
         self.single_flight.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }

@@ -1,41 +1,41 @@
-//! What the cache counts. Labels are few: names are part of the program, the rest stands here.
+//! What the cache counts. Labels are few: names are defined by the program, the others here.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// More names than this are counted as one.
+/// Further names are counted as one.
 const NAMES_MAX: usize = 64;
 
-/// What came of asking, for one name.
+/// The result of a lookup, for one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lookup {
     ProcessHit,
     ProcessMiss,
     RedisHit,
     RedisMiss,
-    /// Waited for another's load.
+    /// Waited for the load of another caller.
     Shared,
     /// Loaded, and kept.
     Loaded,
-    /// Loaded without the cache: it was not known which epoch is the present one.
+    /// Loaded without the cache, because the current epoch was unknown.
     Bypassed,
 }
 
-/// What went wrong.
+/// What failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Redis did not answer in time.
     Timeout,
-    /// The connection to Redis was lost or not to be had.
+    /// The connection to Redis was lost or could not be opened.
     Connection,
-    /// Redis takes no more.
+    /// Redis has no room.
     Full,
     /// Redis answered with an error.
     Refused,
-    /// What was there is nothing that these servers have sealed.
+    /// The value was not sealed by one of these servers.
     Garbage,
-    /// What was there is another key's, or another tenant's.
+    /// The value belongs to another key or another tenant.
     Foreign,
     /// Too many values were waiting to be stored.
     Dropped,
@@ -63,9 +63,9 @@ const FAULTS: [(Fault, &str); 7] = [
 /// Counts since this server started.
 #[derive(Clone, Debug, Default)]
 pub struct CacheStats {
-    /// What came of asking.
+    /// The results of lookups.
     pub lookups: Vec<CacheCount>,
-    /// What went wrong, by reason: none of it failed a request.
+    /// Failures by reason; none of them failed a request.
     pub errors: Vec<(&'static str, u64)>,
     /// Epochs that this server has ended.
     pub invalidations: u64,
@@ -77,14 +77,14 @@ pub struct CacheStats {
     pub redis_up: Option<bool>,
 }
 
-/// How often something came of asking for values of one name.
+/// How often a lookup of one name had this result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheCount {
     /// The name in the key.
     pub name: &'static str,
     /// `process`, `redis`, or `load`.
     pub tier: &'static str,
-    /// Of the first two `hit` or `miss`; of a load `kept`, `shared` (waited for another's), or
+    /// For the first two tiers `hit` or `miss`; for a load `kept`, `shared` (waited for another caller's), or
     /// `bypassed`.
     pub outcome: &'static str,
     /// How often.

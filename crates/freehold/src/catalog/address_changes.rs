@@ -1,4 +1,4 @@
-//! `freehold.address_change`: addresses that are to be replaced, once both mailboxes have agreed.
+//! `freehold.address_change`: changes of address that both mailboxes have to confirm.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -7,16 +7,16 @@ use crate::error::Result;
 use crate::model::ids::{Email, IdentityId};
 use crate::tx::CatalogTx;
 
-/// How long its links are good.
+/// How long its links are valid.
 const LIFETIME: &str = "interval '24 hours'";
 
-/// Which of the two mailboxes.
+/// One of the two mailboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mailbox {
-    /// That of the present address.
+    /// That of the current address.
     Old,
-    /// That of the address to be.
+    /// That of the new address.
     New,
 }
 
@@ -24,9 +24,9 @@ pub enum Mailbox {
 pub(crate) struct AddressChange {
     pub(crate) id: Uuid,
     pub(crate) identity: IdentityId,
-    /// The new one.
+    /// The new address.
     pub(crate) email: String,
-    /// The present one.
+    /// The current address.
     pub(crate) present: String,
     pub(crate) old_confirmed: bool,
     pub(crate) new_confirmed: bool,
@@ -48,7 +48,7 @@ fn from_row(row: &crate::wire::Row) -> AddressChange {
     }
 }
 
-/// A later wish takes the place of the earlier.
+/// A later request replaces the earlier one.
 pub(crate) async fn upsert(
     tx: &mut CatalogTx,
     id: Uuid,
@@ -65,7 +65,7 @@ pub(crate) async fn upsert(
     Ok(())
 }
 
-/// Gives it the token of the letter that is written now to one of the mailboxes.
+/// Stores the token of the message that is now being written to one of the mailboxes.
 pub(crate) async fn set_token(
     tx: &mut CatalogTx,
     id: Uuid,
@@ -83,7 +83,7 @@ pub(crate) async fn set_token(
     Ok(tx.query_opt(&sql, &[&id, &token_hash.as_slice()]).await?.as_ref().map(from_row))
 }
 
-/// The change that a token is of, and which mailbox it was sent to; the row stays locked.
+/// The change that a token belongs to, and which mailbox it was sent to; the row stays locked.
 pub(crate) async fn lock(
     tx: &mut CatalogTx,
     token_hash: &[u8; 32],
@@ -100,7 +100,7 @@ pub(crate) async fn lock(
     }))
 }
 
-/// That mailbox has agreed; its token is used up.
+/// Records that this mailbox has confirmed; its token is used up.
 pub(crate) async fn confirm(tx: &mut CatalogTx, id: Uuid, mailbox: Mailbox) -> Result<()> {
     let set = match mailbox {
         Mailbox::Old => "old_confirmed_at = now(), old_token_hash = NULL",

@@ -1,4 +1,4 @@
-//! `freehold.analytics` and what belongs to it: definitions, how far each is, and the figures.
+//! `freehold.analytics` and related tables: definitions, the progress of each tenant, and the figures.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::schema::policy::quote_ident;
 use crate::tx::CatalogTx;
 
-/// The publication in a row, whatever driver the row is of; `None` if nothing was published.
+/// The publication in a row, for rows of any driver; `None` if nothing was published.
 macro_rules! publication {
     ($row:expr) => {{
         let row = $row;
@@ -32,29 +32,29 @@ pub(crate) struct Known {
     pub(crate) rollup: Rollup,
 }
 
-/// What published figures are made of.
+/// What published figures are based on.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AnalyticsPublication {
     /// When they were published.
     pub published_at: Timestamp,
-    /// The figures of every tenant counted as fresh are of this time or later.
+    /// Every tenant that counts as fresh has figures of this time or later.
     pub as_of: Timestamp,
-    /// The oldest figures of an active tenant that are in it.
+    /// The age of the oldest figures of an active tenant in it.
     pub oldest_as_of: Option<Timestamp>,
     /// Active tenants.
     pub tenants: i32,
-    /// Of these, collected by the run that published, or known not to have changed.
+    /// How many of them were collected by the run that published, or are known to be unchanged.
     pub fresh: i32,
-    /// Tenants that could not be collected; what they had is in the figures.
+    /// Tenants that could not be collected; their previous figures are included.
     pub failed: i32,
-    /// Tenants of whom nothing was ever collected; they are not in the figures.
+    /// Tenants that were never collected; they are not included.
     pub missing: i32,
     /// Groups of fewer tenants than the definition's minimum, which are not shown.
     pub withheld: i32,
 }
 
 impl AnalyticsPublication {
-    /// The share of active tenants that are fresh; 1 if there are none.
+    /// The fraction of active tenants that are fresh; 1 if there are none.
     pub fn coverage(&self) -> f64 {
         if self.tenants == 0 { 1.0 } else { f64::from(self.fresh) / f64::from(self.tenants) }
     }
@@ -65,7 +65,7 @@ impl AnalyticsPublication {
     }
 }
 
-/// Rows, and what comes with them.
+/// Rows, with the cursor of the next page.
 pub(crate) struct Page {
     /// A JSON array of objects.
     pub(crate) rows: String,
@@ -75,7 +75,7 @@ pub(crate) struct Page {
     pub(crate) collected_at: Option<Timestamp>,
 }
 
-/// Whose rows are asked for.
+/// Whose rows are requested.
 #[derive(Clone, Copy)]
 pub(crate) enum Of {
     Fleet,
@@ -83,7 +83,7 @@ pub(crate) enum Of {
     Tenant(Uuid),
 }
 
-/// Every definition, in the order of names; nobody else changes them until the transaction ends.
+/// Every definition, in the order of names, locked until the transaction ends.
 pub(crate) async fn lock_all(tx: &mut CatalogTx) -> Result<Vec<Known>> {
     tx.execute("SET LOCAL lock_timeout = '10s'", &[]).await?;
     tx.execute("LOCK TABLE freehold.analytics IN SHARE ROW EXCLUSIVE MODE", &[]).await?;
@@ -117,13 +117,13 @@ pub(crate) async fn insert(tx: &mut CatalogTx, rollup: &Rollup) -> Result<()> {
     Ok(())
 }
 
-/// With it goes how far everybody was, and what was published.
+/// Also deletes the progress of every tenant, and what was published.
 pub(crate) async fn delete(tx: &mut CatalogTx, name: &str) -> Result<()> {
     tx.execute("DELETE FROM freehold.analytics WHERE name = $1", &[&name]).await?;
     Ok(())
 }
 
-/// Those whose time has come, or whose last run broke off.
+/// Definitions that are due, or whose last run was interrupted.
 pub(crate) async fn list_due(tx: &mut CatalogTx) -> Result<Vec<String>> {
     let rows = tx
         .query(
@@ -136,7 +136,7 @@ pub(crate) async fn list_due(tx: &mut CatalogTx) -> Result<Vec<String>> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// A definition, why its last run failed as a whole, and what is published.
+/// A definition, the error if its last run failed as a whole, and the publication.
 pub(crate) type Status = (Rollup, Option<String>, Option<AnalyticsPublication>);
 
 pub(crate) async fn list(tx: &mut CatalogTx) -> Result<Vec<Status>> {
@@ -151,7 +151,7 @@ pub(crate) async fn list(tx: &mut CatalogTx) -> Result<Vec<Status>> {
         .collect()
 }
 
-/// The definitions, and how far the context's tenant is with each.
+/// The definitions, and the progress of the context's tenant for each.
 pub(crate) async fn list_of_tenant(
     tx: &mut CatalogTx,
     tenant: Uuid,
@@ -173,7 +173,7 @@ pub(crate) async fn find(tx: &mut CatalogTx, name: &str) -> Result<Option<Rollup
     row.map(|row| Rollup::from_json(row.get(0))).transpose()
 }
 
-/// The slug, the error, when, and how old the figures are, of tenants that could not be collected.
+/// Tenants that could not be collected: the slug, the error, when, and the age of the figures.
 pub(crate) async fn list_failures(
     tx: &mut CatalogTx,
     name: &str,
@@ -190,8 +190,7 @@ pub(crate) async fn list_failures(
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect())
 }
 
-/// Figures, a page of them, in the order of the grain. One statement, so that what they are made
-/// of is of the same moment.
+/// A page of figures, in the order of the grain. One statement, so that the coverage is of the same moment.
 pub(crate) async fn read(
     tx: &mut CatalogTx,
     rollup: &Rollup,
@@ -262,8 +261,8 @@ fn read_sql(rollup: &Rollup, of: Of, newest_first: bool) -> String {
     let cursor: Vec<_> =
         types.iter().enumerate().map(|(n, t)| format!("($1::text::json->>{n})::{t}")).collect();
     let last: Vec<_> = keys.iter().map(|(_, name)| format!("{name}::text")).collect();
-    // Of one tenant: how far that one is. Row-level security leaves a tenant its own alone, and
-    // shows it no publication.
+    // For one tenant: its own progress. Row-level security limits a tenant to its own rows, and hides the
+    // publication.
     let collected = match of {
         Of::Tenant(_) => {
             "(SELECT c.collected_at FROM freehold.analytics_collection c WHERE c.name = $3 AND c.tenant_id = $4)"

@@ -1,4 +1,4 @@
-//! `freehold.audit`: what was done to people and tenants, by whom. Added to, and nothing else.
+//! `freehold.audit`: the record of what was done to people and tenants, and by whom. Append-only.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -10,8 +10,7 @@ use crate::model::ids::{IdentityId, TenantId};
 use crate::model::origin;
 use crate::tx::CatalogTx;
 
-/// What was done, to be written down in the transaction that does it: the one is never there without the
-/// other.
+/// An event, written in the transaction that it describes: so neither exists without the other.
 pub(crate) struct AuditEvent {
     action: &'static str,
     actor: Option<IdentityId>,
@@ -23,7 +22,7 @@ pub(crate) struct AuditEvent {
 }
 
 impl AuditEvent {
-    /// By somebody who has not signed in.
+    /// By a person who is not signed in.
     pub(crate) fn by_nobody(action: &'static str) -> AuditEvent {
         AuditEvent {
             action,
@@ -40,7 +39,7 @@ impl AuditEvent {
         AuditEvent { actor: Some(actor), ..AuditEvent::by_nobody(action) }
     }
 
-    /// By an operator or the command line, who says why.
+    /// By an operator or the command line, with the reason.
     pub(crate) fn of(action: &'static str, context: &OperatorContext) -> AuditEvent {
         AuditEvent::by(action, context.actor()).because(context.reason())
     }
@@ -49,12 +48,12 @@ impl AuditEvent {
         AuditEvent::by(action, context.actor().id).tenant(context.tenant())
     }
 
-    /// To whom it was done.
+    /// Sets the person concerned.
     pub(crate) fn to(self, id: IdentityId, email: &str) -> AuditEvent {
         AuditEvent { target_email: Some(email.to_owned()), ..self.target(id) }
     }
 
-    /// To whom it was done, where the e-mail is not at hand.
+    /// Sets the person concerned, if the address is not known here.
     pub(crate) fn target(mut self, id: IdentityId) -> AuditEvent {
         self.target = Some(id);
         self
@@ -76,31 +75,31 @@ impl AuditEvent {
     }
 }
 
-/// A line of the record.
+/// An entry of the record.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct AuditEntry {
-    /// In the order of time.
+    /// Ordered by time.
     pub id: Uuid,
     /// By the database's clock.
     pub occurred_at: Timestamp,
     /// Such as `member.remove`.
     pub action: String,
-    /// Who did it: a person, the nil UUID for the command line and the system; absent for somebody who
-    /// had not signed in.
+    /// The actor: a person, or the nil UUID for the command line and the system; absent for a person who was
+    /// not signed in.
     pub actor: Option<Uuid>,
-    /// To whom it was done.
+    /// The person concerned.
     pub target: Option<Uuid>,
-    /// Their e-mail at that time.
+    /// That person's address at that time.
     pub target_email: Option<String>,
-    /// In which tenant.
+    /// The tenant concerned.
     pub tenant: Option<Uuid>,
-    /// A client's address, or the account at a command line.
+    /// The client's address, or the account on the command line.
     pub origin: Option<String>,
     /// The `x-request-id` of the request.
     pub request_id: Option<String>,
-    /// What an operator gave as the reason, or the way it came.
+    /// The reason that an operator gave, or the route by which it happened.
     pub why: Option<String>,
-    /// What else belongs to it.
+    /// Further details.
     pub detail: Value,
 }
 
@@ -115,8 +114,7 @@ pub(crate) async fn record(tx: &mut CatalogTx, event: AuditEvent) -> Result<()> 
     Ok(())
 }
 
-/// Pages from the newest to the oldest, beginning after one: all, or what was done in a tenant or to a
-/// person.
+/// A page from the newest to the oldest, after a given entry: all, or those of a tenant or a person.
 pub(crate) async fn list(
     tx: &mut CatalogTx,
     tenant: Option<TenantId>,
@@ -152,7 +150,7 @@ pub(crate) async fn list(
         .collect())
 }
 
-/// Deletes what is older than is kept.
+/// Deletes entries that have reached their age limit.
 pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
     tx.query("SELECT prune_audit()", &[]).await?;
     Ok(())

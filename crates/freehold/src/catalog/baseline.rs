@@ -1,5 +1,5 @@
-//! `freehold.baseline`, `ledger` and `migration_failure`: which migrations there are, and which
-//! tenant has which.
+//! `freehold.baseline`, `ledger` and `migration_failure`: the migrations of the baseline, and which tenant
+//! has which.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TenantId;
@@ -35,20 +35,20 @@ pub(crate) async fn newest(tx: &mut CatalogTx) -> Result<i64> {
     Ok(row.and_then(|row| row.get::<_, Option<i64>>(0)).unwrap_or(0))
 }
 
-/// Holds the baseline still until the transaction ends; provisioning in parallel goes on.
+/// Locks the baseline against changes until the transaction ends; concurrent provisioning can go on.
 pub(crate) async fn hold(tx: &mut CatalogTx) -> Result<()> {
     tx.execute("LOCK TABLE freehold.baseline IN SHARE MODE", &[]).await?;
     Ok(())
 }
 
-/// Waits for provisioning under way and lets nobody else change the baseline meanwhile.
+/// Waits for provisioning that is under way, and locks the baseline exclusively.
 pub(crate) async fn lock(tx: &mut CatalogTx) -> Result<()> {
     tx.execute("LOCK TABLE freehold.baseline IN SHARE ROW EXCLUSIVE MODE", &[]).await?;
     Ok(())
 }
 
-/// The template is at `migration` from now on, and looks like `snapshot`. Its rows are kept for the newest
-/// version alone: they are for new tenants.
+/// Records that the template is at `migration` and looks like `snapshot`. Its rows are kept only for the
+/// newest version, since they are for new tenants.
 pub(crate) async fn insert(
     tx: &mut CatalogTx,
     migration: &Migration,
@@ -67,13 +67,13 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// What the template was after a migration, and is after the newest.
+/// The state of the template after a migration.
 pub(crate) async fn snapshot(tx: &mut CatalogTx, version: i64) -> Result<Option<Snapshot>> {
     let sql = "SELECT snapshot FROM freehold.baseline WHERE version = $1";
     tx.query_opt(sql, &[&version]).await?.map(|row| from_json(row.get(0))).transpose()
 }
 
-/// The newest version, and what the template is.
+/// The newest version, and the template's state.
 pub(crate) async fn newest_snapshot(tx: &mut CatalogTx) -> Result<Option<(i64, Snapshot)>> {
     let sql = "SELECT version, snapshot FROM freehold.baseline ORDER BY version DESC LIMIT 1";
     let row = tx.query_opt(sql, &[]).await?;
@@ -102,7 +102,8 @@ fn unreadable(source: serde_json::Error) -> Error {
     Error::new(ErrorKind::Internal, "a snapshot of the template cannot be read").because(source)
 }
 
-/// A new tenant has every migration of the baseline; it was made of them in so many milliseconds.
+/// Records that a new tenant has every migration of the baseline, and how many milliseconds its creation
+/// took.
 pub(crate) async fn record_all(
     tx: &mut CatalogTx,
     tenant: TenantId,
@@ -163,7 +164,7 @@ pub(crate) async fn list_failures(tx: &mut CatalogTx) -> Result<Vec<(String, i64
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
-/// Changes whenever the baseline does.
+/// Differs whenever the baseline changes.
 pub(crate) async fn fingerprint(tx: CatalogTx) -> Result<String> {
     let rows = tx
         .query_and_commit(

@@ -1,13 +1,13 @@
-//! PostgreSQL's own catalogs: which code of the baseline a tenant's transaction can reach.
+//! PostgreSQL's own catalogs: the code of the baseline that a tenant's transaction can reach.
 
 use crate::error::Result;
 use crate::tx::CatalogTx;
 
-/// Schemas are looked up by what depends on them, which has an index: a large fleet has functions by the
-/// hundred thousand, and those of tenants are the template's.
+/// Objects of a schema are found by their dependencies, which have an index: a large fleet has hundreds of
+/// thousands of functions, and those of tenants equal the template's.
 ///
 /// A function can LISTEN or hold a cursor only by these words in its text, or by building a statement for
-/// EXECUTE. Extensions' functions in C are believed to do neither.
+/// EXECUTE. Extensions' functions in C are trusted to do neither.
 const LEAVES_ONLY_SETTINGS_SQL: &str = r"
 SELECT NOT EXISTS (
   SELECT FROM pg_namespace n
@@ -24,7 +24,7 @@ SELECT NOT EXISTS (
     AND d.classid = 'pg_class'::regclass AND t.tgdeferrable AND NOT t.tgisinternal
 )";
 
-/// Whether no code of the baseline, nor of what is shared, leaves more on a session than settings.
+/// Whether the code of the baseline, and shared code, leaves nothing but settings on a session.
 pub(crate) async fn leaves_only_settings(tx: CatalogTx) -> Result<bool> {
     let rows = tx.query_and_commit(LEAVES_ONLY_SETTINGS_SQL, &[]).await?;
     Ok(rows.first().is_some_and(|row| row.get(0)))

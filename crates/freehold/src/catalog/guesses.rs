@@ -1,9 +1,17 @@
-//! `freehold.guess`: how far budgets of guesses are used up, for all servers together.
+//! `freehold.guess`: the state of the budgets of guesses, for all servers together.
+//!
+//! A guess is taken and committed before the password is hashed, so concurrent guesses are bounded like
+//! successive ones. A right password gives it back in the transaction that opens the session; that
+//! transaction also locks the person and compares the epoch, so a password that was replaced meanwhile opens
+//! nothing.
+//!
+//! The budgets are in PostgreSQL since counters in memory would give ten servers ten times the guesses, and
+//! Redis may be unavailable and decides nothing. One upsert costs little beside a hash of 20 ms.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::tx::CatalogTx;
 
-/// So many guesses at once, then one more after each `secs`.
+/// This many guesses at once, then one more after each `secs`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     pub(crate) key: [u8; 16],
@@ -11,8 +19,8 @@ pub(crate) struct Budget {
     pub(crate) secs: f64,
 }
 
-/// Takes a guess from each budget in their order. `Some`: the one with this key is used up, and has a
-/// guess after so many seconds.
+/// Takes a guess from each budget in order. `Some`: the budget with this key is exhausted, and has a guess
+/// again after this many seconds.
 pub(crate) async fn take(tx: &mut CatalogTx, budgets: &[Budget]) -> Result<Option<(Vec<u8>, f64)>> {
     let (keys, secs) = columns(budgets);
     let bursts: Vec<i32> = budgets.iter().map(|budget| budget.burst).collect();
@@ -23,7 +31,7 @@ pub(crate) async fn take(tx: &mut CatalogTx, budgets: &[Budget]) -> Result<Optio
     Ok(row.get::<_, Option<Vec<u8>>>(0).zip(row.get(1)))
 }
 
-/// Gives back what [`take`] has taken.
+/// Gives back what [`take`] took.
 pub(crate) async fn give_back(tx: &mut CatalogTx, budgets: &[Budget]) -> Result<()> {
     let (keys, secs) = columns(budgets);
     tx.query("SELECT return_guess($1, $2)", &[&keys, &secs]).await?;
@@ -34,7 +42,7 @@ fn columns(budgets: &[Budget]) -> (Vec<&[u8]>, Vec<f64>) {
     budgets.iter().map(|budget| (budget.key.as_slice(), budget.secs)).unzip()
 }
 
-/// Forgets budgets that are whole again.
+/// Deletes budgets that are full again.
 pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
     tx.execute("DELETE FROM guess WHERE free_at < now()", &[]).await?;
     Ok(())

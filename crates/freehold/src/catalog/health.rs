@@ -1,4 +1,4 @@
-//! Some tenants, picked by chance or in order, and how their schemas are protected.
+//! A sample of tenants, and how their schemas are protected.
 
 use uuid::Uuid;
 
@@ -8,15 +8,15 @@ use crate::model::ids::TenantId;
 use crate::model::tenant::Tenant;
 use crate::tx::CatalogTx;
 
-/// How a tenant's schema looks from outside.
+/// The protection of a tenant's schema.
 pub(crate) struct SchemaHealth {
     pub(crate) has_schema: bool,
     pub(crate) tables: i64,
     pub(crate) unprotected: i64,
 }
 
-/// Tenants from a point in the order of ids on, and around its end. Ids are random, so those after
-/// a random one are a random sample, which costs no more in a large fleet than in a small one.
+/// Tenants from an id on, wrapping around at the end. Ids are random, so the tenants after a random id are a
+/// random sample, at the same cost in a large fleet as in a small one.
 pub(crate) async fn sample(tx: &mut CatalogTx, from: Uuid, limit: i64) -> Result<Vec<Tenant>> {
     let sql = format!(
         "(SELECT {COLUMNS}, 0 AS lap FROM tenant WHERE id >= $1 ORDER BY id LIMIT $2)
@@ -27,14 +27,14 @@ pub(crate) async fn sample(tx: &mut CatalogTx, from: Uuid, limit: i64) -> Result
     tx.query(&sql, &[&from, &limit]).await?.iter().map(from_row).collect()
 }
 
-/// Of each of these tenants, in their order.
+/// One row per tenant, in the same order.
 pub(crate) async fn look_at_walls(
     tx: &mut CatalogTx,
     tenants: &[Uuid],
 ) -> Result<Vec<SchemaHealth>> {
     let schemas: Vec<String> =
         tenants.iter().map(|tenant| TenantId::from(*tenant).schema()).collect();
-    // The policy's text names the tenant; the doctor compares all of it.
+    // The policy's text contains the tenant's id; the doctor compares the whole text.
     let sql = "SELECT n.oid IS NOT NULL, count(c.oid),
            count(c.oid) FILTER (WHERE NOT (c.relrowsecurity AND c.relforcerowsecurity) OR NOT EXISTS (
              SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenant_isolation'

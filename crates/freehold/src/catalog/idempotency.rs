@@ -1,32 +1,32 @@
-//! `freehold.idempotency`: what was answered to a request that may be sent again.
+//! `freehold.idempotency`: the answers to requests that may be repeated.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TenantId;
 use crate::tx::CatalogTx;
 
-/// Who may repeat a request, and how the repetition is recognised.
+/// Identifies a request that may be repeated, and by whom.
 #[derive(Clone, Debug)]
 pub struct IdempotencyKey {
-    /// Whose key it is; two callers may choose the same.
+    /// The owner of the key; two callers may choose the same key.
     pub scope: String,
     /// What the caller sent, such as the header `Idempotency-Key`.
     pub key: String,
-    /// A hash of what the request asked for; keyed, if that holds a secret:
+    /// A hash of the request's content, keyed if the content includes a secret:
     /// [`SignIn::request_hash`](crate::control::sessions::SignIn::request_hash).
     pub request_hash: [u8; 32],
 }
 
-/// What a key was found to be.
+/// The result of claiming a key.
 pub(crate) enum Claimed {
-    /// This request is the first with it.
+    /// This request is the first with the key.
     Fresh,
-    /// Another one was, which made this tenant, or none.
+    /// An earlier request used it, and created this tenant, or none.
     Repeated(Option<TenantId>),
 }
 
-/// Claims the key for this transaction, and the tenant that it makes.
+/// Claims the key for this transaction, and for the tenant that it creates.
 ///
-/// A second request that comes while the first is under way waits for it here.
+/// A second request waits here while the first one is under way.
 pub(crate) async fn claim(
     tx: &mut CatalogTx,
     key: &IdempotencyKey,
@@ -61,7 +61,7 @@ pub(crate) async fn claim(
     Ok(Claimed::Repeated(row.get::<_, Option<uuid::Uuid>>(1).map(TenantId::from)))
 }
 
-/// Forgets keys after a day: who repeats a request does so sooner.
+/// Deletes keys after a day: requests are repeated sooner.
 pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
     tx.execute("DELETE FROM idempotency WHERE created_at < now() - interval '1 day'", &[]).await?;
     Ok(())

@@ -1,4 +1,4 @@
-//! `freehold.identity` and `credential`: people, how they prove it, and whether their address was proven.
+//! `freehold.identity` and `credential`: people, their passwords, and whether their address was proven.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -16,7 +16,7 @@ pub(crate) struct Identity {
     pub(crate) is_operator: bool,
     pub(crate) is_proven: bool,
     pub(crate) is_disabled: bool,
-    /// Rises with each change of password or address, and with each disabling.
+    /// Increases with each change of password or address, and with each disabling.
     pub(crate) epoch: i32,
 }
 
@@ -27,17 +27,17 @@ pub(crate) struct Credential {
 }
 
 impl Credential {
-    /// Whether it is a proven person's who has a password.
+    /// Whether the address is proven and there is a password.
     pub(crate) fn is_known(&self) -> bool {
         self.identity.is_proven && self.password_hash.is_some()
     }
 }
 
-/// Who is behind an address's proof, and why it is believed.
+/// The proof of an address: by whom, and why.
 #[derive(Clone, Debug)]
 pub(crate) struct Proof {
-    /// The operator who vouches, or [`IdentityId::SYSTEM`] for the command line; nobody: the person, by
-    /// a token that was sent to the address.
+    /// The operator who vouches, or [`IdentityId::SYSTEM`] for the command line. `None`: the person, by a
+    /// token that was sent to the address.
     pub(crate) by: Option<IdentityId>,
     pub(crate) why: String,
 }
@@ -51,19 +51,19 @@ pub struct Person {
     pub email: String,
     /// A display name; empty if none was given.
     pub name: String,
-    /// Whether they run the platform.
+    /// Whether the person is an operator.
     pub is_operator: bool,
-    /// Whether they have a password.
+    /// Whether the person has a password.
     pub has_password: bool,
-    /// Since when they are known.
+    /// When the person was created.
     pub created_at: Timestamp,
-    /// When their address was proven; absent if it never was.
+    /// When the address was proven; absent if it never was.
     pub proven_at: Option<Timestamp>,
-    /// Who vouched for it: the person themselves, an operator, or the nil UUID for the command line.
+    /// Who proved or vouched for it: the person, an operator, or the nil UUID for the command line.
     pub proven_by: Option<Uuid>,
-    /// Why it is believed.
+    /// The reason given.
     pub proven_why: Option<String>,
-    /// When they were disabled; absent if they are not.
+    /// When the person was disabled; absent if not disabled.
     pub disabled_at: Option<Timestamp>,
 }
 
@@ -146,7 +146,7 @@ pub(crate) async fn find_credential_of(
     Ok(row.as_ref().map(credential_from_row))
 }
 
-/// Somebody new, whose address nobody has proven. `None` if the e-mail belongs to somebody already.
+/// Creates a person whose address is not proven. `None` if another person has the address.
 pub(crate) async fn insert(
     tx: &mut CatalogTx,
     email: &Email,
@@ -174,7 +174,7 @@ pub(crate) async fn set_password(
     Ok(())
 }
 
-/// The same password hashed anew, unless it was changed meanwhile.
+/// Stores a new hash of the same password, unless the password was changed meanwhile.
 pub(crate) async fn renew_hash(
     tx: &mut CatalogTx,
     id: IdentityId,
@@ -223,7 +223,7 @@ pub(crate) async fn set_disabled(tx: &mut CatalogTx, id: IdentityId, is: bool) -
     Ok(())
 }
 
-/// False if the address belongs to somebody already.
+/// False if another person has the address.
 pub(crate) async fn set_email(tx: &mut CatalogTx, id: IdentityId, email: &str) -> Result<bool> {
     let set = tx
         .execute(
@@ -235,13 +235,13 @@ pub(crate) async fn set_email(tx: &mut CatalogTx, id: IdentityId, email: &str) -
     Ok(set == 1)
 }
 
-/// What was signed for the person until now is not believed any more.
+/// Invalidates everything that was signed for the person until now.
 pub(crate) async fn raise_epoch(tx: &mut CatalogTx, id: IdentityId) -> Result<()> {
     tx.execute("UPDATE identity SET epoch = epoch + 1 WHERE id = $1", &[&id.as_uuid()]).await?;
     Ok(())
 }
 
-/// Everything of the person goes with it: password, sessions, memberships, tokens.
+/// Deletes the person with password, sessions, memberships and tokens.
 pub(crate) async fn delete(tx: &mut CatalogTx, id: IdentityId) -> Result<()> {
     tx.execute("DELETE FROM identity WHERE id = $1", &[&id.as_uuid()]).await?;
     Ok(())
@@ -252,7 +252,7 @@ pub(crate) async fn find_person(tx: &mut CatalogTx, id: IdentityId) -> Result<Op
     Ok(tx.query_opt(&sql, &[&id.as_uuid()]).await?.as_ref().map(person_from_row))
 }
 
-/// Pages through people, or operators alone, in the order of e-mails, beginning after one.
+/// A page of people, or of operators only, in the order of addresses, after a given one.
 pub(crate) async fn list_people(
     tx: &mut CatalogTx,
     operators: bool,
@@ -265,8 +265,8 @@ pub(crate) async fn list_people(
     Ok(rows.iter().map(person_from_row).collect())
 }
 
-/// How many operators there are who can sign in; their rows stay locked, so that of two who revoke each
-/// other at once, the second sees that it would be the last.
+/// The operators who can sign in. Their rows stay locked: if two revoke each other at once, the second one
+/// notices that it would be the last.
 pub(crate) async fn lock_operators(tx: &mut CatalogTx) -> Result<Vec<IdentityId>> {
     let rows = tx
         .query(

@@ -1,5 +1,5 @@
-//! `freehold.tenant_index` and `freehold.query_shape`: which indexes a tenant has or lacks on its
-//! own account, and what its tables are asked.
+//! `freehold.tenant_index` and `freehold.query_shape`: the indexes by which tenants differ from the template,
+//! and the sampled query shapes.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use crate::model::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 
-/// Records what is about to be done, or was done.
+/// Records a change that is about to be made, or was made.
 pub(crate) async fn record(
     tx: &mut CatalogTx,
     context: &OperatorContext,
@@ -38,7 +38,7 @@ pub(crate) async fn record(
     Ok(())
 }
 
-/// The tenant has what the template has, as far as this index goes.
+/// Records that the tenant agrees with the template for this index.
 pub(crate) async fn forget(tx: &mut CatalogTx, tenant: TenantId, name: &str) -> Result<()> {
     tx.execute(
         "DELETE FROM freehold.tenant_index WHERE tenant_id = $1 AND index_name = $2",
@@ -48,8 +48,8 @@ pub(crate) async fn forget(tx: &mut CatalogTx, tenant: TenantId, name: &str) -> 
     Ok(())
 }
 
-/// After a migration: an index that is recorded may have another definition, or be gone with its
-/// table or column.
+/// After a migration: a recorded index may have another definition, or have been dropped with its table or
+/// column.
 pub(crate) async fn follow(tx: &mut CatalogTx, tenant: TenantId) -> Result<()> {
     tx.execute(
         "WITH present AS MATERIALIZED (
@@ -76,7 +76,7 @@ pub(crate) async fn follow(tx: &mut CatalogTx, tenant: TenantId) -> Result<()> {
     Ok(())
 }
 
-/// Of these tenants, or of all.
+/// The entries of these tenants, or of all.
 pub(crate) async fn list(
     tx: &mut CatalogTx,
     tenants: Option<&[TenantId]>,
@@ -106,7 +106,7 @@ pub(crate) async fn list(
         .collect()
 }
 
-/// Adds to the counts of what was asked.
+/// Adds to the counts of query shapes.
 pub(crate) async fn record_shapes(
     tx: CatalogTx,
     counts: &[(TenantId, QueryShape, u64)],
@@ -122,13 +122,13 @@ pub(crate) async fn record_shapes(
     Ok(())
 }
 
-/// Forgets what nobody asks any more.
+/// Deletes shapes that are no longer requested.
 pub(crate) async fn prune_shapes(tx: CatalogTx) -> Result<()> {
     tx.query_and_commit("SELECT freehold.prune_query_shapes()", &[]).await?;
     Ok(())
 }
 
-/// What tenants' tables were asked in the last 30 days, the most frequent first.
+/// The query shapes of the last 30 days, the most frequent first.
 pub(crate) async fn list_shapes(
     tx: &mut CatalogTx,
     tenants: &[TenantId],

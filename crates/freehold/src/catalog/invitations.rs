@@ -9,24 +9,23 @@ use crate::model::ids::{IdentityId, TenantId};
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 
-/// How long its link is good.
+/// How long its link is valid.
 const LIFETIME: &str = "interval '7 days'";
 
-/// An offer of membership, as [`Freehold::invitations`](crate::Freehold::invitations)
-/// shows it.
+/// An invitation, as [`Invitations::list`](crate::control::members::Invitations::list) returns it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Invitation {
-    /// Names it, for taking it back. It is not the token and opens nothing.
+    /// Identifies it, for withdrawing it. It is not the token and gives no access.
     pub id: Uuid,
-    /// Whom it is for, in lower case.
+    /// The recipient, in lower case.
     pub email: String,
     /// The role it gives.
     pub role: Role,
-    /// Cannot be accepted from then on.
+    /// It cannot be accepted after this time.
     pub expires_at: Timestamp,
 }
 
-/// Who makes an offer.
+/// The person who invites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Inviter {
     Member(IdentityId),
@@ -47,7 +46,7 @@ impl Inviter {
     }
 }
 
-/// An offer with who made it.
+/// An invitation with its inviter.
 #[derive(Clone, Debug)]
 pub(crate) struct Offer {
     pub(crate) invitation: Invitation,
@@ -71,7 +70,7 @@ fn from_row(row: &Row) -> Result<Offer> {
     })
 }
 
-/// A later invitation of the same e-mail takes the place of the earlier one.
+/// A later invitation of the same address replaces the earlier one.
 pub(crate) async fn upsert(
     tx: &mut CatalogTx,
     tenant: TenantId,
@@ -105,8 +104,8 @@ pub(crate) async fn upsert(
     Ok(from_row(&row)?.invitation)
 }
 
-/// Those that have not run out, with their inviter's role of this moment: none if the inviter is no
-/// member any more.
+/// Invitations that have not expired, with the current role of their inviter: `None` if the inviter is no
+/// longer a member.
 pub(crate) async fn list(
     tx: &mut CatalogTx,
     tenant: TenantId,
@@ -126,7 +125,7 @@ pub(crate) async fn list(
         .collect()
 }
 
-/// One of a tenant's invitations; its row stays locked.
+/// An invitation of the tenant; its row stays locked.
 pub(crate) async fn lock(tx: &mut CatalogTx, tenant: TenantId, id: Uuid) -> Result<Option<Offer>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM invitation v WHERE v.tenant_id = $1 AND v.id = $2 FOR UPDATE"
@@ -155,7 +154,7 @@ pub(crate) async fn delete(tx: &mut CatalogTx, tenant: TenantId, id: Uuid) -> Re
     Ok(())
 }
 
-/// Those that somebody made, in one tenant or in all.
+/// The invitations that a person made, in one tenant or in all.
 pub(crate) async fn delete_by(
     tx: &mut CatalogTx,
     inviter: IdentityId,
@@ -169,7 +168,8 @@ pub(crate) async fn delete_by(
     Ok(())
 }
 
-/// Gives it the token of the letter that is written now. `None`: it is gone, or ran out.
+/// Stores the token of the message that is now being written. `None` if the invitation was withdrawn or has
+/// expired.
 pub(crate) async fn set_token(
     tx: &mut CatalogTx,
     id: Uuid,
@@ -182,7 +182,7 @@ pub(crate) async fn set_token(
     tx.query_opt(&sql, &[&id, &token_hash.as_slice()]).await?.as_ref().map(from_row).transpose()
 }
 
-/// The offer that a token stands for.
+/// The invitation that a token belongs to.
 pub(crate) async fn find(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Option<Offer>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM invitation v WHERE v.token_hash = $1 AND v.expires_at > now()"
@@ -190,7 +190,7 @@ pub(crate) async fn find(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Op
     tx.query_opt(&sql, &[&token_hash.as_slice()]).await?.as_ref().map(from_row).transpose()
 }
 
-/// Takes the offer that a token stands for: gone afterwards, so a token is good once.
+/// Deletes and returns the invitation that a token belongs to, so a token works once.
 pub(crate) async fn take(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Option<Offer>> {
     let sql = format!(
         "DELETE FROM invitation v WHERE v.token_hash = $1 AND v.expires_at > now() RETURNING {COLUMNS}"
@@ -198,7 +198,7 @@ pub(crate) async fn take(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Op
     tx.query_opt(&sql, &[&token_hash.as_slice()]).await?.as_ref().map(from_row).transpose()
 }
 
-/// Forgets what ran out a month ago.
+/// Deletes invitations that expired a month ago.
 pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
     tx.execute("DELETE FROM invitation WHERE expires_at < now() - interval '30 days'", &[]).await?;
     Ok(())

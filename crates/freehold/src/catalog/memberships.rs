@@ -1,4 +1,4 @@
-//! `freehold.membership`: who belongs to which tenant, in which role.
+//! `freehold.membership`: the members of each tenant, with their roles.
 
 use uuid::Uuid;
 
@@ -18,22 +18,22 @@ pub struct Member {
     pub email: String,
     /// A display name; empty if none was given.
     pub name: String,
-    /// What they are in this tenant.
+    /// The role in this tenant.
     pub role: Role,
-    /// Since when.
+    /// When the person joined.
     pub joined_at: jiff::Timestamp,
 }
 
-/// What a request's guard needs to know.
+/// What is needed to admit a request.
 pub(crate) struct Standing {
     pub(crate) tenant: Tenant,
-    /// The identity's role in the tenant: none if it is no member, or disabled.
+    /// The identity's role in the tenant; `None` if it is not a member, or disabled.
     pub(crate) role: Option<Role>,
-    /// Whether the session is the identity's and goes on; false where none was asked for.
+    /// Whether the session belongs to the identity and has not ended; false if no session was given.
     pub(crate) session_lives: bool,
 }
 
-/// How an identity stands in a tenant, and whether a session of it goes on.
+/// The role of an identity in a tenant, and whether a session of it has not ended.
 pub(crate) async fn find_standing(
     tx: CatalogTx,
     tenant: TenantId,
@@ -60,7 +60,7 @@ pub(crate) async fn find_standing(
     }))
 }
 
-/// The tenants of a person in the order of slugs, or only the one with a slug.
+/// The tenants of a person in the order of slugs, or only the tenant with a slug.
 pub(crate) async fn list_tenants(
     tx: &mut CatalogTx,
     identity: IdentityId,
@@ -99,7 +99,7 @@ pub(crate) async fn find_tenant(
         .transpose()
 }
 
-/// Pages in the order of e-mails, beginning after one.
+/// A page in the order of addresses, after a given one.
 pub(crate) async fn list(
     tx: &mut CatalogTx,
     tenant: TenantId,
@@ -142,8 +142,8 @@ pub(crate) async fn lock(
     row.map(|row| Role::parse_in_tenant(row.get(0))).transpose()
 }
 
-/// How many owners there are. Their rows stay locked, so that of two who leave at once, the
-/// second sees that it would be the last.
+/// The number of owners. Their rows stay locked: if two leave at once, the second one notices that it would
+/// be the last.
 pub(crate) async fn lock_owners(tx: &mut CatalogTx, tenant: TenantId) -> Result<usize> {
     let rows = tx
         .query(
@@ -155,7 +155,7 @@ pub(crate) async fn lock_owners(tx: &mut CatalogTx, tenant: TenantId) -> Result<
     Ok(rows.len())
 }
 
-/// False if the identity is a member already.
+/// False if the identity is already a member.
 pub(crate) async fn insert(
     tx: &mut CatalogTx,
     tenant: TenantId,
@@ -199,7 +199,7 @@ pub(crate) async fn delete(
     Ok(())
 }
 
-/// Whether the person with this e-mail belongs to the tenant.
+/// Whether the person with this address belongs to the tenant.
 pub(crate) async fn is_member(tx: &mut CatalogTx, tenant: TenantId, email: &str) -> Result<bool> {
     let row = tx
         .query_opt(
@@ -211,7 +211,7 @@ pub(crate) async fn is_member(tx: &mut CatalogTx, tenant: TenantId, email: &str)
     Ok(row.is_some())
 }
 
-/// The slugs of tenants whose only owner the person is; 20 at most.
+/// The slugs of at most 20 tenants whose only owner is this person.
 pub(crate) async fn list_owned_alone(
     tx: &mut CatalogTx,
     identity: IdentityId,
@@ -229,7 +229,7 @@ pub(crate) async fn list_owned_alone(
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// All memberships of a person.
+/// Deletes all memberships of a person.
 pub(crate) async fn delete_of(tx: &mut CatalogTx, identity: IdentityId) -> Result<()> {
     tx.execute("DELETE FROM membership WHERE identity_id = $1", &[&identity.as_uuid()]).await?;
     Ok(())

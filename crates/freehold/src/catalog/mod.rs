@@ -1,4 +1,4 @@
-//! The catalog's SQL, a file per noun. Rows in, rows out: what is permitted is decided above.
+//! The catalog's SQL, one file per noun. Rows in, rows out: permissions are checked in `control`.
 
 pub(crate) mod address_changes;
 pub(crate) mod analytics;

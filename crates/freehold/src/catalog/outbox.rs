@@ -1,5 +1,10 @@
-//! `freehold.outbox`: letters that wait to be sent, and what became of those of the last day. They hold
-//! no token: it is made when the letter is written.
+//! `freehold.outbox`: messages that wait to be sent, and the outcome of those of the last day. They contain
+//! no token, which is made when the message is written.
+//!
+//! A server that takes a message locks it for a minute (`SKIP LOCKED`). The message is worded when it is sent
+//! rather than when it is caused: so no token waits in a table, a withdrawn invitation is not sent, and
+//! whether an address is known is looked up out of the requester's sight. The price is a new token at each
+//! attempt.
 
 use uuid::Uuid;
 
@@ -8,16 +13,16 @@ use crate::model::ids::TenantId;
 use crate::model::mail::MailKind;
 use crate::tx::CatalogTx;
 
-/// Letters of one kind to one address in an hour that others than its owner can cause.
+/// The most messages of one kind per address and hour, of kinds that others than its owner can cause.
 const PER_ADDRESS_MAX: i64 = 5;
-/// Letters that one tenant causes in a day.
+/// The most messages that one tenant causes per day.
 const PER_TENANT_MAX: i64 = 200;
-/// After so many attempts, some two hours, a letter is given up.
+/// After this many attempts, within about two hours, a message is given up.
 const ATTEMPTS_MAX: i32 = 8;
-/// Until another server may try a letter that one has taken up; a sender has less time than that.
+/// How long a message is locked for the server that took it; sending takes less time.
 const LEASE_SECS: f64 = 60.0;
 
-/// A letter to be written.
+/// A message to be sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Letter {
     pub(crate) kind: MailKind,
@@ -25,7 +30,7 @@ pub(crate) struct Letter {
     pub(crate) tenant: Option<TenantId>,
     /// The sign-up, invitation or change of address that it is about.
     pub(crate) about: Option<Uuid>,
-    /// The former address and the new one, where a change is done.
+    /// The previous address and the new one, after a change.
     pub(crate) addresses: Vec<String>,
 }
 
@@ -46,21 +51,21 @@ impl Letter {
     }
 }
 
-/// A letter that this process is to send now.
+/// A message that this process has to send now.
 pub(crate) struct Due {
     pub(crate) id: Uuid,
     pub(crate) letter: Letter,
 }
 
-/// Why a letter is not taken.
+/// Why a message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
     Address,
     Tenant,
 }
 
-/// Whether one more letter is within the bounds, of its address and of its tenant. Two who ask at once
-/// may both be let through.
+/// Whether one more message is within the limits of its address and its tenant. Two concurrent requests may
+/// both pass.
 pub(crate) async fn has_room(tx: &mut CatalogTx, letter: &Letter) -> Result<Result<(), Full>> {
     let row = tx
         .query_opt(
@@ -92,7 +97,7 @@ pub(crate) async fn insert(tx: &mut CatalogTx, letter: &Letter) -> Result<()> {
     Ok(())
 }
 
-/// Takes up what is due, at most `limit`: for a minute nobody else does.
+/// Takes at most `limit` due messages, and locks them for a minute.
 pub(crate) async fn take_due(tx: &mut CatalogTx, limit: i64) -> Result<Vec<Due>> {
     let rows = tx
         .query(
@@ -118,7 +123,7 @@ pub(crate) async fn take_due(tx: &mut CatalogTx, limit: i64) -> Result<Vec<Due>>
         .collect()
 }
 
-/// There is nothing to say any more: the address is nobody's, or what the letter is about is gone.
+/// The message is obsolete: no person has the address, or its subject no longer exists.
 pub(crate) async fn drop(tx: &mut CatalogTx, id: Uuid) -> Result<()> {
     tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = $1", &[&id]).await?;
     Ok(())
@@ -129,8 +134,8 @@ pub(crate) async fn set_sent(tx: &mut CatalogTx, id: Uuid) -> Result<()> {
     Ok(())
 }
 
-/// To be tried again after one, two, four … minutes; unless that is of no use, or was done often enough:
-/// then it is given up, and true is returned.
+/// Schedules another attempt after one, two, four … minutes. If that is useless, or there were too many
+/// attempts, the message is given up, and true is returned.
 pub(crate) async fn set_failed(
     tx: &mut CatalogTx,
     id: Uuid,
@@ -150,7 +155,7 @@ pub(crate) async fn set_failed(
     Ok(row.is_some_and(|row| row.get(0)))
 }
 
-/// How many wait, and how many of the last day were given up.
+/// The number of messages that wait, and of those given up during the last day.
 pub(crate) async fn count(tx: &mut CatalogTx) -> Result<(i64, i64)> {
     let row = tx
         .query_opt(
@@ -161,7 +166,7 @@ pub(crate) async fn count(tx: &mut CatalogTx) -> Result<(i64, i64)> {
     Ok(row.map_or((0, 0), |row| (row.get(0), row.get(1))))
 }
 
-/// Forgets what is a day old; what then still waits has waited too long.
+/// Deletes messages that are a day old, including those that still wait.
 pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
     tx.execute("DELETE FROM outbox WHERE created_at < now() - interval '1 day'", &[]).await?;
     Ok(())

@@ -1,5 +1,4 @@
-//! `freehold.password_reset`: tokens by which somebody who can read a person's mail chooses a new
-//! password for them.
+//! `freehold.password_reset`: tokens with which a person who can read the mailbox chooses a new password.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -8,12 +7,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::IdentityId;
 use crate::tx::CatalogTx;
 
-/// How long its link is good.
+/// How long its link is valid.
 const LIFETIME: &str = "interval '1 hour'";
-/// Tokens of one person that are good at a time: those of the letters of an hour.
+/// The most tokens of one person that are valid at a time: those of the messages of an hour.
 const LIVE_MAX: i64 = 5;
 
-/// Until when it is good.
+/// Returns when it expires.
 pub(crate) async fn insert(
     tx: &mut CatalogTx,
     identity: IdentityId,
@@ -35,7 +34,7 @@ pub(crate) async fn insert(
         .ok_or_else(|| Error::new(ErrorKind::Internal, "the reset was not written"))
 }
 
-/// Whose token it is, and until when; the row stays locked, so that it is used once.
+/// The person that a token belongs to, and when it expires; the row stays locked, so that it works once.
 pub(crate) async fn lock(
     tx: &mut CatalogTx,
     token_hash: &[u8; 32],

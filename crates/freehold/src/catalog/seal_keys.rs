@@ -1,17 +1,18 @@
-//! What contexts are sealed with, by the functions of `freehold_guard`, which answer the owner's login alone.
+//! The keys that seal contexts, read and written by functions of `freehold_guard` that only the owner may
+//! call.
 
 use crate::error::Result;
 use crate::pool::seal::{ContextKey, NEWEST_KEY};
 use crate::tx::CatalogTx;
 
-/// A key without its secret, as `freehold key list` shows it.
+/// A key without its secret, as `freehold key list` prints it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct SealKey {
-    /// Its number; the highest that is not retired seals.
+    /// Its number; the highest one that has not retired is used to seal.
     pub id: String,
-    /// When it was made.
+    /// When it was created.
     pub created_at: jiff::Timestamp,
-    /// From then on what it sealed is refused.
+    /// After this time, what it sealed is refused.
     pub retires_at: Option<jiff::Timestamp>,
 }
 
@@ -25,19 +26,19 @@ pub(crate) async fn list(tx: &mut CatalogTx) -> Result<Vec<SealKey>> {
         .collect())
 }
 
-/// The key that seals now.
+/// The key that is used to seal.
 pub(crate) async fn find_newest(tx: &mut CatalogTx) -> Result<Option<ContextKey>> {
     let row = tx.query_opt(NEWEST_KEY, &[]).await?;
     row.map(|row| ContextKey::from_pads(row.get(0), row.get(1))).transpose()
 }
 
-/// The number for the next key. Who asks for one at the same time waits.
+/// The number for the next key. Concurrent callers wait.
 pub(crate) async fn next_id(tx: &mut CatalogTx) -> Result<i64> {
     let row = tx.query_opt("SELECT freehold_guard.next_key()", &[]).await?;
     Ok(row.map_or(1, |row| row.get(0)))
 }
 
-/// Adds a key, retires every older one after so long, and forgets those that retired a day ago.
+/// Adds a key, retires every older one after a given time, and deletes those that retired a day ago.
 pub(crate) async fn add(
     tx: &mut CatalogTx,
     key: &ContextKey,

@@ -1,4 +1,4 @@
-//! `freehold.session` and `refresh_token`: sign-ins, and the tokens that renew them.
+//! `freehold.session` and `refresh_token`: sessions, and the tokens that renew them.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -12,41 +12,41 @@ use crate::wire::Row;
 pub(crate) struct Session {
     pub(crate) id: Uuid,
     pub(crate) identity: IdentityId,
-    /// None: an operator's session.
+    /// `None` for an operator's session.
     pub(crate) tenant: Option<TenantId>,
     /// When it ends.
     pub(crate) expires_at: Timestamp,
 }
 
-/// A sign-in, as its owner and operators see it.
+/// A session, as its owner and operators see it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct SessionEntry {
-    /// Names it, for ending it. It opens nothing.
+    /// Identifies it, for ending it. It gives no access.
     pub id: Uuid,
-    /// The tenant that it is in now; absent for an operator's.
+    /// The tenant it is in now; absent for an operator's session.
     pub tenant: Option<Uuid>,
     /// When the person signed in.
     pub created_at: Timestamp,
     /// When it was last renewed.
     pub refreshed_at: Timestamp,
-    /// When it ends, however often it is renewed.
+    /// When it ends, regardless of renewals.
     pub expires_at: Timestamp,
 }
 
-/// For so long a token that was exchanged gives the same successor again: two tabs at once, or an answer
+/// How long a token that was exchanged returns the same successor again: for two tabs at once, or an answer
 /// that was lost.
 const REPEAT_SECS: f64 = 10.0;
 
-/// What became of a refresh token that was presented.
+/// The result of presenting a refresh token.
 pub(crate) enum Exchange {
     Unknown,
-    /// It was exchanged a while ago: two hold it, and one of them should not.
+    /// It was exchanged longer ago: there are two holders, one of them illegitimate.
     Reused(Session),
-    /// It is good: for the first time, or once more within some seconds.
+    /// It is valid, for the first time or again within a few seconds.
     Good(Session),
 }
 
-/// A new session, and when it ends.
+/// Creates a session, and returns when it ends.
 pub(crate) async fn insert(
     tx: &mut CatalogTx,
     identity: IdentityId,
@@ -64,8 +64,8 @@ pub(crate) async fn insert(
     Ok(Session { id: row.get(0), identity, tenant, expires_at: row.get(1) })
 }
 
-/// A token of the session. One that is there already is no error: it is the successor of a token that
-/// was presented twice.
+/// Stores a token of the session. An existing one is not an error: it is the successor of a token that was
+/// presented twice.
 pub(crate) async fn insert_token(
     tx: &mut CatalogTx,
     session: Uuid,
@@ -79,8 +79,8 @@ pub(crate) async fn insert_token(
     Ok(())
 }
 
-/// Marks a token as used and says whose it was. The row is locked: of two who present the same
-/// token at once, one is the first.
+/// Marks a token as used and returns its session. The row is locked: of two concurrent requests with the same
+/// token, one is the first.
 pub(crate) async fn exchange(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Exchange> {
     let row = tx
         .query_opt(
@@ -127,7 +127,7 @@ pub(crate) async fn set_tenant(
     Ok(())
 }
 
-/// The identity's session, if it is still good; its row stays locked.
+/// The identity's session, if it has not ended; its row stays locked.
 pub(crate) async fn lock(
     tx: &mut CatalogTx,
     session: Uuid,
@@ -143,7 +143,7 @@ pub(crate) async fn lock(
     Ok(row.as_ref().map(from_row))
 }
 
-/// Whether an operator's session is still good, and its person still one.
+/// Whether an operator's session has not ended, and its person still is an operator.
 pub(crate) async fn is_operators(
     tx: CatalogTx,
     session: Uuid,
@@ -160,7 +160,7 @@ pub(crate) async fn is_operators(
     Ok(!rows.is_empty())
 }
 
-/// The sessions of a person that go on, the newest first; 200 at most.
+/// A person's sessions that have not ended, the newest first; 200 at most.
 pub(crate) async fn list(tx: &mut CatalogTx, identity: IdentityId) -> Result<Vec<SessionEntry>> {
     let rows = tx
         .query(
@@ -184,7 +184,7 @@ pub(crate) async fn list(tx: &mut CatalogTx, identity: IdentityId) -> Result<Vec
         .collect())
 }
 
-/// Ends a session. False if the person has no such session, or it has ended.
+/// Ends a session. False if the person has no such session, or it has already ended.
 pub(crate) async fn revoke(
     tx: &mut CatalogTx,
     session: Uuid,
@@ -214,7 +214,7 @@ pub(crate) async fn revoke_all(
     .await
 }
 
-/// Forgets sessions that have ended; called at sign-in for the identity that signs in.
+/// Deletes sessions that have ended, of the identity that is signing in.
 pub(crate) async fn prune(tx: &mut CatalogTx, identity: IdentityId) -> Result<()> {
     tx.execute(
         "DELETE FROM session WHERE identity_id = $1
@@ -225,7 +225,7 @@ pub(crate) async fn prune(tx: &mut CatalogTx, identity: IdentityId) -> Result<()
     Ok(())
 }
 
-/// Forgets everybody's sessions that have ended.
+/// Deletes all sessions that have ended.
 pub(crate) async fn prune_all(tx: &mut CatalogTx) -> Result<()> {
     tx.execute(
         "DELETE FROM session WHERE expires_at < now() - interval '1 day'

@@ -1,4 +1,7 @@
-//! `freehold.sign_up`: tenants that people asked for and that wait for the proof of an address.
+//! `freehold.sign_up`: tenants that people have requested, which wait for proof of an address.
+//!
+//! A sign-up is confirmed by a DELETE in the transaction that creates the tenant, which makes its token
+//! single-use.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -7,7 +10,7 @@ use crate::error::Result;
 use crate::model::ids::Email;
 use crate::tx::CatalogTx;
 
-/// How long its link is good.
+/// How long its link is valid.
 const LIFETIME: &str = "interval '24 hours'";
 
 pub(crate) struct SignUpRow {
@@ -15,7 +18,7 @@ pub(crate) struct SignUpRow {
     pub(crate) email: String,
     pub(crate) slug: String,
     pub(crate) name: String,
-    /// Of the password that has to be given again; without one, it is chosen with the token.
+    /// The hash of the password that has to be repeated; without one, a password is chosen with the token.
     pub(crate) password_hash: Option<String>,
     pub(crate) expires_at: Timestamp,
 }
@@ -49,7 +52,8 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// Gives it the token of the letter that is written now. `None`: it is gone, or ran out.
+/// Stores the token of the message that is now being written. `None` if the sign-up has been confirmed or has
+/// expired.
 pub(crate) async fn set_token(
     tx: &mut CatalogTx,
     id: Uuid,
@@ -66,7 +70,7 @@ pub(crate) async fn find(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Op
     Ok(tx.query_opt(&sql, &[&token_hash.as_slice()]).await?.as_ref().map(from_row))
 }
 
-/// Takes it: gone afterwards, so a token is good once. False if somebody was faster.
+/// Deletes it, so a token works once. False if a concurrent request was first.
 pub(crate) async fn take(tx: &mut CatalogTx, id: Uuid, token_hash: &[u8; 32]) -> Result<bool> {
     let taken = tx
         .execute(
@@ -77,7 +81,7 @@ pub(crate) async fn take(tx: &mut CatalogTx, id: Uuid, token_hash: &[u8; 32]) ->
     Ok(taken == 1)
 }
 
-/// All that wait for this address.
+/// Deletes all sign-ups of this address.
 pub(crate) async fn delete_of(tx: &mut CatalogTx, email: &str) -> Result<()> {
     tx.execute("DELETE FROM sign_up WHERE email = $1", &[&email]).await?;
     Ok(())

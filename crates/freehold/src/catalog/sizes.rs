@@ -1,5 +1,5 @@
-//! `freehold.tenant_size`, what tenants' schemas take over time, and `freehold.tenant_growth`, how
-//! fast they grow.
+//! `freehold.tenant_size`, the sizes of tenants' schemas over time, and `freehold.tenant_growth`, their
+//! growth.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -9,59 +9,59 @@ use crate::model::ids::TenantId;
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 
-/// How far ahead a forecast looks.
+/// The horizon of a forecast.
 const FORECAST_DAYS: f64 = 30.0;
 
-/// What a tenant's schema takes, and how fast it grows.
+/// The size of a tenant's schema, and its growth.
 #[derive(Clone, Debug, serde::Serialize)]
 #[non_exhaustive]
 pub struct TenantGrowth {
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
     /// Its slug.
     pub slug: String,
     /// When it was measured.
     pub measured_at: Timestamp,
-    /// Tables with their indexes and what is stored out of line.
+    /// Tables, including indexes and TOAST.
     pub bytes: i64,
-    /// As PostgreSQL estimates them.
+    /// PostgreSQL's estimate.
     pub rows: i64,
-    /// Of a straight line through the sizes of the last seven days; of one who is known for less
-    /// than a day, by what they grew since.
+    /// The slope of a straight line through the sizes of the last seven days; for a tenant known for less
+    /// than a day, its growth since then.
     pub bytes_per_day: f64,
-    /// What it will take in 30 days if it goes on like this.
+    /// The size in 30 days at this rate.
     pub forecast_bytes: f64,
 }
 
-/// What all tenants take together.
+/// The size of all tenants together.
 #[derive(Clone, Debug, serde::Serialize)]
 #[non_exhaustive]
 pub struct FleetGrowth {
     /// Tenants that were measured.
     pub tenants: i64,
-    /// When the newest was measured; none if nobody ever was.
+    /// When the newest measurement was made; `None` if there is none.
     pub measured_at: Option<Timestamp>,
     /// The sum of all.
     pub bytes: i64,
     /// The sum of all.
     pub bytes_per_day: f64,
-    /// Of the tenant that grows fastest.
+    /// The growth of the fastest-growing tenant.
     pub fastest_bytes_per_day: f64,
 }
 
-/// A size that was measured.
+/// A measurement of a size.
 #[derive(Clone, Debug, serde::Serialize)]
 #[non_exhaustive]
 pub struct TenantSize {
     /// When.
     pub measured_at: Timestamp,
-    /// How much.
+    /// The size.
     pub bytes: i64,
-    /// As PostgreSQL estimates them.
+    /// PostgreSQL's estimate.
     pub rows: i64,
 }
 
-/// Measures so many tenants after one, and returns the last of them; none at the end.
+/// Measures a number of tenants after a given one, and returns the last of them; `None` at the end.
 pub(crate) async fn measure(
     tx: CatalogTx,
     after: Option<TenantId>,
@@ -73,7 +73,7 @@ pub(crate) async fn measure(
     Ok(last.map(TenantId::from))
 }
 
-/// The tenant that ends the batch after one, without measuring it.
+/// The tenant that ends the batch after a given one, without measuring it.
 pub(crate) async fn skip(
     tx: CatalogTx,
     after: Option<TenantId>,
@@ -86,7 +86,7 @@ pub(crate) async fn skip(
     Ok(rows.first().map(|row| TenantId::from(row.get::<_, Uuid>(0))))
 }
 
-/// Deletes what is older than is kept.
+/// Deletes measurements that have reached their age limit.
 pub(crate) async fn prune(tx: CatalogTx) -> Result<()> {
     tx.query_and_commit("SELECT prune_sizes()", &[]).await?;
     Ok(())
@@ -105,7 +105,7 @@ fn growth(row: &Row) -> TenantGrowth {
     }
 }
 
-/// Tenants from the greatest to the least, by size or by growth.
+/// Tenants by size or growth, the largest first.
 pub(crate) async fn list(
     tx: &mut CatalogTx,
     by_growth: bool,

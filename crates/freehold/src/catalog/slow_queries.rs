@@ -1,4 +1,4 @@
-//! `freehold.slow_query`: which statements of which tenant took long, and how they are planned.
+//! `freehold.slow_query`: the slow statements of each tenant, and their plans.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -10,45 +10,45 @@ use crate::observe::insight::SlowQuery;
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 
-/// Of a tenant's statements those that differ in values alone, and were slow.
+/// The slow statements of a tenant that differ only in their values.
 #[derive(Clone, Debug, serde::Serialize)]
 #[non_exhaustive]
 pub struct SlowStatement {
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
     /// Its slug.
     pub slug: String,
     /// A digest of the statement without its values: the same for all tenants.
     pub shape: String,
-    /// The table that it is about; `(sql)` if that was not said.
+    /// Its table; `(sql)` if that is unknown.
     pub table: String,
-    /// The statement, without its values; the statements of a pipeline, which is timed as a whole.
+    /// The statement without values, or the statements of a pipeline, which is timed as a whole.
     pub statement: String,
     /// How often it was slow.
     pub count: u64,
-    /// How often it failed or was given up then.
+    /// How often it failed or was abandoned then.
     pub failed: u64,
-    /// What it took then, all together.
+    /// The total time of its slow executions.
     pub total_us: u64,
-    /// When it was slow first, of what is kept.
+    /// When it was slow for the first time, as far as is stored.
     pub first_at: Timestamp,
-    /// When it was slow last.
+    /// When it was slow for the last time.
     pub last_at: Timestamp,
-    /// The longest that it took.
+    /// Its longest execution.
     pub slowest_us: u64,
-    /// The rows that it returned or changed then.
+    /// The rows that this execution returned or changed.
     pub slowest_rows: u64,
-    /// When that ended.
+    /// When this execution ended.
     pub slowest_at: Timestamp,
-    /// The request that it was part of.
+    /// The request to which it belonged.
     pub slowest_request_id: Option<String>,
-    /// EXPLAIN's JSON for any values, without those of the statement's text.
+    /// EXPLAIN's JSON of a generic plan, without the values in the statement's text.
     pub plan: Option<Value>,
-    /// When that was asked for.
+    /// When the plan was made.
     pub planned_at: Option<Timestamp>,
 }
 
-/// Adds to what is there.
+/// Adds to the existing entries.
 pub(crate) async fn record(tx: CatalogTx, queries: &[SlowQuery]) -> Result<()> {
     let entries: Vec<_> = queries
         .iter()
@@ -66,7 +66,7 @@ pub(crate) async fn record(tx: CatalogTx, queries: &[SlowQuery]) -> Result<()> {
     Ok(())
 }
 
-/// Keeps a statement's plan, if the statement is still kept.
+/// Stores a statement's plan, if the statement is still stored.
 pub(crate) async fn record_plan(
     tx: CatalogTx,
     tenant: TenantId,
@@ -78,13 +78,13 @@ pub(crate) async fn record_plan(
     Ok(())
 }
 
-/// Deletes what is older or more than is kept.
+/// Deletes entries beyond the limits of age and number.
 pub(crate) async fn prune(tx: CatalogTx) -> Result<()> {
     tx.query_and_commit("SELECT prune_slow_queries()", &[]).await?;
     Ok(())
 }
 
-/// What was slow last comes first.
+/// The most recently slow first.
 pub(crate) async fn list(
     tx: &mut CatalogTx,
     tenant: Option<TenantId>,

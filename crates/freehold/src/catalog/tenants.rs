@@ -1,4 +1,4 @@
-//! `freehold.tenant`: one row a tenant.
+//! `freehold.tenant`: one row per tenant.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::{Slug, TenantId};
@@ -20,7 +20,7 @@ pub(crate) fn from_row(row: &Row) -> Result<Tenant> {
     })
 }
 
-/// Claims the slug: of those who race for one, a single transaction gets through.
+/// Claims the slug: of concurrent transactions, only one succeeds.
 pub(crate) async fn insert(
     tx: &mut CatalogTx,
     id: TenantId,
@@ -51,7 +51,7 @@ pub(crate) async fn find_by_slug(tx: &mut CatalogTx, slug: &Slug) -> Result<Opti
     tx.query_opt(&sql, &[&slug.as_str()]).await?.as_ref().map(from_row).transpose()
 }
 
-/// Locks the row until the transaction ends, so that transitions and migrations take turns.
+/// Locks the row until the transaction ends, which serialises transitions and migrations.
 pub(crate) async fn lock(tx: &mut CatalogTx, id: TenantId) -> Result<Option<Tenant>> {
     let sql = format!("SELECT {COLUMNS} FROM tenant WHERE id = $1 FOR NO KEY UPDATE");
     tx.query_opt(&sql, &[&id.as_uuid()]).await?.as_ref().map(from_row).transpose()
@@ -103,13 +103,13 @@ pub(crate) async fn set_version(tx: &mut CatalogTx, id: TenantId, version: i64) 
     Ok(())
 }
 
-/// The tenants that lack a migration up to `version`, in an order that a second run repeats.
+/// The tenants that lack a migration up to `version`, in a stable order.
 pub(crate) async fn list_behind(tx: &mut CatalogTx, version: i64) -> Result<Vec<Tenant>> {
     let sql = format!("SELECT {COLUMNS} FROM tenant WHERE version < $1 ORDER BY created_at, id");
     tx.query(&sql, &[&version]).await?.iter().map(from_row).collect()
 }
 
-/// How many tenants are at each version.
+/// The number of tenants at each version.
 pub(crate) async fn count_by_version(tx: &mut CatalogTx) -> Result<Vec<(i64, i64)>> {
     let rows = tx
         .query("SELECT version, count(*) FROM tenant GROUP BY version ORDER BY version", &[])

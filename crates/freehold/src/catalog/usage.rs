@@ -1,5 +1,5 @@
-//! `freehold.usage`, what tenants' statements cost by hour, and `freehold.busiest`, what they cost
-//! in the last seconds.
+//! `freehold.usage`, the cost of tenants' statements by hour, and `freehold.busiest`, their cost during the
+//! last seconds.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -10,19 +10,19 @@ use crate::observe::insight::{Busiest, Usage, UsageBatch};
 use crate::tx::CatalogTx;
 use crate::wire::Row;
 
-/// What a list of tenants is ordered by.
+/// The order of a list of tenants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UsageOrder {
-    /// The time of their statements.
+    /// By the time of their statements.
     #[default]
     Time,
-    /// How many statements.
+    /// By the number of statements.
     Queries,
-    /// How many rows.
+    /// By the number of rows.
     Rows,
-    /// How many errors.
+    /// By the number of errors.
     Errors,
-    /// What they waited for connections.
+    /// By the time spent waiting for connections.
     Wait,
 }
 
@@ -38,15 +38,15 @@ impl UsageOrder {
     }
 }
 
-/// A tenant's usage over some hours.
+/// The usage of a tenant over a number of hours.
 #[derive(Clone, Debug, serde::Serialize)]
 #[non_exhaustive]
 pub struct TenantUsage {
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
     /// Its slug.
     pub slug: String,
-    /// How much.
+    /// The usage.
     #[serde(flatten)]
     pub usage: Usage,
 }
@@ -55,32 +55,32 @@ pub struct TenantUsage {
 #[derive(Clone, Debug, serde::Serialize)]
 #[non_exhaustive]
 pub struct TableUsage {
-    /// `(sql)` for statements whose table was not said.
+    /// `(sql)` for statements whose table is unknown.
     pub table: String,
-    /// How much.
+    /// The usage.
     #[serde(flatten)]
     pub usage: Usage,
 }
 
-/// A tenant's usage in the last seconds.
+/// The usage of a tenant during the last seconds.
 #[derive(Clone, Debug, serde::Serialize)]
 #[non_exhaustive]
 pub struct BusyTenant {
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
     /// Its slug.
     pub slug: String,
-    /// How long the seconds are, of the server that saw most of it.
+    /// The length of the window, on the server with the largest part.
     pub window_us: u64,
-    /// Statements a second, of all servers.
+    /// Statements per second, over all servers.
     pub queries_per_second: f64,
-    /// Rows a second.
+    /// Rows per second.
     pub rows_per_second: f64,
-    /// Errors a second.
+    /// Errors per second.
     pub errors_per_second: f64,
-    /// Seconds of statements a second: how many of its statements run at a time.
+    /// Seconds of statements per second: how many of its statements run at a time.
     pub running: f64,
-    /// Seconds of waiting for connections a second: how many of its callers wait at a time.
+    /// Seconds of waiting for connections per second: how many of its callers wait at a time.
     pub waiting: f64,
 }
 
@@ -119,7 +119,7 @@ pub(crate) async fn record_busiest(tx: CatalogTx, busiest: &Busiest) -> Result<(
     Ok(())
 }
 
-/// Deletes what is older than is kept.
+/// Deletes entries that have reached their age limit.
 pub(crate) async fn prune(tx: CatalogTx) -> Result<()> {
     tx.query_and_commit("SELECT prune_usage()", &[]).await?;
     Ok(())
@@ -140,7 +140,7 @@ const SUMS: &str =
     "sum(queries)::int8 AS queries, sum(rows)::int8 AS rows, sum(errors)::int8 AS errors,
     sum(time_us)::int8 AS time_us, sum(wait_us)::int8 AS wait_us";
 
-/// Tenants from the greatest to the least in the current hour and so many before it.
+/// Tenants by usage in the current hour and a number of hours before it, the greatest first.
 pub(crate) async fn list(
     tx: &mut CatalogTx,
     order: UsageOrder,
@@ -183,7 +183,7 @@ pub(crate) async fn of_tenant(
         .collect())
 }
 
-/// The tenants that are busiest at this moment, of all servers that have said so lately.
+/// The busiest tenants at this moment, over all servers that reported recently.
 pub(crate) async fn busiest(tx: &mut CatalogTx, limit: i64) -> Result<Vec<BusyTenant>> {
     let rows = tx
         .query(

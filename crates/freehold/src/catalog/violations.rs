@@ -1,4 +1,4 @@
-//! `freehold.violation`: what was refused because somebody reached for what is not theirs.
+//! `freehold.violation`: refused attempts to reach another tenant's data or to exceed a role.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use crate::model::ids::{IdentityId, TenantId};
 use crate::observe::violations::{RecordedViolation, Violation, ViolationKind};
 use crate::tx::CatalogTx;
 
-/// Writes rows, or raises the count of those that are there.
+/// Writes rows, or raises the count of existing ones.
 pub(crate) async fn record(tx: CatalogTx, rows: &[RecordedViolation]) -> Result<()> {
     let events: Vec<_> = rows
         .iter()
@@ -27,14 +27,14 @@ pub(crate) async fn record(tx: CatalogTx, rows: &[RecordedViolation]) -> Result<
     Ok(())
 }
 
-/// Deletes what is older or more than is kept.
+/// Deletes entries beyond the limits of age and number.
 pub(crate) async fn prune(tx: CatalogTx) -> Result<()> {
     tx.query_and_commit("SELECT prune_violations()", &[]).await?;
     Ok(())
 }
 
-/// Pages from the newest to the oldest, beginning after one. A tenant's are those that it made and
-/// those that were directed at it.
+/// A page from the newest to the oldest, after a given entry. A tenant's violations are those that it
+/// committed and those directed at it.
 pub(crate) async fn list(
     tx: &mut CatalogTx,
     tenant: Option<TenantId>,

@@ -44,7 +44,7 @@ pub enum Delivery {
 
 impl SignIn {
     /// Writes the letter that is due next, if one is, and has it sent. Call it again until there is
-    /// nothing, and whenever [`Freehold::mail_changes`] says so or a second has passed; several may at
+    /// nothing, and whenever [`Freehold::mail_changes`](crate::Freehold::mail_changes) says so or a second has passed; several may at
     /// once.
     ///
     /// `send` gets at most [`SEND_MAX`]. A letter that could not be sent is tried again eight times

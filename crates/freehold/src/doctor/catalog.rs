@@ -1,17 +1,17 @@
-//! FH106 to FH110: the catalog's own tables, policies, functions, triggers and rights are those that this
-//! build's migrations make, one line each in `catalog.txt`.
+//! FH106 to FH110: the catalog's own tables, policies, functions, triggers and privileges are those that this
+//! build's migrations create, one line each in `catalog.txt`.
 //!
-//! The file is written by a test from databases that were just prepared, one in each seal mode, so
-//! it follows the migrations; a test also fails if it does not.
+//! A test writes the file from databases that were just prepared, one in each seal mode, so it follows the
+//! migrations; the test also fails if the file is outdated.
 
 use super::check::{Check, Probe, Severity, Visibility};
 
-/// What a prepared database has: kind, name and definition a line, parted by tabs. A fourth part
-/// names the seal modes in which there is such a line; without it, it is there in every mode.
+/// The content of a prepared database: one line with kind, name and definition, separated by tabs. A fourth
+/// field names the seal modes in which the line applies; without it, it applies in every mode.
 pub(super) const EXPECTED: &str = include_str!("catalog.txt");
 
-/// The same lines from the real database. The owner's own rights are left out: which there are
-/// depends on the version of PostgreSQL.
+/// The same lines from the real database. The owner's own privileges are left out, since they depend on the
+/// version of PostgreSQL.
 pub(super) const ACTUAL: &str = "
 relation AS MATERIALIZED (
   SELECT c.*, c.oid AS id, CASE c.relnamespace WHEN 'freehold'::regnamespace THEN '' ELSE 'freehold_guard.' END || c.relname AS name
@@ -54,7 +54,7 @@ relation AS MATERIALIZED (
   GROUP BY o.name
 )";
 
-/// The question whose answers, one from each seal mode, make `catalog.txt`.
+/// The query whose results, one for each seal mode, make up `catalog.txt`.
 #[cfg(feature = "testing")]
 pub(super) fn describe() -> String {
     format!(
@@ -81,7 +81,7 @@ const DIFFERENCE: &str = "
   WHERE e.definition IS DISTINCT FROM a.definition
 )";
 
-/// Whether a probe compares the catalog with this build's own.
+/// Whether a probe compares the catalog with that of this build.
 pub(super) fn is_asked_by(probe: &Probe) -> bool {
     probe.checks.iter().any(|check| check.code == "FH106")
 }

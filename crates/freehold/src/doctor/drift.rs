@@ -1,22 +1,22 @@
-//! FH71x: a tenant's schema is what the template is, as far as both are at the same version.
+//! FH71x: a tenant's schema equals the template, if both are at the same version.
 //!
-//! In two steps. First every object of every schema becomes a hash, and every schema the XOR of
-//! its hashes, which is compared with the template's: one row a schema that differs comes back.
-//! Then the objects of the first of those are compared one by one, to name them.
+//! This takes two steps. First, every object of every schema is hashed, and the XOR of a schema's hashes is
+//! compared with the template's, which returns one row per schema that differs. Then the objects of the first
+//! of these schemas are compared one by one, to name them.
 //!
-//! Definitions are compared as PostgreSQL stores them, not as it prints them: to print them would
-//! open every table of the fleet. Stored expressions hold the numbers of objects, which differ from
-//! schema to schema; these are left out, but for labels of enums. So two expressions that differ in
-//! nothing but which function of the tenant's own they call count as the same.
+//! Definitions are compared as PostgreSQL stores them, not as it prints them: printing would open every table
+//! of the fleet. Stored expressions contain OIDs, which differ between schemas; these are left out, except
+//! those of enum labels. So two expressions that differ only in which of the tenant's own functions they call
+//! count as equal.
 
 use super::Example;
 use super::check::{Check, Severity, Visibility};
 use super::examination::{Examination, scope};
 use crate::error::Result;
 
-/// Differences named of one schema.
+/// The most differences that are named per schema.
 const NAMED_MAX: usize = 3;
-/// Schemas whose differences are named in one run, at most.
+/// The most schemas whose differences are named per run.
 const SCHEMAS_MAX: usize = 1000;
 
 pub(super) const CHECKS: &[Check] = &[
@@ -46,8 +46,8 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-/// One aspect each of an object: rows of `schema`, `aspect`, `kind`, `part`, `name` and `hash`.
-/// `{schemas}` says which tenants.
+/// The aspects of each object: rows of `schema`, `aspect`, `kind`, `part`, `name` and `hash`. `{schemas}`
+/// selects the schemas.
 const OBJECTS: &str = r#"
 , scope AS MATERIALIZED (
   SELECT oid, nspname FROM current_tenant {schemas}
@@ -220,18 +220,18 @@ const OBJECTS: &str = r#"
   WHERE p.polname <> 'tenant_isolation'
 )"#;
 
-/// In a pattern, behind `:consttype`: types whose values are numbers of objects. The numbers of enums, as all
-/// above 9999, are gone from the text by then; the others are regclass and its kin.
+/// In a pattern, after `:consttype`: types whose values are OIDs. The OIDs of enums, like all above 9999,
+/// have been removed from the text by then; the others are regclass and the like.
 const BY_NUMBER: &str = "(?: (?:2205|3734|3769|2206|4191|4089|2202|24))?";
 
-/// What an index is besides its name and table.
+/// The properties of an index besides its name and table.
 const INDEX_HASH: &str = "hashtextextended(concat_ws('|', i.indisunique, i.indisprimary, i.indnullsnotdistinct, i.indisvalid, i.indisreplident,
       i.indkey::text, i.indoption::text,
       -- Collations of the tenant's own have other numbers in each schema.
       CASE WHEN i.indcollation::text !~ '\\d{5}' THEN i.indcollation::text
         ELSE (SELECT string_agg(z.sorted, ' ' ORDER BY x.place) FROM unnest(i.indcollation) WITH ORDINALITY x(oid, place) JOIN sorting z ON z.oid = x.oid) END, i.indnkeyatts, c.relam, c.reloptions::text, f.form, g.form), 0)";
 
-/// The schemas whose XOR is not the template's, of each aspect the first so many, and how many.
+/// The schemas whose XOR differs from the template's: for each aspect the first ones, and how many.
 const DIFFERING: &str = "
 , print AS MATERIALIZED (
   SELECT schema, aspect, bit_xor(hash) AS hash, count(*) AS objects FROM object GROUP BY schema, aspect
@@ -248,7 +248,7 @@ SELECT aspect, nspname, total FROM (
   SELECT *, count(*) OVER (PARTITION BY aspect) AS total, row_number() OVER (PARTITION BY aspect ORDER BY nspname) AS place FROM differing
 ) placed WHERE place <= {examples_max} ORDER BY aspect, place";
 
-/// The first differences of each schema in `{schemas}`, with what makes a policy of ours again.
+/// The first differences of each schema in `{schemas}`, with the statement that restores our policy.
 const NAMED: &str = "
 , pair AS MATERIALIZED (
   SELECT s.nspname, o.aspect, o.kind, o.part, o.name,

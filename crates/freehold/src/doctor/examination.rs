@@ -1,4 +1,4 @@
-//! One examination: a connection of its own, what was asked over it, and what came back.
+//! An examination: its connection, the queries it ran, and their results.
 
 use std::collections::BTreeMap;
 
@@ -12,41 +12,41 @@ use crate::model::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::schema::policy::quote_literal;
 use crate::wire::settings;
 
-/// For one question: over twenty thousand tenants the longest takes some seconds.
+/// Timeout of one query: over twenty thousand tenants the longest takes a few seconds.
 const QUESTION_SECS_MAX: u32 = 120;
 
-/// The schemas of the template and of every tenant, told by their names alone, so that the app
-/// role can ask as well.
+/// The schemas of the template and of every tenant, recognised by their names alone, so that the app role can
+/// run the query.
 const FLEET: &str = "fleet AS MATERIALIZED (
   SELECT n.oid, n.nspname, n.nspowner, n.nspacl,
     CASE WHEN n.nspname = '{template}' THEN '00000000-0000-0000-0000-000000000000' ELSE substr(n.nspname, 8) END::uuid AS tenant
   FROM pg_namespace n WHERE n.nspname = '{template}' OR n.nspname ~ '^tenant_[0-9a-f]{32}$' AND n.nspname <> '{rehearsal}'
 )";
 
-/// The tenants that are at the baseline, as the template is: only these can be compared with it.
+/// The tenants that are at the baseline, like the template: only these can be compared with it.
 const CURRENT: &str = ", current_tenant AS MATERIALIZED (
   SELECT f.oid, f.nspname, f.tenant FROM fleet f JOIN freehold.tenant t ON t.id = f.tenant
   WHERE t.version = (SELECT coalesce(max(version), 0) FROM freehold.baseline)
 )";
 
-/// Names of objects that are told apart from an example: what a server closes at a time.
+/// The most object names that are returned in full: as many as a server isolates at a time.
 const OBJECTS_MAX: usize = 100;
 
-/// A finding as it comes back, with the statement that repairs it.
+/// A finding from the database, with the statement that repairs it.
 struct Found {
     examples: Vec<Example>,
     fixes: Vec<Option<String>>,
     count: u64,
 }
 
-/// What one check found in tenants' schemas, or outside of them.
+/// The findings of one check, in tenants' schemas or outside of them.
 pub(super) struct Occurrences {
     pub(super) check: Check,
     pub(super) example: Example,
-    /// Their names, some at least.
+    /// Their names, or at least some.
     pub(super) objects: Vec<String>,
     pub(super) count: u64,
-    /// In how many tenants' schemas; 0 if it is in none.
+    /// The number of tenants' schemas concerned; 0 if it is outside of them.
     pub(super) tenants: u64,
     pub(super) is_fleets: bool,
 }
@@ -56,7 +56,7 @@ pub(super) struct Examination<'a> {
     sight: Visibility,
     doctor: &'a DoctorOptions,
     server_version: String,
-    /// As `server_version_num`: 150018 is 15.18.
+    /// As in `server_version_num`: 150018 is 15.18.
     server_version_num: i32,
     catalog_version: i32,
     tenants: u64,
@@ -111,8 +111,8 @@ impl<'a> Examination<'a> {
         Ok(version.parse().unwrap_or_default())
     }
 
-    /// Refuses findings of a catalog that was brought forward while it was looked at: some are of the
-    /// former one, some of the new.
+    /// Discards the findings if the catalog was upgraded meanwhile: some would be about the old one and some
+    /// about the new one.
     pub(super) async fn require_same_catalog(&self) -> Result<()> {
         if self.read_catalog_version().await? == self.catalog_version {
             return Ok(());
@@ -123,12 +123,12 @@ impl<'a> Examination<'a> {
         ))
     }
 
-    /// Whether the catalog is the one that this build makes.
+    /// Whether the catalog is that of this build.
     pub(super) fn catalog_fits(&self) -> bool {
         self.catalog_version == CATALOG_VERSION
     }
 
-    /// Refuses to compare another catalog with what this build knows.
+    /// Refuses to compare a catalog of another version with that of this build.
     pub(super) fn require_catalog(&self) -> Result<()> {
         if self.catalog_fits() {
             return Ok(());
@@ -151,14 +151,14 @@ impl<'a> Examination<'a> {
         self.doctor.examples_max
     }
 
-    /// Whether any of these checks is wanted.
+    /// Whether any of these checks is requested.
     pub(super) fn wants(&self, checks: &[Check]) -> bool {
         let only = &self.doctor.only;
         only.is_empty() || checks.iter().any(|check| only.iter().any(|code| code == check.code))
     }
 
-    /// Rows of a question. Sent as one simple query: it is a transaction of its own, whose settings
-    /// end with it, and it works behind a pooler.
+    /// The rows of a query. It is sent as one simple query, which is a transaction: its settings end with it,
+    /// and it works behind a pooler.
     pub(super) async fn rows(&self, sql: &str) -> Result<Vec<SimpleQueryRow>> {
         let sql = format!(
             "SET LOCAL transaction_read_only = on;
@@ -181,8 +181,8 @@ impl<'a> Examination<'a> {
         Ok(rows.collect())
     }
 
-    /// Asks, and keeps what is wrong. A question that the role may not ask is noted; so is one that
-    /// fails, for the others still tell something.
+    /// Runs a query and keeps the findings. A query that the role may not run is recorded as not checked; so
+    /// is one that fails, since the others still have results.
     pub(super) async fn ask(&mut self, probe: &'static Probe) -> Result<()> {
         if !self.wants(probe.checks) {
             return Ok(());
@@ -215,8 +215,8 @@ impl<'a> Examination<'a> {
         Ok(())
     }
 
-    /// Asks, and tells what is wrong in tenants' schemas from what is wrong elsewhere. A question that
-    /// fails is noted, as by [`Examination::ask`].
+    /// Runs a query and separates findings in tenants' schemas from the others. A query that fails is
+    /// recorded as not checked, as by [`Examination::ask`].
     pub(super) async fn ask_whose(&mut self, probe: &'static Probe) -> Result<Vec<Occurrences>> {
         let rows = match self.rows(&whose(probe, self.sight)).await {
             Ok(rows) => rows,
@@ -236,14 +236,14 @@ impl<'a> Examination<'a> {
             let (count, tenants) = (number(3), number(4));
             let objects = serde_json::from_str(text(5)).unwrap_or_default();
             let example = Example { object: text(1).to_owned(), detail: text(2).to_owned() };
-            // What holds for every tenant is nobody's own doing.
+            // A deviation in every tenant's schema was not caused by a single tenant.
             let is_fleets = tenants == 0 || tenants > 1 && tenants == self.tenants;
             found.push(Occurrences { check: *check, example, objects, count, tenants, is_fleets });
         }
         Ok(found)
     }
 
-    /// Keeps one object that a check found; `count` is of all that it found.
+    /// Keeps one object that a check found; `count` is the number of all it found.
     pub(super) fn add(&mut self, check: &Check, example: Example, fix: Option<String>, count: u64) {
         let only = &self.doctor.only;
         if !only.is_empty() && !only.iter().any(|code| code == check.code) {
@@ -256,7 +256,7 @@ impl<'a> Examination<'a> {
         found.count = found.count.max(count);
     }
 
-    /// Notes that checks could not be made.
+    /// Records that checks could not be made.
     pub(super) fn skip(&mut self, checks: &[Check], reason: &str) {
         for check in checks {
             if self.wants(std::slice::from_ref(check)) {
@@ -266,14 +266,14 @@ impl<'a> Examination<'a> {
         }
     }
 
-    /// Adds what another examination of the same database found by other checks.
+    /// Adds the findings of another examination of the same database by other checks.
     pub(super) fn take_over(&mut self, other: Examination<'_>) {
         self.found.extend(other.found);
         self.not_checked.extend(other.not_checked);
         self.not_checked.sort_by_key(|missing| missing.code);
     }
 
-    /// Runs what repairs the findings of safe checks, each statement a transaction of its own.
+    /// Runs the repairs of safe checks, each statement in a transaction of its own.
     pub(super) async fn repair(self) -> Result<Vec<Repair>> {
         let mut repairs = Vec::new();
         for (code, (check, found)) in self.found {
@@ -317,13 +317,13 @@ fn fleet() -> String {
         .replace("{rehearsal}", &TenantId::REHEARSAL.schema())
 }
 
-/// The beginning of every question: the fleet, and for the owner the tenants at the baseline.
+/// The common beginning of every query: the fleet, and for the owner the tenants at the baseline.
 pub(super) fn scope(sight: Visibility) -> String {
     let current = if sight == Visibility::Owner { CURRENT } else { "" };
     format!("WITH {}{current}", fleet())
 }
 
-/// A question with its beginning, its limit, and a count of all that it found.
+/// A query with its beginning, its limit, and a count of all that it found.
 fn complete(probe: &Probe, sight: Visibility, examples_max: usize) -> String {
     let comma = if probe.with.is_empty() { "" } else { "," };
     let sql = format!(
@@ -340,9 +340,9 @@ fn complete(probe: &Probe, sight: Visibility, examples_max: usize) -> String {
     fill(&sql)
 }
 
-/// A question, with one row for what it found in tenants' schemas and one for what it found elsewhere. The
-/// template and the catalog are nobody's; a name says where an object is, for nobody else may make schemas
-/// of such names.
+/// A query with one row for the findings in tenants' schemas and one for the others. The template and the
+/// catalog belong to no tenant. The name of an object's schema identifies the tenant, since no other role may
+/// create schemas with such names.
 fn whose(probe: &Probe, sight: Visibility) -> String {
     let comma = if probe.with.is_empty() { "" } else { "," };
     fill(&format!(

@@ -1,4 +1,4 @@
-//! FH40x: extensions and foreign servers: where they live, and which lead out of the database.
+//! FH40x: extensions and foreign servers: their schemas, and connections out of the database.
 
 use super::check::{Check, Probe, Severity, Visibility};
 

@@ -1,4 +1,4 @@
-//! FH70x: rows without schemas, schemas without rows, and who is behind.
+//! FH70x: catalog rows without schemas, schemas without catalog rows, and tenants that are behind.
 
 use super::check::{Check, Probe, Severity, Visibility};
 

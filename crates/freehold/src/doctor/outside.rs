@@ -1,13 +1,13 @@
 //! FH317, FH318 and FH327: what a tenant's role can reach outside of tenants' schemas, and whether tables
-//! that are made at run time are protected.
+//! that are created at run time are protected.
 //!
-//! A migration that makes or grants such a thing is refused; what is found here was set up by hand.
+//! A migration that creates or grants such access is refused; what is found here was set up by hand.
 
 use super::check::{Check, Probe, Severity, Visibility};
 
-/// Rights are few texts on many objects, as in `privileges`: each text is taken apart once. A right is one
-/// in a schema that the role may use. Extensions have checks of their own, and so have the catalog and
-/// analytics, whose every right is compared.
+/// Many objects share few different ACLs, as in `privileges`: each ACL is expanded once. A privilege counts
+/// only in a schema that the role may use. Extensions have checks of their own; so do the catalog and
+/// analytics, where all privileges are compared.
 const WITH: &str = "
 called(role) AS (SELECT unnest(ARRAY['freehold_app', 'freehold_viewer', 'freehold_member', 'freehold_admin'])),
 elsewhere AS MATERIALIZED (

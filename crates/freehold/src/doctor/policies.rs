@@ -1,17 +1,17 @@
-//! FH1xx: row-level security. Every table of the fleet has it enabled and forced, and the policy
-//! that holds its tenant apart is exactly ours.
+//! FH1xx: row-level security. Every table of the fleet has it enabled and forced, and has exactly our policy
+//! for tenant isolation.
 
 use super::check::{Check, Probe, Severity, Visibility};
 
-/// How `pg_get_expr` prints the expression of `tenant_isolation`, and good SQL to make it with:
-/// what is expected and what `--fix` makes are the same text.
+/// The expression of `tenant_isolation` as `pg_get_expr` prints it, which is also valid SQL to create it: the
+/// expected text and what `--fix` creates are the same.
 pub(super) const ISOLATION: &str =
     "( SELECT freehold.require_tenant('{tenant}'::uuid) AS require_tenant)";
 
-/// Rows with `WITH CHECK` and `USING` differ from tenant to tenant in the constant, and from table
-/// to table in nothing but positions in the text they came from. So the constant is taken out of
-/// the stored trees, which leaves a handful of forms, and one of each is printed and read: to
-/// print them all would open every table of the fleet.
+/// The stored expressions of `WITH CHECK` and `USING` differ between tenants only in the constant, and
+/// between tables only in positions of the source text. So the constant is removed from the stored trees,
+/// which leaves a handful of forms, and one of each form is printed and compared: printing all of them would
+/// open every table of the fleet.
 const ISOLATION_WITH: &str = "
 constant AS MATERIALIZED (
   SELECT f.*,
@@ -60,10 +60,10 @@ WHERE i.polpermissive OR i.polcmd <> '*' OR i.polroles <> '{0}'
   OR NOT EXISTS (SELECT FROM good WHERE form = i.using_form)
   OR NOT EXISTS (SELECT FROM good WHERE form = i.check_form)";
 
-/// Whether each table of the fleet has row-level security and a policy of ours at all: what is known soon,
-/// a tenth of a second for 2,000 tenants. An example, a count and the number of schemas; for the template
-/// and for tenants. Schemas are looked up for what was found, so that no plan depends on how many PostgreSQL
-/// takes them to be.
+/// Whether each table of the fleet has row-level security and our policy at all. This is quick: a tenth of a
+/// second for 2,000 tenants. Returns an example, a count and the number of schemas, for the template and for
+/// tenants. Schemas are looked up for the tables found, so that the plan does not depend on the estimated
+/// number of schemas.
 pub(super) const BARE_TABLES: &str = "
 SELECT min(u.schema || '.' || u.name), count(*), count(DISTINCT u.schema), u.schema = 'freehold_template' AS is_template,
   (SELECT count(*) FROM pg_namespace WHERE nspname ~ '^tenant_[0-9a-f]{32}$')

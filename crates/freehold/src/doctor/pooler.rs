@@ -1,7 +1,8 @@
-//! FH6xx: what lies between the application and the server.
+//! FH6xx: poolers between the application and the server.
 //!
-//! A pooler shows itself when two clients that are both connected meet the same server process.
-//! Then two of them are tried against each other: whether a transaction stays whole, and what one
+//! A pooler is detected when two clients, both connected, meet the same server process. Then the two are
+//! tested against each other: whether a transaction stays on one session, and what one client leaves for the
+//! other.
 //! leaves behind for the other.
 
 use std::time::Duration;
@@ -45,12 +46,12 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-/// A setting that nothing reads: only seen or not seen by the other client.
+/// A setting that nothing reads: the test only checks whether the other client sees it.
 const TRACE: &str = "freehold.doctor_trace";
 
-/// How long the second client waits for a connection that the first has.
+/// How long the second client waits for the server connection that the first one has.
 const WAIT_MAX: Duration = Duration::from_secs(1);
-/// For all of it, connecting included.
+/// Timeout of the whole test, including connecting.
 const TRIAL_MAX: Duration = Duration::from_secs(30);
 
 pub(super) async fn look(examination: &mut Examination<'_>, app: &Target) {
@@ -67,7 +68,7 @@ pub(super) async fn look(examination: &mut Examination<'_>, app: &Target) {
 async fn try_out(examination: &mut Examination<'_>, app: &Target) -> Result<()> {
     let (first, second) = (client::connect(app).await?, client::connect(app).await?);
     let process = "SELECT pg_catalog.pg_backend_pid()";
-    // The one that came free last is given out first, so taking turns is enough to meet.
+    // PgBouncer gives out the server connection that became free last, so alternating is enough to meet.
     let shared = ask(&first, process).await? == ask(&second, process).await?;
     let settings = settings_of_pooler(app).await;
     if !shared && matches!(settings, Settings::NoPooler) {
@@ -106,20 +107,21 @@ async fn try_out(examination: &mut Examination<'_>, app: &Target) -> Result<()> 
     Ok(())
 }
 
-/// Whether a transaction is one, and what of it the other client meets.
+/// Whether a transaction stays on one session, and what the other client sees of it.
 async fn meeting(first: &Client, second: &Client) -> Result<Vec<&'static str>> {
     let mut faults = Vec::new();
     let process = "SELECT pg_catalog.pg_backend_pid()";
     let set = format!("SELECT pg_catalog.set_config('{TRACE}', 'local', true)");
     let see = format!("SELECT pg_catalog.current_setting('{TRACE}', true)");
-    // The pooler must keep the process for the first client as long as its transaction lasts.
+    // The pooler must keep the server process for the first client while its transaction lasts.
     if first.batch_execute("BEGIN").await.is_err() {
         return Ok(vec!["it refuses transactions: every statement may go to another process"]);
     }
     let outcome = async {
         let here = ask(first, process).await?;
         ask(first, &set).await?;
-        // A pooler with a single connection lets the second wait, which is as good an answer.
+        // A pooler with a single server connection makes the second client wait, which is also a valid
+        // result.
         let meets = async {
             Ok::<_, Error>(
                 ask(second, process).await? == here || ask(second, &see).await? == "local",
@@ -144,8 +146,8 @@ async fn meeting(first: &Client, second: &Client) -> Result<Vec<&'static str>> {
     Ok(faults)
 }
 
-/// Whether the second client sees what the first set outside of a transaction. Taken back by both:
-/// only one of them meets the process that has it.
+/// Whether the second client sees what the first one set outside of a transaction. Both clients reset it,
+/// since only one of them meets the process that has it.
 async fn leaves_behind(first: &Client, second: &Client) -> Result<bool> {
     let see = format!("SELECT pg_catalog.current_setting('{TRACE}', true)");
     first.batch_execute(&format!("SET {TRACE} = 'kept'")).await?;
@@ -156,7 +158,7 @@ async fn leaves_behind(first: &Client, second: &Client) -> Result<bool> {
     Ok(kept)
 }
 
-/// The first column of the first row. A simple query: a pooler may not know prepared ones.
+/// The first column of the first row. A simple query, since a pooler may not support prepared statements.
 async fn ask(client: &Client, sql: &str) -> Result<String> {
     let messages = client.simple_query(sql).await?;
     let row = messages.iter().find_map(|message| match message {
@@ -167,9 +169,9 @@ async fn ask(client: &Client, sql: &str) -> Result<String> {
 }
 
 enum Settings {
-    /// The database `pgbouncer`, which every PgBouncer has, is not there.
+    /// The database `pgbouncer`, which every PgBouncer has, does not exist.
     NoPooler,
-    /// It is there and does not answer to this role.
+    /// It exists and refuses this role.
     Refused(String),
     Known {
         version: (u32, u32),
@@ -182,7 +184,7 @@ async fn settings_of_pooler(app: &Target) -> Settings {
     target.config.dbname("pgbouncer");
     let client = match client::connect(&target).await {
         Ok(client) => client,
-        // PostgreSQL's own answer to a database that it has not.
+        // PostgreSQL's own answer for a database that does not exist.
         Err(error) if find_sqlstate(&error).as_deref() == Some("3D000") => {
             return Settings::NoPooler;
         }

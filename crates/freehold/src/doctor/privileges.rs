@@ -1,11 +1,11 @@
-//! FH301 to FH309: who owns what, and who was granted what.
+//! FH301 to FH309: owners and grants.
 //!
-//! Rights that differ from the template's are found by `drift`; here is what nobody should have,
-//! in the template either.
+//! Privileges that differ from the template's are found by `drift`; this module checks for privileges that no
+//! role should have, in the template either.
 
 use super::check::{Check, Probe, Severity, Visibility};
 
-/// Rights are few texts on many objects: each text is taken apart once.
+/// Many objects share few different ACLs: each is expanded once.
 const RIGHTS: &str = "
 house AS MATERIALIZED (
   SELECT oid, nspname, true AS is_fleet FROM fleet

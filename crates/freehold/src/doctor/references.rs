@@ -37,8 +37,8 @@ WHERE a.oid <> b.oid AND (a.oid IN (SELECT oid FROM fleet) OR b.oid IN (SELECT o
     },
     Probe {
         sight: Visibility::Anyone,
-        // From the referred side, which is the smaller: what refers to anything of the fleet, and
-        // where that stands. Dependencies between the parts of one object are passed over.
+        // Starts at the referenced side, which is smaller: the objects that refer to anything of the fleet,
+        // and their schemas. Dependencies between parts of one object are ignored.
         with: "
 there AS MATERIALIZED (
   SELECT o.class, o.oid, o.schema FROM (

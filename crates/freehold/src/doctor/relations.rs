@@ -1,5 +1,5 @@
-//! FH2xx: what row-level security cannot bind by itself: views, materialized views, foreign
-//! tables, and functions with the rights of their owner.
+//! FH2xx: objects to which row-level security does not apply by itself: views, materialized views, foreign
+//! tables, and functions with their owner's rights.
 
 use super::check::{Check, Probe, Severity, Visibility};
 

@@ -1,8 +1,8 @@
-//! FH31x and FH32x: what the roles are and may become, and what PostgreSQL gives to everybody.
+//! FH31x and FH32x: the attributes of the roles, the roles they may become, and the privileges of PUBLIC.
 
 use super::check::{Check, Probe, Severity, Visibility};
 
-/// The roles of the application, with every role that each may become.
+/// The application's roles, with every role that each may become.
 const BECOMES: &str = "
 ours(role) AS (
   SELECT unnest(ARRAY['freehold_app', 'freehold_catalog', 'freehold_viewer', 'freehold_member', 'freehold_admin', 'freehold_analytics'])

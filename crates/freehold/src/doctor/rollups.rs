@@ -1,4 +1,4 @@
-//! FH121 and FH122: the tables of analytics, in which rows and not schemas belong to tenants.
+//! FH121 and FH122: the tables of analytics, in which rows rather than schemas belong to tenants.
 
 use super::check::{Check, Probe, Severity, Visibility};
 

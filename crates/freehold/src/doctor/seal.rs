@@ -1,5 +1,4 @@
-//! FH11x: the seal that makes a context believed: its mode, the leave that the mode `best` needs,
-//! and its keys.
+//! FH11x: the seal of contexts: its mode, the grant that the mode `best` needs, and its keys.
 
 use super::check::{Check, Probe, Severity, Visibility};
 

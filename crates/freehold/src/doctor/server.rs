@@ -1,21 +1,22 @@
-//! FH5xx: the server: fixes that its version lacks, settings that undo a defence or tell too much.
+//! FH5xx: the server: security fixes that its version lacks, and settings that disable a defence or expose
+//! too much.
 
 use super::Example;
 use super::check::{Check, Probe, Severity, Visibility};
 use super::examination::Examination;
 
-/// A fault of PostgreSQL, and the minor releases that mend it.
+/// A vulnerability of PostgreSQL, and the minor releases that fix it.
 struct Fault {
     name: &'static str,
     what: &'static str,
-    /// Whether it lets row-level security or a role's rights be passed by.
+    /// Whether it bypasses row-level security or a role's privileges.
     is_isolation: bool,
     /// Major and minor version of the first release without it.
     fixed: &'static [(i32, i32)],
 }
 
-/// Those that matter where tenants share a server and one of them may come to run SQL, from 15 on.
-/// Source: <https://www.postgresql.org/support/security/> and the release notes of each version.
+/// Vulnerabilities that matter where tenants share a server and a tenant may be able to run SQL, from version
+/// 15 on. Source: <https://www.postgresql.org/support/security/> and the release notes of each version.
 const FAULTS: &[Fault] = &[
     Fault {
         name: "CVE-2023-2455",
@@ -189,7 +190,7 @@ WHERE name = 'log_parameter_max_length_on_error' AND value <> '0'",
     ],
 }];
 
-/// What the server's version lacks.
+/// Reports the vulnerabilities of the server's version.
 pub(super) fn look(examination: &mut Examination<'_>) {
     let (major, minor) = version(examination.server_version_num());
     let lacking: Vec<&Fault> = FAULTS.iter().filter(|fault| lacks(fault, major, minor)).collect();

@@ -1,4 +1,4 @@
-//! PostgreSQL's own errors, and what each means to whoever asked.
+//! PostgreSQL's own errors, and their meaning for the caller.
 
 use std::error::Error as StdError;
 use std::{fmt, io};
@@ -10,7 +10,7 @@ use tokio_postgres::error::{ErrorPosition, SqlState};
 use super::raised::{self, is_refused_by_policy};
 use super::{Error, ErrorKind};
 
-/// An error as PostgreSQL tells it.
+/// An error as PostgreSQL reports it.
 #[derive(Clone, Debug)]
 pub struct DbError {
     code: SqlState,
@@ -76,52 +76,52 @@ impl DbError {
         &self.code
     }
 
-    /// What happened, in the server's language.
+    /// The message, in the server's language.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// More of it. May hold values of rows.
+    /// Details. May contain values of rows.
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
     }
 
-    /// What may be done about it.
+    /// A suggestion for the remedy.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// The calls it happened in, the innermost first.
+    /// The call stack, innermost first.
     pub fn where_(&self) -> Option<&str> {
         self.place.as_deref()
     }
 
-    /// Where in the statement it happened, in characters from 1.
+    /// The position in the statement, in characters from 1.
     pub fn position(&self) -> Option<u32> {
         self.position
     }
 
-    /// Where in a statement that a function ran, and that statement.
+    /// The position in a statement that a function ran, and that statement.
     pub fn internal(&self) -> Option<(u32, &str)> {
         self.internal_position.zip(self.internal_query.as_deref())
     }
 
-    /// The schema of the table or type at fault.
+    /// The schema of the table or type concerned.
     pub fn schema(&self) -> Option<&str> {
         self.schema.as_deref()
     }
 
-    /// The table at fault.
+    /// The table concerned.
     pub fn table(&self) -> Option<&str> {
         self.table.as_deref()
     }
 
-    /// The column at fault.
+    /// The column concerned.
     pub fn column(&self) -> Option<&str> {
         self.column.as_deref()
     }
 
-    /// The data type at fault.
+    /// The data type concerned.
     pub fn datatype(&self) -> Option<&str> {
         self.datatype.as_deref()
     }
@@ -131,13 +131,13 @@ impl DbError {
         self.constraint.as_deref()
     }
 
-    /// The routine of PostgreSQL's source that raised it.
+    /// The routine in PostgreSQL's source that raised the error.
     pub fn routine(&self) -> Option<&str> {
         self.routine.as_deref()
     }
 }
 
-/// From the driver that set-up work uses.
+/// Converts an error of the driver for set-up work.
 impl From<&tokio_postgres::error::DbError> for DbError {
     fn from(error: &tokio_postgres::error::DbError) -> DbError {
         let owned = |text: Option<&str>| text.map(str::to_owned);
@@ -175,28 +175,28 @@ impl fmt::Display for DbError {
 
 impl StdError for DbError {}
 
-/// The message that the database refuses a context with; told apart by it from other lacks of right.
+/// The message with which the database refuses a context. It distinguishes this from a missing privilege.
 pub(crate) const VIOLATION_MESSAGE: &str = "freehold: tenant context refused";
 
-/// A prepared statement whose columns a migration has changed since ("cached plan must not change
-/// result type"). Told by the place in PostgreSQL's source: the text is translated.
+/// A prepared statement whose columns a migration has changed ("cached plan must not change result type").
+/// Recognised by the routine in PostgreSQL's source, since the text is translated.
 pub(crate) fn is_stale_plan(db: &DbError) -> bool {
     *db.code() == SqlState::FEATURE_NOT_SUPPORTED && db.routine() == Some("RevalidateCachedQuery")
 }
 
-/// The seal of a context has expired by the database's clock.
+/// The seal of a context has expired, by the database's clock.
 pub(crate) fn is_expired_seal(db: &DbError) -> bool {
     db.message().starts_with(VIOLATION_MESSAGE) && db.detail() == Some("expired")
 }
 
-/// The database takes neither the seal for one of ours nor the session for one that it has opened.
+/// The database knows neither the seal's key nor the session.
 pub(crate) fn is_unknown_seal(db: &DbError) -> bool {
     db.message().starts_with(VIOLATION_MESSAGE) && db.detail() == Some("unknown seal")
         || is_without_session(db)
 }
 
-/// The door was shown a session's number where no session was ever opened, or where DISCARD
-/// SEQUENCES has ended it. Told by the door's name: the texts are translated.
+/// The entry point was given a session number, but no session was opened, or DISCARD SEQUENCES has ended it.
+/// Recognised by the entry point's name, since the texts are translated.
 fn is_without_session(db: &DbError) -> bool {
     *db.code() == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
         && db.where_().is_some_and(|place| place.contains("freehold_guard.admit("))
@@ -212,12 +212,12 @@ pub(crate) fn is_refused_write(db: &DbError) -> bool {
     *db.code() == SqlState::READ_ONLY_SQL_TRANSACTION
 }
 
-/// A prepared statement is gone from its session, which only SQL can bring about.
+/// A prepared statement no longer exists in its session, which only SQL can cause.
 pub(crate) fn is_lost_statement(db: &DbError) -> bool {
     *db.code() == SqlState::INVALID_SQL_STATEMENT_NAME
 }
 
-/// What PostgreSQL's refusal means to whoever asked.
+/// The meaning of PostgreSQL's error for the caller.
 fn kind_of(db: &DbError) -> ErrorKind {
     match db.code() {
         code if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
@@ -237,19 +237,19 @@ fn kind_of(db: &DbError) -> ErrorKind {
         {
             ErrorKind::Retryable
         }
-        // It has been forgotten, so the same transaction succeeds the next time.
+        // The statement has been forgotten, so the same transaction succeeds the next time.
         _ if is_stale_plan(db) || is_lost_statement(db) => ErrorKind::Retryable,
         code if ["08", "53"].contains(&&code.code()[..2]) || code.code().starts_with("57P") => {
             ErrorKind::Unavailable
         }
-        // The session was ended: it had a transaction open for too long, or did nothing in it.
+        // The session was ended: it had a transaction open for too long, or was idle in one.
         code if ["25P03", "25P04"].contains(&code.code()) => ErrorKind::Timeout,
         _ if raised::of(db).is_some() => ErrorKind::Rejected,
         _ => ErrorKind::Statement,
     }
 }
 
-/// What the caller reads of it, whatever the database said.
+/// The message for the caller, which does not repeat what the database said.
 pub(crate) fn message_of(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Violation => "the tenant context was refused",
@@ -273,7 +273,7 @@ impl From<DbError> for Error {
     }
 }
 
-/// From the driver that set-up work uses.
+/// Converts an error of the driver for set-up work.
 impl From<tokio_postgres::Error> for Error {
     fn from(source: tokio_postgres::Error) -> Self {
         if let Some(error) = source.as_db_error() {

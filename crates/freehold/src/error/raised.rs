@@ -1,54 +1,54 @@
-//! What a baseline's own code refuses with: RAISE in a function, procedure or trigger. Its words
-//! are meant for who asked, and its SQLSTATE may say which HTTP status.
+//! Refusals by a baseline's own code: RAISE in a function, procedure or trigger. The message is meant for the
+//! API's caller, and the SQLSTATE may set the HTTP status.
 
 use serde::Deserialize;
 
 use super::DbError;
 
-/// How much of each text goes out.
+/// The most characters of each text that are returned.
 const CHARS_MAX: usize = 2_000;
 
-/// A refusal by the baseline's own code, with its words, as [`Error::raised`](super::Error::raised)
-/// tells it.
+/// A refusal by the baseline's own code, with its texts, as [`Error::raised`](super::Error::raised) returns
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Raised {
-    /// The HTTP status: 400 to 599. `ERRCODE = 'PT402'` asks for 402; other codes have 400, or 409
-    /// if they are PostgreSQL's for a row that another one is in the way of.
+    /// The HTTP status: 400 to 599. `ERRCODE = 'PT402'` sets 402; other codes give 400, or 409 if they are
+    /// PostgreSQL's for a conflict with another row.
     pub status: u16,
-    /// The SQLSTATE that was raised, such as `P0001` where none was named.
+    /// The SQLSTATE that was raised; `P0001` by default.
     pub code: String,
-    /// What RAISE says.
+    /// The message of RAISE.
     pub message: String,
     /// Its `DETAIL`.
     pub detail: Option<String>,
     /// Its `HINT`.
     pub hint: Option<String>,
-    /// Whether the SQLSTATE is none that PostgreSQL defines for what itself refuses.
+    /// Whether the SQLSTATE is not one that PostgreSQL itself uses.
     pub is_own_code: bool,
 }
 
-/// The classes of SQLSTATE that PostgreSQL defines, but for `P0`, which is PL/pgSQL's.
+/// The classes of SQLSTATE that PostgreSQL defines, except `P0`, which is PL/pgSQL's.
 const CLASSES: &[&str] = &[
     "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "22",
     "23", "24", "25", "26", "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40",
     "42", "44", "53", "54", "55", "57", "58", "72", "F0", "HV", "XX",
 ];
 
-/// Codes and classes that mean the same whoever raises them: no right, and what passes if it is
-/// tried again.
+/// Codes and classes with one meaning, whichever code raises them: a missing privilege, and failures that may
+/// pass when tried again.
 const NOT_OF_THE_BASELINE: &[&str] = &["42501", "55P03", "08", "25", "40", "53", "57", "58", "XX"];
 
-/// The refusal behind an error, if it is one.
+/// The refusal behind an error, if there is one.
 pub(super) fn of(db: &DbError) -> Option<Raised> {
     let code = db.code().code();
     let class = code.get(..2)?;
-    // Functions of Freehold's own, whose words are for the log.
+    // Errors of Freehold's own functions, whose messages are for the log.
     if db.message().starts_with("freehold: ") || NOT_OF_THE_BASELINE.contains(&code) {
         return None;
     }
     let is_own_code = !CLASSES.contains(&class);
-    // Told by the place in PostgreSQL's source that RAISE has.
+    // Recognised by the routine of RAISE in PostgreSQL's source.
     let is_raise = db.routine() == Some("exec_stmt_raise");
     if !is_own_code && (!is_raise || NOT_OF_THE_BASELINE.contains(&class)) {
         return None;
@@ -73,8 +73,8 @@ pub(super) fn of(db: &DbError) -> Option<Raised> {
     })
 }
 
-/// PostgREST's second way: the message is JSON and has the texts, the detail is JSON and has the
-/// status. Its headers are not taken over.
+/// PostgREST's second form: the message is JSON with the texts, the detail is JSON with the status. Its
+/// headers are ignored.
 fn spelled_in_json(db: &DbError) -> Option<Raised> {
     #[derive(Deserialize)]
     struct Texts {
@@ -103,13 +103,13 @@ fn shortened(text: &str) -> String {
     text.chars().take(CHARS_MAX).collect()
 }
 
-/// Whether a row policy refused a new row. Told by the place in PostgreSQL's source. It is one of
-/// the baseline's: Freehold's own, `tenant_isolation`, never comes to false, but raises.
+/// Whether a row policy refused a new row, recognised by the routine in PostgreSQL's source. The policy is
+/// one of the baseline's: Freehold's own, `tenant_isolation`, never returns false, but raises.
 pub(crate) fn is_refused_by_policy(db: &DbError) -> bool {
     db.code().code() == "42501" && db.routine() == Some("ExecWithCheckOptions")
 }
 
-/// Says so with the names, where PostgreSQL's messages are in English.
+/// Names the table and policy, if PostgreSQL's messages are in English.
 pub(super) fn refused_by_policy(db: &DbError) -> String {
     const WORDS: &str = "new row violates row-level security policy";
     let names = db.message().strip_prefix(WORDS).and_then(|rest| {

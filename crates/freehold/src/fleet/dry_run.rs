@@ -1,6 +1,6 @@
-//! Says what the migrator would do, by running the new files where nothing of it lasts.
+//! Dry runs: reports what the migrator would do, by running the new files and rolling them back.
 //!
-//! All of them run in one transaction on the template, which is rolled back.
+//! All of them run in one transaction on the template.
 
 use crate::catalog::{baseline, tenants};
 use crate::error::{Error, ErrorKind, Result};
@@ -13,33 +13,33 @@ use crate::tx::{CatalogTx, OwnerTx};
 /// What a run of the migrator would do.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct DryRun {
-    /// The tool that the folder is laid out for.
+    /// The tool whose layout the folder has.
     pub layout: Option<Layout>,
     /// The newest migration of the folder.
     pub version: i64,
-    /// What is new in the folder, and what would become of each file, in their order.
+    /// The new files in order, and the outcome of each.
     pub files: Vec<(String, Verdict)>,
-    /// How many tenants would be brought from each version that is behind the folder's.
+    /// How many tenants would be migrated from each older version.
     pub behind: Vec<(i64, i64)>,
-    /// What in the new files works otherwise than it reads.
+    /// The parts of the new files that work differently from how they read.
     pub notices: Vec<String>,
 }
 
-/// What would become of a new file.
+/// The outcome for a new file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case", tag = "verdict", content = "why")]
 #[non_exhaustive]
 pub enum Verdict {
-    /// The template takes it.
+    /// The template accepts it.
     Taken,
     /// It is refused, with its line and what to do.
     Refused(String),
-    /// It was not tried, or not as it would be run; why.
+    /// It was not tried, or not in the way it would run; the reason.
     Unknown(String),
 }
 
 impl DryRun {
-    /// Whether no file would be refused, as far as that is known.
+    /// Whether no file would be refused, as far as is known.
     pub fn would_succeed(&self) -> bool {
         !self.files.iter().any(|(_, verdict)| matches!(verdict, Verdict::Refused(_)))
     }
@@ -60,7 +60,7 @@ pub(crate) async fn run(
     if new.is_empty() {
         return Ok(outcome);
     }
-    // Dropped without a commit, whatever happens.
+    // Always dropped without a commit.
     let mut tx = OwnerTx::new(owner, &OperatorContext::system("migration dry run")).await?;
     baseline::lock(tx.catalog()).await?;
     let timeout = format!("SET LOCAL lock_timeout = {}", options.lock_timeout.as_millis());
@@ -99,7 +99,7 @@ pub(crate) async fn run(
     Ok(outcome)
 }
 
-/// What fails in the transaction that added an enum's value, and not in a later one.
+/// Errors that occur in the transaction that added an enum value, but not in a later one.
 fn is_of_one_transaction(error: &Error) -> bool {
     error.database().is_some_and(|db| db.code().code() == "55P04")
 }

@@ -1,10 +1,13 @@
-//! Brings the template and every tenant to the baseline.
+//! Migrates the template and every tenant to the baseline.
 //!
-//! A migration is applied to the template first (`migrator/adopt.rs`); what fails there reaches no tenant.
-//! Then each tenant gets it in a transaction of its own, several at a time, and is compared with what the
-//! template was after it. One tenant's failure is recorded and in nobody's way; a second run takes up
-//! what is left. Waves and canaries will be an order and a stop between batches of the list that
+//! A migration is applied to the template first (`migrator/adopt.rs`); if it fails there, it reaches no
+//! tenant. Then each tenant gets it in a transaction of its own, several at a time, and is compared with the
+//! template's state after it. The failure of one tenant is recorded and affects no other; a further run
+//! continues with the rest. Waves and canaries will be an order, and a stop between batches, of the list that
 //! `bring_fleet` works through.
+//!
+//! Each tenant's catalog row is locked while it is migrated, so two migrators do not work on the same tenant.
+//! Servers receive `NOTIFY freehold, 'baseline'` and read the data API's model from the template again.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -33,12 +36,13 @@ mod compare;
 mod fast_path;
 mod rehearsal;
 
-/// How a run of the migrator goes about it.
+/// The options of a run of the migrator.
 #[derive(Clone, Copy, Debug)]
 pub struct MigrateOptions {
-    /// Tenants migrated at a time; no more than the owner pool has connections.
+    /// The number of tenants that are migrated at a time, at most the number of connections in the owner
+    /// pool.
     pub parallel: usize,
-    /// How long a statement may wait for a lock that the application holds.
+    /// How long a statement may wait for a lock held by the application.
     pub lock_timeout: Duration,
 }
 
@@ -51,20 +55,20 @@ impl Default for MigrateOptions {
 /// What a run of the migrator did.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct MigrateReport {
-    /// The tool that the folder is laid out for.
+    /// The tool whose layout the folder has.
     pub layout: Option<Layout>,
     /// The newest migration of the baseline.
     pub version: i64,
-    /// Migrations that were new to the template.
+    /// The migrations that were new to the template.
     pub adopted: Vec<String>,
-    /// Tenants that were behind and are not any more.
+    /// The number of tenants that were behind and are now migrated.
     pub migrated: usize,
     /// How many of these were compared with the first tenant of their version by a hash, rather than with
     /// the template object by object.
     pub fast_path: usize,
     /// What the new migrations hold that works otherwise than it reads, with the cure.
     pub notices: Vec<String>,
-    /// Tenants that are as they were; the next run tries them again.
+    /// Tenants whose migration failed; they are unchanged, and the next run tries them again.
     pub failed: Vec<MigrateFailure>,
 }
 
@@ -75,18 +79,18 @@ pub struct MigrateFailure {
     pub tenant: String,
     /// The migration that failed.
     pub version: i64,
-    /// Why: PostgreSQL's message and the place in the file, for the one who migrates.
+    /// PostgreSQL's message and the position in the file, for the person who runs the migration.
     pub error: String,
 }
 
-/// How far the fleet is.
+/// The state of the fleet.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct MigrateStatus {
     /// The newest migration of the baseline.
     pub version: i64,
-    /// How many tenants are at each version.
+    /// The number of tenants at each version.
     pub tenants: Vec<(i64, i64)>,
-    /// Whom the last run failed for.
+    /// The tenants for which the last run failed.
     pub failed: Vec<MigrateFailure>,
 }
 
@@ -105,11 +109,11 @@ pub(crate) async fn bring_fleet(
     let mut report = MigrateReport { version, ..MigrateReport::default() };
     let changes = Changes::default();
     let mut tried = HashSet::new();
-    // Whoever was provisioned from the former baseline meanwhile is found by asking again.
+    // A tenant that was provisioned from the previous baseline meanwhile is found by querying again.
     while !behind.is_empty() {
         let total = behind.len();
         let (migrations, changes) = (&migrations, &changes);
-        // Owned, so that the whole is Send: a service may migrate in a task of its own.
+        // Owned, so that the future is Send: a service may migrate in a spawned task.
         let mut outcomes = stream::iter(std::mem::take(&mut behind))
             .map(|tenant| async move {
                 let outcome = bring_tenant(owner, &tenant, migrations, changes, options).await;
@@ -150,8 +154,7 @@ pub(crate) async fn bring_fleet(
     Ok(report)
 }
 
-/// All that one tenant lacks, a transaction for each migration; whether all went the fast path. The error says
-/// which failed.
+/// Applies all that one tenant lacks, one transaction per migration. The error says which one failed.
 async fn bring_tenant(
     owner: &Pool,
     tenant: &Tenant,
@@ -184,7 +187,7 @@ async fn bring_one_step(
     options: MigrateOptions,
 ) -> Result<()> {
     let mut tx = OwnerTx::new(owner, &OperatorContext::system("migrate a tenant")).await?;
-    // A second migrator waits here, and then finds that there is nothing left to do.
+    // A concurrent migrator waits here, and then finds nothing left to do.
     let Some(current) = tenants::lock(tx.catalog(), tenant).await? else { return Ok(()) };
     if current.version >= migration.version {
         return Ok(());
@@ -220,9 +223,9 @@ async fn bring_one_step(
     baseline::advance(tx, tenant, migration, millis(started)).await
 }
 
-/// What makes the indexes that a migration names as the template has them: what this tenant was
-/// spared is there again, and what it alone had is gone. Otherwise a migration that drops or makes
-/// an index of that name would fail for this tenant alone.
+/// The SQL that restores the indexes that a migration names to the template's state: an index that this
+/// tenant lacks is created, and one that it alone has is dropped. Otherwise a migration that drops or creates
+/// an index of that name would fail for this tenant only.
 fn as_in_template(
     tenant: TenantId,
     migration: &Migration,
@@ -264,9 +267,8 @@ pub(crate) async fn status(pool: &Pool) -> Result<MigrateStatus> {
     Ok(MigrateStatus { version, tenants, failed })
 }
 
-/// Runs one migration in the schema that the transaction has entered, and protects what it made: all but
-/// what it is known to leave untouched. Returns the statements that protect. Leaves the search path at
-/// `pg_catalog`.
+/// Runs one migration in the schema that the transaction has entered, and protects what it created, except
+/// what it is known to leave untouched. Leaves the search path at `pg_catalog`.
 pub(crate) async fn apply(
     client: &mut wire::Connection,
     tenant: TenantId,
@@ -278,7 +280,7 @@ pub(crate) async fn apply(
     policy::protect(client, tenant, untouched).await.map_err(|error| unprotected(migration, error))
 }
 
-/// What cannot be protected, with the file, and the line that was last at it.
+/// The error for an object that cannot be protected, with the file and the last line that mentions it.
 fn unprotected(migration: &Migration, error: Error) -> Error {
     let fault = error.message().split_once(": ").map_or("", |(_, fault)| fault);
     let relation = fault.split(' ').next().filter(|name| !name.is_empty());
@@ -288,7 +290,7 @@ fn unprotected(migration: &Migration, error: Error) -> Error {
     Error::new(error.kind(), message).because(error)
 }
 
-/// Names the file in an error.
+/// Adds the file to an error.
 fn located_in(migration: &Migration) -> impl Fn(Error) -> Error {
     let label = migration.label.clone();
     move |error| Error::new(error.kind(), format!("{label}: {}", error.message())).because(error)

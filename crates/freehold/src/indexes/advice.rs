@@ -1,7 +1,7 @@
-//! What to say of a tenant's indexes. Pure: what was surveyed and asked goes in, advice comes out.
+//! Advice on a tenant's indexes. Pure: from the survey and the sampled query shapes.
 //!
-//! Nothing is said of what was seen too little. What keeps a constraint, or is all that a foreign
-//! key has, is never to be dropped.
+//! There is no advice on what was observed too little. An index that serves a constraint, or is the only one
+//! for a foreign key, is never to be dropped.
 
 use std::collections::BTreeSet;
 
@@ -14,14 +14,14 @@ use crate::model::ids::TenantId;
 
 const DAY_SECS: f64 = 86_400.0;
 
-/// How much must have been seen before something is said.
+/// How much must have been observed before advice is given.
 #[derive(Clone, Copy, Debug)]
 pub struct AdviceOptions {
-    /// Days for which PostgreSQL must have counted.
+    /// The days over which PostgreSQL must have counted.
     pub days_min: f64,
     /// Reads of a table, and requests of one shape.
     pub reads_min: i64,
-    /// Rows of a table: a smaller one is read whole in no time, and its indexes cost nothing.
+    /// Rows of a table: a smaller one is scanned in no time, and its indexes cost nothing.
     pub rows_min: i64,
 }
 
@@ -31,26 +31,26 @@ impl Default for AdviceOptions {
     }
 }
 
-/// What kind of advice it is.
+/// The kind of advice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdviceKind {
-    /// Requests, or a foreign key, have no index that they could use.
+    /// Requests, or a foreign key, have no index to use.
     Missing,
-    /// The table is read whole, often or slowly, and no request is known that an index would help.
+    /// The table is scanned often or slowly, and no request is known that an index would help.
     ScannedOften,
-    /// Requests whose only conditions row-level security keeps from any index.
+    /// Requests whose only conditions cannot use an index because of row-level security.
     KeptByRls,
-    /// Another index does all that this one does.
+    /// Another index serves all the same queries.
     Duplicate,
-    /// Nothing has read it.
+    /// It was never read.
     Unused,
-    /// An attempt to make or drop it was interrupted; it costs and serves nobody.
+    /// An attempt to create or drop it was interrupted; it costs and has no use.
     Invalid,
 }
 
 impl AdviceKind {
-    /// As it is shown.
+    /// The name in output.
     pub fn as_str(self) -> &'static str {
         match self {
             AdviceKind::Missing => "missing",
@@ -63,18 +63,18 @@ impl AdviceKind {
     }
 }
 
-/// Where it is best followed.
+/// Where to apply the advice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdviceScope {
     /// For this tenant alone.
     Tenant,
-    /// By a migration: it is as true of every tenant.
+    /// By a migration: it holds for every tenant.
     Baseline,
 }
 
 impl AdviceScope {
-    /// As it is shown.
+    /// The name in output.
     pub fn as_str(self) -> &'static str {
         match self {
             AdviceScope::Tenant => "tenant",
@@ -83,54 +83,54 @@ impl AdviceScope {
     }
 }
 
-/// One thing to do or to know.
+/// One piece of advice.
 #[derive(Clone, Debug, Serialize)]
 pub struct IndexAdvice {
-    /// What it is.
+    /// The kind.
     pub kind: AdviceKind,
-    /// Where to follow it.
+    /// Where to apply it.
     pub place: AdviceScope,
     /// The table.
     pub table: String,
-    /// The index that there is, or what a new one would be called.
+    /// The existing index, or the name of a new one.
     pub index: Option<String>,
     /// Its columns.
     pub columns: Vec<IndexColumn>,
-    /// What is known, in a sentence.
+    /// The evidence, in a sentence.
     pub because: String,
-    /// Bytes that are freed; or those that a new one takes, as estimated.
+    /// Bytes that are freed, or an estimate of those that a new index takes.
     pub bytes: i64,
     /// The planner's cost of the query without the new index: HypoPG's estimate.
     pub cost_before: Option<f64>,
-    /// And with it.
+    /// The cost with it.
     pub cost_after: Option<f64>,
-    /// What the planner is asked.
+    /// The query shape for the planner.
     #[serde(skip)]
     pub(crate) shape: Option<QueryShape>,
 }
 
-/// All that can be said of one tenant's indexes.
+/// All advice on one tenant's indexes.
 #[derive(Clone, Debug, Serialize)]
 pub struct IndexReport {
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// Since when PostgreSQL has counted: the later of the tenant's birth and the last reset.
+    /// Since when PostgreSQL has counted: the tenant's creation or the last reset, whichever is later.
     pub counted_since: Timestamp,
     /// The same in days.
     pub counted_days: f64,
-    /// Shapes of requests that are known, and since when.
+    /// The number of known query shapes, and since when.
     pub shapes: usize,
     /// See `shapes`.
     pub shapes_since: Option<Timestamp>,
-    /// Whether the planner could be asked what an index would gain.
+    /// Whether HypoPG was available to estimate the gain of an index.
     pub hypopg: bool,
-    /// What to do, and what to know.
+    /// The advice.
     pub advice: Vec<IndexAdvice>,
-    /// What the evidence does not tell.
+    /// Limits of the evidence.
     pub notes: Vec<String>,
 }
 
-/// Says what there is to say. The planner's estimates are added by `plan`.
+/// Computes the advice. `plan` adds the planner's estimates.
 pub(crate) fn advise(
     survey: &Survey,
     asked: &[&SampledShape],
@@ -175,7 +175,7 @@ pub(crate) fn advise(
     report
 }
 
-/// Whether a table has been used enough for something to be said of it.
+/// Whether a table has been used enough for advice.
 pub(crate) fn is_judged(survey: &Survey, table: &Table, options: &AdviceOptions) -> bool {
     let since = table.migrated_at.unwrap_or(survey.counted_since).max(survey.counted_since);
     days(survey, since) >= options.days_min
@@ -202,8 +202,8 @@ fn new(kind: AdviceKind, place: AdviceScope, table: &Table, because: String) -> 
     }
 }
 
-/// What a query of this shape could use: columns that are compared by `=` lead; then come those of
-/// its order, or, without one, a column that is compared otherwise.
+/// The index that a query of this shape could use: columns compared by `=` first, then those of the sort
+/// order, or without one, a column compared in another way.
 fn of_shape(
     table: &Table,
     asked: &SampledShape,
@@ -254,7 +254,7 @@ fn day(at: Timestamp) -> String {
 
 enum Reach {
     Equal,
-    /// Any other that an index can be searched by.
+    /// Any other operator that an index supports.
     Range,
     /// It could use an index if there were no row-level security.
     Kept,
@@ -269,7 +269,7 @@ fn reach(column: &Column, operator: &str) -> Reach {
     };
     match operator {
         "=" => of(column.equal_reaches, Reach::Equal),
-        // A list gives no order of what comes after it.
+        // A list does not preserve the order of the following column.
         "= ANY" => of(column.equal_reaches, Reach::Range),
         "<" | "<=" | ">" | ">=" => of(column.range_reaches, Reach::Range),
         "LIKE" | "ILIKE" | "@>" | "<@" | "&&" => Reach::Kept,
@@ -303,12 +303,12 @@ fn of_kept(
     advice.push(IndexAdvice { columns, ..kept });
 }
 
-/// Whether an index leads to the same rows: by the columns compared by `=`, and on in the order.
+/// Whether an index finds the same rows: by the columns compared by `=`, followed by the order.
 fn is_served(table: &Table, equal: &BTreeSet<String>, columns: &[IndexColumn]) -> bool {
     let lead: Vec<String> = equal.iter().cloned().collect();
     let rest = &columns[lead.len()..];
     table.indexes.iter().filter(|index| index.is_led_by(&lead)).any(|index| {
-        // A unique key that is known whole leads to one row.
+        // A unique key of which all columns are given finds one row.
         let whole = index.unique && index.columns.len() == lead.len() && !lead.is_empty();
         let mut next = index.columns[lead.len()..].iter();
         whole || rest.iter().all(|by| next.next() == Some(&by.name))
@@ -360,7 +360,7 @@ fn of_foreign_keys(
     }
 }
 
-/// Advises a new index, unless one that was advised already leads there.
+/// Advises a new index, unless another piece of advice covers it.
 fn propose(
     table: &Table,
     place: AdviceScope,
@@ -383,7 +383,7 @@ fn propose(
     });
 }
 
-/// A btree has an entry for each row, of the columns and some 16 bytes, on pages filled to 90 %.
+/// A btree has one entry per row: the columns and about 16 bytes, on pages filled to 90 %.
 fn estimate(table: &Table, columns: &[IndexColumn]) -> i64 {
     let widths = columns.iter().filter_map(|by| table.column(&by.name)).map(|c| i64::from(c.bytes));
     let entry = 16 + widths.map(|bytes| (bytes + 7) / 8 * 8).sum::<i64>();
@@ -409,7 +409,7 @@ fn of_scans(survey: &Survey, table: &Table, options: &AdviceOptions) -> Option<I
         table.seq_scans, table.index_scans
     );
     let scans = new(AdviceKind::ScannedOften, AdviceScope::Tenant, table, because);
-    // Before the newest index, it was slow for another reason.
+    // Before the newest index was created, it was slow for another reason.
     let made =
         table.indexes.iter().filter_map(|index| index.made_at).chain(table.migrated_at).max();
     let slowly = slow.last_at > made && table.rows >= options.rows_min;
@@ -458,7 +458,7 @@ fn of_indexes(
     }
 }
 
-/// Whether a foreign key of the table would be without an index if this one were not there.
+/// Whether a foreign key of the table would lose its only index with this one.
 pub(crate) fn supports_foreign_key(table: &Table, index: &Index) -> bool {
     table.foreign_keys.iter().any(|key| {
         let others = table.indexes.iter().filter(|other| other.name != index.name);
@@ -466,8 +466,8 @@ pub(crate) fn supports_foreign_key(table: &Table, index: &Index) -> bool {
     })
 }
 
-/// Whether `other` does all that `index` does: it has the same keys, or these and more. Of two that
-/// are the same, the one that something hangs on stays, or else the baseline's.
+/// Whether `other` serves all queries of `index`: it has the same keys, or these and more. Of two equal ones,
+/// the one that other objects depend on stays, otherwise the baseline's.
 fn covers(other: &Index, index: &Index) -> bool {
     let of_a_kind = other.name != index.name
         && other.valid

@@ -1,6 +1,6 @@
-//! Makes and drops an index while the tenant works. CONCURRENTLY wants no transaction around it, so
-//! this has a connection of its own, as the owner role; whoever is interrupted here leaves an index
-//! that is not valid, and the next attempt begins by taking it away.
+//! Creates and drops an index without interrupting the tenant. CONCURRENTLY cannot run in a transaction, so
+//! this uses a connection of its own, as the owner role. An interrupted build leaves an invalid index, and
+//! the next attempt begins by dropping it.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::schema::policy::quote_ident;
 use crate::wire::client;
 use crate::wire::tls::Target;
 
-/// The class of the lock that whoever changes an index holds: "idx". A transaction of the app role can
-/// hold it too, until it ends; then the index is tried again later.
+/// The class of the lock that an index change holds: "idx". A transaction of the app role can hold it too,
+/// until it ends; then the change is tried again later.
 const LOCK_CLASS: i32 = 0x0069_6478;
-/// CONCURRENTLY waits for every transaction that began before it; nobody waits for it meanwhile.
+/// CONCURRENTLY waits for every earlier transaction; no other session waits for it meanwhile.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// A connection that changes one index of one schema, and nobody else does meanwhile.
+/// A connection that changes one index of one schema, exclusively.
 pub(crate) struct Builder {
     client: Client,
     schema: String,
@@ -27,7 +27,7 @@ pub(crate) struct Builder {
 
 impl Builder {
     /// # Errors
-    /// [`ErrorKind::Retryable`] if somebody else changes this index.
+    /// [`ErrorKind::Retryable`] if another connection is changing this index.
     pub(crate) async fn begin(target: &Target, schema: String, name: &str) -> Result<Builder> {
         let client = client::connect(target).await?;
         client
@@ -50,7 +50,7 @@ impl Builder {
         Ok(Builder { client, schema, name: name.to_owned() })
     }
 
-    /// Creates it, unless it is there and valid.
+    /// Creates the index, unless a valid one exists.
     pub(crate) async fn create(&self, table: &str, columns: &[IndexColumn]) -> Result<()> {
         let columns: Vec<String> = columns.iter().map(IndexColumn::sql).collect();
         let (name, schema, table) =
@@ -62,7 +62,7 @@ impl Builder {
         .await
     }
 
-    /// Makes it again from its definition, as [`definition`](Self::definition) gave it.
+    /// Creates it again from the definition that [`definition`](Self::definition) returned.
     pub(crate) async fn restore(&self, definition: &str) -> Result<()> {
         let create = definition.replacen("CREATE INDEX ", "CREATE INDEX CONCURRENTLY ", 1);
         self.make(&in_schema(&create, &self.schema)).await
@@ -75,7 +75,7 @@ impl Builder {
             None => {}
         }
         if let Err(error) = self.client.batch_execute(create).await {
-            // What is left of it costs every write.
+            // An invalid index would slow down every write.
             if self.is_valid().await.unwrap_or_default() == Some(false) {
                 let _ = self.drop_it().await;
             }
@@ -84,7 +84,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Drops it, if it is there.
+    /// Drops the index, if it exists.
     pub(crate) async fn drop_it(&self) -> Result<()> {
         let (schema, name) = (quote_ident(&self.schema), quote_ident(&self.name));
         let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {schema}.{name}");

@@ -1,7 +1,7 @@
-//! What holds of one tenant's indexes, counted over many. Pure.
+//! Advice on tenants' indexes, counted over many tenants. Pure.
 //!
-//! What holds of one tenant is for that tenant; what holds of most who use a table is for the
-//! baseline, where one migration does it for all and no tenant differs from another.
+//! Advice that holds for one tenant is for that tenant. Advice that holds for most tenants that use a table
+//! is for the baseline: one migration covers all of them, and no tenant differs from another.
 
 use std::collections::BTreeMap;
 
@@ -11,40 +11,40 @@ use super::IndexColumn;
 use super::advice::{AdviceKind, AdviceOptions, AdviceScope, IndexAdvice, IndexReport, is_judged};
 use super::survey::Survey;
 
-/// Tenants named beside a piece of advice.
+/// The most tenants named beside a piece of advice.
 const EXAMPLES_MAX: usize = 3;
 
-/// A piece of advice, and for how many tenants it holds.
+/// A piece of advice, and the number of tenants for which it holds.
 #[derive(Clone, Debug, Serialize)]
 pub struct FleetIndexAdvice {
-    /// What it is.
+    /// The kind.
     pub kind: AdviceKind,
-    /// Where to follow it.
+    /// Where to apply it.
     pub place: AdviceScope,
     /// The table.
     pub table: String,
-    /// The index that there is, or what a new one would be called.
+    /// The existing index, or the name of a new one.
     pub index: Option<String>,
     /// Its columns.
     pub columns: Vec<IndexColumn>,
-    /// Tenants of whom it holds.
+    /// Tenants for which it holds.
     pub tenants: usize,
-    /// Tenants who use the table enough for it to be said.
+    /// Tenants that use the table enough to be judged.
     pub of: usize,
-    /// The sum of all.
+    /// The sum over all tenants.
     pub bytes: i64,
-    /// The slugs of some of them.
+    /// The slugs of some of these tenants.
     pub examples: Vec<String>,
 }
 
-/// What can be said of many tenants' indexes.
+/// Advice on the indexes of many tenants.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct FleetIndexReport {
-    /// Tenants that were looked at.
+    /// Tenants that were examined.
     pub tenants: usize,
-    /// Of these, for whom PostgreSQL has counted long enough.
+    /// How many of them PostgreSQL has counted long enough.
     pub counted: usize,
-    /// What to do, and what to know.
+    /// The advice.
     pub advice: Vec<FleetIndexAdvice>,
 }
 
@@ -54,7 +54,7 @@ type Key = (AdviceKind, String, Option<String>, String);
 pub(crate) struct Fleet {
     report: FleetIndexReport,
     found: BTreeMap<Key, FleetIndexAdvice>,
-    /// By table, the tenants who use it enough.
+    /// By table, the tenants that use it enough.
     judged: BTreeMap<String, usize>,
 }
 
@@ -100,7 +100,7 @@ impl Fleet {
             let judged = self.judged.get(&advice.table).copied().unwrap_or_default();
             advice.of = judged.max(advice.tenants);
             let widespread = match advice.kind {
-                // Whoever reads it would miss it.
+                // A tenant that reads the index would miss it.
                 AdviceKind::Unused => advice.tenants == advice.of,
                 AdviceKind::Invalid => false,
                 _ => advice.tenants * 2 > advice.of,

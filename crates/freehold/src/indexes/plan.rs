@@ -1,8 +1,7 @@
-//! What the planner says of a query without and with an index that is not there: HypoPG.
+//! The planner's estimates for a query without and with a hypothetical index, by HypoPG.
 //!
-//! The query has no values, so that the planner goes by what is usual in the column. It is planned
-//! under the tenant's policies, as a request is: an operator that is not leakproof reaches no
-//! index here either.
+//! The query has no values, so the planner uses what is typical of the column. It is planned under the
+//! tenant's policies, like a request: so an operator that is not leakproof uses no index here either.
 
 use super::QueryShape;
 use super::advice::{AdviceKind, IndexReport};
@@ -11,13 +10,14 @@ use crate::error::Result;
 use crate::schema::policy::quote_ident;
 use crate::wire::Connection;
 
-/// Rows that the query asks for, as a page of the data API does.
+/// The LIMIT of the query, that of a page of the data API.
 const PAGE: u32 = 100;
-/// Of the former cost: an index that gains less is not worth what every write pays for it.
+/// The smallest gain, as a fraction of the cost before: an index that gains less is not worth its cost at
+/// every write.
 const GAIN_MIN: f64 = 0.2;
 
-/// Adds the planner's costs to what is advised, and takes back what would gain nothing. The
-/// connection is in the tenant's schema.
+/// Adds the planner's costs to the advice, and removes advice that would gain nothing. The connection is in
+/// the tenant's schema.
 pub(crate) async fn estimate(
     connection: &mut Connection,
     survey: &Survey,
@@ -64,14 +64,14 @@ pub(crate) async fn estimate(
     Ok(())
 }
 
-/// The query of a shape, with a value that nobody knows in the place of each.
+/// The query of a shape, with an unknown value in place of each parameter.
 fn query(schema: &str, table: &Table, shape: &QueryShape) -> String {
     let mut conditions = Vec::new();
     for (name, operator) in &shape.conditions {
         let Some(column) = table.column(name) else { continue };
         let (name, type_name) = (quote_ident(name), &column.type_name);
         conditions.push(match operator.as_str() {
-            // Without the cast it would be ANY of a subquery's rows.
+            // Without the cast it would be ANY over the rows of a subquery.
             "= ANY" => format!("{name} = ANY ((SELECT NULL::{type_name}[])::{type_name}[])"),
             "IS NULL" => format!("{name} IS NULL"),
             "=" | "<>" | "<" | "<=" | ">" | ">=" | "LIKE" | "ILIKE" => {

@@ -1,5 +1,5 @@
-//! What tenants' tables are asked, from a sample: counted in memory of a bounded size, and written
-//! down by `reporter`.
+//! The shape sampler: counts the shapes of a sample of requests, in bounded memory. `reporter` writes them
+//! down.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,20 +8,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::QueryShape;
 use crate::model::ids::TenantId;
 
-/// Shapes that may wait to be written down, of all tenants and of one; of more, no new one is
-/// counted. A full memory takes some 2 MB.
+/// The most shapes that wait to be written down, of all tenants and of one; further new shapes are not
+/// counted. At the limit they take about 2 MB.
 const SHAPES_MAX: usize = 4096;
 const TENANT_SHAPES_MAX: usize = 100;
-/// 2⁶⁴ divided by the golden ratio. Its multiples are spread evenly and in no rhythm, so that no
-/// client's rhythm hides from the sample.
+/// 2⁶⁴ divided by the golden ratio. Its multiples are spread evenly without a period, so that no client with
+/// a periodic pattern escapes the sample.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Cheap to clone; all clones are one.
+/// Cheap to clone; clones share their state.
 #[derive(Clone)]
 pub(crate) struct ShapeSampler(Arc<Shared>);
 
 struct Shared {
-    /// One request of so many is counted, for all of them.
+    /// One request in this many is counted, over all of them.
     sample: u32,
     requests: AtomicU64,
     waiting: Mutex<Waiting>,
@@ -43,7 +43,7 @@ impl ShapeSampler {
         }))
     }
 
-    /// Counts a request, if it is of the sample; only then its shape is asked for.
+    /// Counts a request if it belongs to the sample; only then is its shape computed.
     pub(crate) fn count(&self, tenant: TenantId, shape: impl FnOnce() -> Option<QueryShape>) {
         let number = self.0.requests.fetch_add(1, Ordering::Relaxed);
         if number.wrapping_mul(GOLDEN) > u64::MAX / u64::from(self.0.sample) {
@@ -66,7 +66,7 @@ impl ShapeSampler {
         }
     }
 
-    /// Takes out what was counted.
+    /// Takes the counts.
     pub(crate) fn take(&self) -> Vec<(TenantId, QueryShape, u64)> {
         let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let tenants = std::mem::take(&mut *waiting).tenants.into_iter();
@@ -76,7 +76,7 @@ impl ShapeSampler {
         tenants.flat_map(of).collect()
     }
 
-    /// It could not be written down.
+    /// Puts back counts that could not be written down.
     pub(crate) fn put_back(&self, counts: Vec<(TenantId, QueryShape, u64)>) {
         for (tenant, shape, requests) in counts {
             self.add(tenant, shape, requests);

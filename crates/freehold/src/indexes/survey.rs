@@ -1,7 +1,7 @@
-//! What tenants' tables and indexes are, and what PostgreSQL has counted of them.
+//! Surveys of tenants' tables and indexes, and of PostgreSQL's counts of them.
 //!
-//! Each question is asked for many tenants at once, and answered from PostgreSQL's catalogs alone:
-//! none opens a table, so none waits for a lock, and sizes are those of the last VACUUM or ANALYZE.
+//! Each query covers many tenants and reads PostgreSQL's catalogs only: it opens no table, so it waits for no
+//! lock, and sizes are those of the last VACUUM or ANALYZE.
 
 use std::collections::HashMap;
 
@@ -23,14 +23,14 @@ pub(crate) struct Survey {
     pub(crate) counted_since: Timestamp,
     pub(crate) tables: Vec<Table>,
     pub(crate) hypopg_schema: Option<String>,
-    /// What they read is not counted here.
+    /// Reads on replicas are not counted here.
     pub(crate) has_replicas: bool,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     pub(crate) name: String,
-    /// As estimated by VACUUM and the statistics; 0 of a table that neither has seen.
+    /// Estimated by VACUUM and the statistics; 0 for a table without either.
     pub(crate) rows: i64,
     pub(crate) bytes: i64,
     pub(crate) seq_scans: i64,
@@ -41,16 +41,16 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     pub(crate) indexes: Vec<Index>,
     pub(crate) foreign_keys: Vec<ForeignKey>,
-    /// Statements that took long and whose plan reads it whole.
+    /// Slow statements whose plan scans it.
     pub(crate) slow: Slow,
     /// When the newest migration that names it reached this tenant.
     pub(crate) migrated_at: Option<Timestamp>,
 }
 
-/// What `slow_log` has collected of a table.
+/// What `slow_log` has collected about a table.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Slow {
-    /// Statements that differ in more than their values.
+    /// Statements that differ not only in their values.
     pub(crate) statements: i64,
     pub(crate) count: i64,
     pub(crate) seconds: f64,
@@ -62,8 +62,8 @@ pub(crate) struct Column {
     pub(crate) name: String,
     pub(crate) type_name: String,
     pub(crate) bytes: i32,
-    /// Whether `=`, and the comparisons by size, are leakproof: under row-level security no other
-    /// operator reaches an index. None for a type that has no order.
+    /// Whether `=`, and the comparisons by size, are leakproof: under row-level security other operators
+    /// cannot use an index. `None` for a type without an order.
     pub(crate) equal_reaches: Option<bool>,
     pub(crate) range_reaches: Option<bool>,
 }
@@ -73,21 +73,21 @@ pub(crate) struct Index {
     pub(crate) name: String,
     pub(crate) method: String,
     pub(crate) unique: bool,
-    /// Of a constraint, a partition or the replica identity: it cannot go by itself.
+    /// It belongs to a constraint, a partition or the replica identity, so it cannot be dropped alone.
     pub(crate) fixed: bool,
     pub(crate) valid: bool,
-    /// Columns and expressions, in their order; those of INCLUDE are in `included`.
+    /// Columns and expressions, in order; those of INCLUDE are in `included`.
     pub(crate) columns: Vec<String>,
     /// The same, each with its operator class, collation and direction.
     pub(crate) keys: Vec<String>,
     pub(crate) descending: Vec<bool>,
     pub(crate) included: Vec<String>,
-    /// Of a partial index.
+    /// The condition of a partial index.
     pub(crate) condition: Option<String>,
     pub(crate) bytes: i64,
     pub(crate) scans: i64,
     pub(crate) in_template: bool,
-    /// When it was made for this tenant alone.
+    /// When it was created for this tenant alone.
     pub(crate) made_at: Option<Timestamp>,
 }
 
@@ -121,7 +121,7 @@ impl Table {
 }
 
 impl Index {
-    /// Whether these are its columns, in this order and these directions.
+    /// Whether its columns are these, in this order and with these directions.
     pub(crate) fn is_of(&self, columns: &[IndexColumn]) -> bool {
         columns
             .iter()
@@ -129,7 +129,7 @@ impl Index {
             .eq(self.columns.iter().zip(self.descending.iter().copied()))
     }
 
-    /// Whether it can find rows by these columns: they lead it, in whatever order.
+    /// Whether it can find rows by these columns: they are its first columns, in any order.
     pub(crate) fn is_led_by(&self, columns: &[String]) -> bool {
         self.valid
             && self.condition.is_none()
@@ -139,8 +139,8 @@ impl Index {
     }
 }
 
-/// Looks at tenants, or at the template. `migrations` are the baseline's, and `recorded` the indexes
-/// that tenants have or lack on their own account.
+/// Surveys tenants, or the template. `migrations` are the baseline's, and `recorded` the indexes by which
+/// tenants differ from the template.
 pub(crate) async fn survey(
     tx: &mut CatalogTx,
     tenants: &[TenantId],
@@ -191,8 +191,8 @@ pub(crate) async fn survey(
     Ok(surveys)
 }
 
-/// An index that a migration made yesterday has not been read for a month, and that says nothing.
-/// PostgreSQL does not know how old an index is, so the newest migration that names its table counts.
+/// An index that a migration created yesterday has not been read for a month, which means nothing. PostgreSQL
+/// does not record the age of an index, so the newest migration that names its table is used.
 async fn date_tables(
     tx: &mut CatalogTx,
     surveys: &mut [Survey],
@@ -222,8 +222,8 @@ async fn date_tables(
     Ok(())
 }
 
-/// PostgreSQL forgets what it has counted when it crashes, without a word in the database's own
-/// entry; the entry of the background writer tells.
+/// PostgreSQL loses its counts in a crash without updating the database's own reset time; that of the
+/// background writer shows it.
 async fn read_times(tx: &mut CatalogTx, tenants: &[TenantId]) -> Result<Vec<Survey>> {
     let ids: Vec<uuid::Uuid> = tenants.iter().map(TenantId::as_uuid).collect();
     let rows = tx
@@ -253,7 +253,7 @@ async fn read_times(tx: &mut CatalogTx, tenants: &[TenantId]) -> Result<Vec<Surv
     Ok(rows.iter().map(survey).collect())
 }
 
-/// Partitions and their parents are passed over: what they need, the baseline must give them.
+/// Partitions and their parents are left out: the baseline must provide their indexes.
 async fn read_tables(
     tx: &mut CatalogTx,
     schemas: &[String],
@@ -288,8 +288,8 @@ async fn read_tables(
     Ok(tables)
 }
 
-/// The operators of a type are those of its btree class; an enum, an array, a range and a varchar
-/// have that of another type, and a domain that of its base.
+/// The operators of a type are those of its btree class; enums, arrays, ranges and varchar use the class of
+/// another type, and a domain that of its base type.
 async fn read_columns(tx: &mut CatalogTx, schemas: &[String]) -> Result<Vec<Row>> {
     tx.query(
         "WITH class AS MATERIALIZED (

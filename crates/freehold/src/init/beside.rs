@@ -1,13 +1,13 @@
-//! What sessions of one role tell and do to each other beside the rows: to PostgreSQL all tenants are
-//! one role, so it must be taken from PUBLIC. Needs a superuser.
+//! What sessions of one role can learn about and do to each other, apart from rows. To PostgreSQL all tenants
+//! are one role, so these privileges must be revoked from PUBLIC, which needs a superuser.
 
 use tokio_postgres::Client;
 
 use super::roles::list_functions;
 use crate::error::Result;
 
-/// Locks that a session keeps after its transaction: the connection goes to the next tenant with them.
-/// Those of a transaction stay everybody's, because triggers of baselines take them.
+/// Locks that a session keeps after its transaction, and so passes on to the next tenant on the connection.
+/// Locks of a transaction stay available, because triggers of baselines take them.
 pub(crate) const SESSION_LOCKS: &[&str] = &[
     "pg_advisory_lock",
     "pg_advisory_lock_shared",
@@ -15,16 +15,16 @@ pub(crate) const SESSION_LOCKS: &[&str] = &[
     "pg_try_advisory_lock_shared",
 ];
 
-/// What shows the text of other sessions' statements; `pg_stat_activity` and its like are made of these.
+/// Functions that return the text of other sessions' statements; `pg_stat_activity` and others use them.
 pub(crate) const ACTIVITY: &[&str] = &["pg_stat_get_activity", "pg_stat_get_backend_activity"];
 
-/// Extensions that keep the texts of statements, by views and by functions that can be asked past them.
+/// Extensions that store the texts of statements, in views and in functions that bypass the views.
 pub(crate) const STATEMENT_EXTENSIONS: &[&str] =
     &["pg_stat_statements", "pg_stat_monitor", "auto_explain", "pg_qualstats", "pg_store_plans"];
 
-/// Whom the session's locks are left to: index builds are the owner's, leases those of analytics.
+/// Roles that keep the session locks: the owner for index builds, analytics for leases.
 const LOCKERS: &str = "freehold_owner, freehold_analytics";
-/// Whom the statements of others are left to: PostgreSQL's own roles for monitoring.
+/// Roles that keep access to others' statements: PostgreSQL's own monitoring roles.
 const MONITORS: &str = "pg_monitor, pg_read_all_stats";
 
 /// What PUBLIC may still do with the members of these extensions.
@@ -42,7 +42,7 @@ JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.o
 JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
 WHERE e.extname = ANY($1) AND EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee = 0)";
 
-/// Takes all of it from PUBLIC and gives it to who needs it. Monitoring goes on working.
+/// Revokes all of it from PUBLIC and grants it to the roles that need it. Monitoring continues to work.
 pub(super) async fn close(client: &Client) -> Result<()> {
     for (functions, to) in [(SESSION_LOCKS, LOCKERS), (ACTIVITY, MONITORS)] {
         let functions = list_functions(client, functions).await?;

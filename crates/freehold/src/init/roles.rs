@@ -1,5 +1,5 @@
-//! The roles: what they are, what PUBLIC may no longer do beside them, and whether the one that
-//! serves is bound by row-level security.
+//! The roles: their attributes, the privileges that PUBLIC loses, and the check that row-level security
+//! applies to the role that serves.
 
 use std::fmt::Write as _;
 
@@ -10,33 +10,32 @@ use crate::error::{Error, Result};
 use crate::schema::policy::quote_ident;
 use crate::wire::settings;
 
-/// Roles that log in; the others are what they may become.
+/// The roles that log in; the others are those that they may become.
 const LOGIN_ROLES: [&str; 4] =
     ["freehold_owner", "freehold_app", CATALOG_ROLE, "freehold_analytics"];
-/// Reads and writes the catalog, and never runs SQL of a tenant's.
+/// Reads and writes the catalog, and never runs a tenant's SQL.
 pub(crate) const CATALOG_ROLE: &str = "freehold_catalog";
-/// Owns what contexts are sealed with and what verifies them, and nothing else. No role is a member of it.
+/// Owns the keys that seal contexts and the functions that verify them, and nothing else. It has no members.
 pub(crate) const GUARD_ROLE: &str = "freehold_guard";
 const TENANT_ROLES: [&str; 3] = ["freehold_viewer", "freehold_member", "freehold_admin"];
 
-/// Passwords to set. A role that is new and has none here cannot log in by password.
+/// Passwords to set. A new role without a password cannot log in by password.
 #[derive(Clone, Default)]
 pub struct Passwords {
     /// For `freehold_owner`, which owns the schemas and migrates.
     pub owner: Option<String>,
     /// For `freehold_app`, which runs tenants' transactions.
     pub app: Option<String>,
-    /// For `freehold_catalog`, which reads and writes the catalog. If none is given it gets that of
-    /// `freehold_app`.
+    /// For `freehold_catalog`, which reads and writes the catalog. By default that of `freehold_app`.
     pub catalog: Option<String>,
-    /// For `freehold_analytics`, which reads every tenant and writes none.
+    /// For `freehold_analytics`, which reads every tenant's tables and writes none.
     pub analytics: Option<String>,
 }
 
-/// Functions of PostgreSQL that anybody may call, through which tenants could meet or harm each
-/// other: large objects carry no row-level security, the signals reach sessions of the same role,
-/// which all tenants share, and a session's prepared statements show what others asked over it and
-/// under which name one could be replaced.
+/// Functions of PostgreSQL that PUBLIC may call by default, through which tenants could reach or harm each
+/// other: large objects have no row-level security, the signals reach sessions of the same role, which all
+/// tenants share, and a session's list of prepared statements shows what others queried on it, and the names
+/// under which a statement could be replaced.
 pub(crate) const DANGEROUS: &[&str] = &[
     "lo_creat",
     "lo_create",
@@ -61,14 +60,14 @@ pub(crate) const DANGEROUS: &[&str] = &[
     "pg_prepared_statement",
 ];
 
-/// Makes the roles that are missing, and says which.
+/// Creates the missing roles, and returns them.
 pub(super) async fn ensure(client: &Client, passwords: &Passwords) -> Result<Vec<String>> {
     let mut created = Vec::new();
     for role in LOGIN_ROLES.into_iter().chain(TENANT_ROLES).chain([GUARD_ROLE]) {
         let known = client.query_opt("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&role]).await?;
         if known.is_none() {
             let login = if LOGIN_ROLES.contains(&role) { "LOGIN" } else { "NOLOGIN" };
-            // NOINHERIT: the app role has a tenant role's rights only inside a tenant's transaction.
+            // NOINHERIT: the app role has a tenant role's privileges only inside a tenant's transaction.
             let inherit = if role == "freehold_app" { "NOINHERIT" } else { "INHERIT" };
             client
                 .batch_execute(&format!("CREATE ROLE {role} {login} {inherit}"))
@@ -85,7 +84,7 @@ pub(super) async fn ensure(client: &Client, passwords: &Passwords) -> Result<Vec
     ];
     for (role, password) in secrets {
         if let Some(password) = password {
-            // A utility statement takes no parameters; PostgreSQL quotes it for us.
+            // A utility statement takes no parameters, so PostgreSQL quotes the value.
             let row = client.query_one("SELECT quote_literal($1)", &[password]).await?;
             let quoted: String = row.get(0);
             client.batch_execute(&format!("ALTER ROLE {role} PASSWORD {quoted}")).await?;
@@ -105,8 +104,8 @@ pub(super) async fn ensure(client: &Client, passwords: &Passwords) -> Result<Vec
         )
         .await
         .map_err(explain_roles)?;
-    // A superuser needs no membership, and one who is a member already must not be granted again
-    // on every start: on PostgreSQL 16 and newer that would pile up.
+    // A superuser needs no membership, and an existing member must not be granted it again at every start: in
+    // PostgreSQL 16 and later these grants would accumulate.
     let member = "SELECT pg_has_role(current_user, 'freehold_owner', 'USAGE')";
     if !is_superuser(client).await? && !client.query_one(member, &[]).await?.get::<_, bool>(0) {
         client
@@ -122,15 +121,15 @@ pub(super) async fn is_superuser(client: &Client) -> Result<bool> {
     Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
-/// PostgreSQL's own functions of these names, with their arguments, for GRANT and REVOKE.
+/// PostgreSQL's own functions with these names, with their arguments, for GRANT and REVOKE.
 pub(super) async fn list_functions(client: &Client, names: &[&str]) -> Result<String> {
     let sql = "SELECT string_agg(oid::regprocedure::text, ', ') FROM pg_proc
                WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY($1)";
     Ok(client.query_one(sql, &[&names]).await?.get(0))
 }
 
-/// Gives one role the password of another, where this is a superuser, who can see how it is kept. What
-/// SCRAM keeps does not depend on the role's name; what MD5 keeps does.
+/// Gives one role the password of another. This needs a superuser, who can read the stored form. A SCRAM
+/// verifier does not depend on the role's name; an MD5 hash does.
 async fn copy_password(client: &Client, from: &str, to: &str) -> Result<()> {
     if !is_superuser(client).await? {
         return Ok(());
@@ -144,9 +143,9 @@ async fn copy_password(client: &Client, from: &str, to: &str) -> Result<()> {
     Ok(())
 }
 
-/// Gives the login roles the defaults of settings that are ours, and takes away any others, which are
-/// returned as `role: name=value`. A role can change its own, and what it has set outlives every
-/// connection. Where all is as it should be nothing is written: the roles are the whole server's.
+/// Sets the default settings of the login roles to ours, and removes any others, which are returned as `role:
+/// name=value`. A role can change its own defaults, and they outlive every connection. If nothing differs,
+/// nothing is written, since roles are shared by all databases of the server.
 pub(super) async fn ensure_defaults(client: &Client) -> Result<Vec<String>> {
     let rows = client
         .query(
@@ -186,9 +185,9 @@ pub(super) async fn ensure_defaults(client: &Client) -> Result<Vec<String>> {
     Ok(removed)
 }
 
-/// Makes the role that runs `init` a member of the guard, if it is neither that nor a superuser; says
-/// whether it did. From PostgreSQL 16 on, the role that has made the guard may do this again at any time,
-/// and before 16 any role with CREATEROLE may.
+/// Makes the role that runs `init` a member of the guard, unless it is one or a superuser; returns whether it
+/// did. From PostgreSQL 16 on, the role that created the guard may do this again at any time; before 16, any
+/// role with CREATEROLE may.
 pub(super) async fn join_guard(client: &Client) -> Result<bool> {
     if is_superuser(client).await? {
         return Ok(false);
@@ -228,7 +227,7 @@ pub(crate) async fn ensure_database_grants(client: &Client) -> Result<()> {
         .map_err(|source| {
             setup("the database's rights cannot be set: connect as its owner or as a superuser").because(source)
         })?;
-    // Extensions that a baseline asks for live in public; nobody else may put anything there.
+    // Extensions that a baseline needs are in public; only the owner may create anything there.
     let public = client
         .batch_execute(
             "REVOKE CREATE ON SCHEMA public FROM PUBLIC;
@@ -240,7 +239,7 @@ pub(crate) async fn ensure_database_grants(client: &Client) -> Result<()> {
     })
 }
 
-/// Takes from PUBLIC what only a superuser can take, and reports what is still open.
+/// Revokes from PUBLIC what only a superuser can revoke, and reports what is still open.
 pub(super) async fn harden(client: &Client) -> Result<Vec<String>> {
     if is_superuser(client).await? {
         let functions = list_functions(client, DANGEROUS).await?;
@@ -283,10 +282,10 @@ pub(super) async fn harden(client: &Client) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// Refuses a role that row-level security does not bind, or that could become one.
+/// Refuses a role to which row-level security does not apply, or that could become such a role.
 ///
-/// Each catalog of PostgreSQL's is read once and by itself. A join of two was planned by statistics
-/// from before the tenants came, and took more than the half minute it had with 2,000 of them.
+/// Each of PostgreSQL's catalogs is read once and separately. A join of two was planned by statistics from
+/// before the tenants existed, and took more than its limit of half a minute with 2,000 of them.
 pub(super) async fn require_bound(client: &Client, setting: &str, wanted: &str) -> Result<()> {
     let rows = client
         .query(

@@ -1,5 +1,5 @@
-//! Tables that SQL of a tenant makes at run time: an event trigger protects them at once. Only a superuser
-//! can make one.
+//! Tables that a tenant's SQL creates at run time: an event trigger protects them at once. Only a superuser
+//! can create it.
 
 use tokio_postgres::Client;
 
@@ -14,7 +14,7 @@ SELECT EXISTS (SELECT FROM pg_event_trigger t WHERE t.evtname = $1 AND t.evtenab
   AND t.evtevent = 'ddl_command_end' AND t.evtfoid = to_regproc('freehold_guard.protect_new_tables')
   AND t.evttags @> ARRAY['CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO'])";
 
-/// Makes it where this is a superuser, and says what it means that there is none.
+/// Creates it if this is a superuser; otherwise returns the consequence of its absence.
 pub(super) async fn ensure(client: &Client) -> Result<Option<String>> {
     if client.query_one(IS_THERE, &[&EVENT_TRIGGER]).await?.get(0) {
         return Ok(None);

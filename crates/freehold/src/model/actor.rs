@@ -1,16 +1,16 @@
-//! Who acts, in which role, and the permission table. Pure.
+//! Actors, their roles, and the permission table. Pure.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::IdentityId;
 
-/// The one who acts in a tenant.
+/// The actor in a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Actor {
-    /// Who: a person, or [`IdentityId::SYSTEM`].
+    /// A person, or [`IdentityId::SYSTEM`].
     pub id: IdentityId,
-    /// As what: it decides which rights PostgreSQL gives the transaction.
+    /// The role, which decides the privileges of the transaction in PostgreSQL.
     pub role: Role,
 }
 
@@ -19,7 +19,7 @@ impl Actor {
     pub const SYSTEM: Actor = Actor { id: IdentityId::SYSTEM, role: Role::Member };
 }
 
-/// What an actor is in a tenant, or on the platform.
+/// The role of an actor in a tenant, or on the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -29,18 +29,18 @@ pub enum Role {
     Member,
     /// Manages members too.
     Admin,
-    /// Has an admin's rights, and alone may make or unmake owners. The last one keeps the role.
+    /// Has an admin's rights, and only an owner may appoint or remove owners. The last one keeps the role.
     Owner,
     /// Runs the platform; belongs to no tenant.
     Operator,
 }
 
 impl Role {
-    /// Every role, from the fewest rights to the most; last, the one that has none in a tenant.
+    /// Every role: from the fewest rights to the most, then the one that has none in a tenant.
     pub const ALL: [Role; 5] =
         [Role::Viewer, Role::Member, Role::Admin, Role::Owner, Role::Operator];
 
-    /// The role in lower case, as the catalog, tokens and JSON hold it.
+    /// The role in lower case, as in the catalog, tokens and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Role::Viewer => "viewer",
@@ -51,7 +51,7 @@ impl Role {
         }
     }
 
-    /// Reads a role that a membership may have: all but `operator`.
+    /// Parses a role that a membership may have: all except `operator`.
     pub fn parse_in_tenant(text: &str) -> Result<Role> {
         match text {
             "viewer" => Ok(Role::Viewer),
@@ -66,9 +66,9 @@ impl Role {
         }
     }
 
-    /// Whether an actor of this role may give `other` to someone, or take it away.
+    /// Whether an actor of this role may give `other` to a member, or take it away.
     ///
-    /// Nobody raises anyone above themselves; an operator has no say inside a tenant.
+    /// No actor grants more than its own role; an operator has no rights inside a tenant.
     pub fn may_grant(self, other: Role) -> bool {
         let rank = |role: Role| match role {
             Role::Viewer => Some(0),
@@ -81,7 +81,7 @@ impl Role {
     }
 }
 
-/// What is asked for. Each endpoint and each control function asks for exactly one.
+/// What a caller asks to do. Each endpoint and each control function requires exactly one action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Read the tenant's tables.
@@ -92,15 +92,15 @@ pub enum Action {
     ListMembers,
     /// Invite and remove members, and change their roles.
     ManageMembers,
-    /// See the fleet.
+    /// List all tenants.
     ListTenants,
     /// Create, suspend and resume tenants.
     ManageTenants,
-    /// See what was refused, to whichever tenant.
+    /// See violations, of any tenant.
     ListViolations,
-    /// See which statements are slow: one's own tenant's, or any.
+    /// See slow queries: those of one's own tenant, or all.
     ListSlowQueries,
-    /// See what was done to people and tenants: to one's own tenant, or all.
+    /// See the audit record of people and tenants: of one's own tenant, or all.
     ListAudit,
 }
 
@@ -149,7 +149,7 @@ pub fn require(role: Role, action: Action) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// The table is reviewed as a picture: whoever changes it sees the whole.
+    /// The table is reviewed as a whole: a change shows in the snapshot.
     #[test]
     fn the_permission_table_is_as_reviewed() {
         let mut table = String::new();

@@ -1,4 +1,4 @@
-//! How many bytes may be held in memory: by one, and by all together.
+//! Limits of memory in bytes: for one holder, and for all together.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind};
 
-/// Bytes that many may hold together, such as the answers of all requests. Clones are the same budget.
+/// Bytes that many holders may hold together, such as the answers of all requests. Clones are the same
+/// budget.
 ///
 /// ```
 /// use freehold::{ByteBudget, ErrorKind};
@@ -31,7 +32,7 @@ struct Whole {
     held: AtomicU64,
 }
 
-/// What one may hold, alone or of a [`ByteBudget`]. It is free again when this is dropped.
+/// What one holder may take, on its own or out of a [`ByteBudget`]. Dropping this frees it.
 #[derive(Debug)]
 pub struct ByteShare {
     bytes_max: u64,
@@ -39,43 +40,43 @@ pub struct ByteShare {
     budget: Option<ByteBudget>,
 }
 
-/// Why bytes are not had.
+/// Why bytes are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Excess {
-    /// It would be more than this, the most of the share.
+    /// They would exceed this limit of the share.
     OfShare(u64),
-    /// Others hold the rest.
+    /// Other shares hold the rest of the budget.
     OfBudget,
 }
 
 impl ByteBudget {
-    /// So many bytes.
+    /// A budget of this many bytes.
     pub fn new(bytes_max: u64) -> ByteBudget {
         ByteBudget(Arc::new(Whole { bytes_max, held: AtomicU64::new(0) }))
     }
 
-    /// A share, which holds nothing yet and may hold so much.
+    /// A share that may take up to this many bytes and holds none yet.
     pub fn share(&self, bytes_max: u64) -> ByteShare {
         ByteShare { bytes_max, held: AtomicU64::new(0), budget: Some(self.clone()) }
     }
 
-    /// How many bytes are held.
+    /// The number of bytes that are held.
     pub fn held(&self) -> u64 {
         self.0.held.load(Ordering::Relaxed)
     }
 }
 
 impl ByteShare {
-    /// A share of no budget.
+    /// A share that belongs to no budget.
     pub fn new(bytes_max: u64) -> ByteShare {
         ByteShare { bytes_max, held: AtomicU64::new(0), budget: None }
     }
 
-    /// Takes so many bytes more, or none.
+    /// Takes these bytes, all or none.
     ///
     /// # Errors
-    /// [`ErrorKind::AnswerTooLarge`] if it would hold more than it may; [`ErrorKind::Overloaded`] if
-    /// all together would.
+    /// [`ErrorKind::AnswerTooLarge`] if they exceed the share's limit; [`ErrorKind::Overloaded`] if they
+    /// exceed the budget.
     pub fn take(&self, bytes: u64) -> Result<(), Error> {
         self.try_take(bytes).map_err(Error::from)
     }
@@ -90,7 +91,7 @@ impl ByteShare {
         Ok(())
     }
 
-    /// Gives back what is not held any more.
+    /// Gives back bytes that are no longer held.
     pub(crate) fn give_back(&self, bytes: u64) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
         if let Some(ByteBudget(whole)) = &self.budget {

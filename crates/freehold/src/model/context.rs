@@ -1,8 +1,8 @@
 //! The context: proof of tenant and actor for one transaction. Pure.
 //!
-//! A [`TenantContext`] cannot be made by hand: the resolver gives it out once it has seen that
-//! the tenant is active. It is `Copy` and holds no connection, and nothing carries it along
-//! implicitly, so a spawned task has one only if it was given one.
+//! A [`TenantContext`] cannot be constructed by a caller: the resolver returns it once it has checked that
+//! the tenant is active. It is `Copy`, holds no connection, and is never passed implicitly, so a spawned task
+//! has one only if it was given one.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::model::actor::{Actor, Role};
 use crate::model::ids::{IdentityId, TenantId};
 use crate::model::tenant::Weight;
 
-/// Leave to work in one tenant, as one actor.
+/// Permission to work in one tenant, as one actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TenantContext {
     tenant: TenantId,
@@ -27,29 +27,29 @@ impl TenantContext {
         TenantContext { weight, ..self }
     }
 
-    /// The tenant's part of the connections.
+    /// The tenant's weight in the pool.
     pub(crate) fn weight(&self) -> Weight {
         self.weight
     }
 
-    /// The tenant whose schema a transaction of this context works in.
+    /// The tenant in whose schema a transaction of this context works.
     pub fn tenant(&self) -> TenantId {
         self.tenant
     }
 
-    /// Who acts: `freehold.actor_id()` in SQL.
+    /// The actor: `freehold.actor_id()` in SQL.
     pub fn actor(&self) -> Actor {
         self.actor
     }
 
-    /// As what: `freehold.actor_role()` in SQL.
+    /// The actor's role: `freehold.actor_role()` in SQL.
     pub fn role(&self) -> Role {
         self.actor.role
     }
 }
 
-/// Leave to work on the catalog, across tenants. The reason is logged and read by people, so it
-/// says why the fence is climbed.
+/// Permission to work on the catalog, across tenants. The reason is logged for people to read: it says why
+/// tenant isolation is crossed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OperatorContext {
     actor: IdentityId,
@@ -57,7 +57,7 @@ pub struct OperatorContext {
 }
 
 impl OperatorContext {
-    /// For an operator who has signed in.
+    /// For an operator who is signed in.
     pub const fn of(actor: IdentityId, reason: &'static str) -> Self {
         OperatorContext { actor, reason }
     }
@@ -67,19 +67,19 @@ impl OperatorContext {
         OperatorContext { actor: IdentityId::SYSTEM, reason }
     }
 
-    /// Who acts.
+    /// The actor.
     pub fn actor(&self) -> IdentityId {
         self.actor
     }
 
-    /// Why, as it is logged.
+    /// The reason, as it is logged.
     pub fn reason(&self) -> &'static str {
         self.reason
     }
 }
 
-/// What the database is to believe of a transaction; `migrations/context/` reads it. Letters,
-/// digits and underscores alone, since it may be kept where nothing else is taken.
+/// What the database is to believe about a transaction; `migrations/context/` parses it. It consists of
+/// letters, digits and underscores only, since it may be stored in a setting that accepts nothing else.
 pub(crate) struct Claim(String);
 
 impl Claim {
@@ -105,7 +105,7 @@ impl From<&OperatorContext> for Claim {
     }
 }
 
-/// Not shown where it would be logged by the way.
+/// Not printed, so that it is not logged by accident.
 impl fmt::Debug for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Claim(…)")

@@ -1,4 +1,4 @@
-//! Identifiers: what they are made of and how they are read. Pure.
+//! Identifiers: their format and their parsing. Pure.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind};
 
-/// A tenant's identifier: a random UUID, the only thing its schema's name is made of.
+/// A tenant's identifier: a random UUID. The schema's name is made of it alone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TenantId(Uuid);
@@ -16,19 +16,20 @@ pub struct TenantId(Uuid);
 impl TenantId {
     /// The template's id: the nil UUID, which no tenant can have.
     pub(crate) const TEMPLATE: TenantId = TenantId(Uuid::nil());
-    /// The id of the throwaway tenant that migrations are rehearsed on: no random UUID is the greatest.
+    /// The id of the throwaway tenant on which migrations are rehearsed: the greatest UUID, which is never
+    /// random.
     pub(crate) const REHEARSAL: TenantId = TenantId(Uuid::max());
 
     pub(crate) fn generate() -> Self {
         TenantId(Uuid::new_v4())
     }
 
-    /// As a parameter of a statement.
+    /// For use as a parameter of a statement.
     pub fn as_uuid(&self) -> Uuid {
         self.0
     }
 
-    /// The tenant whose schema has this name, whether there is one or not.
+    /// The tenant whose schema would have this name, whether it exists or not.
     pub fn of_schema(name: &str) -> Option<TenantId> {
         let id = TenantId(Uuid::try_parse(name.strip_prefix("tenant_")?).ok()?);
         (id.schema() == name).then_some(id)
@@ -36,7 +37,7 @@ impl TenantId {
 
     /// The name of the tenant's schema, `tenant_<32 hex digits>`.
     ///
-    /// It needs no quoting in SQL, and nothing that a person typed is in it.
+    /// It needs no quoting in SQL and contains no user input.
     pub fn schema(&self) -> String {
         if *self == Self::TEMPLATE {
             return TEMPLATE_SCHEMA.to_owned();
@@ -45,8 +46,7 @@ impl TenantId {
     }
 }
 
-/// The schema that always holds the baseline; spares, the data API's model and the drift check
-/// are made from it.
+/// The schema that always holds the baseline. The data API's model and the drift check are made from it.
 pub const TEMPLATE_SCHEMA: &str = "freehold_template";
 
 impl From<Uuid> for TenantId {
@@ -80,7 +80,7 @@ impl IdentityId {
         IdentityId(Uuid::new_v4())
     }
 
-    /// As a parameter of a statement.
+    /// For use as a parameter of a statement.
     pub fn as_uuid(&self) -> Uuid {
         self.0
     }
@@ -106,7 +106,7 @@ impl fmt::Display for IdentityId {
 #[serde(try_from = "String", into = "String")]
 pub struct Slug(String);
 
-/// Names that would be mistaken for a part of the service, or for PostgreSQL's.
+/// Names that would be confused with parts of the service or of PostgreSQL.
 const RESERVED: &[&str] = &[
     "account",
     "admin",
@@ -170,11 +170,11 @@ impl FromStr for Slug {
         if !text.starts_with(|c: char| c.is_ascii_lowercase()) {
             return refuse("must begin with a letter");
         }
-        // `xn--…` and its like have a meaning of their own in host names.
+        // Names such as `xn--…` have a special meaning in host names.
         if text.ends_with('-') || text.contains("--") {
             return refuse("must not end with a hyphen or hold two in a row");
         }
-        // Whoever reads either must be able to tell them apart.
+        // A slug must be distinguishable from an id.
         if is_like_an_id(text) {
             return refuse("must not look like a tenant's id");
         }
@@ -185,7 +185,7 @@ impl FromStr for Slug {
     }
 }
 
-/// 32 hex digits, hyphens or not, alone or as a schema is named.
+/// 32 hex digits, with or without hyphens, alone or in the form of a schema's name.
 fn is_like_an_id(slug: &str) -> bool {
     let bare: String = slug.chars().filter(|character| *character != '-').collect();
     let id = bare.strip_prefix("tenant").unwrap_or(&bare);
@@ -218,9 +218,9 @@ impl fmt::Debug for Slug {
     }
 }
 
-/// An e-mail address in lower case, so that two spellings of it are one person.
+/// An e-mail address in lower case, so that two spellings are one person.
 ///
-/// Only its shape is looked at; whether mail arrives there is for an invitation to find out.
+/// Only its form is checked; whether it receives mail shows when a message is sent there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Email(String);
 

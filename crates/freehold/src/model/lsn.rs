@@ -1,18 +1,18 @@
-//! Places in PostgreSQL's log of changes. Pure.
+//! Positions in PostgreSQL's write-ahead log. Pure.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind};
 
-/// A place in the log of changes (an LSN), written as PostgreSQL writes it: `16/B374D848`.
+/// A position in the write-ahead log (an LSN), in PostgreSQL's notation: `16/B374D848`.
 ///
-/// What was committed before it was given out is in every replica that has replayed that far.
+/// Everything that was committed before it was read is on every replica that has replayed up to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(u64);
 
 impl Lsn {
-    /// How many bytes of changes lie between an earlier place and this one; 0 if it is a later one.
+    /// The number of bytes between an earlier position and this one; 0 if the other one is later.
     pub fn bytes_since(self, earlier: Lsn) -> u64 {
         self.0.saturating_sub(earlier.0)
     }

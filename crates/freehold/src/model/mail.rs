@@ -1,9 +1,8 @@
-//! What is written to people: which letters there are, and their words. Pure: where they wait is
-//! `catalog/outbox.rs`, who sends them is not the library's business.
+//! Messages to people: their kinds and their texts. Pure: they wait in `catalog/outbox.rs`, and sending them
+//! is not the library's task.
 //!
-//! Letters are plain text. Names of tenants and people were written by others, and a letter may go to
-//! somebody who has never heard of them, so they are cut short and what a mail program would make a
-//! link of is taken out of them.
+//! Messages are plain text. The names of tenants and people are user input, and the recipient may be a
+//! stranger, so names are shortened, and whatever a mail program would turn into a link is removed from them.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,28 +10,28 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind};
 
-/// Of a name that others wrote, so much is shown.
+/// The most characters of a name that are shown.
 const NAME_CHARS_MAX: usize = 60;
 
-/// Why somebody is written to.
+/// The reason for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MailKind {
-    /// A sign-up waits for the proof that the address is the person's.
+    /// A sign-up that waits for proof of the address.
     SignUp,
-    /// An offer of membership.
+    /// An invitation to a tenant.
     Invitation,
-    /// A new password was asked for.
+    /// A password reset that was requested.
     Reset,
-    /// An address is to be replaced: to the present one, which has to agree.
+    /// A change of address: to the current address, which has to agree.
     AddressLeave,
-    /// An address is to be replaced: to the new one, which has to be proven.
+    /// A change of address: to the new address, which has to be proven.
     AddressProof,
-    /// An address was to become somebody's who has another account already: nothing will happen.
+    /// An address was requested for an account but belongs to another one: nothing happens.
     AddressTaken,
-    /// An address was replaced; to both.
+    /// An address was changed; to both addresses.
     AddressChanged,
-    /// A password was changed or set anew.
+    /// A password was changed or reset.
     PasswordChanged,
 }
 
@@ -49,7 +48,7 @@ impl MailKind {
         MailKind::PasswordChanged,
     ];
 
-    /// In lower case, as the catalog and JSON hold it.
+    /// The name in lower case, as in the catalog and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             MailKind::SignUp => "sign_up",
@@ -70,13 +69,13 @@ impl MailKind {
     }
 }
 
-/// A letter that is ready to be sent. It may hold a token that is good once, and opens what it is for
-/// to anybody who has it: it goes to its address and nowhere else.
+/// A message that is ready to be sent. It may contain a single-use token that works for any holder, so it
+/// must go to its address and nowhere else.
 #[derive(Clone, Serialize)]
 pub struct Message {
-    /// The same at every attempt, so that a sender can tell a repetition.
+    /// The same at every attempt, so that a sender can detect a repetition.
     pub id: Uuid,
-    /// Why it is written.
+    /// The reason for the message.
     pub kind: MailKind,
     /// The address, in lower case.
     pub to: String,
@@ -84,15 +83,15 @@ pub struct Message {
     pub subject: String,
     /// Plain text, in lines of any length that end in `\n`.
     pub text: String,
-    /// What the person is to open, if there is something to do. It ends in `#` and the token.
+    /// The link to open, if an action is needed. It ends in `#` and the token.
     pub link: Option<String>,
     /// The token alone, for a sender with pages of its own.
     pub token: Option<String>,
-    /// Until when the token is good.
+    /// When the token expires.
     pub expires_at: Option<Timestamp>,
 }
 
-/// Not shown where it would be logged by the way.
+/// Not printed, so that it is not logged by accident.
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Message")
@@ -103,18 +102,18 @@ impl std::fmt::Debug for Message {
     }
 }
 
-/// What a letter tells, besides its kind.
+/// The facts that a message states, besides its kind.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
-    /// The tenant that it is about.
+    /// The tenant concerned.
     pub(crate) tenant: Option<String>,
-    /// The address of who caused it.
+    /// The address of the person who caused it.
     pub(crate) by: Option<String>,
     /// The role that is offered.
     pub(crate) role: Option<String>,
-    /// The address that is to be left, and the new one.
+    /// The current address and the new one.
     pub(crate) addresses: Option<(String, String)>,
-    /// Whether the address is known as somebody's already.
+    /// Whether the address belongs to a known person.
     pub(crate) known: bool,
 }
 
@@ -229,8 +228,8 @@ pub(crate) fn write(
     (subject, text)
 }
 
-/// A name that others wrote, as a letter may show it: short, of one line, and with nothing in it that
-/// a mail program would make a link of or that changes how the text around it is read.
+/// A name that is user input, in the form in which a message may show it: short, on one line, and without
+/// anything that a mail program would turn into a link or that changes how the surrounding text is displayed.
 fn harmless(name: &str) -> String {
     let mut shown = String::new();
     let mut characters = name.chars().peekable();
@@ -242,7 +241,7 @@ fn harmless(name: &str) -> String {
         }
         count += 1;
         let kept = match character {
-            // The end of an abbreviation, not the middle of a host's name.
+            // The end of an abbreviation rather than the middle of a host name.
             '.' => characters.peek().is_none_or(|next| next.is_whitespace()),
             '&' | '\'' | '’' | '(' | ')' | '+' | ',' | '-' | '!' | ' ' => true,
             other => other.is_alphanumeric(),
@@ -270,7 +269,7 @@ mod tests {
             assert_eq!(harmless(name), shown, "{name}");
         }
         assert_eq!(harmless(&"x".repeat(200)), format!("{}…", "x".repeat(60)));
-        // Letters that only look like a dot, an at or a slash are none of the kept ones.
+        // Characters that only look like a dot, an at sign or a slash are removed.
         for lookalike in ['\u{3002}', '\u{ff0e}', '\u{ff20}', '\u{2044}', '\u{ff61}', '\u{2024}'] {
             assert_eq!(harmless(&format!("evil{lookalike}example")), "evil example");
         }

@@ -1,4 +1,4 @@
-//! What a tenant is, its statuses and the legal transitions between them. Pure.
+//! Tenants, their statuses and the valid transitions. Pure.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use crate::model::ids::{Slug, TenantId};
 /// A tenant as the catalog holds it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Tenant {
-    /// Never changes, and names the schema.
+    /// Never changes; the schema is named after it.
     pub id: TenantId,
     /// Its name in URLs.
     pub slug: Slug,
@@ -19,20 +19,20 @@ pub struct Tenant {
     pub status: TenantStatus,
     /// The newest migration that the tenant's schema has.
     pub version: i64,
-    /// Its part of the connections, where not all can have one.
+    /// Its weight in the pool, which matters when connections are scarce.
     pub weight: Weight,
     /// When it was made.
     pub created_at: Timestamp,
 }
 
-/// A tenant's part of the database connections beside others': of tenants that all want more than there
-/// are, one of weight 3 has three for each that one of weight 1 has. From 1 to 100.
+/// A tenant's weight when the pool's connections are scarce: among tenants that want more than there are, a
+/// tenant of weight 3 gets three connections for each one of a tenant of weight 1. From 1 to 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Weight(u8);
 
 impl Weight {
-    /// What a tenant has that nobody gave another.
+    /// The default weight.
     pub const ONE: Weight = Weight(1);
 
     /// The number.
@@ -68,12 +68,12 @@ impl From<Weight> for i16 {
 pub enum TenantStatus {
     /// Served.
     Active,
-    /// Kept whole, but no request is served.
+    /// Its data are kept, but no request is served.
     Suspended,
 }
 
 impl TenantStatus {
-    /// The status in lower case, as the catalog and JSON hold it.
+    /// The status in lower case, as in the catalog and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -89,7 +89,7 @@ impl TenantStatus {
         }
     }
 
-    /// The guard: anything but an active tenant is refused, with a code of its own.
+    /// Refuses any tenant that is not active, with an error code of its own.
     pub fn require_active(self) -> Result<()> {
         match self {
             Self::Active => Ok(()),
@@ -111,10 +111,9 @@ pub enum Transition {
 }
 
 impl Transition {
-    /// The statuses that it may start from, and the one it leads to.
+    /// The status that results from this transition.
     ///
-    /// Asking for what is so already is legal and changes nothing, so that a repeated command
-    /// is no error.
+    /// Asking for the current status is valid and changes nothing, so a repeated command is not an error.
     pub fn apply(self, from: TenantStatus) -> TenantStatus {
         match (self, from) {
             (Self::Suspend, TenantStatus::Active | TenantStatus::Suspended) => {

@@ -1,9 +1,9 @@
-//! What each tenant's statements cost: counted where they run, in memory of a bounded size.
+//! What each tenant's statements cost: counted where they run, in bounded memory.
 //!
-//! A statement adds to one entry, of its tenant and table, behind one of sixteen locks. Some times
-//! a minute the entries are taken out: to the busiest tenants, of whom Prometheus hears by name
-//! ([`leaders`]), and to what waits to be written into the catalog, where the figures of all servers
-//! meet. `reporter` writes it. What took long is kept apart ([`slow`]); `slow_log` writes that.
+//! A statement adds to one entry, that of its tenant and table, behind one of sixteen locks. A few times a
+//! minute the entries are moved: to the busiest tenants, which Prometheus gets by name ([`leaders`]), and to
+//! what waits to be written into the catalog, where the figures of all servers are added up by `reporter`.
+//! Slow statements are kept separately ([`slow`]) and written by `slow_log`.
 
 mod accounts;
 mod leaders;
@@ -28,23 +28,23 @@ use crate::model::ids::TenantId;
 use crate::wire::{Answer, Row};
 
 const SHARDS: usize = 16;
-/// Entries of a shard between two takings. What comes beyond is counted for no tenant; sixteen
-/// full shards take 10 MB.
+/// The most entries of a shard between two moves. Further ones are counted for no tenant; sixteen full shards
+/// take 10 MB.
 const SHARD_ENTRIES_MAX: usize = 8192;
-/// Tables that are told apart; the rest are one.
+/// The most tables that are counted separately; the others are counted as one.
 const TABLES_MAX: usize = 64;
 
-/// What is counted, and how it is told.
+/// What is counted, and how it is reported.
 #[derive(Clone, Copy, Debug)]
 pub struct InsightOptions {
-    /// How many tenants, the busiest, [`UsageOfTenants::series`](crate::control::insight::UsageOfTenants::series)
-    /// names; the rest are summed.
+    /// How many of the busiest tenants [`UsageOfTenants::series`](crate::control::insight::UsageOfTenants::series) lists by
+    /// name; the others are summed.
     pub tenants_named: usize,
     /// How often figures are written into the catalog.
     pub write_every: Duration,
-    /// How long a statement takes that is a slow query; with none, there is none.
+    /// The duration from which a statement is a slow query; `None` disables the recording.
     pub slow_after: Option<Duration>,
-    /// Of so many requests, one is counted by what it asks; see
+    /// One request in this many is sampled for its query shape; see
     /// [`Indexes::count_query`](crate::control::indexes::Indexes::count_query).
     pub sample: u32,
 }
@@ -63,15 +63,15 @@ impl Default for InsightOptions {
 /// What statements cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Usage {
-    /// Statements that ended, whether well or not.
+    /// Statements that ended, successfully or not.
     pub queries: u64,
     /// Rows returned or changed.
     pub rows: u64,
-    /// Statements that failed or were given up.
+    /// Statements that failed or were abandoned.
     pub errors: u64,
-    /// Microseconds between sending them and their answers.
+    /// Microseconds between sending statements and receiving their answers.
     pub time_us: u64,
-    /// Microseconds of waiting for a connection.
+    /// Microseconds spent waiting for a connection.
     pub wait_us: u64,
 }
 
@@ -85,20 +85,20 @@ impl Usage {
     }
 }
 
-/// A table's place in the list of those that are told apart.
+/// The index of a table in the list of those that are counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TableId(u8);
 
 impl TableId {
-    /// The caller's own SQL, which is not read.
+    /// The application's own SQL, which is not parsed.
     pub(crate) const NONE: TableId = TableId(0);
-    /// All that came after the list was full.
+    /// All tables after the list was full.
     const OTHERS: TableId = TableId(1);
 }
 
 type Key = (TenantId, TableId);
 
-/// Cheap to clone; all clones are one.
+/// Cheap to clone; clones share their state.
 #[derive(Clone)]
 pub(crate) struct Insight(Arc<Shared>);
 
@@ -125,7 +125,7 @@ impl Insight {
         self.0.options
     }
 
-    /// The id of a table that a statement is about.
+    /// The id of a statement's table.
     pub(crate) fn table(&self, name: &str) -> TableId {
         let known = |tables: &[Arc<str>]| tables.iter().position(|known| **known == *name);
         let place = known(&self.0.tables.read().unwrap_or_else(PoisonError::into_inner));
@@ -151,9 +151,9 @@ impl Insight {
         self.0.tables.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Counts for a tenant and a table. No allocation but at the first encounter of the two.
+    /// Counts for a tenant and a table. Allocates only for a new pair.
     pub(crate) fn add(&self, tenant: TenantId, table: TableId, usage: &Usage) {
-        // A tenant's id is random in its last bits.
+        // The last bits of a tenant's id are random.
         let shard = tenant.as_uuid().as_bytes()[15];
         let shard = &self.0.shards[usize::from(shard) % SHARDS];
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -165,7 +165,7 @@ impl Insight {
         shard.entry(key).or_default().add(usage);
     }
 
-    /// Begins to watch a statement, or those of a pipeline.
+    /// Begins to time a statement, or those of a pipeline.
     pub(crate) fn watch<'q>(
         &self,
         counting: &mut Counting,
@@ -184,12 +184,12 @@ impl Insight {
         }
     }
 
-    /// What took long, and is not written down yet.
+    /// Slow queries that are not written down yet.
     pub(crate) fn slow(&self) -> &SlowQueries {
         &self.0.slow
     }
 
-    /// Takes out what was counted since the last time, to where it is told from.
+    /// Moves what was counted since the last time to where it is reported from.
     fn settle(&self) -> MutexGuard<'_, Accounts> {
         let mut accounts = self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         for shard in &self.0.shards {
@@ -201,7 +201,7 @@ impl Insight {
         accounts
     }
 
-    /// The busiest tenants by name and the rest as one, since this process began.
+    /// The counters of the busiest tenants by name and of the others as one, since this process began.
     pub(crate) fn series(&self) -> Vec<TenantSeries> {
         let series = self.settle().series(Instant::now());
         let names = self.table_names();
@@ -215,31 +215,31 @@ impl Insight {
             .collect()
     }
 
-    /// What the busiest tenants did since this was last asked.
+    /// What the busiest tenants did since the last call.
     pub(crate) fn busiest(&self) -> Busiest {
         self.settle().busiest(Instant::now())
     }
 
-    /// The next figures to write; the same again until they are [`written`](Self::written).
+    /// The next figures to write; the same ones again until [`written`](Self::written) is called.
     pub(crate) fn batch(&self) -> Option<UsageBatch> {
         let names = self.table_names();
         self.settle().batch(&names)
     }
 
-    /// The figures of the last [`batch`](Self::batch) are in the catalog.
+    /// Records that the figures of the last [`batch`](Self::batch) are in the catalog.
     pub(crate) fn written(&self) {
         self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner).written();
     }
 }
 
-/// How a transaction's statements are counted.
+/// How the statements of a transaction are counted.
 pub(crate) struct Counting {
     pub(crate) table: TableId,
-    /// The tables of a pipeline's statements, in their order; empty if all are for `table`.
+    /// The tables of a pipeline's statements, in order; empty if all are counted for `table`.
     pub(crate) each: Vec<TableId>,
-    /// What its connection was waited for; counted with its first statement.
+    /// The wait for the connection; counted with the first statement.
     pub(crate) wait: Duration,
-    /// How many rows an answer tells of, if not as many as it has or has changed.
+    /// How many rows an answer contains, if not the number that it returned or changed.
     pub(crate) rows: Option<fn(&[Row]) -> u64>,
 }
 
@@ -256,7 +256,7 @@ impl Counting {
     }
 }
 
-/// Counts its statement, or those of a pipeline, when it ends, and as an error if it is dropped before.
+/// Times a statement, or those of a pipeline. Dropped before the end, it counts an error.
 pub(crate) struct StatementTimer<'q> {
     insight: Insight,
     context: TenantContext,
@@ -269,7 +269,7 @@ pub(crate) struct StatementTimer<'q> {
 }
 
 impl StatementTimer<'_> {
-    /// The statements have ended, each for itself.
+    /// The statements have ended, each with an outcome of its own.
     pub(crate) fn end<T, E>(mut self, outcomes: &[Result<T, E>], rows: impl Fn(&T) -> u64) {
         let outcome = |at: usize| match &outcomes[at] {
             Ok(answer) => (rows(answer), 0),
@@ -278,7 +278,7 @@ impl StatementTimer<'_> {
         self.count(outcomes.len(), outcome);
     }
 
-    /// The statements have ended, all of them or none because of the one `at` this place.
+    /// The statements have ended: all succeeded, or all failed because of the one `at` this index.
     pub(crate) fn end_all<T, E>(
         mut self,
         outcome: &Result<Vec<T>, E>,
@@ -295,13 +295,13 @@ impl StatementTimer<'_> {
         }
     }
 
-    /// The statement is asked again elsewhere.
+    /// Counts nothing, since the statement is sent again to another server.
     pub(crate) fn forget(mut self) {
         self.ended = true;
     }
 
-    /// `outcome` tells rows and errors of the statement at a place. The time of a pipeline is its
-    /// statements' in equal parts: nobody knows better.
+    /// `outcome` returns rows and errors of the statement at an index. The time of a pipeline is divided
+    /// equally among its statements, since their own times are unknown.
     fn count(&mut self, statements: usize, outcome: impl Fn(usize) -> (u64, u64)) {
         self.ended = true;
         let time_us = micros(self.began.elapsed());

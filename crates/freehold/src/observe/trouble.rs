@@ -1,5 +1,4 @@
-//! Trouble that lasts: the log hears of it when it begins and when it is over, and not at every attempt
-//! in between.
+//! Lasting trouble, logged when it begins and when it ends rather than at every attempt.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -7,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What comes and goes more often than this is told no more often.
+/// Trouble that comes and goes is logged at most this often.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
-/// The trouble of one task, or of one thing that many try.
+/// The state of one task or operation, which may be trying or failing.
 #[derive(Debug, Default)]
 pub struct Trouble(Mutex<Option<LastReport>>);
 
@@ -22,8 +21,8 @@ struct LastReport {
 }
 
 impl Trouble {
-    /// Logs what came of an attempt, if that is news: `what` says what cannot be done. Another error
-    /// than before is news, too.
+    /// Logs the outcome of an attempt if it is news; `what` names the failing operation. A different error is
+    /// news, too.
     pub fn note<T, E: fmt::Display>(&self, outcome: &Result<T, E>, what: &str) {
         let now = Instant::now();
         match outcome {
@@ -34,7 +33,7 @@ impl Trouble {
         }
     }
 
-    /// Whether to tell of trouble.
+    /// Whether to log that trouble has begun.
     fn begins(&self, text: &str, now: Instant) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_known = told.as_ref().is_some_and(|told| {
@@ -47,7 +46,7 @@ impl Trouble {
         !is_known
     }
 
-    /// Whether to tell that it is over.
+    /// Whether to log that it is over.
     fn ends(&self) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         told.as_mut().is_some_and(|told| !std::mem::replace(&mut told.is_over, true))
@@ -80,7 +79,7 @@ mod tests {
             })
             .sum();
         assert_eq!(told, 20);
-        // The last word is not that it is over, if it is not.
+        // The last message must not be that it is over while it is not.
         assert!(trouble.begins("full", now + 11 * TOLD_EVERY));
     }
 }

@@ -1,9 +1,12 @@
-//! Violations: what was refused because somebody reached for what is not theirs. Here is what is
-//! known of one, and the queue that it waits in; `recorder` writes it down.
+//! Violations: attempts to reach another tenant's data or to exceed a role's rights, which were refused. This
+//! module defines what is known of a violation, and the queue from which `recorder` writes it down.
 //!
-//! To record one takes a short lock and waits for nothing, so a request is as fast as ever,
-//! whatever the database does. Everything ends: identical ones within a second are folded into
-//! one, the queue is bounded, and what falls out of it is counted.
+//! Recording takes a short lock and never waits, so it does not slow a request down, whatever the state of
+//! the database. Everything is bounded: identical violations within a second are folded into one, the queue
+//! has a limit, and what is evicted is counted.
+//!
+//! The app role can write violations only through `freehold.record_violations`, and can neither change nor
+//! delete them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,27 +28,27 @@ use crate::sql::excerpt::excerpt;
 #[cfg(test)]
 mod tests;
 
-/// Identical ones within this time are one row with a count.
+/// Identical violations within this time become one row with a count.
 const FOLD: Duration = Duration::from_secs(1);
-/// How many may wait to be written. Some 500 bytes each, and enough for a minute of the worst that
-/// the writer's pace allows for.
+/// The most violations that wait to be written, at about 500 bytes each: a minute of the worst flood at the
+/// writer's rate.
 const WAITING_MAX: usize = 1000;
-/// The longest text that is kept of a statement.
+/// The most characters of a statement that are kept.
 const STATEMENT_CHARS_MAX: usize = 300;
 
-/// What kind of border was tried.
+/// The kind of boundary that was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ViolationKind {
-    /// The database refused a statement whose context is not that of the rows it came to.
+    /// The database refused a statement whose context does not match the rows that it reached.
     ContextRefused,
     /// A request named another tenant than its token.
     TokenTenantMismatch,
-    /// A tenant's token came to an operator's endpoint, or the reverse.
+    /// A tenant's token was used at an operator's endpoint, or the reverse.
     WrongScope,
-    /// Somebody tried to write whose role may not.
+    /// An actor tried to write whose role may only read.
     WriteRefused,
-    /// A token that was made up or changed; not one that only grew old.
+    /// A token that was forged or altered. An expired token is not a violation.
     ForgedToken,
 }
 
@@ -59,7 +62,7 @@ impl ViolationKind {
         ViolationKind::ForgedToken,
     ];
 
-    /// As the catalog, metrics and JSON hold it.
+    /// The name in the catalog, metrics and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             ViolationKind::ContextRefused => "context_refused",
@@ -80,28 +83,28 @@ impl ViolationKind {
     }
 }
 
-/// What is known of a violation where it is noticed.
+/// What is known of a violation where it is detected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Violation {
-    /// What kind of border was tried.
+    /// The kind of boundary that was tried.
     pub kind: ViolationKind,
-    /// The tenant of whoever tried; none outside of any, or if nobody can tell.
+    /// The tenant of the actor; `None` outside of any tenant, or if it is unknown.
     pub tenant: Option<TenantId>,
-    /// Who tried.
+    /// The actor.
     pub actor: Option<IdentityId>,
-    /// The tenant that was claimed or reached for, where it can be known.
+    /// The tenant that was named or reached for, if it is known.
     pub target: Option<TenantId>,
-    /// What PostgreSQL refused it with, if it was PostgreSQL.
+    /// The SQLSTATE, if PostgreSQL refused it.
     pub sqlstate: Option<String>,
     /// The beginning of the statement, without its values.
     pub statement: Option<String>,
-    /// More words for an operator; never a value.
+    /// Further explanation for an operator; never contains a value.
     pub reason: Option<String>,
 }
 
 impl Violation {
-    /// A violation of which nothing else is known yet.
+    /// A violation of which only the kind is known yet.
     pub fn new(kind: ViolationKind) -> Violation {
         Violation {
             kind,
@@ -114,12 +117,12 @@ impl Violation {
         }
     }
 
-    /// The violation behind a statement's error, if there is one: a context that was refused, or a
-    /// write that the actor's role has no right to.
+    /// The violation behind a statement's error, if there is one: a refused context, or a write that the
+    /// actor's role may not do.
     ///
-    /// A row that a policy of the baseline's own refuses is none. PostgreSQL asks those before the
-    /// policy that keeps tenants apart, and does not say in which schema: so it is one where the
-    /// statement, or what it called, names the schema of a tenant other than `own`.
+    /// A row that a policy of the baseline's own refuses is not a violation. But PostgreSQL evaluates those
+    /// policies before the one that isolates tenants, and does not report the schema: so it is a violation if
+    /// the statement, or what it called, names the schema of a tenant other than `own`.
     pub fn behind(error: &Error, sql: &str, own: Option<TenantId>) -> Option<Violation> {
         let db = error.database();
         if error.kind() == ErrorKind::RowPolicy {
@@ -151,43 +154,43 @@ impl Violation {
         })
     }
 
-    /// By somebody in a tenant.
+    /// Sets the tenant and the actor.
     pub fn by(mut self, context: &TenantContext) -> Violation {
         self.tenant = Some(context.tenant());
         self.actor = Some(context.actor().id);
         self
     }
 
-    /// By somebody who works on the catalog, outside of any tenant.
+    /// Sets the operator, who acts outside of any tenant.
     pub fn by_operator(mut self, context: &OperatorContext) -> Violation {
         self.actor = Some(context.actor());
         self
     }
 
-    /// Towards a tenant.
+    /// Sets the tenant that was reached for.
     pub fn towards(mut self, target: Option<TenantId>) -> Violation {
         self.target = target;
         self
     }
 
-    /// Says more.
+    /// Sets the explanation.
     pub fn because(mut self, reason: impl Into<String>) -> Violation {
         self.reason = Some(reason.into());
         self
     }
 }
 
-/// The tenant of the table that refused, which the database names in the error's DETAIL as
-/// `tenant=<uuid>`: for operators alone.
+/// The tenant of the table that refused, which the database names in the error's DETAIL as `tenant=<uuid>`.
+/// For operators only.
 fn target_of_detail(detail: &str) -> Option<TenantId> {
     let (_, rest) = detail.split_once("tenant=")?;
     let id = rest.get(..36)?.parse::<Uuid>().ok()?;
     Some(TenantId::from(id))
 }
 
-/// The tenant of the first schema that a text names and that is not one's own.
+/// The tenant of the first schema that a text names, other than `own`.
 fn other_schema(text: &str, own: Option<TenantId>) -> Option<TenantId> {
-    // A plain name may be in any case.
+    // An unquoted name may be in any case.
     let text = text.to_ascii_lowercase();
     let mut named = text.match_indices("tenant_").filter_map(|(at, prefix)| {
         let id: TenantId = text.get(at + prefix.len()..)?.get(..32)?.parse::<Uuid>().ok()?.into();
@@ -200,13 +203,13 @@ fn other_schema(text: &str, own: Option<TenantId>) -> Option<TenantId> {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct RecordedViolation {
-    /// In the order of time.
+    /// Ordered by time.
     pub id: Uuid,
-    /// When it happened; the first time, if it did several times.
+    /// When it happened, or first happened if it was repeated.
     pub occurred_at: Timestamp,
     /// How often it happened within that second.
     pub count: i64,
-    /// The request that it happened in; the first one, if there were several.
+    /// The request in which it happened first.
     pub request_id: Option<String>,
     /// What happened.
     #[serde(flatten)]
@@ -217,13 +220,13 @@ pub struct RecordedViolation {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ViolationCounts {
-    /// Of each kind.
+    /// The number of each kind.
     pub by_kind: [(ViolationKind, u64); ViolationKind::ALL.len()],
-    /// Those of them that could not be written down and never will be.
+    /// How many of them could not be written down and are lost.
     pub dropped: u64,
 }
 
-/// The violations that this process has seen and not written down yet.
+/// The violations that this process has detected and not written down yet.
 #[derive(Clone, Default)]
 pub(crate) struct Violations(Arc<Shared>);
 
@@ -238,17 +241,17 @@ struct Shared {
 struct Waiting {
     row: RecordedViolation,
     since: Instant,
-    /// How much of the count is in the catalog already.
+    /// The part of the count that is already in the catalog.
     written: i64,
 }
 
 impl Waiting {
-    /// Whether another like it is counted here rather than in a row of its own.
+    /// Whether a repetition is counted here rather than in a row of its own.
     fn folds(&self, now: Instant) -> bool {
         now.duration_since(self.since) < FOLD
     }
 
-    /// From when on it wants to be written: the first at once, its repetitions together.
+    /// When it is due to be written: the first occurrence at once, its repetitions together.
     fn due(&self) -> Option<Instant> {
         match self.row.count - self.written {
             0 => None,
@@ -259,7 +262,7 @@ impl Waiting {
 }
 
 impl Violations {
-    /// Counts a violation, logs it, and leaves it to be written down. Never waits.
+    /// Counts a violation, logs it, and queues it. Never waits.
     pub(crate) fn record(&self, mut violation: Violation) {
         violation.reason = violation.reason.as_deref().map(plain);
         violation.statement = violation.statement.as_deref().map(plain);
@@ -283,7 +286,7 @@ impl Violations {
             };
             make_room(&mut waiting, now, &self.0.dropped);
             waiting.push_back(Waiting { row: row.clone(), since: now, written: 0 });
-            // A log may be slow to take a line, and others wait for the lock.
+            // Logging may be slow, and other threads wait for the lock.
             drop(waiting);
             log(&row);
         }
@@ -298,7 +301,7 @@ impl Violations {
         }
     }
 
-    /// Waits until something should be written.
+    /// Waits until a violation is due.
     pub(crate) async fn due(&self) {
         loop {
             let woken = self.0.wake.notified();
@@ -311,7 +314,7 @@ impl Violations {
         }
     }
 
-    /// What should be written now, at most so many; with `early`, also what could still be folded.
+    /// The violations that are due, at most `rows_max`; with `early`, also those that may still be repeated.
     pub(crate) fn batch(&self, rows_max: usize, early: bool) -> Vec<RecordedViolation> {
         let now = Instant::now();
         let waiting = self.waiting();
@@ -319,7 +322,7 @@ impl Violations {
         ready.take(rows_max).map(|w| w.row.clone()).collect()
     }
 
-    /// Says that rows are in the catalog, with the counts that they have here.
+    /// Records that rows are in the catalog, with the counts that they have here.
     pub(crate) fn written(&self, rows: &[RecordedViolation]) {
         let now = Instant::now();
         let mut waiting = self.waiting();
@@ -331,8 +334,8 @@ impl Violations {
         waiting.retain(|own| own.due().is_some() || own.folds(now));
     }
 
-    /// Counts as dropped whatever still waits, and returns how many that is: nobody is left to
-    /// write them.
+    /// Counts the queued violations as dropped, since nothing will write them any more, and returns their
+    /// number.
     pub(crate) fn give_up(&self) -> i64 {
         let lost = self.waiting().drain(..).map(|own| own.row.count - own.written).sum();
         self.0.dropped.fetch_add(i64::unsigned_abs(lost), Ordering::Relaxed);
@@ -344,7 +347,7 @@ impl Violations {
     }
 }
 
-/// The oldest goes: the newest are what an attack that is under way looks like.
+/// Evicts the oldest: the newest show an attack that is under way.
 fn make_room(waiting: &mut VecDeque<Waiting>, now: Instant, dropped: &AtomicU64) {
     if waiting.len() < WAITING_MAX {
         return;
@@ -359,7 +362,7 @@ fn make_room(waiting: &mut VecDeque<Waiting>, now: Instant, dropped: &AtomicU64)
     }
 }
 
-/// Once a row; its repetitions show in the counter and in the catalog.
+/// Logged once per row; repetitions show in the counter and in the catalog.
 fn log(row: &RecordedViolation) {
     let Violation { kind, tenant, actor, target, sqlstate, statement, reason } = &row.violation;
     let text = |id: Option<String>| id.unwrap_or_default();
@@ -369,7 +372,7 @@ fn log(row: &RecordedViolation) {
     let sqlstate = sqlstate.as_deref().unwrap_or_default();
     let statement = statement.as_deref().unwrap_or_default();
     let reason = reason.as_deref().unwrap_or_default();
-    // Where PostgreSQL had to be the one that refuses, all that comes before it has failed.
+    // If PostgreSQL had to refuse it, all earlier checks have failed.
     if row.violation.kind == ViolationKind::ContextRefused {
         tracing::error!(
             kind,

@@ -1,5 +1,8 @@
-//! A connection of the pool: how it is made, what vouches on it for a tenant's context, and the
-//! statements that are prepared on it.
+//! A connection of the pool: how it is opened, how it vouches for a tenant's context, and the statements that
+//! are prepared on it.
+//!
+//! Prepared statements are kept per tenant, role and text, also for unqualified SQL. The plan then fits the
+//! search path each time it is used, so PostgreSQL need not plan again.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -21,7 +24,7 @@ use crate::wire::settings::{self, Setting};
 use crate::wire::tls::Target;
 use crate::wire::{self, Batch, Canceller, Statement, WireError};
 
-/// What the statements at the door take: a context, a session's number, and where random() begins.
+/// The parameters of the statement at the entry point: a context, a session number, and a seed for random().
 const DOOR: &[Type] = &[Type::TEXT, Type::INT8, Type::FLOAT8];
 const ENTER: &str = "SELECT freehold.begin_clean($3) AND freehold.enter($1, $2)";
 const ENTER_CATALOG: &str = "SELECT freehold.begin_clean($3) AND freehold.enter_catalog($1, $2)";
@@ -29,15 +32,15 @@ const ENTER_CATALOG: &str = "SELECT freehold.begin_clean($3) AND freehold.enter_
 /// cache is about 20 MB; fewer than the tenants a connection meets costs a round trip each.
 const STATEMENTS_MAX: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 
-/// A connection is replaced after this long, and after so many tenants: a backend never gives back
-/// the memory, 20 to 70 kB each, that its catalog caches took for the tenants it met.
+/// A connection is replaced after this long, and after it has served this many tenants: a backend never frees
+/// the memory, 20 to 70 kB per tenant, of its catalog caches.
 const AGE_MAX: Duration = Duration::from_secs(30 * 60);
 const TENANTS_MAX: usize = 2000;
-/// One that was opened while the server took no writes is replaced after this long: its session may
-/// stay read-only when the server is not any more. So all can write again a second after that.
+/// A connection that was opened while the server took no writes is replaced after this long: its session may
+/// stay read-only when the server no longer is. So all connections can write a second after the server does.
 const READ_ONLY_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// Where connections come from.
+/// Where connections come from, and how they are set up.
 pub(crate) struct Source {
     pub(crate) target: Arc<Target>,
     pub(crate) pooler: Pooler,
@@ -47,7 +50,7 @@ pub(crate) struct Source {
     residue: Residue,
     /// For the startup packet.
     settings: Vec<Setting>,
-    /// False once a pooler has refused them.
+    /// False once a pooler has refused the settings.
     takes_settings: AtomicBool,
 }
 
@@ -79,13 +82,13 @@ impl Source {
         }
     }
 
-    /// What the SQL that its connections run can leave on a session.
+    /// What the SQL on these connections can leave on a session.
     pub(crate) fn with_residue(mut self, residue: Residue) -> Source {
         self.residue = residue;
         self
     }
 
-    /// Connects, and says whether the session has begun with the settings that it shall have.
+    /// Connects. The flag says whether the session began with the required settings.
     async fn connect(&self) -> Result<(wire::Connection, bool), WireError> {
         if self.takes_settings.load(Ordering::Relaxed) {
             match wire::connect(&self.target, &self.settings).await {
@@ -98,8 +101,8 @@ impl Source {
         Ok((wire::connect(&self.target, &[]).await?, false))
     }
 
-    /// Each connection opens a session, where it can: on a primary, for a role that is nobody without
-    /// a context.
+    /// Connections open a session where they can: on a primary, for a role that has no rights without a
+    /// context.
     pub(crate) fn with_sessions(mut self) -> Source {
         self.opens_sessions = true;
         self
@@ -113,17 +116,17 @@ pub(crate) struct Connection {
     pub(crate) cancel: Canceller,
     /// Keyed by schema, role and text: a plan belongs to one tenant and one role.
     statements: LruCache<String, Statement>,
-    /// No longer wanted; closed with the next batch that is sent.
+    /// No longer wanted; closed together with the next batch.
     discarded: Vec<Statement>,
     naming: Naming,
-    /// What the door has to set, where the session could not begin with it.
+    /// What the entry point has to set because the session could not begin with it.
     set: String,
     position: Position,
     sealer: Sealer,
     binding: BackendBinding,
-    /// Vouches for contexts at less cost than a seal, where the database has opened one.
+    /// Vouches for contexts at less cost than a seal. `None` if the database has opened no session.
     session: Option<SessionNumber>,
-    /// The tenants that the backend knows by now.
+    /// The tenants whose tables the backend has cached.
     met: HashSet<TenantKey>,
     opened: Instant,
     age_max: Duration,
@@ -134,36 +137,37 @@ pub(crate) struct Fixed {
     pub(crate) enter: Statement,
     pub(crate) enter_catalog: Statement,
     pub(crate) begin: Statement,
-    /// Sent whole each time, so that a connection that never reads only need not prepare it.
+    /// Sent in full each time, so that a connection that never reads only need not prepare it.
     pub(crate) begin_read: Statement,
     residue: Residue,
-    /// What ends all that acts at COMMIT or outlives it, but settings.
+    /// Ends everything except settings that acts at COMMIT or outlives it.
     settle: [Statement; 3],
     reset: Statement,
     pub(crate) commit: Statement,
-    /// Gives the place in the log, where somebody wants to know it.
+    /// Returns the position in the log, if the connection's source asks for it.
     pub(crate) position: Option<Statement>,
 }
 
 /// What the SQL that a connection runs can leave on the session.
 #[derive(Clone)]
 pub(crate) enum Residue {
-    /// It is all the library's own.
+    /// The connection runs the library's own SQL alone.
     Nothing,
-    /// A tenant's: settings, and more unless this is true.
+    /// A tenant's SQL: settings, and more unless the flag is true.
     OnlySettings(Arc<AtomicBool>),
-    /// A migration's.
+    /// A migration's SQL.
     Anything,
 }
 
-/// Which place in the log of changes a pool's connections can tell.
+/// Which position in the log of changes a pool's connections report.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Position {
     /// None: there are no replicas.
     Untold,
-    /// How far it is written. Asked after a COMMIT, it lies behind it.
+    /// The end of the written log (the insert position). Asked after a COMMIT, it lies behind that commit.
+    /// The flush position may lie before it where `synchronous_commit` is off, which a transaction can set.
     Written,
-    /// How far it is replayed. NULL on what is no replica, or none any more.
+    /// The end of the replayed log. NULL on a server that is not, or no longer, a replica.
     Replayed,
 }
 
@@ -183,7 +187,7 @@ impl Position {
 }
 
 impl Fixed {
-    /// `set` is what the door has to set.
+    /// `set` is what the entry point has to set.
     async fn prepare(
         wire: &mut wire::Connection,
         naming: &mut Naming,
@@ -212,8 +216,8 @@ impl Fixed {
         })
     }
 
-    /// What a transaction's SQL is followed by before its COMMIT; `any` for a statement that is no query,
-    /// which may leave anything.
+    /// The statements that clean the session before COMMIT; `any` if a utility statement was run, which may
+    /// leave anything.
     pub(crate) fn leave(&self, any: bool) -> impl Iterator<Item = &Statement> {
         let (settle, reset) = match &self.residue {
             Residue::Nothing => (false, false),
@@ -225,12 +229,12 @@ impl Fixed {
     }
 }
 
-/// How statements are called on the server.
+/// How statements are named on the server.
 enum Naming {
-    /// By names that cannot be guessed: SQL that somebody injects could otherwise put a statement
-    /// of its own in the place of one that another tenant will run.
+    /// By names that cannot be guessed. Otherwise injected SQL could replace a prepared statement that
+    /// another tenant will run.
     Secret { prefix: String, next: u64 },
-    /// Not at all: sent whole each time, since the next transaction may meet another session.
+    /// Without a name: sent in full each time, since the next transaction may meet another session.
     Unnamed,
 }
 
@@ -298,19 +302,19 @@ impl Connection {
         self.wire.is_reusable() && !is_worn
     }
 
-    /// Notes whose tables the backend gets to know.
+    /// Records that the backend caches this tenant's tables.
     pub(crate) fn meet(&mut self, guest: TenantKey) {
         if guest != TenantKey::None {
             self.met.insert(guest);
         }
     }
 
-    /// Whether the next transaction here meets the backend that this one met.
+    /// Whether consecutive transactions meet the same backend.
     pub(crate) fn is_direct(&self) -> bool {
         matches!(self.naming, Naming::Secret { .. })
     }
 
-    /// A context as the door takes it, from this connection and now.
+    /// The context proof for the entry point, made for this connection and moment.
     pub(crate) fn vouch(&self, claim: &Claim) -> ContextProof {
         match self.session {
             Some(session) => session.vouch(claim),
@@ -318,7 +322,7 @@ impl Connection {
         }
     }
 
-    /// The database does not know the key of its seals: the log is to hear of it.
+    /// Logs that the database does not know the key of this connection's seals.
     pub(crate) fn tell_unknown_key(&self) {
         self.sealer.tell_unknown_key();
     }
@@ -328,7 +332,7 @@ impl Connection {
         self.sealer.seal(claim, self.binding)
     }
 
-    /// The database knows no session, or no longer. False if it knew of none before.
+    /// The database knows no session, or no longer. False if this connection had none.
     pub(crate) fn lose_session(&mut self) -> bool {
         self.session.take().is_some()
     }
@@ -349,14 +353,14 @@ impl Connection {
         prepared.pop().expect("one was asked for")
     }
 
-    /// Prepares statements in one flush, each in a section of its own, and keeps those that the
-    /// server took for their keys.
+    /// Prepares statements in one flush, each in a section of its own, and keeps those that the server
+    /// accepted under their keys.
     pub(crate) async fn prepare_each(
         &mut self,
         wanted: Vec<(String, &str)>,
         before: impl Fn(&mut Batch<'_>) -> Result<(), WireError>,
     ) -> Result<Vec<Result<Statement, WireError>>, WireError> {
-        // Until they are kept they are to be closed: whoever waits for them may be dropped.
+        // Until they are kept they are marked for closing, since this future may be dropped while it waits.
         let unwanted = self.discarded.len();
         let mut batch = self.wire.batch();
         let mut named = Vec::with_capacity(wanted.len());
@@ -386,13 +390,13 @@ impl Connection {
         Ok(outcomes)
     }
 
-    /// Forgets the statement of a key: a migration has made it stale.
+    /// Forgets the statement of a key after a migration has made it stale.
     pub(crate) fn forget_statement(&mut self, key: &str) {
         self.discarded.extend(self.statements.pop(key));
     }
 
-    /// SQL has taken statements away, and which of them are left cannot be told: all are prepared anew.
-    /// Outside of a transaction.
+    /// Prepares all statements again after SQL has deallocated some, since which ones are left is unknown. To
+    /// be called outside of a transaction.
     pub(crate) async fn prepare_anew(&mut self) -> Result<(), WireError> {
         while let Some((_, statement)) = self.statements.pop_lru() {
             self.discarded.push(statement);
@@ -403,13 +407,13 @@ impl Connection {
         Ok(())
     }
 
-    /// A batch, which closes on its way what is no longer wanted.
+    /// A batch that also closes the discarded statements.
     pub(crate) fn batch(&mut self) -> Result<Batch<'_>, WireError> {
         self.wire.batch_that_closes(&mut self.discarded)
     }
 }
 
-/// A statement whose parameters are known: described by nobody if it goes unnamed.
+/// A statement whose parameters are known. An unnamed one is not described.
 async fn fixed(
     wire: &mut wire::Connection,
     naming: &mut Naming,
@@ -422,14 +426,14 @@ async fn fixed(
     }
 }
 
-/// PgBouncer takes the parameters that it follows from one server to the next, and no others.
+/// PgBouncer accepts only the parameters that it carries from one server connection to the next.
 fn is_refused_parameter(db: &DbError) -> bool {
     *db.code() == SqlState::PROTOCOL_VIOLATION
         && db.message().starts_with("unsupported startup parameter")
 }
 
-/// False where the database has none to open, or takes no seal of ours: then it will say so of the
-/// first context, to somebody who can be told.
+/// False if the database has no sessions to open, or refuses this server's seal. In the latter case it
+/// refuses the first context too, and that error reaches a caller.
 async fn open_session(wire: &mut wire::Connection, sealed: &str) -> Result<bool, WireError> {
     let sql = "SELECT freehold_guard.open_session($1)";
     match wire.query_once(sql, &[&sealed]).await {

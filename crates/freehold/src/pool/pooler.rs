@@ -1,5 +1,5 @@
-//! A pooler between this server and PostgreSQL: whether there is one, and whether it keeps a
-//! transaction's statements together and sessions apart from one another's transactions.
+//! A pooler between this server and PostgreSQL: whether there is one, and whether it keeps the statements of
+//! a transaction together and the sessions of clients apart.
 
 use std::time::Duration;
 
@@ -9,25 +9,25 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::wire::tls::Target;
 use crate::wire::{self, Connection, Statement, WireError};
 
-/// Who waits for a connection that the pooler gives to somebody else must not wait for ever.
+/// Timeout of the test: the pooler may have given all its connections to other clients.
 const TEST_MAX: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 4;
 
 /// What lies between this server and PostgreSQL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pooler {
-    /// Found out at each connection: a pooler makes up the process id that it tells a client.
+    /// Detected at each connection: a pooler invents the process id that it reports to a client.
     #[default]
     Detect,
-    /// Nothing, or a pooler in session mode.
+    /// No pooler, or one in session mode.
     Session,
     /// A pooler that may give every transaction another session: PgBouncer in transaction mode.
     Transaction,
 }
 
-/// What a connection says of itself.
+/// What a connection reports about itself.
 pub(crate) struct ServerState {
-    /// Of the backend that answered just now.
+    /// The process id of the backend that answered.
     pub(crate) pid: i32,
     /// The database's clock, in seconds since 1970.
     pub(crate) now: f64,
@@ -37,11 +37,11 @@ pub(crate) struct ServerState {
     pub(crate) takes_writes: bool,
 }
 
-/// Asked in a transaction of its own: whether the next one here could write.
+/// Asked in a transaction of its own: whether the next transaction could write.
 const TAKES_WRITES: &str =
     "pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'off'";
 
-/// Whether the next transaction here could write.
+/// Whether the next transaction on this connection could write.
 pub(crate) async fn takes_writes(wire: &mut Connection) -> Result<bool, WireError> {
     let rows = wire.query_once(&format!("SELECT {TAKES_WRITES}"), &[]).await?;
     Ok(rows.first().is_some_and(|row| row.get(0)))
@@ -63,20 +63,20 @@ impl Pooler {
         Ok(ServerState { pid, now, direct, takes_writes })
     }
 
-    /// Whether connections to this place have a session of their own.
+    /// Whether a connection to this target has a session of its own.
     pub(crate) async fn is_direct(self, target: &Target) -> Result<bool, WireError> {
         let mut wire = wire::connect(target, &[]).await?;
         Ok(self.look(&mut wire).await?.direct)
     }
 }
 
-/// Two clients: one marks its transaction, and while it asks for its mark again the other looks for it
-/// and must never see it; nor may anybody once it has ended.
+/// Tests the pooler with two clients. One marks its transaction; while it reads its mark again, the other
+/// client looks for the mark and must never see it. After the transaction no client may see it.
 ///
 /// # Errors
-/// [`ErrorKind::Setup`] if the pooler mixes them up: it must not be served behind.
+/// [`ErrorKind::Setup`] if the pooler mixes the clients up: the server must not serve behind it.
 pub(crate) async fn require_apart(target: &Target, setting: &str) -> Result<()> {
-    // PgBouncer in statement mode knows no transactions.
+    // PgBouncer in statement mode supports no transactions.
     let told = |error| match error {
         WireError::Database(db) => refuses_transactions(setting, db.message()),
         error => error.into(),
@@ -87,7 +87,7 @@ pub(crate) async fn require_apart(target: &Target, setting: &str) -> Result<()> 
         for round in 0..ROUNDS {
             let mark = format!("round {round}");
             begin_marked(&mut one, &mark).await.map_err(told)?;
-            // A pooler with one session makes the other wait for the transaction's end.
+            // A pooler with one server connection makes the other client wait for the transaction's end.
             let (seen, kept) =
                 tokio::join!(sees_a_mark(&mut other), keeps_its_mark(&mut one, &mark));
             if !kept.map_err(told)? {
@@ -136,7 +136,7 @@ fn set_mark() -> Statement {
     Statement::unnamed(MARK, &[Type::TEXT])
 }
 
-/// As the engine does it: unnamed statements, here in a transaction block.
+/// As the engine does it with unnamed statements, but in a transaction block.
 async fn begin_marked(wire: &mut Connection, mark: &str) -> Result<(), WireError> {
     let (begin, set) = (Statement::unnamed("BEGIN", &[]), set_mark());
     let mut batch = wire.batch();

@@ -1,8 +1,16 @@
-//! Sealing: a server proves to the database that a context is its own. The database's half is in
-//! `migrations/context/`, which also says how a sealed context is laid out.
+//! Sealing: the server proves to the database that it made a context. The database's part is in
+//! `migrations/context/`, which also describes the format of a sealed context.
 //!
-//! Where a seal is made for one backend and ends within seconds, what somebody reads of it later,
-//! in a log or a dump, opens nothing.
+//! A seal is made for one backend and expires within seconds, so a seal that an attacker reads later in a log
+//! or a dump is useless.
+//!
+//! In the mode `best`, and without a pooler, a connection uses one seal to open a session: the backend keeps
+//! a random number of 64 bits in its memory, as the `currval` of a sequence, which SQL can neither read nor
+//! set without a privilege. Each transaction then shows the number instead of a seal. If the session is gone,
+//! the connection seals its contexts again. A hash beside the verdict was used before; it took a tenth of a
+//! page's time with OpenSSL 3. `best.sql` verifies at the entry point and keeps the verdict where SQL cannot
+//! write it, in `backtrace_functions`; `portable.sql` verifies in each policy; `plain.sql` believes every
+//! context.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,28 +29,28 @@ use crate::observe::trouble::Trouble;
 use crate::wire::client;
 use crate::wire::tls::Target;
 
-/// How long a sealed context is good for, in the database's time.
+/// How long a sealed context is valid, by the database's clock.
 const LIFETIME_SECS: u64 = 5;
-/// SHA-256's block: what HMAC pads its key to.
+/// SHA-256's block size, to which HMAC pads its key.
 const BLOCK_BYTES: usize = 64;
 const KEY_BYTES: usize = 32;
 const INNER_PAD: u8 = 0x36;
 const OUTER_PAD: u8 = 0x5c;
-/// What a policy sees of the context: a seal is verified here, if not at the door.
+/// The context as policies see it. If a seal was not verified at the entry point, it is verified here.
 pub(crate) const SEEN_CONTEXT: &str = "SELECT freehold_guard.context()";
-/// The key that seals now, for who logs in as the owner.
+/// The newest key, as the owner role can read it.
 pub(crate) const NEWEST_KEY: &str = "SELECT id, inner_pad FROM freehold_guard.newest_key()";
 const UNKNOWN: &str = "the database refuses every context of this server";
 
-/// How the database takes a context for true.
+/// How the database verifies a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SealMode {
-    /// As it comes: SQL that somebody injects can set another.
+    /// Not at all: injected SQL can set another context.
     Plain,
-    /// Sealed, and verified once for each query. Needs no superuser.
+    /// Sealed, and verified once per query. Needs no superuser.
     Portable,
-    /// Sealed, and verified once for each transaction. A superuser must have allowed it.
+    /// Sealed, and verified once per transaction. A superuser must have allowed it.
     Best,
 }
 
@@ -74,7 +82,7 @@ pub struct ContextKey {
     secret: [u8; KEY_BYTES],
 }
 
-/// Never shown: it opens every tenant to whoever can run SQL.
+/// The key is never printed: with it, SQL can enter every tenant.
 impl fmt::Debug for ContextKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ContextKey({}:…)", self.id())
@@ -93,7 +101,7 @@ impl ContextKey {
     /// Reads a key as `freehold key show` prints it.
     ///
     /// # Errors
-    /// [`ErrorKind::Setup`], in words that hold nothing of it.
+    /// [`ErrorKind::Setup`], with a message that contains no part of the text.
     pub fn parse(text: &str) -> Result<ContextKey> {
         let malformed = || {
             Error::new(
@@ -121,7 +129,7 @@ impl ContextKey {
         Ok(ContextKey { id: format!("{id:010}"), secret })
     }
 
-    /// From what the database keeps.
+    /// From the padded keys that the database stores.
     pub(crate) fn from_pads(id: String, inner_pad: &[u8]) -> Result<ContextKey> {
         let secret = inner_pad
             .get(..KEY_BYTES)
@@ -135,7 +143,7 @@ impl ContextKey {
         self.id.trim_start_matches('0')
     }
 
-    /// The id as the database keeps it, and the key combined with HMAC's inner and outer pad.
+    /// The id as the database stores it, and the key combined with HMAC's inner and outer pad.
     pub(crate) fn pads(&self) -> (&str, Vec<u8>, Vec<u8>) {
         let padded = |pad: u8| {
             let mut bytes = vec![pad; BLOCK_BYTES];
@@ -157,9 +165,10 @@ impl ContextKey {
 /// What a sealed context is bound to.
 #[derive(Clone, Copy)]
 pub(crate) struct BackendBinding {
-    /// The backend; 0 where a pooler hides which it is.
+    /// The backend's process id; 0 if a pooler hides it.
     pub(crate) pid: i32,
-    /// The database's clock when the connection was made, in seconds since 1970, and ours.
+    /// The database's clock when the connection was opened, in seconds since 1970, and this process's clock
+    /// then.
     pub(crate) clock: (f64, Instant),
 }
 
@@ -170,9 +179,9 @@ impl BackendBinding {
     }
 }
 
-/// What the door takes of a transaction.
+/// What a transaction shows at the entry point.
 pub(crate) struct ContextProof {
-    /// Sealed; the bare claim where a session vouches for it.
+    /// Sealed, or the bare claim if a session vouches for it.
     context: String,
     session: Option<SessionNumber>,
 }
@@ -191,8 +200,8 @@ impl ContextProof {
     }
 }
 
-/// What a connection shows instead of a seal once the database has let it open a session. Known
-/// to this process and its backend alone.
+/// What a connection shows instead of a seal once the database has opened a session for it. Known only to
+/// this process and its backend.
 #[derive(Clone, Copy)]
 pub(crate) struct SessionNumber(i64);
 
@@ -221,16 +230,16 @@ pub(crate) struct Sealer(Arc<Shared>);
 struct Shared {
     key: RwLock<Option<Key>>,
     origin: KeyOrigin,
-    /// With a key that the database does not know.
+    /// Set while the database does not know the key.
     trouble: Trouble,
 }
 
-/// Where the key comes from, for messages about one that the database does not know.
+/// Where the key comes from, for the message about an unknown key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyOrigin {
-    /// CONTEXT_KEY.
+    /// From CONTEXT_KEY.
     Given,
-    /// The catalog that the owner connection leads to.
+    /// From the catalog, read by the owner connection.
     Read,
 }
 
@@ -247,7 +256,7 @@ impl KeyOrigin {
     }
 }
 
-/// A key, and HMAC once it has taken it in.
+/// A key, and an HMAC initialised with it.
 struct Key {
     id: String,
     hmac: Hmac<Sha256>,
@@ -267,12 +276,12 @@ impl Sealer {
         self.0.key.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The database does not know the key. The log hears once what to do.
+    /// Logs once that the database does not know the key, and what to do.
     pub(crate) fn tell_unknown_key(&self) {
         self.0.trouble.note::<(), _>(&Err(self.0.origin.advice()), UNKNOWN);
     }
 
-    /// That the database knows the key.
+    /// Checks that the database knows the key.
     ///
     /// # Errors
     /// [`ErrorKind::Setup`] if it does not.
@@ -299,7 +308,7 @@ impl Sealer {
         }
     }
 
-    /// Without a key, for a database in plain mode, the places of the seal are noughts.
+    /// Without a key, for a database in plain mode, the seal consists of zeros.
     pub(crate) fn seal(&self, claim: &Claim, binding: BackendBinding) -> String {
         match self.key().as_ref() {
             Some(key) => key.seal(claim.as_str(), binding),
@@ -307,8 +316,8 @@ impl Sealer {
         }
     }
 
-    /// A session for the backend of this binding, and what `freehold_guard.open_session` takes for it.
-    /// None without a key, and behind a pooler, where a session is everybody's.
+    /// A session for the backend of this binding, and the sealed claim that `freehold_guard.open_session`
+    /// takes. `None` without a key, and behind a pooler, where clients share sessions.
     pub(crate) fn session(&self, binding: BackendBinding) -> Option<(SessionNumber, String)> {
         let key = self.key();
         let key = key.as_ref().filter(|_| binding.pid != 0)?;
@@ -331,7 +340,7 @@ impl Key {
     }
 }
 
-/// The newest key of the catalog, read by the owner role, who alone can.
+/// The newest key of the catalog. Only the owner role can read it.
 pub(crate) async fn read_key(owner: &Target) -> Result<ContextKey> {
     let client = client::connect(owner).await?;
     let row = client.query_opt(NEWEST_KEY, &[]).await?;
@@ -344,7 +353,7 @@ pub(crate) async fn read_key(owner: &Target) -> Result<ContextKey> {
     ContextKey::from_pads(row.get(0), row.get(1))
 }
 
-/// Takes up a new key whenever the catalog gets one. Ends with the task.
+/// Adopts each new key that the catalog gets. Runs until the task is dropped.
 pub(crate) async fn follow_keys(
     sealer: Sealer,
     owner: Arc<Target>,
@@ -384,7 +393,7 @@ mod tests {
         let binding = binding();
         let expires_at = |sealed: String| sealed[74..84].parse::<u64>().unwrap();
         assert_eq!(expires_at(sealer.seal(&claim(), binding)), 1_000_000_005);
-        // However old the connection is, and whatever ours says.
+        // The expiry does not depend on the connection's age or on this machine's time of day.
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!(expires_at(sealer.seal(&claim(), binding)), 1_000_003_605);
         tokio::time::advance(Duration::from_millis(500)).await;

@@ -1,7 +1,8 @@
-//! Writes violations down, in transactions of its own: what they were found in is rolled back.
+//! Records violations in the catalog, in transactions of its own: the transaction in which a violation
+//! occurred is rolled back.
 //!
-//! At most a hundred rows at a time and ten times a second, so that a flood of them is not a
-//! flood in the database too. While the database is away they wait in their queue.
+//! It writes at most a hundred rows at a time and ten times a second, so that a flood of violations does not
+//! flood the database. While the database is unavailable, violations wait in the queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,17 +21,17 @@ use crate::tx::CatalogTx;
 const ROWS_MAX: usize = 100;
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Old rows are deleted after so many new ones, or after so long.
+/// Old rows are deleted after this many new ones, or after this time.
 const PRUNE_ROWS: usize = 1000;
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
-/// How long a shutdown may wait for what is left.
+/// How long a shutdown waits for the rest.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub(crate) struct Recorder {
     pool: Pool,
     violations: Violations,
-    /// One batch at a time, so that a flush beside the task takes no second connection.
+    /// One batch at a time, so that a flush beside the task uses no second connection.
     writing: Arc<Mutex<()>>,
 }
 
@@ -63,7 +64,7 @@ impl Recorder {
         }
     }
 
-    /// Writes all that waits, without waiting for more of the same.
+    /// Writes all that is queued, without waiting for repetitions to fold.
     pub(crate) async fn flush(&self) -> Result<()> {
         let all = async {
             while self.write(true).await? > 0 {}

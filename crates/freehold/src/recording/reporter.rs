@@ -1,8 +1,9 @@
-//! Writes what `insight` and `indexes::sampler` have counted into the catalog, where the figures of all servers meet.
+//! Writes what `insight` and `indexes::sampler` have counted into the catalog, where the figures of all
+//! servers are added up.
 //!
-//! Every five seconds the busiest tenants of those seconds, and every minute the figures of all, a
-//! thousand rows at a time. While the database is away they wait; a batch whose answer was lost is
-//! sent again under its number and counts once. What a killed process has not written is lost.
+//! It writes the busiest tenants every five seconds, and the figures of all tenants every minute, a thousand
+//! rows at a time. While the database is unavailable, the figures wait. A batch whose answer was lost is sent
+//! again under the same number and counts once. Figures that a killed process had not written are lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +21,12 @@ use crate::pool::Pool;
 use crate::tx::CatalogTx;
 
 const BUSIEST_EVERY: Duration = Duration::from_secs(5);
-/// Between two batches, so that a large fleet's figures are no burst.
+/// The pause between two batches, so that the figures of a large fleet are not written in a burst.
 const PAUSE: Duration = Duration::from_millis(20);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
-/// Shapes of one write.
+/// The most query shapes per write.
 const SHAPES_MAX: usize = 500;
-/// How long a shutdown may wait for what is left.
+/// How long a shutdown waits for the rest.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
@@ -33,7 +34,7 @@ pub(crate) struct Reporter {
     pool: Pool,
     insight: Insight,
     shapes: ShapeSampler,
-    /// One batch at a time: the second would be taken for the first.
+    /// One batch at a time: a second one would be taken for a repetition of the first.
     writing: Arc<Mutex<()>>,
 }
 
@@ -74,7 +75,7 @@ impl Reporter {
         }
     }
 
-    /// Writes all that waits.
+    /// Writes all that is outstanding.
     pub(crate) async fn flush(&self) -> Result<()> {
         let all = async {
             while self.write().await? {}
@@ -94,7 +95,8 @@ impl Reporter {
         Ok(true)
     }
 
-    /// Writes what tables were asked. Should the answer be lost, it counts twice: it is a sample.
+    /// Writes the sampled query shapes. If the answer is lost they may count twice, which is acceptable for a
+    /// sample.
     async fn write_asked(&self) -> Result<()> {
         let mut counts = self.shapes.take();
         while !counts.is_empty() {
@@ -111,7 +113,7 @@ impl Reporter {
         Ok(())
     }
 
-    /// Who is busy now; nothing is written where nobody is and nobody was.
+    /// Writes the busiest tenants; nothing if no tenant is busy now or was at the previous write.
     async fn write_busiest(&self, was_busy: bool) -> Result<bool> {
         let busiest = self.insight.busiest();
         let is_busy = !busiest.tenants.is_empty();

@@ -1,9 +1,12 @@
-//! Writes slow queries down, each with its plan, beside the requests that they were part of.
+//! Records slow queries in the catalog, each with its plan, in the background.
 //!
-//! What was slow is written every two seconds. Then plans are asked for, two at most, by EXPLAIN in
-//! a transaction of the tenant, which runs nothing; of one statement once an hour, and none while
-//! all connections are in use. What is too much is counted and left out: nothing here may cost a
-//! request anything.
+//! Slow queries are written every two seconds. Then at most two plans are made, by EXPLAIN in a transaction
+//! of the tenant, which does not run the statement: one per statement and hour, and none while all
+//! connections are in use. Whatever exceeds a limit is counted and dropped: this task must not slow down
+//! requests.
+//!
+//! `tx/transaction/explain.rs` asks for the plan in a read-only transaction of the tenant, by PREPARE and
+//! EXPLAIN EXECUTE with NULLs; `observe/insight/plan.rs` keeps of it what is known to contain no value.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -27,22 +30,22 @@ use crate::tx::{CatalogTx, TenantTx};
 
 const WRITE_EVERY: Duration = Duration::from_secs(2);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
-/// Between two plans of one statement, and how many statements' are remembered.
+/// The pause between two plans of one statement, and for how many statements it is remembered.
 const PLAN_EVERY: Duration = Duration::from_secs(3600);
 const PLANNED_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-/// Plans of one round, so one a second.
+/// The most plans per round, which makes one a second.
 const PLANS_OF_ROUND: usize = 2;
-/// Plans that wait, and how many of them may be one tenant's.
+/// The most plans that wait, and the most of one tenant's.
 const WANTED_MAX: usize = 64;
 const WANTED_OF_TENANT_MAX: usize = 4;
-/// PostgreSQL itself gives up after a second; this is for a connection that hangs.
+/// PostgreSQL gives up after a second; this is for a connection that hangs.
 const PLAN_MAX: Duration = Duration::from_secs(10);
-/// How long a shutdown may wait for what is left.
+/// How long a shutdown waits for the rest.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub(crate) struct SlowLog {
-    /// Where plans are asked for, in the tenant's own transaction.
+    /// Where plans are made, in the tenant's own transaction.
     app: Pool,
     catalog: Pool,
     resolver: Resolver,
@@ -52,11 +55,11 @@ pub(crate) struct SlowLog {
 
 struct Plans {
     wanted: VecDeque<PlanRequest>,
-    /// When a statement's plan was asked for.
+    /// When a statement's plan was last made.
     asked: LruCache<(TenantId, String), Instant>,
 }
 
-/// A statement whose plan is to be asked for, in the context that it was slow in.
+/// A statement to be planned, in the context in which it was slow.
 struct PlanRequest {
     context: TenantContext,
     shape: String,
@@ -94,7 +97,7 @@ impl SlowLog {
         }
     }
 
-    /// Writes all that waits; of plans, none is asked for any more.
+    /// Writes all that is queued. No further plans are made.
     pub(crate) async fn flush(&self) -> Result<()> {
         tokio::time::timeout(FLUSH_MAX, self.write()).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, "slow queries could not be written down in time"))
@@ -135,7 +138,7 @@ impl SlowLog {
                 }
                 Ok(None) => drop(self.insight.slow().plans_failed.fetch_add(1, Ordering::Relaxed)),
                 Err(error) => {
-                    // Its message may hold a value of the statement's text.
+                    // The message may contain a value from the statement's text.
                     tracing::debug!(kind = error.kind().code(), "no plan of a slow query");
                     self.insight.slow().plans_failed.fetch_add(1, Ordering::Relaxed);
                     if may_pass(&error) {
@@ -148,7 +151,7 @@ impl SlowLog {
         Ok(())
     }
 
-    /// Whether a connection is free that nobody waits for.
+    /// Whether a connection is idle and no caller waits for one.
     fn has_room(&self) -> bool {
         let PoolStatus { connections_max, connections, idle, waiting, .. } = self.app.status();
         waiting == 0 && connections < connections_max + idle
@@ -158,7 +161,7 @@ impl SlowLog {
         &self,
         PlanRequest { context, sql, .. }: &PlanRequest,
     ) -> Result<Option<serde_json::Value>> {
-        // The tenant may have been suspended since.
+        // The tenant may have been suspended meanwhile.
         let context = self.resolver.resolve_as(context.tenant(), context.actor()).await?;
         let explained = async { TenantTx::new(&self.app, &context).await?.explain(sql).await };
         match tokio::time::timeout(PLAN_MAX, explained).await {
@@ -177,13 +180,13 @@ impl SlowLog {
     }
 }
 
-/// Whether the statement deserves another attempt when it is slow the next time.
+/// Whether another attempt is worthwhile when the statement is slow again.
 fn may_pass(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::PoolExhausted | ErrorKind::Retryable)
 }
 
 impl Plans {
-    /// Remembers to ask for a plan, unless that was done lately. False if there is no room.
+    /// Queues a request for a plan, unless one was made recently. False if the queue is full.
     fn want(&mut self, query: &SlowQuery) -> bool {
         let Some(sql) = &query.sql else { return true };
         let tenant = query.context.tenant();

@@ -1,8 +1,8 @@
-//! Where the primary was when, by our own clock: what a replica's lag is measured against. Pure.
+//! When the primary was at which log position, by this process's clock: the measure of a replica's lag. Pure.
 //!
-//! A replica's own word about its lag, the age of the last commit that it replayed, grows while the
-//! primary is idle, and rests on two clocks. Here a replica that has replayed what the primary had
-//! written two seconds ago, and not what it has written since, is two seconds behind.
+//! What a replica reports as its lag, the age of the latest commit that it replayed, grows while the primary
+//! is idle, and depends on two clocks. By this measure, a replica that has replayed what the primary had
+//! written two seconds ago, but nothing after that, lags two seconds.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::model::lsn::Lsn;
 
-/// Places that are kept: at four a second, 17 minutes of a primary that never rests.
+/// The most positions that are kept: at four a second, 17 minutes of a primary that writes all the time.
 const PLACES_MAX: usize = 4096;
 
 /// Positions of one primary, oldest first.
@@ -20,17 +20,17 @@ pub(super) struct History(VecDeque<SeenAt>);
 
 struct SeenAt {
     lsn: Lsn,
-    /// When the primary was last seen there.
+    /// When the primary was last seen at this position.
     last: Instant,
 }
 
 impl History {
-    /// The primary was there at this moment.
+    /// Records that the primary was at this position at this moment.
     pub(super) fn note(&mut self, lsn: Lsn, now: Instant) {
         match self.0.back_mut() {
             Some(newest) if newest.lsn == lsn => newest.last = now,
             Some(newest) if newest.lsn > lsn => {
-                // It went back: it is another primary, and what was known is of the former one.
+                // The position went back: this is another primary, and the history is of the previous one.
                 self.0.clear();
                 self.0.push_back(SeenAt { lsn, last: now });
             }
@@ -49,16 +49,17 @@ impl History {
         self.0.back().map(|place| place.lsn)
     }
 
-    /// What a replica must have replayed to be no older than this; `None` if the primary was not
-    /// heard of since.
+    /// The position that a replica must have replayed to be no older than `age_max`; `None` if the primary
+    /// was not reached since then.
     pub(super) fn floor(&self, age_max: Duration, now: Instant) -> Option<Lsn> {
         let young = |place: &SeenAt| now.saturating_duration_since(place.last) <= age_max;
-        // The moments of the places rise, so the first that is young enough is found by halving.
+        // The times increase with the positions, so the first that is recent enough is found by binary
+        // search.
         let at = self.0.partition_point(|place| !young(place));
         self.0.get(at).map(|place| place.lsn)
     }
 
-    /// How old a replica is that has replayed so far; `None` if older than anything that is known.
+    /// The age of a replica that has replayed up to this position; `None` if older than the history.
     pub(super) fn age(&self, replayed: Lsn, now: Instant) -> Option<Duration> {
         let newest = self.0.back()?;
         if replayed >= newest.lsn {
@@ -78,7 +79,7 @@ mod tests {
         format!("0/{low:X}").parse().unwrap()
     }
 
-    /// The primary was at 100 at the second 0, at 200 from 1 to 5, at 300 at 6.
+    /// The primary was at position 100 at second 0, at 200 from 1 to 5, at 300 at 6.
     fn history() -> (History, Instant) {
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);

@@ -18,24 +18,24 @@ use crate::tasks::{BackgroundTask, Tasks};
 use crate::wire::tls::Target;
 use crate::wire::{self, Connection, Statement};
 
-/// How often each is looked at.
+/// The interval between checks.
 const EVERY: Duration = Duration::from_millis(250);
-/// While somebody waits for a replica to come further. A replica near its primary replays a commit
-/// within a millisecond or two.
+/// The interval while a read waits for a replica to replay further. A replica close to its primary replays a
+/// commit within a millisecond or two.
 const EVERY_WAITED_FOR: Duration = Duration::from_millis(3);
-/// Who says nothing for so long counts as unreachable.
+/// A server that does not answer for this long is unreachable.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
-/// How long it may take to be admitted: some connections, and the trial of a pooler.
+/// Timeout of admitting a replica: a few connections, and the test of a pooler.
 const ADMIT_MAX: Duration = Duration::from_secs(20);
-/// After a failure, before the next attempt.
+/// The pause after a failure.
 const PAUSE: Duration = Duration::from_millis(500);
-/// A start waits no longer for a first look at replicas.
+/// How long the start waits for the first check of the replicas.
 const FIRST_LOOK_MAX: Duration = Duration::from_secs(5);
 
-/// What a server says of itself: which data it has, how far they are, and whether it is a replica.
+/// What a server reports: which data it has, its log position, and whether it is a replica.
 ///
-/// Which timeline a replica follows it does not tell everybody. The newest that its control file
-/// knows of is right but for a while after a failover, until its next restart point.
+/// A replica does not report to every role which timeline it follows. The newest timeline in its control file
+/// is the right one except for a while after a failover, until its next restart point.
 const LOOK: &str = "
 SELECT (SELECT system_identifier::text FROM pg_control_system()),
        (SELECT oid::int8 FROM pg_database WHERE datname = current_database()),
@@ -55,7 +55,8 @@ pub(super) async fn follow(
     if replicas.is_empty() {
         return Ok(Vec::new());
     }
-    // What could never be served from is refused at once; who does not answer is waited for later.
+    // A replica that could never be served from is refused at once; one that does not answer is tried again
+    // later.
     let refused = replicas.0.list.iter().map(|replica| async {
         match within(ADMIT_MAX, require_safe(replica)).await {
             Err(error) if error.kind() == ErrorKind::Setup => Err(error),
@@ -63,7 +64,7 @@ pub(super) async fn follow(
         }
     });
     try_join_all(refused).await?;
-    // So that the first look at a replica has something to be measured against.
+    // First the primary, so that the first check of a replica has something to be measured against.
     let _ = within(SILENCE_MAX, first_look(replicas, &primary)).await;
     let mut first_looks = Vec::new();
     let all = replicas.clone();
@@ -111,7 +112,7 @@ async fn note_primary(
     connection: &mut Connection,
     statement: &Statement,
 ) -> Result<()> {
-    // Of before the question: the place is then no older than it is taken for.
+    // The time before the query: the position is then no older than assumed.
     let asked_at = Instant::now();
     let look = within(SILENCE_MAX, look(connection, statement)).await?;
     if let (Some(lsn), false) = (look.lsn, look.is_replica) {
@@ -139,7 +140,7 @@ async fn follow_replica(replicas: Replicas, replica: Arc<Replica>) {
 
 async fn follow_replica_once(replicas: &Replicas, replica: &Replica) -> Result<Infallible> {
     let target = replica.pool.target();
-    // Whenever one comes, since another may have come in its place.
+    // On each reconnect, since another server may have taken its place.
     within(ADMIT_MAX, require_safe(replica)).await?;
     within(ADMIT_MAX, init::check(&target, SETTING)).await?;
     let mut connection = connect(&target).await?;
@@ -156,7 +157,7 @@ async fn follow_replica_once(replicas: &Replicas, replica: &Replica) -> Result<I
     }
 }
 
-/// Whether the library may serve from there at all.
+/// Whether the library may serve from this server at all.
 async fn require_safe(replica: &Replica) -> Result<()> {
     let target = replica.pool.target();
     init::check_role(&target, SETTING, init::APP_ROLE).await?;
@@ -187,7 +188,7 @@ fn judge(replicas: &Replicas, look: &ServerState) -> (Seen, &'static str) {
 
 const UNKNOWN: &str = "the primary does not say where it is";
 
-/// Whether one server is a replica of another, both asked now.
+/// Checks that one server is a replica of another, by querying both now.
 ///
 /// # Errors
 /// [`ErrorKind::Unavailable`] with what it is instead.
@@ -218,7 +219,7 @@ impl Replica {
     }
 }
 
-/// What a server says of itself.
+/// What a server reports of itself.
 struct ServerState {
     identity: Identity,
     lsn: Option<Lsn>,

@@ -1,9 +1,9 @@
-//! What SQL of a tenant's can leave on a session, and so what must be cleaned before its COMMIT.
+//! What a tenant's SQL can leave in a session, and what therefore must be cleaned before its COMMIT.
 //!
-//! Settings can be left by any query (`set_config`), so they are reset after each transaction. Held cursors,
-//! LISTEN, and what runs at COMMIT itself (deferred constraint triggers, the queries of held cursors), can
-//! only come from code that lies in the database: the text of a query begins none of them (`tx/kind.rs`).
-//! Where the baseline has no code that could, three statements less are sent with each transaction.
+//! Any query can leave settings (`set_config`), so they are reset after each transaction. Held cursors,
+//! LISTEN, and what runs at COMMIT itself (deferred constraint triggers, the queries of held cursors) can
+//! only come from code in the database, because the text of a query cannot begin with them (`tx/kind.rs`). If
+//! the baseline contains no such code, three statements fewer are sent with each transaction.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,11 +15,11 @@ use crate::pool::Pool;
 use crate::resolve::resolver::Resolver;
 use crate::tx::CatalogTx;
 
-/// How soon it is noticed that changes are not heard any more.
+/// How soon a lost listener is noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Keeps `only_settings` true while the baseline is known to have no code that leaves more; until the task
-/// is dropped.
+/// Keeps `only_settings` true while the baseline is known to contain no code that leaves more than settings.
+/// Runs until the task is dropped.
 pub(crate) async fn follow(catalog: Pool, resolver: Resolver, only_settings: Arc<AtomicBool>) {
     let mut changes = resolver.baseline_changes();
     let mut is_known = false;

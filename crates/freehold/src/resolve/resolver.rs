@@ -1,8 +1,16 @@
-//! From a token's claim to a context: is this tenant active, and is this person still a member?
+//! From a token's claim to a context: whether the tenant is active, and whether the person is still a member.
 //!
-//! Answers are cached. PostgreSQL tells every server of a change by NOTIFY on the channel
-//! `freehold`; while the listener is not sure to hear it, nothing older than half a second is
-//! believed. So a suspension or a removal bites within a second everywhere.
+//! Answers are cached. PostgreSQL notifies every server of a change by NOTIFY on the channel `freehold`.
+//! While the listener's connection is not proven to work, nothing older than half a second is used. So a
+//! suspension or a removal takes effect within a second on every server.
+//!
+//! Sessions are cached like tenants and roles, by one query for all three; a new password, a disabled person
+//! and a removal revoke sessions in the same way. Operators' sessions, and whether a person still is an
+//! operator, are looked up at each request.
+//!
+//! Statuses are not kept in Redis: a suspension must take effect within a second, which rests on a listener
+//! that knows whether it is connected. A lookup is one indexed row, so a second store would save little, and
+//! could return an outdated `active`.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,13 +41,13 @@ use crate::tasks::BackgroundTask;
 use crate::tx::CatalogTx;
 use crate::wire::tls::Target;
 
-/// Entries of each cache; an entry takes about 300 bytes.
+/// The most entries of each cache; an entry takes about 300 bytes.
 const ENTRIES_MAX: u64 = 100_000;
-/// Notifications that wait for a listener that is held up, some hundred bytes each.
+/// The most notifications that are queued while the listener is busy, some hundred bytes each.
 const UNHEARD_MAX: usize = 10_000;
-/// How often is asked what has changed where nothing can be heard.
+/// How often changes are polled where LISTEN is not possible.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How often the listener proves that it can hear.
+/// How often the listener's connection is checked.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 
 const DEAF: &str = "the connection that listens for changes is lost; reconnecting";
@@ -50,10 +58,10 @@ pub(crate) struct Resolver {
     pool: Pool,
     tenants: Cache<TenantId, Entry<Tenant>>,
     roles: Cache<(TenantId, IdentityId), Entry<Role>>,
-    /// Sessions that go on, and whose they are.
+    /// Sessions that have not ended, and their owners.
     sessions: Cache<Uuid, Entry<IdentityId>>,
     heard: Arc<Heard>,
-    /// What is heard of the cache goes there.
+    /// Receives the notifications about cached values.
     cache: Local,
 }
 
@@ -63,15 +71,15 @@ struct Entry<T> {
     loaded_at: Instant,
 }
 
-/// What the listener knows.
+/// The state of the listener.
 struct Heard {
     freshness: Arc<Freshness>,
-    /// Rises with every notification. What was loaded while it rose is not kept.
+    /// Increases with every notification. A value that was loaded while it increased is not kept.
     generation: AtomicU64,
     baseline: watch::Sender<u64>,
     keys: watch::Sender<u64>,
     mail: watch::Sender<u64>,
-    /// What was found when it was last looked for changes.
+    /// What the latest poll found.
     marks: Mutex<Option<ChangeMarks>>,
 }
 
@@ -87,8 +95,8 @@ impl Heard {
         }
     }
 
-    /// Tells of what is not as it was at the last look; of all at the first, since it may have changed
-    /// after it was read.
+    /// Reports what differs from the latest poll. The first poll reports everything, since it may have
+    /// changed after it was read.
     fn note_marks(&self, now: ChangeMarks) {
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         let before = marks.replace(now);
@@ -115,9 +123,8 @@ impl Resolver {
         }
     }
 
-    /// A context for a person in a tenant. The role is the membership's of this moment, whatever
-    /// a token says; a person who is no member meets the same error as in a tenant that does not
-    /// exist.
+    /// A context for a person in a tenant. The role is the membership's current one, whatever a token says. A
+    /// person who is not a member gets the same error as for a tenant that does not exist.
     pub(crate) async fn resolve(
         &self,
         tenant: TenantId,
@@ -137,8 +144,8 @@ impl Resolver {
         Ok(TenantContext::new(tenant.id, actor).weighing(tenant.weight))
     }
 
-    /// [`resolve`](Self::resolve) for a person in a session, which must be theirs and go on. One that has
-    /// ended is the same error as a membership that has.
+    /// [`resolve`](Self::resolve) for a person in a session, which must be that person's and not have ended.
+    /// An ended session is the same error as an ended membership.
     pub(crate) async fn resolve_session(
         &self,
         tenant: TenantId,
@@ -155,7 +162,7 @@ impl Resolver {
         self.resolve(tenant, identity).await
     }
 
-    /// A context for an actor whose right to act was established by the caller.
+    /// A context for an actor whose permission the caller has checked.
     pub(crate) async fn resolve_as(&self, tenant: TenantId, actor: Actor) -> Result<TenantContext> {
         let tenant = match self.cached(tenant) {
             Some(tenant) => tenant,
@@ -165,7 +172,7 @@ impl Resolver {
         Ok(TenantContext::new(tenant.id, actor).weighing(tenant.weight))
     }
 
-    /// Whether a change would be heard.
+    /// Whether the listener is known to receive changes.
     pub(crate) fn hears(&self) -> bool {
         self.heard.freshness.hears()
     }
@@ -201,7 +208,7 @@ impl Resolver {
             if let Some(session) = lives {
                 self.sessions.insert(session, Entry { value: identity, loaded_at });
             }
-            // What was written a moment ago may be older than a notification that came between.
+            // A notification may have arrived between the load and the insertion, so the entry may be stale.
             if self.heard.generation.load(Ordering::Acquire) != generation {
                 self.tenants.invalidate(&id);
                 self.roles.invalidate(&(id, identity));
@@ -213,22 +220,22 @@ impl Resolver {
         Ok(found)
     }
 
-    /// Hears of a new baseline: the number rises with each.
+    /// Notifies of a new baseline: the number increases with each.
     pub(crate) fn baseline_changes(&self) -> watch::Receiver<u64> {
         self.heard.baseline.subscribe()
     }
 
-    /// Hears of a new key to seal contexts with.
+    /// Notifies of a new key to seal contexts with.
     pub(crate) fn key_changes(&self) -> watch::Receiver<u64> {
         self.heard.keys.subscribe()
     }
 
-    /// Hears of letters that are to be sent.
+    /// Notifies of messages that are to be sent.
     pub(crate) fn mail_changes(&self) -> watch::Receiver<u64> {
         self.heard.mail.subscribe()
     }
 
-    /// Listens until the task is dropped; reconnects by itself.
+    /// Listens until the task is dropped; reconnects if necessary.
     pub(crate) async fn listen(self, target: Arc<Target>, pooler: Pooler) {
         let mut pause = Duration::from_millis(100);
         let trouble = Trouble::default();
@@ -248,8 +255,9 @@ impl Resolver {
         }
     }
 
-    /// Behind a pooler whose sessions are nobody's, a LISTEN would be somebody else's. What is cached is
-    /// good for half a second there; what is kept for longer is asked about.
+    /// Polls where LISTEN is not possible: behind a pooler, the LISTEN would belong to a session shared with
+    /// other clients. There, cached entries are valid for half a second, and whatever is kept for longer is
+    /// polled for.
     async fn look_often(&self) {
         tracing::info!(
             "DATABASE_URL leads to a pooler, where changes cannot be listened for; \
@@ -263,13 +271,13 @@ impl Resolver {
         }
     }
 
-    /// Asks once what of the baseline and of the keys has changed since it was last asked, and tells those
-    /// who follow it. Letters are looked for each second anyway.
+    /// Polls once for changes of the baseline and the keys since the latest poll, and notifies their
+    /// followers. Messages are looked for each second anyway.
     pub(crate) async fn look_for_changes(&self) -> Result<()> {
         let context = OperatorContext::system("look for changes");
         let marks = async { changes::read(CatalogTx::new(&self.pool, &context).await?).await };
         let marks = marks.await.inspect_err(|error| {
-            // The key that this question was sealed with may have retired before there was one.
+            // The key that sealed this query may have retired before it was replaced here.
             if error.kind() == ErrorKind::Setup {
                 self.heard.keys.send_modify(|n| *n += 1);
             }
@@ -285,7 +293,7 @@ impl Resolver {
         let (sender, mut inbox) = tokio::sync::mpsc::channel(UNHEARD_MAX);
         let pump = tokio::spawn(async move {
             while let Some(message) = messages.next().await {
-                // With more than it can hold, it begins anew, and forgets everything.
+                // If the queue is full, the listener reconnects, which discards all entries.
                 if sender.try_send(message).is_err() {
                     break;
                 }
@@ -294,7 +302,7 @@ impl Resolver {
         let _stop_pump_with_us = BackgroundTask(pump);
         client.batch_execute("LISTEN freehold; LISTEN freehold_cache").await?;
         trouble.note::<_, Error>(&Ok(()), DEAF);
-        // Whatever was missed while nobody listened is forgotten now.
+        // Changes may have been missed while the listener was disconnected.
         self.forget_all();
         loop {
             let asked_at = Instant::now();
@@ -336,7 +344,7 @@ impl Resolver {
                 self.roles.invalidate(&(TenantId::from(*tenant), IdentityId::from(*identity)));
             }
             (Some("session"), [session]) => self.sessions.invalidate(session),
-            // Seldom: somebody was disabled, or enabled again.
+            // Rare: a person was disabled or enabled.
             (Some("identity"), [_]) => self.roles.invalidate_all(),
             (Some("mail"), []) => self.heard.mail.send_modify(|n| *n += 1),
             (Some("baseline"), []) => self.heard.baseline.send_modify(|n| *n += 1),

@@ -1,5 +1,4 @@
-//! A folder of migrations, as its user wrote it: read, ordered, and checked without a database;
-//! and how one of them is run.
+//! Migrations: reading, ordering and checking a folder, which needs no database, and running one migration.
 
 pub(crate) mod rewriting;
 
@@ -23,17 +22,17 @@ mod run;
 /// One SQL file of a baseline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// Its place in the order, above 0: the number in the file's name. Where that has none, or none above
-    /// that of the file before, the next after that one's.
+    /// Its place in the order, above 0: the number in the file's name. If that is missing or not above the
+    /// previous file's version, the next number after that version.
     pub version: i64,
-    /// What follows the number in the file's name.
+    /// The part of the file's name after the number.
     pub name: String,
-    /// As errors and reports name it: the file's name without its ending, or its folder's.
+    /// The name in errors and reports: that of the file without its extension, or of its folder.
     pub label: String,
-    /// SHA-256 of the file's text, in hex. A byte order mark and the kind of its line ends don't count.
+    /// SHA-256 of the file's text, in hex. A byte order mark and the kind of line ends are ignored.
     pub checksum: String,
-    /// The SQL, run in one transaction with the search path on one tenant's schema. Its lines are
-    /// the file's, but for the way back in a file of goose, sql-migrate or dbmate, which is never run.
+    /// The SQL, run in one transaction with the search path on one tenant's schema. Its lines are those of
+    /// the file, without the down migration in a file of goose, sql-migrate or dbmate, which is never run.
     pub statements: String,
 }
 
@@ -42,24 +41,24 @@ pub struct Migration {
 pub struct Baseline {
     migrations: Vec<Migration>,
     layout: Option<layout::Found>,
-    /// Those that lost their `public.`, and how many times.
+    /// Migrations from which `public.` was removed, and how many times.
     unqualified: Vec<(String, usize)>,
-    /// Those that have asked for no transaction.
+    /// Migrations that asked to run without a transaction.
     transacted: Vec<String>,
-    /// What of the folder was passed over.
+    /// Notes about skipped files.
     remarks: Vec<String>,
 }
 
 impl Baseline {
-    /// Reads a folder, whose [`Layout`] is found out by what lies in it. What would be forgotten is an
-    /// error, such as a file that ends in `.sql` and has no number. The way back is never run.
+    /// Reads a folder and detects its [`Layout`] from its contents. A file that would be ignored by mistake
+    /// is an error, such as a file that ends in `.sql` and has no number. Down migrations are never run.
     ///
-    /// Where a tool wrote the folder that always writes `public.` before names, it is taken away, as by
+    /// If the folder's tool always writes `public.` before names, it is removed, as by
     /// [`from_migrations`](Self::from_migrations).
     ///
     /// # Errors
-    /// [`ErrorKind::Setup`], with the file's name: one that cannot be read or is not named as the others
-    /// are, two of one number, what cannot be run; or a folder without migrations.
+    /// [`ErrorKind::Setup`], with the file's name: a file cannot be read or is not named like the others, two
+    /// files have the same number, a file contains what cannot be run, or the folder contains no migrations.
     pub fn read(folder: impl AsRef<Path>) -> Result<Baseline> {
         let listing = Listing::of(folder.as_ref())?;
         match layout::detect(&listing)? {
@@ -68,10 +67,10 @@ impl Baseline {
         }
     }
 
-    /// Reads a folder as one of this layout.
+    /// Reads a folder in the given layout.
     ///
     /// # Errors
-    /// As of [`read`](Self::read).
+    /// As for [`read`](Self::read).
     pub fn read_as(folder: impl AsRef<Path>, layout: Layout) -> Result<Baseline> {
         let listing = Listing::of(folder.as_ref())?;
         Baseline::of(&listing, layout::Found { layout, said: layout.as_str() })
@@ -89,11 +88,11 @@ impl Baseline {
         Ok(baseline)
     }
 
-    /// Puts migrations in order; two of one number are an error.
+    /// Sorts migrations; two of the same number are an error.
     ///
-    /// If one of them has Drizzle's `--> statement-breakpoint`, all are taken for Drizzle's, which
-    /// writes `"public"."role"` where a name would do: `public.` is taken away from names, outside
-    /// of strings, comments and the bodies of functions.
+    /// If one of them contains Drizzle's `--> statement-breakpoint`, all are treated as Drizzle's, which
+    /// writes `"public"."role"` where a bare name would do: `public.` is removed from names, except in
+    /// strings, comments and the bodies of functions.
     pub fn from_migrations(migrations: Vec<Migration>) -> Result<Baseline> {
         Baseline::new(migrations, None)
     }
@@ -135,8 +134,8 @@ impl Baseline {
         Ok(Baseline { migrations, layout, unqualified, transacted, remarks: Vec::new() })
     }
 
-    /// What is to be said of the folder, once these of its migrations are new: which don't stand as they
-    /// were written or asked for, and what was passed over.
+    /// The notices for these new migrations: which of them are not run as written or requested, and which
+    /// files were skipped.
     pub(crate) fn notices(&self, labels: &[String]) -> Vec<String> {
         if labels.is_empty() {
             return Vec::new();
@@ -162,17 +161,17 @@ impl Baseline {
         unqualified.into_iter().chain(transacted).chain(self.remarks.iter().cloned()).collect()
     }
 
-    /// In the order of their versions.
+    /// The migrations, in the order of their versions.
     pub fn migrations(&self) -> &[Migration] {
         &self.migrations
     }
 
-    /// The layout of the folder that was read; none of what is compiled in.
+    /// The layout of the folder; `None` for migrations that are compiled in.
     pub fn layout(&self) -> Option<Layout> {
         self.layout.map(|found| found.layout)
     }
 
-    /// The layout in words, with what it was told by: `goose (-- +goose Up)`.
+    /// The layout with the evidence for it: `goose (-- +goose Up)`.
     pub fn layout_said(&self) -> Option<&'static str> {
         self.layout.map(|found| found.said)
     }
@@ -187,7 +186,7 @@ fn first_and_more(labels: &[&String]) -> Option<String> {
     }
 }
 
-/// Flyway would put a value there.
+/// Flyway would substitute a value.
 fn refuse_placeholder(migration: &Migration) -> Result<()> {
     let Some((at, placeholder)) = flyway::placeholder(&migration.statements) else { return Ok(()) };
     let line = 1 + crate::sql::script::lines_in(&migration.statements[..at]);
@@ -199,8 +198,8 @@ fn refuse_placeholder(migration: &Migration) -> Result<()> {
 }
 
 impl Migration {
-    /// For a migration that is compiled in: `Migration::new(1, "shop", include_str!(…))` is the
-    /// same as the file `0001_shop.sql` with that text.
+    /// For a migration that is compiled in: `Migration::new(1, "shop", include_str!(…))` equals the file
+    /// `0001_shop.sql` with that text.
     pub fn new(version: i64, name: &str, statements: impl Into<String>) -> Migration {
         let statements = files::plain(statements.into());
         let digest = Sha256::digest(statements.as_bytes());

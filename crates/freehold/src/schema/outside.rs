@@ -1,15 +1,15 @@
-//! Refuses a migration that changes, or depends on, what is outside the schema it runs in. It runs
-//! again for every tenant, and each tenant's schema must be whole by itself: to be made, dropped,
-//! dumped and restored without the others.
+//! Refuses a migration that changes, or depends on, anything outside of the schema in which it runs. It runs
+//! again for every tenant, and each tenant's schema must be complete in itself: created, dropped, dumped and
+//! restored without the others.
 //!
-//! Told by PostgreSQL's catalogs and not by the text. [`survey`] marks a point in the transaction;
-//! [`refuse`] asks what came after it: rows of the catalogs that a transaction of this range has
-//! written (what was made, altered, granted), locks that it holds (what was dropped, commented or
-//! written to, for DDL and writes hold theirs to the end), and dependencies of what is in the schema.
-//! Extensions that a migration makes are excepted: a database has each once.
+//! Decided by PostgreSQL's catalogs rather than by the text. [`survey`] marks a point in the transaction;
+//! [`refuse`] queries what happened after it: rows of the catalogs that a transaction of this range has
+//! written (what was created, altered, granted), locks that it holds (what was dropped, commented or written
+//! to, since DDL and writes hold theirs to the end), and dependencies of what is in the schema. Extensions
+//! that a migration creates are permitted: a database has each once.
 //!
-//! The survey costs a millisecond. The question reads five catalogs once, whatever the migration did
-//! (figures in docs/migrations.md), and is asked once for a migration and not for each tenant.
+//! The survey costs a millisecond. The query reads five catalogs once, whatever the migration did (figures in
+//! docs/migrations.md), and runs once per migration, not per tenant.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,33 +23,33 @@ use self::finding::Finding;
 mod finding;
 mod question;
 
-/// Named in one message; whoever mends these sees the next.
+/// The most findings in one message; the others are reported once these are fixed.
 const NAMED_MAX: usize = 5;
 
-/// A place in the order of the transaction: no object after it has a lower number, nor was one written by
-/// a lower transaction, both counted in a circle.
+/// A point in the order of the transaction: later objects have no lower OID and were written by no lower
+/// transaction id, both compared modulo wrap-around.
 struct Mark {
     oid: u32,
     xid: String,
 }
 
-/// What a transaction had done before a migration.
+/// The state of a transaction before a migration.
 pub(crate) struct Survey {
     schema: String,
     mark: Mark,
-    /// Locks it held already, as PostgreSQL names them.
+    /// The locks that it held, as PostgreSQL names them.
     locks: HashSet<(u32, u32, String)>,
-    /// Rows it had written, of each table that it wrote to.
+    /// The number of rows that it had written, by table.
     written: HashMap<u32, i64>,
     extensions: Vec<u32>,
-    /// What is in the schema, which a migration may drop.
+    /// The contents of the schema, which a migration may drop.
     inside: HashSet<(u32, u32)>,
-    /// Owner and rights of the schema itself.
+    /// The owner and the privileges of the schema itself.
     rights: String,
 }
 
-/// Looks at the transaction before it runs a migration in the tenant's schema, and opens a savepoint,
-/// which stays. The search path stays as it is.
+/// Records the state of the transaction before a migration runs in the tenant's schema, and opens a
+/// savepoint, which stays. The search path is unchanged.
 pub(crate) async fn survey(client: &mut Connection, tenant: TenantId) -> Result<Survey> {
     let schema = tenant.schema();
     client.batch_execute("SAVEPOINT before_outside").await?;
@@ -71,8 +71,8 @@ pub(crate) async fn survey(client: &mut Connection, tenant: TenantId) -> Result<
     })
 }
 
-/// Fails if the migration, which has been run in the meantime, did anything outside; the error says what,
-/// where and what to do instead. The caller's transaction must fail then.
+/// Fails if the migration, which has run since the survey, did anything outside of the schema; the error says
+/// what, where, and what to do instead. Then the caller's transaction must fail.
 ///
 /// Leaves the search path at `pg_catalog, pg_temp`.
 pub(crate) async fn refuse(
@@ -96,14 +96,15 @@ pub(crate) async fn refuse(
     }
     let gone = ask_locks(client, before, &end, &mut findings).await?;
     if !gone.is_empty() {
-        // What was dropped has its name in the state before; the transaction will fail anyway.
+        // The names of dropped objects are readable in the previous state; the transaction is going to fail
+        // anyway.
         client.batch_execute("ROLLBACK TO SAVEPOINT before_outside").await?;
         let (classes, objects): (Vec<u32>, Vec<u32>) = gone.into_iter().unzip();
         let rows = client
             .query_once(&question::simple(question::DROPPED), &[&before.schema, &classes, &objects])
             .await?;
         findings.extend(rows.iter().map(Finding::read));
-        // The migration is undone by now, so it must not pass, whatever that was.
+        // The migration has been rolled back, so it must not pass, whatever was found.
         if rows.is_empty() {
             findings.push(Finding::dropped_unknown());
         }
@@ -122,8 +123,8 @@ pub(crate) async fn refuse(
     Err(Error::new(ErrorKind::Migration, message))
 }
 
-/// What the transaction has locked since: writes and alterations become findings; what is no more, and
-/// was not made since, is returned.
+/// Checks the locks that were taken since the survey: writes and alterations become findings; objects that no
+/// longer exist and were not created since are returned.
 async fn ask_locks(
     client: &mut Connection,
     before: &Survey,
@@ -159,14 +160,13 @@ fn lock(row: &Row) -> (u32, u32, String) {
     (row.get(0), row.get(1), row.get(2))
 }
 
-/// Whether a number was given out between two marks. PostgreSQL counts objects in 32 bits, and begins
-/// anew when those are used up.
+/// Whether an OID was assigned between two marks. PostgreSQL counts OIDs in 32 bits and wraps around.
 fn is_between(oid: u32, from: u32, to: u32) -> bool {
     oid.wrapping_sub(from) <= to.wrapping_sub(from)
 }
 
-/// Makes something that has a number and a transaction's, and takes it back. After ROLLBACK TO the
-/// savepoint goes on as a subtransaction of a higher number.
+/// Creates an object to learn an OID and a transaction id, and removes it. After ROLLBACK TO, the savepoint
+/// continues as a subtransaction with a higher id.
 async fn mark(client: &mut Connection, schema: &str, savepoint: &str) -> Result<Mark> {
     let name = "mark of freehold";
     client.batch_execute(&format!("CREATE DOMAIN {schema}.\"{name}\" AS pg_catalog.int4")).await?;

@@ -1,8 +1,16 @@
-//! The RLS model: what must hold for every relation of a tenant's schema, as SQL that makes it
-//! so and as a check that it is so. Generating and checking are pure; `protect` does both.
+//! The RLS model: what must hold for every relation of a tenant's schema, as SQL that establishes it and as a
+//! check that verifies it. Generating and checking are pure; `protect` does both.
 //!
-//! The tenant of a schema is known when its policies are made, so they compare the context with
-//! a constant: the user's tables need no `tenant_id` and no index for it.
+//! The tenant of a schema is known when its policies are created, so they compare the context with a
+//! constant: the application's tables need no `tenant_id` and no index on it.
+//!
+//! `tenant_isolation` applies to PUBLIC. Who passes it without a matching context (the owner role without any
+//! context, and analytics) is decided in one function, `pass_or_refuse` behind `require_tenant`, by
+//! `session_user`, which no SQL of a session can change. Leaving those roles out of the policy instead would
+//! free SECURITY DEFINER functions of a baseline from the caller's tenant, and a role that is added later.
+//!
+//! A table to which a migration grants privileges keeps those grants; other tables get the default ones. A
+//! table with permissive policies of its own gets none of ours, which would widen them.
 
 use std::fmt::Write as _;
 
@@ -20,14 +28,14 @@ mod inventory;
 mod paths;
 mod sequences;
 
-/// What a tenant's schema holds, as far as protection is concerned.
+/// The contents of a tenant's schema, as far as protection is concerned.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Inventory {
     relations: Vec<Relation>,
-    /// Routines and domains that ask a sequence by themselves.
+    /// Routines and domains that call sequences directly.
     routines: Vec<Routine>,
     domains: Vec<Domain>,
-    /// Routines whose settings must be others.
+    /// Routines whose settings must change.
     settled: Vec<Settled>,
 }
 
@@ -40,14 +48,14 @@ pub(crate) struct Relation {
     rls_enabled: bool,
     rls_forced: bool,
     security_invoker: bool,
-    /// Roles, other than the owner, that hold any privilege on it or on a column of it.
+    /// Roles, except the owner, with any privilege on it or on one of its columns.
     granted_to: Vec<String>,
-    /// Whether analytics reads all of it.
+    /// Whether analytics may read all of it.
     read_by_analytics: bool,
     policies: Vec<Policy>,
-    /// Defaults of its columns that ask a sequence by themselves.
+    /// Defaults of its columns that call sequences directly.
     defaults: Vec<ColumnDefault>,
-    /// Of a sequence.
+    /// The settings, if it is a sequence.
     settings: Option<Settings>,
 }
 
@@ -81,8 +89,8 @@ impl Relation {
         self.policies.iter().find(|p| p.name == name)
     }
 
-    /// Whether the baseline has permissive policies of its own: then they alone decide who in
-    /// the tenant sees what, and ours would widen them.
+    /// Whether the baseline has permissive policies of its own. Then they alone decide which rows are visible
+    /// within the tenant, and ours would widen them.
     fn has_own_permissive_policy(&self) -> bool {
         self.policies.iter().any(|p| {
             p.permissive && ![ACCESS, "owner_access", "analytics_read"].contains(&p.name.as_str())
@@ -93,8 +101,8 @@ impl Relation {
         self.granted_to.iter().any(|role| role != ANALYTICS)
     }
 
-    /// Grants for a table or view: what the baseline grants in the tenant stands as it is, but
-    /// analytics reads everything.
+    /// Grants for a table or view. The baseline's own grants stay as they are, except that analytics reads
+    /// everything.
     fn grants(&self, name: &str, sql: &mut String) {
         if !self.is_granted_in_tenant() {
             let _ = writeln!(sql, "GRANT SELECT ON {name} TO freehold_viewer;");
@@ -106,11 +114,11 @@ impl Relation {
     }
 }
 
-/// The SQL that protects what is not protected yet, in one batch: policies, grants, and what asks
-/// sequences.
+/// The SQL that protects what is not protected yet, in one batch: policies, grants, and the use of sequences.
 ///
-/// A table that the baseline grants to anybody, be it columns of it, keeps exactly those grants; any
-/// other gets the defaults: `freehold_viewer` reads, `freehold_member` writes. Sequences are granted to nobody.
+/// A table on which the baseline grants any privilege, even on columns, keeps exactly those grants; other
+/// tables get the defaults: `freehold_viewer` reads, `freehold_member` writes. Sequences are granted to
+/// nobody.
 pub(crate) fn protection_sql(tenant: TenantId, inventory: &Inventory) -> String {
     let schema = tenant.schema();
     let isolated = isolation_call(tenant);
@@ -146,7 +154,7 @@ pub(crate) fn protection_sql(tenant: TenantId, inventory: &Inventory) -> String 
                 }
                 relation.grants(&name, &mut sql);
             }
-            // No policy can protect these, so nobody in the tenant gets them.
+            // No policy can protect these, so they are granted to no tenant role.
             RelationKind::MaterializedView
             | RelationKind::ForeignTable
             | RelationKind::Sequence => {}
@@ -174,7 +182,7 @@ fn isolation_call(tenant: TenantId) -> String {
     format!("(SELECT freehold.require_tenant('{tenant}'))")
 }
 
-/// Everything that is not as it must be, one sentence each; empty is good.
+/// All deviations from what must hold, one sentence each; empty if there are none.
 pub(crate) fn faults(tenant: TenantId, inventory: &Inventory) -> Vec<String> {
     let mut faults = Vec::new();
     for relation in &inventory.relations {
@@ -190,7 +198,7 @@ pub(crate) fn faults(tenant: TenantId, inventory: &Inventory) -> Vec<String> {
                 if !relation.rls_enabled || !relation.rls_forced {
                     fault("has row-level security not enabled and forced");
                 }
-                // How pg_get_expr prints the policy that `protection_sql` makes.
+                // The form in which pg_get_expr prints the policy that `protection_sql` creates.
                 let expected = Some(format!(
                     "( SELECT freehold.require_tenant('{tenant}'::uuid) AS require_tenant)"
                 ));
@@ -222,10 +230,9 @@ pub(crate) fn faults(tenant: TenantId, inventory: &Inventory) -> Vec<String> {
     faults
 }
 
-/// Protects every relation of the tenant's schema, but those that are known to be untouched since they
-/// were protected, and verifies the outcome, inside the transaction that `client` is in. Returns the statements
-/// that did it. The caller's
-/// transaction must fail if this does.
+/// Protects every relation of the tenant's schema, except those that are known to be unchanged since they
+/// were protected, and verifies the result, within the transaction of `client`. If this fails, the caller's
+/// transaction must fail.
 ///
 /// Leaves the search path at `pg_catalog, pg_temp`.
 pub(crate) async fn protect(
@@ -252,8 +259,8 @@ pub(crate) async fn verify(client: &mut wire::Connection, tenant: TenantId) -> R
     refuse_if_any(faults(tenant, &inventory(client, tenant, &[]).await?))
 }
 
-/// What of a migration works otherwise than it reads: where sequences are concerned, and search paths. Told
-/// by words in the texts, so it may miss something: then PostgreSQL refuses it when it is run.
+/// The parts of a migration that work differently from how they read, regarding sequences and search paths.
+/// Found by words in the texts, so a part may be missed: then PostgreSQL refuses it when it runs.
 pub(crate) async fn notices(
     client: &mut wire::Connection,
     tenant: TenantId,
@@ -293,9 +300,9 @@ async fn inventory(
     serde_json::from_str(json).map_err(|source| unreadable().because(source))
 }
 
-/// Tables of tenants that row-level security does not protect, over the whole fleet, as
-/// `schema.table`. There are none, unless somebody went around the migrator. Schemas are looked up
-/// for what was found, so that no plan depends on how many PostgreSQL takes them to be.
+/// Tables of tenants that row-level security does not protect, over the whole fleet, as `schema.table`. There
+/// are none unless the migrator was bypassed. Schemas are looked up for the tables found, so that the plan
+/// does not depend on the estimated number of schemas.
 pub(crate) async fn list_unprotected(client: &Client, limit: i64) -> Result<Vec<String>> {
     let rows = client
         .query(
@@ -315,12 +322,12 @@ pub(crate) async fn list_unprotected(client: &Client, limit: i64) -> Result<Vec<
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Quotes an identifier that comes from the database's own catalog.
+/// Quotes an identifier from the database's catalog.
 pub(crate) fn quote_ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text as a literal of SQL.
+/// Quotes a text as an SQL literal.
 pub(crate) fn quote_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -1,4 +1,4 @@
-//! What a migration has changed in the template, and whether a tenant has come to the same.
+//! What a migration changed in the template, and whether a tenant has reached the same state.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::model::ids::TenantId;
 use crate::tx::OwnerTx;
 
-/// Differences that an error names.
+/// The most differences that an error names.
 const NAMED_MAX: usize = 3;
 
 /// Tables of the schema $1 that are named in $2 and are not there, or not protected.
@@ -26,12 +26,12 @@ pub(crate) struct Change {
     before: Arc<Snapshot>,
     after: Arc<Snapshot>,
     untouched: Vec<String>,
-    /// Those of the untouched that are tables.
+    /// The untouched relations that are tables.
     tables: Vec<String>,
 }
 
 impl Change {
-    /// A tenant is looked at only where the two differ: it was compared before.
+    /// Compares tenants only where the two differ: the rest was compared before.
     pub(crate) fn between(before: Arc<Snapshot>, after: Arc<Snapshot>) -> Change {
         let (was, is) = (before.by_part(), after.by_part());
         let is_untouched = |name: &str, parts: &HashSet<(&str, &str, &str)>| {
@@ -46,12 +46,12 @@ impl Change {
         Change { before, after, untouched, tables }
     }
 
-    /// All of a tenant is looked at.
+    /// Compares the whole schema of a tenant.
     pub(crate) fn whole(before: Arc<Snapshot>, after: Arc<Snapshot>) -> Change {
         Change { before, after, untouched: Vec::new(), tables: Vec::new() }
     }
 
-    /// Relations and routines that the migration has left as they were, by their bare names.
+    /// Relations and routines that the migration has not changed, by their bare names.
     pub(crate) fn untouched(&self) -> &[String] {
         &self.untouched
     }
@@ -166,7 +166,7 @@ impl Change {
 }
 
 impl Snapshot {
-    /// Kind, name and statement of all that is part of each relation or routine.
+    /// Kind, name and statement of everything that belongs to each relation or routine.
     fn by_part(&self) -> HashMap<&str, HashSet<(&str, &str, &str)>> {
         let mut parts: HashMap<&str, HashSet<_>> = HashMap::new();
         for object in &self.objects {

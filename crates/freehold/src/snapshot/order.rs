@@ -1,11 +1,11 @@
-//! The order in which objects can be made: each after all that it depends on, else by their stage. Pure.
+//! The order in which objects can be created: each after all that it depends on, otherwise by stage. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Node, Number, Object};
 
-/// `parts` says to what an object belongs that has no statement of its own. An error names objects that
-/// depend on each other in a circle.
+/// `parts` maps a part without a statement of its own to the object that it belongs to. An error names
+/// objects that depend on each other in a cycle.
 pub(super) fn in_order(
     nodes: Vec<Node>,
     parts: &HashMap<Number, Number>,
@@ -14,7 +14,7 @@ pub(super) fn in_order(
     let places: HashMap<Number, usize> =
         nodes.iter().enumerate().filter_map(|(at, node)| Some((node.number?, at))).collect();
     let statement_of = |mut number: Number| {
-        // A column's default, of a table, of a row's type: no chain is longer than a few.
+        // Such as a column's default, of a table, of a row type: chains are short.
         for _ in 0..8 {
             if let Some(place) = places.get(&number) {
                 return Some(*place);
@@ -33,7 +33,7 @@ pub(super) fn in_order(
     }
     let mut stages: Vec<i32> = nodes.iter().map(|node| node.object.stage).collect();
     let mut missing: Vec<usize> = before.iter().map(BTreeSet::len).collect();
-    // Those that can be made now, the lowest stage first, else as they came.
+    // The objects that can be created now: the lowest stage first, otherwise in their original order.
     let mut ready: BTreeSet<(i32, usize)> =
         (0..nodes.len()).filter(|at| missing[*at] == 0).map(|at| (stages[at], at)).collect();
     let mut objects: BTreeMap<usize, Object> =
@@ -41,7 +41,7 @@ pub(super) fn in_order(
     let mut ordered = Vec::with_capacity(objects.len());
     while let Some((stage, at)) = ready.pop_first() {
         if let Some(mut object) = objects.remove(&at) {
-            // It may be later than its kind is: a view over a materialized one.
+            // It may be later than usual for its kind: a view over a materialized view.
             object.stage = stage;
             ordered.push(object);
         }
@@ -53,7 +53,7 @@ pub(super) fn in_order(
             }
         }
     }
-    // What is said about an object needs nothing but its stage; the sort is stable.
+    // Properties of objects depend only on their stage; the sort is stable.
     ordered.sort_by_key(|object| object.stage);
     if objects.is_empty() {
         return Ok(ordered);

@@ -1,8 +1,8 @@
-//! The rows that migrations have put into the template, and how far its sequences are.
+//! The rows that migrations inserted into the template, and the positions of its sequences.
 //!
-//! A value that two runs of the same migrations make differently, such as an id by `gen_random_uuid()`, a
-//! secret, or `now()`, must not be the same for all tenants. It is made anew by its column's default;
-//! where there is none, the migration is refused.
+//! A value that two runs of the same migrations produce differently, such as an id by `gen_random_uuid()`, a
+//! secret, or `now()`, must not be the same for all tenants. It is produced again by its column's default; if
+//! there is none, the migration is refused.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -15,14 +15,14 @@ use crate::model::ids::TenantId;
 use crate::schema::policy::{quote_ident, quote_literal};
 use crate::tx::OwnerTx;
 
-/// Bytes of rows in one template, at most. Every new tenant gets them all, and a server holds them while
-/// it makes one.
+/// The most bytes of rows in a template. Every new tenant gets all of them, and a server holds them in memory
+/// while it creates one.
 const BYTES_MAX: usize = 64 << 20;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Rows {
     tables: Vec<Table>,
-    /// Sequences that have given numbers: name, the last one, and whether it was given.
+    /// Sequences that have been used: name, last value, and whether it was given out.
     sequences: Vec<(String, i64, bool)>,
 }
 
@@ -45,11 +45,11 @@ struct Column {
 enum Cell {
     Null,
     Text(String),
-    /// Made anew for each tenant.
+    /// Produced by the default, for each tenant anew.
     Default,
 }
 
-/// Tables that hold rows, with the columns that can be written. Rows of partitions are those of the root.
+/// Tables that contain rows, with their writable columns. Rows of partitions count as those of the root.
 const TABLES_SQL: &str = "
 SELECT c.oid::regclass::text, c.relkind = 'p',
   (SELECT json_agg(json_build_object('name', a.attname, 'has_default', a.atthasdef OR a.attidentity <> '') ORDER BY a.attnum)::text
@@ -65,7 +65,7 @@ FROM pg_depend d JOIN pg_class c ON c.oid = d.objid JOIN pg_sequence q ON q.seqr
 WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = $1::text::regnamespace AND d.classid = 'pg_class'::regclass
 ORDER BY c.relname COLLATE \"C\"";
 
-/// How far a sequence is.
+/// The position of a sequence.
 struct Position {
     /// Qualified and quoted.
     name: String,
@@ -74,7 +74,7 @@ struct Position {
     is_called: bool,
 }
 
-/// Those of a schema's sequences. Run with the search path `pg_catalog`.
+/// The positions of a schema's sequences. Run with the search path `pg_catalog`.
 async fn positions(tx: &mut OwnerTx, tenant: TenantId) -> Result<Vec<Position>> {
     let listed = tx.catalog().query(SEQUENCES_SQL, &[&tenant.schema()]).await?;
     if listed.is_empty() {
@@ -94,8 +94,8 @@ async fn positions(tx: &mut OwnerTx, tenant: TenantId) -> Result<Vec<Position>> 
     Ok(rows.iter().map(position).collect())
 }
 
-/// Gives each sequence of a schema a file of its own until the transaction ends: a position is brought back
-/// by no rollback otherwise, and the next run of the same migration would give other numbers. Leaves the
+/// Gives each sequence of a schema a new storage file until the transaction ends: otherwise a rollback would
+/// not restore its position, and the next run of the same migration would produce other numbers. Leaves the
 /// search path at `pg_catalog, pg_temp`.
 pub(crate) async fn detach_sequences(tx: &mut OwnerTx, tenant: TenantId) -> Result<()> {
     tx.catalog().execute("SET LOCAL search_path = pg_catalog, pg_temp", &[]).await?;
@@ -111,8 +111,8 @@ pub(crate) async fn detach_sequences(tx: &mut OwnerTx, tenant: TenantId) -> Resu
 }
 
 impl Rows {
-    /// Those of a schema, in the template's words; the transaction must be in its context. Leaves the
-    /// search path at `pg_catalog, pg_temp`.
+    /// The rows of a schema, with the names of the template; the transaction must be in its context. Leaves
+    /// the search path at `pg_catalog, pg_temp`.
     pub(crate) async fn of(tx: &mut OwnerTx, tenant: TenantId) -> Result<Rows> {
         let catalog = tx.catalog();
         catalog.execute("SET LOCAL search_path = pg_catalog, pg_temp", &[]).await?;
@@ -125,7 +125,7 @@ impl Rows {
             let source = |name: &str, is_root: bool| {
                 if is_root { name.to_owned() } else { format!("ONLY {name}") }
             };
-            // Most tables have none.
+            // Most tables are empty.
             let filled = listed.iter().enumerate().map(|(at, row)| {
                 format!("SELECT {at} WHERE EXISTS (SELECT FROM {})", source(row.get(0), row.get(1)))
             });
@@ -199,8 +199,8 @@ impl Rows {
         }
     }
 
-    /// These rows, as another run of the same migrations has made them too: what is different there is
-    /// made anew for each tenant.
+    /// These rows compared with those of another run of the same migrations: values that differ are produced
+    /// anew for each tenant.
     pub(crate) fn compared_with(mut self, other: &Rows) -> Result<Rows> {
         for table in &mut self.tables {
             let name = bare(&table.name).to_owned();
@@ -213,7 +213,7 @@ impl Rows {
                     "table {name} gets other rows each time, or depends on what other schemas hold; a migration must put in the same ones for every tenant"
                 ))
             })?;
-            // Rows that are the same in both runs say nothing, wherever they stand.
+            // Rows that are equal in both runs need no comparison, wherever they are.
             let mut same: HashMap<&[Cell], usize> = HashMap::new();
             for row in &there.rows {
                 *same.entry(row).or_default() += 1;

@@ -25,15 +25,15 @@ fn each_object_comes_after_what_it_depends_on_and_else_by_its_stage() {
         || vec![node("a", 1, 10), node("b", 1, 20), node("said", 2, 0), node("late", 5, 30)];
     assert_eq!(ordered(nodes(), &[], &[]), ["a", "b", "said", "late"]);
     assert_eq!(ordered(nodes(), &[], &[(10, 20)]), ["b", "a", "said", "late"]);
-    // By a part of each: the default of one needs the row's type of the other.
+    // By a part of each: the default of one needs the row type of the other.
     assert_eq!(ordered(nodes(), &[(11, 10), (21, 20)], &[(11, 21)]), ["b", "a", "said", "late"]);
-    // Of a part of a part; and what is of no schema of ours, or of itself, is passed over.
+    // By a part of a part. Dependencies on objects of other schemas, or on itself, are ignored.
     let parts = [(12, 11), (11, 10)];
     assert_eq!(
         ordered(nodes(), &parts, &[(12, 20), (12, 99), (12, 11)]),
         ["b", "a", "said", "late"]
     );
-    // It cannot be made at its stage, nor can what needs it.
+    // It cannot be created at its stage, and neither can what depends on it.
     assert_eq!(ordered(nodes(), &[], &[(10, 30), (20, 10)]), ["said", "late", "a", "b"]);
 }
 

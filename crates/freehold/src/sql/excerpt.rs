@@ -1,12 +1,12 @@
-//! The beginning of a statement, without its values: what of SQL may be kept beside an event. It
-//! serves for expressions of a plan too.
-//! Pure. It reads PostgreSQL's lexical rules and no grammar: strings of every spelling, numbers,
-//! comments and quoted aliases go, names and words stay.
+//! Excerpts: the beginning of a statement without its values, as it may be stored beside an event. Also used
+//! for the expressions of a plan. Pure.
+//!
+//! It follows PostgreSQL's lexical rules only: strings of every form, numbers, comments and quoted aliases
+//! are removed, names and keywords are kept.
 
 const WRITES: [&str; 6] = ["INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "COPY"];
 
-/// The excerpt, of so many characters at most, and whether the statement writes, as far as its words
-/// tell.
+/// An excerpt of at most `chars_max` characters, and whether the statement writes, judging by its keywords.
 pub(crate) fn excerpt(sql: &str, chars_max: usize) -> (String, bool) {
     let mut out = String::new();
     let mut chars = 0;
@@ -22,7 +22,7 @@ pub(crate) fn excerpt(sql: &str, chars_max: usize) -> (String, bool) {
                 is_named = word.eq_ignore_ascii_case("as");
                 word
             }
-            // The data API calls a column as its caller likes.
+            // In the data API, a column's alias is the caller's choice.
             Token::Other(name) if is_named && name.starts_with('"') => "?",
             Token::Other(text) => text,
         };
@@ -30,7 +30,7 @@ pub(crate) fn excerpt(sql: &str, chars_max: usize) -> (String, bool) {
         if text == " " && (out.is_empty() || out.ends_with(' ')) {
             continue;
         }
-        // Read on to the end all the same: the word that writes may come late.
+        // The scan goes on to the end, since a keyword that writes may come late.
         out.extend(text.chars().take(chars_max.saturating_sub(chars)));
         chars += text.chars().count();
     }
@@ -47,13 +47,13 @@ pub(crate) enum Token<'a> {
     Space,
     /// A string or a number.
     Value,
-    /// A keyword or a plain name.
+    /// A keyword or an unquoted name.
     Word(&'a str),
     /// A quoted name, a parameter, an operator.
     Other(&'a str),
 }
 
-/// The next token of SQL, if there is one more.
+/// The next token, if there is one.
 pub(crate) fn next_token<'a>(rest: &mut &'a str) -> Option<Token<'a>> {
     let sql = *rest;
     let first = sql.chars().next()?;
@@ -106,8 +106,8 @@ fn word<'a>(sql: &'a str) -> (usize, fn(&'a str) -> Token<'a>) {
     (length, Token::Word)
 }
 
-/// The end of what was opened before `from`. A doubled quote is one inside of it; one that is
-/// never closed goes to the end.
+/// The end of a quoted part that began before `from`. A doubled quote is part of its content. A part that is
+/// never closed extends to the end.
 fn quoted(sql: &str, from: usize, quote: char, escapes: bool) -> usize {
     let mut chars = sql[from..].char_indices().peekable();
     while let Some((at, c)) = chars.next() {
@@ -135,7 +135,7 @@ fn dollar<'a>(sql: &'a str) -> (usize, fn(&'a str) -> Token<'a>) {
     (end, |_| Token::Value)
 }
 
-/// Comments nest.
+/// Block comments nest.
 fn comment(sql: &str) -> usize {
     let (mut at, mut depth) = (0, 0);
     while at < sql.len() {

@@ -1,16 +1,15 @@
-//! A text of SQL, taken apart as PostgreSQL's scanner and psql do it: into tokens, and into the
-//! statements that they make. Pure.
+//! SQL scripts, split as PostgreSQL's scanner and psql split them: into tokens and statements. Pure.
 //!
-//! It knows no grammar but what says where a statement ends: a semicolon outside of strings,
-//! comments, parentheses and the body of a function in `BEGIN ATOMIC … END`. Backslashes escape in
-//! `E'…'` alone, as they do unless somebody turns `standard_conforming_strings` off.
+//! The only grammar it knows is where a statement ends: at a semicolon outside of strings, comments,
+//! parentheses and the body of a function in `BEGIN ATOMIC … END`. Backslashes are escapes in `E'…'` only, as
+//! they are while `standard_conforming_strings` is on.
 
-/// What a token is, as far as it matters here.
+/// The kinds of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Space,
     Comment,
-    /// A keyword or a plain name.
+    /// A keyword or an unquoted name.
     Word,
     /// A name in double quotes.
     Quoted,
@@ -19,14 +18,14 @@ pub(crate) enum Kind {
     /// A string between two tags, `$tag$ … $tag$`.
     Dollar,
     Number,
-    /// Anything else, a character each; a parameter, `$1`.
+    /// A parameter, `$1`, or any other single character.
     Symbol,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Token<'s> {
     pub(crate) kind: Kind,
-    /// Where it begins, in bytes.
+    /// Where it begins, as a byte offset.
     pub(crate) start: usize,
     pub(crate) text: &'s str,
 }
@@ -56,7 +55,7 @@ impl<'s> Token<'s> {
         }
     }
 
-    /// What is between the tags of a [`Kind::Dollar`], and where it begins.
+    /// The content between the tags of a [`Kind::Dollar`], and where it begins.
     pub(crate) fn body(&self) -> Option<(usize, &'s str)> {
         let open = (self.kind == Kind::Dollar).then_some(self.text)?;
         let tag = &open[..open[1..].find('$')? + 2];
@@ -65,7 +64,7 @@ impl<'s> Token<'s> {
     }
 }
 
-/// One after the other they are the text again, byte for byte.
+/// All tokens of a text. Concatenated they are the text again, byte for byte.
 pub(crate) fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> {
     let mut start = 0;
     std::iter::from_fn(move || {
@@ -77,17 +76,17 @@ pub(crate) fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> {
     })
 }
 
-/// A statement, without the blanks around it and without its semicolon.
+/// A statement without surrounding white space and without its semicolon.
 #[derive(Clone, Debug)]
 pub(crate) struct Statement<'s> {
     pub(crate) text: &'s str,
-    /// The line that it begins in, counted from 1.
+    /// The line in which it begins, counted from 1.
     pub(crate) line: usize,
-    /// All but blanks.
+    /// All tokens except white space.
     pub(crate) tokens: Vec<Token<'s>>,
 }
 
-/// The statements of a text, in their order.
+/// The statements of a text, in order.
 pub(crate) fn statements(sql: &str) -> Vec<Statement<'_>> {
     let mut statements = Vec::new();
     let (mut line, mut counted) = (1, 0);
@@ -103,12 +102,12 @@ pub(crate) fn statements(sql: &str) -> Vec<Statement<'_>> {
     statements
 }
 
-/// How many lines end in a text.
+/// The number of line ends in a text.
 pub(crate) fn lines_in(text: &str) -> usize {
     text.bytes().filter(|byte| *byte == b'\n').count()
 }
 
-/// Up to its semicolon, which is taken away. psql finds the end in the same way.
+/// The tokens up to the semicolon, which is consumed too. psql finds the end by the same rules.
 fn next_statement<'s>(rest: &mut impl Iterator<Item = Token<'s>>) -> Vec<Token<'s>> {
     let mut tokens: Vec<Token<'s>> = Vec::new();
     let (mut parentheses, mut blocks) = (0_usize, 0_usize);
@@ -118,7 +117,7 @@ fn next_statement<'s>(rest: &mut impl Iterator<Item = Token<'s>>) -> Vec<Token<'
             "(" => parentheses += 1,
             ")" => parentheses = parentheses.saturating_sub(1),
             _ if parentheses > 0 || token.kind != Kind::Word || is_label(&tokens) => {}
-            // CASE ends with END too.
+            // CASE is closed by END too.
             _ if blocks > 0 && token.is_word("case") => blocks += 1,
             _ if token.is_word("end") => blocks = blocks.saturating_sub(1),
             _ if token.is_word("atomic")
@@ -134,7 +133,7 @@ fn next_statement<'s>(rest: &mut impl Iterator<Item = Token<'s>>) -> Vec<Token<'
     tokens
 }
 
-/// Whether a word that comes next is a name, whatever it is otherwise: `t.end`, `AS end`.
+/// Whether the next word is a name even if it is a keyword elsewhere: `t.end`, `AS end`.
 fn is_label(before: &[Token<'_>]) -> bool {
     before.last().is_some_and(|last| last.is_symbol(".") || last.is_word("as"))
 }
@@ -147,7 +146,7 @@ fn makes_routine(tokens: &[Token<'_>]) -> bool {
     is(0, &["create"]) && is(at, &["function", "procedure"])
 }
 
-/// The kind and length of the token that a text begins with; none at its end.
+/// The kind and length of the first token of a text; `None` at its end.
 fn scan(sql: &str) -> Option<(Kind, usize)> {
     let first = sql.chars().next()?;
     let (kind, length) = if is_space(first) {
@@ -174,12 +173,12 @@ fn scan(sql: &str) -> Option<(Kind, usize)> {
     Some((kind, length))
 }
 
-/// What PostgreSQL takes for white space: not what Unicode does, which belongs to names.
+/// PostgreSQL's white space. Other white space of Unicode counts as part of a name.
 fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r' | '\u{b}' | '\u{c}')
 }
 
-/// Whether a name may begin with it.
+/// Whether a name may begin with this character.
 fn is_name(c: char) -> bool {
     c.is_ascii_alphabetic() || c == '_' || !c.is_ascii()
 }
@@ -188,7 +187,7 @@ fn span(sql: &str, is_in: impl Fn(char) -> bool) -> usize {
     sql.find(|c| !is_in(c)).unwrap_or(sql.len())
 }
 
-/// A word, or the string or name that it is the prefix of.
+/// A word, or a string or name of which it is the prefix.
 fn word(sql: &str) -> (Kind, usize) {
     let length = span(sql, |c| is_name(c) || c.is_ascii_digit() || c == '$');
     let (word, after) = sql.split_at(length);
@@ -206,19 +205,19 @@ fn word(sql: &str) -> (Kind, usize) {
     }
 }
 
-/// Digits, what may stand among them, and letters that PostgreSQL refuses there.
+/// A number: its digits, separators and trailing letters, which PostgreSQL refuses.
 fn number(sql: &str) -> usize {
     let is_in = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let whole = span(sql, is_in);
-    // `1..10` are two numbers, in the loops of PL/pgSQL.
+    // `1..10` is two numbers, in the loops of PL/pgSQL.
     if !sql[whole..].starts_with('.') || sql[whole..].starts_with("..") {
         return whole;
     }
     whole + 1 + span(&sql[whole + 1..], is_in)
 }
 
-/// The end of what was opened before `from`, where a doubled quote is one inside of it; of a text
-/// that never closes it, its end.
+/// The end of a quoted part that began before `from`. A doubled quote is part of its content. A part that is
+/// never closed extends to the end of the text.
 fn quoted(sql: &str, from: usize, quote: char) -> usize {
     let mut chars = sql[from..].char_indices().peekable();
     while let Some((at, c)) = chars.next() {
@@ -229,8 +228,8 @@ fn quoted(sql: &str, from: usize, quote: char) -> usize {
     sql.len()
 }
 
-/// The end of an `E'…'` that was opened before `from`. Behind a new line it may go on with another
-/// quote, and in that part backslashes escape too.
+/// The end of an `E'…'` that began before `from`. After a new line it may continue with another quote, and
+/// backslashes are escapes in that part too.
 fn escaped(sql: &str, from: usize) -> usize {
     let mut from = from;
     'part: loop {
@@ -251,7 +250,7 @@ fn escaped(sql: &str, from: usize) -> usize {
     }
 }
 
-/// How much white space, with a new line in it, comes before a string's continuation.
+/// The length of the white space, containing a new line, before a string's continuation.
 fn continued(after: &str) -> Option<usize> {
     let mut at = 0;
     let mut is_new_line = false;
@@ -284,7 +283,7 @@ fn dollar(sql: &str) -> (Kind, usize) {
     (Kind::Dollar, end)
 }
 
-/// Comments of this kind nest.
+/// Block comments nest.
 fn comment(sql: &str) -> usize {
     let (mut at, mut depth) = (0, 0);
     while at < sql.len() {

@@ -1,27 +1,27 @@
-//! Which statements a tenant's transaction runs, told by how they begin. Pure.
+//! Which statements a tenant's transaction may run, decided by their first word. Pure.
 //!
-//! What is not named here is refused, so that a kind which PostgreSQL gets later is refused too.
-//! Each statement is sent by the extended protocol, which takes one of them at a time: what a text
-//! begins with is what it is.
+//! Kinds that are not listed here are refused, so a kind that a later PostgreSQL adds is refused too. Each
+//! text is sent by the extended protocol, which accepts one statement per message, so its first word
+//! determines its kind.
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What reads and writes rows. PostgreSQL checks the policies of each table that they name, and
-/// nothing of them stays on the session.
+/// Statements that read and write rows. PostgreSQL checks the policies of each table that they name, and they
+/// leave nothing on the session.
 const QUERIES: &[&str] =
     &["SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "TABLE", "WITH", "CALL"];
 
-/// What else may be run in a transaction and ends with it, or is data as rows are. No policy is
-/// asked by these: LOCK and EXPLAIN reach any table that the role may read.
+/// Other statements that end with the transaction. They are not subject to policies: LOCK and EXPLAIN reach
+/// any table that the role may read.
 const UTILITIES: &[&str] = &[
     "ALTER", "ANALYZE", "CLOSE", "CLUSTER", "COMMENT", "CREATE", "DECLARE", "DO", "DROP",
     "EXPLAIN", "FETCH", "GRANT", "LOCK", "MOVE", "NOTIFY", "REFRESH", "REINDEX", "REVOKE", "SET",
     "SHOW", "TRUNCATE",
 ];
 
-/// Refuses what neither reads nor writes rows: SQL that somebody chose the beginning of could lock
-/// another tenant's tables by it, read PostgreSQL's statistics of them, or leave something on the
-/// session that the next tenant meets.
+/// Refuses statements that neither read nor write rows. SQL of which an attacker chose the beginning could
+/// use them to lock another tenant's tables, read PostgreSQL's statistics of them, or leave something on the
+/// session for the next tenant.
 pub(super) fn require_query(sql: &str) -> Result<()> {
     if is_query(sql) {
         return Ok(());
@@ -36,7 +36,7 @@ pub(super) fn require_query(sql: &str) -> Result<()> {
     Err(refuse(&first))
 }
 
-/// Refuses what outlives its transaction, ends it, or takes the connection over.
+/// Refuses statements that outlive the transaction, end it, or take over the connection.
 pub(super) fn require_utility(sql: &str) -> Result<()> {
     let first = keyword(sql).to_ascii_uppercase();
     if is_query(sql) || is_utility(&first, sql) {
@@ -45,8 +45,8 @@ pub(super) fn require_utility(sql: &str) -> Result<()> {
     Err(refuse(&first))
 }
 
-/// Whether it runs a procedure. One that commits would end a transaction that was not begun by
-/// BEGIN, and with it the context; in a block, PostgreSQL refuses its COMMIT.
+/// Whether the statement calls a procedure. A procedure that commits would end an implicit transaction, and
+/// the context with it; in a transaction block PostgreSQL refuses the COMMIT.
 pub(super) fn is_call(sql: &str) -> bool {
     keyword(sql).eq_ignore_ascii_case("CALL")
 }
@@ -65,18 +65,18 @@ fn is_utility(first: &str, sql: &str) -> bool {
         "SET" => rest.next().is_some_and(|second| {
             ["LOCAL", "CONSTRAINTS", "TRANSACTION"].contains(&second.as_str())
         }),
-        // Settings of a role or database are those of every session that begins later.
+        // The settings of a role or a database apply to every session that begins later.
         "ALTER" => rest.next().is_none_or(|second| {
             !["ROLE", "USER", "GROUP", "DATABASE", "SYSTEM"].contains(&second.as_str())
         }),
-        // WITH HOLD: such a cursor is open after the commit, for who gets the connection next.
+        // A cursor WITH HOLD stays open after COMMIT, for the next transaction on the connection.
         "DECLARE" => !rest.take_while(|word| word != "FOR").any(|word| word == "WITH"),
         _ => true,
     }
 }
 
 fn refuse(first: &str) -> Error {
-    // Only words that were looked for are repeated: the text may be anybody's, and of any length.
+    // The error repeats only known words: the text may come from an untrusted caller, and be of any length.
     let named = UTILITIES.iter().chain(&["PREPARE", "EXECUTE", "DEALLOCATE", "COPY", "LISTEN"]);
     let named = named.chain(&["COMMIT", "ROLLBACK", "BEGIN", "RESET", "DISCARD"]);
     match named.copied().find(|known| *known == first) {
@@ -97,12 +97,12 @@ fn refused(message: &str) -> Error {
     Error::new(ErrorKind::Statement, message)
 }
 
-/// What a statement begins with; empty if that is no word.
+/// The first word of a statement; empty if the text does not begin with a word.
 fn keyword(sql: &str) -> &str {
     word(past_blank(sql, &[';', '(']))
 }
 
-/// The bare words of a statement in upper case; what is quoted counts as none.
+/// The unquoted words of a statement in upper case. Quoted parts are skipped.
 fn words(sql: &str) -> impl Iterator<Item = String> {
     let mut rest = sql;
     std::iter::from_fn(move || {
@@ -127,7 +127,7 @@ fn word(text: &str) -> &str {
     &text[..end]
 }
 
-/// Past spaces, comments and such characters, as PostgreSQL's scanner passes over them.
+/// Skips spaces, comments and the given characters, as PostgreSQL's scanner does.
 fn past_blank<'s>(sql: &'s str, others: &[char]) -> &'s str {
     let mut rest = sql;
     loop {
@@ -145,7 +145,7 @@ fn past_blank<'s>(sql: &'s str, others: &[char]) -> &'s str {
     }
 }
 
-/// Comments of this kind nest.
+/// Block comments nest.
 fn past_comment(sql: &str) -> &str {
     let mut depth = 0_usize;
     let mut rest = sql;
@@ -159,7 +159,7 @@ fn past_comment(sql: &str) -> &str {
     }
 }
 
-/// A quote within is doubled, and so opens the next one at once.
+/// A doubled quote ends the quoted part and begins the next one at once, so it needs no special case.
 fn past_quoted(sql: &str) -> &str {
     sql.find('"').map_or("", |end| &sql[end + 1..])
 }
@@ -265,7 +265,7 @@ mod tests {
             "-- nothing",
             ";",
             "",
-            // No spaces to PostgreSQL: it takes them for a part of the word.
+            // PostgreSQL does not treat these as spaces but as part of the word.
             "\u{a0}SELECT 1",
             "1",
         ] {

@@ -1,4 +1,9 @@
-//! Reads that may be answered by a replica, and by the primary whenever that cannot.
+//! Reads that a replica may answer, and that the primary answers whenever the replica cannot.
+//!
+//! A read on a replica is one message: `BEGIN READ ONLY`, the replica's own log position, the entry point and
+//! the statement. If the position is too old, or anything else fails before the first answer, the statement
+//! goes to the primary. If a replica is found to be gone, reads on it are dropped like requests that were
+//! dropped.
 
 use super::kind::require_query;
 use super::transaction::{Access, Transaction};
@@ -13,17 +18,17 @@ use crate::wire::Row;
 use crate::wire::params::Params;
 use std::sync::Arc;
 
-/// A read-only transaction in one tenant's schema, on a replica if one is fit and else on the
-/// primary.
+/// A read-only transaction in one tenant's schema, on a replica if one is fit and otherwise on the primary.
 ///
-/// As long as nothing was answered yet, whatever a replica fails with is asked of the primary
+/// Until the first answer, whatever error a replica returns, the statement is sent to the primary instead,
+/// and the caller does not notice. After the first answer the transaction stays where it is.
 /// instead, unseen. From the first answer on, it stays where it is.
 pub struct ReadTx {
     tx: Transaction,
     context: TenantContext,
     primary: Pool,
     replicas: Replicas,
-    /// Where it is, if not on the primary.
+    /// The replica that answers; `None` on the primary.
     replica: Option<Arc<Replica>>,
 }
 
@@ -97,7 +102,7 @@ impl ReadTx {
         self.run(sql, params, true).await
     }
 
-    /// Whether a replica answers, and not the primary.
+    /// Whether a replica answers, rather than the primary.
     pub fn is_on_replica(&self) -> bool {
         self.replica.is_some()
     }
@@ -129,7 +134,7 @@ impl ReadTx {
         }
     }
 
-    /// Begins anew on the primary. What is left on the replica tidies up by itself.
+    /// Begins again on the primary. Dropping the transaction on the replica cleans up there.
     async fn fall_back(&mut self, replica: &Replica, error: &Error) -> Result<()> {
         self.replicas.note_failure(replica, error);
         let mut tx = in_tenant(&self.primary, &self.context).await?.access(Access::Read);
@@ -140,7 +145,7 @@ impl ReadTx {
     }
 }
 
-/// What the primary would answer no better: it would take as long there, or as much.
+/// Errors that the primary would return too: the statement would take as long there, or return as much.
 fn lasts(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Timeout | ErrorKind::AnswerTooLarge | ErrorKind::Overloaded)
 }

@@ -1,9 +1,14 @@
-//! One transaction on one connection: which stage it is in, and what becomes of the connection
-//! when it is dropped there.
+//! One transaction on one connection: its stage, and what becomes of the connection when the transaction is
+//! dropped at that stage.
 //!
-//! A statement that is first and last is not surrounded by BEGIN and COMMIT: entry point and statement
-//! are one batch, and that is a transaction. All that a flush holds is answered at once. CALL is
-//! surrounded all the same: in a block, PostgreSQL refuses a procedure's COMMIT.
+//! A statement that is both first and last is not surrounded by BEGIN and COMMIT: entry point and statement
+//! form one batch, which is a transaction, and the whole flush is answered at once. CALL is surrounded
+//! nevertheless: in a block, PostgreSQL refuses a procedure's COMMIT.
+//!
+//! A dropped transaction: the connection knows how many answers are outstanding and whether the session is in
+//! a transaction. If neither, it returns to the pool at once. Otherwise a task waits a moment for the
+//! answers, then cancels the query, sends ROLLBACK, and returns the connection once that is answered; if it
+//! is not, the connection is closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,12 +38,12 @@ mod explain;
 mod outage;
 pub(super) mod pipeline;
 
-/// How long the server may take to give a dropped transaction's connection back before it is
-/// asked to cancel, and then before the connection is given up.
+/// How long a dropped transaction waits for outstanding answers before its query is cancelled, and how long
+/// the whole clean-up may take before the connection is closed.
 const TIDY_GRACE: Duration = Duration::from_millis(20);
 const TIDY_MAX: Duration = Duration::from_secs(5);
 
-/// The target of spans that are for traces and not for logs.
+/// The target of spans that are meant for traces and not for logs.
 pub(crate) const TRACE_TARGET: &str = "freehold::trace";
 
 #[derive(Clone, Copy)]
@@ -47,19 +52,19 @@ pub(super) enum EntryPoint {
     Catalog,
 }
 
-/// Whose transaction it is.
+/// The principal: whose transaction it is.
 #[derive(Clone, Copy)]
 pub(super) enum Principal {
     Tenant(TenantContext),
     Operator(OperatorContext),
 }
 
-/// What it may do, and where.
+/// What the transaction may do, and on which server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     Write,
     Read,
-    /// A read on a replica, which must have replayed at least so much.
+    /// A read on a replica, which must have replayed the log up to this position.
     Replica(Lsn),
 }
 
@@ -74,41 +79,41 @@ impl Principal {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nothing was sent: the connection is as the pool gave it.
+    /// Nothing was sent: the connection is as the pool returned it.
     Fresh,
     Open,
-    /// A statement failed: only a rollback is left.
+    /// A statement failed: only a rollback is possible.
     Failed,
     Done,
 }
 
-/// What follows a statement.
+/// What is sent after a statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Open,
     Commit,
-    /// Commits, and asks then for the place in the log.
+    /// Commits, and then asks for the position in the log.
     CommitAt,
 }
 
 pub(super) struct Transaction {
     connection: Option<Checkout>,
     entry: Beginning,
-    /// What a prepared statement belongs to besides its text.
+    /// What a prepared statement is keyed by besides its text: tenant and role.
     scope: String,
     stage: Stage,
-    /// A statement that is no query was run, which may leave anything on the session.
+    /// A utility statement was run, which may leave anything on the session.
     ran_utility: bool,
-    /// What kind of failure it came to, for those who ask for more of it.
+    /// The kind of the failure, repeated to callers that send further statements.
     failed_by: Option<ErrorKind>,
     violations: Violations,
     insight: Insight,
     counting: Counting,
-    /// What the rows of its answers may take in memory.
+    /// The memory that the rows of its answers may take.
     share: Option<Arc<ByteShare>>,
-    /// Where the log was after the commit, if that was asked for.
+    /// The position in the log after the commit, if it was asked for.
     committed_at: Option<Lsn>,
-    /// From the wait for a connection to the end.
+    /// Spans the time from the wait for a connection to the end.
     trace: tracing::Span,
 }
 
@@ -121,13 +126,13 @@ struct Beginning {
 }
 
 impl Beginning {
-    /// What the entry point asks for, if the transaction is still before it. A sealed context is good for
-    /// seconds, so it is made when it is sent.
+    /// The context proof for the entry point, if the transaction has not passed it. A sealed context is valid
+    /// for seconds, so it is made right before it is sent.
     fn vouch(&self, connection: &Checkout, stage: Stage) -> Option<ContextProof> {
         (stage == Stage::Fresh).then(|| connection.vouch(&self.claim))
     }
 
-    /// What comes before a statement that is prepared: the entry point, if the transaction is still before
+    /// What precedes a statement that is being prepared: the entry point, if the transaction has not passed
     /// it.
     fn before<'e>(
         &'e self,
@@ -201,25 +206,25 @@ impl Transaction {
         self.counting.rows = Some(rows);
     }
 
-    /// The same for the statements of a pipeline, a table each.
+    /// The same for the statements of a pipeline, with one table for each.
     pub(super) fn count_for_each(&mut self, tables: &[&str], rows: fn(&[Row]) -> u64) {
         self.counting.each = tables.iter().map(|table| self.insight.table(table)).collect();
         self.counting.rows = Some(rows);
     }
 
-    /// Its answers take their memory of this share.
+    /// Takes the memory of its answers from this share.
     pub(super) fn bound_by(&mut self, share: Arc<ByteShare>) {
         self.share = Some(share);
     }
 
-    /// Counts as another transaction does, and is bounded as it is.
+    /// Takes over the counting and the memory bound of another transaction.
     pub(super) fn count_like(&mut self, other: &Transaction) {
         self.share.clone_from(&other.share);
         self.counting.table = other.counting.table;
         self.counting.rows = other.counting.rows;
     }
 
-    /// A tenant's statements are counted for it.
+    /// Times a tenant's statements, which are counted for the tenant.
     fn watch<'q>(&mut self, statements: Statements<'q>) -> Option<StatementTimer<'q>> {
         match (self.entry.entry_point, &self.entry.principal) {
             (EntryPoint::Tenant, Principal::Tenant(context)) => {
@@ -229,13 +234,13 @@ impl Transaction {
         }
     }
 
-    /// Before anything was sent.
+    /// To be called before anything is sent.
     pub(super) fn access(mut self, access: Access) -> Self {
         self.entry.access = access;
         self
     }
 
-    /// Whether nothing was answered yet.
+    /// Whether no answer has arrived yet.
     pub(super) fn is_fresh(&self) -> bool {
         self.stage == Stage::Fresh
     }
@@ -253,8 +258,8 @@ impl Transaction {
         Ok(self.run(sql, params, Ending::Open).await?.affected)
     }
 
-    /// COMMIT may be in the same flush because the statement is prepared: it is executed in the
-    /// order it was sent, and if it fails, the server skips the rest.
+    /// COMMIT can be in the same flush because the statement is prepared: the server executes the messages in
+    /// order, and skips the rest if the statement fails.
     pub(super) async fn query_and_commit(
         &mut self,
         sql: &str,
@@ -263,7 +268,7 @@ impl Transaction {
         Ok(self.run(sql, params, Ending::Commit).await?.rows)
     }
 
-    /// The same, and where the log is then, if this connection can tell.
+    /// The same, and the position in the log after the commit, if this connection reports it.
     pub(super) async fn query_and_commit_at(
         &mut self,
         sql: &str,
@@ -282,7 +287,8 @@ impl Transaction {
     }
 
     async fn run(&mut self, sql: &str, params: Params<'_>, ending: Ending) -> Result<Answer> {
-        // What a replica refuses at first is asked of the primary, which knows the newest keys.
+        // A refusal by a replica at the first statement is not final: the primary is asked, and knows the
+        // newest keys.
         let is_final = !(self.is_fresh() && matches!(self.entry.access, Access::Replica(_)));
         let watch = self.watch(Statements::One(sql));
         let outcome = self.run_renewed(sql, params, ending).await;
@@ -302,7 +308,7 @@ impl Transaction {
         outcome
     }
 
-    /// An outage stays one, whatever is asked for after it.
+    /// If the transaction failed by an outage, later statements report an outage too.
     fn aborted(&self) -> Error {
         let kind = self.failed_by.filter(|kind| *kind == ErrorKind::Unavailable);
         Error::new(
@@ -369,8 +375,8 @@ impl Transaction {
         let pass = entry.vouch(connection, *stage);
         let mut batch = connection.batch()?;
         batch.bounded_by(share.clone());
-        // Sent by itself, a batch without BEGIN and COMMIT is the transaction. Not with a procedure,
-        // which could end it.
+        // A batch without BEGIN and COMMIT is a transaction by itself. A procedure could end such a
+        // transaction, so CALL gets a block.
         let alone =
             pass.is_some() && entry.access == Access::Write && ending == Ending::Commit && !is_call;
         if let Some(pass) = &pass {
@@ -378,7 +384,8 @@ impl Transaction {
                 batch.quiet(entry.begin(fixed), &[])?;
             }
             if matches!(entry.access, Access::Replica(_)) {
-                // Before the statement, whose snapshot is then of that moment or later.
+                // The position is read before the statement, so that the statement's snapshot is of that
+                // moment or later.
                 batch.query(position(fixed)?, &[])?;
             }
             entry.put(&mut batch, fixed, pass)?;
@@ -401,7 +408,7 @@ impl Transaction {
         Ok(answer)
     }
 
-    /// The prepared form of a statement, under this tenant and role. Prepared behind the entry point, so
+    /// The prepared form of a statement for this tenant and role. It is prepared after the entry point, so
     /// that names and rights are the tenant's.
     async fn statement(&mut self, sql: &str) -> Result<Statement> {
         let mut key = String::with_capacity(self.scope.len() + sql.len());
@@ -435,7 +442,7 @@ impl Transaction {
                 Ok(())
             }
             Stage::Failed => {
-                // COMMIT would roll back and report success; say so instead.
+                // COMMIT would roll back and report success, so the error is returned instead.
                 self.rollback().await?;
                 Err(self.aborted())
             }
@@ -444,7 +451,7 @@ impl Transaction {
         }
     }
 
-    /// [`commit`](Self::commit), and where the log is then, if this connection can tell.
+    /// [`commit`](Self::commit), and the position in the log after it, if this connection reports it.
     pub(super) async fn commit_at(&mut self) -> Result<Option<Lsn>> {
         match self.stage {
             Stage::Open => self.end_open(self.commit_at_ending()).await?,
@@ -473,12 +480,12 @@ impl Transaction {
         Ok(())
     }
 
-    /// The transaction turns to this tenant's tables.
+    /// Records that the transaction uses this tenant's tables.
     pub(super) fn meet(&mut self, tenant: TenantId) {
         held(&mut self.connection).meet(tenant.into());
     }
 
-    /// A context of another tenant, for this transaction to change to.
+    /// A sealed context of another tenant, for this transaction to change to.
     pub(super) fn seal(&mut self, claim: &Claim) -> String {
         held(&mut self.connection).seal(claim)
     }
@@ -499,9 +506,9 @@ impl Transaction {
         outcome
     }
 
-    /// Forgets a prepared statement that a migration has made stale or that SQL has taken away, or a
-    /// session that is no longer known, and begins anew. An error if it is none of these, or if more came
-    /// before it in the transaction: only the caller can repeat that.
+    /// Forgets a prepared statement that a migration made stale or that SQL deallocated, or a session that
+    /// the database no longer knows, and begins again. Returns the error if the cause is none of these, or if
+    /// the transaction ran other statements before: then only the caller can repeat it.
     async fn renew_if_stale(
         &mut self,
         error: Error,
@@ -513,7 +520,7 @@ impl Transaction {
         if is_refused_write(db) && self.entry.access == Access::Write {
             return self.renew_if_writable(error, first).await;
         }
-        // The database's clock was set, and what this connection knows of it is wrong.
+        // The database's clock was changed, so the offset that this connection has recorded is wrong.
         if is_expired_seal(db) {
             held(&mut self.connection).wire.condemn();
             return Err(error);
@@ -522,7 +529,7 @@ impl Transaction {
             return self.renew_statements(error, first, ending).await;
         }
         if is_unknown_seal(db) && held(&mut self.connection).lose_session() {
-            // From here on each of its contexts has a seal.
+            // From here on each of its contexts is sealed.
         } else if is_stale_plan(db) {
             let key = format!("{}{sql}", self.scope);
             held(&mut self.connection).forget_statement(&key);
@@ -539,8 +546,8 @@ impl Transaction {
         Ok(())
     }
 
-    /// After SQL, of this transaction's or of one before it, has taken prepared statements away. Begins
-    /// anew with others, if it is sure that nothing is done.
+    /// Recovers after SQL of this transaction or an earlier one deallocated prepared statements. Begins again
+    /// with new ones, if it is certain that nothing was executed.
     async fn renew_statements(&mut self, error: Error, first: bool, ending: Ending) -> Result<()> {
         let connection = held(&mut self.connection);
         let may_be_committed =
@@ -556,8 +563,8 @@ impl Transaction {
     }
 }
 
-/// What traces show of a transaction: no statement, which could hold values. Where nobody traces,
-/// it costs a look at a flag.
+/// The span of a transaction in traces. It contains no statement text, which could hold values. If tracing is
+/// off, it costs one check of a flag.
 fn trace(principal: &Principal) -> tracing::Span {
     let span = tracing::trace_span!(
         target: TRACE_TARGET,
@@ -574,15 +581,15 @@ fn trace(principal: &Principal) -> tracing::Span {
     span
 }
 
-/// Cleans the session in the transaction that may have left something on it: if that fails, nothing is
-/// left. What acts before the next transaction's first statement, such as a timeout or
-/// `default_transaction_read_only`, is gone by then. Deferred constraint triggers run SQL of the tenant's,
-/// so they come first. The rest is `freehold.begin_clean`'s.
+/// Cleans the session within the transaction that may have left something on it: if this fails, the
+/// transaction is rolled back and leaves nothing. Settings that act before the next transaction's first
+/// statement, such as a timeout or `default_transaction_read_only`, are reset here. Deferred constraint
+/// triggers run the tenant's SQL, so they run first. `freehold.begin_clean` removes the rest.
 fn leave(batch: &mut Batch<'_>, fixed: &Fixed, any: bool) -> Result<(), WireError> {
     fixed.leave(any).try_for_each(|statement| batch.quiet(statement, &[]))
 }
 
-/// What follows a transaction's last statement.
+/// What is sent after the transaction's last statement.
 fn end(batch: &mut Batch<'_>, fixed: &Fixed, ending: Ending, any: bool) -> Result<()> {
     if ending != Ending::Open {
         leave(batch, fixed, any)?;
@@ -594,8 +601,8 @@ fn end(batch: &mut Batch<'_>, fixed: &Fixed, ending: Ending, any: bool) -> Resul
     Ok(())
 }
 
-/// Where random() begins: what one tenant learns of it, or sets by setseed(), tells it nothing of the
-/// next tenant's.
+/// A seed for random(): what one tenant learns of its state, or sets by setseed(), reveals nothing about the
+/// next tenant's numbers.
 fn unforeseen() -> f64 {
     getrandom::u64().map_or(0.0, |bits| bits as f64 / u64::MAX as f64)
 }
@@ -610,7 +617,7 @@ fn read_position(answer: &Answer) -> Option<Lsn> {
     answer.rows.first()?.try_get::<_, Option<&str>>(0).ok()??.parse().ok()
 }
 
-/// A replica that was promoted has a log of its own and is none any more.
+/// A replica that was promoted writes a log of its own and is no longer a replica.
 fn require_position(answer: Option<Answer>, floor: Lsn) -> Result<()> {
     match answer.as_ref().and_then(read_position) {
         Some(replayed) if replayed >= floor => Ok(()),
@@ -632,7 +639,7 @@ impl Drop for Transaction {
         }
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(tidy(connection))),
-            // No runtime to tidy up in: close it.
+            // Without a runtime there is no task that could clean up, so the connection is closed.
             Err(_) => connection.close(),
         }
     }
@@ -640,9 +647,9 @@ impl Drop for Transaction {
 
 /// Brings a connection whose statement was abandoned back to idle, or closes it.
 ///
-/// The pool counts it as in use until then. A cancel request arrives by a connection of its own
-/// and could hit whatever runs by then, so after one the connection must answer a statement
-/// before it goes back.
+/// The pool counts it as in use until then. A cancel request arrives on a connection of its own and could hit
+/// a later statement, so after a cancel request the connection must answer a statement before it returns to
+/// the pool.
 async fn tidy(mut connection: Checkout) {
     let cancel = connection.cancel.clone();
     let rested = async {
@@ -654,8 +661,9 @@ async fn tidy(mut connection: Checkout) {
             }
             return Ok(());
         }
-        // A pipeline's next statement runs after one that was cancelled. Each request is a connection of its
-        // own, so a statement that takes long to stop is not asked every few milliseconds.
+        // After one statement of a pipeline is cancelled, the next one runs. Each cancel request is a
+        // connection of its own, so the interval grows: a statement that takes long to stop is not cancelled
+        // every few milliseconds.
         let mut patience = TIDY_GRACE;
         loop {
             cancel.cancel().await?;
@@ -665,7 +673,7 @@ async fn tidy(mut connection: Checkout) {
             }
             patience *= 2;
         }
-        // The signal may hit the first of these.
+        // The cancel signal may hit the first of these.
         let _ = wire.batch_execute("ROLLBACK").await;
         wire.batch_execute("ROLLBACK").await
     };

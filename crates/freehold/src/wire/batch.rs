@@ -1,4 +1,4 @@
-//! Messages that go out together: put one after the other, sent whole, answered whole.
+//! Batches of messages: built one after the other, sent together, answered together.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use super::{Answer, Connection, Result, Row, Statement, WireError};
 use crate::model::budget::ByteShare;
 use crate::wire::params::Params;
 
-/// Which step of a batch failed, counted from 0; the number of all steps if it was at the end,
-/// where deferred constraints are checked.
+/// Which step of a batch failed, counted from 0. The number of all steps if the failure was at the end, where
+/// deferred constraints are checked.
 pub(crate) struct Failure {
     pub(crate) step: usize,
     pub(crate) error: WireError,
@@ -19,13 +19,13 @@ pub(crate) struct Failure {
 
 #[derive(Clone, Copy)]
 pub(super) enum Step {
-    /// Its rows are of no interest.
+    /// Its rows are ignored.
     Quiet,
     Rows,
     Prepare,
 }
 
-/// What the server sent for a step, as it came.
+/// The server's answer to a step, unparsed.
 #[derive(Default)]
 pub(super) struct StepAnswer {
     pub(super) rows: Vec<DataRowBody>,
@@ -34,20 +34,20 @@ pub(super) struct StepAnswer {
     pub(super) fields: Option<Vec<(String, Oid)>>,
 }
 
-/// Messages that end with one Sync. Outside of a transaction block they are a transaction; a
-/// batch of several [sections](Batch::end_section) is as many, one after the other.
+/// Messages that end with one Sync. Outside of a transaction block they are one transaction; a batch of
+/// several [sections](Batch::end_section) is one transaction per section, in order.
 ///
-/// Nothing is sent before [`run`](Batch::run); dropped before that, nothing of it ever is.
+/// Nothing is sent before [`run`](Batch::run). A batch that is dropped before that is never sent.
 pub(crate) struct Batch<'c> {
     connection: &'c mut Connection,
     steps: Vec<(Step, Option<Statement>)>,
-    /// Where each section ends among the steps, but for the last.
+    /// The step at which each section ends, except the last.
     section_ends: Vec<usize>,
-    /// What it closes, which is not closed before it is sent.
+    /// The statements that it closes; they are the caller's until the batch is sent.
     closes: Option<&'c mut Vec<Statement>>,
-    /// How long the outbox was before.
+    /// The length of the outbox before this batch.
     begins_at: usize,
-    /// What the rows may take in memory.
+    /// The memory that the rows may take.
     share: Option<Arc<ByteShare>>,
 }
 
@@ -58,12 +58,12 @@ impl<'c> Batch<'c> {
         Batch { connection, steps, section_ends, closes: None, begins_at, share: None }
     }
 
-    /// The rows that are kept take their memory of this share, or the batch fails.
+    /// Takes the memory of the kept rows from this share; the batch fails if there is not enough.
     pub(crate) fn bounded_by(&mut self, share: Option<Arc<ByteShare>>) {
         self.share = share;
     }
 
-    /// Runs a statement whose rows are of no interest.
+    /// Runs a statement and ignores its rows.
     pub(crate) fn quiet(&mut self, statement: &Statement, params: Params<'_>) -> Result<()> {
         self.put(statement, params, false)?;
         self.steps.push((Step::Quiet, None));
@@ -72,7 +72,7 @@ impl<'c> Batch<'c> {
 
     /// Runs a statement and keeps its rows.
     pub(crate) fn query(&mut self, statement: &Statement, params: Params<'_>) -> Result<()> {
-        // What an unnamed statement returns may have changed since it was described.
+        // The columns of an unnamed statement may have changed since it was described.
         self.put(statement, params, statement.is_unnamed())?;
         self.steps.push((Step::Rows, Some(statement.clone())));
         Ok(())
@@ -99,7 +99,7 @@ impl<'c> Batch<'c> {
         put
     }
 
-    /// Forgets statements of the session, whatever becomes of the batch's other steps: they come first.
+    /// Closes statements of the session. They are closed first, whether or not the other steps fail.
     pub(super) fn close(&mut self, statements: &'c mut Vec<Statement>) -> Result<()> {
         for statement in statements.iter().filter(|statement| !statement.is_unnamed()) {
             frontend::close(b'S', statement.name(), &mut self.connection.outbox)
@@ -109,14 +109,13 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
-    /// Ends a section: what fails before this is skipped up to here, and what follows is run all
-    /// the same.
+    /// Ends a section: after a failure the server skips to this point, and runs what follows.
     pub(crate) fn end_section(&mut self) {
         frontend::sync(&mut self.connection.outbox);
         self.section_ends.push(self.steps.len());
     }
 
-    /// Has the server read a statement, under what the batch's earlier steps have set.
+    /// Has the server parse a statement, after the earlier steps of the batch.
     pub(crate) fn prepare(&mut self, name: &str, sql: &str) -> Result<()> {
         let outbox = &mut self.connection.outbox;
         let before = outbox.len();
@@ -138,7 +137,7 @@ impl<'c> Batch<'c> {
         self.run_as_one().await.map_err(|failure| failure.error)
     }
 
-    /// As [`run`](Self::run), and says which step failed.
+    /// [`run`](Self::run), with the step that failed.
     pub(crate) async fn run_as_one(mut self) -> Result<Vec<Answer>, Failure> {
         let steps = std::mem::take(&mut self.steps);
         let mut sections = self.send(&steps).await;
@@ -146,8 +145,8 @@ impl<'c> Batch<'c> {
         self.keep(steps, answers).await.map_err(|error| Failure { step: 0, error })
     }
 
-    /// Sends a batch of sections, and reads what each came to. After a connection is lost there
-    /// are fewer outcomes than sections; the last says why.
+    /// Sends a batch of sections, and reads the outcome of each. If the connection is lost, there are fewer
+    /// outcomes than sections, and the last one is the cause.
     pub(crate) async fn run_sections(mut self) -> Vec<Result<Vec<Answer>, Failure>> {
         let mut steps = std::mem::take(&mut self.steps).into_iter();
         let ends = self.section_ends.clone();
@@ -167,7 +166,7 @@ impl<'c> Batch<'c> {
         outcomes
     }
 
-    /// The answers that somebody asked for.
+    /// The answers to steps whose rows are kept.
     async fn keep(
         &mut self,
         steps: Vec<(Step, Option<Statement>)>,
@@ -187,14 +186,14 @@ impl<'c> Batch<'c> {
         Ok(kept)
     }
 
-    /// Prepares a statement as the batch's last step. An empty name leaves nothing on the server.
+    /// Prepares a statement as the batch's last step. With an empty name, nothing stays on the server.
     pub(crate) async fn run_and_prepare(mut self, name: String, sql: &str) -> Result<Statement> {
         self.prepare(&name, sql)?;
         let mut prepared = self.run_and_prepare_each(vec![(name, sql)]).await;
         prepared.pop().unwrap_or_else(|| Err(WireError::lost()))
     }
 
-    /// Sends a batch whose sections each end by [preparing](Self::prepare) one of these. As for
+    /// Sends a batch whose sections each end with [preparing](Self::prepare) one of these statements. As with
     /// [`run_sections`](Self::run_sections), there may be fewer outcomes.
     pub(crate) async fn run_and_prepare_each(
         mut self,
@@ -229,7 +228,7 @@ impl<'c> Batch<'c> {
         Ok(Statement::new(name, sql, parameters, columns))
     }
 
-    /// What each section was answered, up to the one that the connection was lost at.
+    /// The answer to each section, up to the one at which the connection was lost.
     async fn send(
         &mut self,
         steps: &[(Step, Option<Statement>)],
@@ -240,7 +239,7 @@ impl<'c> Batch<'c> {
             ends.push(steps.len());
         }
         self.connection.unanswered += ends.len();
-        // From here on it is the connection's to send, whatever becomes of this future.
+        // From here on the connection owns the messages and sends them, even if this future is dropped.
         self.begins_at = usize::MAX;
         if let Some(closed) = self.closes.take() {
             closed.clear();

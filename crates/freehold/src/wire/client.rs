@@ -1,22 +1,21 @@
-//! Clients of a driver with conveniences, for set-up, for LISTEN and for looks from outside: no
-//! tenant's work goes over them.
+//! Clients by tokio-postgres, for set-up, LISTEN and inspection. No tenant's work uses them.
 
 use tokio_postgres::Client;
 
 use crate::error::Result;
 use crate::wire::tls::{self, Target};
 
-/// A connection as whoever `url` names, in no tenant's context: for those who prepare a database
-/// or look at what is really in it. Policies bind it as they bind its role.
+/// A connection as the user in `url`, without a tenant's context: to prepare a database or to inspect it.
+/// Policies apply as they do to its role.
 ///
 /// # Errors
-/// [`ErrorKind::Setup`](crate::ErrorKind::Setup) if it is no connection string, [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable).
+/// [`ErrorKind::Setup`](crate::ErrorKind::Setup) if `url` is not a connection string,
+/// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable).
 pub async fn connect_bare(url: &str) -> Result<Client> {
     connect(&tls::target(url, "the database's URL")?).await
 }
 
-/// Connects by a driver with conveniences, for set-up, and lets the connection's own task run
-/// until the client is dropped.
+/// Connects for set-up work. The connection's task runs until the client is dropped.
 pub(crate) async fn connect(target: &Target) -> Result<Client> {
     let (client, connection) = target
         .config
@@ -31,9 +30,9 @@ pub(crate) async fn connect(target: &Target) -> Result<Client> {
     Ok(client)
 }
 
-/// [`connect`], to read in a transaction: behind a pooler what follows is then one session's, which
-/// knows the statements that the driver has prepared. What the role has set for itself (`settings`) is in
-/// no way here. To be ended by ROLLBACK.
+/// [`connect`], with a transaction begun to read in. Behind a pooler, the transaction keeps one session, on
+/// which the driver's prepared statements exist. Settings of the role itself (`settings`) are overridden. The
+/// caller ends it by ROLLBACK.
 pub(crate) async fn connect_to_read(target: &Target) -> Result<Client> {
     let client = connect(target).await?;
     let begin = "BEGIN READ ONLY; SET LOCAL statement_timeout = '30s'; SET LOCAL ROLE NONE;

@@ -1,4 +1,4 @@
-//! Sockets, TLS and signing in.
+//! Connecting: sockets, TLS and authentication.
 
 use std::io;
 
@@ -18,8 +18,8 @@ use crate::error::DbError;
 use crate::wire::settings::Setting;
 use crate::wire::tls::Target;
 
-/// Connects to the first of the target's hosts that can be signed in to and is of the kind asked
-/// for. The session begins with these settings.
+/// Connects to the first host of the target that accepts the sign-in and is of the requested kind. The
+/// session begins with these settings.
 pub(crate) async fn connect(target: &Target, settings: &[Setting]) -> Result<Connection> {
     let mut last = WireError::SignIn("the connection string names no host".to_owned());
     for (host, port) in addresses(target) {
@@ -38,7 +38,7 @@ pub(crate) async fn connect(target: &Target, settings: &[Setting]) -> Result<Con
     Err(last)
 }
 
-/// Asks the server, by a connection of its own, to cancel what a backend is doing.
+/// Asks the server, over a separate connection, to cancel the query of a backend.
 pub(super) async fn cancel(target: &Target, backend: Backend) -> Result<()> {
     let mut last = Ok(());
     for (host, port) in addresses(target) {
@@ -48,7 +48,7 @@ pub(super) async fn cancel(target: &Target, backend: Backend) -> Result<()> {
             frontend::cancel_request(backend.pid, backend.secret, &mut message);
             socket.write_all(&message).await.map_err(WireError::Lost)?;
             socket.flush().await.map_err(WireError::Lost)?;
-            // The server closes once it has sent the signal.
+            // The server closes the connection once it has sent the signal.
             let _ = socket.read(&mut [0]).await;
             Ok(())
         }
@@ -125,7 +125,7 @@ async fn sign_in(
     parameters.extend(settings);
     frontend::startup_message(parameters, &mut connection.outbox).map_err(WireError::Unsendable)?;
     authenticate(&mut connection, user, config.get_password()).await?;
-    // Keys and settings, until the server is ready.
+    // The server sends keys and settings until it is ready.
     connection.unanswered = 1;
     loop {
         match connection.next_message().await? {

@@ -1,5 +1,5 @@
-//! Why a connection could not be made, in a sentence for those who run the server: the setting that
-//! led there, and what to do. Callers of the API hear nothing of it.
+//! Why a connection could not be opened, as one sentence for the operator: the setting with the address, and
+//! the remedy. API callers do not see it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::io;
 
 use crate::error::DbError;
 
-/// Whatever keeps a connection from being made.
+/// The underlying error.
 pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
 
 /// A failure to connect; its source is the cause.
@@ -17,9 +17,9 @@ pub(crate) struct ConnectFailure {
     cause: Cause,
 }
 
-/// Where a connection was to lead.
+/// Where the connection was to lead.
 pub(crate) struct Destination<'a> {
-    /// The setting that says so.
+    /// The setting that holds the address.
     pub(crate) setting: &'a str,
     pub(crate) hosts: &'a str,
     pub(crate) user: &'a str,
@@ -36,7 +36,7 @@ impl ConnectFailure {
     }
 }
 
-/// What is wrong there, and what to do.
+/// The diagnosis and the remedy.
 fn advice(Destination { setting, user, .. }: &Destination<'_>, cause: &Cause) -> Option<String> {
     let advice = match (find_sqlstate(&**cause).as_deref(), find_io_kind(&**cause)) {
         (Some("28P01"), _) => {
@@ -65,11 +65,11 @@ fn advice(Destination { setting, user, .. }: &Destination<'_>, cause: &Cause) ->
     Some(advice)
 }
 
-/// What to do where PostgreSQL has as many clients as it takes.
+/// The remedy if PostgreSQL has reached its limit of connections.
 pub(crate) const NO_ROOM: &str = "the database has no room for more connections (53300): raise \
     max_connections, or the limit of the role or the database, or lower MAX_CONNECTION_POOL";
 
-/// PostgreSQL's answer to an attempt to connect.
+/// The SQLSTATE of PostgreSQL's answer to an attempt to connect.
 pub(crate) fn find_sqlstate(failure: &AnyError) -> Option<String> {
     chain(failure).find_map(|cause| {
         let code = match cause.downcast_ref::<DbError>() {

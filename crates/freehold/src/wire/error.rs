@@ -14,22 +14,22 @@ use crate::model::budget::Excess;
 pub(crate) enum WireError {
     /// The server refused a statement.
     Database(Box<DbError>),
-    /// The connection is gone; whether the batch was carried out is not known.
+    /// The connection is lost; whether the batch was executed is unknown.
     Lost(io::Error),
-    /// The server sent what cannot be understood.
+    /// The server sent a message that cannot be parsed.
     Unreadable(io::Error),
-    /// A parameter does not fit its place. Nothing was sent.
+    /// A parameter has the wrong type. Nothing was sent.
     Parameter(Box<dyn StdError + Send + Sync>),
-    /// A message cannot be built: a text with a NUL, say. Nothing was sent.
+    /// A message cannot be built, for example because a text contains NUL. Nothing was sent.
     Unsendable(io::Error),
-    /// A row of the answer is more than may be kept; it was thrown away.
+    /// A row exceeds the memory bound and was discarded.
     Excess(Excess),
-    /// The server cannot be signed in to in a way that is known here.
+    /// The server requires an authentication method that is not supported, or authentication failed.
     SignIn(String),
 }
 
 impl WireError {
-    /// The server's own words, or the system's, where they are the reason.
+    /// The error of the server or of the operating system, if that is the cause.
     pub(crate) fn into_cause(self) -> Box<dyn StdError + Send + Sync> {
         match self {
             WireError::Database(error) => error,
@@ -40,17 +40,17 @@ impl WireError {
 }
 
 impl WireError {
-    /// Whether the server has as many clients as it takes.
+    /// Whether the server has reached its limit of connections.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Database(error) if *error.code() == SqlState::TOO_MANY_CONNECTIONS)
     }
 
-    /// The connection is gone, and more is not known.
+    /// The connection is lost, for an unknown reason.
     pub(crate) fn lost() -> WireError {
         WireError::Lost(io::ErrorKind::NotConnected.into())
     }
 
-    /// The same error once more, for another statement that it concerns.
+    /// A copy of the error, for another statement that it concerns.
     pub(crate) fn again(&self) -> WireError {
         match self {
             Self::Database(error) => Self::Database(error.clone()),
@@ -63,7 +63,7 @@ impl WireError {
         }
     }
 
-    /// Whether something was refused, and the connection goes on.
+    /// Whether the server refused something and the connection remains usable.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Database(_) | Self::Excess(_))
     }

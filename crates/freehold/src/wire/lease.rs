@@ -1,12 +1,12 @@
-//! Locks that belong to a living connection: who leads the servers, and who runs what. PostgreSQL
-//! frees them when the connection ends, so a process that was killed holds none.
+//! Locks that belong to a living connection: they decide which server leads, and which server runs what.
+//! PostgreSQL releases them when the connection ends, so a killed process holds none.
 //!
-//! Sessions of the owner's and of analytics may take such locks, and those of the app role may not, where
-//! a superuser ran `init`. A transaction of the app role can hold the same number until it ends: nobody
-//! leads meanwhile, and nothing is lost.
+//! Sessions of the owner role and of analytics may take these locks; where a superuser ran `init`, sessions
+//! of the app role may not. A transaction of the app role can take a lock of the same number until it ends:
+//! no server leads meanwhile, and nothing is lost.
 //!
-//! A lock says who begins; it cannot stop what its former holder has under way. What must not be
-//! done by two is fenced where it is written.
+//! A lock decides which server begins; it cannot stop work that its former holder has under way. Work that
+//! must not be done twice is fenced where it writes.
 
 use std::future::Future;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::wire::client;
 use crate::wire::tls::Target;
 
-/// How often the connection is proved, and how long an answer may take.
+/// How often the connection is checked, and how long an answer may take.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// A connection that takes locks, and holds them as long as it lives.
+/// A connection that takes locks and holds them as long as it lives.
 pub(crate) struct Lease(Client);
 
 impl Lease {
     pub(crate) async fn connect(target: &Target) -> Result<Lease> {
         let client = client::connect(target).await?;
-        // A machine that vanishes says no farewell; the server then asks after it.
+        // A machine that vanishes closes no connection, so the server sends keepalives.
         client
             .batch_execute(
                 "SET tcp_keepalives_idle = 3; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 2",
@@ -36,14 +36,14 @@ impl Lease {
         Ok(Lease(client))
     }
 
-    /// Whether the lock is ours now. It never waits: a statement that waits would hold back
-    /// vacuum in the whole database.
+    /// Whether this connection holds the lock now. Never waits: a waiting statement would hold back vacuum in
+    /// the whole database.
     pub(crate) async fn try_take(&self, class: i32, what: &str) -> Result<bool> {
         let sql = "SELECT pg_try_advisory_lock($1, hashtext($2))";
         Ok(answered(self.0.query_one(sql, &[&class, &what])).await?.get(0))
     }
 
-    /// Does some work as long as the connection lives, and drops it where it stands if that ends.
+    /// Runs `work` while the connection lives, and drops it if the connection ends.
     pub(crate) async fn hold_while<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             biased;

@@ -7,8 +7,7 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// A value in PostgreSQL's text form, for a parameter of any type; `None` is NULL.
 ///
-/// The server reads it as whatever the statement needs there, so a malformed value is the
-/// database's to refuse.
+/// The server parses it as the type that the statement needs, and refuses a malformed value.
 #[derive(Debug)]
 pub struct TextParam<'a>(pub Option<&'a str>);
 

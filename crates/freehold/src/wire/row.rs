@@ -43,9 +43,9 @@ impl Column {
     }
 }
 
-/// What a column may be named by: its place from 0, or its name.
+/// How a column is addressed: by its index from 0, or by its name.
 pub trait RowIndex: fmt::Display {
-    /// The place of the column, if there is such a one.
+    /// The index of the column, if it exists.
     fn find(&self, columns: &[Column]) -> Option<usize>;
 }
 
@@ -94,10 +94,11 @@ impl Row {
         self.columns.is_empty()
     }
 
-    /// The value of a column, by its place or its name.
+    /// The value of a column, by index or name.
     ///
     /// # Panics
-    /// If there is no such column, or it is of another type. [`try_get`](Self::try_get) does not.
+    /// If there is no such column, or it has another type. [`try_get`](Self::try_get) returns an error
+    /// instead.
     #[track_caller]
     pub fn get<'a, I: RowIndex, T: FromSql<'a>>(&'a self, index: I) -> T {
         match self.try_get(&index) {
@@ -106,10 +107,10 @@ impl Row {
         }
     }
 
-    /// The value of a column, by its place or its name.
+    /// The value of a column, by index or name.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] if there is no such column, or it is of another type.
+    /// [`ErrorKind::Internal`] if there is no such column, or it has another type.
     pub fn try_get<'a, I: RowIndex, T: FromSql<'a>>(&'a self, index: I) -> Result<T, Error> {
         let refuse = |why: &str| Error::new(ErrorKind::Internal, format!("column {index} {why}"));
         let at = index.find(&self.columns).ok_or_else(|| refuse("is not in the row"))?;

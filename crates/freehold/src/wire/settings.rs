@@ -1,14 +1,13 @@
-//! The settings of a session that this library relies on, whatever a role's or a database's own say.
+//! The session settings that this library relies on, which override those of the role and the database.
 //!
-//! A role may change its own defaults: no right is needed for `ALTER ROLE freehold_app SET …`, and none
-//! can be taken away. What is set so outlives every connection. So a connection brings its settings
-//! along. In the startup packet they go before those of the role, and RESET ALL comes back to them; a
-//! pooler refuses parameters that it does not follow, so behind one they are set at the door of each
-//! transaction.
+//! A role may change its own defaults: `ALTER ROLE freehold_app SET …` needs no privilege, and this cannot be
+//! revoked. Such a default outlives every connection. So each connection sends its settings. In the startup
+//! packet they take precedence over the role's, and RESET ALL returns to them. A pooler refuses startup
+//! parameters that it does not track, so behind one they are set at the entry point of each transaction.
 //!
-//! Not here is what an operator sets for a database on purpose and what breaks nothing: TimeZone,
-//! memory, the planner's. Nor `default_transaction_read_only`, by which managed services stop writes to
-//! a full disk. The doctor tells of any that were set for a role of ours (FH316).
+//! Not listed here is what an operator sets for a database on purpose and what breaks nothing: TimeZone,
+//! memory, planner settings. Nor is `default_transaction_read_only`, by which managed services stop writes to
+//! a full disk. The doctor reports settings of our roles (FH316).
 
 /// A setting's name and value.
 pub(crate) type Setting = (&'static str, &'static str);
@@ -32,8 +31,8 @@ const COMMON: &[Setting] = &[
     ("plan_cache_mode", "auto"),
 ];
 
-/// Those that act before a transaction's first statement, or without one. They cannot be set at its
-/// door.
+/// Settings that act before a transaction's first statement, or without one. They cannot be set at the entry
+/// point.
 const BEFORE_THE_DOOR: &[Setting] = &[
     ("role", "none"),
     ("local_preload_libraries", ""),
@@ -42,21 +41,20 @@ const BEFORE_THE_DOOR: &[Setting] = &[
     ("idle_session_timeout", "0"),
 ];
 
-/// What bounds `freehold_app`. `init` sets them for the role too, for connections that go through a
-/// pooler.
+/// The time limits of `freehold_app`. `init` sets them for the role too, for connections through a pooler.
 pub(crate) const APP_BOUNDS: &[Setting] = &[
     ("statement_timeout", "30s"),
     ("idle_in_transaction_session_timeout", "60s"),
     ("search_path", "pg_temp"),
 ];
 
-/// The bounds as PostgreSQL keeps them with the role.
+/// The time limits in the form in which PostgreSQL stores them with the role.
 pub(crate) fn app_bounds() -> Vec<String> {
     APP_BOUNDS.iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-/// For the startup packet of a connection as `user`, but for what `options` of its connection string
-/// says.
+/// The settings for the startup packet of a connection as `user`, except those that `options` in the
+/// connection string sets.
 pub(crate) fn at_startup(user: &str, options: &str) -> Vec<Setting> {
     let bounds = if user == "freehold_app" { APP_BOUNDS } else { &[] };
     let all = [COMMON, BEFORE_THE_DOOR, bounds].concat();
@@ -71,9 +69,9 @@ fn name_of(option: &str) -> Option<String> {
     Some(name.to_ascii_lowercase().replace('-', "_"))
 }
 
-/// For the door of a transaction behind a pooler: an expression that sets them for it alone. The encoding
-/// that this library speaks is a startup parameter which poolers follow, but RESET ALL there comes back to
-/// the database's own.
+/// For the entry point of a transaction behind a pooler: an expression that sets them for that transaction.
+/// Poolers track the client encoding that this library needs as a startup parameter, but RESET ALL there
+/// returns to the database's own.
 pub(crate) fn at_the_door() -> String {
     let set = |(name, value): &Setting| {
         format!(" AND pg_catalog.set_config('{name}', '{value}', true) IS NOT NULL")

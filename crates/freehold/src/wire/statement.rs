@@ -1,4 +1,4 @@
-//! A statement as the server has described it, and how it is put into a batch.
+//! A statement as the server described it, and the messages that run it.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::wire::params::Params;
 
 const BINARY: i16 = 1;
 
-/// Cheap to clone. With a name it lives in the session until it is closed; without one it is sent
-/// whole each time, and nothing is left on the server.
+/// Cheap to clone. A named statement lives in the session until it is closed. An unnamed one is sent in full
+/// each time and leaves nothing on the server.
 #[derive(Clone)]
 pub(crate) struct Statement(Arc<Inner>);
 
 struct Inner {
     name: String,
-    /// Kept for the unnamed alone.
+    /// Stored for unnamed statements only.
     sql: String,
     parameters: Vec<Type>,
     columns: Arc<[Column]>,
@@ -37,12 +37,12 @@ impl Statement {
         Statement(Arc::new(Inner { name, sql, parameters, columns }))
     }
 
-    /// A statement without name, whose parameters are known: it need not be described first.
+    /// An unnamed statement whose parameter types are known, so that it need not be described first.
     pub(crate) fn unnamed(sql: &str, parameters: &[Type]) -> Statement {
         Statement::new(String::new(), sql, parameters.to_vec(), Arc::new([]))
     }
 
-    /// A name alone, to be closed.
+    /// A name only, to be closed.
     pub(crate) fn named(name: String) -> Statement {
         Statement::new(name, "", Vec::new(), Arc::new([]))
     }
@@ -64,7 +64,7 @@ impl Statement {
         Arc::clone(&self.0.columns)
     }
 
-    /// Whether the columns are still these.
+    /// Whether the columns are unchanged.
     pub(super) fn describes(&self, fields: &[(String, Oid)]) -> bool {
         let known = self.0.columns.iter().map(|column| (column.name(), column.type_().oid()));
         known.eq(fields.iter().map(|(name, oid)| (name.as_str(), *oid)))

@@ -1,4 +1,4 @@
-//! The driver over a socket that keeps, splits and delays what it likes.
+//! The driver over a socket that buffers, splits and delays messages.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use tokio::io::ReadBuf;
 
 use super::*;
 
-/// A server that answers each `SELECT $1` with its parameter, once all of it was written and flushed.
+/// A server that answers each `SELECT $1` with its parameter, once the whole message was written and flushed.
 struct Stubborn {
-    /// Taken at a time, and given at a time.
+    /// The most bytes per read and per write.
     bytes: usize,
-    /// Every other call is told to come again, before anything is done.
+    /// Every other call returns pending before anything is done.
     delays: bool,
-    /// How often it was told to write, to flush and to read.
+    /// The number of calls of write, flush and read.
     asked: [usize; 3],
-    /// Written, and not seen by the server before it was flushed.
+    /// Written bytes that reach the server only when they are flushed.
     kept: Vec<u8>,
     seen: Vec<u8>,
     answers: BytesMut,
@@ -28,7 +28,7 @@ impl Stubborn {
         Connection::over(Box::new(Stubborn { bytes, delays, asked: [0; 3], kept, seen, answers }))
     }
 
-    /// Comes again at once, as a socket does that has become ready.
+    /// Returns pending and wakes the task at once, as a socket does that has become ready.
     fn delay(&mut self, act: usize, cx: &Context<'_>) -> bool {
         self.asked[act] += 1;
         let delays = self.delays && self.asked[act] % 2 == 1;
@@ -38,7 +38,7 @@ impl Stubborn {
         delays
     }
 
-    /// Answers the messages that are whole.
+    /// Answers the messages that are complete.
     fn serve(&mut self) {
         while self.seen.len() >= 5 {
             let length = 1 + u32::from_be_bytes(self.seen[1..5].try_into().unwrap()) as usize;
@@ -125,7 +125,7 @@ impl AsyncRead for Stubborn {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Nothing wakes the reader but what the server sends.
+        // Only the server's bytes wake the reader.
         if self.answers.is_empty() || self.delay(2, cx) {
             return Poll::Pending;
         }
@@ -138,7 +138,7 @@ impl AsyncRead for Stubborn {
 #[tokio::test]
 async fn no_answer_is_waited_for_while_its_question_is_still_with_the_socket() {
     for delays in [false, true] {
-        // Each message is split at every place, and at some.
+        // Small messages are split at every position, large ones at some.
         for (bytes, large) in [(1, 300), (7, 3_000), (1000, 200_000), (usize::MAX, 2_000_000)] {
             let mut connection = Stubborn::connection(bytes, delays);
             let text = "x".repeat(large);

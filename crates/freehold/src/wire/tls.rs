@@ -1,4 +1,4 @@
-//! TLS towards PostgreSQL, with libpq's meaning of `sslmode`.
+//! TLS to PostgreSQL, with libpq's meaning of `sslmode`.
 
 use std::sync::Arc;
 
@@ -14,29 +14,29 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::connect_failure::{Cause, ConnectFailure, Destination};
 
-/// A connection string, and how the server's certificate is to be checked.
+/// A connection string, and how the server's certificate is checked.
 #[derive(Clone)]
 pub(crate) struct Target {
-    /// The setting that it comes from.
+    /// The setting that holds the connection string.
     setting: Arc<str>,
     pub(crate) config: tokio_postgres::Config,
     pub(crate) tls: MakeRustlsConnect,
 }
 
 impl Target {
-    /// The same place with the same password, by another name.
+    /// The same target with the same password, as another user.
     pub(crate) fn as_user(&self, user: &str) -> Target {
         let mut target = self.clone();
         target.config.user(user);
         target
     }
 
-    /// Who signs in.
+    /// The user name.
     pub(crate) fn user(&self) -> &str {
         self.config.get_user().unwrap_or("freehold_app")
     }
 
-    /// The hosts with the first one's port, for people.
+    /// The hosts with the first one's port, for messages.
     pub(crate) fn hosts(&self) -> String {
         let port = self.config.get_ports().first().copied().unwrap_or(5432);
         let names: Vec<_> = self
@@ -51,7 +51,7 @@ impl Target {
         if names.is_empty() { "no host".to_owned() } else { names.join(", ") }
     }
 
-    /// The log hears where it leads and what to do; a caller, that the database is away.
+    /// The log gets the address and the remedy; the caller learns that the database is unavailable.
     pub(crate) fn cannot_connect(&self, cause: impl Into<Cause>) -> Error {
         let (user, hosts) = (self.config.get_user().unwrap_or("?"), self.hosts());
         let destination = Destination { setting: &self.setting, hosts: &hosts, user };
@@ -63,27 +63,27 @@ impl Target {
 /// How far the server's certificate is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
-    /// Not at all: `prefer` and `require`, as in psql. Whoever is in between may read and write.
+    /// Not at all: `prefer` and `require`, as in psql. A machine in the middle may read and write.
     Nothing,
-    /// That a trusted authority signed it, for whatever host.
+    /// A trusted authority must have signed it, for any host.
     Authority,
-    /// And that it is for this host.
+    /// And it must be for this host.
     Host,
 }
 
-/// What a connection string says of TLS, and the string without what the driver does not know.
+/// The TLS parameters of a connection string, and the string without those that the driver does not know.
 #[derive(Debug, PartialEq, Eq)]
 struct TlsParameters {
     check: Check,
-    /// A file of the authorities that are trusted; none means those of the system.
+    /// A file with trusted authorities; `None` means those of the system.
     roots: Option<String>,
     plain: String,
 }
 
-/// Reads a connection string. `sslmode=verify-full` checks that the certificate is the host's and
-/// that an authority signed it that is in `sslrootcert`, or that the system trusts;
-/// `verify-ca` leaves the host out; `require` and `prefer` encrypt without a check, unless there is
-/// a `sslrootcert`, which makes `require` mean `verify-ca`. All as in psql.
+/// Parses a connection string. `sslmode=verify-full` checks that the certificate is the host's and is signed
+/// by an authority in `sslrootcert` or trusted by the system; `verify-ca` does not check the host; `require`
+/// and `prefer` encrypt without a check, except that `require` with a `sslrootcert` means `verify-ca`. All as
+/// in psql.
 pub(crate) fn target(url: &str, name: &str) -> Result<Target> {
     let parameters = TlsParameters::read(url);
     let config = parameters.plain.parse().map_err(|source: tokio_postgres::Error| {
@@ -136,8 +136,8 @@ impl TlsParameters {
     }
 }
 
-/// A URL without its `sslrootcert`, and the authorities, as PEM, of the file that it names: for a
-/// driver that knows TLS and no such option.
+/// Splits a URL into the URL without `sslrootcert`, and the authorities in that file as PEM: for a driver
+/// that supports TLS but not this option.
 #[cfg(feature = "redis")]
 pub(crate) fn split_authorities(url: &str, name: &str) -> Result<(String, Option<Vec<u8>>)> {
     let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), None)) };
@@ -159,7 +159,7 @@ pub(crate) fn split_authorities(url: &str, name: &str) -> Result<(String, Option
     Ok((url, Some(pem)))
 }
 
-/// Undoes percent-encoding; what is none stays as it is.
+/// Decodes percent-encoding; an invalid sequence stays as it is.
 fn decode(text: &str) -> String {
     let (bytes, mut decoded) = (text.as_bytes(), Vec::with_capacity(text.len()));
     let mut at = 0;
@@ -203,12 +203,12 @@ fn no_tls(source: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorKind::Internal, "TLS cannot be set up").because(source)
 }
 
-/// The authorities of a file, each of which must be sound, or those of the system.
+/// The authorities in a file, all of which must be valid, or those of the system.
 fn trusted(file: Option<&str>, name: &str) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     let Some(file) = file else {
         for certificate in rustls_native_certs::load_native_certs().certs {
-            // A malformed root in the system's store is the system's business.
+            // A malformed root in the system's store is ignored.
             let _ = roots.add(certificate);
         }
         return Ok(roots);
@@ -230,7 +230,7 @@ fn trusted(file: Option<&str>, name: &str) -> Result<RootCertStore> {
     if roots.is_empty() { Err(refuse()) } else { Ok(roots) }
 }
 
-/// Asks for a trusted authority, and not whose the certificate is: `sslmode=verify-ca`.
+/// Requires a trusted authority and ignores the host name: `sslmode=verify-ca`.
 #[derive(Debug)]
 struct AnyHost(Arc<WebPkiServerVerifier>);
 
@@ -244,7 +244,7 @@ impl ServerCertVerifier for AnyHost {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
-        // The host is looked at last, when the authority is known to be a trusted one.
+        // The host is checked last, after the authority was found to be trusted.
         match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         {
             Err(rustls::Error::InvalidCertificate(
@@ -376,7 +376,7 @@ mod tests {
                 Some("/a b/ca.pem"),
                 &*format!("{url}?sslmode=require"),
             ),
-            // As psql does, for those who wrote it before there was verify-ca.
+            // As psql does, for connection strings older than verify-ca.
             (
                 &format!("{url}?sslmode=require&sslrootcert=ca.pem"),
                 Check::Authority,
@@ -395,7 +395,7 @@ mod tests {
                 Some("/ca.pem"),
                 "host=h user=u sslmode=require",
             ),
-            // A password is none of it.
+            // A password that looks like the option is not one.
             (
                 "postgres://u:sslmode=verify-full@h/d",
                 Check::Nothing,

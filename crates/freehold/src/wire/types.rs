@@ -1,4 +1,4 @@
-//! Types that a baseline or an extension has made: what a value of theirs looks like.
+//! Types that are not PostgreSQL's own, because a baseline or an extension created them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::row::Column;
 use super::statement::Statement;
 use super::{Connection, Result, Row};
 
-/// Names are qualified: the search path is somebody's.
+/// Names are qualified, since the search path may be a tenant's.
 const TYPE_SQL: &str = "
 SELECT t.typname::text, n.nspname::text, t.typtype::text,
        CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END,
@@ -50,7 +50,7 @@ impl Connection {
 
     async fn ask_for(&mut self, oid: Oid) -> Result<Type> {
         let Some(row) = self.describe_type(oid).await? else {
-            // Dropped meanwhile; its values are bytes to us.
+            // The type was dropped meanwhile; its values are treated as bytes.
             return Ok(Type::new("unknown".into(), oid, Kind::Simple, "pg_catalog".into()));
         };
         let (name, schema): (String, String) = (row.get(0), row.get(1));

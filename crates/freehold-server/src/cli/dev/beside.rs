@@ -1,5 +1,5 @@
-//! What goes on beside the service of `freehold dev`: its PostgreSQL is kept running, and new migrations are
-//! taken while they are written.
+//! Background work of `freehold dev`: its PostgreSQL is restarted when it ends, and new migrations are
+//! applied as they are written.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,18 +11,18 @@ use freehold_embedded::postgres::EmbeddedPostgres;
 use super::{Failure, progress};
 use crate::config::LayoutSettings;
 
-/// More ends than these within the time, and the server is not started again.
+/// After more ends than this within the time, the server is not restarted.
 const ENDS_MAX: usize = 5;
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
-/// How often the folder of migrations is looked at. A file that was written since the last look is left
-/// for the next: an editor may not be done.
+/// How often the folder of migrations is checked. A file that changed since the last check is left for the
+/// next one: an editor may still be writing it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Folders within folders: no layout has more.
+/// The depth of nested folders: no layout has more.
 const DEPTH_MAX: usize = 3;
 
-/// Starts the server again whenever it has ended, and returns why that cannot be done any more.
+/// Restarts the server whenever it has ended, and returns the reason once that is no longer possible.
 pub(super) async fn keep_running(server: &mut EmbeddedPostgres) -> Failure {
     let mut ends: Vec<Instant> = Vec::new();
     loop {
@@ -45,7 +45,7 @@ pub(super) async fn keep_running(server: &mut EmbeddedPostgres) -> Failure {
     }
 }
 
-/// The files of a folder with what changes when they are written.
+/// The files of a folder, with the metadata that changes when they are written.
 type Files = BTreeMap<PathBuf, (Option<SystemTime>, u64)>;
 
 fn files(folder: &Path) -> Files {
@@ -55,7 +55,7 @@ fn files(folder: &Path) -> Files {
 }
 
 fn collect(folder: &Path, depth: usize, found: &mut Files) {
-    // What cannot be read now is told of when the folder is read as a baseline.
+    // A file that is unreadable now is reported when the folder is read as a baseline.
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         match entry.metadata() {
             Ok(meta) if meta.is_dir() && depth > 0 => collect(&entry.path(), depth - 1, found),
@@ -67,7 +67,7 @@ fn collect(folder: &Path, depth: usize, found: &mut Files) {
     }
 }
 
-/// Takes new migrations of a folder for as long as it is polled, and says why it does not take one.
+/// Applies new migrations of a folder while it is polled, and reports those that fail.
 pub(super) async fn follow(freehold: &Freehold, folder: &Path, layout: &LayoutSettings) {
     let look = || {
         let folder = folder.to_owned();
@@ -102,7 +102,7 @@ async fn take(
         .map_err(explain)
 }
 
-/// Why migrations were not applied, and the way out where these data are worth nothing.
+/// Why migrations were not applied, and the remedy if the data are not needed.
 pub(super) fn explain(error: freehold::Error) -> String {
     match error.kind() {
         ErrorKind::Migration => {
@@ -112,7 +112,7 @@ pub(super) fn explain(error: freehold::Error) -> String {
     }
 }
 
-/// Says what has become of migrations.
+/// Reports the result of migrations.
 pub(super) fn tell(report: &MigrateReport) {
     for name in &report.adopted {
         progress(&format!("Applied {name}."));

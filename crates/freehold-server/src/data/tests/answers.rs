@@ -1,4 +1,4 @@
-//! What the statement's one row becomes.
+//! Answers made from the statement's one row.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! Tests of requests as a whole: built here, planned, answered. What PostgreSQL
-//! makes of the statements is for the integration tests.
+//! Tests of whole requests: built, planned and answered here. The integration tests run the statements in
+//! PostgreSQL.
 
 mod answers;
 mod properties;

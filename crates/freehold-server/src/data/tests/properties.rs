@@ -1,4 +1,4 @@
-//! What must hold for any text at all.
+//! Properties that must hold for any text.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::requests::{Names, Request, requests};
 use super::translation::translate;
 use super::*;
 
-/// Of the shop in the fixture.
+/// Names of the shop in the fixture.
 const NAMES: Names = &[
     (
         "orders",
@@ -33,7 +33,7 @@ const NAMES: Names = &[
     ("order_totals", &["customer_id", "orders", "total"]),
 ];
 
-/// Every word that the planner writes outside of quotes, types of the model apart.
+/// Every word that the planner writes outside of quotes, except types of the model.
 const WORDS: &str = "ALL AND ANY AS ASC BY COALESCE CONFLICT COUNT DEFAULT DELETE DESC DISTINCT DO \
     EXCLUDED FIRST FROM ILIKE IN INSERT INTO IS JSON_AGG JSON_STRIP_NULLS JSON_TO_RECORD \
     JSON_TO_RECORDSET LAST LIKE LIMIT NOT NOTHING NULL NULLS OFFSET ON OR ORDER PAGE R RETURNING \
@@ -57,7 +57,7 @@ fn plan_of(request: &Request) -> Result<Plan, DataError> {
     plan(&fixture::shop(), SCHEMA, Role::Admin, &request, &Limits::default())
 }
 
-/// A statement's parts, as PostgreSQL's lexer would take it apart.
+/// The parts of a statement, as PostgreSQL's lexer splits it.
 #[derive(Default)]
 struct Parts {
     words: BTreeSet<String>,
@@ -110,7 +110,7 @@ fn take_apart(sql: &str) -> Parts {
     parts
 }
 
-/// Nothing of the request is in the statement but names of the model and plain aliases, quoted.
+/// The statement contains nothing of the request except names of the model and plain aliases, both quoted.
 fn check_statement(plan: &Plan) -> Result<(), TestCaseError> {
     let model = fixture::shop();
     let parts = take_apart(&plan.sql);
@@ -139,7 +139,7 @@ fn check_statement(plan: &Plan) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    // A quarter is planned, and a part that can go wrong is in few of those.
+    // Only a quarter of the requests can be planned, and few of those contain a part that can go wrong.
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 16, ..ProptestConfig::default() })]
 
     #[test]
@@ -181,7 +181,7 @@ proptest! {
     }
 }
 
-/// The generator must get far, or the property above says little.
+/// The generator must produce enough valid requests, or the property above proves little.
 #[test]
 fn a_good_part_of_the_properties_requests_is_planned_with_all_that_there_is() {
     let mut runner = TestRunner::deterministic();

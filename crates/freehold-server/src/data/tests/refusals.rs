@@ -1,4 +1,4 @@
-//! Requests that never reach the database, and why.
+//! Requests that are refused before they reach the database, and the reasons.
 
 use super::*;
 
@@ -99,8 +99,8 @@ fn whatever_is_too_much_is_refused() {
     }
 }
 
-/// Where SQL text could hide: nothing of the request may reach the statement
-/// but names the model knows, checked aliases and the LIMIT.
+/// Places in which SQL text could hide: the statement may contain nothing of the request except names of the
+/// model, checked aliases and the LIMIT.
 #[test]
 fn hostile_text_stays_in_the_parameters() {
     let hostile = "'\"; DROP TABLE orders; --$1\\";

@@ -1,10 +1,9 @@
-//! Requests to the data API as chance makes them: of the grammar's own parts, so that they get far
-//! into it, with values that would like to be more than values. Used by the properties of the plan
-//! and by those of the whole service.
+//! Randomly generated requests to the data API: made from parts of the grammar, so that the parser gets far,
+//! with hostile values. Used by the properties of the plan and by those of the whole service.
 
 use proptest::prelude::*;
 
-/// Tables and their columns, so that a request mostly names what is there.
+/// Tables and their columns, so that most requests name existing ones.
 pub(crate) type Names = &'static [(&'static str, &'static [&'static str])];
 type Columns = &'static [&'static str];
 
@@ -12,13 +11,13 @@ type Columns = &'static [&'static str];
 pub(crate) struct Request {
     pub(crate) method: &'static str,
     pub(crate) table: String,
-    /// As it stands in a URL.
+    /// Encoded as in a URL.
     pub(crate) query: String,
     pub(crate) headers: Vec<(&'static str, &'static str)>,
     pub(crate) body: String,
 }
 
-/// Texts that have led out of their place in other systems.
+/// Texts that broke out of their context in other systems.
 const HOSTILE: &[&str] = &[
     "'",
     "''",
@@ -139,7 +138,7 @@ pub(crate) fn requests(names: Names) -> impl Strategy<Value = Request> {
     })
 }
 
-/// Any value that stands in a filter or a body.
+/// Any value for a filter or a body.
 pub(crate) fn text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         3 => prop::sample::select(PLAIN).prop_map(str::to_owned),
@@ -167,7 +166,7 @@ fn query(method: &'static str, columns: Columns) -> impl Strategy<Value = String
     let page = (prop::sample::select(vec!["limit", "offset"]), 0..20_u32)
         .prop_map(|(key, rows)| (key.to_owned(), rows.to_string()));
     let noise = (text(), text());
-    // An insert takes no filter, a change wants one, and neither is paged.
+    // An insert takes no filter, an update needs one, and neither is paged.
     let (filters, pages) = match method {
         "POST" => (0..1, 0..1),
         "PATCH" | "DELETE" => (1..3, 0..1),
@@ -199,7 +198,7 @@ fn field(columns: Columns) -> impl Strategy<Value = String> {
     ]
 }
 
-/// What a field is held against: `eq.1`, `not.in.(1,2)`.
+/// The comparison in a filter: `eq.1`, `not.in.(1,2)`.
 fn test() -> impl Strategy<Value = String> {
     let values = || prop::collection::vec(text(), 1..4);
     let state = prop::sample::select(vec!["null", "true", "not_null", "unknown"]);
@@ -216,7 +215,7 @@ fn test() -> impl Strategy<Value = String> {
 }
 
 fn group(columns: Columns) -> impl Strategy<Value = String> {
-    // In quotes a value may hold what would end it here.
+    // A quoted value may contain characters that would end an unquoted one.
     let value =
         text().prop_map(|text| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")));
     let quoted = (prop::sample::select(columns), value)
@@ -278,7 +277,7 @@ fn body(columns: Columns) -> impl Strategy<Value = String> {
     ]
 }
 
-/// What a client library encodes, and no more: the grammar's own marks stay as they are.
+/// What a client library encodes, and no more: the characters of the grammar stay as they are.
 pub(crate) fn encode(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {

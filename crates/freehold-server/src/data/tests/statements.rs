@@ -1,4 +1,4 @@
-//! Requests and the SQL they become, to the byte.
+//! Requests and the exact SQL for them.
 
 use super::*;
 
@@ -63,7 +63,7 @@ fn filters_become_conditions_and_their_values_parameters() {
         ),
         ("\"limit\"=eq.3", r#"WHERE t."limit" = $1"#, vec!["3"]),
         ("id=eq.a+b%2Bc%26d", r#"WHERE t."id" = $1"#, vec!["a b+c&d"]),
-        // Quotes are part of a plain value, as in PostgREST.
+        // Quotes are part of an unlisted value, as in PostgREST.
         ("id=eq.\"x\"", r#"WHERE t."id" = $1"#, vec!["\"x\""]),
         ("", "", vec![]),
         ("&&", "", vec![]),

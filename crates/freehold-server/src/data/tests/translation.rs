@@ -1,4 +1,4 @@
-//! PostgreSQL's errors, and what the caller hears of them.
+//! PostgreSQL's errors, and the errors that the caller gets.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! How many connections the limit of open files leaves room for.
+//! How many connections the limit of open files permits.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use super::limits::ConnectionLimits;
 use super::registry::SPARE;
 use crate::config::HttpSettings;
 
-/// More than these are worth another server.
+/// More connections are a reason for another server.
 const CONNECTIONS_MAX: u64 = 10_000;
-/// With fewer it is no service.
+/// With fewer, the server does not start.
 const CONNECTIONS_MIN: u64 = 16;
-/// Logs, timers, the runtime, listeners, Redis, mail, traces, and requests to cancel.
+/// Files for logs, timers, the runtime, listeners, Redis, mail, traces, and cancel requests.
 const FILES_OF_OTHERS: u64 = 64;
 
 impl ConnectionLimits {
-    /// The limits of this process, which has so many connections to databases at most. The soft limit
-    /// of open files is raised to the hard one first.
+    /// The limits of this process, with its number of connections to databases. The soft limit of open files
+    /// is raised to the hard one first.
     pub fn of(
         settings: &HttpSettings,
         database_connections: u64,
@@ -70,7 +70,7 @@ fn of_files(
     })
 }
 
-/// The limit of open files, as high as this process may have it.
+/// The limit of open files, raised as far as this process may.
 fn raise_limit() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum

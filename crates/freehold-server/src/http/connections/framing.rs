@@ -1,12 +1,12 @@
-//! Where requests begin and end among the bytes of a connection: enough to see a head that says so in
-//! two ways.
+//! Tracks where requests begin and end in the bytes of a connection: enough to detect a head that states its
+//! length in two ways.
 //!
-//! `Content-Length` and `Transfer-Encoding` together are how requests are smuggled past a proxy that
-//! believes the other one. hyper believes the second, forgets the first and closes after its answer;
-//! RFC 9112, 6.1, lets a server refuse, and ours does. For that the bytes are followed here from head to
-//! head. What is malformed otherwise hyper refuses by itself, so nothing more is looked for after it.
+//! A head with both `Content-Length` and `Transfer-Encoding` is how requests are smuggled past a proxy that
+//! believes the other header. hyper uses the second, ignores the first and closes after its answer; RFC 9112,
+//! 6.1, permits refusing such a request, and this server does. So the bytes are followed from head to head.
+//! Other malformed requests are refused by hyper, so nothing after one is tracked.
 
-/// Enough of a line to know the two headers by. What they say behind it does not matter here.
+/// Enough of a line to recognise the two headers. Their values do not matter here.
 const LINE_BYTES_KEPT: usize = 64;
 
 pub(super) struct Framing {
@@ -17,21 +17,21 @@ pub(super) struct Framing {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In a head; what it has said of its body so far.
+    /// In a head, with what it has stated about its body so far.
     Head {
         began: bool,
         length: Option<u64>,
         chunked: bool,
     },
-    /// So many bytes of a body, or of a chunk and its end, are to come.
+    /// This many bytes of a body, or of a chunk and its end, are outstanding.
     Bytes {
         left: u64,
         chunked: bool,
     },
     ChunkSize,
-    /// Behind the last chunk.
+    /// After the last chunk.
     Trailer,
-    /// Whatever follows is hyper's affair.
+    /// The rest is left to hyper.
     Lost,
 }
 
@@ -42,8 +42,8 @@ impl Framing {
         Framing { state: HEAD, line: Vec::new() }
     }
 
-    /// Follows bytes that have arrived. Where a head ends that has both headers, its last byte becomes
-    /// one that no head may have: hyper answers 400 and closes.
+    /// Follows bytes that have arrived. If a head ends that contains both headers, its last byte is replaced
+    /// by one that no head may contain: hyper answers 400 and closes.
     pub(super) fn follow(&mut self, bytes: &mut [u8]) {
         let mut at = 0;
         while at < bytes.len() {
@@ -78,7 +78,7 @@ impl Framing {
         }
     }
 
-    /// What follows a line; `None` after the head that is to be refused.
+    /// The state after a line; `None` after a head that is to be refused.
     fn end_line(&self, line: &[u8]) -> Option<State> {
         let text = std::str::from_utf8(line).unwrap_or_default();
         Some(match self.state {
@@ -105,7 +105,7 @@ impl Framing {
                 let size = text.split(';').next().unwrap_or_default().trim();
                 match u64::from_str_radix(size, 16) {
                     Ok(0) => State::Trailer,
-                    // With the end of its line.
+                    // Includes the end of the line.
                     Ok(size) => State::Bytes { left: size.saturating_add(2), chunked: true },
                     Err(_) => State::Lost,
                 }
@@ -127,7 +127,7 @@ fn after_bytes(left: u64) -> State {
 mod tests {
     use super::*;
 
-    /// Whether it is refused, however the bytes are cut.
+    /// Whether it is refused, wherever the bytes are split.
     fn is_refused(text: &str) -> bool {
         let mut verdicts = Vec::new();
         for size in 1..=text.len() {

@@ -1,5 +1,5 @@
-//! Which connections there are, and which of them must go: those that let the server wait for too
-//! long, and where there is no room for more, those that let it wait at all.
+//! The registry of connections, which decides which ones to close: those that make the server wait for too
+//! long, and if there is no room for more, those that make it wait at all.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -13,23 +13,23 @@ use tokio::time::Instant;
 
 use super::limits::ConnectionLimits;
 
-/// Connections beyond the limit, of which each is told so, or asks a probe.
+/// Connections beyond the limit. Each is told that there is no room, or answers a probe.
 pub(super) const SPARE: usize = 32;
 
-/// One of so many connections goes when there is no room for another.
+/// One in this many connections is closed if there is no room for another.
 const EVICTED_OF: usize = 128;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(in crate::http) enum Phase {
-    /// A request is served, or answered.
+    /// A request is being served or answered.
     Serving,
     /// Between two requests.
     Idle,
-    /// Before the end of a head.
+    /// Reading a head.
     Head,
-    /// A body is awaited.
+    /// Reading a body.
     Body,
 }
 
@@ -43,12 +43,12 @@ pub(in crate::http) struct Connection {
     number: u64,
     client: IpAddr,
     spare: bool,
-    /// What times are counted from.
+    /// The reference for the times.
     began: Instant,
     phase: AtomicU8,
-    /// Milliseconds: when it came into its phase, or a byte of a body arrived.
+    /// Milliseconds: when the phase began, or a byte of a body arrived.
     since: AtomicU64,
-    /// Milliseconds: since when the client has taken nothing of its answer; 0 if it does.
+    /// Milliseconds: since when the client has read nothing of its answer; 0 if it is reading.
     stalled: AtomicU64,
     close: Notify,
 }
@@ -67,7 +67,7 @@ impl Connection {
         self.spare
     }
 
-    /// Bytes have arrived.
+    /// Records that bytes have arrived.
     pub(super) fn note_read(&self) {
         match self.phase() {
             Phase::Idle => self.enter(Phase::Head),
@@ -76,7 +76,7 @@ impl Connection {
         }
     }
 
-    /// The client takes nothing at present.
+    /// Records that the client is not reading.
     pub(super) fn note_stalled(&self) {
         let now = self.now().max(1);
         let _ = self.stalled.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
@@ -86,7 +86,7 @@ impl Connection {
         self.stalled.store(0, Ordering::Relaxed);
     }
 
-    /// Waits until there is no place for it any more.
+    /// Waits until the connection has to be closed.
     pub(super) async fn told_to_close(&self) {
         self.close.notified().await;
     }
@@ -95,7 +95,7 @@ impl Connection {
         self.began.elapsed().as_millis() as u64
     }
 
-    /// Why its time is over, if it is.
+    /// The reason if a timeout has expired.
     fn overdue(&self, limits: &ConnectionLimits) -> Option<&'static str> {
         let now = self.now();
         let over =
@@ -108,13 +108,13 @@ impl Connection {
         match self.phase() {
             Phase::Idle if stalled == 0 && over(since, limits.idle_max) => Some("idle"),
             Phase::Head if over(since, limits.head_max) => Some("head"),
-            // A body has a time of its own, and an answer when that is over.
+            // Reading a body has a timeout of its own, and is answered when it expires.
             _ => None,
         }
     }
 
-    /// Whether it is the client that is waited for, and then the order in which such go: those that
-    /// have asked nothing first.
+    /// Whether the server is waiting for the client, and if so the order in which such connections are
+    /// closed: those that have sent no request first.
     fn waits(&self) -> Option<(u8, u64)> {
         let since = self.since.load(Ordering::Relaxed);
         let stalled = self.stalled.load(Ordering::Relaxed);
@@ -135,13 +135,13 @@ pub(super) struct Registry {
 #[derive(Default)]
 struct Open {
     connections: HashMap<u64, Arc<Connection>>,
-    /// How many each client has, spare ones aside.
+    /// The number of connections of each client, except spare ones.
     by_client: HashMap<IpAddr, usize>,
     spare: usize,
     next: u64,
 }
 
-/// The place of a connection, which it gives back.
+/// The registration of a connection, which ends when this is dropped.
 pub(super) struct Ticket {
     connection: Arc<Connection>,
     registry: Arc<Registry>,
@@ -201,8 +201,8 @@ impl Open {
         self.by_client.get(&client).copied().unwrap_or(0)
     }
 
-    /// Closes the connections that can best be done without, of those that `may` go. Whoever has the
-    /// most of them has them closed. Of many, some at once, since each look is at all of them.
+    /// Closes the most dispensable connections, of those that `may` be closed: first those of the client with
+    /// the most connections. Of many, several at once, since each search examines all.
     fn evict(&mut self, may: impl Fn(&Connection) -> bool) -> bool {
         let now = Instant::now();
         let candidates = self.connections.values().filter(|connection| may(connection));
@@ -242,8 +242,8 @@ impl Registry {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection, if need be that of another that lets the server wait. Where all are
-    /// served, one of the few spare ones; where these are taken too, none.
+    /// Admits a connection, if necessary in place of another that makes the server wait. If all are being
+    /// served, it gets one of the few spare places; if these are taken too, it is refused.
     pub(super) fn admit(self: &Arc<Registry>, address: IpAddr) -> Option<Ticket> {
         let client = client_of(address);
         let mut open = self.open();
@@ -266,7 +266,7 @@ impl Registry {
         Some(Ticket { connection, registry: Arc::clone(self) })
     }
 
-    /// Closes one that lets the server wait, if there is one.
+    /// Closes a connection that makes the server wait, if there is one.
     pub(super) fn make_room(&self) {
         self.open().evict(|_| true);
     }
@@ -276,7 +276,7 @@ impl Registry {
         (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 
-    /// Closes those whose time is over.
+    /// Closes connections whose timeouts have expired.
     pub(super) fn sweep(&self) {
         let mut open = self.open();
         let overdue: Vec<u64> = open
@@ -294,7 +294,7 @@ impl Registry {
     }
 }
 
-/// The key that connections of one client are counted by. Whoever has an IPv6 address has a /64.
+/// The key by which the connections of one client are counted. A client with an IPv6 address has a /64.
 fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -345,7 +345,7 @@ mod tests {
         assert_eq!(open_after(just_before).await, [false, true, true, true]);
         assert_eq!(open_after(idle_max - head_max - just_before).await, [false, true, true, true]);
         stalled.connection.note_stalled();
-        // A byte of another request: its head has its own time.
+        // A byte of another request, whose head has a timeout of its own.
         idle.connection.note_read();
         assert_eq!(open_after(just_before).await, [false, true, true, true]);
         assert_eq!(open_after(head_max - just_before).await, [false, false, true, true]);
@@ -370,7 +370,8 @@ mod tests {
         assert_eq!([&one, &first, &second, &third].map(is_open), [true, true, true, false]);
         let _newest = admit(3);
         assert_eq!([&one, &first, &second].map(is_open), [true, true, false]);
-        // Who is served keeps its place; where all are, one beyond is told so.
+        // A connection that is being served keeps its place; if all are, a further one is told that there is
+        // no room.
         for ticket in [&one, &first] {
             ticket.connection.enter(Phase::Serving);
         }

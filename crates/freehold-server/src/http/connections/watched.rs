@@ -1,4 +1,4 @@
-//! A client's socket that tells its connection what passes.
+//! A client's socket that reports reads and writes to its connection.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

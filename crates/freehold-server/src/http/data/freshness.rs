@@ -1,5 +1,5 @@
-//! How old an answer may be, which a caller declares by `Cache-Control: max-age` on its GET. Without
-//! it nothing is kept.
+//! How old an answer may be, which a caller states by `Cache-Control: max-age` on its GET. Without it,
+//! nothing is cached. The cache key consists of the context and the plan's statement and values.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::data::Plan;
 
-/// RFC 9211: what a cache did for an answer.
+/// RFC 9211: how a cache handled a request.
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-/// What answers are called in the cache.
+/// The name of answers in the cache.
 pub(in crate::http) const CACHE: &str = "data";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Freshness {
     pub(super) max_age: Duration,
-    /// The answer is to be made now, and may be kept for others.
+    /// The answer must be loaded now, and may be cached for other callers.
     pub(super) anew: bool,
 }
 
 impl Freshness {
-    /// `None` unless a GET says how old its answer may be. What is malformed says nothing.
+    /// `None` unless a GET states how old its answer may be. A malformed value is ignored.
     pub(super) fn declared(method: &Method, headers: &HeaderMap) -> Option<Freshness> {
         if method != Method::GET {
             return None;
@@ -36,7 +36,7 @@ impl Freshness {
                     "no-cache" => anew = true,
                     "max-age" => {
                         let secs: u64 = argument.trim().trim_matches('"').parse().ok()?;
-                        // Of two, the stricter.
+                        // Of two values, the stricter one.
                         max_age = Some(max_age.map_or(secs, |other: u64| other.min(secs)));
                     }
                     _ => {}
@@ -47,7 +47,7 @@ impl Freshness {
         Some(Freshness { max_age, anew })
     }
 
-    /// What tells the caller what it got. `age` is of an answer that was kept.
+    /// Sets the headers that report how the cache handled the request. `age` is that of a cached answer.
     pub(super) fn tell(self, age: Option<Duration>, headers: &mut HeaderMap) {
         let status = match (age, self.anew) {
             (Some(_), _) => "freehold; hit",
@@ -61,8 +61,8 @@ impl Freshness {
     }
 }
 
-/// What an answer depends on: who asks in which tenant and role, the statement and its values. The
-/// rest, such as the form of the answer, is made of the same row.
+/// The inputs of an answer: actor, tenant and role, the statement and its values. The rest, such as the
+/// format of the answer, is derived from the same row.
 pub(super) fn key(context: &TenantContext, plan: &Plan) -> CacheKey {
     let key = CacheKey::of(context, CACHE).part(&plan.sql);
     plan.params.iter().fold(key, |key, param| key.part(&param.value))

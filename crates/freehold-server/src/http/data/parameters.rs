@@ -1,5 +1,5 @@
-//! How the OpenAPI document describes the data API's dialect: its parameters, and rows, of which
-//! it cannot say more than that they are objects. What they mean is for `crate::data`.
+//! How the OpenAPI document describes the data API: its parameters, and rows, of which it can only say that
+//! they are objects. `crate::data` defines their meaning.
 
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Type};

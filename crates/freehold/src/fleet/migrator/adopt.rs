@@ -1,9 +1,16 @@
-//! A migration is adopted: applied to the template and recorded, once it has been seen to work for tenants.
+//! Adoption: a migration is applied to the template and recorded, after it has been shown to work for
+//! tenants.
 //!
-//! Three schemas are made of the baseline in every adoption: the template, which gets the migration; a
-//! throwaway tenant of the version before, which gets it too (`migrator/rehearsal.rs`); and a throwaway tenant
-//! made of what the template is now. All three must be the same. So what works for the template alone, such
-//! as a look at `information_schema` that finds another schema's table, is refused before any tenant has it.
+//! Every adoption has three schemas: the template, which gets the migration; a throwaway tenant of the
+//! version before, which gets it too (`migrator/rehearsal.rs`); and a throwaway tenant created from the
+//! template's new state. All three must be equal. So a migration that works for the template only, such as a
+//! query to `information_schema` that finds another schema's table, is refused before any tenant has it.
+//!
+//! The baseline's SQL is stored in the catalog (`freehold.baseline`), so a server needs no folder of
+//! migrations and every server provisions the same schema. Provisioning takes a share lock on it and adoption
+//! an exclusive one, so the migrator finds a tenant that was being created meanwhile.
+//!
+//! An extension that a migration creates goes to `public`: a database has each extension once.
 
 use std::sync::Arc;
 
@@ -23,7 +30,7 @@ use crate::snapshot::{self, Snapshot};
 use crate::tx::{CatalogTx, OwnerTx};
 use crate::wire;
 
-/// What was new to the template, and what is to be said of it.
+/// The migrations that were new to the template, and their notices.
 #[derive(Default)]
 pub(crate) struct Adopted {
     pub(crate) labels: Vec<String>,
@@ -62,8 +69,8 @@ async fn adopt_all(owner: &Pool, pending: &[Migration]) -> Result<Adopted> {
     Ok(adopted)
 }
 
-/// After PostgreSQL's major version has changed, the template is described anew: the statements that are
-/// kept may be printed otherwise now. Those of former versions are then not compared with.
+/// Creates the snapshot again after PostgreSQL's major version has changed, since the stored statements may
+/// be printed differently now. Tenants are not compared with snapshots of earlier versions.
 async fn renew_snapshot(owner: &Pool) -> Result<()> {
     let mut tx = OwnerTx::new(owner, &OperatorContext::system("look at the template")).await?;
     let server = snapshot::server_major(&mut tx).await?;
@@ -80,7 +87,7 @@ async fn renew_snapshot(owner: &Pool) -> Result<()> {
     tx.commit().await
 }
 
-/// What is to be said of the migration; none if it was not adopted, as by [`rehearsed`].
+/// The notices of the migration; `None` if it was not adopted, as by [`rehearsed`].
 async fn adopt_one(
     owner: &Pool,
     migration: &Migration,
@@ -104,11 +111,11 @@ async fn adopt_one(
     Ok(Some(notices))
 }
 
-/// What is known of the rows that another run of a migration gives.
+/// What is known of the rows that another run of a migration produces.
 pub(crate) enum OtherRun<'r> {
     NotYet,
     Gave(&'r Rows),
-    /// Nothing, and nothing is to be kept.
+    /// Nothing, and nothing is to be recorded.
     Never,
 }
 
@@ -126,9 +133,8 @@ impl Former {
     }
 }
 
-/// Applies a migration to the template, and sees it work for a tenant of the version before and for a new
-/// one: what the template is now, and what is to be said of it. None if it changes rows and needs another
-/// run first.
+/// Applies a migration to the template, and checks it on a tenant of the version before and on a new one.
+/// Returns the template's new state and the notices; `None` if it changes rows and needs another run first.
 pub(crate) async fn rehearsed(
     tx: &mut OwnerTx,
     former: &Former,
@@ -161,7 +167,7 @@ pub(crate) async fn rehearsed(
     Ok(Some((template, notices)))
 }
 
-/// Keeps others from changing the baseline, and says what the template is.
+/// Locks the baseline against changes, and returns the template's state.
 async fn lock_former(tx: &mut OwnerTx, migration: &Migration) -> Result<Former> {
     baseline::lock(tx.catalog()).await?;
     match baseline::newest_snapshot(tx.catalog()).await? {
@@ -177,8 +183,8 @@ fn overtaken() -> Error {
     )
 }
 
-/// The rows of a tenant after the migration: what differs from the template's comes out differently each
-/// time. In a transaction of its own, since `now()` is its beginning.
+/// The rows of a tenant after the migration: values that differ from the template's differ each time. In a
+/// transaction of its own, since `now()` is the time at which it began.
 async fn rows_of_other_run(owner: &Pool, migration: &Migration) -> Result<Rows> {
     let context = OperatorContext::system("rehearse a migration");
     let mut tx = OwnerTx::new(owner, &context).await?;
@@ -186,7 +192,7 @@ async fn rows_of_other_run(owner: &Pool, migration: &Migration) -> Result<Rows> 
     rehearsal::rows_after(&mut tx, &former, migration).await
 }
 
-/// A tenant as they are made from now on.
+/// Creates a tenant as they are created from now on.
 async fn rehearse_new(
     tx: &mut OwnerTx,
     migration: &Migration,
@@ -215,8 +221,8 @@ pub(crate) async fn pending(owner: &Pool, folder: &Baseline) -> Result<Vec<Migra
     new_of(&known, folder.migrations()).map_err(|why| Error::new(ErrorKind::Migration, why))
 }
 
-/// What of a folder is new, where these are known. A file that comes in between moves those that are
-/// numbered by their place, so each is looked for by its name first.
+/// The new migrations of a folder. A file inserted in between shifts files that are numbered by position, so
+/// each is looked up by its name first.
 fn new_of(known: &[Migration], folder: &[Migration]) -> Result<Vec<Migration>, String> {
     let is_known = |m: &Migration| known.iter().any(|old| old.label == m.label);
     for old in known {
@@ -259,16 +265,16 @@ fn comes_before(new: &Migration, old: &Migration) -> String {
     )
 }
 
-/// Applies a migration to the template. An extension that it makes goes to `public` instead of
-/// the template's schema: a database has each extension once, and every tenant's search path ends
-/// there. Only PostgreSQL knows which it makes, so it is asked by trying; an extension cannot be
-/// moved afterwards by who is no superuser.
+/// Applies a migration to the template. An extension that it creates goes to `public` instead of the
+/// template's schema: a database has each extension once, and every tenant's search path ends there. Only
+/// PostgreSQL knows which extensions a migration creates, so that is tried out; only a superuser could move
+/// an extension afterwards.
 async fn apply_to_template(client: &mut wire::Connection, migration: &Migration) -> Result<()> {
     client.batch_execute("SAVEPOINT before_migration").await?;
     apply(client, TenantId::TEMPLATE, migration, &[]).await?;
     let made = client
         .query_once(
-            // What one of them needs was made before it.
+            // Extensions that others depend on were created first.
             "SELECT extname::text, extversion FROM pg_extension WHERE extnamespace = $1::text::regnamespace ORDER BY oid",
             &[&TenantId::TEMPLATE.schema()],
         )

@@ -1,4 +1,4 @@
-//! A tenant that a migration has brought on is compared with what the template was after it.
+//! Comparison of a migrated tenant with the template's state after the same migration.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::snapshot::rows::Rows;
 use crate::snapshot::{self, Snapshot};
 use crate::tx::OwnerTx;
 
-/// Changes kept in memory at a time, a megabyte each for a schema of 160 tables. Tenants of a fleet are
-/// at few versions.
+/// The most changes that are kept in memory, about a megabyte each for a schema of 160 tables. The tenants of
+/// a fleet are at few versions.
 const KEPT_MAX: usize = 32;
 
-/// What each migration has changed for tenants of the version before, read once in a run of the migrator.
-/// None where it cannot be known: another major version of PostgreSQL has printed it.
+/// The change that each migration makes to tenants of the version before, read once per run of the migrator.
+/// `None` if unknown, because another major version of PostgreSQL printed it.
 #[derive(Default)]
 pub(super) struct Changes(Mutex<HashMap<Versions, Arc<Step>>>);
 
@@ -33,7 +33,7 @@ pub(super) struct Step {
     pub(super) fast_path: Option<FastPath>,
 }
 
-/// That a tenant is at, and that a migration brings it to.
+/// The version before and after.
 type Versions = (i64, i64);
 
 impl Changes {
@@ -84,7 +84,7 @@ async fn printed_here(tx: &mut OwnerTx, version: i64) -> Result<Option<Snapshot>
     Ok(found.map(|found| Snapshot { rows: Rows::default(), ..found }))
 }
 
-/// Fails unless the tenant has come to what the template was after the same migration.
+/// Fails unless the tenant equals the template's state after the same migration.
 pub(super) async fn require_equal(
     change: &Change,
     tx: &mut OwnerTx,

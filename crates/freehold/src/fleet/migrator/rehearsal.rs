@@ -1,9 +1,9 @@
-//! The throwaway tenant that gets each migration before the fleet does: what works for the template alone
-//! is refused before any tenant has it.
+//! Rehearsals: a throwaway tenant gets each migration before the fleet does, so that a migration that works
+//! for the template only is refused before any tenant has it.
 //!
-//! It is made as a tenant of the version before, and goes along with the template while a run of the
-//! migrator adopts one migration after another. No role of a tenant can use its schema. One that a killed run
-//! has left is taken up or replaced by the next.
+//! It is created as a tenant of the version before, and migrated along with the template while a run of the
+//! migrator adopts one migration after another. No tenant role can use its schema. One that a killed run has
+//! left is reused or replaced by the next run.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::snapshot::rows::{self, Rows};
 use crate::snapshot::{self, Snapshot};
 use crate::tx::OwnerTx;
 
-/// Makes it as tenants were before a migration, if it is not there so.
+/// Creates the throwaway tenant in the state before a migration, unless it is in that state.
 async fn ready(tx: &mut OwnerTx, former: &Former) -> Result<()> {
     let schema = TenantId::REHEARSAL.schema();
     let sql = "SELECT obj_description(to_regnamespace($1), 'pg_namespace')";
@@ -37,13 +37,13 @@ pub(super) async fn discard(tx: &mut OwnerTx) -> Result<()> {
     tx.batch_execute(&sql).await
 }
 
-/// Brings it to a migration as the fleet will be.
+/// Migrates it in the same way as the fleet.
 async fn bring(tx: &mut OwnerTx, former: &Former, migration: &Migration) -> Result<()> {
     ready(tx, former).await?;
     rows::detach_sequences(tx, TenantId::REHEARSAL).await?;
     tx.enter_schema(TenantId::REHEARSAL).await?;
     tx.ddl(async |client| {
-        // What the template's run has made for its session must not be there.
+        // Temporary tables from the template's run must not exist here.
         client.batch_execute("DISCARD TEMP").await?;
         let before = outside::survey(client, TenantId::REHEARSAL).await?;
         apply(client, TenantId::REHEARSAL, migration, &[]).await?;
@@ -58,7 +58,7 @@ async fn bring(tx: &mut OwnerTx, former: &Former, migration: &Migration) -> Resu
     tx.batch_execute(&format!("COMMENT ON SCHEMA {schema} IS '{}'", migration.version)).await
 }
 
-/// Fails unless a tenant of the version before comes to what the template is now.
+/// Fails unless a tenant of the version before reaches the template's new state.
 pub(super) async fn require_same(
     tx: &mut OwnerTx,
     former: &Former,

@@ -1,4 +1,4 @@
-//! Advice, from surveys and requests made up for the purpose.
+//! Advice from constructed surveys and requests.
 
 use super::*;
 
@@ -71,7 +71,7 @@ fn columns_compared_by_equality_lead_and_the_order_follows() {
     let both = asked(&[("a", "=")], &["b desc"]);
     assert_eq!(advice(&bare, std::slice::from_ref(&both)), missing("a, b desc"));
     assert_eq!(advice(&bare, &[asked(&[("b", ">="), ("a", "=")], &[])]), missing("a, b"));
-    // One index serves both requests, whichever was asked first.
+    // One index serves both requests, whichever comes first.
     let one = asked(&[("a", "=")], &[]);
     assert_eq!(advice(&bare, &[one.clone(), both.clone()]), missing("a, b desc"));
     assert_eq!(advice(&bare, &[both, one]), missing("a, b desc"));
@@ -120,7 +120,7 @@ fn a_longer_index_covers_a_shorter_one_if_it_is_of_the_same_kind() {
     for other in [&partial, &gin, &other_class, &Index { valid: false, ..long }] {
         assert!(!covers(other, &short), "{other:?}");
     }
-    // Of twins one stays: the baseline's, and what is unique before it.
+    // Of two equal indexes one stays: a unique one first, otherwise the baseline's.
     let (one, two) = (index("one", &["a"]), index("two", &["a"]));
     assert!(covers(&one, &two) != covers(&two, &one));
     let baseline = Index { in_template: true, ..two };
@@ -142,7 +142,7 @@ fn an_index_that_a_foreign_key_needs_is_not_to_be_dropped() {
     assert!(!supports_foreign_key(&table, &table.indexes[0]));
 }
 
-/// At the end of a year in which PostgreSQL has counted, one table and nothing else.
+/// A survey of one table, after PostgreSQL has counted for a year.
 fn year(table: Table) -> Survey {
     Survey {
         tenant: TenantId::TEMPLATE,
@@ -158,12 +158,12 @@ fn ago(days: i64) -> Timestamp {
     Timestamp::from_second(2_000_000_000 - days * 86_400).unwrap()
 }
 
-/// A table that is read often, though none of its indexes ever was.
+/// A table that is read often, but never by one of its indexes.
 fn busy(indexes: Vec<Index>) -> Table {
     Table { index_scans: 5_000, ..table(indexes) }
 }
 
-/// What is told of the indexes that there are.
+/// The advice on existing indexes.
 fn told(survey: &Survey) -> Vec<(AdviceKind, String)> {
     let report = advise(survey, &[], &AdviceOptions::default());
     report.advice.into_iter().map(|a| (a.kind, a.index.unwrap_or_default())).collect()
@@ -178,7 +178,7 @@ fn what_keeps_rows_unique_or_serves_a_constraint_is_never_to_be_dropped() {
         Index { unique: true, ..index("kept", &["a"]) },
         // Of an exclusion constraint.
         Index { fixed: true, method: "gist".into(), ..index("kept", &["a"]) },
-        // Nothing has read it, and another does all that it does.
+        // It was never read, and another index serves the same queries.
         Index { unique: true, ..index("kept", &["b"]) },
     ] {
         let survey = year(busy(vec![kept.clone(), plain.clone()]));
@@ -200,7 +200,7 @@ fn an_index_is_unused_only_if_it_was_there_for_long_enough() {
     let of = |days| year(busy(vec![made(days)]));
     assert_eq!(told(&of(8)), [(AdviceKind::Unused, "i".to_owned())]);
     assert_eq!(told(&of(6)), []);
-    // Or since the table was last migrated, which may have made it.
+    // Or since the table's latest migration, which may have created it.
     let migrated =
         |days| year(Table { migrated_at: Some(ago(days)), ..busy(vec![index("i", &["a"])]) });
     assert_eq!(told(&migrated(8)), [(AdviceKind::Unused, "i".to_owned())]);

@@ -1,4 +1,4 @@
-//! What was counted, on its way out: to Prometheus, to the catalog, to whoever looks at this moment.
+//! The counted figures on their way to Prometheus, to the catalog, and to the view of this moment.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,32 +11,32 @@ use super::leaders::Leaders;
 use super::{Key, TableId, Usage, micros};
 use crate::model::ids::TenantId;
 
-/// Rows of one write.
+/// The most rows per write.
 const BATCH_ROWS_MAX: usize = 1000;
-/// Tenants of a window.
+/// The most tenants per window.
 const BUSIEST_MAX: usize = 50;
-/// Entries that wait while the catalog is away. More are told to Prometheus alone.
+/// The most entries that wait while the catalog is unavailable. Further ones are reported to Prometheus only.
 const WAITING_MAX: usize = 200_000;
 
 pub(super) struct Accounts {
     server: Uuid,
     leaders: Leaders,
     waiting: HashMap<Key, Usage>,
-    /// Taken from `waiting` and not known to be written, with its number.
+    /// The batch that was taken from `waiting` and is not known to be written, with its number.
     sent: Option<(i64, Vec<(Key, Usage)>)>,
     batches: i64,
     window: HashMap<TenantId, Usage>,
     window_began: Instant,
 }
 
-/// Figures to write down. The number makes a second writing of the same have no effect.
+/// Figures to write down. The number makes writing them twice have no effect.
 pub(crate) struct UsageBatch {
     pub(crate) server: Uuid,
     pub(crate) number: i64,
     pub(crate) rows: Vec<(TenantId, Arc<str>, Usage)>,
 }
 
-/// The busiest tenants of a server in a window of time that has just ended.
+/// The busiest tenants of this server in the window that has just ended.
 pub(crate) struct Busiest {
     pub(crate) server: Uuid,
     pub(crate) window: Duration,

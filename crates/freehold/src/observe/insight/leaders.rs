@@ -1,10 +1,9 @@
-//! The busiest tenants, of whom Prometheus hears by name, and the rest, of whom it hears the sum.
+//! The busiest tenants, which Prometheus gets by name, and the sum of all others.
 //!
-//! A counter must not go backwards, and `rate()` must find in it only what happened. So a tenant
-//! that comes in begins at nothing: what it did before is in the sum of the rest and stays there.
-//! One that leaves takes its series with it; from then on it counts among the rest. To keep series
-//! from coming and going, whoever is in stays for a quarter of an hour at least, and then until
-//! somebody else is half as busy again.
+//! A counter must not go backwards, and `rate()` must see only what happened. So a tenant that joins begins
+//! at zero: what it did before stays in the sum of the others. One that leaves takes its series with it, and
+//! from then on counts among the others. To keep series from coming and going, a tenant stays for at least a
+//! quarter of an hour, and then until another tenant is 1.5 times as busy.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,26 +14,26 @@ use tokio::time::Instant;
 use super::{Key, TableId, Usage};
 use crate::model::ids::TenantId;
 
-/// How long a tenant stays, whoever is busier: windows of `rate()` are shorter.
+/// How long a tenant stays at least: windows of `rate()` are shorter.
 const STAY_MIN: Duration = Duration::from_secs(15 * 60);
-/// How much busier somebody else must be.
+/// How many times as busy another tenant must be to replace it.
 const BUSIER: f64 = 1.5;
-/// After so long, what a tenant did counts half.
+/// After this time, a tenant's past use counts half.
 const HALF_LIFE: Duration = Duration::from_secs(5 * 60);
-/// Elections are no more often.
+/// The shortest interval between elections.
 const ELECT_EVERY: Duration = Duration::from_secs(5);
-/// Tenants whose busyness is remembered; beyond that, the idlest are forgotten.
+/// The most tenants whose use is remembered; beyond that, the least busy are forgotten.
 const SCORES_MAX: usize = 20_000;
 
 /// Counters of a tenant's statements about a table, for Prometheus.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TenantSeries {
-    /// None: all that are not named.
+    /// `None`: all tenants that are not named.
     pub tenant: Option<TenantId>,
-    /// `(sql)` for statements whose table was not said, `(others)` for tables beyond the first 62.
+    /// `(sql)` for statements without a known table, `(others)` for tables beyond the first 62.
     pub table: Arc<str>,
-    /// Since the tenant is named; never less than before.
+    /// The use since the tenant was named; it never decreases.
     pub usage: Usage,
 }
 
@@ -44,7 +43,7 @@ pub(super) struct Leaders {
     named_max: usize,
     named: HashMap<TenantId, (Instant, Tables)>,
     others: Tables,
-    /// Microseconds of each tenant, the past counting less.
+    /// Microseconds used by each tenant, discounted with time.
     scores: HashMap<TenantId, f64>,
     elected_at: Option<Instant>,
 }
@@ -71,7 +70,7 @@ impl Leaders {
         }
     }
 
-    /// Decides who is named from now on.
+    /// Decides which tenants are named from now on.
     pub(super) fn elect(&mut self, now: Instant) {
         let since = self.elected_at.map(|at| now.saturating_duration_since(at));
         if since.is_some_and(|since| since < ELECT_EVERY) {
@@ -94,7 +93,7 @@ impl Leaders {
         }
     }
 
-    /// Lets the idlest go that has been in for long enough, if it is much idler than `score`.
+    /// Removes the least busy tenant whose minimum stay is over, if it is much less busy than `score`.
     fn make_room(&mut self, score: f64, now: Instant) -> bool {
         let score_of = |tenant: &TenantId| self.scores.get(tenant).copied().unwrap_or_default();
         let idlest = self
@@ -131,7 +130,7 @@ impl Leaders {
             tables.iter().map(|(table, usage)| (tenant, *table, *usage)).collect::<Vec<_>>()
         };
         let named = self.named.iter().flat_map(|(tenant, (_, tables))| {
-            // So that it is seen once before it grows: `rate()` misses what a first value holds.
+            // Makes a zero visible first: `rate()` ignores the initial value of a series.
             if tables.is_empty() {
                 return vec![(Some(*tenant), TableId::NONE, Usage::default())];
             }
@@ -170,7 +169,7 @@ mod tests {
         let now = Instant::now();
         leaders.elect(now);
         assert_eq!(named(&leaders), [49, 50]);
-        // What they did before they were named stays where it was counted.
+        // What tenants did before they were named stays in the sum of the others.
         let sum: u64 = leaders.others.values().map(|usage| usage.queries).sum();
         assert_eq!(sum, 50);
         leaders.add((id(50), TableId::NONE), &busy(1));
@@ -187,7 +186,7 @@ mod tests {
         let mut last: HashMap<(Option<TenantId>, TableId), Usage> = HashMap::new();
         let mut members = Vec::new();
         for round in 0..400_u128 {
-            // Another handful is busy every half hour.
+            // Another handful of tenants is busy every half hour.
             let group = round / 120;
             for n in 0..6 {
                 leaders.add((id(1 + group * 6 + n), TableId::NONE), &busy(10 + n as u64));

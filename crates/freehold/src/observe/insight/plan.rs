@@ -1,17 +1,16 @@
-//! What of a plan may be kept: the keys that are known here, and expressions without their values.
-//! Pure.
+//! What may be kept of a plan: keys that are known here, and expressions without their values. Pure.
 
 use serde_json::{Map, Value, json};
 
 use crate::sql::excerpt::excerpt;
 
-/// Of a plan that is larger, the nodes that come first are kept.
+/// Of a larger plan, the first nodes are kept.
 const BYTES_MAX: usize = 24_000;
 const EXPRESSION_CHARS_MAX: usize = 300;
-/// How deep is looked.
+/// The depth to which nodes are examined.
 const DEPTH_MAX: usize = 32;
 
-/// PostgreSQL's own words, the names of tables and the like, and its estimates.
+/// Keys whose values are PostgreSQL's own terms, names of tables and the like, and estimates.
 const PLAIN: [&str; 33] = [
     "Node Type",
     "Parent Relationship",
@@ -48,7 +47,7 @@ const PLAIN: [&str; 33] = [
     "Disabled",
 ];
 
-/// Expressions of the statement, and of policies.
+/// Keys whose values are expressions, of the statement or of policies.
 const EXPRESSIONS: [&str; 19] = [
     "Filter",
     "Index Cond",
@@ -71,7 +70,7 @@ const EXPRESSIONS: [&str; 19] = [
     "Sampling Parameters",
 ];
 
-/// EXPLAIN's JSON without the values that the statement had in its text; none if it holds no plan.
+/// EXPLAIN's JSON without the values in the statement's text; `None` if it contains no plan.
 pub(crate) fn without_values(explained: &Value) -> Option<Value> {
     let plan = explained.get(0)?.get("Plan")?.as_object()?;
     let mut room = BYTES_MAX;
@@ -122,7 +121,7 @@ fn expression(value: &Value) -> Value {
     }
 }
 
-/// A plan as people read it, a line for each node and for each of its conditions.
+/// A plan in readable form: one line for each node and each of its conditions.
 pub(crate) fn lines(plan: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(plan) = plan.get(0).and_then(|first| first.get("Plan")) {

@@ -1,5 +1,5 @@
-//! Slow queries: what is known of one when it ends, and where it waits for `slow_log` to write it
-//! down. To record one takes a short lock and waits for nothing; what is more than fits is counted.
+//! Slow queries: what is known of one when it ends, and the queue from which `slow_log` writes it down.
+//! Recording takes a short lock and never waits; what exceeds the queue is counted.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,24 +15,24 @@ use crate::model::origin;
 use crate::sql::excerpt::excerpt;
 use crate::wire::params::Params;
 
-/// Statements that wait to be written, and how many of them may be one tenant's.
+/// The most statements that wait to be written, and the most of one tenant's.
 const WAITING_MAX: usize = 256;
 const WAITING_OF_TENANT_MAX: usize = 16;
-/// What is read of a statement, and what is kept of that. A longer one gets no plan.
+/// The most bytes that are read of a statement, and that are kept of it. A longer statement gets no plan.
 const SQL_BYTES_MAX: usize = 16 * 1024;
 const STATEMENT_CHARS_MAX: usize = 2000;
 
-/// Of a tenant's statements those that differ in values alone, and were slow.
+/// The slow statements of a tenant that differ only in their values.
 #[derive(Clone)]
 pub(crate) struct SlowQuery {
-    /// Of the one that came first.
+    /// The context of the first one.
     pub(crate) context: TenantContext,
     pub(crate) shape: String,
     pub(crate) table: Arc<str>,
-    /// Without its values.
+    /// Without values.
     pub(crate) statement: String,
-    /// As it was sent, values in its text and all: to be planned, never to be written down. None
-    /// of what was timed together with others.
+    /// The text as it was sent, including values: to be planned, never to be written down. `None` if it was
+    /// timed together with others.
     pub(crate) sql: Option<String>,
     pub(crate) count: u64,
     pub(crate) failed: u64,
@@ -51,7 +51,7 @@ pub(crate) struct Slowest {
 }
 
 impl SlowQuery {
-    /// Adds what came later.
+    /// Adds a later occurrence.
     fn add(&mut self, later: SlowQuery) {
         self.count += later.count;
         self.failed += later.failed;
@@ -67,15 +67,15 @@ impl SlowQuery {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SlowQueryCounts {
-    /// All of them.
+    /// Slow queries in total.
     pub seen: u64,
-    /// Those of them that were too many to be written down.
+    /// Those that exceeded the queue.
     pub dropped: u64,
     /// Plans that were made.
     pub plans: u64,
-    /// Plans that PostgreSQL could not make in time, or not at all.
+    /// Plans that PostgreSQL could not make, or not in time.
     pub plans_failed: u64,
-    /// Plans that were too many to be asked for.
+    /// Plans that exceeded the queue.
     pub plans_dropped: u64,
 }
 
@@ -91,7 +91,7 @@ pub(crate) struct SlowQueries {
     pub(crate) plans_dropped: AtomicU64,
 }
 
-/// A statement, or several that were timed together, and how that went.
+/// A statement, or several that were timed together, with the outcome.
 pub(super) struct Completed<'q> {
     pub(super) context: TenantContext,
     pub(super) table: Arc<str>,
@@ -101,7 +101,7 @@ pub(super) struct Completed<'q> {
     pub(super) failed: bool,
 }
 
-/// What is timed together.
+/// The statements that are timed together.
 #[derive(Clone, Copy)]
 pub(crate) enum Statements<'q> {
     One(&'q str),
@@ -116,7 +116,7 @@ impl Statements<'_> {
         }
     }
 
-    /// The text, at most so much of it.
+    /// The text, up to the limit.
     fn text(&self) -> String {
         let mut text = String::new();
         let mut add = |sql: &str| {
@@ -137,7 +137,7 @@ impl Statements<'_> {
         text
     }
 
-    /// What can be planned: a single one that is whole.
+    /// The text to be planned: that of a single statement, if it is complete.
     fn plannable(&self) -> Option<String> {
         match self {
             Statements::One(sql) | Statements::Many([(sql, _)]) => {
@@ -165,12 +165,12 @@ impl SlowQueries {
         }
     }
 
-    /// Takes out all that waits.
+    /// Takes all that is queued.
     pub(crate) fn take(&self) -> Vec<SlowQuery> {
         std::mem::take(&mut *self.waiting()).into_values().collect()
     }
 
-    /// Gives back what could not be written.
+    /// Puts back what could not be written.
     pub(crate) fn give_back(&self, queries: Vec<SlowQuery>) {
         let mut waiting = self.waiting();
         for mut query in queries {
@@ -204,7 +204,8 @@ impl SlowQueries {
 
 fn describe(ended: &Completed<'_>) -> SlowQuery {
     let (text, _) = excerpt(&ended.statements.text(), SQL_BYTES_MAX);
-    // The data API names the tenant's schema. Without it, all tenants' statements read alike.
+    // The data API's statements contain the tenant's schema. Without it, the statements of all tenants are
+    // alike.
     let schema = ended.context.tenant().schema();
     let text = text.replace(&format!("\"{schema}\"."), "").replace(&format!("{schema}."), "");
     let digest = Sha256::digest(&text);

@@ -61,7 +61,7 @@ async fn a_statement_that_is_given_up_is_counted_as_an_error() {
     assert_eq!((usage.queries, usage.rows, usage.errors, usage.wait_us), (3, 3, 2, 7));
 }
 
-/// What it costs: `cargo test --release -p freehold --lib insight -- --ignored --nocapture`.
+/// Measures the cost: `cargo test --release -p freehold --lib insight -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn what_counting_costs() {

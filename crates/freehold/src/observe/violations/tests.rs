@@ -1,4 +1,4 @@
-//! The queue: what folds, what falls out, and when something is due.
+//! The queue: what is folded, what is evicted, and when a violation is due.
 
 use super::*;
 use crate::model::origin::{Origin, with_origin};
@@ -73,7 +73,7 @@ async fn the_queue_is_bounded_and_what_falls_out_is_counted() {
     assert_eq!(all[0].violation.reason.as_deref(), Some("10"), "the oldest went");
     assert_eq!(violations.counts().dropped, 12, "both of the first, and ten more");
 
-    // What is written makes room without a loss.
+    // Rows that were written make room without a loss.
     violations.written(&all);
     tokio::time::advance(FOLD).await;
     violations.record(because("next"));

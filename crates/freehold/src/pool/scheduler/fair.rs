@@ -1,14 +1,15 @@
-//! What keeps room for tenants that ask for little, whatever the others do.
+//! Fairness: room is kept for tenants with little load, whatever the other tenants do.
 //!
-//! Of four slots or more, a quarter is kept from slow tenants, and half of that quarter from all that hold
-//! a slot already: for newcomers, which hold none and were not slow when they were here last. Slow tenants
-//! have half of the slots all the same, however many others there are. A tenant that nothing is known of
-//! has one slot until its first transaction ends. So a newcomer waits only while newcomers hold all that is
-//! kept, and these are soon done, or slow from then on.
+//! With four slots or more, a quarter is closed to slow tenants. Half of that quarter is closed to every
+//! tenant that already holds a slot, and so reserved for newcomers: tenants that hold none and were not slow
+//! recently. Slow tenants have half of the slots in any case, however many other tenants there are. A tenant
+//! whose pace is unknown has one slot until its first transaction ends. So a newcomer waits only while
+//! newcomers hold the whole reserve, and they are soon done, or count as slow from then on.
 //!
-//! Slow transactions that wait in the database take nothing but their slots. Those that compute take its
-//! processor from all others, and the two cannot be told apart from here. But it shows in how long a
-//! trivial statement takes. So slow tenants begin with half of the slots and get more while that takes no
+//! Slow transactions that wait inside the database occupy nothing but their slots. Those that compute take
+//! CPU time from all others, and the pool cannot tell the two apart. The duration of a trivial statement
+//! shows it. So slow tenants begin with half of the slots and get more while a trivial statement takes no
+//! longer than usual; once it takes long, their share is halved, as TCP does in a congested network.
 //! longer than usual; once it takes long they get half as many, as TCP does with a congested network.
 
 use std::num::NonZeroUsize;
@@ -19,44 +20,45 @@ use tokio::time::Instant;
 
 use super::TenantKey;
 
-/// Who holds a slot for longer is slow: a request takes a few milliseconds.
+/// A tenant that holds a slot for longer is slow: a request takes a few milliseconds.
 const SLOW: Duration = Duration::from_millis(100);
-/// Where the database is busy, all take longer: slow is who takes so many times as long as a trivial
-/// statement.
+/// On a busy database every transaction takes longer. There a tenant is slow if it holds a slot for this many
+/// times the duration of a trivial statement.
 const SLOW_TRIVIALS: u32 = 5;
-/// A slow tenant that has left all its slots for so many times as long as it holds one on average is a
-/// newcomer again, for one slot.
+/// A slow tenant that has held no slot for this many times its average holding time is rested: it may take
+/// one slot as a newcomer does.
 const REST_FACTOR: u32 = 4;
 const REST_MAX: Duration = Duration::from_secs(60);
-/// What the latest transaction counts in the average is one part of so many. One that met a strange
-/// connection, or a moment's stall, makes no tenant slow that is known.
+/// The latest transaction counts for one part in this many of the average. So a single transaction that met a
+/// backend without the tenant's cache, or a brief stall, does not make a known tenant slow.
 const PARTS: u32 = 4;
-/// So many tenants are remembered.
+/// How many tenants are remembered.
 const REMEMBERED: usize = 4096;
-/// Of so many slots slow tenants hold one together until it is known how the database bears it.
+/// One part in this many of the slots is what slow tenants hold together at first, until the load is known.
 const START_SHARE: usize = 2;
-/// Answers of a trivial statement in good time, one after the other, before slow tenants get one slot
-/// more: until one was late for the first time, and after that.
+/// How many trivial statements in a row must be answered in time before slow tenants get one more slot:
+/// before the first late answer, and after it.
 const CALM_AT_START: u32 = 2;
 const CALM: u32 = 20;
-/// Where one more slot made the database busy at once, it takes twice as many answers before the next
-/// try: at most so many, 16 seconds.
+/// If one more slot made the database busy at once, the next attempt needs twice as many answers, up to this
+/// many: 16 seconds.
 const CALM_MAX: u32 = 320;
-/// So many looks, one after the other, at which no tenant was slow end what was learnt of those that were.
+/// After this many measurements in a row without a slow tenant, what was learnt about the load is forgotten.
 const FORGET_AFTER: u32 = 20;
-/// What a trivial statement may take beyond three times its quickest: a few slices of a busy processor.
+/// How much longer than three times its minimum a trivial statement may take: a few time slices of a busy
+/// CPU.
 const CONGESTED: Duration = Duration::from_millis(3);
 
-/// For how long tenants held their slots of late.
+/// How long each tenant held its slots recently.
 pub(super) struct Averages(LruCache<TenantKey, Average>);
 
-/// What is known of a key from before.
+/// What is known of a tenant key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
     Unknown,
     Quick,
     Slow,
-    /// Slow when it was here last, which is a while ago.
+    /// Slow at its latest transaction, which is a while ago.
     Rested,
 }
 
@@ -85,8 +87,8 @@ impl Averages {
         }
     }
 
-    /// A slot was left that this key has held; `slow` is what is long at this moment. Who was slow is so
-    /// until it is quick by the measure of a database at rest.
+    /// Records that a slot of this key was released; `slow` is the limit at this moment. A slow tenant stays
+    /// slow until it is quick by the limit of an idle database.
     pub(super) fn note(&mut self, key: TenantKey, held: Duration, slow: Duration, now: Instant) {
         if key == TenantKey::None {
             return;
@@ -101,18 +103,18 @@ impl Averages {
     }
 }
 
-/// How many slots slow tenants may hold together, by how busy the database is.
+/// How many slots slow tenants may hold together, depending on the load of the database.
 pub(super) struct Congestion {
     slow_max: usize,
-    /// Answers in good time since the last that was not, or since there was one slot more.
+    /// Answers in time since the latest late answer or the latest additional slot.
     calm: u32,
-    /// How many of them it takes for one slot more.
+    /// How many answers in time are needed for one more slot.
     calm_needed: u32,
-    /// There was one slot more since an answer was late.
+    /// A slot has been added since the latest late answer.
     has_grown: bool,
-    /// Looks in a row at which no tenant was slow.
+    /// Measurements in a row at which no tenant was slow.
     quiet: u32,
-    /// The latest answer was late.
+    /// Whether the latest answer was late.
     late: bool,
     quickest: Duration,
     latest: Duration,
@@ -132,12 +134,12 @@ impl Congestion {
         }
     }
 
-    /// For how long a slot is held by one who is slow.
+    /// How long a slot must be held for its tenant to be slow.
     pub(super) fn slow(&self) -> Duration {
         SLOW.max(self.latest * SLOW_TRIVIALS)
     }
 
-    /// A trivial statement took so long; None if nobody is slow, so that nothing was asked.
+    /// Takes the duration of a trivial statement; `None` if no tenant is slow, so that nothing was measured.
     pub(super) fn heed(&mut self, took: Option<Duration>, slots: usize) {
         let Some(took) = took else {
             self.quiet += 1;
@@ -147,11 +149,12 @@ impl Congestion {
             return;
         };
         (self.latest, self.quiet) = (took, 0);
-        // It may have become slower for good, as after a fail-over to a server further away.
+        // The minimum rises slowly: the database may be slower for good, as after a failover to a server
+        // further away.
         self.quickest = took.min(self.quickest + self.quickest / 128);
         if took > self.quickest * 3 + CONGESTED {
             self.calm = 0;
-            // One alone may be chance.
+            // A single late answer may be chance.
             if std::mem::replace(&mut self.late, true) {
                 self.shrink();
             }
@@ -160,7 +163,7 @@ impl Congestion {
         }
     }
 
-    /// Nothing tells that the database is busy.
+    /// Nothing indicates that the database is busy.
     pub(super) fn note_calm(&mut self, slots: usize) {
         (self.late, self.quiet) = (false, 0);
         self.calm += 1;
@@ -183,16 +186,16 @@ impl Congestion {
         self.slow_max = (self.slow_max + 1).min(slots);
         self.calm = 0;
         if std::mem::replace(&mut self.has_grown, true) {
-            // The one before did no harm.
+            // The previous additional slot did no harm.
             self.calm_needed = self.calm_needed.min(CALM);
         }
     }
 }
 
-/// The slots that are taken, by key, and who may have one more.
+/// The tenants that hold slots, and which of them may have one more.
 pub(super) struct Holders {
     holders: Vec<Holder>,
-    /// Whether the database bears one more slow transaction, as far as is known.
+    /// Whether the database is believed to bear one more slow transaction.
     bears_slow: bool,
     has_room_for_slow: bool,
     has_room_for_quick: bool,
@@ -237,7 +240,7 @@ impl Holders {
         };
         let taken = held_by(|_| true);
         let slow = held_by(|holder| holder.is_slow);
-        // Who holds several may turn out to be slow as well.
+        // A tenant that holds several slots may turn out to be slow as well.
         let crowd = held_by(|holder| holder.is_slow || holder.held > 1);
         let kept = slots / 4;
         let bears_slow = slow < congestion.slow_max;
@@ -261,7 +264,7 @@ impl Holders {
         self.holders.iter().any(|holder| holder.is_slow)
     }
 
-    /// Whether this key may have one more. How it was of late is asked only of one who holds none.
+    /// Whether this key may have one more slot. `pace` is called only for a key that holds none.
     pub(super) fn may_take(&self, key: TenantKey, pace: impl FnOnce(TenantKey) -> Pace) -> bool {
         match self.find(key) {
             None => match pace(key) {

@@ -1,4 +1,4 @@
-//! Who holds the slots, who waits, and who is next.
+//! The state of the slots: their holders, the waiters, and which waiter is next.
 
 use std::collections::VecDeque;
 
@@ -11,30 +11,30 @@ use crate::model::tenant::Weight;
 
 pub(super) struct State<T> {
     pub(super) slots: Vec<Slot<T>>,
-    /// One for each slot, of those who are at home there, and one for those who are nowhere.
+    /// One queue for each slot, of the waiters whose home it is, and one for waiters without a home slot.
     pub(super) queues: Vec<VecDeque<Waiter<T>>>,
     pub(super) waits: Waits,
     pub(super) averages: Averages,
     pub(super) congestion: Congestion,
-    /// There was no room to fill a slot; until then no other vacant one is given out.
+    /// Set when the database had no room for a connection; until then no other vacant slot is given out.
     pub(super) full_until: Option<Instant>,
     pub(super) closed: bool,
 }
 
 pub(super) enum Slot<T> {
-    /// To be filled by the next who takes it.
+    /// Without a connection; the next caller that takes it opens one.
     Vacant,
     Idle(T),
     Taken {
         by: TenantKey,
         since: Instant,
-        /// How many in a row were at home here.
+        /// How many holders in a row had this slot as their home.
         streak: u8,
     },
 }
 
 impl<T> Slot<T> {
-    /// What was kept in it; it is another from now on.
+    /// Replaces the slot's state, and returns its content.
     pub(super) fn replace_by(&mut self, next: Slot<T>) -> Option<T> {
         match std::mem::replace(self, next) {
             Slot::Idle(content) => Some(content),
@@ -50,7 +50,8 @@ pub(super) struct Waiter<T> {
     pub(super) give: oneshot::Sender<SlotGuard<T>>,
 }
 
-/// One who may have a slot: who holds the fewest for its weight comes first, then who came first.
+/// A waiter that may have a slot. The tenant with the fewest slots for its weight is first, then the
+/// earliest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
     load: usize,
@@ -81,7 +82,7 @@ impl<T> State<T> {
         self.slots.iter().any(|slot| matches!(slot, Slot::Taken { .. }))
     }
 
-    /// Whether a caller may be waiting.
+    /// Whether any queue has an entry; the waiter may have been dropped.
     pub(super) fn is_awaited(&self) -> bool {
         self.queues.iter().any(|queue| !queue.is_empty())
     }
@@ -91,8 +92,9 @@ impl<T> State<T> {
         self.holders(false, now).may_take(key, |key| self.averages.pace(key, now))
     }
 
-    /// Who holds the slots. Where there is no room to fill more, those are all that are in use, but for
-    /// one who `fills` another: that is tried now and then, and is how it comes out that there is room.
+    /// The holders of the slots. When the database has no room, only the slots in use count as the total,
+    /// except for a waiter that `fills` a vacant one: that is tried from time to time, and is how room is
+    /// noticed.
     pub(super) fn holders(&self, fills: bool, now: Instant) -> Holders {
         let slots = match self.full_until {
             Some(_) if !fills => self.in_use(),
@@ -105,7 +107,7 @@ impl<T> State<T> {
         Holders::new(slots, taken, &self.averages, &self.congestion, now)
     }
 
-    /// The slot for one who has just come; None to wait.
+    /// The slot for a caller that has just arrived; `None` if it has to wait.
     pub(super) fn choose(
         &self,
         key: TenantKey,
@@ -128,8 +130,8 @@ impl<T> State<T> {
         }
     }
 
-    /// Whether a vacant slot may be given out: there is room to fill it, as far as is known, or it is
-    /// time to try, or it is all there is.
+    /// Whether a vacant slot may be given out: the database is believed to have room, or it is time for
+    /// another attempt, or no slot is in use.
     pub(super) fn may_fill(&self, now: Instant) -> bool {
         self.full_until.is_none_or(|until| now >= until) || self.in_use() == 0
     }
@@ -153,7 +155,7 @@ impl<T> State<T> {
         }
     }
 
-    /// The next free slot: one with a connection, or else one without.
+    /// The next free slot: preferably one with a connection.
     pub(super) fn free_from(&self, first: usize, now: Instant) -> Option<usize> {
         let count = self.slots.len();
         let find = |wanted: fn(&Slot<T>) -> bool| {
@@ -163,8 +165,9 @@ impl<T> State<T> {
             .or_else(|| find(|slot| matches!(slot, Slot::Vacant)).filter(|_| self.may_fill(now)))
     }
 
-    /// Who gets this slot, or `fills` it, and whether it is at home there: of those who may have one and hold the fewest,
-    /// who is at home, in turn; else, and now and then, the one who came first.
+    /// The waiter that gets this slot (or `fills` it), and whether the slot is its home. Among waiters that
+    /// may have one, a waiter whose home it is goes first if its tenant holds no more slots than the others
+    /// do; otherwise, and after a streak, the best waiter of the others does.
     pub(super) fn next(
         &mut self,
         number: usize,
@@ -186,7 +189,7 @@ impl<T> State<T> {
                         || queue == nowhere
                         || now.saturating_duration_since(waiter.since) >= PATIENCE)
                     && holders.may_take(key, |key| self.averages.pace(key, now));
-                // In hundredths, since a weight is a hundred at most.
+                // Times 100, since a weight is at most 100.
                 let load = 100 * holders.held(key) / usize::from(weight.get());
                 takes_it.then_some(Candidate { load, since: waiter.since, queue, at })
             });

@@ -1,4 +1,4 @@
-//! Which slot is given, and to whom.
+//! Which slot is given, and to which waiter.
 
 use super::*;
 
@@ -13,7 +13,7 @@ async fn take(scheduler: &Arc<Scheduler<u32>>, key: TenantKey) -> SlotGuard<u32>
     scheduler.take(key, Weight::ONE, Instant::now(), LONG).await.ok().unwrap()
 }
 
-/// Slots, after tenants have had one each.
+/// A scheduler whose tenants have each had one slot.
 async fn known_to(slots: usize, tenants: std::ops::Range<u64>) -> Arc<Scheduler<u32>> {
     let scheduler = Scheduler::new(slots);
     for number in tenants {
@@ -22,13 +22,13 @@ async fn known_to(slots: usize, tenants: std::ops::Range<u64>) -> Arc<Scheduler<
     scheduler
 }
 
-/// The database was asked and answered in good time, so often.
+/// Records this many timely answers of the database.
 fn at_ease(scheduler: &Arc<Scheduler<u32>>, answers: usize) {
     (0..answers).for_each(|_| scheduler.heed(Some(Duration::from_millis(1))));
     scheduler.reconsider();
 }
 
-/// One that waits by now.
+/// A caller that is waiting by the time this returns.
 async fn waiting(
     scheduler: &Arc<Scheduler<u32>>,
     key: TenantKey,
@@ -161,7 +161,7 @@ async fn of_those_who_wait_who_holds_the_fewest_is_next() {
     drop(one);
     let first = first.await.unwrap().ok().unwrap();
     drop(first);
-    // Both hold one: now it is who came first.
+    // Both tenants hold one slot: the earlier waiter is next.
     let third = third.await.unwrap().ok().unwrap();
     drop((two, third));
     drop(second.await.unwrap().ok().unwrap());
@@ -221,14 +221,14 @@ async fn slow_tenants_get_more_slots_as_the_database_bears_it() {
     assert_eq!(scheduler.occupancy().taken, 8, "half, before the database was asked");
     at_ease(&scheduler, 2);
     assert_eq!(scheduler.occupancy().taken, 9);
-    // Where all that is open is held, nobody can be asked.
+    // While every open connection is taken, the load cannot be measured.
     scheduler.heed_unasked();
     scheduler.heed_unasked();
     scheduler.reconsider();
     assert_eq!(scheduler.occupancy().taken, 10);
 }
 
-/// Time ends a tenant's being slow, and nobody leaves a slot at that moment.
+/// A slow tenant becomes rested by time alone, without a slot being released at that moment.
 #[tokio::test(start_paused = true)]
 async fn who_was_slow_gets_a_free_slot_when_that_is_over() {
     let scheduler = Scheduler::new(4);
@@ -345,7 +345,7 @@ async fn who_has_no_home_gets_a_turn_beside_those_who_have() {
         served += 1;
         assert!(served < 20, "the key starves");
         if scheduler.occupancy().waiting > 0 && !next.is_finished() {
-            // It was the key's turn.
+            // It was this key's turn.
             drop(key.await.unwrap().ok().unwrap());
             assert_eq!(served, u64::from(HOME_STREAK_MAX) + 1);
             drop(next.await.unwrap().ok().unwrap());
@@ -384,8 +384,7 @@ async fn closed_lanes_are_empty_and_refuse() {
     assert_eq!((idle, taken, waiting), (0, 0, 0));
 }
 
-/// Whoever comes, goes, gives up or is dropped at whatever moment: a slot has one holder, and
-/// at the end all are free.
+/// Whatever waiters arrive, give up, or are dropped: a slot has one holder, and at the end all are free.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_slot_is_lost_or_lent_twice() {
     use std::sync::atomic::{AtomicU32, Ordering::SeqCst};

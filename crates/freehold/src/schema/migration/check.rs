@@ -1,6 +1,6 @@
-//! What a file of a baseline must not hold, told by its text: what is meant for psql, and what
-//! begins or ends transactions. PostgreSQL would refuse it too, but without a line, or with a
-//! syntax error at what comes behind. Pure.
+//! What a file of a baseline must not contain, judged by its text: psql commands, and statements that begin
+//! or end transactions. PostgreSQL would refuse them too, but without a line, or with a syntax error at what
+//! follows. Pure.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use super::Migration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::script::{Statement, Token, lines_in, statements};
 
-/// Refuses it with the line and what to do about it.
+/// Refuses such a file, with the line and the remedy.
 pub(super) fn require_plain_sql<'m>(migration: &'m Migration) -> Result<Vec<Statement<'m>>> {
     let text = &migration.statements;
     if let Some(at) = text.find('\0') {
@@ -33,8 +33,9 @@ pub(super) fn require_plain_sql<'m>(migration: &'m Migration) -> Result<Vec<Stat
     Ok(statements)
 }
 
-/// Without each BEGIN and the COMMIT that follows it, which tools and people write around statements that
-/// belong together: the file is one transaction already. What has no other half stays, and is refused.
+/// Removes each BEGIN with the COMMIT that follows it, which tools and people write around statements that
+/// belong together: the file is one transaction already. A BEGIN or COMMIT without its counterpart stays, and
+/// is refused.
 fn without_transactions(statements: Vec<Statement<'_>>) -> Vec<Statement<'_>> {
     let mut taken_out = HashSet::new();
     let mut begun = None;
@@ -57,7 +58,7 @@ enum Boundary {
     Commit,
 }
 
-/// A plain BEGIN or COMMIT: one with a mode or a chain asks for more than a file has.
+/// A plain BEGIN or COMMIT. One with a mode or a chain asks for more than a file can have.
 fn boundary(statement: &Statement<'_>) -> Option<Boundary> {
     let tokens = &statement.tokens;
     let is = |at: usize, word: &str| tokens.get(at).is_some_and(|token| token.is_word(word));

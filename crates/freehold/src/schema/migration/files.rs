@@ -1,4 +1,4 @@
-//! Which files of a folder are migrations, in which order, and their text.
+//! Which files of a folder are migrations, their order, and their text.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use super::{Migration, flyway};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Names of what was passed over that an error lists.
+/// The most skipped names that an error lists.
 const SEEN_MAX: usize = 5;
-/// How deep folders in folders are looked into.
+/// The depth to which nested folders are read.
 const DEPTH_MAX: usize = 5;
-/// Endings of what a tool runs as a program.
+/// Extensions of migrations that are programs.
 const PROGRAMS: [&str; 12] =
     ["go", "js", "cjs", "mjs", "ts", "rs", "py", "rb", "exs", "java", "kt", "php"];
 
-/// What lies in a folder, by name. What is hidden is left out.
+/// The contents of a folder, by name, without hidden files.
 pub(super) struct Listing {
     pub(super) folder: PathBuf,
     pub(super) entries: Vec<Entry>,
@@ -25,20 +25,20 @@ pub(super) struct Listing {
 pub(super) struct Entry {
     pub(super) path: PathBuf,
     pub(super) name: String,
-    /// What lies in it, if it is a folder.
+    /// The names in it, if it is a folder.
     inside: Option<Vec<String>>,
 }
 
 /// A file that is a migration.
 pub(super) struct SqlFile {
     pub(super) path: PathBuf,
-    /// As its tool's users know it: the file's name without its ending, or that of its folder.
+    /// The name that users of the tool know: that of the file without its extension, or of its folder.
     pub(super) label: String,
-    /// The number in its name, if that is one.
+    /// The number in its name, if there is one.
     pub(super) number: Option<i64>,
-    /// What follows the number.
+    /// The part of the name after the number.
     pub(super) word: String,
-    /// What beside it says that it wants no transaction: the settings of Flyway and diesel.
+    /// A settings file beside it, which may ask for no transaction: Flyway and diesel have these.
     pub(super) settings: Option<PathBuf>,
 }
 
@@ -62,7 +62,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// The files that end in `.sql`, but those of a way back.
+    /// The files that end in `.sql`, except down migrations.
     pub(super) fn sql(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| entry.is_sql())
     }
@@ -71,7 +71,7 @@ impl Listing {
         self.entries.iter().filter(|entry| entry.inside.is_some())
     }
 
-    /// The files here and in the folders below.
+    /// The files in this folder and below.
     pub(super) fn below(&self) -> Vec<Entry> {
         let mut found = Vec::new();
         collect(&self.folder, DEPTH_MAX, &mut found);
@@ -79,7 +79,7 @@ impl Listing {
         found
     }
 
-    /// A folder of migrations that is likely to have been meant instead.
+    /// A hint at a nested folder of migrations that was probably meant.
     fn meant(&self) -> String {
         let is_migration = |name: &String| {
             is_sql(name) && (leading_number(stem(name)).is_some() || flyway::name(name).is_some())
@@ -100,7 +100,7 @@ impl Listing {
         }
     }
 
-    /// For a folder in which nothing is a migration.
+    /// The error for a folder that contains no migration.
     pub(super) fn nothing(&self, what: &str) -> Error {
         let name = |entry: &Entry| match entry.inside {
             Some(_) => format!("{}/", entry.name),
@@ -117,7 +117,7 @@ impl Listing {
         refuse(format!("the folder {} holds no migrations, {what}: {seen}", self.folder.display()))
     }
 
-    /// For a file that would be forgotten.
+    /// The error for a file that would be ignored by mistake.
     pub(super) fn misnamed(&self, entry: &Entry, rule: &str) -> Error {
         refuse(format!(
             "{} must be named {rule}; if it is no migration, take it out of the folder{}",
@@ -126,7 +126,7 @@ impl Listing {
         ))
     }
 
-    /// A migration that is a program would be forgotten.
+    /// Refuses migrations that are programs, which would otherwise be ignored.
     pub(super) fn refuse_programs(&self) -> Result<()> {
         let is_program = |entry: &&Entry| {
             let path = Path::new(&entry.name);
@@ -172,7 +172,7 @@ fn stem(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
-/// Whether a file of this name is SQL that is to be run.
+/// Whether the file of this name contains SQL to be run.
 fn is_sql(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let is_way_back = [".down.sql", ".undo.sql", ".rollback.sql"].iter().any(|e| name.ends_with(e));
@@ -184,29 +184,29 @@ impl Entry {
         self.inside.is_none() && is_sql(&self.name)
     }
 
-    /// Whether it is a folder with such a file.
+    /// Whether it is a folder that contains this file.
     pub(super) fn holds(&self, name: &str) -> bool {
         self.inside.as_ref().is_some_and(|inside| inside.iter().any(|inside| inside == name))
     }
 
-    /// Whether it is a folder with any SQL.
+    /// Whether it is a folder that contains SQL.
     pub(super) fn holds_sql(&self) -> bool {
         self.inside.as_ref().is_some_and(|inside| {
             inside.iter().any(|name| name.to_ascii_lowercase().ends_with(".sql"))
         })
     }
 
-    /// Its name without the ending.
+    /// The name without its extension.
     pub(super) fn stem(&self) -> &str {
         stem(&self.name)
     }
 
-    /// The digits that its name begins with.
+    /// The digits at the beginning of its name.
     pub(super) fn digits(&self) -> &str {
         &self.name[..digits_in(&self.name)]
     }
 
-    /// Its text, for a look at it.
+    /// The text, for inspection.
     pub(super) fn text(&self) -> Result<String> {
         let bytes = fs::read(&self.path).map_err(|source| {
             refuse(format!("{} cannot be read", self.path.display())).because(source)
@@ -215,13 +215,13 @@ impl Entry {
     }
 }
 
-/// How many digits a text begins with.
+/// The number of digits at the beginning of a text.
 fn digits_in(text: &str) -> usize {
     text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len())
 }
 
-/// The digits that a name begins with, those of a date and time without dashes, and what follows:
-/// `0001_name`, `20230101120000-name`, `2023-01-01-120000_name`.
+/// The leading digits of a name, with the dashes of a date and time removed, and the rest: `0001_name`,
+/// `20230101120000-name`, `2023-01-01-120000_name`.
 pub(super) fn leading_number(stem: &str) -> Option<(String, &str)> {
     let (digits, mut rest) = stem.split_at(digits_in(stem));
     let mut digits = digits.to_owned();
@@ -246,8 +246,8 @@ pub(super) fn leading_number(stem: &str) -> Option<(String, &str)> {
     (!digits.is_empty() && is_end).then_some((digits, word))
 }
 
-/// Each file's version: its number, if that is above the version before; else the next after that. So
-/// a version never depends on what comes behind it, and grows with the order.
+/// The version of each file: its number if that is above the previous version, otherwise the next number. So
+/// a version never depends on later files, and increases with the order.
 pub(super) fn versions(files: &[SqlFile]) -> Result<Vec<i64>> {
     let mut last = 0_i64;
     let next = |file: &SqlFile| {
@@ -280,7 +280,7 @@ impl SqlFile {
         Ok(Migration { label: self.label.clone(), ..Migration::new(version, &self.word, text) })
     }
 
-    /// Whether the settings beside it ask for no transaction: `executeInTransaction=false`,
+    /// Whether the settings file beside it asks for no transaction: `executeInTransaction=false`,
     /// `run_in_transaction = false`.
     pub(super) fn wants_no_transaction(&self) -> bool {
         let text = self.settings.as_ref().and_then(|path| fs::read_to_string(path).ok());
@@ -291,8 +291,7 @@ impl SqlFile {
     }
 }
 
-/// A text without its byte order mark and with plain line ends: an editor or a checkout may have
-/// put them there, and neither is meant.
+/// The text without byte order mark and with plain line ends: editors and checkouts add these.
 pub(super) fn plain(text: String) -> String {
     let bare = text.strip_prefix('\u{feff}').unwrap_or(&text);
     if bare.len() == text.len() && !text.contains("\r\n") {

@@ -1,29 +1,29 @@
-//! Names of Flyway's and of refinery's: `V1_2__name.sql`. Pure.
+//! The file names of Flyway and refinery: `V1_2__name.sql`. Pure.
 
-/// What a file is for.
+/// The purpose of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// `V`: run once, in the order of versions.
     Versioned,
-    /// `U`: what undoes a version, in Flyway; in refinery, a migration like those of `V`.
+    /// `U`: undoes a version in Flyway; in refinery, a migration like those of `V`.
     Undo,
     /// `R`: run whenever its text has changed, in Flyway.
     Repeatable,
-    /// `B`: stands for all versions up to its own, in Flyway.
+    /// `B`: replaces all versions up to its own, in Flyway.
     Baseline,
 }
 
-/// A file's name, taken apart.
+/// The parts of a file's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Name<'n> {
     pub(super) kind: Kind,
-    /// The numbers of its version, without zeros at the end: 1.0 is 1.
+    /// The parts of its version, without zeros at the end: 1.0 is 1.
     pub(super) parts: Vec<u64>,
-    /// What follows the two underscores.
+    /// The part after the two underscores.
     pub(super) word: &'n str,
 }
 
-/// None if it is not named in this way.
+/// `None` if the file is not named in this form.
 pub(super) fn name(file: &str) -> Option<Name<'_>> {
     let stem = file.strip_suffix(".sql").or_else(|| file.strip_suffix(".SQL"))?;
     let (head, word) = stem.split_once("__")?;
@@ -50,7 +50,7 @@ pub(super) fn name(file: &str) -> Option<Name<'_>> {
 }
 
 impl Name<'_> {
-    /// Its version, if that is one number.
+    /// Its version, if that is a single number.
     pub(super) fn number(&self) -> Option<i64> {
         match self.parts[..] {
             [number] => number.try_into().ok(),
@@ -59,7 +59,7 @@ impl Name<'_> {
     }
 }
 
-/// The first `${placeholder}` outside of comments, and where it begins.
+/// The first `${placeholder}` outside of comments, and its position.
 pub(super) fn placeholder(sql: &str) -> Option<(usize, &str)> {
     let is_in_comment = |at: usize| {
         crate::sql::script::tokens(sql).any(|token| {

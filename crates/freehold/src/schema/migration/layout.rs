@@ -1,5 +1,5 @@
-//! Whose folder of migrations it is, told by what lies in it. Pure, but for a look into files that only
-//! their text tells apart.
+//! Detects which tool's layout a folder of migrations has, from its contents. Pure, except that it reads
+//! files which only their text tells apart.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,8 +9,8 @@ use super::flyway::{self, Kind};
 use super::{marks, public};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The tool that a folder of migrations was written for. It decides which files are migrations, and in
-/// which order.
+/// The tool that a folder of migrations was written for. It determines which files are migrations, and their
+/// order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Layout {
@@ -44,11 +44,11 @@ pub enum Layout {
     Supabase,
 }
 
-/// A layout, and how it is spoken of.
+/// A layout, with its description.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     pub(super) layout: Layout,
-    /// Its name, with what it was told by.
+    /// Its name, with the evidence for it.
     pub(super) said: &'static str,
 }
 
@@ -74,7 +74,7 @@ impl Layout {
         Layout::Supabase,
     ];
 
-    /// As it is written in a setting.
+    /// The name in settings.
     pub const fn as_str(self) -> &'static str {
         match self {
             Layout::Freehold => "freehold",
@@ -94,7 +94,7 @@ impl Layout {
         }
     }
 
-    /// The name of the tool, if it writes `public.` before names that mean the application's own.
+    /// The name of the tool, if it writes `public.` before names of the application's own.
     pub(super) const fn writes_public(self) -> Option<&'static str> {
         match self {
             Layout::Prisma => Some("Prisma"),
@@ -130,7 +130,7 @@ impl serde::Serialize for Layout {
     }
 }
 
-/// The layout of a folder; none if nothing in it is a migration of any.
+/// The layout of a folder; `None` if it contains no migration of any layout.
 pub(super) fn detect(listing: &Listing) -> Result<Option<Found>> {
     let by_folders = drizzle_with_journal(listing)
         .or_else(|| prisma(listing))
@@ -165,7 +165,7 @@ fn diesel(listing: &Listing) -> Option<Found> {
     found(Layout::Diesel, "diesel (*/up.sql)").filter(|_| is_diesel)
 }
 
-/// Both have V; U is what undoes the V of that version in one, and a migration like others in the other.
+/// Both use V; U undoes the V of the same version in Flyway, and is a migration in refinery.
 fn flyway_or_refinery(listing: &Listing) -> Option<Found> {
     let has_own = listing.sql().next().is_some();
     if has_own && listing.entries.iter().all(|entry| flyway::name(&entry.name).is_none()) {
@@ -189,7 +189,7 @@ fn flyway_or_refinery(listing: &Listing) -> Option<Found> {
     }
 }
 
-/// Numbered files, which comments in them, neighbours or the width of their numbers tell apart.
+/// Numbered files, distinguished by comments in them, by neighbouring files or by the width of their numbers.
 fn flat(listing: &Listing) -> Result<Option<Found>> {
     let mut has_breakpoints = false;
     for entry in listing.sql() {

@@ -1,28 +1,28 @@
-//! Comments that tools give a meaning to: where the way up and the way back begin, and what is asked
-//! for a file. Pure.
+//! Comments that have a meaning for migration tools: where the up and down migrations begin, and options of a
+//! file. Pure.
 
 use super::Migration;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a comment says.
+/// The meaning of a comment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
-    /// What follows is the way up; whether without a transaction.
+    /// The up migration follows; possibly without a transaction.
     Up {
         no_transaction: bool,
     },
-    /// What follows is the way back, which is never gone.
+    /// The down migration follows, which is never run.
     Down,
-    /// A plain `-- up` or `-- down`, which only both together make a mark.
+    /// A plain `-- up` or `-- down`, which counts only if both occur.
     PlainUp,
     PlainDown,
-    /// The file asks for no transaction around it.
+    /// The file asks to run without a transaction.
     NoTransaction,
-    /// What cannot be done; what it is and what to do.
+    /// A request that is not supported: what it is and what to do.
     Refused(&'static str),
 }
 
-/// What the comment that a line consists of says, if it is one that a tool reads.
+/// The meaning of a line that is a comment, if a tool reads it.
 fn mark(line: &str) -> Option<Mark> {
     let line = line.trim();
     // Play's evolutions begin with `# --- !Ups`.
@@ -67,7 +67,7 @@ fn mark(line: &str) -> Option<Mark> {
     })
 }
 
-/// `up` or `down`, if that is the only word: `-- Down:`, `-- === UP ===`, `-- @down`.
+/// `up` or `down`, if it is the only word: `-- Down:`, `-- === UP ===`, `-- @down`.
 fn plain<'w>(words: &[&'w str]) -> Option<&'w str> {
     let bare = words.iter().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
     let mut bare = bare.filter(|word| !word.is_empty());
@@ -75,7 +75,7 @@ fn plain<'w>(words: &[&'w str]) -> Option<&'w str> {
     bare.next().is_none().then_some(word)
 }
 
-/// The word by which a tool marks the way up, if one of its comments is in a text.
+/// The word by which a tool marks the up migration, if a text contains such a comment.
 pub(super) fn tool(sql: &str) -> Option<&'static str> {
     let begins = |line: &str, mark: &str| {
         let comment = line.trim().strip_prefix("--").unwrap_or_default().trim_start();
@@ -87,10 +87,10 @@ pub(super) fn tool(sql: &str) -> Option<&'static str> {
     })
 }
 
-/// A text without the parts that a tool's comments say are the way back. Lines stay where they are.
+/// A text without the parts that a tool's comments mark as the down migration. Line numbers stay the same.
 pub(super) fn way_up(text: &str) -> String {
     let mut made = String::with_capacity(text.len());
-    // Of a part that is left out, the lines; they are needed only if something follows.
+    // The lines of a removed part, which are needed only if something follows.
     let (mut is_down, mut has_up, mut blank) = (false, false, 0);
     for line in text.split_inclusive('\n') {
         let mark = mark(line);
@@ -111,10 +111,10 @@ pub(super) fn way_up(text: &str) -> String {
     made
 }
 
-/// Whether the file asks for no transaction around it, which it gets all the same.
+/// Whether the file asks to run without a transaction. It runs in one nevertheless.
 ///
 /// # Errors
-/// With its line, what a comment asks for that would be passed over otherwise.
+/// A comment asks for something that would otherwise be ignored; the error has the line.
 pub(super) fn wants_no_transaction(migration: &Migration) -> Result<bool> {
     let mut wants = false;
     for (at, line) in migration.statements.lines().enumerate() {

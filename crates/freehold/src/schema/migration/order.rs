@@ -1,5 +1,5 @@
-//! The migrations of a folder in each layout: which files they are, in the order of their tool. What
-//! would be forgotten is refused, or said.
+//! The migrations of a folder in each layout: which files they are, in the order of their tool. Files that
+//! would be ignored by mistake are refused or reported.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use super::flyway::{self, Kind};
 use super::layout::Layout;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Files in their order, and what is to be said of what was passed over.
+/// Files in order, and notes about skipped files.
 #[derive(Default)]
 pub(super) struct Ordered {
     pub(super) files: Vec<SqlFile>,
@@ -32,7 +32,7 @@ pub(super) fn in_order(listing: &Listing, layout: Layout) -> Result<Ordered> {
     Ok(ordered)
 }
 
-/// What a migration of a layout looks like.
+/// An example of a migration in this layout.
 pub(super) const fn example(layout: Layout) -> &'static str {
     match layout {
         Layout::Prisma => "such as 20230101120000_init/migration.sql",
@@ -70,7 +70,7 @@ fn numbered(listing: &Listing, layout: Layout) -> Result<Ordered> {
     Ok(Ordered { files: files.into_iter().map(|(_, file)| file).collect(), ..Ordered::default() })
 }
 
-/// By number, and what has none behind those that have one, by name.
+/// By number, then files without a number by name.
 fn sql_migrate(listing: &Listing) -> Ordered {
     let mut files: Vec<SqlFile> = listing
         .sql()
@@ -87,7 +87,7 @@ fn sql_migrate(listing: &Listing) -> Ordered {
     Ordered { files, ..Ordered::default() }
 }
 
-/// A folder for each, in the order of their names.
+/// One folder per migration, in the order of their names.
 fn folders_of_prisma(listing: &Listing, tool: &str) -> Result<Ordered> {
     if let Some(lock) = listing.entries.iter().find(|entry| entry.name == "migration_lock.toml") {
         let text = lock.text()?;
@@ -155,7 +155,7 @@ struct JournalEntry {
     tag: String,
 }
 
-/// A folder for each, in the order of their versions, which are texts.
+/// One folder per migration, in the order of their versions, which are compared as texts.
 fn diesel(listing: &Listing) -> Result<Ordered> {
     let mut files = Vec::new();
     for entry in listing.folders() {
@@ -227,7 +227,7 @@ fn refuse_other(listing: &Listing, entry: &Entry, is_flyway: bool) -> Error {
     listing.misnamed(entry, "by V, a number, two underscores and a word, such as V1__shop.sql")
 }
 
-/// The files of a tool that reads folders alone, where other files may lie beside these.
+/// The files of a tool that reads only folders, so that other files may lie beside them.
 fn beside_folders(listing: &Listing, files: Vec<SqlFile>, tool: &str) -> Result<Ordered> {
     let mut remarks = Vec::new();
     for entry in listing.sql().filter(|_| !files.is_empty()) {
@@ -255,7 +255,7 @@ fn file(entry: &Entry, label: &str, number: Option<i64>, word: &str) -> SqlFile 
     }
 }
 
-/// A folder's file, which is known by the folder's name.
+/// The file in a folder, labelled by the folder's name.
 fn file_in(folder: &Entry, name: &str, settings: Option<std::path::PathBuf>) -> SqlFile {
     let (digits, word) = leading_number(&folder.name).unwrap_or((String::new(), &folder.name));
     let number = digits.parse().ok();
@@ -286,8 +286,8 @@ fn same_number(listing: &Listing, one: &SqlFile, other: &SqlFile) -> Error {
     Error::new(ErrorKind::Setup, why)
 }
 
-/// `4_bad.sql` beside `0003_x.sql` is as likely a slip as a migration. Numbers that are written
-/// with zeros in front have one width, until they outgrow it.
+/// `4_bad.sql` beside `0003_x.sql` is as likely a mistake as a migration. Numbers with leading zeros have one
+/// width, until they outgrow it.
 fn require_one_width(files: &[(String, SqlFile)]) -> Result<()> {
     let Some((padded, first)) = files.iter().find(|(digits, _)| digits.starts_with('0')) else {
         return Ok(());

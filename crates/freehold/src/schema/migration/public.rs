@@ -1,12 +1,12 @@
-//! Takes `public.` away where a layout always writes it. Drizzle names the schema of each enum and
-//! of each table that a foreign key refers to, `"public"."role"`, and cannot be told otherwise;
-//! what is meant is the tenant's own. Pure.
+//! Removes `public.` in layouts whose tool always writes it. Drizzle qualifies each enum and each table that
+//! a foreign key refers to, `"public"."role"`, and has no option against it; the tenant's own object is
+//! meant. Pure.
 
 use std::fmt::Write as _;
 
 use crate::sql::script::{Kind, Token, statements, tokens};
 
-/// Between the statements of a file of Drizzle's.
+/// Separates the statements in a file of Drizzle.
 const BREAKPOINT: &str = "--> statement-breakpoint";
 
 /// Whether a text was written by Drizzle.
@@ -18,9 +18,9 @@ fn is_breakpoint(token: &Token<'_>) -> bool {
     token.kind == Kind::Comment && token.text.trim_end() == BREAKPOINT
 }
 
-/// The text with its names unqualified, in the same lines, and how many qualifiers are gone.
-/// Strings, comments and bodies of functions stay as they are; a `DO` is run at once, so that its
-/// body counts as statements do.
+/// The text with unqualified names, on the same lines, and the number of qualifiers removed. Strings,
+/// comments and the bodies of functions stay as they are. The body of a `DO` runs at once and is treated like
+/// statements.
 pub(super) fn without_public(sql: &str) -> (String, usize) {
     let bodies: Vec<usize> = statements(sql)
         .iter()
@@ -41,13 +41,13 @@ pub(super) fn without_public(sql: &str) -> (String, usize) {
         let is_part = before.is_some_and(|before| before.is_symbol("."));
         match next(at) {
             Some((dot, after)) if token.names("public") && !is_part && after.is_symbol(".") => {
-                // The blanks that were around the dot stay, for the sake of lines.
+                // White space around the dot stays, to keep the line numbers.
                 let end = next(dot + 1).map_or(tokens.len(), |(end, _)| end);
                 for blank in tokens[at..end].iter().filter(|token| token.is_blank()) {
                     out.push_str(blank.text);
                 }
                 (count, at) = (count + 1, end);
-                // What comes next is the name, and no schema any more.
+                // The next token is the name itself, not a schema.
                 before = tokens.get(dot);
                 if let Some(name) = tokens.get(end) {
                     out.push_str(name.text);
@@ -64,7 +64,7 @@ pub(super) fn without_public(sql: &str) -> (String, usize) {
                 let _ = write!(out, "{tag}{body}{tag}");
                 count += inside;
             }
-            // Drizzle sends what is between two of them by itself, with a semicolon or without.
+            // Drizzle sends each part between two of these separately, with or without a semicolon.
             None if is_breakpoint(token) && before.is_some_and(|before| !before.is_symbol(";")) => {
                 let _ = write!(out, ";{}", token.text);
             }

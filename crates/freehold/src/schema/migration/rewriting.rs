@@ -1,15 +1,17 @@
-//! What of a migration's text is run otherwise than it is written, because many tenants have what it was
-//! written for one. Pure. Lines stay where they are.
+//! The parts of a migration that are run differently from how they are written, because the migration was
+//! written for one schema and runs for many tenants. Pure. Line numbers stay the same.
 //!
-//! - A database has each extension once: whoever comes first makes it, and for every other it is there. So
-//!   `CREATE EXTENSION` is run with `IF NOT EXISTS`, and `COMMENT ON EXTENSION`, which dumps hold and only its
-//!   owner may, is left out.
+//! - A database has each extension once: the first schema creates it, and for the others it exists. So
+//!   `CREATE EXTENSION` runs with `IF NOT EXISTS`, and `COMMENT ON EXTENSION`, which dumps contain and only
+//!   its owner may run, is left out. Extensions go to `public` (`fleet/migrator/adopt.rs`), with which every
+//!   search path ends; only the owner may create anything there.
 //! - `SET search_path = public` of a function means the application's tables, which are in the tenant's
-//!   schema: that is put before. PostgreSQL checks a function in SQL as it is made, so this cannot wait.
+//!   schema: so that is inserted first. PostgreSQL checks an SQL function when it is created, so this cannot
+//!   wait.
 
 use crate::sql::excerpt::{Token, next_token};
 
-/// The text as it is run in this schema.
+/// The text as it runs in this schema.
 pub(crate) fn rewritten(statements: &str, schema: &str) -> String {
     let mut made = String::with_capacity(statements.len() + 64);
     let mut statement = Statement::default();
@@ -46,7 +48,7 @@ pub(crate) fn rewritten(statements: &str, schema: &str) -> String {
     made
 }
 
-/// What is put before a token; or that it is left out, with all that was made from this byte on.
+/// What to insert before a token, or that everything since this byte is left out.
 enum Insert {
     Nothing,
     IfNotExists,
@@ -54,14 +56,14 @@ enum Insert {
     Omission(usize),
 }
 
-/// How far a statement has been read.
+/// The part of a statement that has been read.
 #[derive(Default)]
 enum Statement {
     #[default]
     Begin,
     Create,
     Alter,
-    /// COMMENT, made from this byte on.
+    /// COMMENT, from this byte of the output on.
     Comment(usize),
     CommentOn(usize),
     /// COMMENT ON EXTENSION.
@@ -71,7 +73,7 @@ enum Statement {
     Routine,
     Set,
     SearchPath,
-    /// The list of its search path, up to this byte of what was made.
+    /// The list of its search path, up to this byte of the output.
     Path {
         end: usize,
         has_public: bool,
@@ -83,7 +85,7 @@ enum Statement {
 }
 
 impl Statement {
-    /// Reads the next token, and says what is to be put before it.
+    /// Reads the next token, and says what to insert before it.
     fn read(&mut self, text: &str, word: &str, made: &mut String, schema: &str) -> Insert {
         use Statement::*;
         if let Path { end, has_public, has_schema, has_temp, wants_name } = self {
@@ -143,7 +145,7 @@ impl Statement {
         }
     }
 
-    /// Unnamed, pg_temp would come first, and a caller's temporary table before the tenant's.
+    /// Without being named, pg_temp comes first, and a caller's temporary table before the tenant's.
     fn end_path(&self, made: &mut String) {
         if let Statement::Path { end, has_public: true, has_temp: false, .. } = self {
             made.insert_str(*end, ", pg_temp");

@@ -1,10 +1,10 @@
-//! Runs a migration in the transaction and schema that a connection is in, statement by statement.
+//! Runs a migration in the transaction and schema of a connection, statement by statement.
 //!
-//! PostgreSQL tells no place for what is wrong with ALTER, DROP and their like, and of a text of
-//! many statements it does not even say which. So each is run by itself, as psql does with a file:
-//! then the one that failed is known. They leave in one flush, so a fleet waits no longer for it.
-//! Each goes through `freehold.run_migration`, where PostgreSQL refuses whatever would end the
-//! transaction, in procedures and `DO` too.
+//! PostgreSQL reports no position for errors in ALTER, DROP and the like, and for a text of many statements
+//! not even which one failed. So each statement is sent separately, as psql does with a file: then the
+//! failing one is known. They are sent in one flush, so this costs a fleet no time. Each runs through
+//! `freehold.run_migration`, where PostgreSQL refuses everything that would end the transaction, in
+//! procedures and `DO` too.
 
 use super::rewriting::rewritten;
 use super::{Migration, check};
@@ -15,8 +15,8 @@ use crate::schema::policy;
 use crate::sql::script::{Statement, lines_in};
 use crate::wire::{Connection, WireError};
 
-/// Statements that are sent in one flush: few enough that their answers fit where nobody reads them
-/// before all are sent.
+/// The number of statements per flush: few enough that their answers fit into buffers, since no answer is
+/// read before all statements are sent.
 const FLUSH: usize = 64;
 
 impl Migration {
@@ -34,7 +34,7 @@ impl Migration {
                 batch.quiet(&run, &[&statement.text])?;
             }
             batch.run_as_one().await.map_err(|failure| {
-                // Behind the last there is only the Sync, which in a transaction checks nothing.
+                // After the last statement only the Sync follows, which checks nothing within a transaction.
                 let statement = &some[failure.step.min(some.len() - 1)];
                 self.refused(statement, failure.error)
             })?;
@@ -62,7 +62,7 @@ impl Migration {
         })
     }
 
-    /// PostgreSQL's refusal, with its file, its line and what can be done about it.
+    /// The error for PostgreSQL's refusal, with the file, the line and the remedy.
     fn refused(&self, statement: &Statement<'_>, source: WireError) -> Error {
         let WireError::Database(db) = source else { return Error::from(source) };
         let line = match db.internal() {
@@ -80,7 +80,7 @@ impl Migration {
         Error::new(ErrorKind::Migration, message).because(*db)
     }
 
-    /// Where a file was last at something of this name, for what is found only when all of it has
+    /// The last line of the file that mentions this name, for errors that are found after the whole file has
     /// run.
     pub(crate) fn line_of(&self, name: &str) -> Option<usize> {
         let statements = crate::sql::script::statements(&self.statements);
@@ -93,7 +93,7 @@ impl Migration {
     }
 }
 
-/// What to do about a statement that only the transaction around it is in the way of.
+/// The remedy for a statement that only the surrounding transaction prevents.
 fn cure(db: &DbError, statement: &Statement<'_>) -> Option<&'static str> {
     let has = |word: &str| statement.tokens.iter().any(|token| token.is_word(word));
     match db.code().code() {

@@ -1,4 +1,4 @@
-//! Pure: what a migration did outside of its schema, as a sentence with the line and the cure.
+//! What a migration did outside of its schema, as a sentence with the line and the remedy. Pure.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ enum What {
     Change,
     Write,
     Drop,
-    /// Role, membership, or a setting of a role or a database.
+    /// A role, a membership, or a setting of a role or a database.
     Role,
     LargeObject,
     DefaultPrivileges,
@@ -20,18 +20,18 @@ enum What {
     OwnSchema,
 }
 
-/// One thing outside, and what the migration did with it.
+/// An object outside, and what the migration did with it.
 #[derive(Clone, Debug)]
 pub(super) struct Finding {
     what: What,
     class: u32,
     oid: u32,
-    /// As PostgreSQL calls it: `table`, `function`, `schema`.
+    /// The kind as PostgreSQL names it: `table`, `function`, `schema`.
     kind: String,
     /// Qualified and quoted as SQL needs it.
     identity: String,
     schema: Option<String>,
-    /// Who depends on it, or which rights were given.
+    /// What depends on it, or which privileges were granted.
     by: String,
 }
 
@@ -73,19 +73,19 @@ impl Finding {
         }
     }
 
-    /// What was dropped and has no name of its own.
+    /// A dropped object that has no name of its own.
     pub(super) fn dropped_unknown() -> Finding {
         let mut finding = Finding::own_schema("");
         (finding.what, finding.kind) = (What::Drop, "something".to_owned());
         finding
     }
 
-    /// Where the migration did it, if its text tells.
+    /// The line at which the migration did it, if its text tells.
     fn line(&self, migration: &str) -> Option<usize> {
         line_of(migration, &self.traces())
     }
 
-    /// ` line 3: it …; cure`, or without the line where the text does not name it.
+    /// ` line 3: it …; remedy`, without the line if the text does not name the object.
     pub(super) fn sentence(&self, migration: &str) -> String {
         let line = self.line(migration);
         let place = line.map(|line| format!(" line {line}")).unwrap_or_default();
@@ -145,7 +145,7 @@ impl Finding {
         format!("{place}: {why}")
     }
 
-    /// Words that stand one after another where the migration did it, the likeliest first.
+    /// Sequences of words that the migration's text contains where it did it, the most likely first.
     fn traces(&self) -> Vec<Vec<String>> {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let named = tokens(&self.identity);
@@ -185,13 +185,13 @@ impl Finding {
     }
 }
 
-/// One finding for each object, the first that tells of it. First those that have a line, and of these
-/// what holds others.
+/// Keeps one finding per object, the first one. Findings with a line come first, and among these objects that
+/// contain others.
 pub(super) fn distinct(findings: &mut Vec<Finding>, migration: &str) {
     let mut seen = HashSet::new();
     findings.retain(|finding| {
         let key = match finding.what {
-            // Several locks tell of one statement.
+            // Several locks result from one statement.
             What::Role | What::LargeObject | What::DefaultPrivileges => {
                 (u32::MAX, finding.what.clone() as u32)
             }
@@ -205,7 +205,7 @@ pub(super) fn distinct(findings: &mut Vec<Finding>, migration: &str) {
     });
 }
 
-/// The first line that has one of these rows of words.
+/// The first line that contains one of these sequences of words.
 fn line_of(text: &str, traces: &[Vec<String>]) -> Option<usize> {
     let tokens = tokens(text);
     let same = |trace: &[String], at: &[(usize, String)]| {
@@ -216,8 +216,8 @@ fn line_of(text: &str, traces: &[Vec<String>]) -> Option<usize> {
         .find_map(|trace| tokens.windows(trace.len()).find(|at| same(trace, at)).map(|at| at[0].0))
 }
 
-/// Words, quoted names and signs, each with its line. Comments are passed over; what is quoted as a text
-/// or a body is read as well, for it may be executed.
+/// Words, quoted names and symbols, each with its line. Comments are skipped; strings and function bodies are
+/// read as well, since they may be executed.
 fn tokens(text: &str) -> Vec<(usize, String)> {
     let chars: Vec<char> = text.chars().collect();
     let at = |index: usize| chars.get(index).copied().unwrap_or('\0');

@@ -1,16 +1,16 @@
-//! What is asked of PostgreSQL's catalogs. Each answer is `what, class, object, kind, name, schema,
-//! by`: what was done, to what, and for a dependency by whom.
+//! The queries to PostgreSQL's catalogs. Each row is `what, class, object, kind, name, schema, by`: what was
+//! done, to which object, and for a dependency, what depends on it.
 
 use super::{Mark, Survey};
 
-/// Kinds of objects that stand by themselves: what belongs to a table is changed under the table's lock.
+/// Kinds of independent objects. What belongs to a table is changed under the table's lock.
 const CLASSES: &str = "ARRAY['pg_class', 'pg_proc', 'pg_type', 'pg_operator', 'pg_opclass', 'pg_opfamily', 'pg_collation', 'pg_conversion',
     'pg_statistic_ext', 'pg_ts_config', 'pg_ts_dict', 'pg_ts_parser', 'pg_ts_template', 'pg_namespace', 'pg_cast', 'pg_event_trigger',
     'pg_publication', 'pg_foreign_data_wrapper', 'pg_foreign_server', 'pg_user_mapping', 'pg_language', 'pg_transform', 'pg_am',
     'pg_extension', 'pg_default_acl', 'pg_largeobject', 'pg_authid', 'pg_database', 'pg_tablespace']::pg_catalog.regclass[]";
 
-/// Locks of this transaction that changes take, with whether their object is still there. For a table,
-/// how many rows the session has written: so far, where it held such a lock already.
+/// The locks of this transaction that changes take, and whether their object still exists. For a table, the
+/// number of rows that the session has written: so far, if it held such a lock already.
 pub(super) const LOCKS: &str = "
 SELECT coalesce(l.classid, 'pg_catalog.pg_class'::regclass::oid), coalesce(l.relation, l.objid), l.mode,
   CASE WHEN l.relation IS NOT NULL THEN pg_catalog.pg_stat_get_xact_tuples_inserted(l.relation)
@@ -21,7 +21,7 @@ WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype IN ('relation', 'object
   AND (l.relation IS NOT NULL OR l.classid = ANY ({classes}))
   AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')";
 
-/// What is in the schema ($1), with all that belongs to it: what a migration may drop.
+/// The contents of the schema ($1), with everything that belongs to them: what a migration may drop.
 pub(super) const INSIDE: &str = "
 WITH RECURSIVE inside(class, oid) AS (
   SELECT d.classid, d.objid FROM pg_catalog.pg_depend d
@@ -32,8 +32,8 @@ WITH RECURSIVE inside(class, oid) AS (
 )
 SELECT class, oid FROM inside WHERE class = ANY ({classes})";
 
-/// What the transaction holds a lock on. Of PostgreSQL's own tables, those are told that only changes
-/// to what belongs to the whole server, or large objects, keep locked.
+/// The objects on which the transaction holds a lock. Of PostgreSQL's own tables, only those that stay locked
+/// after changes to server-wide objects or large objects are listed.
 pub(super) const HELD: &str = "
 WITH held AS MATERIALIZED (
   SELECT h.class, h.oid, pg_identify_object(h.class, h.oid, 0) AS object
@@ -50,7 +50,7 @@ WHERE (h.object).schema IS DISTINCT FROM $1 AND NOT (h.class = 'pg_namespace'::r
   AND NOT {of_own h.class h.oid}
 ORDER BY (h.object).identity";
 
-/// What was dropped, asked in the state before.
+/// The dropped objects, queried in the previous state.
 pub(super) const DROPPED: &str = "
 SELECT 'drop', g.class, g.oid, (o.object).type, (o.object).identity, (o.object).schema, NULL::text
 FROM unnest($2::oid[], $3::oid[]) g(class, oid),
@@ -61,7 +61,7 @@ WHERE g.class = ANY ({classes}) AND (o.object).schema IS DISTINCT FROM $1
   AND NOT EXISTS (SELECT FROM pg_type t WHERE g.class = 'pg_type'::regclass AND t.oid = g.oid AND (t.typrelid <> 0 OR t.typcategory = 'A'))
 ORDER BY g.class <> 'pg_namespace'::regclass, (o.object).type = 'index', (o.object).identity";
 
-/// What the migration has written in the catalogs, outside of its schema ($1).
+/// What the migration has written to the catalogs, outside of its schema ($1).
 pub(super) const WRITTEN: &str = "
 WITH {own}, written(class, oid, sub, home) AS MATERIALIZED (
   SELECT 'pg_class'::regclass, x.oid, 0, x.relnamespace FROM pg_class x WHERE {mine}
@@ -116,8 +116,8 @@ WHERE NOT EXISTS (SELECT FROM pg_depend d JOIN elsewhere t ON t.class = d.refcla
   AND NOT EXISTS (SELECT FROM pg_index i JOIN elsewhere t ON t.class = 'pg_class'::regclass AND t.oid = i.indrelid WHERE i.indexrelid = e.oid)
 ORDER BY e.class <> 'pg_namespace'::regclass, (o.object).identity";
 
-/// Dependencies that the migration gave to what is in its schema, on what is not. The functions of the
-/// catalog are there to be called, and what PostgreSQL brings is the same for all.
+/// Dependencies of objects in the schema on objects outside, created by the migration. Functions of the
+/// catalog may be called, and PostgreSQL's own objects are the same for all.
 pub(super) const DEPENDENCIES: &str = "
 WITH RECURSIVE {own}, inside(class, oid) AS (
   SELECT d.classid, d.objid FROM pg_depend d, own WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = own.oid
@@ -143,7 +143,7 @@ WHERE e.refclassid = 'pg_extension'::regclass AND NOT EXISTS (SELECT FROM pg_ext
     AND (o.object).type <> 'index'
 ORDER BY e.refclassid <> 'pg_class'::regclass, (o.object).identity";
 
-/// Rights in the schema that no role of a tenant needs and that would be critical in every tenant's.
+/// Privileges in the schema that no tenant role needs and that would be a critical finding in every tenant's.
 pub(super) const GRANTS: &str = "
 WITH {own}
 SELECT CASE a.grantee WHEN 0 THEN 'public' ELSE 'analytics' END, 'pg_class'::regclass::oid, c.oid, (o.object).type, quote_ident(c.relname), (o.object).schema,
@@ -159,17 +159,17 @@ CROSS JOIN LATERAL (SELECT pg_identify_object('pg_class'::regclass, c.oid, 0) AS
 WHERE a.grantee = 0 OR a.grantee = 'freehold_analytics'::regrole AND a.privilege_type NOT IN ('SELECT', 'USAGE')
 GROUP BY a.grantee, c.oid, c.relname, o.object";
 
-/// Puts the range of the migration, and the conditions that several questions share, into a question.
+/// Inserts the migration's range, and the conditions that several queries share, into a query.
 pub(super) fn complete(sql: &str, before: &Survey, end: &Mark) -> String {
     let (from, to) = (&before.mark.xid, &end.xid);
-    // Whoever else commits meanwhile has such numbers too, but is not in progress, or not to be seen.
+    // Other transactions that commit meanwhile have such ids too, but are not in progress, or not visible.
     let mine = format!(
         "CASE WHEN age(x.xmin) BETWEEN age('{to}'::xid) AND age('{from}'::xid)
            THEN pg_xact_status((pg_current_xact_id()::text::int8 + age(pg_current_xact_id()::xid) - age(x.xmin))::text::xid8) = 'in progress' ELSE false END"
     );
     let known = before.extensions.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let is_new = |alias: &str| format!("NOT {alias}.oid = ANY ('{{{known}}}'::oid[])");
-    // An array's or a row's type is no member, but depends on what is.
+    // The type of an array or a row is not a member, but depends on one.
     let member = |class: &str, oid: &str, which: &str| {
         format!(
             "EXISTS (SELECT FROM pg_depend m LEFT JOIN pg_depend l ON m.deptype = 'i' AND l.classid = m.refclassid AND l.objid = m.refobjid AND l.deptype = 'e'
@@ -198,7 +198,7 @@ pub(super) fn complete(sql: &str, before: &Survey, end: &Mark) -> String {
         .replace("{of_own h.class h.oid}", &of_own("h.class", "h.oid"))
 }
 
-/// Whether something without a schema belongs to a type in the migration's: a cast, or a transform.
+/// Whether an object without a schema belongs to a type in the migration's schema: a cast or a transform.
 fn of_own(class: &str, oid: &str) -> String {
     format!(
         "EXISTS (SELECT FROM pg_depend d JOIN pg_type t ON d.refclassid = 'pg_type'::regclass AND t.oid = d.refobjid
@@ -207,7 +207,7 @@ fn of_own(class: &str, oid: &str) -> String {
     )
 }
 
-/// A question that asks nothing of the range: [`LOCKS`], [`INSIDE`], [`DROPPED`].
+/// A query that does not use the range: [`LOCKS`], [`INSIDE`], [`DROPPED`].
 pub(super) fn simple(sql: &str) -> String {
     sql.replace("{classes}", CLASSES).replace("{of_own g.class g.oid}", &of_own("g.class", "g.oid"))
 }

@@ -1,12 +1,12 @@
-//! What a tenant's schema holds, asked of PostgreSQL.
+//! The query for the contents of a tenant's schema.
 
-/// One row, one column: the schema's inventory as JSON. Run with search path `pg_catalog`, so
-/// that `pg_get_expr` qualifies every name. 1574 is `nextval(regclass)`, whose number is PostgreSQL's.
+/// One row, one column: the schema's inventory as JSON. Run with search path `pg_catalog`, so that
+/// `pg_get_expr` qualifies every name. 1574 is PostgreSQL's OID of `nextval(regclass)`.
 ///
-/// Found by their dependence on the schema, which has an index: pg_class has none by schema, and to
-/// scan the whole fleet's for each tenant makes a fleet slower to create and migrate as it grows. Relations
-/// (sequences excepted, which others' defaults may ask) and routines named in `$2` are left out.
-/// `{settled}` is the question of `paths`.
+/// Objects are found by their dependency on the schema, which has an index. pg_class has no index by schema,
+/// and scanning it for each tenant would make creating and migrating slower as the fleet grows. Relations
+/// (except sequences, which other defaults may use) and routines named in `$2` are left out. `{settled}` is
+/// the query of `paths`.
 pub(super) const SQL: &str = "
 SELECT json_build_object('relations', (
 SELECT coalesce(json_agg(json_build_object(

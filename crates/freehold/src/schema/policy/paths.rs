@@ -1,14 +1,14 @@
-//! Where a routine finds the names in its text. Pure.
+//! Search paths of routines: where a routine finds the names in its text. Pure.
 //!
-//! A dump, its restore, ANALYZE, autovacuum and (since PostgreSQL 17) CREATE INDEX and REFRESH look
-//! names up in pg_catalog alone, so what they call must bring a path of its own. PostgreSQL records
-//! who calls a function: indexes, generated columns, checks, statistics, ranges, materialized views, and
-//! views, operators and functions in between; so do dumps as freehold_owner, whom
-//! restrictive policies bind. Only what these reach is given a path, since that ends
-//! inlining; and what runs with its owner's rights, which is never inlined.
+//! A dump, its restore, ANALYZE, autovacuum and (since PostgreSQL 17) CREATE INDEX and REFRESH look names up
+//! in pg_catalog alone, so the functions that they call must have a search path of their own. PostgreSQL
+//! records which objects call a function: indexes, generated columns, checks, statistics, ranges,
+//! materialized views, and the views, operators and functions in between; dumps also call it as
+//! freehold_owner, to which restrictive policies apply. Only functions that these reach are given a path,
+//! since a path prevents inlining; and functions that run with their owner's rights, which are never inlined.
 //!
-//! A path that names `public` and not the tenant's schema was written where the application's tables
-//! are in public. Here they are in the tenant's schema, so it comes before.
+//! A path that names `public` but not the tenant's schema was written for tables in public. Here they are in
+//! the tenant's schema, so that is inserted first.
 
 use std::fmt::Write as _;
 
@@ -23,21 +23,21 @@ pub(super) struct Settled {
     kind: String,
     /// Its `search_path`, as PostgreSQL stores it.
     path: Option<String>,
-    /// Settings that a function of a tenant's must not bring along.
+    /// Settings that a tenant's function must not have.
     forbidden: Vec<String>,
-    /// Runs with its owner's rights.
+    /// Runs with its owner's rights (SECURITY DEFINER).
     definer: bool,
-    /// Something reaches it that works without the tenant's path.
+    /// Something calls it that runs without the tenant's path.
     reached: bool,
-    /// An index or a generated column calls it that is not immutable: PostgreSQL took it for its text, which
-    /// was put in its place and is immutable.
+    /// An index or a generated column calls it although it is not immutable: PostgreSQL accepted the inlined
+    /// text, which is immutable.
     inlined: bool,
 }
 
-/// Routines that shall get another path, or may have no such settings, as a JSON array.
+/// The routines whose path must change, or that have forbidden settings, as a JSON array.
 ///
-/// From functions upwards, to all that calls them: most have no path and are called by nothing but
-/// triggers, which ends it at once.
+/// The search goes from functions to all their callers: most have no path and are called only by triggers,
+/// which ends the search at once.
 pub(super) const SETTLED_SQL: &str = "
 WITH RECURSIVE own AS MATERIALIZED (
   SELECT p.oid, p.proname AS name, p.oid::regprocedure::text AS signature, CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END AS kind,
@@ -88,7 +88,7 @@ WHERE r.oid IS NOT NULL OR o.forbidden IS NOT NULL
   OR CASE WHEN o.path IS NULL THEN o.prosecdef ELSE o.path ~ '(^|,) *public *(,|$)' END";
 
 impl Settled {
-    /// The path that it shall have instead.
+    /// The path that it gets instead.
     fn path(&self, schema: &str) -> Option<String> {
         let Some(path) = &self.path else {
             return (self.reached || self.definer).then(|| format!("{schema}, public, pg_temp"));
@@ -100,14 +100,14 @@ impl Settled {
         let mut wanted = Vec::new();
         for name in names {
             match name {
-                // Nobody here has a schema of his role's name.
+                // No role has a schema of its own name here.
                 "\"$user\"" => continue,
                 "public" if !wanted.contains(&schema) => wanted.push(schema),
                 _ => {}
             }
             wanted.push(name);
         }
-        // Unnamed it would come first, and a caller's temporary table before the tenant's.
+        // Without being named it comes first, and a caller's temporary table before the tenant's.
         if !wanted.contains(&"pg_temp") {
             wanted.push("pg_temp");
         }
@@ -115,7 +115,7 @@ impl Settled {
     }
 }
 
-/// The names of a path, quoted where they were.
+/// The names in a path, with their quotes.
 fn elements(path: &str) -> Vec<&str> {
     let mut is_quoted = false;
     let split = path.split(|c| {
@@ -128,7 +128,7 @@ fn elements(path: &str) -> Vec<&str> {
 pub(super) fn sql(schema: &str, routines: &[Settled], sql: &mut String) {
     for routine in routines {
         if let Some(path) = routine.path(schema) {
-            // A path ends inlining, so what was in the text must be said.
+            // A path prevents inlining, so the volatility of the inlined text must be declared.
             let immutable = if routine.inlined { "IMMUTABLE " } else { "" };
             let name = &routine.signature;
             let _ = writeln!(sql, "ALTER ROUTINE {name} {immutable}SET search_path = {path};");
@@ -136,7 +136,7 @@ pub(super) fn sql(schema: &str, routines: &[Settled], sql: &mut String) {
     }
 }
 
-/// What cannot be put right.
+/// Faults that cannot be repaired.
 pub(super) fn faults(schema: &str, routines: &[Settled]) -> Vec<String> {
     let mut faults = Vec::new();
     for routine in routines {
@@ -157,8 +157,8 @@ pub(super) fn faults(schema: &str, routines: &[Settled]) -> Vec<String> {
     faults
 }
 
-/// What to do where a function finds a name no more, if the one who called it had no path: since PostgreSQL 17
-/// that is so while an index or a materialized view is made. `context` is PostgreSQL's account of who called.
+/// The remedy if a function no longer finds a name because its caller had no path: since PostgreSQL 17, this
+/// happens while an index or a materialized view is created. `context` is PostgreSQL's call stack.
 pub(crate) fn cure(code: &str, context: Option<&str>) -> Option<String> {
     if !matches!(code, "42883" | "42P01" | "42704") {
         return None;
@@ -174,14 +174,14 @@ pub(crate) fn cure(code: &str, context: Option<&str>) -> Option<String> {
     ))
 }
 
-/// The routines whose path names the tenant's schema: their names without schema, and the path.
+/// The routines whose path contains the tenant's schema: their names without schema, and the path.
 pub(super) const PATHS_SQL: &str = "
 SELECT p.proname::text, substr(s, 13)
 FROM pg_depend n JOIN pg_proc p ON p.oid = n.objid CROSS JOIN LATERAL unnest(p.proconfig) s
 WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace AND n.classid = 'pg_proc'::regclass
   AND s LIKE 'search\\_path=%' AND s LIKE '%' || $1::text || '%' ORDER BY p.proname";
 
-/// What to say of the paths of routines that a migration makes.
+/// The notices about the paths of routines that a migration creates.
 pub(super) fn notices(migration: &str, routines: &[(&str, &str)]) -> Vec<String> {
     let text = migration.to_lowercase();
     let mut notices = Vec::new();
@@ -200,7 +200,7 @@ pub(super) fn notices(migration: &str, routines: &[(&str, &str)]) -> Vec<String>
     notices
 }
 
-/// From a routine's name to the next thing that is made, if the text makes it.
+/// The text from a routine's name to the next CREATE, if the text creates the routine.
 fn statement_of<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     let at = text.match_indices(name).map(|(at, _)| at).find(|at| {

@@ -1,9 +1,12 @@
-//! Numbers that rows are given: whoever writes a row gets one without any right to the sequence. Pure.
+//! Sequences: how rows are numbered without any privilege on the sequence. Pure.
 //!
-//! Row-level security knows no sequences, and all tenants are the same roles to PostgreSQL: a role that
-//! may ask one tenant's sequence may ask every tenant's. So nobody in a tenant may. A serial column
-//! becomes an identity column, which PostgreSQL asks on the table's behalf; whatever else calls
-//! `nextval` calls `freehold.next_value` instead, which gives numbers to the context's tenant alone.
+//! Row-level security does not cover sequences, and PostgreSQL has the same roles for all tenants: a role
+//! that may use one tenant's sequence may use every tenant's. So no tenant role may. A serial column becomes
+//! an identity column, whose sequence PostgreSQL uses on the table's behalf; other calls of `nextval` become
+//! calls of `freehold.next_value`, which returns numbers to the context's tenant only.
+//!
+//! The alternatives were to refuse applications that were never meant to have tenants, or to let their roles
+//! use every tenant's sequences.
 
 use std::fmt::Write as _;
 
@@ -11,7 +14,7 @@ use serde::Deserialize;
 
 use super::quote_ident;
 
-/// A default that asks a sequence by itself.
+/// A default that calls a sequence directly.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct ColumnDefault {
     column: String,
@@ -20,12 +23,12 @@ pub(super) struct ColumnDefault {
     /// The column's type.
     #[serde(rename = "type")]
     kind: String,
-    /// The sequence behind it, if the column is one that `serial` makes: nothing else asks that
-    /// sequence, the column owns it, is NOT NULL, and is of no partition or inheritance.
+    /// The sequence behind it, if the column is like one that `serial` creates: nothing else uses the
+    /// sequence, the column owns it, is NOT NULL, and belongs to no partition or inheritance.
     serial: Option<String>,
 }
 
-/// What a sequence was made with.
+/// The options of a sequence.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Settings {
     #[serde(rename = "type")]
@@ -36,24 +39,24 @@ pub(super) struct Settings {
     max: i64,
     cache: i64,
     cycle: bool,
-    /// `USAGE` and the role that has it, and so on: what a baseline grants.
+    /// Pairs such as `USAGE` and the role that has it: what a baseline grants.
     grants: Vec<(String, String)>,
 }
 
-/// A function or procedure that asks a sequence, with the text that makes it.
+/// A function or procedure that calls a sequence, with its definition.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Routine {
     definition: String,
 }
 
-/// A domain whose default asks a sequence.
+/// A domain whose default calls a sequence.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Domain {
     name: String,
     expression: String,
 }
 
-/// What a default of the table's does from now on. `table` and `schema` are quoted.
+/// The SQL that replaces a table's default. `table` and `schema` are quoted.
 pub(super) fn default_sql(
     schema: &str,
     table: &str,
@@ -67,7 +70,7 @@ pub(super) fn default_sql(
         && let Some(options) = settings.options_for(&default.kind)
     {
         let sequence = format!("{schema}.{}", quote_ident(name));
-        // The table's lock first: whoever writes has it before they ask the sequence.
+        // The table's lock is taken first: a writer has it before it uses the sequence.
         let _ = write!(
             sql,
             "ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT;\n\
@@ -92,12 +95,12 @@ pub(super) fn domain_sql(schema: &str, domain: &Domain, sql: &mut String) {
     let _ = writeln!(sql, "ALTER DOMAIN {schema}.{name} SET DEFAULT {expression};");
 }
 
-/// The routines as they were, but for what they ask.
+/// The routines with their sequence calls replaced.
 pub(super) fn routines_sql(routines: &[Routine], sql: &mut String) {
     if routines.is_empty() {
         return;
     }
-    // Names in their texts are found by the tenant's search path, which is not the present one.
+    // The names in their texts are resolved by the tenant's search path, which is not the current one.
     sql.push_str("SET LOCAL check_function_bodies = off;\n");
     for routine in routines {
         let _ = writeln!(sql, "{};", replace_calls(&routine.definition));
@@ -105,8 +108,8 @@ pub(super) fn routines_sql(routines: &[Routine], sql: &mut String) {
     sql.push_str("SET LOCAL check_function_bodies TO DEFAULT;\n");
 }
 
-/// The routines of a schema that ask sequences with their caller's rights: name, whether it asks for the
-/// next number, whether it asks for the last one or sets it.
+/// The routines of a schema that call sequences with their caller's rights: the name, whether it calls
+/// `nextval`, and whether it reads or sets the last value.
 pub(super) const ASKING_SQL: &str = "
 SELECT * FROM (
   SELECT p.proname::text, p.prosrc ~ 'freehold[.]next_value' AS next,
@@ -115,7 +118,7 @@ SELECT * FROM (
   WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace AND n.classid = 'pg_proc'::regclass
 ) r WHERE next OR last ORDER BY proname";
 
-/// What to say of a migration: of its routines that ask sequences, and of sequences that it grants.
+/// The notices about a migration's routines that call sequences, and about sequences that it grants.
 pub(super) fn notices(migration: &str, routines: &[(&str, bool, bool)]) -> Vec<String> {
     let text = migration.to_lowercase();
     let mut notices = Vec::new();
@@ -148,9 +151,9 @@ pub(super) fn notices(migration: &str, routines: &[(&str, bool, bool)]) -> Vec<S
 }
 
 impl Settings {
-    /// The same for an identity column of this type; none if it cannot have them. A bound that is the
-    /// type's own becomes that of the column's type: of `serial` on a column that was widened since,
-    /// the sequence would end where the former type did.
+    /// The same options for an identity column of this type; `None` if it cannot have them. A bound that is
+    /// that of the sequence's type becomes that of the column's type: otherwise the sequence of a `serial`
+    /// column that was widened later would end at the old type's bound.
     fn options_for(&self, column: &str) -> Option<String> {
         let (own, new) = (bounds(&self.kind)?, bounds(column)?);
         let min = if self.min == own.0 { new.0 } else { self.min };
@@ -177,15 +180,14 @@ fn bounds(kind: &str) -> Option<(i64, i64)> {
     }
 }
 
-/// An expression that asks by `freehold.next_value` what it asked by `nextval`. What is quoted in it
-/// stays as it is.
+/// Replaces `nextval` by `freehold.next_value` in an expression. Quoted parts stay as they are.
 fn through_owner(expression: &str) -> String {
     let mut out = String::with_capacity(expression.len() + 32);
     let mut rest = expression;
     while let Some(at) = rest.find(['\'', '"']) {
         let (code, quoted) = rest.split_at(at);
         out.push_str(&replace_calls(code));
-        // A quote within is doubled, and so opens the next piece at once.
+        // A doubled quote ends the quoted part and begins the next one at once, so it needs no special case.
         let quote = if quoted.starts_with('\'') { '\'' } else { '"' };
         let end = quoted[1..].find(quote).map_or(quoted.len(), |end| end + 2);
         out.push_str(&quoted[..end]);
@@ -194,7 +196,7 @@ fn through_owner(expression: &str) -> String {
     out + &replace_calls(rest)
 }
 
-/// Replaces calls of `nextval` and `pg_catalog.nextval`, in whatever case.
+/// Replaces calls of `nextval` and `pg_catalog.nextval`, in any case.
 fn replace_calls(text: &str) -> String {
     const NAME: &str = "nextval";
     const SCHEMA: &str = "pg_catalog.";

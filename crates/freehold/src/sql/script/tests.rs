@@ -67,7 +67,7 @@ mod properties {
     use super::*;
     use proptest::prelude::*;
 
-    /// Words that contain what separates them, in every spelling that hides it.
+    /// Text that contains separators inside every construct that hides them.
     fn hidden() -> impl Strategy<Value = String> {
         let inner = "[a-zé;' \"$\\\\(\n-]{0,8}";
         prop_oneof![

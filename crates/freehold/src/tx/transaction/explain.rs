@@ -1,4 +1,4 @@
-//! A statement's plan, without running it and without its values.
+//! The plan of a statement, without running it and without its values.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -7,25 +7,25 @@ use super::{Transaction, held};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::{Answer, Statement, WireError};
 
-/// Planning must disturb nobody: not whoever migrates the tenant, and no processor for long.
+/// Planning must not wait for the tenant's migration or hold it up, and must not use a CPU for long.
 const SETTINGS: [&str; 3] = [
     "SET LOCAL statement_timeout = '1s'",
     "SET LOCAL lock_timeout = '50ms'",
-    // A plan for any values. EXPLAIN's own GENERIC_PLAN is younger than PostgreSQL 15.
+    // A plan for any values. EXPLAIN's own GENERIC_PLAN needs PostgreSQL 16.
     "SET LOCAL plan_cache_mode = force_generic_plan",
 ];
 
 impl Transaction {
     pub(in crate::tx) async fn explain(&mut self, sql: &str) -> Result<Value> {
         let parameters = self.statement(sql).await?.parameters();
-        // As secret as the names of other statements.
+        // As unguessable as the names of other prepared statements.
         let name = format!("explain_{}", Uuid::new_v4().simple());
         let explained = self.explain_as(&name, sql, parameters).await;
-        // What was prepared outlives the transaction, and behind a pooler this is the last moment
-        // at which its session is at hand: so both in one message.
+        // A prepared statement outlives the transaction, and behind a pooler its session is reachable only
+        // until the transaction ends: so ROLLBACK and DEALLOCATE are one message.
         let tidy = format!("ROLLBACK; DEALLOCATE {name}");
         match held(&mut self.connection).wire.batch_execute(&tidy).await {
-            // It was not even prepared.
+            // The statement was not even prepared.
             Err(WireError::Database(_)) if explained.is_err() => {}
             tidied => tidied?,
         }

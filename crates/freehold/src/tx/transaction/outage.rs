@@ -1,5 +1,5 @@
-//! What a refusal means that may be no fault of the statement: that the database takes no writes, or
-//! does not know this server's key. It is asked itself, once the transaction is over.
+//! Refusals that may not be the statement's fault: the database takes no writes, or does not know this
+//! server's key. The database is asked once the transaction is over.
 
 use super::{Access, Stage, Transaction, held};
 use crate::error::{Error, ErrorKind, Result, is_unknown_seal};
@@ -8,12 +8,12 @@ use crate::pool::seal::{ContextProof, SEEN_CONTEXT};
 use crate::wire::Statement;
 
 impl Transaction {
-    /// After a write was refused in a transaction that was begun to write. Begins anew if the server
-    /// takes writes by now, and nothing came before in the transaction.
+    /// Handles a write that was refused in a transaction begun to write. Begins again if the server now takes
+    /// writes and the transaction ran nothing before.
     ///
     /// # Errors
-    /// An outage, if the server is read-only: the next to need a connection gets another. The
-    /// refusal as it came, if SQL has made its own transaction read-only.
+    /// An outage, if the server is read-only; the connection is given up, so the next caller gets another.
+    /// The refusal unchanged, if SQL made its own transaction read-only.
     pub(super) async fn renew_if_writable(&mut self, error: Error, first: bool) -> Result<()> {
         if self.is_on_read_only_server().await {
             return Err(error.into_read_only());
@@ -25,7 +25,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// Asks, in a transaction after this one, and gives the connection up if it is so.
+    /// Asks in a new transaction whether the server is read-only, and if so gives the connection up.
     pub(super) async fn is_on_read_only_server(&mut self) -> bool {
         let asked = async {
             self.rollback().await?;
@@ -39,8 +39,9 @@ impl Transaction {
         !takes_writes
     }
 
-    /// After a seal was refused that the database does not know: a fault of the setting, if it knows
-    /// none of this server's. Else SQL has tried a context of its own, and the error is as it came.
+    /// Handles a refused seal that the database does not know. If it does not know this server's key, that is
+    /// a fault of the configuration. Otherwise SQL tried a context of its own, and the error is returned
+    /// unchanged.
     pub(super) async fn explain_unknown_seal(&mut self, error: Error) -> Error {
         let is_on_replica = matches!(self.entry.access, Access::Replica(_));
         if is_on_replica

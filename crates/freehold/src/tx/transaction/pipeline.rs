@@ -1,7 +1,7 @@
 //! Many statements in one flush: as one transaction, or each as a transaction of its own.
 //!
-//! What was not prepared yet is prepared first, in one flush too. The server runs the statements in
-//! the order they are sent, and skips what follows one that fails: to the end of the transaction.
+//! Statements that were not prepared yet are prepared first, also in one flush. The server runs the
+//! statements in the order they are sent, and after a failure skips the rest of that transaction.
 
 use std::collections::HashMap;
 
@@ -14,13 +14,13 @@ use crate::observe::insight::Statements;
 use crate::wire::params::Params;
 use crate::wire::{Answer, Failure, Statement, TransactionStatus, WireError};
 
-/// Fewer than a connection keeps prepared, so that none of a pipeline's own makes room for another.
+/// Fewer than a connection keeps prepared, so that the statements of one pipeline do not evict each other.
 pub(in crate::tx) const STATEMENTS_MAX: usize = 256;
 
 /// Statements with their parameters, in the order to be run.
 pub(in crate::tx) type Pieces<'a> = &'a [(&'a str, Params<'a>)];
 
-/// Why a pipeline failed, and at which of its statements.
+/// Why a pipeline failed, and which of its statements failed.
 #[derive(Debug)]
 pub struct PipelineError {
     at: Option<usize>,
@@ -28,8 +28,8 @@ pub struct PipelineError {
 }
 
 impl PipelineError {
-    /// The place of the statement that failed, from 0. None if it was no statement's fault, or that
-    /// of the commit, at which deferred constraints are checked.
+    /// The index of the statement that failed, from 0. `None` if the failure was not a statement's, or was
+    /// the commit's, at which deferred constraints are checked.
     pub fn at(&self) -> Option<usize> {
         self.at
     }
@@ -39,7 +39,7 @@ impl PipelineError {
         &self.error
     }
 
-    /// The same, without the place.
+    /// The error without the index.
     pub fn into_error(self) -> Error {
         self.error
     }
@@ -132,7 +132,7 @@ impl Transaction {
         }
     }
 
-    /// After what a migration has made stale: any of the statements may be.
+    /// Begins again after a migration made statements stale: any of the pipeline's may be.
     async fn begin_anew(
         &mut self,
         PipelineError { at, error }: PipelineError,
@@ -202,9 +202,9 @@ impl Transaction {
         })
     }
 
-    /// Runs each statement as a transaction of its own. They are sent in one flush, an entry point before
-    /// each, and what fails of them fails alone. A CALL has a flush to itself: its transaction is a
-    /// block, which an error leaves open.
+    /// Runs each statement as a transaction of its own. All are sent in one flush, each preceded by the entry
+    /// point, and each fails alone. A CALL gets a flush to itself: its transaction is a block, which stays
+    /// open after an error.
     pub(in crate::tx) async fn each(&mut self, pieces: Pieces<'_>) -> Result<Vec<Result<Answer>>> {
         require_few(pieces)?;
         self.require_usable()?;
@@ -253,7 +253,7 @@ impl Transaction {
         Ok(outcomes)
     }
 
-    /// Writes that were refused since the server takes none are told so.
+    /// Reports an outage for the writes that were refused because the server is read-only.
     async fn explain_refused_writes(&mut self, outcomes: &mut [Result<Answer>]) {
         let is_refused = |outcome: &Result<Answer>| {
             let error = outcome.as_ref().err();
@@ -269,8 +269,8 @@ impl Transaction {
         }
     }
 
-    /// Whether a statement of [`each`](Self::each) was refused before it was run, for a reason that
-    /// is gone the next time.
+    /// Whether a statement of [`each`](Self::each) was refused before it ran, for a reason that does not
+    /// apply the next time.
     fn deserves_another(
         &mut self,
         error: &WireError,
@@ -279,7 +279,7 @@ impl Transaction {
         renewed: &mut bool,
     ) -> bool {
         let WireError::Database(db) = error else { return false };
-        // Its seal waited for those before it to end. The first did not wait.
+        // Its seal expired while the statements before it ran. The first statement did not wait.
         if is_expired_seal(db) && turn > 0 {
             return true;
         }
@@ -290,7 +290,7 @@ impl Transaction {
         if is_unknown_seal(db) {
             held(&mut self.connection).lose_session();
         } else if is_lost_statement(db) {
-            // All are prepared anew once the outcomes of this flush are known.
+            // All are prepared again once the outcomes of this flush are known.
         } else if is_stale_plan(db) {
             self.forget(sql);
         } else {
@@ -317,7 +317,7 @@ impl Transaction {
                 batch.query(&statement, params)?;
                 leave(&mut batch, fixed, false)
             });
-            // Even one that could not be put has sent its entry point, which does nothing.
+            // A statement whose messages cannot be built has still sent its entry point, which has no effect.
             batch.end_section();
             outcomes.push(put.map(|()| Answer::default()));
         }
@@ -330,7 +330,7 @@ impl Transaction {
                     .map_err(|failure| failure.error);
             }
         }
-        // Of the rest nothing is known.
+        // The outcomes of the rest are unknown.
         outcomes.truncate(known);
         outcomes
     }
@@ -339,7 +339,7 @@ impl Transaction {
     async fn call_once(&mut self, piece: (&str, Params<'_>)) -> Vec<Result<Answer, WireError>> {
         let outcome = self.call_in_block(piece).await;
         let wire = &mut held(&mut self.connection).wire;
-        // If this fails, so does whatever comes after it.
+        // If this fails, the statements after it fail too.
         if wire.status() != TransactionStatus::Idle && wire.batch_execute("ROLLBACK").await.is_err()
         {
             wire.condemn();
@@ -388,7 +388,7 @@ impl Transaction {
             let mut all = true;
             for (turn, (sql, outcome)) in wanted.into_iter().zip(prepared).enumerate() {
                 match outcome {
-                    // Its seal waited for those before it.
+                    // Its seal expired while the statements before it were prepared.
                     Err(WireError::Database(db)) if turn > 0 && is_expired_seal(&db) => all = false,
                     outcome => drop(known.insert(sql, outcome)),
                 }
@@ -405,7 +405,7 @@ impl Transaction {
         pieces.iter().map(of).collect()
     }
 
-    /// The texts that are neither known nor prepared yet.
+    /// The texts that are not prepared yet, each once.
     fn unprepared<'s>(
         &mut self,
         pieces: &[(&'s str, Params<'_>)],
@@ -431,7 +431,7 @@ impl Transaction {
     }
 }
 
-/// How many of the first of these go in one flush.
+/// How many of the first statements fit into one flush.
 fn together(pending: &[usize], pieces: Pieces<'_>) -> usize {
     let first_call = pending.iter().position(|at| kind::is_call(pieces[*at].0));
     first_call.map_or(pending.len(), |at| at.max(1))
@@ -451,7 +451,7 @@ fn is_of_lost_statement(error: &WireError) -> bool {
     matches!(error, WireError::Database(db) if is_lost_statement(db))
 }
 
-/// The connection was lost before its answer.
+/// The connection was lost before the answer.
 fn unknown() -> Error {
     Error::from(WireError::lost())
 }

@@ -1,4 +1,4 @@
-//! Who may have one more slot, and how many slow tenants get.
+//! Which tenants may have one more slot, and how many slots slow tenants get.
 
 use super::*;
 
@@ -13,14 +13,14 @@ fn holders(slots: usize, taken: &[(u64, Instant)], averages: &Averages, now: Ins
     Holders::new(slots, taken, averages, &at_ease(slots), now)
 }
 
-/// What is known of tenants that have had a slot for a moment.
+/// Averages of tenants that have held a slot for a moment.
 fn all_quick(now: Instant) -> Averages {
     let mut averages = Averages::default();
     (0..20).for_each(|number| averages.note(tenant(number), QUICK, SLOW, now));
     averages
 }
 
-/// Where a database bears whatever slow tenants ask for.
+/// The limit of a database that bears any load.
 fn at_ease(slots: usize) -> Congestion {
     Congestion { slow_max: slots, ..Congestion::new(slots) }
 }
@@ -119,7 +119,7 @@ fn who_was_slow_and_rested_gets_one_slot_if_the_database_bears_it() {
     assert!(holders(others, 8).may_take(tenant(2), |_| Pace::Rested));
     assert!(!holders(others, 6).may_take(tenant(2), |_| Pace::Rested));
     assert!(holders(others, 6).may_take(tenant(3), |_| Pace::Unknown));
-    // With that one it is one of the slow, though nothing it holds has lasted yet.
+    // With this slot the tenant counts as possibly slow, though no transaction of it has lasted yet.
     let taken = [(tenant(2), now)].into_iter();
     let congestion = Congestion { slow_max: 1, ..Congestion::new(8) };
     let held = Holders::new(8, taken, &averages, &congestion, now);
@@ -189,7 +189,7 @@ fn slow_tenants_get_more_slots_quickly_until_it_was_too_many_and_slowly_then() {
     assert_eq!(heed(&mut congestion, LATE, 4), 1, "the first of these may be chance");
     assert_eq!(heed(&mut congestion, QUICK, CALM - 1), 1);
     assert_eq!(heed(&mut congestion, QUICK, 1), 2);
-    // That was too many: the next try comes later.
+    // That was one slot too many: the next attempt comes later.
     assert_eq!(heed(&mut congestion, LATE, 2), 1);
     assert_eq!(heed(&mut congestion, QUICK, CALM * 2 - 1), 1);
     assert_eq!(heed(&mut congestion, QUICK, 1), 2);
