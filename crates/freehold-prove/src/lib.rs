@@ -50,9 +50,9 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// The size of a run.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Settings {
-    /// The run ends after so many operations,
+    /// The run ends after this many operations,
     pub operations: u64,
-    /// or after so many seconds, whichever comes first.
+    /// or after this many seconds, whichever comes first.
     pub seconds: u64,
     /// All random choices follow from it.
     pub seed: u64,

@@ -1,5 +1,5 @@
-//! The engine of `freehold-prove`: a sound system passes, and every system that was broken on
-//! purpose is found out. A proof that cannot fail is worth nothing.
+//! The engine of `freehold-prove`: a sound system passes, and every system that was broken on purpose is
+//! detected. A proof that cannot fail is worthless.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -78,7 +78,7 @@ pub(crate) fn schemas(ground: &Ground) -> Vec<String> {
     ground.residents.iter().map(|resident| resident.id.schema()).collect()
 }
 
-/// Each schema, and one that is another tenant's.
+/// Each schema, paired with that of another tenant.
 fn neighbours(ground: &Ground) -> Vec<(String, String)> {
     let own = schemas(ground);
     let mut others = own.clone();
@@ -197,7 +197,7 @@ async fn rows_from_the_wrong_schema_are_seen_when_no_policy_stops_them() {
     expect_leak(&report, "the mark of a row of tenant");
 }
 
-/// The same with policies in place: that is what they are for.
+/// The same with policies in place, which prevent it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_from_the_wrong_schema_are_refused_where_the_policies_stand() {
     let report = run_broken(async |ground, sql| {
@@ -241,7 +241,7 @@ async fn a_policy_that_lets_everybody_pass_is_found() {
     expect_leak(&report, "another tenant's tables read by name: not refused");
 }
 
-/// It belongs to a superuser, is no security_invoker, and reads another schema.
+/// It belongs to a superuser, is not security_invoker, and reads another schema.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_view_that_reads_as_its_owner_is_found() {
     let report = run_broken(async |ground, sql| {
@@ -328,7 +328,7 @@ async fn a_suspension_that_does_not_bite_is_found() {
     expect_leak(&report, "the tenant was suspended more than a second before, and was served");
 }
 
-/// Everybody is a member everywhere: the token of one tenant, with another's id in it, is good.
+/// Every person is a member everywhere: a token of one tenant with another's id in it is valid.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_membership_that_is_not_asked_for_is_found() {
     let settings = Settings { operations: 3000, ..short() };
@@ -419,7 +419,7 @@ async fn receive(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
 
 // ── The command ───────────────────────────────────────────────────────────────────────────────
 
-/// A PostgreSQL on which nobody has prepared anything.
+/// A PostgreSQL that was not prepared.
 async fn bare_server(folder: &Folder) -> EmbeddedPostgres {
     let bin = std::env::var_os("FREEHOLD_PG_BIN").map(std::path::PathBuf::from);
     let dir = folder.path().join("pg");
@@ -493,7 +493,7 @@ async fn an_interrupted_command_reports_what_it_did_and_leaves_nothing() {
 
 // ── PgBouncer ─────────────────────────────────────────────────────────────────────────────────
 
-/// Transaction mode, and fewer sessions than clients: what a session keeps, another client meets.
+/// Transaction mode, and fewer sessions than clients: what one client leaves in a session, another one finds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_the_proofs_pgbouncer_share_sessions() {
     let site = Site::new().await;

@@ -1,4 +1,4 @@
-//! A sound system passes, and every system that was broken on purpose is found out.
+//! A sound system passes, and every system that was broken on purpose is detected.
 
 #![allow(clippy::disallowed_methods, reason = "the test server's address comes from ./dev")]
 

@@ -1,5 +1,5 @@
-//! Systems whose sessions, helpers or rights were broken on purpose, each found by the operation that is
-//! there for it.
+//! Systems whose sessions, helpers or privileges were broken on purpose, each detected by the operation meant
+//! for it.
 
 use freehold_prove::{self as prove, Report, Settings};
 
@@ -9,8 +9,8 @@ fn longer() -> Settings {
     Settings { operations: 4000, ..short() }
 }
 
-/// A door that does nothing but this. Of one kind of operation a report tells a few leaks only, so each door
-/// leaves one thing uncleaned.
+/// An entry point that does nothing but this. A report describes only a few leaks per kind of operation, so
+/// each entry point leaves one thing uncleaned.
 async fn run_with_door(does: &str) -> Report {
     run_broken_with(longer(), async |_, sql| {
         let door = format!(
@@ -34,7 +34,7 @@ async fn a_door_that_leaves_the_state_of_random_is_found() {
     expect_leak(&report, "random() gives");
 }
 
-/// It belongs to a superuser, who may set the verdict and whom no policy binds.
+/// It belongs to a superuser, who may set the verdict and to whom no policy applies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn helpers_with_more_than_the_owners_rights_are_found() {
     let report = run_broken_with(longer(), async |ground, sql| {
@@ -50,7 +50,7 @@ async fn helpers_with_more_than_the_owners_rights_are_found() {
     expect_leak(&report, "helpers with the owner's rights: not refused");
 }
 
-/// Grants that somebody made for reasons of their own: each opens one kind of injected statement.
+/// Unintended grants, each of which permits one kind of injected statement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rights_that_injected_statements_must_not_have_are_found() {
     let settings = Settings { operations: 6000, ..short() };

@@ -1,5 +1,5 @@
-//! Settings that fit no database, and what the built program says of them: named once, with what to do,
-//! to the log alone.
+//! Wrong database settings, and what the built program reports about them: each is named once, with the
+//! remedy, in the log only.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::process::{Running, Server, env_of, freehold, http, token, with};
 use crate::support::{admin_url, connect, eventually, shop};
 
-/// Generous: what is waited for is tried every second.
+/// Generous: the awaited event is tried every second.
 const SOON: Duration = Duration::from_secs(60);
 const WRONG: &str = "not-the-password";
 
@@ -70,7 +70,7 @@ async fn a_wrong_owner_password_is_named_at_the_start_and_where_it_is_not_needed
     assert_eq!(lines(&server.running, &["WARN", named, "freehold init"]), 1);
 }
 
-/// The token of an operator who is there.
+/// The token of an existing operator.
 async fn operator_token(database: &TestDatabase) -> String {
     let sql = connect(&database.superuser_url()).await;
     let row = sql

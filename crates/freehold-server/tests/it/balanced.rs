@@ -1,4 +1,4 @@
-//! HAProxy with the shipped configuration before two servers, and clients that keep connections.
+//! HAProxy with the shipped configuration in front of two servers, and clients that keep connections.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -25,8 +25,8 @@ impl Client {
         Client { port, token, stream: None }
     }
 
-    /// An answer's status and body. Connecting anew is only for whom the answer before told to.
-    /// `headers` are whole lines.
+    /// An answer's status and body. The client reconnects only if the previous answer asked for it. `headers`
+    /// are whole lines.
     pub(crate) fn ask(
         &mut self,
         method: &str,
@@ -67,8 +67,8 @@ impl Client {
     }
 }
 
-/// A balancer of connections, such as a Service of Kubernetes: a client stays with its server until
-/// that asks it to connect anew.
+/// A balancer of connections, such as a Service of Kubernetes: a client stays with its server until that
+/// server asks it to reconnect.
 const LAYER_4: &str = "
 frontend layer4
     mode tcp

@@ -1,8 +1,8 @@
-//! The cache, in this process and in a real Redis: nobody meets another's values, nobody meets a
-//! value that is over, and Redis may do what it likes.
+//! The cache, in this process and in a real Redis: no caller gets another tenant's value or an invalidated
+//! one, whatever Redis does.
 //!
-//! Of several threads, since servers that begin here may still be connecting when a test ends: its
-//! database can only be dropped if they go on to hang up.
+//! Runs on several threads, since servers that were started here may still be connecting when a test ends:
+//! the test's database can be dropped only once they have disconnected.
 
 mod answers;
 mod isolation;
@@ -34,7 +34,7 @@ async fn service_with(redis: &RedisServer) -> Service {
     service
 }
 
-/// Another server, with a memory of its own, over the same database and Redis.
+/// Another server with its own memory, over the same database and Redis.
 async fn beside(service: &Service, redis: &RedisServer) -> Service {
     let other = service.beside(with_cache(redis.cache())).await;
     wait_for_redis(&other.freehold, true).await;

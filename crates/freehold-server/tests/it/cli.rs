@@ -1,4 +1,4 @@
-//! The command line: what it says, what it refuses, and how it ends.
+//! The command line: its output, its refusals, and its exit codes.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -259,7 +259,7 @@ fn is_late(error: &std::io::Error) -> bool {
     matches!(error.kind(), TimedOut | WouldBlock)
 }
 
-/// What the parser takes of a head is bounded before a handler, or a test in this process, sees it.
+/// The parser limits a head before a handler, or a test in this process, sees it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_beyond_the_limits_is_refused_at_once_and_others_are_served() {
     let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();

@@ -1,5 +1,5 @@
-//! A small PostgreSQL of a test's own, and real streaming replicas of it, to be paused, killed,
-//! promoted and started again.
+//! A small PostgreSQL for one test, and real streaming replicas of it, to be paused, killed, promoted and
+//! restarted.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -142,7 +142,7 @@ impl Replica {
         self.data.with_extension("log")
     }
 
-    /// False if it ended: what is left of a killed server may be in its way.
+    /// False if it ended: remains of a killed server may prevent the start.
     async fn comes_up(&mut self, began: Instant) -> bool {
         loop {
             if tokio_postgres::connect(&self.superuser_url(), NoTls).await.is_ok() {
@@ -176,7 +176,7 @@ impl Replica {
         client.batch_execute(sql).await.unwrap();
     }
 
-    /// It stands still from here on.
+    /// Pauses its replay from here on.
     pub(crate) async fn pause(&self) {
         self.sql("SELECT pg_wal_replay_pause()").await;
         let client = connect(&self.superuser_url()).await;
@@ -217,7 +217,7 @@ impl Replica {
         }
     }
 
-    /// As an operator stops it: sessions are ended, and what is committed is sent to replicas.
+    /// Like a stop by an operator: sessions are ended, and committed data are sent to replicas.
     pub(crate) fn stop(&mut self) {
         let Some(mut postmaster) = self.postmaster.take() else { return };
         let pid = postmaster.id().to_string();
@@ -225,7 +225,7 @@ impl Replica {
         postmaster.wait().unwrap();
     }
 
-    /// It holds its connections and says nothing.
+    /// Keeps its connections open and answers nothing.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");
     }

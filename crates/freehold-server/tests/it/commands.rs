@@ -1,4 +1,4 @@
-//! What all commands have in common: lists, names of tenants, readers that end first, and their help.
+//! Common behaviour of all commands: lists, names of tenants, closed pipes, and help.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
@@ -150,7 +150,7 @@ async fn insight_says_of_which_hours_its_figures_are_and_how_late_they_may_be() 
     }
 }
 
-/// What a command says on a terminal, which `script` gives it.
+/// A command's output on a terminal, which `script` provides.
 fn said_on_a_terminal(arguments: &str, env: Env) -> String {
     let program = format!("exec {} {arguments}", env!("CARGO_BIN_EXE_freehold"));
     let mut command = Command::new("script");
@@ -242,7 +242,7 @@ async fn a_reader_that_ends_first_is_no_failure_and_a_full_disk_is_one_and_neith
     }
 }
 
-/// Its log goes where nothing can be written; it serves all the same.
+/// Its log cannot be written; it serves nevertheless.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_whose_log_cannot_be_written_serves() {
     let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();

@@ -1,5 +1,5 @@
-//! Clients that let the server wait: with heads, bodies and answers that never end, and with more
-//! connections than there is room for. Nobody else is to feel them.
+//! Clients that make the server wait, with heads, bodies and answers that never end, and with more
+//! connections than there is room for. Other clients must not be affected.
 
 mod answers;
 mod bodies;
@@ -20,7 +20,7 @@ const HOURS: &str = "600000";
 /// Of a head, all but its end.
 const HALF_A_HEAD: &str = "GET /v1/me HTTP/1.1\r\nHost: x\r\nX-More: ";
 
-/// A client that says what the test has it say.
+/// A client that sends what the test wants.
 struct Client(TcpStream);
 
 impl Client {

@@ -1,4 +1,4 @@
-//! `freehold dev`: from nothing to two tenants, and back from any end.
+//! `freehold dev`: from nothing to two tenants, and recovery from any end.
 
 use std::time::{Duration, Instant};
 
@@ -160,7 +160,7 @@ fn a_command_runs_beside_a_database_alone_and_its_exit_code_counts() {
     assert!(ran.stderr().contains("<COMMAND>"), "{}", ran.stderr());
 }
 
-/// The port of a `freehold dev` that chose one itself.
+/// The port that `freehold dev` chose itself.
 fn told_port(line: &str) -> u16 {
     let rest = line.split("http://127.0.0.1:").nth(1).unwrap();
     rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
@@ -225,8 +225,8 @@ fn ones_own_tables_are_shown_and_new_migrations_taken_while_it_runs() {
     assert!(ran.stderr().contains("0001_pets was changed"), "{}", ran.stderr());
 }
 
-/// Until then a kill of the database may take the last half second with it: this one commits without
-/// waiting for the disk.
+/// A kill of the database may lose the last half second before this, since it commits without waiting for the
+/// disk.
 async fn write_all_to_disk(folder: &Folder) {
     let read = |name: &str| std::fs::read_to_string(folder.path().join("pg").join(name)).unwrap();
     let (password, port) = (read("password"), read("port"));

@@ -1,5 +1,4 @@
-//! `freehold doctor`: what it prints, how it ends, and what it finds in roles, which need a server
-//! of their own.
+//! `freehold doctor`: its output, its exit codes, and findings about roles, which need a separate server.
 
 mod pooler;
 
@@ -167,7 +166,7 @@ async fn its_sarif_names_a_rule_for_every_check_and_a_result_for_every_example()
     );
 }
 
-/// Roles belong to the whole server, so these faults get one of their own.
+/// Roles belong to the whole server, so these faults get a separate one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_of_roles_are_found_under_their_codes() {
     let folder = Folder::new();

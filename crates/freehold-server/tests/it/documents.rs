@@ -1,9 +1,9 @@
-//! What the documentation says is so: its commands run and print what is shown, its links lead
-//! somewhere, and what it leaves out of that is listed here with the reason.
+//! The documentation is correct: its commands run and print what is shown, its links have targets, and
+//! exceptions are listed here with their reasons.
 //!
-//! A page's fenced blocks are run in order by one shell. `sh` must succeed; of `console`, each line
-//! that begins with `$` is a command and what follows is what it prints, `…` standing for anything;
-//! in `console fails` it fails. A block with `file=PATH` is that file. `no-run` is not run.
+//! One shell runs the fenced blocks of a page in order. `sh` must succeed. In `console`, each line that
+//! begins with `$` is a command and the rest is its output, where `…` stands for anything; in `console fails`
+//! it must fail. A block with `file=PATH` is the content of that file. `no-run` is not run.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ use crate::process::{Folder, free_port, start_freehold};
 use crate::shipped::{is_a_variable, known_settings};
 use crate::support::project;
 
-/// What cannot be run here: page, how the block begins, why.
+/// Blocks that cannot be run here: the page, how the block begins, and why.
 const NOT_RUN: &[(&str, &str, &str)] = &[
     ("README.md", "./dev up ", "builds, and never ends; `dev.rs` starts what it starts"),
     ("README.md", "./dev up --baseline", "the same"),
@@ -65,7 +65,7 @@ const COURSE_MAX: Duration = Duration::from_secs(600);
 struct Block {
     page: String,
     line: usize,
-    /// The fence's words: the language, then what else is said of it.
+    /// The words after the fence: the language, then attributes.
     info: Vec<String>,
     text: String,
 }
@@ -249,7 +249,7 @@ fn sources(folder: &Path) -> Vec<String> {
     found
 }
 
-/// The text in quotes that follows, if one does at once.
+/// The text in quotes, if it follows at once.
 fn quoted(text: &str) -> Option<&str> {
     text.trim_start().strip_prefix('"')?.split('"').next()
 }
@@ -291,12 +291,12 @@ fn every_code_of_an_error_is_on_its_page_and_no_other() {
 /// Servers and a shell, in which pages are followed.
 struct Course {
     folder: Folder,
-    /// Text of the pages, and what is there instead on this machine.
+    /// Texts on the pages, and their replacements on this machine.
     replaced: Vec<(&'static str, String)>,
     environment: Vec<(&'static str, String)>,
     /// Where the shell begins.
     begin: PathBuf,
-    /// Whom it runs as, if not as the test.
+    /// The account it runs as, if not the test's.
     account: Option<u32>,
 }
 
@@ -341,7 +341,7 @@ impl Course {
         self.replaced.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
     }
 
-    /// The pages' blocks as one script. What console commands print goes to files of their own.
+    /// The pages' blocks as one script. The output of console commands goes to separate files.
     fn script(&self, blocks: &[Block]) -> (String, Vec<Shown>) {
         let mut script = String::from(PRELUDE);
         let mut shown = Vec::new();
@@ -376,7 +376,7 @@ impl Course {
         (script, shown)
     }
 
-    /// Follows the pages: every command must succeed, and print what is shown.
+    /// Runs the pages: every command must succeed, and print what is shown.
     fn follow(&self, pages: &[&str]) {
         let all = pages.iter().flat_map(|page| blocks(page));
         let is_run = |b: &Block| !b.is("no-run") && (b.is_shell() || b.file().is_some());
@@ -433,7 +433,7 @@ fn guides_service() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_freehold")).parent().unwrap().join("examples/handlers")
 }
 
-/// A server goes on beside the commands after it, which wait until it is ready.
+/// A server continues in the background; the next commands wait until it is ready.
 fn in_background(text: &str) -> String {
     let lines = text.lines().map(|line| {
         if let Some((settings, _)) = line.split_once("cargo run") {
@@ -460,7 +460,7 @@ struct Shown {
     file: PathBuf,
 }
 
-/// The commands of a console block, and what each prints.
+/// The commands of a console block, and the output of each.
 fn console(text: &str) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     for line in text.lines() {
@@ -475,7 +475,7 @@ fn console(text: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Line by line, where `…` stands for anything, and spaces for as many as there are.
+/// Compares line by line, where `…` stands for anything, and spaces for any number of spaces.
 fn matches(expected: &str, printed: &str) -> bool {
     let line_matches = |(expected, printed): (&str, &str)| {
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -543,7 +543,7 @@ impl Shell {
 }
 
 impl Drop for Shell {
-    /// Ends it and what it started, which may take its time over a request, but not for ever.
+    /// Ends it and its children, which may take time for a request, but not for ever.
     fn drop(&mut self) {
         let group = format!("-{}", self.0.id());
         let signal = |name: &str| {
@@ -619,10 +619,10 @@ async fn the_commands_of_the_page_about_production_work() {
 
 /// Ports on the page about loopback and in the files that it uses.
 const PORTS: [&str; 8] = ["5432", "5433", "6432", "6379", "8081", "8082", "8000", "9090"];
-/// Debian's nobody, for programs that refuse to be root.
+/// Debian's `nobody`, for programs that refuse to run as root.
 const NOBODY: u32 = 65534;
 
-/// Copies a folder, with other ports in what is text.
+/// Copies a folder, with other ports in text files.
 fn copy(from: &Path, to: &Path, ports: &[(&'static str, String)]) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

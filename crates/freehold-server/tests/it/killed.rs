@@ -1,5 +1,5 @@
-//! Programs that are killed in the middle of their work: nothing is half done, nothing is orphaned,
-//! and whoever asks again is served.
+//! Programs that are killed in the middle of their work: nothing is left half done or orphaned, and a
+//! repeated request is served.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::process::{Folder, Server, env_of, freehold, http, http_with, start_freehold, token};
 use crate::support::{SOON, admin_url, connect, eventually, project, shop};
 
-/// Somebody's lock on a table that is to be written, where the work comes to a stand.
+/// A lock on a table that is to be written, at which the work stops.
 struct Barrier {
     holder: Client,
     table: &'static str,
@@ -46,7 +46,7 @@ impl Barrier {
     }
 }
 
-/// The backends of what was killed notice that nobody is there.
+/// The backends of a killed program notice that it is gone.
 async fn the_backends_end(sql: &Client) {
     let left = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND usename LIKE 'freehold%'";
@@ -56,7 +56,7 @@ async fn the_backends_end(sql: &Client) {
     .await;
 }
 
-/// What the catalog and the schemas must agree on, whenever nothing is under way.
+/// The catalog and the schemas must agree whenever nothing is under way.
 async fn nothing_is_half_done(sql: &Client) {
     let column = async |query: &str| -> BTreeSet<String> {
         sql.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
@@ -206,7 +206,7 @@ async fn a_server_killed_at_any_step_of_a_sign_up_leaves_nothing_of_it() {
     server.running.stop();
 }
 
-/// With the proof of an address: the tenant and what the token uses up are one transaction.
+/// With the proof of an address: the tenant and the consumed token are one transaction.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_at_any_step_of_a_confirmation_leaves_the_link_as_good_as_it_was() {
     let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Letters are sent to a mail server that is aiosmtpd, to a hook of the test's own, and into files.
+//! Messages are sent to a real mail server (aiosmtpd), to a hook in the test, and into files.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -21,9 +21,9 @@ use crate::process::{Folder, Running, free_port};
 use crate::support::{eventually, project, text};
 use crate::tls::Authority;
 
-/// For a letter that is to arrive, on a busy machine.
+/// The timeout for a message that must arrive, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// For one that is not: whoever waits in vain waits so long.
+/// How long to wait for a message that must not arrive.
 const LIMIT: Duration = Duration::from_millis(300);
 const PASSWORD: &str = "right-hush";
 const LINK: &str = "https://app.example/reset#fhr_hush";
@@ -62,17 +62,17 @@ async fn send(transport: &Transport, message: &Message) -> Result<(), SendError>
 
 // ── A mail server ─────────────────────────────────────────────────────────────────────────────
 
-/// aiosmtpd, in a process of its own, with a certificate for `localhost`.
+/// aiosmtpd in a separate process, with a certificate for `localhost`.
 struct MailServer {
     running: Running,
     port: u16,
-    /// Files of certificates: who signed that of the server, and somebody else.
+    /// Files of certificates: the authority of the server's, and another one.
     authority: String,
     stranger: String,
     _folder: Folder,
 }
 
-/// An interpreter that knows aiosmtpd; Debian's need not be the first one.
+/// An interpreter with aiosmtpd; Debian's need not be the first one.
 fn python() -> &'static str {
     let knows = |program: &&str| {
         let output = Command::new(program).args(["-c", "import aiosmtpd"]).output();
@@ -103,12 +103,12 @@ impl MailServer {
         MailServer { running, port, authority, stranger, _folder: folder }
     }
 
-    /// One that wants a user and a password, by TLS.
+    /// One that requires a user and a password, over TLS.
     fn strict(tls: &str) -> MailServer {
         MailServer::start(&[tls, "--user", "post@acme.example", "--password", PASSWORD])
     }
 
-    /// What leads to it; `{port}` is its port.
+    /// The settings for it; `{port}` is replaced by its port.
     fn settings(&self, url: &str) -> MailSettings {
         MailSettings {
             mail_from: Some("Acme <post@acme.example>".to_owned()),
@@ -123,14 +123,14 @@ impl MailServer {
         transport(&self.settings("smtp://post%40acme.example:right-hush@localhost:{port}"))
     }
 
-    /// What it has been told, of one kind.
+    /// The events of one kind that it received.
     fn told(&self, event: &str) -> Vec<Value> {
         let said = self.running.said();
         let events = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         events.filter(|known| known["event"] == event).collect()
     }
 
-    /// The one letter that it has been given.
+    /// The one message that it received.
     async fn letter(&self) -> Value {
         let there = async || !self.told("letter").is_empty();
         eventually("the server tells of a letter", PATIENCE, there).await;
@@ -139,7 +139,7 @@ impl MailServer {
         letters[0].clone()
     }
 
-    /// Ends it, and hears all that it has said.
+    /// Ends it, and reads all its output.
     fn end(&mut self) {
         self.running.kill();
         self.running.wait(PATIENCE);
@@ -347,10 +347,10 @@ async fn what_is_not_ascii_arrives_as_it_was_written() {
 
 const HOOK_SECRET: &str = "hush, and of thirty-two bytes at least";
 
-/// What a hook was asked: path, headers and body of each request.
+/// The requests to a hook: path, headers and body of each.
 type Asked = Arc<Mutex<Vec<(Uri, HeaderMap, Bytes)>>>;
 
-/// A service that notes each request and answers all of them in one way.
+/// A service that records each request and answers all of them in the same way.
 struct Receiver {
     url: String,
     asked: Asked,

@@ -1,5 +1,5 @@
-//! The product against a real PostgreSQL: the service in this process, and the built program in
-//! one of its own. One binary; each file reads as a list of claims.
+//! The server against a real PostgreSQL: the service in this process, and the built program in a separate
+//! one. One binary; each file is a list of claims.
 
 #![allow(clippy::disallowed_methods, reason = "the test server's address comes from ./dev")]
 

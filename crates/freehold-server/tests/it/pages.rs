@@ -1,4 +1,4 @@
-//! The page behind the link in a letter: as it is served, and in a browser.
+//! The page behind the link in a message: as it is served, and in a browser.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -82,7 +82,7 @@ async fn a_page_without_a_token_asks_nothing_and_says_what_to_do() {
     assert_eq!((&view["button"], &view["fields"]), (&json!(""), &json!([])));
 }
 
-/// Somebody signs up, and the link of the letter makes the tenant: by the button, and by nothing else.
+/// A person signs up, and the link of the message creates the tenant: only by the button.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sign_up_is_confirmed_by_the_button_once_however_often_it_is_pressed() {
     let service = Service::start(Setup::default()).await;
@@ -187,9 +187,9 @@ async fn a_password_is_chosen_and_an_address_changed_behind_their_links() {
     service.post("/v1/auth/login", body).send().await.expect(200);
 }
 
-/// Opens the page in Chromium over a socket and does what the plan says; `tests/clients/confirm.mjs`
-/// tells what may be in a plan, and what comes back. Fails at any error of the page or its console,
-/// any breach of its policy, and a token where a log would hold it.
+/// Opens the page in Chromium over a socket and performs the plan; `tests/clients/confirm.mjs` describes
+/// plans and results. Fails on any error of the page or its console, any breach of its policy, and a token in
+/// a place where it could be logged.
 async fn browse(service: &Service, mut plan: Value) -> Value {
     let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     assert!(

@@ -1,4 +1,4 @@
-//! The library behind a PgBouncer: tenants share sessions there that are nobody's own.
+//! The library behind a PgBouncer, where tenants share sessions.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
@@ -199,8 +199,8 @@ async fn a_pooler_that_mixes_its_clients_up_is_not_served_behind() {
     }
 }
 
-/// One that goes round among its sessions gives each transaction another, which knows nothing of
-/// what the one before had prepared.
+/// A pooler that rotates its sessions gives each transaction another one, without the previous one's prepared
+/// statements.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_starts_behind_a_pooler_of_many_sessions() {
     let database = database().await;
@@ -220,7 +220,7 @@ async fn a_server_starts_behind_a_pooler_of_many_sessions() {
     }
 }
 
-/// Nothing can be listened for there, so what is known must not be believed for long.
+/// LISTEN is not possible there, so cached state must not be used for long.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_suspension_is_heard_of_behind_a_pooler() {
     let database = database().await;

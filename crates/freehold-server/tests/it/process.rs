@@ -1,4 +1,4 @@
-//! Programs in processes of their own: the built `freehold`, and HTTP to it over a socket.
+//! Programs in separate processes: the built `freehold`, and HTTP to it over a socket.
 
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -79,7 +79,7 @@ impl Server {
         Server::running(Running::spawn(command(program, &["serve"], &env)))
     }
 
-    /// With so many open files at most.
+    /// With a limit of open files.
     pub(crate) fn start_with_files(database: &TestDatabase, files: u32, settings: Env) -> Server {
         let (app, owner) = (database.app_url(), database.owner_url());
         let env = with(env_of(&app, &owner), "LOG_FORMAT", "json");
@@ -95,7 +95,7 @@ impl Server {
     }
 }
 
-/// `freehold serve` with so many open files at most.
+/// `freehold serve` with a limit of open files.
 pub(crate) fn limited_to(files: u32, env: Env) -> Command {
     let script = format!("ulimit -n {files}; exec \"$0\" serve");
     command("sh", &["-c", &script, env!("CARGO_BIN_EXE_freehold")], env)

@@ -1,4 +1,4 @@
-//! A Redis of a test's own, which can be killed, stopped and filled.
+//! A Redis for one test, which can be killed, stopped and filled.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use crate::support::eventually;
 
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// It listens on a socket in a folder of its own, and ends with this value.
+/// It listens on a socket in its own folder, and ends with this value.
 pub(crate) struct RedisServer {
     child: Child,
     folder: PathBuf,
@@ -82,7 +82,7 @@ impl RedisServer {
         keys
     }
 
-    /// SIGKILL: whatever was not saved is gone.
+    /// SIGKILL: unsaved data are lost.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -93,7 +93,7 @@ impl RedisServer {
         self.wait_until_up().await;
     }
 
-    /// SIGSTOP: connections stay, and nothing is answered.
+    /// SIGSTOP: connections stay open, and nothing is answered.
     pub(crate) fn stop(&self) {
         self.signal("-STOP");
     }

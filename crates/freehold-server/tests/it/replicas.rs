@@ -1,4 +1,4 @@
-//! Reads on real streaming replicas: right, isolated, and never failing because a replica does.
+//! Reads on real streaming replicas: right, isolated, and never failing because of a replica.
 
 mod analytics;
 mod failover;
@@ -67,14 +67,14 @@ impl House {
         create_tenant(&self.freehold, slug).await.unwrap().1
     }
 
-    /// Writes a note; tells what a read must send to see it.
+    /// Writes a note; returns what a read must send to see it.
     async fn note(&self, tenant: &TenantContext, body: &str) -> Option<Lsn> {
         let tx = self.freehold.begin(tenant).await.unwrap();
         let insert = "INSERT INTO notes (body) VALUES ($1)";
         tx.query_and_commit_at(insert, &[&body]).await.unwrap().1
     }
 
-    /// What is read, and whether by the replica.
+    /// The result of a read, and whether the replica answered.
     async fn read(&self, tenant: &TenantContext, since: Option<Lsn>) -> (Vec<String>, bool) {
         let mut tx = self.freehold.begin_read(tenant, since).await.unwrap();
         let rows = tx.query_and_end("SELECT body FROM notes ORDER BY id", &[]).await.unwrap();

@@ -1,7 +1,7 @@
-//! An upgrade under load: two servers behind HAProxy, as `deploy/haproxy.cfg` sets it up, with the
-//! catalog and every tenant migrated in between, and then each server replaced.
+//! An upgrade under load: two servers behind HAProxy with `deploy/haproxy.cfg`; the catalog and every tenant
+//! are migrated in between, and then each server is replaced.
 //!
-//! `./dev rolling` makes more requests, and may begin with the program of a former release.
+//! `./dev rolling` makes more requests, and can begin with the program of an earlier release.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,7 +25,7 @@ fn requests_min() -> u64 {
     std::env::var("FREEHOLD_ROLLING_REQUESTS").map_or(3000, |n| n.parse().unwrap())
 }
 
-/// What all clients did together.
+/// The results of all clients.
 #[derive(Default)]
 struct Tally {
     asked: AtomicU64,
@@ -66,7 +66,7 @@ impl Tally {
         }
     }
 
-    /// Waits until so many more requests were made.
+    /// Waits until this many more requests were made.
     fn wait_for(&self, more: u64) {
         let goal = self.asked.load(Ordering::Relaxed) + more;
         while self.asked.load(Ordering::Relaxed) < goal {

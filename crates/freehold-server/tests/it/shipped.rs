@@ -1,4 +1,4 @@
-//! The configurations in `deploy/` are run as they are, but for ports, paths and the size of memory.
+//! The configurations in `deploy/` are run unchanged, except for ports, paths and the size of memory.
 
 mod redis;
 
@@ -18,7 +18,7 @@ fn shipped(name: &str) -> String {
     std::fs::read_to_string(project().join("deploy").join(name)).unwrap()
 }
 
-/// `name = value` of each line that is no comment.
+/// `name = value` of each line that is not a comment.
 fn settings(text: &str) -> Vec<(String, String)> {
     let lines = text.lines().map(|line| line.split('#').next().unwrap().trim());
     lines

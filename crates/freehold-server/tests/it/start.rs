@@ -1,6 +1,6 @@
-//! How soon a server is ready, and how large it is at rest.
+//! How soon a server is ready, and how much memory it uses when idle.
 //!
-//! `./dev image` has more tenants, and the program in its container instead of the built one.
+//! `./dev image` uses more tenants, and the program in its container instead of the built one.
 
 use std::time::{Duration, Instant};
 

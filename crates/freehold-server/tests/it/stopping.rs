@@ -1,4 +1,4 @@
-//! A server that starts before its database, and one that is told to stop: nobody notices.
+//! A server that starts before its database, and one that is told to stop: no request fails.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! What the tests stand on: a service over a database of its own, tenants with a few rows each,
-//! and requests whose every answer is held to what must hold for all of them.
+//! Shared set-up: a service over a database of its own, tenants with a few rows each, and requests whose
+//! answers are checked for general rules.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -56,7 +56,7 @@ pub(crate) fn shop_and(statements: &str) -> Baseline {
     Baseline::from_migrations(migrations).unwrap()
 }
 
-/// The shop with a view whose every row takes so long to read.
+/// The shop with a view whose every row takes this long to read.
 pub(crate) fn slow_shop(seconds: f64) -> Baseline {
     shop_and(&format!(
         "CREATE VIEW naps WITH (security_invoker = true) AS
@@ -180,7 +180,7 @@ impl Service {
         &self.database
     }
 
-    /// A connection that no policy binds: to look at what is really there.
+    /// A connection to which no policy applies, to see the actual rows.
     pub(crate) async fn sql(&self) -> Client {
         connect(&self.database.superuser_url()).await
     }
@@ -237,7 +237,7 @@ impl Service {
         (self.tenant("acme").await, self.tenant("globex").await)
     }
 
-    /// Somebody new with a role in a tenant, whose password is [`PASSWORD`].
+    /// A new person with a role in a tenant, whose password is [`PASSWORD`].
     pub(crate) async fn person(&self, place: &Place, name: &str, role: Role) -> Person {
         let id = Uuid::new_v4();
         let email = format!("{name}@{}.example", place.tenant.slug);
@@ -248,7 +248,7 @@ impl Service {
         Person { id, email, token: self.token(id, Some(tenant), role) }
     }
 
-    /// Somebody who runs the platform, whose password is [`PASSWORD`] if there is a tenant.
+    /// An operator, whose password is [`PASSWORD`] if there is a tenant.
     pub(crate) async fn operator(&self) -> Person {
         let id = Uuid::new_v4();
         let email = "operator@freehold.example".to_owned();
@@ -269,12 +269,12 @@ impl Service {
         self.post("/v1/auth/login", body).send().await.expect(200).json()
     }
 
-    /// The access token of somebody who signs in.
+    /// The access token of a person who signs in.
     pub(crate) async fn sign_in(&self, email: &str) -> String {
         text(&self.log_in(email).await["access_token"])
     }
 
-    /// Has all letters sent that are due, and opens them.
+    /// Sends all messages that are due, and returns them.
     pub(crate) async fn letters(&self) -> Vec<Message> {
         let mut letters = Vec::new();
         loop {
@@ -288,14 +288,14 @@ impl Service {
         }
     }
 
-    /// The token of the last letter of a kind to somebody, of those that are due.
+    /// The token of the last due message of a kind to an address.
     pub(crate) async fn letter_token(&self, kind: MailKind, email: &str) -> String {
         let letters = self.letters().await;
         let letter = letters.into_iter().rev().find(|l| (l.kind, l.to.as_str()) == (kind, email));
         letter.unwrap_or_else(|| panic!("no {kind:?} for {email}")).token.unwrap()
     }
 
-    /// Everything that a tenant has, rows and catalog, as one text to compare.
+    /// Everything of a tenant, rows and catalog, as one text for comparison.
     pub(crate) async fn fingerprint(&self, place: &Place) -> String {
         let (schema, id) = (place.tenant.id.schema(), place.tenant.id);
         let mut parts = vec![
@@ -339,7 +339,7 @@ impl Service {
     }
 }
 
-/// With the password of whoever came first, so that none need be hashed.
+/// With the password hash of the first person, so that none has to be computed.
 async fn insert_identity(sql: &Client, id: Uuid, email: &str, is_operator: bool) {
     sql.execute(
         "INSERT INTO freehold.identity (id, email, is_operator, proven_at, proven_by, proven_why)
@@ -373,7 +373,7 @@ pub(crate) async fn add_member(sql: &Client, tenant: Uuid, identity: Uuid, role:
     .unwrap();
 }
 
-/// Somebody who has signed in.
+/// A person who is signed in.
 #[derive(Clone, Debug)]
 pub(crate) struct Person {
     pub(crate) id: Uuid,
@@ -394,8 +394,8 @@ impl Place {
         uuid::Builder::from_random_bytes(digest[..16].try_into().unwrap()).into_uuid()
     }
 
-    /// Three customers, products and orders, and a note. The products have the same SKUs in every
-    /// tenant; every other text tells whose it is.
+    /// Three customers, products and orders, and a note. The products have the same SKUs in every tenant;
+    /// every other text identifies its tenant.
     fn rows_sql(&self) -> String {
         let text = format!("{}{CANARY}", self.tenant.slug);
         let id = |row: &str| format!("'{}'", self.id(row));
@@ -457,7 +457,7 @@ impl Call {
         self.header("authorization", &format!("Bearer {token}"))
     }
 
-    /// As somebody who has signed in.
+    /// As a person who is signed in.
     pub(crate) fn by(self, person: &Person) -> Call {
         self.bearer(&person.token)
     }
@@ -484,7 +484,7 @@ impl Call {
         answer
     }
 
-    /// Without a look at what must hold for all answers: for a caller who is told their own words.
+    /// Without the checks for all answers: for a caller who gets their own text back.
     pub(crate) async fn send_unchecked(self) -> Answer {
         let mut request = self.request.body(Body::from(self.body)).unwrap();
         let peer = SocketAddr::new(self.client, 40_000);
@@ -498,7 +498,7 @@ impl Call {
     }
 }
 
-/// What came back.
+/// The answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -564,7 +564,7 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// All that a caller can tell it from another by.
+    /// Everything by which a caller could distinguish it from another answer.
     pub(crate) fn bytes(&self) -> String {
         let headers = self
             .headers

@@ -1,5 +1,5 @@
-//! TLS to a PostgreSQL that has it, by both of our ways to connect, with the meaning that psql gives
-//! to `sslmode`; and to one that has none.
+//! TLS to a PostgreSQL, by both ways to connect, with psql's meaning of `sslmode`; and to a PostgreSQL
+//! without TLS.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ impl Authority {
     }
 }
 
-/// A PostgreSQL whose certificate is for `localhost`, and who signed it.
+/// A PostgreSQL with a certificate for `localhost`, and the authority that signed it.
 pub(crate) struct Encrypted {
     pub(crate) server: EmbeddedPostgres,
     /// Files of certificates.

@@ -1,5 +1,5 @@
-//! Rules and dashboard for Prometheus and Grafana: they name what there is, and a real Prometheus
-//! that watches a real server sees what it shall.
+//! Rules and dashboard for Prometheus and Grafana: they use existing metrics, and a real Prometheus that
+//! scrapes a real server sees the expected alerts.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ fn alerts(rules: &str) -> Vec<&str> {
     rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect()
 }
 
-/// What of a text are names of the service's metrics.
+/// The names of the service's metrics in a text.
 fn metrics_in(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
         .filter(|word| word.starts_with("freehold_"))
@@ -76,7 +76,7 @@ fn each_alert_has_a_section_in_the_runbooks_and_each_section_an_alert() {
     }
 }
 
-/// A server over a fleet of one tenant, with a Redis and a replica that nobody can reach.
+/// A server over a fleet of one tenant, with an unreachable Redis and an unreachable replica.
 struct Watched {
     running: Running,
     _redis: RedisServer,
@@ -133,8 +133,8 @@ impl Watched {
         http(self.port, "GET", &path, &token, &Value::Null).unwrap().0
     }
 
-    /// Has the policy of customers ask for a context that PostgreSQL refuses, as a mistake in it
-    /// would. A policy is asked when a row is come to: a table without rows refuses nobody.
+    /// Makes the policy of customers require a context that PostgreSQL refuses, like a mistake in it. A
+    /// policy is evaluated for rows: a table without rows refuses nothing.
     async fn mislead(&self) {
         let sql = connect(&self.database.superuser_url()).await;
         let schema = self.acme.tenant().schema();

@@ -1,5 +1,5 @@
-//! The worker of `freehold serve`, and the commands: one leads, a killed one is followed, and the
-//! figures are right afterwards.
+//! The worker of `freehold serve`, and the commands: one server leads, another takes over when it is killed,
+//! and the figures are right afterwards.
 
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ async fn one_of_two_servers_does_the_work_and_when_it_is_killed_the_other_follow
     fleet.published(3).await;
 }
 
-/// The next one need not wait for the former's end.
+/// The next leader need not wait for the previous one to end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_told_to_stop_hands_over_while_it_still_serves() {
     let fleet = Fleet::new(ORDERS).await;

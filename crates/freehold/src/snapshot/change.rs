@@ -15,9 +15,9 @@ const NAMED_MAX: usize = 3;
 
 /// Tables of the schema $1 that are named in $2 and are not there, or not protected.
 pub(crate) const BARE_SQL: &str = "
-SELECT name FROM unnest($2::text[]) name WHERE NOT EXISTS (
-  SELECT FROM pg_class c WHERE c.relname = name AND c.relnamespace = $1::text::regnamespace
-    AND c.relrowsecurity AND c.relforcerowsecurity)
+SELECT name FROM unnest($2::text[]) name
+WHERE NOT coalesce((SELECT c.relrowsecurity AND c.relforcerowsecurity FROM pg_class c
+  WHERE c.relname = name::name AND c.relnamespace = $1::text::regnamespace), false)
 ORDER BY name LIMIT 1";
 
 /// The template before a migration and after it.
@@ -69,7 +69,9 @@ impl Change {
 
     /// The hash by which tenants are compared that were equal before; None where nothing but the whole
     /// comparison will do: an object has changed that is part of no relation or routine.
-    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
+    /// Policies and privileges of what the migration touches are always part of it, unless its statements do
+    /// the same in every schema.
+    pub(crate) fn fingerprint(&self, unconditional: bool) -> Option<Fingerprint> {
         let was: HashMap<_, _> =
             self.before.objects.iter().map(|object| (object.key(), object)).collect();
         let is: HashMap<_, _> =
@@ -86,8 +88,7 @@ impl Change {
             kinds.insert(object.kind.as_str());
             names.insert(object.part_of.clone()?);
         }
-        if !kinds.is_empty() {
-            // Of what a migration touches, who may see what is always looked at.
+        if !kinds.is_empty() && !unconditional {
             kinds.extend(["policy", "rights of"]);
         }
         Some(Fingerprint::of(&kinds, names.into_iter().collect()))

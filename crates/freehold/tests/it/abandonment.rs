@@ -1,5 +1,5 @@
-//! Whatever becomes of a request, its connection goes back clean. The pool has one connection
-//! here, so the next borrower, another tenant, inherits whatever was left.
+//! Whatever happens to a request, its connection is returned clean. The pool has one connection here, so the
+//! next borrower, another tenant, would find anything that was left.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ enum Ending {
     Rollback,
 }
 
-/// Two notes in one transaction. A text that was never seen before is prepared on the way.
+/// Two notes in one transaction. A new text is prepared on the way.
 async fn write_two(
     freehold: Freehold,
     tenant: TenantContext,
@@ -42,7 +42,7 @@ async fn write_two(
     }
 }
 
-/// The next borrower meets nothing of the one before, and the server rests in between.
+/// The next borrower finds nothing of the previous one, and the server becomes idle in between.
 async fn expect_clean(house: &House, superuser: &Client, next: &TenantContext, look_first: bool) {
     if look_first {
         expect_rest(superuser).await;
@@ -123,7 +123,7 @@ async fn drop_at_every_await_point(ending: Ending, new_text: bool) {
     panic!("the transaction never came to its end");
 }
 
-/// The same as a pipeline: one transaction, or each statement its own.
+/// The same as a pipeline: one transaction, or one per statement.
 async fn write_pipelined(
     freehold: Freehold,
     tenant: TenantContext,
@@ -183,7 +183,7 @@ async fn a_pipeline_of_transactions_dropped_anywhere_leaves_none_open() {
     drop_pipelines_at_every_await_point(true, false).await;
 }
 
-/// What was prepared for nobody is closed again.
+/// A statement that was prepared for a dropped request is closed again.
 #[tokio::test]
 async fn a_dropped_pipeline_leaves_no_statement_on_the_server() {
     if pooler().is_some() {
@@ -372,7 +372,7 @@ async fn a_caller_that_waits_too_long_for_a_connection_is_told_so() {
     .await;
 }
 
-/// An early return: nothing is under way, so the connection goes back to the pool at once.
+/// An early return: no answer is outstanding, so the connection returns to the pool at once.
 #[tokio::test]
 async fn who_comes_after_an_abandoned_transaction_reads_its_own_answer() {
     let house = house_of_one().await;

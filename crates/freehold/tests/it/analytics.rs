@@ -1,5 +1,5 @@
-//! Analytics across tenants: the figures are right, whose they are holds, and what is half is
-//! never told as whole.
+//! Analytics across tenants: the figures are right, tenants are isolated, and incomplete figures are never
+//! published as complete.
 
 mod collecting;
 mod definitions;
@@ -59,7 +59,7 @@ pub(super) fn baseline_and(later: &[&str]) -> Baseline {
     Baseline::from_migrations(migrations).unwrap()
 }
 
-/// A house with these definitions.
+/// A fleet with these definitions.
 pub(super) async fn shop(definitions: &[&str]) -> House {
     let house = house_with(&baseline_and(&[])).await;
     house.freehold.analytics().apply(&operator(), &folder(definitions)).await.unwrap();

@@ -1,5 +1,5 @@
-//! What rows take in memory has a bound, and what is beyond it leaves nothing behind: no row, no
-//! write, no query that goes on.
+//! The memory of rows is bounded, and a refused excess leaves nothing behind: no row, no write, no running
+//! query.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

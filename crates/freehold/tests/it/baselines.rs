@@ -1,6 +1,6 @@
-//! Baselines that applications have, each with types, names, functions or grants of its own kind: every one
-//! is brought to the template, to tenants that are there and to new ones, works in all of them, and goes on
-//! working when another migration comes and where only pg_catalog is searched. The doctor finds nothing.
+//! Baselines of real applications, each with types, names, functions or grants of its own kind: each is
+//! applied to the template, to existing tenants and to new ones, works in all of them, and continues to work
+//! after another migration and when only pg_catalog is searched. The doctor finds nothing.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ use crate::support::{House, connect, house, notes_and};
 
 struct Case {
     baseline: &'static str,
-    /// Run in each tenant; the last one yields a text.
+    /// Run in each tenant; the last statement returns a text.
     script: &'static [&'static str],
     yields: &'static str,
     /// The next release.
@@ -38,7 +38,7 @@ async fn run(house: &House, tenant: &TenantContext, case: &Case) {
     assert_eq!(yielded, case.yields);
 }
 
-/// What autovacuum, dumps and newer versions do: with nothing but pg_catalog to search.
+/// What autovacuum, dumps and newer versions do: run with only pg_catalog in the search path.
 async fn maintain(house: &House) {
     let owner = connect(&house.database.owner_url()).await;
     let select = "SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text
@@ -59,8 +59,8 @@ async fn maintain(house: &House) {
     }
 }
 
-/// The baseline as an author writes it for this server. Since version 17 an index or a materialized view is
-/// made with pg_catalog alone to search, and whoever writes for that gives functions a path; some servers
+/// The baseline as an author would write it for this server. Since version 17 an index or a materialized view
+/// is created with only pg_catalog in the search path, so functions need a path of their own; some servers
 /// are built without ICU.
 async fn for_server(house: &House, baseline: &str) -> String {
     let superuser = house.superuser().await;
@@ -286,7 +286,7 @@ async fn an_extension_that_is_not_there_to_be_made_is_refused_with_its_line() {
     assert!(message.contains("0002_later") && message.contains("no_such_thing"), "{message}");
 }
 
-/// In each role: what it reads of a table of which columns are granted.
+/// For each role, what it reads of a table with column grants.
 #[tokio::test]
 async fn columns_that_are_not_granted_are_read_by_analytics_alone() {
     let house = house().await;

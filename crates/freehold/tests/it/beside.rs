@@ -1,5 +1,5 @@
-//! What lies beside the rows: what sessions of one role could tell and do to each other. PostgreSQL
-//! takes all tenants for one role, which injected SQL goes back to by `set_config('role', 'none', …)`.
+//! What sessions of one role could learn about and do to each other, apart from rows. To PostgreSQL all
+//! tenants are one role, to which injected SQL returns by `set_config('role', 'none', …)`.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ mod executing;
 
 const REFUSED: &str = "42501";
 
-/// The lock under which tests prepare databases, one at a time: roles are the server's.
+/// The lock under which tests prepare databases, one at a time, since roles belong to the server.
 const PREPARING: &str = "SELECT pg_advisory_lock(72374651)";
 
-/// What SQL that was injected into one statement begins with: it is the app role again.
+/// The beginning of SQL injected into one statement: it becomes the app role again.
 const AS_APP: &str = "set_config('role', 'none', true)";
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn no_lock_outlasts_the_transaction_that_took_it() {
     assert_eq!(rows[0].get::<_, i64>(0), 0);
 }
 
-/// `init` waits for nothing that the app role can hold: whatever key it takes, and for how long.
+/// `init` waits for no lock that the app role can hold.
 #[tokio::test]
 async fn no_lock_of_the_app_role_holds_init_up() {
     let house = house().await;
@@ -217,7 +217,7 @@ async fn fresh_database(admin: &Client) -> String {
     name
 }
 
-/// `init` of the house's database, as a superuser.
+/// Runs `init` on the test's database, as a superuser.
 async fn prepare(house: &House) {
     let admin = connect(&admin_url()).await;
     admin.batch_execute(PREPARING).await.unwrap();

@@ -1,4 +1,4 @@
-//! A server that cannot listen for changes, behind a pooler: it asks what has changed.
+//! A server behind a pooler that cannot LISTEN: it polls for changes.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn where_nothing_can_be_heard_nothing_is_read_again_unless_it_has_changed(
     assert_eq!(told().await, [false, false]);
 }
 
-/// By itself, and though it can ask for nothing with the old one, which retires at once.
+/// The server adopts the new key although its queries with the old one, which retires at once, are refused.
 #[tokio::test]
 async fn where_nothing_can_be_heard_a_new_key_is_taken_up_all_the_same() {
     let (house, deaf) = deaf().await;

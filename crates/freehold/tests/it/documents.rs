@@ -1,4 +1,4 @@
-//! What the documentation says of tests is true.
+//! The documentation names only tests that exist.
 
 use std::collections::BTreeSet;
 use std::path::Path;

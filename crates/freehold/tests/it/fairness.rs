@@ -1,4 +1,4 @@
-//! Tenants that wait in the database take no connection from those that ask for little.
+//! Tenants that wait in the database take no connection from tenants with little load.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::{House, notes_baseline, operator, options, wait_until};
 const READ: &str = "SELECT body FROM notes";
 const SOON: Duration = Duration::from_secs(60);
 
-/// With eight connections, seven of which may be held by tenants that hold one already.
+/// With eight connections, of which tenants that already hold one may take seven.
 async fn house_of_eight() -> House {
     let database =
         freehold::testing::TestDatabase::create(&crate::support::admin_url(), &notes_baseline())

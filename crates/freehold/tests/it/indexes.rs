@@ -1,5 +1,5 @@
-//! Indexes of single tenants: what is advised and what not, and what becomes of an index that one
-//! tenant has, or lacks, on its own account.
+//! Indexes of single tenants: which advice is given, and what happens to an index by which one tenant
+//! differs.
 
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,7 @@ async fn fill(house: &House, tenant: &TenantContext) {
     client.batch_execute("SELECT pg_stat_reset()").await.unwrap();
 }
 
-/// Runs something so many times, and has PostgreSQL count it at once.
+/// Runs a statement a number of times, and makes PostgreSQL update its counts at once.
 async fn read(client: &Client, sql: &str, times: usize) {
     for _ in 0..times {
         client.batch_execute(sql).await.unwrap();
@@ -144,7 +144,7 @@ async fn drop_it(house: &House, tenant: &TenantContext, name: &str) {
     house.freehold.indexes().drop(&operator(), tenant.tenant(), name).await.unwrap();
 }
 
-/// What is recorded of the fleet, a line each.
+/// The records of the fleet, one per line.
 async fn recorded(house: &House) -> Vec<String> {
     let list = house.freehold.indexes().list(&operator(), None).await.unwrap();
     list.iter().map(|i| format!("{} {} {}", i.slug, i.name, i.state.as_str())).collect()

@@ -1,4 +1,4 @@
-//! What tenants' statements cost: in the catalog, once.
+//! The cost of tenants' statements: counted once in the catalog.
 
 use freehold::Params;
 use freehold::control::insight::UsageOrder;
@@ -54,8 +54,8 @@ async fn each_statement_of_a_pipeline_is_counted() {
     assert_eq!((usage.queries, usage.rows, usage.errors), (7, 5, 2));
 }
 
-/// The functions that write figures down have the owner's rights, and the catalog's policies bind
-/// the owner as well: from a tenant's context they write and tell nothing of another.
+/// The functions that write figures have the owner's rights, and the catalog's policies apply to the owner as
+/// well: in a tenant's context they neither write nor return anything of another tenant.
 #[tokio::test]
 async fn from_a_tenants_context_nobody_writes_figures_of_another() {
     let house = house().await;

@@ -1,8 +1,7 @@
-//! One tenant tries to reach another: through its own transaction, and as an attacker who runs
-//! any SQL as the application's role. Refused means an error with SQLSTATE 42501, never an
-//! empty answer.
+//! One tenant tries to reach another: through its own transaction, and as an attacker who runs any SQL as the
+//! application's role. Refused means an error with SQLSTATE 42501, never an empty answer.
 //!
-//! An attacker who makes up a context is tried in `sealing`.
+//! Forged contexts are tested in `sealing`.
 
 use freehold::{ErrorKind, Role, SealMode, TenantContext, TenantId};
 
@@ -10,7 +9,7 @@ use crate::support::{claim, house, house_of_one, house_sealed, notes_and, outcom
 
 const REFUSED: &str = "42501";
 
-/// Every way to touch the one row of another tenant's `notes`, and to add one.
+/// Every way to reach the one row of another tenant's `notes`, and to add one.
 fn intrusions(of: &TenantContext) -> Vec<String> {
     let notes = format!("{}.notes", of.tenant().schema());
     vec![
@@ -359,7 +358,7 @@ async fn the_isolation_check_runs_once_and_does_not_spoil_estimates() {
     }
 }
 
-/// The library's own work for a tenant, such as to invite somebody, must not be an operator's.
+/// The library's own work for a tenant, such as an invitation, must not use an operator's context.
 #[tokio::test]
 async fn the_librarys_own_catalog_work_for_a_tenant_is_bound_to_it() {
     let house = house().await;

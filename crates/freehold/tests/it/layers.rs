@@ -1,9 +1,9 @@
-//! The direction of imports, held by reading the `use` lines of the sources.
+//! The direction of imports, checked by reading the `use` lines of the sources.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// The library's floors from the ground up: a module imports of its own floor, and of those before it.
+/// The library's layers from the bottom up: a module imports from its own layer and from those before it.
 const LIBRARY: &[&str] = &[
     "error",
     "model",
@@ -107,7 +107,7 @@ fn module(root: &Path, file: &Path) -> String {
     file.strip_prefix(root).unwrap().with_extension("").to_string_lossy().into_owned()
 }
 
-/// Whether a module is one of these, or in one.
+/// Whether a module is one of these, or inside of one.
 fn is_in(module: &str, names: &[&str]) -> bool {
     names.iter().any(|name| {
         module.strip_prefix(*name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -129,8 +129,8 @@ fn src(crate_name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(crate_name).join("src")
 }
 
-/// What of these sources imports what stands above it. `folder` is a path from `src`, and its modules are
-/// named by `super::` too; floors that are named and not there are faults as well.
+/// The imports from a higher layer in these sources. `folder` is a path from `src`, whose modules may also be
+/// named by `super::`; a listed layer that does not exist is a fault as well.
 fn faults_of(crate_name: &str, folder: &str, floors: &[&str]) -> BTreeSet<String> {
     let root = src(crate_name).join(folder);
     let floor_of = |name: &str| floors.iter().position(|floor| *floor == name);
@@ -227,8 +227,8 @@ fn what_is_pure_waits_for_nothing() {
     }
 }
 
-/// The catalog's SQL stands in `catalog`, and no transaction is begun outside of `tx`, whose BEGIN
-/// `pool` prepares, but by who prepares the database and who tries out a pooler.
+/// The catalog's SQL is in `catalog`, and only `tx` begins transactions, with the BEGIN that `pool` prepares;
+/// except where a database is prepared or a pooler is tested.
 #[test]
 fn only_tx_begins_a_transaction() {
     let root = src("freehold");
@@ -268,8 +268,8 @@ fn the_data_api_is_pure() {
     }
 }
 
-/// Whatever the library decides by time it decides by tokio's clock, which a test can stop. What is dated for
-/// other servers or for people is the system's time of day.
+/// All time limits of the library use tokio's clock, which a test can pause. Times that other servers or
+/// people compare use the system's time of day.
 #[test]
 fn the_clock_of_the_library_can_be_stopped() {
     let root = src("freehold");

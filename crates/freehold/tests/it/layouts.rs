@@ -1,5 +1,4 @@
-//! Folders of migrations as other tools lay them out: which files are run, in which order, and what of
-//! them is refused.
+//! Folders of migrations of other tools: which files are run, in which order, and what is refused.
 
 use freehold::{Baseline, ErrorKind, Layout, MigrateOptions};
 
@@ -288,7 +287,7 @@ CREATE TYPE \"public\".\"Mood\" AS ENUM ('GOOD', 'BAD');
 -- CreateTable
 CREATE TABLE \"public\".\"Note\" (\"id\" SERIAL NOT NULL, \"mood\" \"public\".\"Mood\" NOT NULL DEFAULT 'GOOD', CONSTRAINT \"Note_pkey\" PRIMARY KEY (\"id\"));
 ";
-/// As Prisma takes a value away, with a transaction of its own in the middle.
+/// Prisma's way to remove an enum value, with a transaction of its own in the middle.
 const PRISMA_LESS: &[u8] = b"-- AlterEnum
 BEGIN;
 CREATE TYPE \"public\".\"Mood_new\" AS ENUM ('GOOD');

@@ -1,4 +1,4 @@
-//! The library against a real PostgreSQL. One binary; each file reads as a list of claims.
+//! The library against a real PostgreSQL. One binary; each file is a list of claims.
 
 #![allow(clippy::disallowed_methods, reason = "the test server's address comes from ./dev")]
 

@@ -1,4 +1,5 @@
-//! The migrator: everything it makes is protected, a failure leaves nothing and harms nobody.
+//! The migrator: everything it creates is protected, and a failure leaves nothing and affects no other
+//! tenant.
 
 use freehold::{Baseline, ErrorKind, MigrateOptions, Migration};
 
@@ -168,7 +169,7 @@ async fn a_backfill_reaches_every_row_under_forced_security() {
     assert_eq!(house.bodies(&globex).await, ["globex!"]);
 }
 
-/// 40 tables, enums, triggers, functions, partitions, its own `users`: written for one customer.
+/// 40 tables, enums, triggers, functions, partitions, its own `users`: written for a single customer.
 #[tokio::test]
 async fn an_existing_applications_schema_works_unchanged_and_so_does_its_next_release() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))

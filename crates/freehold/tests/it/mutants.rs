@@ -1,6 +1,6 @@
-//! Faults planted in a healthy database, each by its name: what an attacker gets by it, and which
-//! guard sees it. A fault that leads nowhere is one that another defence holds; it is to be seen
-//! all the same. Faults of the code are planted by `./dev mutants`.
+//! Faults planted in a healthy database, each with a name: the attack that it enables, and the guard that
+//! detects it. A fault that enables no attack because another defence holds must be detected nevertheless.
+//! `./dev mutants` plants faults in the code.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ struct Fault {
     seen: Seen,
 }
 
-/// What the attack comes to with the fault in place. Without it, each is refused.
+/// The result of the attack with the fault in place. Without it, each is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attack {
     /// Isolation is broken.
@@ -37,7 +37,7 @@ enum Attack {
 /// The first guard that sees the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
-    /// A server refuses to start, and one that runs is not ready.
+    /// A server refuses to start, and a running one is not ready.
     Start,
     /// A server that runs is not ready: to the doctor it is critical, and even the app role sees it.
     Readiness,
@@ -58,7 +58,7 @@ const fn fault(
 
 const READ: &str = "SELECT body FROM {a}.notes";
 const WRITE: &str = "INSERT INTO {a}.notes (id, body) VALUES (9, 'intruder')";
-/// An unsealed context of acme's, at the door and past it.
+/// An unsealed context of acme, at the entry point and past it.
 const FORGE: &str = "SELECT freehold.enter(repeat('0', 94) || '{a}_' || repeat('0', 32) || '_owner'); SELECT body FROM {a}.notes";
 const SET: &str = "SELECT set_config('freehold.context', '{a}_' || repeat('0', 32) || '_owner', true); SELECT body FROM {a}.notes";
 /// Fails where no row of acme's is seen.
@@ -163,7 +163,7 @@ const FAULTS: &[Fault] = &[
     fault("tenant without a schema", "DROP SCHEMA {a} CASCADE", READ, Refused, Doctor),
 ];
 
-/// Faults planted at a time: each has a database of its own.
+/// The number of faults planted at a time: each has a database of its own.
 const AT_A_TIME: usize = 4;
 
 #[test]
@@ -188,7 +188,7 @@ fn each_fault_of_the_database_is_caught() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What is not as the table says; nothing is good.
+/// The deviation from the table; `None` if there is none.
 async fn plant(fault: &Fault) -> Option<String> {
     let house = house().await;
     let (acme, globex) = (tenant(&house, "acme").await, tenant(&house, "globex").await);
@@ -250,8 +250,8 @@ async fn first_to_see(house: &House) -> Seen {
     }
 }
 
-/// Attributes and memberships of a role, and what is said of a server that connects with it. Roles
-/// belong to the whole PostgreSQL, so each is a role of this test's own.
+/// Attributes and memberships of a role, and the error of a server that connects with it. Roles belong to the
+/// whole PostgreSQL, so each test has roles of its own.
 const ROLES: &[(&str, &str)] = &[
     ("ALTER ROLE {r} SUPERUSER", "a superuser"),
     ("ALTER ROLE {r} BYPASSRLS", "a role with BYPASSRLS"),
@@ -284,8 +284,8 @@ async fn each_role_that_is_not_bound_is_refused() {
     }
 }
 
-/// All but the list of versions, which a server reads before it has a context, and the keys, which
-/// nobody but the owner has any right to.
+/// All except the list of versions, which a server reads before it has a context, and the keys, on which only
+/// the owner has privileges.
 #[tokio::test]
 async fn every_table_of_the_catalog_is_protected() {
     let house = house().await;

@@ -1,4 +1,4 @@
-//! The database's bad days: it takes no writes, has no room, lets nobody in, or does not know the key.
+//! Outages of the database: it takes no writes, has no room, refuses logins, or does not know the key.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{
     options, sqlstate, wait_until,
 };
 
-/// Generous: what is waited for comes within a second or two.
+/// Generous: the awaited event takes a second or two.
 const SOON: Duration = Duration::from_secs(60);
 const READ: &str = "SELECT body FROM notes";
 const INSERT: &str = "INSERT INTO notes (body) VALUES ('new')";
@@ -26,8 +26,8 @@ impl House {
         connect(&admin_url()).await.batch_execute(&alter).await.unwrap();
     }
 
-    /// New sessions may only read, and there are no others: as after a failover to a server that was
-    /// not promoted yet, or when a provider finds the disk full.
+    /// New sessions are read-only, and existing ones are ended: as after a failover to a server that has not
+    /// been promoted yet, or when a provider finds the disk full.
     async fn begin_read_only_spell(&self) {
         self.alter_database("SET default_transaction_read_only = on").await;
         self.end_sessions().await;
@@ -114,8 +114,8 @@ async fn work_on_the_catalog_hears_of_an_outage_too() {
     assert_takes_no_writes(outcome.map(drop), "create a tenant");
 }
 
-/// However many sessions were opened in the spell: none is in use two seconds after its end, though
-/// nobody has tried to write on it.
+/// However many sessions were opened in the read-only period: none is in use two seconds after its end, even
+/// if no write was tried on it.
 #[tokio::test]
 async fn a_session_that_was_opened_in_a_read_only_spell_does_not_outlast_it() {
     let house = house_of_one().await;
@@ -161,7 +161,7 @@ async fn a_transaction_that_sql_has_made_read_only_is_no_outage() {
     assert_eq!(house.pid(&acme).await.unwrap(), before, "the connection is good");
 }
 
-/// What one session is left with is nothing that all have.
+/// A setting of one session says nothing about the others.
 #[tokio::test]
 async fn a_session_that_sql_has_made_read_only_is_not_taken_for_the_server() {
     let house = house_of_one().await;
@@ -185,7 +185,7 @@ async fn a_check_tells_that_the_database_takes_no_writes_and_when_it_does_again(
     house.freehold.check().await.unwrap();
 }
 
-/// A fleet with eight places, of which the database has room for those that are open now.
+/// A fleet with eight slots, of which the database has room for those that are open now.
 async fn full_house(wait_max: Duration) -> (House, [TenantContext; 2], usize) {
     let database = TestDatabase::create(&admin_url(), &notes_baseline()).await.unwrap();
     let mut options = options(&database);
@@ -209,7 +209,7 @@ async fn full_house(wait_max: Duration) -> (House, [TenantContext; 2], usize) {
 }
 
 impl House {
-    /// So many connections, by two tenants in turn: one alone may not have all.
+    /// This many connections, held by two tenants alternately: one tenant alone may not have all.
     async fn hold(&self, tenants: &[TenantContext; 2], count: usize) -> Vec<freehold::TenantTx> {
         let mut held = Vec::new();
         for turn in 0..count {
@@ -341,7 +341,7 @@ async fn a_key_that_was_retired_under_a_server_is_its_settings_fault_and_no_viol
     }
 }
 
-/// Where it leads and what to do is for the log; callers hear that the database is away.
+/// The address and the remedy are for the log; callers learn that the database is unavailable.
 #[tokio::test]
 async fn a_failure_to_connect_names_its_setting_and_what_to_do_to_the_log_alone() {
     let house = house().await;

@@ -1,11 +1,11 @@
-//! What a migration does outside of the schema it runs in is refused in the template, with file, line
-//! and cure, and nothing of it is left.
+//! A migration's changes outside of its schema are refused in the template, with file, line and remedy, and
+//! leave nothing.
 
 use freehold::{Baseline, ErrorKind, Migration};
 
 use crate::support::{House, house, notes_and};
 
-/// What is outside before any migration comes: everything of it is the owner role's, so PostgreSQL itself
+/// Objects that exist outside before any migration: all belong to the owner role, so PostgreSQL itself
 /// refuses nothing.
 const BILLING: &str = "
 CREATE SCHEMA billing AUTHORIZATION freehold_owner;
@@ -25,7 +25,7 @@ CREATE PUBLICATION feed;
 RESET ROLE;
 COMMENT ON TABLE billing.invoices IS 'shared'";
 
-/// The migration, the line that the refusal names, and what else it says.
+/// The migration, the line that the refusal names, and further text of it.
 const REFUSED: &[(&str, usize, &str)] = &[
     // Made outside.
     ("SELECT 1;\nCREATE TABLE public.plans (id int)", 2, "makes table public.plans"),
@@ -239,8 +239,8 @@ const REFUSED: &[(&str, usize, &str)] = &[
     ("ALTER ROLE CURRENT_USER PASSWORD 'x'", 1, "changes a role"),
 ];
 
-/// What stands by itself in the house, its own schemas and other tenants' alike; less what belongs to the
-/// whole server, where other tests are at work.
+/// All independent objects in the database, including its own schemas and other tenants', except what belongs
+/// to the whole server, where other tests run.
 const STATE: &str = "
 SELECT md5(string_agg(line, E'\\n' ORDER BY line)) FROM (
   SELECT concat_ws(' ', 'class', oid, relnamespace, relname, relowner, relacl::text, relrowsecurity, relforcerowsecurity, relnatts, relhastriggers) AS line FROM pg_class WHERE relkind <> 't'
@@ -295,7 +295,7 @@ async fn what_is_outside_is_refused_in_the_template_with_line_and_cure_and_leave
     house.migrate(&notes_and(&["CREATE TABLE plans (id int)"])).await.unwrap();
 }
 
-/// What another tenant has is outside too, however a migration learns its name.
+/// Another tenant's objects are outside too, however a migration learns their names.
 #[tokio::test]
 async fn another_tenants_schema_is_outside() {
     let house = house().await;
@@ -381,7 +381,7 @@ async fn what_stays_inside_is_taken() {
     house.freehold.query(&later, "SELECT FROM people", &[]).await.unwrap();
 }
 
-/// A database has each extension once, so making one is no change outside; changing one that others use is.
+/// A database has each extension once, so creating one is permitted, but changing one that others use is not.
 #[tokio::test]
 async fn an_extension_may_be_made_and_used_but_not_changed() {
     let house = house().await;
@@ -410,7 +410,8 @@ async fn an_extension_may_be_made_and_used_but_not_changed() {
     house.freehold.query(&acme, "SELECT FROM more", &[]).await.unwrap();
 }
 
-/// What others do at the same time is not the migration's, though their transactions have higher numbers.
+/// Concurrent changes of other transactions are not attributed to the migration, although their ids are
+/// higher.
 #[tokio::test]
 async fn what_others_change_meanwhile_is_not_held_against_a_migration() {
     let house = house().await;

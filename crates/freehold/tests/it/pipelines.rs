@@ -196,7 +196,7 @@ async fn statements_that_a_migration_made_stale_are_run_again_unseen() {
     assert_eq!(house.bodies(&globex).await, ["globex", "kept"], "it was run once");
 }
 
-/// A seal is good for some seconds, and those that come after a slow one wait longer.
+/// A seal is valid for a few seconds, and statements after a slow one wait longer.
 #[tokio::test]
 async fn what_waits_behind_a_slow_statement_is_sealed_again() {
     // In the mode best a session vouches for each, and none waits too long.

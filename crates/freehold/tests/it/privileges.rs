@@ -1,5 +1,5 @@
-//! What PostgreSQL offers beside tables: nothing of it may lead from one tenant to another, or
-//! out of the database.
+//! What PostgreSQL offers besides tables: none of it may lead from one tenant to another, or out of the
+//! database.
 
 use crate::support::{house, house_with, notes_and, outcome, sqlstate};
 
@@ -136,8 +136,8 @@ async fn turning_row_security_off_is_an_error_and_not_a_way_around() {
     }
 }
 
-/// Numbers that a table gives itself need no right to its sequence, so nobody has one: it would
-/// reach across tenants, and row-level security knows no sequences.
+/// A table that numbers its own rows needs no privilege on its sequence, so no role has one: it would apply
+/// across tenants, since row-level security does not cover sequences.
 #[tokio::test]
 async fn the_sequence_behind_another_tenants_identity_column_is_closed() {
     let house = house().await;
@@ -170,7 +170,7 @@ async fn a_sequence_that_a_default_asks_gives_numbers_and_is_not_set() {
     house.freehold.query(&acme, "SELECT setval('invoices_no_seq', 1)", &[]).await.unwrap_err();
 }
 
-/// If somebody grants TEMPORARY after all, a temporary table must not be taken for the tenant's.
+/// Even if TEMPORARY is granted, a temporary table must not hide the tenant's.
 #[tokio::test]
 async fn temporary_tables_are_searched_last() {
     let house = house().await;
@@ -187,7 +187,7 @@ async fn temporary_tables_are_searched_last() {
     assert_eq!(row.get::<_, &str>(0), "acme");
 }
 
-/// It acts with the owner's rights, and still for the tenant of who calls it.
+/// It has the owner's rights, but is restricted to the caller's tenant.
 #[tokio::test]
 async fn a_function_of_the_owners_is_bound_to_its_callers_tenant() {
     let house = house().await;
@@ -209,8 +209,8 @@ async fn a_function_of_the_owners_is_bound_to_its_callers_tenant() {
     assert_eq!(outcome(&attacker, &peek).await, REFUSED, "without any context");
 }
 
-/// A function of the baseline that executes text makes one SELECT a whole script. After RESET ROLE it is
-/// freehold_app, which reaches none of the catalog's tables, in whatever context.
+/// A function of the baseline that executes text turns one SELECT into a script. After RESET ROLE it runs as
+/// freehold_app, which reaches none of the catalog's tables, in any context.
 #[tokio::test]
 async fn one_statement_of_a_tenant_reaches_no_table_of_the_catalog() {
     let run = "CREATE FUNCTION run(sql text) RETURNS boolean LANGUAGE plpgsql AS

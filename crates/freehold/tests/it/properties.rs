@@ -1,4 +1,4 @@
-//! What must hold for any text that claims to be a token, a slug or an e-mail. Pure: no database.
+//! Properties that hold for any text as a token, a slug or an e-mail. Pure: no database.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -28,7 +28,7 @@ fn issue(with: &AccessTokens, id: u128) -> String {
     with.issue(&subject, Duration::from_secs(600), now()).unwrap()
 }
 
-/// `text` with one thing changed at a place.
+/// `text` with one change at a position.
 fn changed(text: &str, at: Index, how: u8, by: char) -> String {
     let mut chars: Vec<char> = text.chars().collect();
     let (at, other) = (at.index(chars.len()), chars.len() / 2);
@@ -57,7 +57,7 @@ proptest! {
         prop_assert_eq!(tokens.verify(&other, now()).is_ok(), other == token, "{}", other);
     }
 
-    /// The parts of two good tokens make no third one.
+    /// The parts of two valid tokens do not make a third one.
     #[test]
     fn parts_of_two_tokens_are_no_token(parts in prop::array::uniform3(any::<bool>())) {
         let tokens = tokens(SECRET);

@@ -1,4 +1,4 @@
-//! What a baseline's own code raises, as an embedder answers it.
+//! Errors raised by a baseline's own code, as a service that embeds the library answers them.
 
 use axum_core::response::IntoResponse as _;
 use freehold::{Error, ErrorKind, axum};

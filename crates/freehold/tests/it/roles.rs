@@ -1,5 +1,5 @@
-//! Who may do what inside a tenant and beside it: viewer, member, admin and owner, the owner
-//! role of the database, and analytics.
+//! Permissions inside a tenant and outside of it: viewer, member, admin and owner, the owner role of the
+//! database, and analytics.
 
 use std::time::Duration;
 
@@ -157,7 +157,7 @@ async fn the_owner_role_in_one_tenants_context_does_not_touch_another() {
     assert_eq!(outcome(&owner, &own).await, "permitted");
 }
 
-/// Under FORCE, an owner without a policy of its own updates nothing and hears nothing of it.
+/// Under FORCE, an owner without a policy of its own would update nothing, without an error.
 #[tokio::test]
 async fn a_backfill_of_the_owner_touches_every_row() {
     let house = house().await;
@@ -213,7 +213,7 @@ async fn analytics_reads_every_tenant_and_writes_none() {
     }
 }
 
-/// The role of a context is the membership's, whatever the caller believes.
+/// The role of a context is the membership's, whatever the caller assumes.
 #[tokio::test]
 async fn a_person_acts_in_the_role_of_their_membership() {
     let house = house().await;

@@ -1,11 +1,11 @@
-//! Tables that a baseline's functions make while a tenant works: that tenant's affair at most, and open to
-//! nobody.
+//! Tables that a baseline's functions create at run time: they affect at most that tenant, and no other
+//! tenant can read them.
 
 use freehold::{Baseline, Migration, TenantContext};
 
 use crate::support::{House, house_with, sqlstate};
 
-/// What a baseline of `SECURITY DEFINER` functions can do at run time, in the rights of the owner role.
+/// What `SECURITY DEFINER` functions of a baseline can do at run time, with the owner role's rights.
 const MAKERS: &str = "
 CREATE TABLE a (id int PRIMARY KEY);
 CREATE TABLE days (at int NOT NULL) PARTITION BY RANGE (at);
@@ -86,8 +86,8 @@ async fn where_nothing_protects_it_nobody_reaches_it_and_it_is_one_tenants_findi
     }
 }
 
-/// A function that grants what it made opens it to every tenant, where no event trigger protects it. A
-/// server that sees it closes it.
+/// A function that grants the table it created exposes it to every tenant, if no event trigger protects it. A
+/// server that finds it closes it.
 #[tokio::test]
 async fn a_table_that_lies_open_is_kept_from_other_tenants_by_who_finds_it() {
     let (house, acme, globex) = makers_house(false).await;
@@ -130,7 +130,7 @@ async fn a_table_that_lies_open_is_kept_from_other_tenants_by_who_finds_it() {
     assert!(left.tenants.iter().all(|line| line.starts_with("FH103")), "{left:?}");
 }
 
-/// What holds for all is nobody's own.
+/// A deviation in every tenant is not attributed to a single one.
 #[tokio::test]
 async fn what_is_wrong_with_every_tenant_or_the_template_is_the_fleets() {
     let (house, acme, globex) = makers_house(true).await;
@@ -152,8 +152,8 @@ async fn what_is_wrong_with_every_tenant_or_the_template_is_the_fleets() {
     assert_eq!(fleets().await, (1, 1, 1, 1));
 }
 
-/// By hand, by the owner and by a superuser the event trigger does nothing: what restores a dump brings
-/// policies along, and the migrator protects by itself.
+/// For a manual session, the owner and a superuser the event trigger does nothing: a restored dump contains
+/// policies, and the migrator protects tables itself.
 #[tokio::test]
 async fn the_event_trigger_is_in_nobodys_way_and_nobodys_to_call() {
     let (house, acme, _) = makers_house(true).await;

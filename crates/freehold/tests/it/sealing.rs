@@ -1,5 +1,5 @@
-//! The sealed context: what a server has not sealed is not believed, whatever SQL says. In every
-//! mode, and in plain mode to see that the attack is one.
+//! The sealed context: a context that no server sealed is refused, whatever SQL does. Tested in every mode,
+//! and in plain mode to show that the attack works there.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::support::{
 const REFUSED: &str = "42501";
 const SEALED: [SealMode; 2] = [SealMode::Best, SealMode::Portable];
 
-/// All that a seal is made of, for an attacker who has some of it.
+/// The parts of a seal, for an attacker who has some of them.
 struct Forgery {
     key_id: String,
     secret: Vec<u8>,
@@ -28,7 +28,7 @@ struct Forgery {
 }
 
 impl Forgery {
-    /// What the server would make for this session.
+    /// What the server would produce for this session.
     async fn genuine(house: &House, attacker: &Client, tenant: &TenantContext) -> Forgery {
         let superuser = house.superuser().await;
         let sql = "SELECT id, inner_pad FROM freehold_guard.seal_key ORDER BY id DESC LIMIT 1";
@@ -57,7 +57,7 @@ impl Forgery {
     }
 }
 
-/// What comes of entering with a context and reading the tenant's notes by their full name.
+/// The result of entering with a context and reading the tenant's notes by their full name.
 async fn enter_and_read(attacker: &Client, context: &str, tenant: &TenantContext) -> String {
     pass_and_read(attacker, &format!("freehold.enter('{context}')"), tenant).await
 }
@@ -129,7 +129,7 @@ async fn a_context_is_believed_only_as_it_was_sealed() {
     }
 }
 
-/// In portable mode, where a transaction can read what it entered with.
+/// In portable mode, where a transaction can read its own context.
 #[tokio::test]
 async fn a_server_seals_for_its_own_session_and_for_seconds() {
     let house = house_sealed(SealMode::Portable).await;
@@ -178,7 +178,7 @@ fn context_changes(to: &TenantContext) -> Vec<String> {
     statements
 }
 
-/// Whether somebody in acme's transaction gets to see or to change globex's rows, after some SQL.
+/// Whether SQL in acme's transaction can see or change globex's rows.
 async fn reaches(
     attacker: &Client,
     house: &House,
@@ -527,7 +527,7 @@ async fn a_parallel_plan_meets_the_same_context() {
     }
 }
 
-/// What a baseline could have for reasons of its own, with the rights of freehold_owner.
+/// Functions that a baseline could have for legitimate reasons, with the rights of freehold_owner.
 const HELPERS: &str = "
 CREATE FUNCTION app_set(n text, v text) RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS
   'SELECT set_config(n, v, true)';

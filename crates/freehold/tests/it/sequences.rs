@@ -1,4 +1,4 @@
-//! Sequences: a row gets its number, and nobody in a tenant has a right to what gives it.
+//! Sequences: rows are numbered, and no tenant role has a privilege on a sequence.
 
 use freehold::control::violations::{ViolationFilter, ViolationKind};
 use freehold::doctor::{DoctorOptions, examine};
@@ -110,7 +110,7 @@ async fn no_sequence_is_read_set_or_advanced_by_anybody_in_a_tenant() {
     assert_eq!(one::<i32>(&house.freehold, &globex, next).await, 2, "nothing was advanced");
 }
 
-/// What the session's last number was is PostgreSQL's to tell to who may ask the sequence.
+/// PostgreSQL reveals the session's last number only to a role that may use the sequence.
 #[tokio::test]
 async fn the_last_number_of_a_session_is_told_to_nobody() {
     let (house, acme, _) = numbered().await;

@@ -1,6 +1,6 @@
-//! What one tenant's SQL leaves on a session is gone or harmless before the next tenant's first
-//! statement, however the transaction ended. The baseline here executes text that tenants send: whatever
-//! SQL can leave at all is left.
+//! What one tenant's SQL leaves in a session is gone or harmless before the next tenant's first statement,
+//! however the transaction ended. The baseline here executes text from tenants, so anything that SQL can
+//! leave is left.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +22,8 @@ CREATE FUNCTION run_row() RETURNS trigger LANGUAGE plpgsql AS
 CREATE CONSTRAINT TRIGGER run_row AFTER INSERT ON deferred DEFERRABLE INITIALLY DEFERRED
   FOR EACH ROW EXECUTE FUNCTION run_row()";
 
-/// All that a session shows of itself. `app.note` and what is of its kind stay known to PostgreSQL once
-/// somebody has set them, and are empty.
+/// Everything visible in a session. PostgreSQL keeps the names of settings like `app.note` once they have
+/// been set, with an empty value.
 const LOOK: &str = "
 SELECT json_build_object(
   'settings', (SELECT json_object_agg(name, setting) FROM pg_settings
@@ -129,7 +129,7 @@ const ENDINGS: [Ending; 11] = [
 
 const RUN: &str = "SELECT run($1)";
 
-/// Whether it comes to a good end is not what is tried: some of the residue are refused somewhere.
+/// Its success does not matter: some residue is refused in some places.
 async fn leave(freehold: &Freehold, by: &TenantContext, ending: Ending, sql: &str) {
     match ending {
         Ending::Alone => drop(freehold.query(by, RUN, &[&sql]).await),
@@ -234,14 +234,14 @@ async fn prepared_statements_that_a_tenant_takes_away_are_prepared_anew_for_the_
     }
 }
 
-/// Waits until what is cleaned after a transaction is known to be settings alone, or more.
+/// Waits until the server knows whether only settings have to be cleaned after a transaction, or more.
 async fn until_cleaned(house: &House, only_settings: bool) {
     let what = format!("only settings are cleaned: {only_settings}");
     let so = async || house.freehold.cleans_only_settings() == only_settings;
     crate::support::wait_until(&what, std::time::Duration::from_secs(60), so).await;
 }
 
-/// Without code in the baseline, these are what a query's text can leave.
+/// Without code in the baseline, the text of a query can leave only these.
 #[tokio::test]
 async fn where_only_settings_can_be_left_they_and_what_a_query_makes_are_gone() {
     if crate::support::pooler().is_some() {
@@ -331,7 +331,7 @@ async fn no_tenant_knows_what_random_gives_the_next() {
     assert_ne!(random(&globex, RANDOM).await, known);
 }
 
-/// A cursor that one function opens and another reads is all the same a cursor of one tenant.
+/// A cursor that one function opens and another reads still belongs to one tenant.
 #[tokio::test]
 async fn rows_of_a_held_cursor_are_for_the_tenant_that_opened_it() {
     let pages = "
@@ -346,7 +346,7 @@ CREATE FUNCTION next_page() RETURNS text LANGUAGE plpgsql AS
     assert_eq!(crate::support::sqlstate(&read.unwrap_err()), "34000", "no such cursor");
 }
 
-/// The case that gave the text of one tenant to the next.
+/// The case in which one tenant's text reached the next.
 #[tokio::test]
 async fn a_setting_that_a_trigger_leaves_is_not_the_next_tenants_default() {
     let kept = "
@@ -383,8 +383,8 @@ async fn a_migrations_settings_end_with_its_transaction() {
     assert!(seen[1..].iter().all(|seen| !seen.contains("64kB")), "{seen:?}");
 }
 
-/// What the app role sets for itself, by SQL that a baseline executes as text, outlives its sessions. New
-/// connections bring along what they rely on.
+/// Settings that the app role makes for itself, by SQL that a baseline executes, outlive its sessions. New
+/// connections send the settings that they rely on.
 #[tokio::test]
 async fn what_the_app_role_sets_for_itself_changes_nothing_that_is_relied_on() {
     if pooler().is_some() {

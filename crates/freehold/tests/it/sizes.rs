@@ -1,4 +1,4 @@
-//! What tenants take on disk: measured, kept for a while, and what growth is read from it.
+//! The sizes of tenants on disk: measured, kept for some time, and their growth.
 
 use freehold::control::sizes::{SizeOrder, TenantGrowth};
 use freehold::tokio_postgres::Client;
@@ -6,7 +6,7 @@ use freehold::{ErrorKind, TenantContext};
 
 use crate::support::{House, connect, house, operator, outcome};
 
-/// Measures everybody, and tells what is known then, by slug.
+/// Measures all tenants, and returns the results by slug.
 async fn measured(house: &House) -> Vec<TenantGrowth> {
     assert_eq!(house.freehold.sizes().measure(&operator()).await.unwrap(), 0);
     growths(house, SizeOrder::Bytes).await
@@ -111,7 +111,7 @@ async fn a_tenant_without_growth_or_with_one_size_grows_by_nothing() {
     assert_eq!(refused.kind(), ErrorKind::NotFound);
 }
 
-/// An import is no pace.
+/// An import is not extrapolated.
 #[tokio::test]
 async fn whoever_is_known_for_an_hour_grew_in_a_day_by_what_they_grew_in_that_hour() {
     let house = house().await;

@@ -1,4 +1,5 @@
-//! Slow queries: kept with their plans and without anybody's values, and shown to whom they are.
+//! Slow queries: recorded with their plans and without values, and visible only to their tenant and
+//! operators.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::support::{
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// A house where a statement is slow that takes so long.
+/// A fleet in which a statement of this duration is slow.
 async fn house_slow_after(database: TestDatabase, after: Duration, connections: usize) -> House {
     let mut options = options(&database);
     options.insight = InsightOptions { slow_after: Some(after), ..InsightOptions::default() };
@@ -26,7 +27,7 @@ async fn house_slow_after(database: TestDatabase, after: Duration, connections: 
     House { freehold, database }
 }
 
-/// A house where every statement is slow.
+/// A fleet in which every statement is slow.
 async fn house_where_all_is_slow() -> House {
     let database = TestDatabase::create(&admin_url(), &notes_baseline()).await.unwrap();
     house_slow_after(database, Duration::ZERO, 4).await

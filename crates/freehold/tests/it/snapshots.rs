@@ -1,5 +1,5 @@
-//! One way to a schema: the template, a tenant that was there and a new one come to the same, or the
-//! migration is refused.
+//! One way to a schema: the template, an existing tenant and a new one reach the same state, or the migration
+//! is refused.
 
 use freehold::{Baseline, ErrorKind, Migration, TenantContext};
 

@@ -1,11 +1,11 @@
-//! Which statements a tenant's transaction runs: what reads and writes rows, procedures that cannot end
-//! it, and the rest by a method that says so.
+//! The statements that a tenant's transaction may run: queries, procedures that cannot end it, and utility
+//! statements by a method of their own.
 
 use freehold::{Error, ErrorKind, Params, TenantContext};
 
 use crate::support::{House, house, house_of_one, sqlstate};
 
-/// What is no query, and may be run in a transaction all the same.
+/// Utility statements that may run in a transaction.
 const UTILITIES: &[&str] = &[
     "SET LOCAL work_mem = '1MB'",
     "SET CONSTRAINTS ALL DEFERRED",
@@ -16,7 +16,7 @@ const UTILITIES: &[&str] = &[
     "DECLARE c CURSOR FOR SELECT 1",
 ];
 
-/// What outlives a transaction, ends it, or takes the connection over.
+/// Statements that outlive a transaction, end it, or take over the connection.
 const NEVER: &[&str] = &[
     "SET work_mem = '1MB'",
     "SET SESSION work_mem = '1MB'",
@@ -122,8 +122,8 @@ CREATE PROCEDURE rolls_back() LANGUAGE plpgsql AS $$ BEGIN ROLLBACK; END $$;
 CREATE PROCEDURE writes(body text) LANGUAGE plpgsql AS $$ BEGIN INSERT INTO notes (body) VALUES (body); END $$;
 CREATE PROCEDURE doubles(INOUT n int) LANGUAGE plpgsql AS $$ BEGIN n := n * 2; END $$";
 
-/// A COMMIT in it would end the transaction, and with it context, role and search path: what came next
-/// in the same message would be run as the app role.
+/// A COMMIT in it would end the transaction, and with it context, role and search path: the rest of the
+/// message would run as the app role.
 #[tokio::test]
 async fn a_procedure_cannot_end_the_transaction_it_is_called_in() {
     let house = house_of_one().await;

@@ -1,5 +1,4 @@
-//! What the tests stand on: a database of each test's own, a small baseline, and eyes that see
-//! what the library does not show.
+//! Shared set-up: a database per test, a small baseline, and means to see what the library does not show.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -13,7 +12,7 @@ use freehold::{
     OperatorContext, Options, PoolLimits, Role, SealMode, TenantContext, TenantId,
 };
 
-/// A server that is only for tests; `./dev test` starts one and sets this.
+/// A server for tests only; `./dev test` starts one and sets this variable.
 pub(crate) fn admin_url() -> String {
     std::env::var("DATABASE_URL")
         .expect("DATABASE_URL leads to a PostgreSQL server for tests; run ./dev test")
@@ -39,7 +38,7 @@ pub(crate) fn notes_and(later: &[&str]) -> Baseline {
 
 pub(crate) struct House {
     pub(crate) freehold: Freehold,
-    /// Dropped with the house; and the way to a raw connection.
+    /// Dropped together with this value; provides raw connections.
     pub(crate) database: TestDatabase,
 }
 
@@ -54,8 +53,8 @@ pub(crate) async fn house_with(baseline: &Baseline) -> House {
     House { freehold, database }
 }
 
-/// How the application connects: by a pooler, in the run of these tests where there is one. What
-/// goes around the library goes around the pooler too.
+/// How the application connects: through a pooler, if this run has one. Connections that bypass the library
+/// bypass the pooler too.
 pub(crate) fn options(database: &TestDatabase) -> Options {
     let mut options = database.options();
     if let Some(address) = pooler() {
@@ -72,7 +71,7 @@ pub(crate) fn pooler() -> Option<String> {
     std::env::var("FREEHOLD_TEST_POOLER").ok()
 }
 
-/// The notes baseline, with contexts taken for true in one way or another.
+/// The notes baseline in the given seal mode.
 pub(crate) async fn house_sealed(mode: SealMode) -> House {
     let database = TestDatabase::create(&admin_url(), &notes_baseline()).await.unwrap();
     database.change_seal(mode).await.unwrap();
@@ -81,12 +80,12 @@ pub(crate) async fn house_sealed(mode: SealMode) -> House {
     House { freehold, database }
 }
 
-/// How long a caller waits for the one connection: longer than it takes to clean up behind another, on a busy
-/// machine too, and not as long as the naps of these tests.
+/// How long a caller waits for the one connection: longer than cleaning up after another transaction takes,
+/// even on a busy machine, and shorter than the sleeps in these tests.
 const ONE_WAIT_MAX: Duration = Duration::from_secs(15);
 
-/// A fleet whose application has a single connection: each transaction follows in the tracks of
-/// the one before.
+/// A fleet whose application has a single connection: each transaction uses the connection of the previous
+/// one.
 pub(crate) async fn house_of_one() -> House {
     house_of_one_with(&notes_baseline()).await
 }
@@ -134,7 +133,7 @@ impl House {
         connect(&self.database.superuser_url()).await
     }
 
-    /// As freehold_app, without the library in between: an attacker who runs any SQL.
+    /// As freehold_app, bypassing the library: an attacker who runs any SQL.
     pub(crate) async fn attacker(&self) -> Client {
         connect(&self.database.app_url()).await
     }
@@ -163,7 +162,8 @@ impl House {
         attacker
     }
 
-    /// As freehold_catalog in a tenant's context, in a transaction: what policies leave of the catalog's tables.
+    /// As freehold_catalog in a tenant's context, in a transaction: the rows of the catalog that policies
+    /// permit.
     pub(crate) async fn in_catalog(&self, tenant: TenantId, role: &str) -> Client {
         let client = connect(&self.database.catalog_url()).await;
         let sealed = self.sealed(tenant, role).await;
@@ -185,7 +185,7 @@ pub(crate) async fn connect(url: &str) -> Client {
     client
 }
 
-/// What the database is to believe, spelled out by hand.
+/// What the database is to believe, written by hand.
 pub(crate) fn claim(tenant: TenantId, role: &str) -> String {
     let actor = uuid::Uuid::from_u128(7);
     format!("tenant_{}_{}_{role}", tenant.as_uuid().simple(), actor.simple())
@@ -207,7 +207,7 @@ pub(crate) fn sqlstate(error: &Error) -> &str {
     error.database().map_or("no answer of the database", |db| db.code().code())
 }
 
-/// Polls a future so many times and drops it then, finished or not.
+/// Polls a future a number of times and then drops it, finished or not.
 pub(crate) async fn drop_after_polls<T>(
     polls: usize,
     future: impl Future<Output = T>,
@@ -225,7 +225,7 @@ pub(crate) async fn drop_after_polls<T>(
     .await
 }
 
-/// For what comes within a second or two where the machine is not busy. No test is about its pace.
+/// The timeout for what takes a second or two on an idle machine. No test is about its duration.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Asks again until it is so, and says how long that took; fails after `limit`.

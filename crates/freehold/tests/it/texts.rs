@@ -1,4 +1,4 @@
-//! What a folder's texts are taken for: their files, lines and statements, and what is refused.
+//! How the texts of a folder are read: files, lines and statements, and what is refused.
 
 use std::fs;
 use std::path::PathBuf;
@@ -56,7 +56,7 @@ fn line_ends_and_a_byte_order_mark_change_nothing() {
     assert_eq!(plain.migrations(), [compiled_in]);
 }
 
-/// Whatever tool wrote the way back, it is part of the file and is never gone.
+/// A down migration is part of the file for any tool, and is never run.
 #[test]
 fn the_way_back_is_never_gone() {
     for mark in [

@@ -1,8 +1,7 @@
-//! A transaction reaches its own tenant, ends as it says, and leaves its context behind.
+//! A transaction reaches its own tenant, ends as requested, and leaves its context behind.
 //!
-//! That a spawned task has no context by accident needs no test: there is no way to get a
-//! transaction but `begin(&TenantContext)`, nothing ambient holds one, and `TenantContext` has
-//! no public constructor.
+//! No test is needed for spawned tasks: the only way to get a transaction is `begin(&TenantContext)`, no
+//! context is passed implicitly, and `TenantContext` has no public constructor.
 
 use freehold::testing::end_early;
 use freehold::{ErrorKind, Params};
@@ -257,7 +256,7 @@ async fn what_another_tenant_will_run_cannot_be_replaced() {
     assert_eq!(house.bodies(&globex).await, ["globex"]);
 }
 
-/// A setting of the session that PostgreSQL reports: the connection is not given to anybody else.
+/// A setting of the session that PostgreSQL reports: the connection is not reused.
 #[tokio::test]
 async fn a_setting_left_on_the_session_is_not_met_by_the_next_tenant() {
     let house = house_of_one().await;

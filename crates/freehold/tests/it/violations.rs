@@ -1,5 +1,5 @@
-//! Violations are written down: beside the transaction that was rolled back, for operators alone,
-//! so many and no more.
+//! Violations are recorded: outside of the transaction that was rolled back, for operators only, and in
+//! bounded number.
 
 use std::time::Duration;
 
@@ -317,8 +317,8 @@ async fn the_writer_prunes_after_so_many_rows() {
     assert_eq!(house.freehold.violations().counts().dropped, 0);
 }
 
-/// Whoever comes to run SQL as the app role sees no other tenant's violations from a tenant's
-/// context, and covers no tracks from any.
+/// SQL as the app role sees no other tenant's violations in a tenant's context, and cannot delete any in any
+/// context.
 #[tokio::test]
 async fn the_app_role_neither_changes_nor_removes_what_is_written() {
     let house = house().await;

@@ -1,4 +1,4 @@
-//! Answers that are kept: the data API's by declared freshness, analytics, the model.
+//! Cached values: answers of the data API by declared freshness, analytics, the model.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Nobody meets another's values, and nothing that Redis holds is believed unseen.
+//! No caller gets another tenant's values, and nothing from Redis is used unverified.
 
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ async fn whatever_else_stands_in_redis_is_a_miss_and_is_counted() {
     assert_eq!(fresh.freehold.cache().stats().redis_up, Some(true));
 }
 
-/// In front of a Redis: once it is told to, each answer comes one question late.
+/// A proxy in front of Redis: once activated, each answer is that of the previous request.
 struct LateProxy {
     folder: std::path::PathBuf,
     late: std::sync::Arc<std::sync::atomic::AtomicBool>,

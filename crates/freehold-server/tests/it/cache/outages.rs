@@ -1,4 +1,4 @@
-//! Redis gone, slow, full, back again: no request fails, and every figure is right.
+//! Redis gone, slow, full, available again: no request fails, and every figure is right.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

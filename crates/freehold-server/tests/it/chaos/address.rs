@@ -1,5 +1,5 @@
-//! An address that stays while what is behind it changes, as a Service of Kubernetes or a virtual
-//! address does; and a wire that can be stalled.
+//! An address that stays the same while the server behind it changes, like a Service of Kubernetes or a
+//! virtual address; and a connection that can be stalled.
 
 use std::io;
 use std::sync::Arc;
@@ -28,17 +28,17 @@ impl Address {
         Address { port: own, leads_to, flows, listener }
     }
 
-    /// New connections go there. Those that are open stay where they are.
+    /// New connections go to this port. Open ones stay where they are.
     pub(super) fn lead_to(&self, port: u16) {
         self.leads_to.store(port, Ordering::Relaxed);
     }
 
-    /// Nothing passes, in either direction, and nothing is closed.
+    /// Stops all traffic in both directions, and closes nothing.
     pub(super) fn stall(&self) {
         self.flows.send_replace(false);
     }
 
-    /// What was held passes, and all that follows.
+    /// Releases what was held, and all later traffic.
     pub(super) fn flow(&self) {
         self.flows.send_replace(true);
     }

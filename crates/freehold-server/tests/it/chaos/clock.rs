@@ -1,6 +1,5 @@
-//! A clock of one program's own, by libfaketime where it is installed: it can be put forward and
-//! back while the program runs. What measures time that passes stays true, as on a machine whose
-//! clock is set.
+//! A separate clock for one program, by libfaketime if it is installed: it can be changed while the program
+//! runs. Monotonic time is unaffected, as on a machine whose clock is set.
 
 use std::path::PathBuf;
 
@@ -13,7 +12,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// None where there is no libfaketime.
+    /// `None` without libfaketime.
     pub(super) fn find() -> Option<Clock> {
         let beside = |folder: PathBuf| folder.join("faketime/libfaketimeMT.so.1");
         let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
@@ -24,7 +23,7 @@ impl Clock {
         Some(clock)
     }
 
-    /// So many seconds ahead of what is right, or behind.
+    /// This many seconds ahead of the right time, or behind.
     pub(super) fn put(&self, seconds: i64) {
         // By a rename: who reads half of a time would take it for another.
         let new = self.file.with_extension("new");
@@ -32,7 +31,7 @@ impl Clock {
         std::fs::rename(new, &self.file).unwrap();
     }
 
-    /// What a program that goes by this clock is started with.
+    /// The environment of a program that uses this clock.
     pub(super) fn settings(&self) -> [(&str, &str); 4] {
         [
             ("LD_PRELOAD", self.library.to_str().unwrap()),

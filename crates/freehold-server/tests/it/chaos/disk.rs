@@ -1,11 +1,11 @@
-//! A file system of the primary's own, small enough to be filled. Tests cannot make one without
-//! rights over the machine: `./dev chaos` does, where it may.
+//! A separate file system for the primary, small enough to be filled. Tests cannot create one without rights
+//! on the machine; `./dev chaos` does if it may.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Of what a file is filled with.
+/// The size of the blocks that fill a file.
 const PIECE: usize = 64 * 1024;
 /// More than the file system of `./dev chaos` holds: a wrong folder must not take a machine's disk.
 const FILL_MAX: u64 = 4 << 30;

@@ -1,7 +1,7 @@
-//! The real thing: HAProxy, two servers, PgBouncer, Redis, a primary and two replicas of which one at least
-//! has each commit before it is acknowledged.
+//! The whole installation: HAProxy, two servers, PgBouncer, Redis, a primary and two replicas, at least one
+//! of which has each commit before it is acknowledged.
 //!
-//! The primary and each replica have an address that stays when another takes over.
+//! The primary and each replica have an address that stays the same after a failover.
 
 use std::collections::BTreeMap;
 
@@ -28,8 +28,8 @@ const POOLER: &str = "pool_mode = transaction
     server_connect_timeout = 5
     server_login_retry = 1";
 
-/// What the replicas inherit by being copied. A standby looks for its primary each half second, not
-/// each five: meanwhile no commit is acknowledged.
+/// Settings that the replicas inherit by being copied. A standby looks for its primary each half second
+/// instead of each five: meanwhile no commit is acknowledged.
 const CLUSTER: &str = "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)';
     ALTER SYSTEM SET wal_retrieve_retry_interval = '500ms';
     ALTER SYSTEM SET wal_keep_size = '128MB';
@@ -47,19 +47,19 @@ pub(super) struct House {
     pub(super) replicas: Vec<Replica>,
     pub(super) residents: Vec<Resident>,
     _folder: Folder,
-    /// What the first of the cluster was copied from, and whose folder all live in that have no disk of
-    /// their own.
+    /// The server from which the first of the cluster was copied, and whose folder contains all servers
+    /// without a disk of their own.
     seed: Primary,
 }
 
-/// What servers are told of.
+/// The addresses that servers are given.
 pub(super) struct Lines {
     pub(super) pooler: PgBouncer,
     pub(super) redis: RedisServer,
     pub(super) to_primary: Address,
     to_replicas: [Address; 2],
     database: TestDatabase,
-    /// By which the second server goes, if there is one.
+    /// The clock of the second server, if there is one.
     pub(super) clock: Option<Clock>,
 }
 
@@ -119,7 +119,7 @@ impl House {
         self.point_to_replicas();
     }
 
-    /// After a failover: a replica again in the place of the one that was promoted.
+    /// After a failover: creates a replica in place of the one that was promoted.
     pub(super) async fn fill_up(&mut self) {
         self.replicas.push(self.primary.replica_in(self.seed.folder()).await);
         self.point_to_replicas();
@@ -131,7 +131,7 @@ impl House {
         }
     }
 
-    /// Compares what is there with what was sent.
+    /// Compares the tables with what was sent.
     pub(super) async fn audit(&self, sent: &BTreeMap<usize, Sent>, verdict: &mut Verdict) {
         let database = &self.lines.database;
         let sql = connect(&at(&database.superuser_url(), self.primary.port)).await;

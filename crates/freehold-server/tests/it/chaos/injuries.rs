@@ -1,4 +1,4 @@
-//! What is done to the house, each with its repair.
+//! The faults, each with its repair.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -111,8 +111,8 @@ impl Injury {
         Some(format!("{}: {missing}", self.name()))
     }
 
-    /// Injures the house and repairs it. The moment from which it should be well again: for what
-    /// comes up by itself when its program starts, the start.
+    /// Injects the fault and repairs it. Returns the time from which the installation should recover: for
+    /// programs that recover by starting, the time of the start.
     pub(super) async fn inflict(self, house: &mut House) -> Instant {
         match self {
             ServerKilled => {
@@ -193,7 +193,7 @@ impl Injury {
         }
     }
 
-    /// What is left to do once all are served again.
+    /// What remains to be done once all clients are served again.
     pub(super) async fn clear_up(self, house: &mut House) {
         if self == Failover {
             house.fill_up().await;
@@ -210,8 +210,8 @@ async fn put_clock(house: &House, seconds: i64) -> Instant {
     Instant::now()
 }
 
-/// Leaves no block to the tables, and then, once what was kept for it is used up, none to the log:
-/// a primary that cannot write it ends, again and again.
+/// Leaves no block for the tables, and then, once the reserve is used up, none for the log: a primary that
+/// cannot write it ends repeatedly.
 async fn fill_disk(house: &mut House) -> Instant {
     let disk = house.disk.as_ref().expect("it is not done without");
     disk.fill();
@@ -231,8 +231,7 @@ async fn fill_disk(house: &mut House) -> Instant {
     repaired
 }
 
-/// Takes what is free, and then, again and again, ends the sessions of the servers and takes what
-/// they leave.
+/// Takes the free connections, and then repeatedly ends the servers' sessions and takes their connections.
 async fn take_every_connection(house: &House) -> Instant {
     const OTHERS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE usename = 'freehold_app' AND application_name <> 'hog'";
@@ -261,7 +260,7 @@ async fn take_what_is_free(url: &str, taken: &mut Vec<tokio_postgres::Client>) {
     }
 }
 
-/// Heads and bodies that go on, byte by byte, and never end.
+/// Heads and bodies that are sent byte by byte and never end.
 fn stay_half_said(ports: [u16; 2], token: &str) {
     let head = "GET /v1/me HTTP/1.1\r\nHost: x\r\nX-Slow: ".to_owned();
     let body = format!(

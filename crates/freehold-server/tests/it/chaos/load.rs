@@ -1,5 +1,5 @@
-//! Clients of several tenants that read and write, remember what was acknowledged, and look at
-//! every answer for what is another tenant's.
+//! Clients of several tenants that read and write, record acknowledged writes, and search every answer for
+//! data of other tenants.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,16 +13,16 @@ use uuid::Uuid;
 use crate::balanced::Client;
 use crate::process::token;
 
-/// Longer than a server lets a request take (`REQUEST_TIMEOUT_MS`), so that its answer is heard.
+/// Longer than a server lets a request take (`REQUEST_TIMEOUT_MS`), so that its answer arrives.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// Tokens are good for ten minutes.
 const TOKEN_RENEWED: Duration = Duration::from_secs(60);
-/// A client whose request failed takes a breath, as well-mannered ones do.
+/// The pause of a client after a failed request.
 const BREATH: Duration = Duration::from_millis(50);
-/// Enough to see what went wrong.
+/// Enough to diagnose a failure.
 const SAMPLES_MAX: usize = 20;
 
-/// A tenant, and what is in each of its rows and in no other's.
+/// A tenant, with the mark that is in each of its rows and in no other's.
 #[derive(Clone)]
 pub(super) struct Resident {
     pub(super) tenant: Uuid,
@@ -48,14 +48,14 @@ pub(super) struct Event {
     pub(super) began: Instant,
     pub(super) ended: Instant,
     pub(super) is_write: bool,
-    /// What kind of failure it was; none if it succeeded.
+    /// The kind of failure; `None` if it succeeded.
     pub(super) failure: Option<String>,
 }
 
 /// A row that a client sent.
 pub(super) struct Row {
     pub(super) is_acknowledged: bool,
-    /// Of which it may hold any: the last one acknowledged, and those whose answer never came.
+    /// The values that it may have: the last acknowledged one, and those whose answer never came.
     pub(super) cities: Vec<String>,
 }
 
@@ -75,16 +75,16 @@ pub(super) struct Load {
     clients: Vec<JoinHandle<(usize, Sent)>>,
 }
 
-/// What was seen of the data itself.
+/// The state of the data.
 #[derive(Default, serde::Serialize)]
 pub(super) struct Verdict {
     /// Writes that were acknowledged.
     pub(super) acknowledged: u64,
-    /// Those of them that are not there.
+    /// Those of them that are missing.
     pub(super) lost: u64,
     /// Rows, and parts of answers, of another tenant.
     pub(super) foreign: u64,
-    /// The first of what was lost or foreign, in words.
+    /// Descriptions of the first lost or foreign rows.
     pub(super) samples: Vec<String>,
 }
 
@@ -109,7 +109,7 @@ impl Load {
         Load { shared, clients }
     }
 
-    /// How many requests have ended: where a look at those that follow begins.
+    /// How many requests have ended: the position at which to look for later ones.
     pub(super) fn now(&self) -> usize {
         self.shared.events.lock().unwrap().len()
     }
@@ -123,7 +123,7 @@ impl Load {
         self.clients.len()
     }
 
-    /// Ends it. What each tenant's clients sent, and what they saw that must not be.
+    /// Stops the load. Returns what each tenant's clients sent, and the faults that they saw.
     pub(super) fn stop(mut self) -> (BTreeMap<usize, Sent>, Verdict) {
         self.shared.is_over.store(true, Ordering::Relaxed);
         let mut sent = BTreeMap::<usize, Sent>::new();
@@ -222,7 +222,7 @@ impl Worker {
         row.cities.push(city);
     }
 
-    /// What was acknowledged is read at once.
+    /// Reads an acknowledged write back at once.
     fn read_again(&mut self, email: &str) {
         let path = format!("/v1/data/customers?select=city&email=eq.{email}");
         let Some(answer) = self.ask("GET", &path, "", "", 200) else { return };
@@ -233,7 +233,7 @@ impl Worker {
         }
     }
 
-    /// The body, if the answer is the one that is expected.
+    /// The body, if the answer is as expected.
     fn ask(
         &mut self,
         method: &str,
@@ -275,7 +275,7 @@ impl Worker {
     }
 }
 
-/// The problem's own code, or that it was the balancer who answered.
+/// The problem's own code, or that the balancer answered.
 fn kind_of(status: u16, body: &str) -> String {
     let problem: Value = serde_json::from_str(body).unwrap_or_default();
     format!("{status} {}", problem["code"].as_str().unwrap_or("by the balancer"))

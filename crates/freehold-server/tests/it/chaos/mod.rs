@@ -1,8 +1,8 @@
-//! Faults under load: the whole set-up is used by clients of several tenants and injured meanwhile.
-//! No write that was acknowledged may be lost, nothing of another tenant be seen, and all must go
-//! on by itself once the fault is over.
+//! Faults under load: clients of several tenants use the whole installation while faults are injected. No
+//! acknowledged write may be lost, nothing of another tenant be seen, and all must recover by itself once the
+//! fault is over.
 //!
-//! `./dev chaos` inflicts every injury there is; the tests two of them.
+//! `./dev chaos` injects every fault; the tests inject two of them.
 
 mod address;
 mod clock;
@@ -22,7 +22,7 @@ use report::{Report, Wound, recovered};
 use tokio::signal::unix::{SignalKind, signal};
 
 const CLIENTS: usize = 8;
-/// What a fault breaks later than at once is still its own.
+/// A fault's delayed effects are attributed to it for this long.
 const AFTER: Duration = Duration::from_secs(2);
 
 /// Inflicts these, again and again until the time is up and each at least once.

@@ -1,4 +1,4 @@
-//! What a run saw, for people and for machines.
+//! The results of a run, for people and for programs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,11 +16,11 @@ pub(super) struct Report {
     #[serde(flatten)]
     pub(super) verdict: Verdict,
     pub(super) wounds: Vec<Wound>,
-    /// What could not be done here, and why.
+    /// Faults that could not be injected here, and why.
     pub(super) left_out: Vec<String>,
 }
 
-/// What one injury did.
+/// The effects of one fault.
 #[derive(Serialize)]
 pub(super) struct Wound {
     pub(super) injury: &'static str,
@@ -28,17 +28,17 @@ pub(super) struct Wound {
     /// Requests that failed, by kind.
     pub(super) failed: BTreeMap<String, u64>,
     pub(super) slowest_ms: u64,
-    /// The longest time in which no write of anybody was acknowledged.
+    /// The longest time without any acknowledged write.
     pub(super) pause_ms: u64,
     /// From the repair to the first acknowledged write that began after it.
     pub(super) first_write_ms: Option<u64>,
-    /// From the repair until every client had one.
+    /// From the repair until every client had a write acknowledged.
     pub(super) all_clients_ms: Option<u64>,
-    /// What was promised and not held.
+    /// The broken guarantees.
     pub(super) missed: Vec<String>,
 }
 
-/// What must hold for an injury.
+/// The guarantees for a fault.
 pub(super) struct Bound {
     pub(super) failed_max: Option<u64>,
     pub(super) first_write_max: Duration,
@@ -98,7 +98,7 @@ fn pause(events: &[Event], began: Instant) -> Duration {
     longest
 }
 
-/// How long after `repaired` so many clients had a write acknowledged that they began after it.
+/// How long after `repaired` this many clients had a write acknowledged that they began after it.
 pub(super) fn recovered(events: &[Event], repaired: Instant, clients: usize) -> Option<Duration> {
     let mut well = std::collections::BTreeSet::new();
     let writes = events.iter().filter(|event| event.is_write && event.failure.is_none());

@@ -1,5 +1,5 @@
-//! Answers: bounded in bytes before they are in memory, each and all together; and what is refused
-//! has changed nothing.
+//! Answers: limited in bytes before they are in memory, each and in total; and a refused one has changed
+//! nothing.
 
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ fn peak(pid: u32) -> u64 {
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// `select` names the same column so many times.
+/// `select` with the same column this many times.
 fn aliases(column: &str, count: usize) -> String {
     (0..count).fold("select=sku".to_owned(), |mut select, n| {
         let _ = write!(select, ",a{n}:{column}");

@@ -1,4 +1,4 @@
-//! Bodies: a request that has not arrived takes no place, and bodies together so much memory.
+//! Bodies: a request that has not arrived does not count, and the memory of all bodies is limited.
 
 use serde_json::{Value, json};
 

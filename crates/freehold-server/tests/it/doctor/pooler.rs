@@ -1,4 +1,4 @@
-//! The doctor before a PgBouncer: what it finds out about it by two clients.
+//! The doctor behind a PgBouncer: what it detects with two clients.
 
 use super::{Fleet, codes, doctor};
 use crate::pooler::PgBouncer;

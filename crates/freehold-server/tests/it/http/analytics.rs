@@ -1,4 +1,4 @@
-//! Figures over HTTP: totals for operators, their own for members, and nobody else's.
+//! Figures over HTTP: totals for operators, their own for members, and none of other tenants.
 
 use freehold::{AnalyticsDefinition, AnalyticsFolder, AnalyticsOptions, OperatorContext, Role};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::support::{Person, Place, SOON, Service, Setup, project};
 
 const CONTEXT: OperatorContext = OperatorContext::system("a test");
 
-/// A definition for every day, shown from one tenant on.
+/// A definition with one row per day, shown from one tenant on.
 const SALES: &str = "-- name: sales
 -- about: Orders by the day
 -- grain: day

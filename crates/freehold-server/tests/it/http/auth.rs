@@ -1,5 +1,4 @@
-//! Who asks: tokens that are none, tokens for somewhere else, and what they were good for a
-//! moment ago.
+//! Authentication: invalid tokens, tokens for other endpoints, and tokens that were valid a moment ago.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -421,8 +420,8 @@ async fn status_of(service: &Service, token: &str) -> (u16, Value) {
     (answer.status, code)
 }
 
-/// Both servers come to answer so: by the machine's clock within whatever it takes. That half a second is
-/// enough where it has the time is for the resolver's own tests, whose clock stands still.
+/// Both servers answer so within a generous timeout of the machine's clock. The resolver's own tests, whose
+/// clock is paused, show that half a second is enough.
 async fn both_answer(one: &Service, two: &Service, token: &str, status: u16, code: Value) {
     for service in [one, two] {
         eventually("the answer changes", SOON, async || {
@@ -493,7 +492,7 @@ async fn a_member_who_was_removed_is_refused_on_every_server_within_a_second() {
     two.post("/v1/auth/login", session).send().await.refused(403, "forbidden");
 }
 
-/// However it went: what a token named is gone from the catalog.
+/// Without any notification: what a token names has been deleted from the catalog.
 #[tokio::test]
 async fn a_tenant_that_is_gone_is_refused_on_every_server_within_a_second() {
     let (one, two) = two_servers().await;
@@ -512,7 +511,7 @@ async fn a_tenant_that_is_gone_is_refused_on_every_server_within_a_second() {
     }
 }
 
-/// A server that cannot hear of a change believes nothing for long.
+/// A server that receives no notifications uses nothing for long.
 #[tokio::test]
 async fn a_suspension_that_a_server_cannot_hear_of_is_heeded_within_a_second() {
     let (one, two) = two_servers().await;
@@ -573,7 +572,7 @@ async fn a_changed_role_counts_on_every_server_within_a_second() {
     }
 }
 
-/// What a server knows it knows from notifications. One that hears none must ask.
+/// Notifications update a server's cached state. A server that receives none must query.
 #[tokio::test]
 async fn a_server_that_cannot_listen_hears_of_a_suspension_all_the_same() {
     let service = service().await;

@@ -1,5 +1,5 @@
-//! Batches: the same operations, rights and answers as by requests of their own, all or nothing or
-//! each for itself.
+//! Batches: the same operations, permissions and answers as by separate requests, as one transaction or each
+//! as its own.
 
 use std::time::Duration;
 

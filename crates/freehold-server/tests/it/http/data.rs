@@ -1,5 +1,5 @@
-//! The tenant's own tables over HTTP. What each request means in SQL is for the unit tests of
-//! `data`; here it is answered by PostgreSQL, in a tenant's context.
+//! The tenant's own tables over HTTP. The unit tests of `data` check the SQL of requests; here PostgreSQL
+//! answers them, in a tenant's context.
 
 use freehold::Role;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Probes that mean something, and counts for those who watch.
+//! Probes and metrics.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ async fn readiness(service: &Service) -> u16 {
     service.get("/readyz").send().await.status
 }
 
-/// Waits for it, and returns what a probe is told.
+/// Waits until it is not ready, and returns a probe's answer.
 async fn becomes_not_ready(service: &Service) -> Answer {
     eventually("not ready", SOON, async || readiness(service).await == 503).await;
     service.get("/readyz").send().await.refused(503, "not_ready")
@@ -26,7 +26,7 @@ async fn becomes_ready(service: &Service) {
     eventually("ready", SOON, async || readiness(service).await == 200).await;
 }
 
-/// Nobody can connect to the database, and whoever was connected is not any more.
+/// Refuses connections to the database, and ends the existing ones.
 async fn close_database(service: &Service) {
     let admin = connect(&admin_url()).await;
     let database = name_of_database(service);
@@ -75,7 +75,7 @@ async fn a_server_without_its_database_is_alive_and_not_ready_until_it_is_back()
     service.get("/v1/data/orders").by(&acme.owner).send().await.expect(200);
 }
 
-/// However long an outage may last: one that reads alone is no blink.
+/// However long an outage may last: a read-only database is not a short outage.
 #[tokio::test]
 async fn a_server_whose_database_takes_no_writes_is_not_ready_until_it_does_again() {
     let mut setup = Setup::default();
@@ -113,7 +113,7 @@ async fn a_server_whose_database_takes_no_writes_is_not_ready_until_it_does_agai
     eventually("it writes", SOON, async || write().await.status == 201).await;
 }
 
-/// Of all servers that share a database, every one sees it blink.
+/// All servers that share a database see the same short outage.
 #[tokio::test]
 async fn a_blink_of_the_database_takes_no_server_out() {
     let mut setup = Setup::default();
@@ -133,8 +133,8 @@ async fn a_blink_of_the_database_takes_no_server_out() {
     service.get("/v1/data/orders").by(&acme.owner).send().await.expect(200);
 }
 
-/// It waits behind the requests that hold the connections, and that is no reason to send more of
-/// them to the other servers.
+/// The check waits behind the requests that hold the connections, which is no reason to send more of them to
+/// the other servers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_whose_connections_are_all_busy_stays_ready() {
     let setup = Setup { connections: 1, baseline: slow_shop(6.0), ..Setup::default() };
@@ -173,7 +173,7 @@ async fn a_server_whose_role_came_to_own_a_tenants_table_is_not_ready() {
     becomes_ready(&service).await;
 }
 
-/// Whatever the doctor finds critical of the whole fleet, and the app role can see.
+/// Any critical finding about the whole fleet that the app role can see.
 #[tokio::test]
 async fn a_server_is_not_ready_while_tenants_are_not_kept_apart_and_tells_nobody_where() {
     let service = Service::start(Setup::default()).await;
@@ -191,8 +191,8 @@ async fn a_server_is_not_ready_while_tenants_are_not_kept_apart_and_tells_nobody
     becomes_ready(&service).await;
 }
 
-/// Else whoever can bring such a thing about in one tenant would take every server from all others. The
-/// server keeps the table from them instead, and says that it did.
+/// Otherwise a tenant that can cause such a state would stop every server for all others. The server closes
+/// the table instead, and reports it.
 #[tokio::test]
 async fn what_is_wrong_in_one_tenants_schema_is_closed_and_takes_no_server_out() {
     let service = Service::start(Setup::default()).await;
@@ -224,7 +224,7 @@ async fn a_server_is_not_ready_beside_a_catalog_of_another_version() {
     becomes_ready(&service).await;
 }
 
-/// What the next release adds is unknown to this one, and no fault: both serve while one takes over.
+/// Additions of the next release are unknown to this one, and not a fault: both serve during an upgrade.
 #[tokio::test]
 async fn a_server_stays_ready_beside_a_newer_catalog_that_serves_it() {
     let service = Service::start(Setup::default()).await;
@@ -300,7 +300,7 @@ async fn a_server_beside_a_fleet_without_protection_is_not_ready() {
     assert!(!answer.text().contains("customers"), "a probe tells no names");
 }
 
-/// Of the tenants in an answer: the slug and one of its figures.
+/// For each tenant in an answer, the slug and one of its figures.
 fn figures(answer: &Answer, figure: &str) -> Vec<(String, Value)> {
     let items = answer.json()["items"].as_array().unwrap().clone();
     items.iter().map(|item| (text(&item["slug"]), item[figure].clone())).collect()

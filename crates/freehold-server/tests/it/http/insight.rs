@@ -1,4 +1,4 @@
-//! What tenants do to the database: counted for each, seen by operators and by who has the token.
+//! The load of tenants on the database: counted for each, visible to operators and to clients with the token.
 
 use std::time::Duration;
 
@@ -121,7 +121,7 @@ async fn operations_of_a_batch_and_kept_answers_are_counted_for_their_tables() {
     assert_eq!(tables.len(), 3, "{tables:#?}");
 }
 
-/// One in sixteen is counted, for all of them: by columns and operators, and never by a value.
+/// One in sixteen is counted, on behalf of all: by columns and operators, never by a value.
 #[tokio::test]
 async fn what_the_data_api_is_asked_is_counted_by_its_shape() {
     let service = Service::start(Setup::default()).await;

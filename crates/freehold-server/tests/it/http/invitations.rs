@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Person, Service, Setup, text};
 
-/// The invitation, with the token of its letter beside it.
+/// The invitation, with the token of its message.
 async fn invite(service: &Service, by: &Person, email: &str, role: &str) -> Value {
     let body = json!({"email": email, "role": role});
     let mut made = service.post("/v1/invitations", body).by(by).send().await.expect(201).json();
@@ -276,7 +276,7 @@ async fn somebody_known_accepts_signed_in_and_nobody_accepts_for_another() {
     call.refused(401, "invalid_token");
 }
 
-/// Where addresses are believed, somebody may have come first; whoever gets the letter is who they are.
+/// With open sign-up, a stranger may have used the address first; the reader of the message is its owner.
 #[tokio::test]
 async fn who_accepts_an_invitation_shares_nothing_with_whoever_typed_the_address_before() {
     let setup = Setup { signup: freehold_server::config::SignUpMode::Open, ..Setup::default() };

@@ -1,4 +1,4 @@
-//! Bodies: what may not be set is refused by name, and what is no sane body is refused at once.
+//! Bodies: fields that may not be set are refused by name, and malformed bodies at once.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::operations::{self, By, Objects, sample};
 use crate::support::{SOON, Service, Setup};
 
-/// What people try to set, and a word that nobody knows.
+/// Fields that clients may try to set, and an unknown word.
 const FORBIDDEN: [&str; 9] = [
     "tenant_id",
     "role",

@@ -1,4 +1,4 @@
-//! Who belongs to a tenant, and what each role may do.
+//! The members of a tenant, and the permissions of each role.
 
 use std::fmt::Write as _;
 
@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::operations::{self, Objects, sample};
 use crate::support::{Person, Service, Setup, text};
 
-/// The whole of who may do what: reviewed as a picture. A status below 300 is a yes, 403 a no by
-/// role or scope; other statuses say what a yes would meet.
+/// All permissions, reviewed as a whole. A status below 300 means permitted, 403 refused because of role or
+/// scope; other statuses show what a permitted request would get.
 #[tokio::test]
 async fn each_role_may_do_on_each_endpoint_what_was_reviewed() {
     let service = Service::start(Setup::default()).await;
@@ -189,7 +189,7 @@ async fn what_is_no_members_id_names_nobody() {
     }
 }
 
-/// PostgreSQL takes no NUL in a text, and what it refuses would be a fault of ours.
+/// PostgreSQL accepts no NUL in a text, and its error would be a failure of the service.
 #[tokio::test]
 async fn a_page_that_begins_after_a_nul_is_refused() {
     let service = Service::start(Setup::default()).await;

@@ -1,4 +1,4 @@
-//! What bounds every request, and what every answer carries.
+//! The limits of every request, and the headers of every answer.
 
 use std::time::{Duration, Instant};
 

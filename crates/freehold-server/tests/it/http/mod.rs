@@ -1,4 +1,4 @@
-//! The HTTP service, asked in this process. The files mirror `src/http/`.
+//! The HTTP service, called in this process. The files mirror `src/http/`.
 
 mod analytics;
 mod auth;

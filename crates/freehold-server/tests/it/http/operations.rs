@@ -1,5 +1,5 @@
-//! One request for each operation of the OpenAPI document. The tests that must hold for every
-//! endpoint are made from this table, so one that is not in it makes them fail.
+//! One request for each operation of the OpenAPI document. The tests for every endpoint are made from this
+//! table, so an operation that is missing here makes them fail.
 
 use freehold::testing::PASSWORD;
 use freehold::{MailKind, Role};
@@ -22,7 +22,7 @@ pub(super) fn all() -> Vec<(String, String)> {
     operations
 }
 
-/// Who may make the request.
+/// The caller that may make the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
     Anybody,
@@ -48,7 +48,7 @@ impl Sample {
     }
 }
 
-/// What requests name: objects of one tenant, or of none.
+/// The objects that requests name: of one tenant, or nonexistent.
 #[derive(Clone, Debug)]
 pub(super) struct Objects {
     pub(super) tenant: Uuid,
@@ -66,7 +66,7 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    /// New ones in a tenant: a member, an invitation, a session; and its rows.
+    /// Creates them in a tenant: a member, an invitation, a session; and its rows.
     pub(super) async fn of(service: &Service, place: &Place) -> Objects {
         let name = format!("m{}", Uuid::new_v4().simple());
         let member = service.person(place, &name, Role::Viewer).await;
@@ -93,7 +93,7 @@ impl Objects {
         }
     }
 
-    /// Of the same shape, and nobody's.
+    /// Of the same form, but nonexistent.
     pub(super) fn of_nobody() -> Objects {
         let id = Uuid::new_v4;
         Objects {
@@ -111,14 +111,14 @@ impl Objects {
         }
     }
 
-    /// Whatever stands for an object in a path.
+    /// Every value that identifies an object in a path.
     pub(super) fn ids(&self) -> [Uuid; 7] {
         let Objects { tenant, member, invitation, customer, order, product, note, .. } = self;
         [*tenant, *member, *invitation, *customer, *order, *product, *note]
     }
 }
 
-/// The request of an operation; `None` if nobody has written one yet.
+/// The request of an operation; `None` if it is missing.
 pub(super) fn sample(method: &str, path: &str, of: &Objects, caller: &Person) -> Option<Sample> {
     let row = |table: &str, id: Uuid| format!("/v1/data/{table}?id=eq.{id}");
     let (path, body, by) = match (method, path) {

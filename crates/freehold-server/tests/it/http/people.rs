@@ -1,5 +1,5 @@
-//! Nobody becomes somebody else: proof of addresses, passwords and addresses changed, people governed by
-//! operators, and the record of it.
+//! Accounts cannot be taken over: proof of addresses, changes of passwords and addresses, management of
+//! people by operators, and the record of it.
 
 use freehold::testing::PASSWORD;
 use freehold::{MailKind, OperatorContext, Role};
@@ -29,7 +29,7 @@ async fn ends(service: &Service, tokens: &Value) {
     refresh(service, tokens).await.refused(401, "unauthenticated");
 }
 
-/// A stranger has signed up with somebody's address, where addresses are believed.
+/// A stranger has signed up with another person's address, with open sign-up.
 async fn squatted(service: &Service, slug: &str, email: &str) -> Value {
     let body = json!({"slug": slug, "name": slug, "email": email, "password": PASSWORD});
     service.post("/v1/signup", body).send().await.expect(201);
@@ -244,7 +244,7 @@ async fn a_password_is_chosen_anew_by_who_reads_the_mail_once_and_nothing_old_go
     set(&late, PASSWORD).await.refused(404, "not_found");
 }
 
-/// In the way of a sign-in and a reset at once: whoever is second finds nothing left to use.
+/// Blocks a sign-in and a reset at once: the second one finds nothing left to use.
 #[tokio::test]
 async fn a_session_that_begins_while_the_password_is_replaced_does_not_outlive_the_former() {
     let service = Service::start(Setup::default()).await;
@@ -594,7 +594,7 @@ async fn only_operators_and_owners_read_the_record_and_owners_their_own() {
     assert_eq!(theirs, [json!(null); 0]);
 }
 
-/// What injected SQL could do: nothing is changed or removed, nor written as somebody else's.
+/// What injected SQL could do: nothing is changed or removed, nor written in another actor's name.
 #[tokio::test]
 async fn the_record_is_added_to_and_nothing_else_by_the_servers_login() {
     let service = Service::start(Setup::default()).await;

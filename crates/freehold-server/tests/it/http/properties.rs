@@ -1,5 +1,5 @@
-//! What must hold for any request at all, with a real database behind it: no fault of ours, and
-//! nothing of another tenant. `./dev fuzz` tries many more than a test run does.
+//! Properties that hold for any request, with a real database: no internal errors, and nothing of another
+//! tenant. `./dev fuzz` tries many more cases than a test run.
 
 use freehold::{Role, TenantId};
 use proptest::prelude::*;
@@ -36,8 +36,8 @@ const NAMES: Names = &[
     ),
 ];
 
-/// Runs a property over a service. Each case is a request, so there are fewer than of a pure
-/// property: one in `share`.
+/// Checks a property of a service. Each case is a request, so there are fewer cases than for a pure property:
+/// one in `share`.
 fn hold<T: std::fmt::Debug>(
     share: u32,
     strategy: impl Strategy<Value = T>,
@@ -61,7 +61,7 @@ fn hold<T: std::fmt::Debug>(
     }
 }
 
-/// An answer is no fault of ours, and a refusal is a problem that says nothing of rows.
+/// An answer is not an internal error, and a refusal is a problem without data of rows.
 fn check(answer: &Answer) -> Result<(), TestCaseError> {
     let body = answer.text();
     prop_assert!(answer.status < 500, "{}: {}", answer.status, body);
@@ -224,8 +224,8 @@ fn no_page_and_no_path_is_a_fault() {
     );
 }
 
-/// Whatever slug, name and key: a tenant or a refusal; the same request again has the same answer,
-/// and the same key with another body is refused.
+/// For any slug, name and key: a tenant or a refusal; the same request again has the same answer, and the
+/// same key with another body is refused.
 #[test]
 fn any_slug_name_and_idempotency_key_make_a_tenant_once_or_none() {
     let operator = std::sync::OnceLock::new();

@@ -1,4 +1,4 @@
-//! What a baseline's own triggers, functions and policies refuse, as the caller reads it.
+//! Refusals by a baseline's own triggers, functions and policies, as the caller reads them.
 
 use serde_json::{Value, json};
 

@@ -76,7 +76,7 @@ impl Burglary {
         }
     }
 
-    /// Nothing of globex may be in an answer to acme.
+    /// An answer to acme must contain nothing of globex.
     fn holds_nothing_of_theirs(&self, asked: &str, answer: &Answer) {
         let text = answer.text();
         let ids = self.theirs.ids().map(|id| id.to_string());

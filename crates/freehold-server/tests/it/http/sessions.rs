@@ -1,4 +1,4 @@
-//! Signing in and out, and what a guesser learns from it: nothing.
+//! Signing in and out, and that an attacker who guesses learns nothing from it.
 
 use std::time::{Duration, Instant};
 
@@ -50,8 +50,8 @@ async fn an_email_has_no_case_and_a_password_has() {
     }
 }
 
-/// They wait for one row, the count of guesses of their address; whoever asks for data must not wait
-/// with them for a connection.
+/// They wait for one row, the budget of their address; requests for data must not wait with them for a
+/// connection.
 #[tokio::test]
 async fn a_crowd_that_signs_in_leaves_connections_to_others() {
     let service = Service::start(Setup::default()).await;
@@ -81,7 +81,7 @@ async fn a_crowd_that_signs_in_leaves_connections_to_others() {
     }
 }
 
-/// The four ways to fail: what a guesser may try.
+/// The ways to fail that an attacker may try.
 fn guesses() -> [(&'static str, Value); 6] {
     let (mail, wrong) = ("owner@acme.example", "not the password");
     [
@@ -114,7 +114,7 @@ async fn every_wrong_guess_is_answered_in_the_same_bytes() {
     }
 }
 
-/// But for the work that is done for nobody, one would take a tenth of another's time.
+/// Without the same work for unknown people, one would take a tenth of another's time.
 #[tokio::test]
 async fn every_wrong_guess_takes_as_long() {
     const ROUNDS_MAX: usize = 400;
@@ -350,7 +350,7 @@ async fn an_operator_signs_in_outside_of_any_tenant() {
 
 // ── Refresh tokens ────────────────────────────────────────────────────────────────────────────
 
-/// As if a token had been exchanged so long ago, by the database's clock.
+/// As if a token had been exchanged that long ago, by the database's clock.
 async fn some_time_later(service: &Service) {
     let later = "UPDATE freehold.refresh_token SET used_at = used_at - interval '11 seconds'";
     service.sql().await.batch_execute(later).await.unwrap();
@@ -486,7 +486,7 @@ async fn sessions_are_listed_and_ended_by_their_owner_and_nobody_else() {
 
 // ── Guesses ───────────────────────────────────────────────────────────────────────────────────
 
-/// A sign-in with what the last one on this device gave.
+/// A sign-in with the device token of the last one on this device.
 fn from_device(email: &str, password: &str, device: &Value) -> Value {
     json!({"email": email, "password": password, "device_token": device})
 }
@@ -567,7 +567,7 @@ async fn guesses_are_counted_for_all_servers_together_and_right_passwords_are_no
     log_in(&three, wrong).await.refused(429, "rate_limited");
 }
 
-/// Otherwise the count would tell a right password from a wrong one.
+/// Otherwise the count would reveal whether a password is right.
 #[tokio::test]
 async fn a_right_password_for_a_wrong_tenant_counts_like_a_wrong_one() {
     let service = Service::start(Setup { per_email: 3, ..Setup::default() }).await;

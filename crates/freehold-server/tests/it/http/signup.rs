@@ -1,4 +1,4 @@
-//! A person makes a tenant of their own, if the service lets people do so.
+//! A person creates a tenant, if the service permits sign-up.
 
 use std::collections::BTreeMap;
 
@@ -68,7 +68,7 @@ async fn who_signs_up_and_proves_the_address_owns_a_tenant_that_works() {
     service.post("/v1/data/products", product).bearer(&token).send().await.expect(201);
 }
 
-/// Somebody who signs another up chooses no password for them: it has to be given again.
+/// A stranger who signs a victim up cannot choose the password: it has to be repeated.
 #[tokio::test]
 async fn nobody_confirms_a_password_that_a_stranger_chose() {
     let service = Service::start(Setup::default()).await;
@@ -112,7 +112,7 @@ async fn a_known_address_gets_the_same_answer_and_confirms_with_its_own_password
     assert_eq!(tokens["role"], "owner");
 }
 
-/// By what the database is asked, not by the clock: the same statements, the same hash.
+/// Measured by the database's statements, not by the clock: the same statements, the same hash.
 #[tokio::test]
 async fn for_a_known_and_an_unknown_address_a_sign_up_and_a_reset_leave_rows_of_one_shape() {
     let service = Service::start(Setup::default()).await;
@@ -345,7 +345,7 @@ async fn sign_ups_of_one_client_are_limited() {
     }
 }
 
-/// From one address, within the limits that a server has unless it is told otherwise.
+/// From one address, within the default limits of a server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_thousand_who_sign_up_for_one_slug_one_gets_it() {
     let service = Service::start(Setup { per_email: 10, per_client: 60, ..open_setup() }).await;
@@ -434,7 +434,7 @@ async fn a_sign_up_that_is_sent_again_before_its_proof_sends_no_second_letter() 
     send(other).send().await.refused(409, "idempotency_key_reused");
 }
 
-/// A hash of the body would let a password be guessed by whoever reads the catalog.
+/// With a plain hash of the body, a reader of the catalog could guess a password.
 #[tokio::test]
 async fn what_is_kept_of_a_request_that_may_be_repeated_tells_nothing_and_is_forgotten_after_a_day()
 {

@@ -1,4 +1,4 @@
-//! The fleet, for operators: races for a slug, repeated requests, and names that are none.
+//! Tenants, for operators: races for a slug, repeated requests, and invalid names.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

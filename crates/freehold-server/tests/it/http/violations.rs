@@ -1,5 +1,5 @@
-//! What was refused is seen by operators: one event and one count for each, with who and where;
-//! and whoever was refused hears no more than before.
+//! Operators see refused attempts: one event and one count for each, with actor and tenant; the refused
+//! caller learns no more than before.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{
     Answer, Call, Person, Place, SOON, Service, Setup, admin_url, connect, eventually, text,
 };
 
-/// The whole list, after what was seen so far is written down.
+/// The whole list, after the violations so far have been written down.
 async fn list(service: &Service, operator: &Person, query: &str) -> Vec<Value> {
     service.freehold.violations().flush().await.unwrap();
     let path = format!("/v1/violations{query}");
@@ -20,7 +20,7 @@ async fn list(service: &Service, operator: &Person, query: &str) -> Vec<Value> {
     page["items"].as_array().unwrap().clone()
 }
 
-/// What `/metrics` counts of a kind.
+/// The value of `/metrics` for a kind.
 async fn counted(service: &Service, kind: &str) -> u64 {
     let text = service.get("/metrics").send().await.expect(200).text();
     let name = format!("freehold_isolation_violations_total{{kind=\"{kind}\"}} ");
@@ -28,8 +28,8 @@ async fn counted(service: &Service, kind: &str) -> u64 {
     line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
 }
 
-/// Has a table of one tenant ask for another tenant's context, as a mistake in its policy would;
-/// the database says whose, for operators.
+/// Makes a table of one tenant require another tenant's context, like a mistake in its policy; the database
+/// names the tenant, for operators.
 async fn mislead(service: &Service, place: &Place, table: &str, target: &Place) {
     let (schema, target) = (place.tenant.id.schema(), target.tenant.id);
     service
@@ -146,7 +146,7 @@ async fn each_kind_is_one_event_and_one_count_with_who_and_where() {
     }
 }
 
-/// The answer to somebody who was refused, byte for byte as it is without any record.
+/// The answer to a refused caller, byte for byte the same as without any record.
 #[tokio::test]
 async fn a_refusal_tells_the_caller_nothing_of_what_was_recorded() {
     let service = Service::start(Setup::default()).await;

@@ -1,5 +1,5 @@
-//! A pooler as none may be, which no package has: it passes each of a client's messages on to a session
-//! of its choice, whatever transaction is under way there.
+//! A broken pooler, which no package contains: it passes each of a client's messages to a random session,
+//! whatever transaction is under way there.
 
 use std::sync::Arc;
 
@@ -100,7 +100,7 @@ impl Sessions {
     }
 }
 
-/// Passes on what client and server say until the session can be used; false if it cannot be.
+/// Forwards the traffic of client and server until the session is usable; false if it is not.
 async fn sign_in(client: &mut TcpStream, server: &mut TcpStream) -> io::Result<bool> {
     loop {
         let mut startup = vec![0; client.read_u32().await? as usize - 4];
@@ -133,7 +133,7 @@ async fn sign_in(client: &mut TcpStream, server: &mut TcpStream) -> io::Result<b
     }
 }
 
-/// Appends one message; gives back its kind.
+/// Appends one message, and returns its kind.
 async fn read_message(from: &mut TcpStream, to: &mut Vec<u8>) -> io::Result<u8> {
     let kind = from.read_u8().await?;
     let length = from.read_u32().await?;

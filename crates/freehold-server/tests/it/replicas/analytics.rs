@@ -1,4 +1,4 @@
-//! Analytics collected on a replica: the figures are right, whatever becomes of it.
+//! Analytics collected on a replica: the figures are right, whatever happens to it.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn collect(freehold: &Freehold) -> AnalyticsRun {
     freehold.analytics().run(&OPERATOR, None, options, &|_, _| {}).await.unwrap().remove(0)
 }
 
-/// What is published, and what of.
+/// The published figures, and their coverage.
 async fn published(freehold: &Freehold) -> (Value, AnalyticsPublication) {
     let query = AnalyticsQuery { oldest_first: true, ..AnalyticsQuery::default() };
     let page = freehold.analytics().read(&OPERATOR, "notes", AnalyticsScope::Fleet, &query).await;
@@ -46,7 +46,7 @@ fn figures(body: &str, tenants: usize, notes: usize) -> Value {
 }
 
 impl House {
-    /// So many tenants with a note each.
+    /// This many tenants with a note each.
     async fn tenants(&self, count: usize) -> Vec<TenantContext> {
         let mut tenants = Vec::new();
         for n in 0..count {
@@ -97,7 +97,7 @@ async fn analytics_reads_tenants_on_a_replica_and_says_of_when_they_are() {
     assert!(publication.as_of > before.parse().unwrap(), "{publication:?}");
 }
 
-/// Killed, and frozen: a server that says nothing is given up as one that is gone.
+/// Killed, and frozen: a server that does not answer is treated like one that is gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_lost_in_the_middle_of_a_run_leaves_right_figures_of_everybody() {
     let mut house = house(patient()).await;

@@ -1,4 +1,4 @@
-//! A server whose primary is none (yet): a standby that a failover leads to before it is promoted.
+//! A server whose database is a standby that has not been promoted yet, after a failover.
 
 use freehold::{ErrorKind, Freehold};
 

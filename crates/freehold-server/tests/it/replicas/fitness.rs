@@ -1,4 +1,4 @@
-//! Which replicas are read at all.
+//! Which replicas are read.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ async fn a_replica_that_lags_is_left_out_and_comes_back_when_it_has_caught_up() 
     assert_eq!(house.reads().failed, 0);
 }
 
-/// Even between two looks at it: what was committed longer ago than that, every read sees.
+/// Even between two checks: every read sees what was committed longer ago than the limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_read_is_older_than_the_limit_however_the_replica_stands_still() {
     let house = house(impatient()).await;
@@ -75,8 +75,7 @@ async fn a_primary_that_rests_makes_no_replica_lag() {
     .await;
 }
 
-/// Its data go their own way from the promotion on, and nobody may see where to; not even in the
-/// moment before the next look at it.
+/// Its data diverge from the promotion on, and no read may see that, not even before the next check.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_promoted_replica_is_not_read_from_the_moment_of_its_promotion() {
     let house = house(patient()).await;

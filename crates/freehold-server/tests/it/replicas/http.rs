@@ -1,4 +1,4 @@
-//! The data API's side of it: who declares what by which header.
+//! Replicas and the data API: the request headers.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What keeps tenants apart holds on a replica as it does on the primary.
+//! Tenants are isolated on a replica as on the primary.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -91,7 +91,7 @@ async fn on_a_replica_another_tenants_rows_are_refused_and_it_is_recorded_once()
     assert_eq!(house.violations(), 2);
 }
 
-/// One connection to the replica: each read follows in the tracks of the one before.
+/// One connection to the replica: each read uses the connection of the previous one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_dropped_anywhere_leaves_a_clean_connection_on_the_replica() {
     let house =

@@ -1,4 +1,4 @@
-//! What a read sees, and where it is answered.
+//! What a read sees, and which server answers it.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -147,8 +147,8 @@ async fn a_replica_that_hangs_is_given_up_and_its_reads_go_on_at_the_primary() {
     eventually("it is read again", SOON, async || house.read(&acme, written).await.1).await;
 }
 
-/// The primary knows the tenant and its tables, and the key that contexts are sealed with; the
-/// replica has not heard of any of them.
+/// The primary knows the tenant and its tables, and the key that seals contexts; the replica has replayed
+/// none of them yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_replica_has_not_heard_of_yet_is_read_on_the_primary() {
     let house = house(patient()).await;

@@ -1,4 +1,4 @@
-//! Redis as it is shipped, over TLS, between servers; and one that cannot be verified.
+//! The shipped Redis configuration, over TLS, between servers; and a Redis that cannot be verified.
 
 use std::process::Command;
 use std::time::Duration;

@@ -60,7 +60,7 @@ impl Changes {
             }
             (Some(before), Some(after)) => {
                 let change = Change::between(Arc::new(before), after);
-                Step { fast_path: FastPath::of(&change), change: Some(change) }
+                Step { fast_path: FastPath::of(&change, migration), change: Some(change) }
             }
         };
         let step = Arc::new(step);

@@ -47,8 +47,9 @@ struct Learned {
 
 impl FastPath {
     /// None where each tenant has to be compared as a whole.
-    pub(super) fn of(change: &Change) -> Option<FastPath> {
-        let (fingerprint, tables) = (change.fingerprint()?, change.tables());
+    pub(super) fn of(change: &Change, migration: &Migration) -> Option<FastPath> {
+        let fingerprint = change.fingerprint(migration.is_unconditional())?;
+        let tables = change.tables();
         Some(FastPath {
             fingerprint,
             tables,

@@ -12,7 +12,7 @@ use crate::error::DbError;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TenantId;
 use crate::schema::policy;
-use crate::sql::script::{Statement, lines_in};
+use crate::sql::script::{Statement, Token, lines_in};
 use crate::wire::{Connection, WireError};
 
 /// The number of statements per flush: few enough that their answers fit into buffers, since no answer is
@@ -48,6 +48,18 @@ impl Migration {
         let as_run = Migration { statements, ..self.clone() };
         let statements = check::require_plain_sql(&as_run)?;
         Ok(statements.iter().map(|statement| statement.text.to_owned()).collect())
+    }
+
+    /// Whether the text alone decides what it does: DDL without `IF`, and nothing that runs code.
+    pub(crate) fn is_unconditional(&self) -> bool {
+        const DDL: [&str; 6] = ["create", "alter", "drop", "comment", "grant", "revoke"];
+        // A function that is called by one of these may do anything.
+        const MAY_RUN_CODE: [&str; 5] = ["if", "select", "execute", "call", "default"];
+        crate::sql::script::statements(&self.statements).iter().all(|statement| {
+            let begins = DDL.iter().any(|word| statement.tokens[0].is_word(word));
+            let runs = |token: &Token<'_>| MAY_RUN_CODE.iter().any(|word| token.is_word(word));
+            begins && !statement.tokens.iter().any(runs)
+        })
     }
 
     /// Checks at once what the file has left to the commit, where its name would be forgotten. The

@@ -1,4 +1,4 @@
-//! The figures: right, of whom they say, and never half.
+//! The figures: right, with the right coverage, and never incomplete.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Definitions: what is refused, and what becomes of figures when they change or go.
+//! Definitions: what is refused, and what happens to figures when they change or are removed.
 
 use freehold::{AnalyticsFolder, ErrorKind};
 use serde_json::json;

@@ -1,5 +1,4 @@
-//! Whose figures are whose: by the API, by SQL of an attacker's choosing, and for the role that
-//! collects.
+//! The isolation of figures: by the API, against SQL of an attacker's choice, and for the role that collects.
 
 use freehold::control::analytics::AnalyticsScope;
 use freehold::{ErrorKind, TenantContext};
@@ -36,7 +35,7 @@ async fn a_tenants_members_read_their_own_rows_and_no_totals() {
     assert_eq!(unknown.kind(), ErrorKind::NotFound);
 }
 
-/// The app role itself, in a tenant's context: whatever SQL is injected.
+/// The app role itself, in a tenant's context, with any injected SQL.
 #[tokio::test]
 async fn sql_in_a_tenants_context_gets_its_own_rollup_rows_and_nothing_published() {
     let (house, acme, globex) = two_tenants().await;
@@ -153,7 +152,7 @@ async fn the_analytics_role_writes_nothing_in_tenants_nor_in_the_catalog() {
     }
 }
 
-/// A definition's own SQL runs where nothing can be written, not even a rollup.
+/// A definition's own SQL runs with a role that can write nothing, not even a rollup.
 #[tokio::test]
 async fn a_definition_that_writes_fails_in_every_tenant() {
     let house = shop(&[TOTALS]).await;

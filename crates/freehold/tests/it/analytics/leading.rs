@@ -1,4 +1,4 @@
-//! Who runs, and that two never publish: locks, fences, and ends in the middle.
+//! Which server runs, and that two never publish: locks, fences, and interruptions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -14,7 +14,7 @@ use crate::support::{House, operator, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Ends those sessions of analytics.
+/// Ends these sessions of analytics.
 async fn end_sessions(house: &House, whose: &str) -> i64 {
     let sql = format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -86,8 +86,8 @@ async fn what_somebody_else_runs_is_refused_by_hand_and_passed_over_by_schedule(
     assert!(house.freehold.analytics().run_due(&context, options).await.unwrap().is_empty());
 }
 
-/// Ends a run's connections while it collects: first what reads, then what writes, then the one
-/// that holds its lock.
+/// Ends a run's connections while it collects: first the one that reads, then the one that writes, then the
+/// one that holds its lock.
 #[tokio::test]
 async fn a_run_that_breaks_off_publishes_nothing_and_the_next_is_whole() {
     let slow =
@@ -131,7 +131,7 @@ async fn a_run_that_breaks_off_publishes_nothing_and_the_next_is_whole() {
     assert!(house.publication("totals").await.is_complete());
 }
 
-/// The fence: a leader that was thought dead and is not writes and publishes nothing any more.
+/// The fence: a leader that was wrongly considered dead writes and publishes nothing any more.
 #[tokio::test]
 async fn whoever_was_overtaken_neither_writes_nor_publishes() {
     let slow = TOTALS.replace("sum(cents)", "sum(cents + coalesce(length(pg_sleep(1)::text), 0))");
@@ -153,7 +153,7 @@ async fn whoever_was_overtaken_neither_writes_nor_publishes() {
     assert_eq!(house.own(&acme, "totals").await, json!([]));
 }
 
-/// Rows and what is said of them are of one moment, whoever reads meanwhile.
+/// Rows and their coverage are of one moment, even for concurrent readers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_beside_a_refresh_never_see_half() {
     let house = Arc::new(shop(&[TOTALS]).await);

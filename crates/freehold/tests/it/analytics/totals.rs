@@ -1,4 +1,4 @@
-//! Totals: those of the rollup, whatever has happened to it, and computed where something changed.
+//! Totals: they match the rollup after any change, and are computed only where something changed.
 
 use freehold::TenantContext;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{TOTALS, folder, shop};
 use crate::support::{House, operator};
 
-/// What is published, against what the rollup comes to now.
+/// Compares what is published with the current rollup.
 async fn assert_as_the_rollup(house: &House, minimum: i32, after: &str) {
     let rows = "coalesce(json_agg(t ORDER BY day)::text, '[]')";
     let sql = format!(

@@ -1,5 +1,5 @@
-//! What is left for a baseline that runs its input as SQL: each of these is stated in docs/isolation.md.
-//! None reads a row, and all of it ends with the transaction.
+//! The remaining possibilities for injected SQL if a baseline runs its input as SQL: each is stated in
+//! docs/isolation.md. None reads a row, and all of them end with the transaction.
 
 use freehold::TenantContext;
 

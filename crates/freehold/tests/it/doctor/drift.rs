@@ -1,4 +1,4 @@
-//! Every way in which a tenant's schema can come to differ from the template.
+//! Every way in which a tenant's schema can differ from the template.
 
 use freehold::{Baseline, Migration};
 
@@ -24,7 +24,7 @@ CREATE VIEW happy WITH (security_invoker = true) AS SELECT id, name FROM people 
 CREATE TABLE parts (id int) PARTITION BY RANGE (id);
 CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);";
 
-/// What is done in a tenant's schema, and how the difference is named.
+/// A change in a tenant's schema, and the name of the difference.
 const CHANGES: &[(&str, &str)] = &[
     ("ALTER TABLE people ADD COLUMN age int", "column people.age is not in the template"),
     ("ALTER TABLE people DROP COLUMN no", "column people.no is missing"),

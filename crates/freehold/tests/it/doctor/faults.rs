@@ -1,5 +1,5 @@
-//! A fault for every check, all in one database, each on an object of its own: the doctor must name
-//! that object under that code.
+//! A fault for every check, all in one database, each on an object of its own: the doctor must report that
+//! object under that code.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -10,14 +10,14 @@ use freehold::{Baseline, Migration};
 use super::{examine_all, lines, tenant};
 use crate::support::{connect, house_with};
 
-/// Who plants it.
+/// The role that plants it.
 enum By {
     Owner,
     Superuser,
 }
 use By::{Owner, Superuser};
 
-/// Code, who, the SQL, and what the finding's line must contain. `{a}` and `{b}` are the schemas of
+/// The code, the role, the SQL, and what the finding's line must contain. `{a}` and `{b}` are the schemas of
 /// two tenants, `{a.id}` their ids.
 const FAULTS: &[(&str, By, &str, &str)] = &[
     (
@@ -537,7 +537,7 @@ const ELSEWHERE: &[&str] = &[
     "FH313", "FH314", "FH315", "FH501", "FH502", "FH601", "FH602", "FH603",
 ];
 
-/// A table for every fault, and one of each other kind of object.
+/// A table for every fault, and one object of each other kind.
 fn baseline() -> Baseline {
     let mut sql = "CREATE TABLE parts (id int) PARTITION BY RANGE (id);
         CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);

@@ -1,5 +1,4 @@
-//! The doctor: a clean fleet has no findings, and every fault that is planted is found under its
-//! code.
+//! The doctor: a clean fleet has no findings, and every planted fault is found under its code.
 
 mod drift;
 mod faults;
@@ -22,8 +21,8 @@ pub(crate) async fn examine_all(database: &TestDatabase) -> DoctorReport {
     examine(&database.options(), &doctor).await.unwrap()
 }
 
-/// What was found, a line each, for comparison and for reading. Roles belong to the whole server, so
-/// those that `mutants` makes for a moment are passed over.
+/// The findings, one per line, to compare and to read. Roles belong to the whole server, so temporary ones of
+/// `mutants` are skipped.
 pub(crate) fn lines(report: &DoctorReport) -> Vec<String> {
     let found = report.findings.iter().flat_map(|finding| {
         let code = finding.check.code;
@@ -156,7 +155,7 @@ fn codes_are_unique_and_every_check_says_what_it_means_and_what_to_do() {
     }
 }
 
-/// `INSTA_UPDATE=always` writes what it is compared with, as for every snapshot.
+/// `INSTA_UPDATE=always` writes the expected content, as for every snapshot.
 fn holds(path: &Path, expected: &str) {
     let found = std::fs::read_to_string(path).unwrap_or_default();
     if found != expected && std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
@@ -166,7 +165,7 @@ fn holds(path: &Path, expected: &str) {
     assert_eq!(found, expected, "{}: INSTA_UPDATE=always ./dev test writes it", path.display());
 }
 
-/// The file follows the migrations: whoever changes the catalog writes it anew.
+/// The file follows the migrations: a change of the catalog requires writing it again.
 #[tokio::test]
 async fn the_catalog_is_what_the_doctor_expects() {
     let database = TestDatabase::create(&admin_url(), &Baseline::default()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What `--fix` repairs, and what it leaves.
+//! What `--fix` repairs, and what it leaves unchanged.
 
 use freehold::doctor::{DoctorOptions, examine};
 
@@ -46,7 +46,7 @@ async fn repairs_make_a_fleet_clean_again_and_say_what_they_did() {
     assert!(report.repairs.is_empty(), "nothing is left to repair: {:?}", report.repairs);
 }
 
-/// A policy that somebody wrote is not thrown away, nor is anything else that holds meaning.
+/// A policy that a person wrote is not dropped, and neither is anything else that may be intended.
 #[tokio::test]
 async fn repairs_take_nothing_away_that_somebody_made() {
     let house = house_with(&notes_and(&[])).await;
@@ -68,7 +68,7 @@ async fn repairs_take_nothing_away_that_somebody_made() {
     assert_eq!(lines(&report), before);
 }
 
-/// A repair that cannot be made is told, and the others are made.
+/// A repair that fails is reported, and the others are made.
 #[tokio::test]
 async fn a_repair_that_fails_is_in_nobodys_way() {
     let house = house_with(&notes_and(&[])).await;

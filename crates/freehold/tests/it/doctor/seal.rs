@@ -1,5 +1,5 @@
-//! What the doctor says of each seal mode and of the keys, which the other faults' database cannot
-//! show: it has one mode, and good keys.
+//! The doctor's findings on seal modes and keys, which the database of the other faults cannot show: it has
+//! one mode, and valid keys.
 
 use freehold::SealMode;
 use freehold::testing::TestDatabase;
@@ -25,7 +25,7 @@ async fn each_mode_is_clean_after_any_other_and_plain_is_warned_of() {
     }
 }
 
-/// What tells the mode, and what works by it, must go together.
+/// The declared mode and the functions must match.
 #[tokio::test]
 async fn a_function_of_another_mode_is_a_finding() {
     let house = house_sealed(SealMode::Portable).await;

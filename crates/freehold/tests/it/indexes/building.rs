@@ -1,5 +1,5 @@
-//! What is made, dropped and restored for one tenant: in its schema alone, under its own name, and
-//! nothing is left of what fails.
+//! Creating, dropping and restoring an index for one tenant: only in its schema, under its own name, and a
+//! failure leaves nothing.
 
 use freehold::control::indexes::{IndexColumn, IndexState, TenantIndex};
 use freehold::{Error, ErrorKind, TenantContext};
@@ -18,8 +18,7 @@ async fn attempt(
     house.freehold.indexes().apply(&operator(), tenant.tenant(), table, by).await
 }
 
-/// Waits until somebody makes an index and waits for others' transactions, and does something to
-/// their session.
+/// Waits until a build waits for other transactions, and acts on its session.
 async fn at_the_builder(house: &House, does: &str) {
     let superuser = house.superuser().await;
     let sql = format!(
@@ -82,7 +81,7 @@ async fn names_that_sql_would_read_otherwise_are_quoted() {
     is_clean(&house).await;
 }
 
-/// Its name is made of its columns' names, and two lists of columns may read as one.
+/// The name is made from the columns' names, so two lists of columns may result in the same name.
 #[tokio::test]
 async fn an_index_of_other_columns_is_not_taken_for_one_of_the_same_name() {
     let pairs = "CREATE TABLE pairs (id bigint PRIMARY KEY, a int, b int, a_b int, \"desc\" int);
@@ -106,7 +105,7 @@ async fn an_index_of_other_columns_is_not_taken_for_one_of_the_same_name() {
     is_clean(&house).await;
 }
 
-/// What is recorded of it would be lost, and the tenant would lack it without anybody's knowing.
+/// Otherwise its record would be lost, and the tenant would lack it unnoticed.
 #[tokio::test]
 async fn an_index_of_the_baseline_that_was_dropped_is_restored_and_not_made() {
     let things = "CREATE TABLE things (id bigint PRIMARY KEY, a int, b int);

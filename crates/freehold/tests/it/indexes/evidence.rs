@@ -1,4 +1,4 @@
-//! What PostgreSQL's catalogs and figures tell of a tenant, and what they do not.
+//! What PostgreSQL's catalogs and counts show about a tenant, and what they do not.
 
 use super::{advise, fill, house, inside, told};
 use crate::support::operator;
