@@ -1,4 +1,4 @@
-//! `freehold migrate up|status`.
+//! `freehold migrate up|status|import`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use freehold::{Baseline, DryRun, Freehold, MigrateFailure, MigrateOptions, Verdi
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::Output;
-use super::{Common, Failure, words};
+use super::{Common, Failure, import, words};
 use crate::config::LayoutSettings;
 
 #[derive(Subcommand)]
@@ -35,6 +35,8 @@ pub(super) enum MigrateCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Make a folder of migrations of a dump, and say what is otherwise in it
+    Import(import::ImportArgs),
 }
 
 /// Reports the layout in which a folder was read.
@@ -85,6 +87,7 @@ pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
             }
             Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        MigrateCommand::Import(args) => import::run(&args),
         MigrateCommand::Status { common } => {
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let status = freehold.migrations().status().await?;

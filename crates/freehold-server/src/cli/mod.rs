@@ -8,6 +8,7 @@ mod config;
 mod dev;
 mod doctor;
 mod help;
+mod import;
 mod indexes;
 mod init;
 mod insight;

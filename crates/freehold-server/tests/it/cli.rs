@@ -61,6 +61,7 @@ const COMMANDS: &[&[&str]] = &[
     &["indexes", "list"],
     &["migrate", "up"],
     &["migrate", "status"],
+    &["migrate", "import"],
     &["doctor"],
     &["analytics"],
     &["analytics", "apply"],

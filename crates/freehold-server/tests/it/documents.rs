@@ -35,6 +35,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ),
     ("docs/install.md", "cargo build", "the program under test is built already"),
     ("docs/loopback.md", "sudo apt-get", "`./dev test` has installed them"),
+    ("docs/migrations.md", "pg_dump", "a test of `import.rs` does it, with a dump of its own"),
     ("docs/prove.md", "./dev prove", "builds, and takes minutes; its own tests run it briefly"),
     ("docs/prove.md", "cargo build", "takes minutes; its own tests run it briefly"),
 ];

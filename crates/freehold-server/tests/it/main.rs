@@ -15,6 +15,7 @@ mod dev;
 mod doctor;
 mod documents;
 mod http;
+mod import;
 mod killed;
 mod mail;
 mod pages;

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use self::files::Listing;
 pub use self::layout::Layout;
+pub(super) use self::public::without_public;
 use crate::error::{Error, ErrorKind, Result};
 
 mod check;

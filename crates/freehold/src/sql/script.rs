@@ -102,6 +102,19 @@ pub(crate) fn statements(sql: &str) -> Vec<Statement<'_>> {
     statements
 }
 
+/// The first statement of a text, without its comments and its semicolon, and where it ends. None if there is
+/// no more.
+pub(crate) fn first_statement(sql: &str) -> Option<(Vec<Token<'_>>, usize)> {
+    let mut end = 0;
+    let mut rest = tokens(sql).inspect(|token| end = token.start + token.text.len());
+    let mut solid = rest.by_ref().filter(|token| !token.is_blank());
+    let statement = next_statement(&mut solid);
+    if statement.is_empty() && end == sql.len() && !sql.trim_end().ends_with(';') {
+        return None;
+    }
+    Some((statement, end))
+}
+
 /// The number of line ends in a text.
 pub(crate) fn lines_in(text: &str) -> usize {
     text.bytes().filter(|byte| *byte == b'\n').count()

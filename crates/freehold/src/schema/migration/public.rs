@@ -21,7 +21,7 @@ fn is_breakpoint(token: &Token<'_>) -> bool {
 /// The text with unqualified names, on the same lines, and the number of qualifiers removed. Strings,
 /// comments and the bodies of functions stay as they are. The body of a `DO` runs at once and is treated like
 /// statements.
-pub(super) fn without_public(sql: &str) -> (String, usize) {
+pub(in crate::schema) fn without_public(sql: &str) -> (String, usize) {
     let bodies: Vec<usize> = statements(sql)
         .iter()
         .filter(|statement| statement.tokens[0].is_word("do"))
