@@ -4,6 +4,7 @@ use super::Mutant;
 use super::Tests::{Library, LibraryUnit};
 
 const ADOPT: &str = "crates/freehold/src/fleet/migrator/adopt.rs";
+const FAST_PATH: &str = "crates/freehold/src/fleet/migrator/fast_path.rs";
 const MIGRATOR: &str = "crates/freehold/src/fleet/migrator.rs";
 const ROWS: &str = "crates/freehold/src/snapshot/rows.rs";
 const ORDER: &str = "crates/freehold/src/snapshot/order.rs";
@@ -31,6 +32,33 @@ pub(super) const MUTANTS: &[Mutant] = &[
         tests: Library(&[
             "snapshots::a_tenant_that_is_not_what_the_template_is_fails_with_the_difference",
         ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "fast-path-compares-nothing",
+        breaks: "a tenant counts as migrated that is not what the first one was",
+        file: FAST_PATH,
+        from: "        Ok(fingerprint == learned.fingerprint && !is_bare)",
+        to: "        Ok(fingerprint == learned.fingerprint || !is_bare)",
+        tests: Library(&["fast_path::a_tenant_that_differs_goes_the_long_path_which_says_how"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "fast-path-takes-tenants-with-indexes",
+        breaks: "an index that a tenant has on its own account is in the way of the baseline's",
+        file: FAST_PATH,
+        from: "version == former && !has_own_indexes",
+        to: "version == former || has_own_indexes",
+        tests: Library(&["fast_path::a_tenant_with_an_index_of_its_own_goes_the_long_path"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "fast-path-protects-nothing",
+        breaks: "tables of later tenants have no policies until the comparison finds it",
+        file: FAST_PATH,
+        from: "        if !protection.is_empty() {",
+        to: "        if protection.is_empty() {",
+        tests: Library(&["fast_path::the_first_tenant_of_a_version_shows_the_others_the_way"]),
         survives_because: None,
     },
     Mutant {

@@ -1,10 +1,11 @@
 //! The migrator's fast path: tenants after the first of their version come to the same, and one that would
 //! not is found as on the long path.
 
+use freehold::control::indexes::IndexColumn;
 use freehold::{Baseline, MigrateOptions, MigrateReport, TenantContext};
 
 use crate::doctor::lines;
-use crate::support::{House, house, notes_and};
+use crate::support::{House, house, notes_and, operator};
 
 /// One tenant after the other, so that the second profits of the first.
 async fn migrate(house: &House, baseline: &Baseline) -> MigrateReport {
@@ -136,6 +137,21 @@ async fn a_tenant_that_differs_goes_the_long_path_which_says_how() {
         let rows = house.superuser().await.query_one(version, &[]).await.unwrap();
         assert_eq!(rows.get::<_, i64>(0), 3);
     }
+}
+
+/// What the migrator does with a tenant's own indexes is done on the long path alone.
+#[tokio::test]
+async fn a_tenant_with_an_index_of_its_own_goes_the_long_path() {
+    let house = house().await;
+    let tenants = tenants(&house, 4).await;
+    let by = [IndexColumn::parse("body").unwrap()];
+    let indexes = house.freehold.indexes();
+    let index = indexes.apply(&operator(), tenants[2].tenant(), "notes", &by).await.unwrap();
+    let create = format!("CREATE INDEX {} ON notes (body)", index.name);
+    let report = migrate(&house, &notes_and(&[&create])).await;
+    assert_eq!((report.migrated, report.fast_path), (4, 2), "{:?}", report.failed);
+    let left = indexes.list(&operator(), None).await.unwrap();
+    assert!(left.is_empty(), "it is the baseline's now: {left:?}");
 }
 
 #[tokio::test]
