@@ -3,7 +3,7 @@
 //! objects is known then, and what the tenant must look like afterwards.
 //!
 //! It takes three round trips, whatever the migration contains. It makes no decision of its own: a tenant
-//! that differs from the first one is rolled back and migrated on the full path, which reports what is wrong
+//! that differs from the first one is rolled back and migrated on the long path, which reports what is wrong
 //! or finds that nothing is.
 
 use std::sync::OnceLock;
@@ -24,7 +24,7 @@ use crate::snapshot::{in_schema_of, in_template};
 use crate::tx::OwnerTx;
 use crate::wire::params::Params;
 
-/// After this many tenants in a row that needed the full path, all others take it at once, since they would
+/// After this many tenants in a row that needed the long path, all others take it at once, since they would
 /// pay for both.
 const FAILURES_MAX: u32 = 3;
 /// The most statements of a file. A pipeline takes 256, including those around them.
@@ -78,7 +78,7 @@ impl FastPath {
         Ok(())
     }
 
-    /// Migrates a tenant of version `former`. False if nothing was done and it needs the full path.
+    /// Migrates a tenant of version `former`. False if nothing was done and it needs the long path.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`]; if the application held a lock for too long.
