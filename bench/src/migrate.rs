@@ -1,4 +1,5 @@
-//! How fast the fleet is migrated: one ADD COLUMN for each of 500 tenants, against the same statements sent
+//! The speed of migrating the fleet: two migrations, ADD COLUMN and CREATE TABLE, of 500 tenants, against the
+//! same statements sent by hand.
 //! by hand.
 
 use std::fmt::Write as _;
@@ -15,7 +16,7 @@ use crate::rounds::median;
 
 const ROUNDS_MAX: i64 = 20;
 
-/// What is measured: its name, and a migration as its statements and as the same by hand.
+/// A measured case: its name, the migration, and the same statements by hand.
 struct Case {
     name: &'static str,
     migration: fn(round: i64) -> String,
@@ -102,7 +103,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, tenants: usize) -> Result
     Ok(rows)
 }
 
-/// A message and a transaction for each tenant, and nothing else. Returns tenants per second.
+/// Sends one message with one transaction per tenant, and nothing else. Returns tenants per second.
 async fn send_by_hand(
     clients: &[Client],
     tenants: &[TenantId],

@@ -122,8 +122,8 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
     }
 }
 
-/// The status of the answer for an error. An error that the baseline's own code raised sets its status, which
-/// may be a server error.
+/// The status of the answer for an error. For an error that the baseline's own code raised, the code chooses
+/// the status, which may be a server error.
 pub fn status(error: &Error) -> StatusCode {
     if let Some(raised) = error.raised() {
         return StatusCode::from_u16(raised.status).unwrap_or(StatusCode::BAD_REQUEST);

@@ -1,4 +1,4 @@
-//! The handle: what a service holds, and what it does for tenants.
+//! The handle that a service holds: connections, caches, background tasks, and transactions of tenants.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -42,7 +42,7 @@ use crate::wire::params::Params;
 use crate::wire::tls::Target;
 use crate::wire::{Answer, Row, client, tls};
 
-/// The fleet and its database. Cheap to clone; the connections close when the last clone is gone.
+/// The fleet and its database. Cheap to clone; the connections close when the last clone is dropped.
 #[derive(Clone)]
 pub struct Freehold(Arc<Inner>);
 
@@ -65,10 +65,10 @@ struct Inner {
     slow_log: SlowLog,
     sealer: Sealer,
     mode: SealMode,
-    /// Whether nothing but settings must be cleaned after a tenant's transaction.
+    /// Whether only settings must be reset after a tenant's transaction.
     #[cfg(feature = "testing")]
     only_settings: Arc<AtomicBool>,
-    /// What goes on beside requests: listening for changes, following keys, recording violations.
+    /// Background tasks: listening for changes, following keys, recording violations.
     tasks: Tasks,
     _running: Vec<BackgroundTask>,
 }
@@ -82,7 +82,7 @@ impl Drop for Inner {
     }
 }
 
-/// The key to seal with: the one that is given, or the catalog's; none in plain mode.
+/// The key for sealing contexts: the configured one, else the catalog's; `None` in plain mode.
 async fn find_key(
     options: &Options,
     mode: SealMode,
@@ -101,14 +101,14 @@ async fn find_key(
 }
 
 impl Freehold {
-    /// Connects, and checks that the database is prepared and that row-level security binds the
-    /// role it connects as. Needs a tokio runtime, in which it goes on listening for changes.
+    /// Connects, and checks that the database is prepared and that row-level security binds the role it
+    /// connects as. Needs a tokio runtime, in which its background tasks run.
     ///
     /// # Errors
-    /// [`ErrorKind::Setup`] with a sentence that says what to do; [`ErrorKind::Unavailable`].
+    /// [`ErrorKind::Setup`] with a message that says what to do; [`ErrorKind::Unavailable`].
     pub async fn connect(options: &Options) -> Result<Freehold> {
         let app_target = tls::target(&options.app_url, "DATABASE_URL")?;
-        // First, because what is asked next may fail behind a pooler that does not fit.
+        // First, because the next queries may fail behind an unsuitable pooler.
         let direct = options.pooler.is_direct(&app_target).await;
         if !direct.map_err(|error| app_target.cannot_connect(error.into_cause()))? {
             pooler::require_apart(&app_target, "DATABASE_URL").await?;
@@ -142,7 +142,7 @@ impl Freehold {
             false => Position::Written,
         };
         let pool = |source, limits| Pool::new(source, limits, &violations, &insight);
-        // Not before the baseline was looked at.
+        // `false` until the baseline has been examined.
         let only_settings = Arc::new(AtomicBool::new(false));
         let of_tenants = || Residue::OnlySettings(Arc::clone(&only_settings));
         let app = source(app_target, position).with_sessions().with_residue(of_tenants());
@@ -237,10 +237,10 @@ impl Freehold {
         Ok(Freehold(Arc::new(inner)))
     }
 
-    /// Leave to work in a tenant, for a person: the tenant is active and they are a member.
+    /// Permission to work in a tenant, for a person who is a member of it. The tenant must be active.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is no such tenant or they are no member of it,
+    /// [`ErrorKind::NotFound`] if there is no such tenant or the person is not a member of it,
     /// [`ErrorKind::TenantSuspended`].
     pub async fn tenant_context(
         &self,
@@ -250,12 +250,12 @@ impl Freehold {
         self.0.resolver.resolve(tenant, identity).await
     }
 
-    /// Leave to work in a tenant, for an actor whom the caller vouches for: a scheduled job, or a
-    /// person that another sign-in has established. The tenant must be active.
+    /// Permission to work in a tenant, for an actor whom the caller has authenticated: a scheduled job, or a
+    /// person who signed in by other means. The tenant must be active.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::TenantSuspended`]; [`ErrorKind::Forbidden`] for
-    /// [`Role::Operator`], which is no role in a tenant.
+    /// [`Role::Operator`], which is not a role in a tenant.
     pub async fn tenant_context_as(&self, tenant: TenantId, actor: Actor) -> Result<TenantContext> {
         if actor.role == Role::Operator {
             return Err(Error::new(ErrorKind::Forbidden, "an operator is no actor in a tenant"));
@@ -263,8 +263,8 @@ impl Freehold {
         self.0.resolver.resolve_as(tenant, actor).await
     }
 
-    /// Begins a transaction in a tenant's schema. It takes a connection now, and sends nothing
-    /// before its first statement.
+    /// Begins a transaction in a tenant's schema. It takes a connection at once, and sends nothing before the
+    /// first statement.
     ///
     /// # Errors
     /// [`ErrorKind::PoolExhausted`] if no connection came free within [`PoolLimits::wait_max`];
@@ -273,7 +273,7 @@ impl Freehold {
         TenantTx::new(&self.0.app, context).await
     }
 
-    /// One statement as a transaction of its own, in one round trip once it is prepared.
+    /// Runs one statement in a transaction of its own, in one round trip once it is prepared.
     ///
     /// # Errors
     /// As for [`begin`](Self::begin) and [`TenantTx::query`].
@@ -286,8 +286,8 @@ impl Freehold {
         self.begin(context).await?.query_and_commit(sql, params).await
     }
 
-    /// [`query`](Self::query) for a statement whose rows do not matter: how many it returned, changed
-    /// or removed.
+    /// [`query`](Self::query) for a statement whose rows are not needed: returns how many rows it returned,
+    /// changed or deleted.
     ///
     /// # Errors
     /// As for [`query`](Self::query).
@@ -303,8 +303,8 @@ impl Freehold {
         Ok(count)
     }
 
-    /// Statements as one transaction, in one round trip once they are prepared: all of them are
-    /// committed, or none. [`TenantTx::pipeline`] has an example.
+    /// Runs statements in one transaction, in one round trip once they are prepared: either all are committed
+    /// or none. [`TenantTx::pipeline`] has an example.
     ///
     /// # Errors
     /// As for [`begin`](Self::begin) and [`TenantTx::pipeline`].
@@ -316,15 +316,16 @@ impl Freehold {
         self.begin(context).await?.pipeline_and_commit(statements).await
     }
 
-    /// Statements as transactions of their own, in one round trip once they are prepared: what
-    /// fails of them fails alone, and deferred constraints are each one's own to keep.
+    /// Runs each statement in a transaction of its own, all in one round trip once they are prepared. A
+    /// statement that fails does not affect the others; deferred constraints are checked for each one
+    /// separately.
     ///
-    /// They are run in their order, unless a migration or a long wait makes it necessary to send
-    /// some again: what must come after another belongs into one [`pipeline`](Self::pipeline).
+    /// They run in order, except that a migration or a long wait may make it necessary to send some again. If
+    /// one statement must run after another, put both into one [`pipeline`](Self::pipeline).
     ///
     /// # Errors
-    /// As for [`begin`](Self::begin), if none was run; else each has its own. After a lost
-    /// connection the last ones are [`ErrorKind::Unavailable`], and may have been run.
+    /// As for [`begin`](Self::begin), if none was run; otherwise each has its own result. After a lost
+    /// connection the last ones are [`ErrorKind::Unavailable`], although they may have been run.
     pub async fn pipeline_each(
         &self,
         context: &TenantContext,
@@ -333,11 +334,11 @@ impl Freehold {
         self.begin(context).await?.pipeline_each(statements).await
     }
 
-    /// Begins a read-only transaction that may be answered by a replica: by one that has all that
-    /// was committed [`ReplicaLimits::lag_max`](crate::ReplicaLimits::lag_max) ago, and before `since`, if that is given. Without
-    /// a fit replica it is the primary's.
+    /// Begins a read-only transaction that a replica may answer. The replica has everything that was
+    /// committed [`ReplicaLimits::lag_max`](crate::ReplicaLimits::lag_max) ago, and everything before `since`
+    /// if it is given. If no replica qualifies, the primary answers.
     ///
-    /// To read what one has written, take `since` from [`TenantTx::commit_at`]:
+    /// To read your own writes, take `since` from [`TenantTx::commit_at`]:
     ///
     /// ```
     /// # use freehold::testing::{TestDatabase, create_tenant};
@@ -362,14 +363,14 @@ impl Freehold {
     /// ```
     ///
     /// # Errors
-    /// As for [`begin`](Self::begin), of the primary.
+    /// As for [`begin`](Self::begin) on the primary.
     pub async fn begin_read(&self, context: &TenantContext, since: Option<Lsn>) -> Result<ReadTx> {
         ReadTx::new(&self.0.app, &self.0.replicas, context, since).await
     }
 
-    /// The place in the log of the primary, behind which lies all that was committed before: what
-    /// [`begin_read`](Self::begin_read) takes, after transactions that did not tell. `None` without
-    /// replicas.
+    /// The primary's current log position: everything committed so far lies before it. Pass it to
+    /// [`begin_read`](Self::begin_read) as `since` after transactions that did not return a position. `None`
+    /// without replicas.
     ///
     /// # Errors
     /// As for [`query`](Self::query).
@@ -380,33 +381,32 @@ impl Freehold {
         }
     }
 
-    /// Whether this server has replicas, fit or not.
+    /// Whether this server has replicas, whether or not they can be read at this moment.
     pub fn has_replicas(&self) -> bool {
         !self.0.replicas.is_empty()
     }
 
-    /// Each replica, as it was seen last.
+    /// The last known state of each replica.
     pub fn replica_status(&self) -> Vec<ReplicaStatus> {
         self.0.replicas.status()
     }
 
-    /// Where reads by [`begin_read`](Self::begin_read) were answered.
+    /// How many reads by [`begin_read`](Self::begin_read) the primary and the replicas answered.
     pub fn replica_reads(&self) -> ReplicaReads {
         self.0.replicas.reads()
     }
 
-    /// Changes whenever a letter is put into the outbox.
+    /// Changes whenever a message is put into the outbox.
     pub fn mail_changes(&self) -> watch::Receiver<u64> {
         self.0.resolver.mail_changes()
     }
 
-    /// Values that are dear to make and may be a little old.
+    /// The cache of values that are expensive to compute and may be slightly old.
     pub fn cache(&self) -> &Cache {
         &self.0.cache
     }
 
-    /// Tells other servers what their caches must forget, where that is not done yet; for a
-    /// shutdown.
+    /// Sends other servers the pending invalidations of their caches. Call it before a shutdown.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if it could not be done in time; [`ErrorKind::Unavailable`].
@@ -414,8 +414,8 @@ impl Freehold {
         self.0.cache.flush().await
     }
 
-    /// Checks that the database answers, is what this build needs and takes writes: the body of a
-    /// readiness probe. It connects anew, so it tells what the next connection will meet.
+    /// Checks that the database answers, matches this build and accepts writes; for a readiness probe. It
+    /// opens a new connection, so it detects what would make the next connection fail.
     ///
     /// # Errors
     /// As for [`connect`](Self::connect); [`ErrorKind::Unavailable`] that is
@@ -424,7 +424,7 @@ impl Freehold {
         init::check_to_serve(&self.0.app.target(), "DATABASE_URL", &self.0.sealer).await
     }
 
-    /// Takes a connection of the pool and asks the database for a sign of life over it.
+    /// Takes a connection from the catalog's pool and runs `SELECT 1` on it.
     ///
     /// # Errors
     /// [`ErrorKind::PoolExhausted`] if none came free in time; [`ErrorKind::Unavailable`].
@@ -433,35 +433,35 @@ impl Freehold {
         tx.query_and_commit("SELECT 1", &[]).await.map(drop)
     }
 
-    /// How the database takes a context for true, as it was when this server connected.
+    /// How the database verifies contexts, as of when this server connected.
     pub fn seal_mode(&self) -> SealMode {
         self.0.mode
     }
 
-    /// The background tasks of this handle; a service's own can be among them.
+    /// The background tasks of this handle; a service can add its own.
     pub fn tasks(&self) -> &Tasks {
         &self.0.tasks
     }
 
-    /// Whether nothing but settings is cleaned after a tenant's transaction, since no code of the baseline
-    /// can leave more.
+    /// Whether only settings are reset after a tenant's transaction, since no code in the baseline can leave
+    /// more.
     #[cfg(feature = "testing")]
     #[doc(hidden)]
     pub fn cleans_only_settings(&self) -> bool {
         self.0.only_settings.load(std::sync::atomic::Ordering::Acquire)
     }
 
-    /// Looks for changes at once, as servers do now and then where nothing can be heard.
+    /// Polls for changes at once, as servers do periodically if they receive no notifications.
     ///
     /// # Errors
-    /// If the catalog cannot be asked.
+    /// If the catalog cannot be queried.
     #[cfg(feature = "testing")]
     #[doc(hidden)]
     pub async fn look_for_changes(&self) -> Result<()> {
         self.0.resolver.look_for_changes().await
     }
 
-    /// Hears of a new key to seal contexts with: the number rises with each.
+    /// Reports new keys for sealing contexts: the number increases with each.
     #[cfg(feature = "testing")]
     #[doc(hidden)]
     pub fn key_changes(&self) -> tokio::sync::watch::Receiver<u64> {
@@ -483,7 +483,7 @@ impl Freehold {
         self.0.owner.as_ref().map(Pool::status)
     }
 
-    /// Refuses new work, of every clone; what is under way may finish.
+    /// Refuses new work on every clone; transactions that have begun may finish.
     pub fn close(&self) {
         self.0.app.close();
         self.0.catalog.close();

@@ -1,26 +1,25 @@
-//! Multi-tenancy for services on PostgreSQL: every tenant on its own ground.
+//! Multi-tenancy for services on PostgreSQL.
 //!
-//! Each tenant has a schema of its own, row-level security lies under it as the safety net, and
-//! the only way to a connection is through a tenant's context. You write your own handlers and
-//! your own SQL, and name neither a tenant nor a schema in them.
+//! Each tenant has a schema of its own, with row-level security on each of its tables as a second barrier. A
+//! connection can only be used through a tenant's context. You write your own handlers and your own SQL;
+//! neither names a tenant or a schema.
 //!
 //! # Words
 //!
 //! - **Tenant**: a customer of your service. All of them are the **fleet**.
-//! - **Context**: leave to work in one tenant, as one actor, in one transaction: [`TenantContext`].
-//!   It is given out only for a tenant that is active. What goes across tenants takes an
-//!   [`OperatorContext`] instead, which says why.
-//! - **Catalog**: what Freehold knows of tenants, people and migrations, in the schema `freehold`.
-//! - **Baseline**: what every tenant's schema holds, as numbered SQL migrations: [`Baseline`].
-//! - **Template**: the schema that always is at the baseline and belongs to nobody. A migration
-//!   must succeed there before it reaches a tenant.
+//! - - **Context**: permission to work in one tenant, as one actor, in one transaction: [`TenantContext`]. It
+//!   is issued only for a tenant that is active. Operations across tenants take an [`OperatorContext`]
+//!   instead, which states a reason.
+//! - **Catalog**: what Freehold stores about tenants, people and migrations, in the schema `freehold`.
+//! - **Baseline**: what every tenant's schema contains, as numbered SQL migrations: [`Baseline`].
+//! - **Template**: a schema that is always at the baseline and belongs to no tenant. A migration must succeed
+//!   there before it is applied to a tenant.
 //!
 //! # How to start
 //!
-//! Prepare the database once, by [`init()`] or the command `freehold init`: it makes the catalog
-//! and the roles. From then on a service connects as `freehold_app` and, with the same password, as
-//! `freehold_catalog`, and as `freehold_owner` too if
-//! it shall create or migrate tenants.
+//! Prepare the database once, by [`init()`] or the command `freehold init`, which create the catalog and the
+//! roles. Afterwards a service connects as `freehold_app` and, with the same password, as `freehold_catalog`;
+//! and as `freehold_owner` too if it creates or migrates tenants.
 //!
 //! ```
 //! use freehold::control::tenants::NewTenant;
@@ -57,15 +56,26 @@
 //! # }
 //! ```
 //!
-//! From here: [`control::sessions::SignIn`] for sign-in by password, and the modules `axum` for
-//! handlers that take their tenant as an argument and `testing` for tests over temporary tenants,
-//! each behind the feature of its name. `examples/notes` in the repository is a whole service.
+//! Next: [`control::sessions::SignIn`] for sign-in by password, the module `axum` for handlers that take
+//! their tenant as an argument, and the module `testing` for tests with temporary tenants. `examples/notes`
+//! in the repository is a complete service.
+//!
+//! # Cargo features
+//!
+//! None is on by default.
+//!
+//! | Feature | Adds |
+//! |---|---|
+//! | `sign-in` | people, passwords and sessions: [`control::sessions::SignIn`] |
+//! | `redis` | a cache that servers share |
+//! | `axum` | errors as answers of axum services and, with `sign-in`, an extractor that authorizes requests |
+//! | `testing` | temporary databases and tenants for tests; it includes `sign-in` |
 //!
 //! # How tenants are kept apart
 //!
-//! A transaction begins with one call, `freehold.enter`, sent together with the first statement. It
-//! sets the search path to the tenant's schema, the context, and a role with the actor's rights,
-//! all for that transaction alone: a connection in the pool belongs to nobody.
+//! A transaction begins with one call, `freehold.enter`, which is sent together with the first statement. For
+//! that transaction only, it sets the search path to the tenant's schema, the context, and a role with the
+//! actor's privileges. So a connection in the pool is tied to no tenant.
 //!
 //! | Role in the tenant | Role in PostgreSQL | By default |
 //! |---|---|---|
@@ -73,12 +83,12 @@
 //! | member | `freehold_member` | writes too |
 //! | admin, owner | `freehold_admin` | as a member |
 //!
-//! A baseline may grant otherwise, and narrow further by policies of its own: `freehold.actor_id()`
-//! and `freehold.actor_role()` are there for these and for column defaults.
+//! A baseline may grant other privileges, and restrict them further by its own policies:
+//! `freehold.actor_id()` and `freehold.actor_role()` are available in these and in column defaults.
 //!
-//! Row-level security is enabled and forced on every table, with a restrictive policy that compares
-//! the context with that schema's tenant. A statement that comes to another tenant's table by
-//! whatever way is not answered with nothing, but refused:
+//! Row-level security is enabled and forced on every table, with a restrictive policy that compares the
+//! context with the tenant of the table's schema. A statement that reaches another tenant's table, by
+//! whatever way, gets an error rather than no rows:
 //!
 //! ```
 //! use freehold::ErrorKind;
@@ -107,28 +117,28 @@
 //! # }
 //! ```
 //!
-//! [`Freehold::connect`] refuses a role that row-level security does not bind: an owner, a
-//! superuser, one with BYPASSRLS, or a member of one.
+//! [`Freehold::connect`] refuses a role that row-level security does not bind: an owner of tables, a
+//! superuser, a role with BYPASSRLS, or a member of such a role.
 //!
 //! # Limits
 //!
-//! - PostgreSQL 15 or newer, one database. Through a pooler in transaction mode statements go
-//!   unnamed, and PostgreSQL plans each anew; changes are heard by LISTEN, which wants a session.
-//! - SQL that an attacker manages to inject cannot set another tenant's context, which is sealed
-//!   ([`SealMode`]), but it has all rights of the tenant it runs in. Send values as parameters.
-//! - A baseline names no schema, and its views are `security_invoker`; a migration that leaves
-//!   something unprotected fails as a whole.
-//! - Under row-level security only leakproof operators reach an index: comparisons of integers,
-//!   text, uuid and timestamps, and `starts_with()`. LIKE, full text, `@>`, and comparisons of
-//!   numeric and enum values read every row.
-//! - A transaction holds one of [`PoolLimits::connections_max`] connections from [`Freehold::begin`]
-//!   to its end. A task that begins a second one inside the first may wait for itself.
-//! - The app role's statements end after 30 s, and its transactions after 60 s of silence.
-//! - A suspension or a removed membership is heeded within a second, not at once: a transaction
-//!   that has begun runs to its end.
+//! - - PostgreSQL 15 or newer, one database. Through a pooler in transaction mode, statements are unnamed and
+//!   PostgreSQL plans each one anew. Changes are received by LISTEN, which needs a session.
+//! - - SQL that an attacker manages to inject cannot set another tenant's context, since contexts are sealed
+//!   ([`SealMode`]), but it has all privileges of the tenant in which it runs. Send values as parameters.
+//! - A baseline names no schema, and its views are `security_invoker`; a migration that leaves an object
+//!   unprotected fails as a whole.
+//! - Under row-level security only leakproof operators can use an index: comparisons of integers, text, uuid
+//!   and timestamps, and `starts_with()`. LIKE, full text, `@>`, and comparisons of numeric and enum values
+//!   read every row.
+//! - A transaction holds one of [`PoolLimits::connections_max`] connections from [`Freehold::begin`] to its
+//!   end. A task that begins a second one inside the first may wait for itself until it fails.
+//! - The app role's statements end after 30 s, and its transactions after 60 s without a statement.
+//! - - A suspension or a removed membership takes effect within a second, not at once: a transaction that has
+//!   begun runs to its end.
 
 #![warn(missing_docs)]
-// The catalog is one, whoever signs people in.
+// Without `sign-in`, parts of the catalog's code have no caller.
 #![cfg_attr(not(feature = "sign-in"), allow(dead_code, unreachable_pub))]
 
 mod analytics;
@@ -196,14 +206,14 @@ pub use crate::tx::{PipelineError, ReadTx, TenantTx};
 pub use crate::wire::client::connect_bare;
 pub use crate::wire::params::{Params, TextParam};
 pub use crate::wire::{Answer, Column, Row, RowIndex};
-/// The time of this API, as rows and answers hold it.
+/// The crate whose `Timestamp` this API returns.
 pub use jiff;
-/// The driver whose rows and parameters are used here.
+/// The driver whose parameter and row types this API uses.
 pub use tokio_postgres;
-/// What ids are made of, as rows and parameters hold them.
+/// The crate whose `Uuid` this API's ids contain.
 pub use uuid;
 
-/// The service in the guide compiles.
+/// Compiles the service of the guide as a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/handlers.md")]
 struct GuideToHandlers;

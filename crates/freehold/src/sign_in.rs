@@ -1,4 +1,4 @@
-//! What sign-in stands on: passwords, tokens, proofs of an address.
+//! The parts of sign-in: passwords, tokens, proofs of addresses.
 
 #[cfg(feature = "sign-in")]
 pub(crate) mod passwords;

@@ -31,7 +31,7 @@ async fn a_wrong_analytics_password_is_named_once_and_the_server_serves() {
     let mut server = Server::start_with(&database, &settings);
     let named = ["DATABASE_ANALYTICS_URL: cannot connect", "freehold init --analytics-password"];
     server.running.wait_for(named[0], SOON);
-    // It is tried again and again, which is told to who looks for it.
+    // The server keeps retrying, and logs it at a lower level.
     let again = |level| lines(&server.running, &[level, named[0], named[1]]);
     eventually("it is tried again", SOON, async || again("DEBUG") >= 2).await;
     assert_eq!(again("WARN"), 1, "{}", server.running.said());
@@ -98,7 +98,7 @@ async fn a_key_of_another_database_stops_the_start_and_one_that_is_retired_is_na
         assert!(ran.stderr().contains(part), "{part} is not in {}", ran.stderr());
     }
     assert!(!ran.stderr().contains(&foreign[2..]));
-    // What tells the right one is not stopped by the wrong one.
+    // The command that shows the right key works although the configured one is wrong.
     let shown = freehold(&["key", "show", "--json"], &env).ended(0).json();
     let key = shown["context_key"].as_str().unwrap();
 

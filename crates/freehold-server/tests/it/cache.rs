@@ -131,7 +131,7 @@ async fn a_value_is_as_old_as_the_caller_permits_and_no_older() {
     cache.advance(Duration::from_millis(1100));
     let strict = cache.get_or_load(&key, Duration::from_secs(1), async { Ok("second".to_owned()) });
     assert_eq!(strict.await.unwrap().value, "second");
-    // What a strict caller left is good for as long as it asked.
+    // A value stored by a caller with a short maximum age is valid for that age.
     cache.advance(Duration::from_millis(1100));
     assert_eq!(get(&service.freehold, &key, "third").await.0, "third");
     let anew = cache.refresh(&key, MINUTE, async { Ok("fourth".to_owned()) }).await.unwrap();
@@ -196,7 +196,7 @@ async fn what_one_server_forgets_all_do() {
         let heard = async || get(&two.freehold, &key, "new").await.0 == "new";
         eventually("the other has heard", SOON, heard).await;
 
-        // And what a name holds of everybody, whoever's it is.
+        // The same for all entries of a name, of whichever tenant.
         let operator = freehold::OperatorContext::system("a test");
         two.freehold.cache().invalidate_everywhere(&operator, "settings").await.unwrap();
         assert_eq!(get(&two.freehold, &key, "newer").await.0, "newer");

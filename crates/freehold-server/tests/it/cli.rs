@@ -576,7 +576,7 @@ async fn a_fresh_server_is_prepared_by_init_and_run_by_the_commands() {
     let there = |url: &str, database: &str| url.replace("/managed", database);
     a_tenant_lives_by_the_commands(&there(&app, "/shop"), &there(&owner, "/shop"));
 
-    // Again, for people: nothing to do, and nothing changed.
+    // A second run, with text output, changes nothing.
     let ran = freehold(&["init"], &[("DATABASE_URL", &superuser)]).ended(0);
     assert!(ran.stdout().contains("nothing to do"), "{}", ran.stdout());
     let given = [("DATABASE_URL", superuser.as_str()), ("FREEHOLD_APP_PASSWORD", "a/b c@d")];
@@ -584,7 +584,7 @@ async fn a_fresh_server_is_prepared_by_init_and_run_by_the_commands() {
     let line =
         ran.stdout().lines().find_map(|line| line.strip_prefix("DATABASE_URL=").map(str::to_owned));
     let url = line.unwrap();
-    // Contexts are sealed: without the key, a server says what it lacks.
+    // Contexts are sealed: without the key, the error names the missing setting.
     let ran = freehold(&["tenant", "list"], &[("DATABASE_URL", &url)]).ended(1);
     assert!(ran.stderr().contains("set CONTEXT_KEY"), "{}", ran.stderr());
     let there_owner = there(&owner, "/shop");
@@ -673,7 +673,7 @@ fn a_tenant_lives_by_the_commands(app: &str, owner: &str) {
     assert!(ran.stderr().contains("0003"), "{}", ran.stderr());
     let ran = run(&["migrate", "up", "--baseline", "/no/such/folder"]).ended(1);
     assert!(ran.stderr().contains("/no/such/folder"), "{}", ran.stderr());
-    // Without the owner's connection nobody is vouched for, though the key is known.
+    // Vouching needs the owner's connection, even if the key is known.
     let shown = run(&["key", "show", "--json"]).ended(0).json();
     let key = shown["context_key"].as_str().unwrap();
     let as_app = [env[0], ("CONTEXT_KEY", key)];
@@ -701,7 +701,7 @@ fn people_are_governed_by_the_commands(env: Env) {
     let made = run(&["operator", "create", op, "--password", PASSWORD, "--json"]).ended(0).json();
     assert_eq!((&made["email"], &made["is_operator"]), (&json!(op), &json!(true)));
     assert_eq!(made["proven_why"], "freehold operator create");
-    // Whoever is known is not meant by accident, and nothing that is given is ignored.
+    // A known person must be named explicitly, and no given option is ignored.
     fails(&["operator", "create", op, "--password", PASSWORD], "say `existing` if you mean them");
     fails(&["operator", "create", owner], "say `existing` if you mean them");
     fails(&["operator", "create", "new@x.example"], "give a password too");
@@ -737,7 +737,7 @@ fn people_are_governed_by_the_commands(env: Env) {
     let listed = run(&["person", "list", "--json"]).ended(0).json();
     assert_eq!(listed["items"].as_array().unwrap().len(), 2);
 
-    // A tenant without an owner is given one: invited, or somebody who is known.
+    // A tenant without an owner gets one: an invited person or a known one.
     run(&["tenant", "create", "empty"]).ended(0);
     let ran = run(&["tenant", "owner", "empty", "bill@x.example"]).ended(0).stdout();
     assert!(ran.contains("bill@x.example is invited to own empty"), "{ran}");

@@ -239,7 +239,7 @@ impl Replica {
         let parent = postmaster.id().to_string();
         let children = Command::new("ps").args(["-o", "pid=", "--ppid", &parent]).output().unwrap();
         let children = String::from_utf8(children.stdout).unwrap();
-        // The postmaster first: it would start anew what ends.
+        // The postmaster first, since it would restart processes that end.
         for pid in std::iter::once(parent.as_str()).chain(children.split_whitespace()) {
             let _ = Command::new("kill").args([&format!("-{name}"), pid]).status();
         }

@@ -117,7 +117,7 @@ async fn a_tenant_is_named_by_slug_id_or_schema_wherever_one_is_named() {
         }
     }
 
-    // What the doctor finds in a schema is told with the slug beside it.
+    // The doctor's findings in a schema also name the slug.
     let sql = connect(&database.superuser_url()).await;
     let table = format!("{schema}.orders");
     sql.batch_execute(&format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")).await.unwrap();
@@ -142,7 +142,7 @@ async fn insight_says_of_which_hours_its_figures_are_and_how_late_they_may_be() 
             let arguments = [command, hours].concat();
             let said = freehold(&arguments, &env).ended(0).stderr();
             assert_eq!(said, format!("{window} {late}\n"), "{arguments:?}");
-            // Programs read the figures and nothing else.
+            // The JSON output contains only the figures.
             let ran = freehold(&[&arguments[..], &["--json"]].concat(), &env).ended(0);
             ran.json();
             assert_eq!(ran.stderr(), "", "{arguments:?}");
@@ -175,7 +175,7 @@ fn no_color_takes_the_colours_from_the_log() {
         assert!(told.contains("waiting for the database"), "{told}");
         told.contains('\x1b')
     };
-    // Set to nothing is not set: https://no-color.org.
+    // An empty value counts as not set: https://no-color.org.
     assert_eq!([None, Some(""), Some("1")].map(of), [true, true, false]);
 }
 
@@ -291,7 +291,7 @@ fn a_commands_help_has_its_own_arguments_first_and_few_of_the_connection() {
         assert!((1..=4).contains(&shown), "{shown} settings of the connection in\n{help}");
         assert!(of_connections.count() < 20 && !help.contains("--pooler"), "{help}");
     }
-    // What is not shown is still taken.
+    // Options that the help does not show are still accepted.
     let arguments = ["tenant", "list", "--pooler", "session", "--max-connection-pool", "3"];
     let nowhere = [("DATABASE_URL", "postgres://freehold_app:x@127.0.0.1:1/x")];
     freehold(&arguments, &nowhere).ended(1);
@@ -369,7 +369,7 @@ async fn misspelt_analytics_are_suggested_and_a_run_waits_for_another() {
         assert!(said.contains("there are") && said.contains("revenue_per_day"), "{said}");
     }
 
-    // Somebody holds what a run of a server's schedule holds: the command waits, and says so.
+    // Another session holds the lock that a scheduled run holds: the command waits and says so.
     let sql = connect(&analytics).await;
     let lock = "SELECT pg_advisory_lock(72374652, hashtext('revenue_per_day'))";
     sql.execute(lock, &[]).await.unwrap();

@@ -164,7 +164,7 @@ async fn a_head_that_does_not_arrive_in_its_time_is_given_up() {
     let mut kept = Client::connect(shop.port());
     kept.get("/livez");
     let mut silent = Client::connect(shop.port());
-    // One that goes on for ever is no better than one that stops.
+    // A head that never ends is treated like one that stops.
     let mut dripping = Client::saying(shop.port(), HALF_A_HEAD);
     let began = Instant::now();
     while dripping.say("x").is_ok() {
@@ -206,7 +206,7 @@ async fn where_all_connections_are_served_the_next_is_told_so_and_probes_answer(
         let (status, problem) = shop.get("/v1/data/orders?limit=1");
         assert_eq!((status, &problem["code"]), (503, &json!("overloaded")), "{problem}");
     }
-    // Those who are beyond the limit and say nothing are in nobody's way either.
+    // Silent connections beyond the limit do not hinder other clients either.
     let silent: Vec<_> = (0..100).map(|_| Client::connect(shop.port())).collect();
     for probe in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(shop.get(probe).0, 200, "{probe}");
@@ -228,7 +228,7 @@ async fn one_client_has_a_part_of_the_connections() {
         let shop = Shop::over(slow_shop(600.0), |database| Server::start_with(database, &settings));
         let shop = shop.await;
         let _naps = shop.naps(3).await;
-        // A proxy's connections are those of many.
+        // A trusted proxy's connections come from many clients.
         let expected = if trusted == "true" { 200 } else { 503 };
         let (status, answer) = shop.get("/v1/data/orders?limit=1");
         assert_eq!(status, expected, "{answer}");
@@ -266,7 +266,7 @@ async fn a_client_that_does_not_take_its_answer_is_given_up() {
         metrics.contains("freehold_http_connections_closed_total{reason=\"stalled\"} 1")
     })
     .await;
-    // What was sent before can be read, and no more.
+    // Only the answers sent before can be read.
     let heard = client.hear_to_the_end();
     assert!(heard.matches("HTTP/1.1 200").count() < 400);
     shop.assert_serves();

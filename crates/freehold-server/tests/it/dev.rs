@@ -74,7 +74,8 @@ fn one_command_makes_two_tenants_with_data_of_their_own_and_starts_again_quickly
     }
     assert!(orders[0].iter().all(|order| !orders[1].contains(order)), "orders are shared");
     let token = dev.sign_in("operator@freehold.example");
-    // Its people are proven, and its mailbox is a folder: a sign-up goes from letter to tenant.
+    // Its people are proven, and its mailbox is a folder, so a sign-up can be followed from message to
+    // tenant.
     let (_, people) = dev.ask("GET", "/v1/people", &token, Value::Null);
     let people = people["items"].as_array().unwrap().clone();
     assert_eq!(people.len(), 3);
@@ -119,7 +120,7 @@ fn one_command_makes_two_tenants_with_data_of_their_own_and_starts_again_quickly
 
     dev.running.stop();
     let mut dev = Dev::start(&folder, &[], AGAIN);
-    // Who was signed in still is, and nothing was made twice.
+    // Sessions are still valid, and nothing was created twice.
     assert_eq!(dev.rows("/v1/data/orders?select=id&limit=1000", &token).len(), orders[0].len());
     dev.running.stop();
 }
@@ -178,7 +179,7 @@ fn ones_own_tables_are_shown_and_new_migrations_taken_while_it_runs() {
     assert_ne!(dev.port, 0);
     dev.running.wait_for("/openapi.json", AGAIN);
 
-    // What is printed works as it stands.
+    // The printed command works unchanged.
     let said = dev.running.said();
     let shell: String = said
         .lines()
@@ -201,7 +202,7 @@ fn ones_own_tables_are_shown_and_new_migrations_taken_while_it_runs() {
         std::thread::sleep(Duration::from_millis(50));
     }
 
-    // One with a fault is told, and taken once it is mended.
+    // A faulty migration is reported, and applied once it is corrected.
     write(
         "0003_bowls.sql",
         "CREATE TABLE bowls (id bigint PRIMARY KEY, pet bigint REFERENCES pet);",

@@ -83,7 +83,7 @@ async fn it_ends_with_zero_if_nothing_critical_was_found_and_with_three_if_somet
     assert!(ran.stdout().contains(&statement), "each repair is shown: {}", ran.stdout());
     fleet.doctor(&[]).ended(0);
 
-    // Without the owner role something is not checked, which is told, and counts if one is strict.
+    // Without the owner role some checks are skipped. This is reported, and with `--strict` it is a failure.
     let app = fleet.database.app_url();
     let ran = doctor(&app, "", &[]).ended(0);
     assert!(ran.stdout().contains("NOT CHECKED"), "{}", ran.stdout());
@@ -157,7 +157,7 @@ async fn its_sarif_names_a_rule_for_every_check_and_a_result_for_every_example()
         assert!(text(location).contains(&fleet.acme), "{result}");
         assert!(!text(&result["message"]["text"]).is_empty());
     }
-    // What could not be checked is a notification, not silence.
+    // A skipped check is reported as a notification.
     let log = doctor(&fleet.database.app_url(), "", &["--sarif"]).ended(3).json();
     let told = &log["runs"][0]["invocations"][0]["toolExecutionNotifications"];
     assert!(

@@ -224,7 +224,8 @@ fn every_setting_that_a_page_names_is_one_that_the_program_reads() {
     let mut unknown = Vec::new();
     for page in pages() {
         for word in read(&page).split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')) {
-            // An underscore within: what has none is a word of SQL or of the reader's shell.
+            // Only words with an underscore inside: others are SQL keywords or variables of the reader's
+            // shell.
             let is_one = is_a_variable(word) && word.trim_matches('_').contains('_');
             if is_one && !known.contains(word) && !NOT_SETTINGS.contains(&word) {
                 unknown.push(format!("{page}: {word}"));
@@ -643,7 +644,7 @@ fn copy(from: &Path, to: &Path, ports: &[(&'static str, String)]) {
 async fn the_production_set_up_stands_on_loopback_by_its_page_alone() {
     let mut course = Course::new();
     course.environment.clear();
-    // None may hold another's number, which would be replaced in it.
+    // No port may contain another one as a part, which would be replaced there too.
     let port = || loop {
         let port = free_port().to_string();
         if !PORTS.iter().any(|known| port.contains(known)) {

@@ -1,4 +1,4 @@
-//! `freehold migrate import`: a dump of an application that has never heard of tenants becomes a baseline.
+//! `freehold migrate import`: a dump of an application without tenants becomes a baseline.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::process::{Folder, freehold};
 use crate::support::{admin_url, connect};
 
-/// An application's database, with what dumps of such have.
+/// The database of such an application, with typical contents of dumps.
 const APPLICATION: &str = "
 CREATE EXTENSION IF NOT EXISTS citext;
 CREATE TYPE state AS ENUM ('open', 'done');
@@ -67,7 +67,7 @@ async fn a_dump_of_an_application_makes_tenants_that_work() {
     ] {
         assert!(ran.stdout().contains(said), "{said} is not in\n{}", ran.stdout());
     }
-    // Nothing is overwritten.
+    // A second import overwrites no file.
     let again = freehold(&arguments, &[]).ended(1);
     assert!(again.stderr().contains("0001_structure.sql is there already"), "{}", again.stderr());
 
@@ -84,7 +84,7 @@ async fn a_dump_of_an_application_makes_tenants_that_work() {
         assert_eq!(text(tenant, rows).await, "Inbox|1;It's a \\ and a\ttab|1");
         let note = "SELECT note || size || encode(raw, 'hex') FROM tasks WHERE project_id = 1";
         assert_eq!(text(tenant, note).await, "two\nlines1.500ff");
-        // Numbers go on where the dump's were, and the function of the trigger finds its tenant's table.
+        // Sequences continue after the dump's values, and the trigger's function finds its tenant's table.
         let insert = "INSERT INTO tasks (project_id) SELECT id FROM projects WHERE name = 'INBOX' RETURNING id::text";
         assert_eq!(text(tenant, insert).await, "3");
         assert_eq!(text(tenant, "SELECT changes::text FROM projects WHERE id = 1").await, "2");

@@ -132,7 +132,7 @@ async fn a_server_killed_amid_many_creations_leaves_whole_tenants_or_none() {
         the_backends_end(&sql).await;
         nothing_is_half_done(&sql).await;
     }
-    // Started again, it makes those that were cut short, and knows those that were made.
+    // After a restart, the interrupted requests succeed, and the completed ones are recognised as repeated.
     let mut server = Server::start(&database);
     for n in 0..WISHES {
         let status = create(server.port, n).unwrap();
@@ -322,7 +322,7 @@ async fn a_migrator_killed_anywhere_leaves_each_tenant_before_or_after() {
         BTreeSet::from([before, after.clone()]),
         "killed too late, or amid a tenant"
     );
-    // Again: it takes up what is left.
+    // A second run migrates the remaining tenants.
     freehold(&up, &env).ended(0);
     assert_eq!(states().await, BTreeSet::from([after]));
     let status = freehold(&["migrate", "status", "--json"], &env).ended(0).json();

@@ -53,7 +53,7 @@ fn transport(settings: &MailSettings) -> Transport {
 async fn send(transport: &Transport, message: &Message) -> Result<(), SendError> {
     let outcome = transport.send_within(message, PATIENCE).await;
     if let Err(error) = &outcome {
-        // Of no error may anybody learn what a letter says, or a password.
+        // No error may contain a message's text or a password.
         assert!(!error.to_string().contains("hush"), "{error}");
         assert!(!format!("{error:?}").contains("hush"), "{error:?}");
     }
@@ -182,7 +182,7 @@ async fn a_server_that_is_not_trusted_gets_nothing() {
     for (tls, scheme) in [("--starttls", "smtp"), ("--implicit", "smtps")] {
         let mut server = MailServer::strict(tls);
         let stranger = Some(server.stranger.clone());
-        // Signed by another than is trusted; by one whom the system does not know; for another host.
+        // A certificate of another authority; of one that the system does not know; for another host.
         for (host, authority) in [
             ("localhost", stranger),
             ("localhost", None),
@@ -261,9 +261,9 @@ async fn a_refused_letter_is_given_up_and_a_refusal_of_anything_else_is_not() {
     for (to, permanent, told) in [
         ("gone@globex.example", true, "550 5.1.1 nobody of this name"),
         ("later@globex.example", false, "451 4.7.1 come back later"),
-        // About whoever asks, and not about whom.
+        // The refusal concerns the sender, not the recipient.
         ("unknown@globex.example", false, "530 5.7.0"),
-        // These servers repeat what they were told.
+        // These servers repeat the request in their answer.
         ("echo@globex.example", true, "550 5.1.1"),
         ("spam@globex.example", true, "554 5.7.1"),
         ("full@globex.example", false, "452 4.3.1"),
@@ -278,7 +278,7 @@ async fn a_refused_letter_is_given_up_and_a_refusal_of_anything_else_is_not() {
     let error = send(&transport(&banned), &message("ann@globex.example")).await.unwrap_err();
     assert!(!error.permanent, "the operator chooses another: {error}");
     assert!(error.to_string().contains("MAIL_FROM: 550 5.7.1 this sender is banned"), "{error}");
-    // A letter that follows is none the worse for it.
+    // The next message is not affected.
     send(&sender, &message("ann@globex.example")).await.unwrap();
 }
 
@@ -292,7 +292,7 @@ async fn a_server_that_is_away_or_silent_is_tried_again() {
     let away = transport(&settings(free_port()));
     let error = send(&away, &message("ann@globex.example")).await.unwrap_err();
     assert!(!error.permanent && error.to_string().contains("cannot be spoken to"), "{error}");
-    // It takes connections, and says nothing.
+    // It accepts connections and does not answer.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let transport = transport(&settings(silent.local_addr().unwrap().port()));
     let error = transport.send_within(&message("ann@globex.example"), LIMIT).await.unwrap_err();
@@ -507,7 +507,7 @@ async fn a_letter_for_the_log_is_a_file_that_nobody_else_reads() {
     let mail_folder = Some(folder.display().to_string());
     let sender = transport(&MailSettings { mail_folder, ..settings(MailMode::Log) });
     assert_eq!((mode(&folder), files(&folder).len()), (0o700, 0));
-    // What a server that was killed left behind is in nobody's way.
+    // A file left behind by a killed server does no harm.
     let message = message("ann@globex.example");
     std::fs::write(folder.join(format!(".{}.tmp", message.id)), "half").unwrap();
     send(&sender, &message).await.unwrap();

@@ -44,7 +44,7 @@ async fn the_page_and_its_files_are_served_under_a_policy_that_lets_in_nothing_e
             }
             assert_eq!(answer.body.is_empty(), method == "HEAD", "{method} {path}");
         }
-        // Nothing but the script's own calls may do anything.
+        // Only the script's own calls may have an effect.
         let answer = service.call("POST", path).send().await.refused(405, "method_not_allowed");
         assert!(answer.header("allow").contains("GET"), "{path}: {answer:?}");
     }
@@ -64,7 +64,7 @@ async fn the_page_holds_no_script_or_style_and_loads_nothing_from_elsewhere() {
     for (path, _) in FILES {
         let file = service.get(path).send().await.expect(200).text();
         assert!(!file.contains("://") && !file.contains("=\"//"), "{path} names another place");
-        // The one way in for text that others wrote is textContent.
+        // Text written by other people may only be inserted by textContent.
         for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
             assert!(!file.contains(way), "{path}: {way}");
         }
@@ -91,7 +91,7 @@ async fn a_sign_up_is_confirmed_by_the_button_once_however_often_it_is_pressed()
     let wish = json!({"slug": "initech", "name": name.trim(), "email": "peter@x.example", "password": PASSWORD});
     service.post("/v1/signup", wish).send().await.expect(202);
     let token = service.letter_token(MailKind::SignUp, "peter@x.example").await;
-    // The slug is somebody's by the time of the proof: another one is asked for.
+    // The slug is taken by the time of the proof, so the page asks for another one.
     let rename = "UPDATE freehold.tenant SET slug = 'initech' WHERE slug = 'taken'";
     service.sql().await.batch_execute(rename).await.unwrap();
     let presses = json!([
@@ -177,7 +177,7 @@ async fn a_password_is_chosen_and_an_address_changed_behind_their_links() {
     let [leave, proof] = [MailKind::AddressLeave, MailKind::AddressProof].map(|kind| {
         letters.iter().find(|letter| letter.kind == kind).unwrap().token.clone().unwrap()
     });
-    // Both in one tab, as somebody does who reads two mailboxes.
+    // Both in one tab, as for a person who reads both mailboxes.
     let plan = json!({"token": proof, "presses": [{}], "then": leave});
     let seen = browse(&service, plan).await;
     assert_eq!(seen["views"][1]["title"], "This half is done", "{seen}");

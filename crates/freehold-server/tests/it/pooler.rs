@@ -42,7 +42,7 @@ impl PgBouncer {
         let lines = ["freehold_app", "freehold_catalog"].map(line).concat();
         std::fs::write(&users, lines).unwrap();
         std::fs::write(folder.path().join("pgbouncer.ini"), ini).unwrap();
-        // A test's password; whoever PgBouncer runs as must read it.
+        // It contains only a test's password, and the user that PgBouncer runs as must be able to read it.
         std::fs::set_permissions(&users, std::fs::Permissions::from_mode(0o644)).unwrap();
         let child = PgBouncer::spawn(&folder, port);
         PgBouncer { child, port, folder }
@@ -118,7 +118,7 @@ async fn behind(pooler: &PgBouncer, database: &TestDatabase) -> freehold::Result
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_clients_of_two_tenants_share_few_sessions_behind_a_pooler() {
-    // One session is everybody's; of three, a client meets another each time.
+    // One session is shared by all clients; of three, a client gets another one each time.
     for sessions in [1, 3] {
         share(sessions).await;
     }
@@ -228,7 +228,7 @@ async fn a_suspension_is_heard_of_behind_a_pooler() {
     let (direct, behind) =
         (database.freehold().await.unwrap(), behind(&pooler, &database).await.unwrap());
     let (acme, _) = create_tenant(&direct, "acme").await.unwrap();
-    // Long enough for a listener to think that it hears.
+    // Long enough for the listener to count as connected.
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(2) {
         behind.tenant_context_as(acme.id, Actor::SYSTEM).await.unwrap();

@@ -28,7 +28,7 @@ fn notes() -> Baseline {
 
 /// A primary, a replica, and a server that reads both.
 struct House {
-    // Dropped from top to bottom: nothing may wait for a server that is gone.
+    // Fields are dropped from top to bottom, so no component waits for a server that is gone.
     freehold: Freehold,
     replica: Replica,
     database: TestDatabase,

@@ -52,7 +52,7 @@ async fn pool(place: &Encrypted, database: &TestDatabase, folder: &Folder, port:
     ] {
         ini = replaced(&ini, from, &to);
     }
-    // As docs/deploy.md says: what PostgreSQL keeps of the password, and not the password.
+    // As in docs/deploy.md: PostgreSQL's verifier of the password, not the password.
     let line = "SELECT string_agg(format('\"%s\" \"%s\"', rolname, rolpassword), E'\\n') FROM pg_authid WHERE rolname IN ('freehold_app', 'freehold_catalog')";
     let line: String = connect(&url).await.query_one(line, &[]).await.unwrap().get(0);
     assert!(line.contains("SCRAM-SHA-256$") && !line.contains(PASSWORD), "{line}");
@@ -61,7 +61,7 @@ async fn pool(place: &Encrypted, database: &TestDatabase, folder: &Folder, port:
         [(&users, &line), (&ca, &authority), (&folder.path().join("pgbouncer.ini"), &ini)]
     {
         std::fs::write(path, text).unwrap();
-        // Whoever PgBouncer runs as must read it.
+        // The user that PgBouncer runs as must be able to read it.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
     }
     let known = ["/usr/sbin/pgbouncer", "/usr/local/sbin/pgbouncer", "/opt/homebrew/bin/pgbouncer"];

@@ -121,7 +121,7 @@ async fn tls_to_postgresql_is_checked_as_sslmode_says() {
         ("localhost", format!("sslmode=verify-full&sslrootcert={stranger}"), false),
         ("localhost", format!("sslmode=verify-ca&sslrootcert={stranger}"), false),
         ("localhost", format!("sslmode=require&sslrootcert={stranger}"), false),
-        // The system's, which do not know ours.
+        // The system's authorities, which do not include the test's.
         ("localhost", "sslmode=verify-full".to_owned(), false),
         ("localhost", "sslmode=verify-ca".to_owned(), false),
         // Encrypted, and unchecked.

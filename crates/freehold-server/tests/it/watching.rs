@@ -226,7 +226,7 @@ impl Drop for Prometheus {
 
 impl Prometheus {
     fn start(folder: &Path, watched: u16) -> Prometheus {
-        // As they are, but that none waits before it fires, and that a megabyte is much.
+        // The shipped rules, except that alerts fire without a delay, and the bound for growth is a megabyte.
         let rules = read("deploy/prometheus/rules.yml");
         let bound = "freehold_tenant_growth_bytes_per_day) > 1e9";
         assert!(rules.contains(bound), "the rule is another");

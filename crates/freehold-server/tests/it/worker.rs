@@ -107,7 +107,7 @@ async fn one_of_two_servers_does_the_work_and_when_it_is_killed_the_other_follow
     second.running.wait_for(LEADS, Duration::from_secs(15));
     fleet.published(2).await;
 
-    // Told to stop, it lets go at once.
+    // A server that is stopped releases the lock at once.
     let mut third = fleet.serve(&[]);
     second.running.stop();
     third.running.wait_for(LEADS, Duration::from_secs(15));
@@ -236,7 +236,7 @@ async fn analytics_live_by_the_commands() {
     let text = run(&["analytics", "list"]).ended(0).stdout();
     assert!(text.contains("sales") && text.contains("1 of 1"), "{text}");
 
-    // Whom the figures lack is told, and the command ends with one.
+    // The tenant that is missing from the figures is named, and the exit code is 1.
     let schema = fleet.acme.tenant().schema();
     let sql = connect(&fleet.database.superuser_url()).await;
     sql.batch_execute(&format!("ALTER TABLE {schema}.orders RENAME status TO state"))

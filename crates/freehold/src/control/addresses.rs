@@ -1,4 +1,4 @@
-//! A person's address, replaced when both mailboxes have agreed.
+//! Changes a person's address once it is confirmed from both mailboxes.
 
 use std::net::IpAddr;
 
@@ -19,22 +19,22 @@ use crate::tx::CatalogTx;
 
 pub use crate::catalog::address_changes::Mailbox;
 
-/// How far a change of address is.
+/// The progress of a change of address.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct AddressState {
-    /// The address is the new one now.
+    /// Whether the address has been replaced.
     pub changed: bool,
-    /// The mailbox that has not agreed yet.
+    /// The mailbox from which the confirmation is missing.
     pub waits_for: Option<Mailbox>,
 }
 
 impl SignIn {
-    /// Has a letter sent to the present address and to the new one; the address is replaced when both
-    /// have confirmed. To an address that is somebody else's, the letter says so; the caller is not
-    /// told.
+    /// Sends a message to the present address and one to the new address; the address is replaced when both
+    /// have confirmed. If the new address belongs to another person, the message there says so; the caller is
+    /// not told.
     ///
     /// # Errors
-    /// [`ErrorKind::Forbidden`] for a wrong password, and for somebody whose present address was never
+    /// [`ErrorKind::Forbidden`] for a wrong password, and for a person whose present address was never
     /// proven; [`ErrorKind::InvalidInput`], [`ErrorKind::RateLimited`].
     pub async fn request_address_change(
         &self,
@@ -78,12 +78,12 @@ impl SignIn {
         tx.commit().await
     }
 
-    /// One of the two mailboxes agrees. With the second, the address is replaced, and all sessions and
-    /// outstanding tokens end.
+    /// Confirms the change from one of the two mailboxes. With the second confirmation the address is
+    /// replaced, and all sessions and outstanding tokens end.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for a token that is unknown, used or expired; [`ErrorKind::Conflict`] if
-    /// the new address has become somebody's meanwhile; [`ErrorKind::RateLimited`].
+    /// [`ErrorKind::NotFound`] for a token that is unknown, used or expired; [`ErrorKind::Conflict`] if the
+    /// new address has become another person's meanwhile; [`ErrorKind::RateLimited`].
     pub async fn confirm_address(&self, token: &str, client: IpAddr) -> Result<AddressState> {
         let token =
             OpaqueToken::parse(OpaqueKind::AddressChange, token).map_err(|_| unknown_link())?;

@@ -1,4 +1,4 @@
-//! Analytics: apply definitions, run them, list and read what they give.
+//! Analytics: applies definitions, runs them, and lists and reads their figures.
 
 use std::future::Future;
 use std::time::Duration;
@@ -22,63 +22,63 @@ use crate::wire::lease::Lease;
 
 pub use crate::catalog::analytics::AnalyticsPublication;
 
-/// What pages are called in the cache. They depend on what is published (`cache_source` in
+/// The name of pages in the cache. They depend on what is published (`cache_source` in
 /// `migrations/0050_cache.sql`).
 const CACHE: &str = "analytics";
-/// The class of the lock that one of all servers holds.
+/// The class of the advisory lock that the leading server holds.
 const LEADER_LOCK: i32 = 72_374_653;
-/// How often a server that does not lead asks whether it may.
+/// How often a server that does not lead tries to take the lock.
 const SUCCESSION: Duration = Duration::from_secs(1);
 
-/// What changed when definitions were applied.
+/// What was changed by applying definitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct AnalyticsApplied {
-    /// New ones.
+    /// New definitions.
     pub added: Vec<String>,
-    /// Others than before; their figures are collected anew, and none are published until then.
+    /// Changed definitions. Their figures are collected anew, and none are published until then.
     pub rebuilt: Vec<String>,
-    /// Only the schedule or the words are others.
+    /// Definitions of which only the schedule or the description changed; the figures are kept.
     pub kept: Vec<String>,
-    /// Not in the folder any more; their figures are gone.
+    /// Definitions that are no longer in the folder. Their figures are deleted.
     pub removed: Vec<String>,
 }
 
 /// A definition, as operators see it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct AnalyticsStatus {
-    /// What it is.
+    /// Name, description and columns.
     #[serde(flatten)]
     pub outline: AnalyticsOutline,
     /// How often it is collected and published.
     pub schedule_secs: u64,
-    /// What is made of fewer tenants than this is not shown across tenants.
+    /// A figure made from fewer tenants than this is not shown across tenants.
     pub minimum_group: i32,
-    /// What is published, if anything is yet.
+    /// What is published, if anything has been.
     pub publication: Option<AnalyticsPublication>,
-    /// Why the last run failed as a whole, if it did.
+    /// The error of the last run, if it failed as a whole.
     pub error: Option<String>,
 }
 
-/// A definition, as everybody sees it.
+/// A definition, as both operators and members see it.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct AnalyticsOutline {
-    /// As in addresses.
+    /// The name, as in URLs.
     pub name: String,
-    /// A line for people.
+    /// A one-line description.
     pub about: String,
-    /// The columns that a row is about.
+    /// The columns that identify a row.
     pub grain: Vec<String>,
-    /// Its figures.
+    /// The names of the figures.
     pub measures: Vec<String>,
 }
 
 /// A definition, as a tenant's members see it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct OwnAnalytics {
-    /// What it is.
+    /// Name, description and columns.
     #[serde(flatten)]
     pub outline: AnalyticsOutline,
-    /// Of when the tenant's figures are, if there are any.
+    /// When the tenant's figures were collected, if they were.
     pub as_of: Option<Timestamp>,
 }
 
@@ -87,48 +87,48 @@ pub struct OwnAnalytics {
 pub struct StaleTenant {
     /// Its slug.
     pub tenant: String,
-    /// Why.
+    /// The error.
     pub error: String,
-    /// When that was.
+    /// When it failed.
     pub failed_at: Timestamp,
-    /// Of when its figures are, if it has any.
+    /// When its present figures were collected, if it has any.
     pub as_of: Option<Timestamp>,
 }
 
-/// Which rows are asked for.
+/// Which rows to read.
 #[derive(Clone, Debug, Default)]
 pub struct AnalyticsQuery {
-    /// [`AnalyticsPage::next`] of the page before.
+    /// [`AnalyticsPage::next`] of the previous page.
     pub after: Option<String>,
-    /// 50 if not given, [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
+    /// 50 by default, [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
     pub limit: Option<i64>,
-    /// From the least place in the grain to the greatest, instead of the newest first.
+    /// In ascending order of the grain, instead of the newest first.
     pub oldest_first: bool,
 }
 
-/// Across which tenants.
+/// Which tenants' figures to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnalyticsScope {
     /// Totals over all tenants, as published.
     Fleet,
     /// The rows of each tenant, as collected.
     EveryTenant,
-    /// The rows of one.
+    /// The rows of one tenant.
     Tenant(TenantId),
 }
 
-/// Figures.
+/// A page of figures.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct AnalyticsPage {
-    /// What they are of.
+    /// The definition that they belong to.
     pub outline: AnalyticsOutline,
     /// A JSON array of objects.
     pub rows: String,
-    /// What to ask for after, if there may be more.
+    /// The value of [`AnalyticsQuery::after`] for the next page, if there may be one.
     pub next: Option<String>,
-    /// For operators: what the published figures are made of, if any are.
+    /// For operators: the publication that the figures belong to, if there is one.
     pub publication: Option<AnalyticsPublication>,
-    /// For one tenant: of when its rows are.
+    /// For one tenant: when its rows were collected.
     pub as_of: Option<Timestamp>,
 }
 
@@ -143,24 +143,24 @@ impl From<&Rollup> for AnalyticsOutline {
     }
 }
 
-/// Handle over figures across tenants: [`Freehold::analytics`].
+/// Handle for defining, collecting and reading figures across tenants: [`Freehold::analytics`].
 #[derive(Clone, Copy)]
 pub struct Analytics<'a>(&'a Freehold);
 
 impl Freehold {
-    /// Figures across tenants.
+    /// Defines, collects and reads figures across tenants.
     pub fn analytics(&self) -> Analytics<'_> {
         Analytics(self)
     }
 }
 
 impl Analytics<'_> {
-    /// Makes the catalog's definitions those of a folder: adds, rebuilds what differs, removes
-    /// what is not there. All of it, or nothing.
+    /// Makes the catalog's definitions equal to those of a folder: adds new ones, rebuilds changed ones,
+    /// removes those that are not in the folder. Either all of it is done or nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Setup`] with what is wrong in which definition; [`ErrorKind::Retryable`] if a
-    /// run is writing one that changes.
+    /// [`ErrorKind::Setup`] with the definition and its problem; [`ErrorKind::Retryable`] if a run is writing
+    /// a definition that changes.
     pub async fn apply(
         self,
         context: &OperatorContext,
@@ -210,13 +210,13 @@ impl Analytics<'_> {
         Ok(applied)
     }
 
-    /// Runs the definitions named, or all of them: collects and publishes. `progress` hears how
-    /// many tenants of how many are done.
+    /// Runs the named definitions, or all of them: collects and publishes. `progress` is called with the
+    /// number of tenants done and the number of all.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for a name that is none; [`ErrorKind::Conflict`] if somebody else is
-    /// running one of them; [`ErrorKind::Setup`] without an analytics connection. A tenant that
-    /// could not be read is no error: it is in the report.
+    /// [`ErrorKind::NotFound`] for an unknown name; [`ErrorKind::Conflict`] if another run of one of them is
+    /// in progress; [`ErrorKind::Setup`] without an analytics connection. A tenant that could not be read is
+    /// no error: it is in the report.
     pub async fn run(
         self,
         _context: &OperatorContext,
@@ -229,7 +229,7 @@ impl Analytics<'_> {
         ran
     }
 
-    /// Runs what its schedule asks for now, but what somebody else is running.
+    /// Runs the definitions that are due by their schedule, except those that another process is running.
     ///
     /// # Errors
     /// As for [`run`](crate::control::analytics::Analytics::run).
@@ -248,13 +248,13 @@ impl Analytics<'_> {
             run::run(self.0.analytics_connections()?, Some(&due), options, true, &|_, _| {}).await;
         self.0.cache().doubt_global(CACHE);
         match ran {
-            // Removed between the two.
+            // The definition was removed since it was listed.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             ran => ran,
         }
     }
 
-    /// Every definition and what is published of it, in the order of names.
+    /// Every definition and its publication, in the order of names.
     pub async fn list(self, context: &OperatorContext) -> Result<Vec<AnalyticsStatus>> {
         let mut tx = self.0.catalog(context).await?;
         let list = analytics::list(&mut tx).await?;
@@ -269,7 +269,7 @@ impl Analytics<'_> {
         Ok(statuses.collect())
     }
 
-    /// Every definition, and of when the tenant's own figures are.
+    /// Every definition, and when the tenant's own figures were collected.
     ///
     /// # Errors
     /// [`ErrorKind::Forbidden`] for a role that may not read data.
@@ -285,11 +285,11 @@ impl Analytics<'_> {
         Ok(own.collect())
     }
 
-    /// Figures across tenants, or of tenants one by one.
+    /// Reads figures: totals across tenants, or the rows of single tenants.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for a name that is none; [`ErrorKind::InvalidInput`] for an `after`
-    /// that no page gave.
+    /// [`ErrorKind::NotFound`] for an unknown name; [`ErrorKind::InvalidInput`] for an `after` that no page
+    /// returned.
     pub async fn read(
         self,
         context: &OperatorContext,
@@ -308,7 +308,7 @@ impl Analytics<'_> {
             tx.commit().await?;
             Ok(page)
         };
-        // Only what is of no tenant is kept under a key of no tenant.
+        // A key without a tenant is used only for figures that belong to no tenant.
         if scope != AnalyticsScope::Fleet {
             return load.await;
         }
@@ -316,7 +316,7 @@ impl Analytics<'_> {
         Ok(self.0.cache().get_or_load(&key, self.0.cache().analytics_age(), load).await?.value)
     }
 
-    /// The tenant's own figures.
+    /// Reads the tenant's own figures.
     ///
     /// # Errors
     /// As for [`read`](crate::control::analytics::Analytics::read); [`ErrorKind::Forbidden`] for a role that
@@ -338,10 +338,10 @@ impl Analytics<'_> {
         Ok(self.0.cache().get_or_load(&key, self.0.cache().analytics_age(), load).await?.value)
     }
 
-    /// Tenants that could not be collected, those that failed last first.
+    /// Tenants that could not be collected, the latest failure first.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for a name that is none.
+    /// [`ErrorKind::NotFound`] for an unknown name.
     pub async fn list_stale_tenants(
         self,
         context: &OperatorContext,
@@ -363,7 +363,7 @@ impl Analytics<'_> {
 }
 
 impl Freehold {
-    /// What each comes to in the template, in a transaction that leaves nothing.
+    /// Examines each definition in the template, in a transaction that is rolled back.
     async fn describe_analytics(
         &self,
         context: &OperatorContext,
@@ -381,12 +381,12 @@ impl Freehold {
         .await
     }
 
-    /// Waits until this server leads all that share the database, then does some work for as long
-    /// as it does, and drops that where it stands if the connection is lost that the lock is on.
+    /// Waits until this server is the leader of all servers that share the database, then runs `work` for as
+    /// long as it leads. If the connection that holds the lock is lost, `work` is dropped.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] if that connection cannot be made or is lost;
-    /// [`ErrorKind::Setup`] without an analytics connection. What `work` ends with.
+    /// [`ErrorKind::Unavailable`] if that connection cannot be made or is lost; [`ErrorKind::Setup`] without
+    /// an analytics connection; the error of `work`.
     pub async fn lead<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let lease = Lease::connect(&self.analytics_connections()?.primary).await?;
         while !lease.try_take(LEADER_LOCK, "freehold").await? {

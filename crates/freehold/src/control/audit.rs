@@ -1,4 +1,4 @@
-//! The record of what was done to people and tenants: operators read all of it, owners their tenant's.
+//! The record of changes to people and tenants. Operators read all of it, owners their tenant's part.
 
 use uuid::Uuid;
 
@@ -12,29 +12,29 @@ use crate::model::ids::{IdentityId, TenantId};
 
 pub use crate::catalog::audit::AuditEntry;
 
-/// Which lines to list; by default, all.
+/// Which entries to list; by default, all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AuditFilter {
-    /// Those of this tenant.
+    /// Only entries about this tenant.
     pub tenant: Option<TenantId>,
-    /// What this person did, and what was done to them.
+    /// Only entries in which this person is the actor or is affected.
     pub person: Option<IdentityId>,
 }
 
-/// Handle over the record of what was done: [`Freehold::audit`].
+/// Handle for reading the record of changes to people and tenants: [`Freehold::audit`].
 #[derive(Clone, Copy)]
 pub struct Audit<'a>(&'a Freehold);
 
 impl Freehold {
-    /// The record of what was done.
+    /// Reads the record of changes to people and tenants.
     pub fn audit(&self) -> Audit<'_> {
         Audit(self)
     }
 }
 
 impl Audit<'_> {
-    /// Pages through the record from the newest to the oldest, beginning after one. `limit` is 50 if not
-    /// given and [`PAGE_MAX`](crate::control::PAGE_MAX) at most. Kept are 400 days.
+    /// Pages through the record from the newest entry to the oldest, beginning after `after`. `limit`
+    /// defaults to 50 and is at most [`PAGE_MAX`](crate::control::PAGE_MAX). Entries are kept for 400 days.
     pub async fn list(
         self,
         context: &OperatorContext,
@@ -49,10 +49,10 @@ impl Audit<'_> {
         Ok(list)
     }
 
-    /// [`list`](crate::control::audit::Audit::list) of the caller's own tenant.
+    /// [`list`](crate::control::audit::Audit::list) for the caller's own tenant.
     ///
     /// # Errors
-    /// [`ErrorKind::Forbidden`](crate::ErrorKind::Forbidden) for anybody but an owner.
+    /// [`ErrorKind::Forbidden`](crate::ErrorKind::Forbidden) unless the caller is an owner.
     pub async fn list_own(
         self,
         context: &TenantContext,

@@ -1,4 +1,5 @@
-//! Passwords: tried here and nowhere else, behind the count of guesses; changed by who knows the present
+//! Passwords: checked only here, after the guess is counted. A person who knows the present password can
+//! change it, and a person who can read mail to the address can choose a new one.
 //! one, or chosen anew by who can read the person's mail.
 
 use std::net::IpAddr;
@@ -19,33 +20,33 @@ use crate::sign_in::passwords::{check_rules, needs_rehash};
 use crate::sign_in::proof::{self, unknown_link};
 use crate::sign_in::tokens::{AccessClaims, Device, OpaqueKind, OpaqueToken};
 
-/// What somebody signs in with.
+/// What a person signs in with.
 #[derive(Clone, Default)]
 pub struct Credentials {
     /// As it was typed.
     pub email: String,
     /// As it was typed.
     pub password: String,
-    /// The slug of the tenant to sign in to; needed only by those who belong to several.
+    /// The slug of the tenant to sign in to; needed only by members of several tenants.
     pub tenant: Option<String>,
-    /// What the last sign-in from this device gave as [`Tokens::device_token`](crate::control::sessions::Tokens::device_token): with it, guesses from
-    /// elsewhere do not keep the person out.
+    /// The [`Tokens::device_token`](crate::control::sessions::Tokens::device_token) of the last sign-in from
+    /// this device. With it, guesses from elsewhere do not lock the person out.
     pub device_token: Option<String>,
 }
 
 impl SignIn {
-    /// The person whose password this is, if it is, and their tenants, or the one of them that is
-    /// named; and what the guess has taken, to be given back if it was right. Takes the same time
-    /// whether or not there is such a person, or such a tenant.
+    /// Checks e-mail and password. Returns the person if the password is right; the person's tenants, or only
+    /// the one that was named; and what the guess has taken from its budgets, to be given back if it was
+    /// right. Takes the same time whether or not the person and the tenant exist.
     pub(super) async fn check_password(
         &self,
         credentials: Credentials,
         client: IpAddr,
     ) -> Result<(Option<Credential>, Vec<(Tenant, Role)>, Taken)> {
-        // A malformed address belongs to nobody, and takes as long to say so.
+        // A malformed address is looked up as an empty one, so that the answer takes as long.
         let email = credentials.email.parse::<Email>();
         let email = email.map_or_else(|_| String::new(), |email| email.as_str().to_owned());
-        // Nor does a malformed slug.
+        // So is a malformed slug.
         let tenant = credentials.tenant.map(|slug| slug.parse::<Slug>());
         let tenant = tenant.map(|slug| slug.map_or_else(|_| String::new(), String::from));
         let turn = self.turn().await?;
@@ -61,7 +62,7 @@ impl SignIn {
         let id = credential.as_ref().map_or(IdentityId::SYSTEM, |c| c.identity.id);
         let tenants =
             memberships::list_tenants(&mut tx, id, tenant.as_deref(), MEMBERSHIPS_MAX).await?;
-        // Last, since others wait for it: a client's people share a row.
+        // Last, since other sign-ins wait for the row: all people behind one client address share it.
         let counted =
             self.guesses.at_password(&mut tx, &credentials.email, client, device.as_ref()).await;
         let taken = Guesses::commit(tx, counted).await;
@@ -81,8 +82,8 @@ impl SignIn {
         Ok((credential, tenants, taken))
     }
 
-    /// The person of a session whose present password this is. Guesses are counted for the session, so
-    /// that nobody else can use them up.
+    /// Checks the present password of a session's person. Guesses are counted for the session, so that no
+    /// other client can use them up.
     pub(super) async fn require_password(
         &self,
         claims: &AccessClaims,
@@ -104,7 +105,7 @@ impl SignIn {
         Ok((identity, taken))
     }
 
-    /// A device of the person, as the client keeps it.
+    /// A new device token of the person, as the client stores it.
     pub(super) fn new_device(&self, identity: &Identity) -> String {
         let device = Device::new(identity.id, identity.epoch);
         device.seal(self.options.tokens.keyring(), SystemTime::now())
@@ -114,8 +115,8 @@ impl SignIn {
         Device::open(text, self.options.tokens.keyring(), SystemTime::now())
     }
 
-    /// Changes the caller's password. All their other sessions and outstanding tokens end, and they are
-    /// told by mail. Returns a device token in the place of the former.
+    /// Changes the caller's password. All other sessions and outstanding tokens of the caller end, and a
+    /// message informs the caller. Returns a device token that replaces the former one.
     ///
     /// # Errors
     /// [`ErrorKind::Forbidden`] with the field `current_password` if it is wrong;
@@ -139,18 +140,18 @@ impl SignIn {
         proof::replace_password(&mut tx, &present, &hash, Some(claims.sid)).await?;
         let event = AuditEvent::by("password.change", present.id).to(present.id, &present.email);
         audit::record(&mut tx, event).await?;
-        // As it is after the change.
+        // Read again, since the change has raised the epoch.
         let changed = identities::find(&mut tx, present.id).await?.ok_or_else(signed_out)?;
         tx.commit().await?;
         Ok(self.new_device(&changed))
     }
 
-    /// Has a letter sent by which the owner of the address chooses a new password. Whether the address
-    /// is anybody's shows neither in the answer nor in its time: that is looked at when the letter is
+    /// Sends a message with which the owner of the address can choose a new password. Neither the answer nor
+    /// its time shows whether the address belongs to a person: that is looked up only when the message is
     /// written.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for text that is no address, [`ErrorKind::RateLimited`].
+    /// [`ErrorKind::InvalidInput`] for text that is not an address, [`ErrorKind::RateLimited`].
     pub async fn request_reset(&self, email: &str, client: IpAddr) -> Result<()> {
         let email: Email = email.parse()?;
         let mut tx = self.catalog("ask for a new password").await?;
@@ -162,18 +163,18 @@ impl SignIn {
         Guesses::commit(tx, counted).await.map(drop)
     }
 
-    /// Sets the password of whom a letter's token was sent to. All their sessions and outstanding tokens
-    /// end. Where the address had never been proven, it is now, and what was under it before is gone.
+    /// Sets a new password for the person to whom the token was sent. All their sessions and outstanding
+    /// tokens end. If the address had never been proven, it is now, and everything that was stored under it
+    /// before is deleted.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for a token that is unknown, used or expired;
-    /// [`ErrorKind::InvalidInput`], [`ErrorKind::RateLimited`]; [`ErrorKind::Forbidden`] for somebody who
-    /// is disabled.
+    /// [`ErrorKind::NotFound`] for a token that is unknown, used or expired; [`ErrorKind::InvalidInput`],
+    /// [`ErrorKind::RateLimited`]; [`ErrorKind::Forbidden`] for a disabled person.
     pub async fn confirm_reset(&self, token: &str, password: String, client: IpAddr) -> Result<()> {
         check_rules(&password)?;
         let token =
             OpaqueToken::parse(OpaqueKind::PasswordReset, token).map_err(|_| unknown_link())?;
-        // Argon2 is slow; it must not run while the token's row is locked, nor for no token at all.
+        // Argon2 is slow: it must not run while the token's row is locked, nor for an unknown token.
         let mut peek = self.catalog("look at a reset").await?;
         let counted = self.guesses.by_client(&mut peek, client).await;
         let known = password_resets::lock(&mut peek, &token.hash()).await?.is_some();

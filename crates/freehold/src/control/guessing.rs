@@ -1,9 +1,10 @@
-//! Guesses at passwords and names: so many for an address and so many for a client, counted in the
+//! Limits guesses at passwords and names, per address and per client, counted in the database for all servers
+//! together. A guess that turns out to be right is given back.
 //! database for all servers together. What turns out to be no guess is given back.
 //!
-//! A device that has signed in before has a budget of its own, so that guesses from elsewhere do not
-//! keep its owner out. A flood of one client's is refused here without asking the database: what it
-//! refused a moment ago, it would refuse again.
+//! A device that has signed in before has a budget of its own, so that guesses from elsewhere do not lock its
+//! owner out. A refusal is remembered here for a few seconds, so a flood of guesses from one client does not
+//! reach the database.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -17,17 +18,17 @@ use crate::catalog::guesses::{self, Budget};
 use crate::error::{Error, Result};
 use crate::tx::CatalogTx;
 
-/// Refused keys that are remembered; each takes some 100 bytes.
+/// How many refused keys are remembered; each takes about 100 bytes.
 const REFUSED_MAX: u64 = 100_000;
-/// The longest that a refusal is remembered without asking again.
+/// How long a refusal is remembered at most before the database is asked again.
 const REFUSED_FOR_MAX: Duration = Duration::from_secs(5);
 
-/// So many at once, then so many a minute.
+/// A burst, and a rate per minute after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many at once, after a quiet time.
+    /// How many at once, after a time without any.
     pub burst: NonZeroU32,
-    /// How many a minute from then on.
+    /// How many per minute after the burst.
     pub per_minute: NonZeroU32,
 }
 
@@ -43,14 +44,14 @@ impl Rate {
     }
 }
 
-/// Limits on guesses, of all servers together.
+/// Limits on guesses, for all servers together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignInLimits {
-    /// Wrong passwords for one e-mail address, whether or not it belongs to anybody, by devices that
-    /// have not signed in before; and as many by each that has.
+    /// Wrong passwords for one e-mail address, whether or not it belongs to a person, from devices that have
+    /// not signed in before. Each device that has signed in has the same limit of its own.
     pub per_email: Rate,
-    /// Wrong passwords, sign-ups and the like of one client. That is an IPv4 address or an IPv6 network
-    /// of 64 bits; many people may be behind one.
+    /// Wrong passwords, sign-ups and similar requests from one client: an IPv4 address or an IPv6 network of
+    /// 64 bits. Many people may share one.
     pub per_client: Rate,
 }
 
@@ -66,7 +67,7 @@ pub(super) struct Guesses {
     refused: Cache<Vec<u8>, Instant>,
 }
 
-/// What a guess has taken.
+/// What a guess has taken from its budgets.
 #[must_use]
 pub(super) struct Taken(Vec<Budget>);
 
@@ -76,9 +77,9 @@ impl Guesses {
         Guesses { limits, refused: refused.build() }
     }
 
-    /// Takes a guess at an address's password, from the budget of a device or session that is known as
-    /// the person's; without one, of the client and the address. The client comes first: once it is
-    /// refused, it uses up no address's guesses.
+    /// Counts a guess at an address's password: against the budget of a device or session known to be the
+    /// person's, otherwise against those of the client and of the address. The client's comes first, so that
+    /// a refused client does not use up an address's guesses.
     pub(super) async fn at_password(
         &self,
         tx: &mut CatalogTx,
@@ -96,14 +97,14 @@ impl Guesses {
         self.take(tx, budgets).await
     }
 
-    /// Takes one from what a client may ask for without having signed in.
+    /// Counts a request of a client that has not signed in.
     pub(super) async fn by_client(&self, tx: &mut CatalogTx, client: IpAddr) -> Result<Taken> {
         let budgets = vec![self.limits.per_client.budget(client_key(client))];
         self.take(tx, budgets).await
     }
 
-    /// Ends the transaction in which a guess was counted, and says how that came out. What a refused
-    /// guess has taken on the way counts too, so it is committed either way.
+    /// Ends the transaction in which a guess was counted, and returns the result of counting. It commits in
+    /// either case, because a refused guess counts too.
     pub(super) async fn commit(tx: CatalogTx, counted: Result<Taken>) -> Result<Taken> {
         tx.commit().await?;
         counted
@@ -127,7 +128,7 @@ impl Guesses {
 }
 
 impl Taken {
-    /// It was no guess: the password was right.
+    /// Returns what was taken: the password was right, so it does not count as a guess.
     pub(super) async fn give_back(self, tx: &mut CatalogTx) -> Result<()> {
         guesses::give_back(tx, &self.0).await
     }
@@ -137,7 +138,7 @@ fn refuse(wait_secs: f64) -> Error {
     Error::rate_limited(wait_secs.ceil().max(1.0) as u64)
 }
 
-/// Hashed, so that every key has one size, however long an address somebody sends.
+/// Hashed, so that every key has the same size, however long the address is.
 fn hashed(parts: &[&[u8]]) -> [u8; 16] {
     let digest = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize();
     let mut key = [0; 16];
@@ -145,12 +146,12 @@ fn hashed(parts: &[&[u8]]) -> [u8; 16] {
     key
 }
 
-/// Spellings that find the same identity must have one key: what the look-up folds is folded here.
+/// Spellings that find the same identity must have the same key, so this folds what the look-up folds.
 fn email_key(email: &str) -> [u8; 16] {
     hashed(&[b"email", email.trim().to_lowercase().as_bytes()])
 }
 
-/// A client commonly has a whole IPv6 network of 64 bits to choose its addresses from.
+/// A client can commonly choose its address from a whole IPv6 network of 64 bits.
 fn client_key(client: IpAddr) -> [u8; 16] {
     match client.to_canonical() {
         IpAddr::V4(address) => hashed(&[b"client 4", &address.octets()]),

@@ -1,4 +1,4 @@
-//! The health of tenants: a look at some of them, for operators. It tells of no tenant's rows.
+//! The health of tenants: examines a sample of them for operators. It reveals no rows.
 
 use std::time::Duration;
 
@@ -15,76 +15,76 @@ use crate::model::actor::{Actor, Role};
 use crate::model::context::OperatorContext;
 use crate::model::tenant::{Tenant, TenantStatus};
 
-/// The most tenants that are looked at together.
+/// The most tenants in one sample.
 pub const SAMPLE_MAX: i64 = 100;
 const SAMPLE_DEFAULT: i64 = 20;
-/// How many are asked at a time, each over a connection of the pool that requests need too.
+/// How many are examined at a time, each on a connection of the pool that requests use too.
 const AT_A_TIME: usize = 4;
-/// For one tenant, and for all.
+/// The time limit for one tenant; below, for the whole sample.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 const SAMPLE_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Which tenants to look at.
+/// Which tenants to examine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SampleOf<'a> {
-    /// Some by chance, others each time.
+    /// A random sample, different each time.
     #[default]
     Chance,
     /// Those that follow this slug, in order; `""` begins with the first.
     After(&'a str),
 }
 
-/// Some tenants, and how they are.
+/// A sample of tenants, and the health of each.
 #[derive(Clone, Debug)]
 pub struct FleetSample {
     /// The newest migration of the baseline.
     pub version: i64,
-    /// In the order of slugs, or of chance.
+    /// In the order of slugs, or in random order.
     pub tenants: Vec<TenantHealth>,
 }
 
-/// How a tenant is.
+/// The health of one tenant.
 #[derive(Clone, Debug)]
 pub struct TenantHealth {
-    /// Who.
+    /// The tenant.
     pub tenant: Tenant,
     /// Whether its schema is at the baseline.
     pub is_current: bool,
-    /// Whether a transaction came into its schema. `None` if it was not tried: the tenant is
-    /// suspended, or the time was over.
+    /// Whether a transaction could enter its schema. `None` if it was not tried, because the tenant is
+    /// suspended or the time was up.
     pub is_reachable: Option<bool>,
-    /// Its tables.
+    /// The number of its tables.
     pub tables: i64,
-    /// Those of them that row-level security does not protect.
+    /// How many of them row-level security does not protect.
     pub unprotected: i64,
     /// How long the answer took.
     pub answer: Duration,
-    /// What is wrong, in words that hold nothing of its rows.
+    /// The problems found, in words that contain nothing from its rows.
     pub problems: Vec<String>,
 }
 
 impl TenantHealth {
-    /// Whether nothing is wrong.
+    /// Whether no problem was found.
     pub fn is_healthy(&self) -> bool {
         self.problems.is_empty()
     }
 }
 
-/// Handle over how tenants are: [`Freehold::health`].
+/// Handle for examining the health of tenants: [`Freehold::health`].
 #[derive(Clone, Copy)]
 pub struct Health<'a>(&'a Freehold);
 
 impl Freehold {
-    /// How tenants are.
+    /// Examines the health of tenants.
     pub fn health(&self) -> Health<'_> {
         Health(self)
     }
 }
 
 impl Health<'_> {
-    /// Looks at some tenants: whether a transaction comes into the schema, at which version it is,
-    /// whether its tables are protected. `limit` is 20 if not given and [`SAMPLE_MAX`] at most; it
-    /// ends within some 10 seconds. The doctor examines the whole fleet, and more thoroughly.
+    /// Examines some tenants: whether a transaction can enter the schema, at which version it is, and whether
+    /// its tables are protected. `limit` defaults to 20 and is at most [`SAMPLE_MAX`]; the call ends within
+    /// about 10 seconds. The doctor examines the whole fleet, and more thoroughly.
     pub async fn sample(
         self,
         context: &OperatorContext,
@@ -160,7 +160,7 @@ impl Freehold {
         }
     }
 
-    /// A transaction in the tenant's schema, as a request of a viewer would make it.
+    /// Begins a transaction in the tenant's schema, as a viewer's request would.
     async fn enter(&self, tenant: &Tenant) -> Result<()> {
         let viewer = Actor { role: Role::Viewer, ..Actor::SYSTEM };
         let context = self.tenant_context_as(tenant.id, viewer).await?;

@@ -1,4 +1,4 @@
-//! Indexes of single tenants: advise, apply, drop, restore, list. For operators.
+//! Indexes of single tenants, for operators: advises, creates, drops, restores and lists them.
 
 use serde_json::json;
 
@@ -24,32 +24,32 @@ pub use crate::indexes::fleet::{FleetIndexAdvice, FleetIndexReport};
 pub use crate::indexes::{IndexColumn, IndexState, QueryShape, TenantIndex};
 
 const LIST_MAX: i64 = 10_000;
-/// Tenants surveyed by one transaction.
+/// How many tenants one transaction surveys.
 const BATCH: i64 = 200;
-/// As PostgreSQL has it.
+/// PostgreSQL's limit.
 const COLUMNS_MAX: usize = 32;
 
-/// Handle over indexes of single tenants: [`Freehold::indexes`].
+/// Handle for advising on, creating, dropping and listing indexes of single tenants: [`Freehold::indexes`].
 #[derive(Clone, Copy)]
 pub struct Indexes<'a>(&'a Freehold);
 
 impl Freehold {
-    /// Indexes of single tenants.
+    /// Advises on, creates, drops and lists indexes of single tenants.
     pub fn indexes(&self) -> Indexes<'_> {
         Indexes(self)
     }
 }
 
 impl Indexes<'_> {
-    /// Counts that a tenant's table is asked something, for [`advise`](crate::control::indexes::Indexes::advise).
-    /// Only one request in some is counted, for all of them, and only for it the shape is asked
-    /// for; it may be called for every request.
+    /// Samples the shape of a query on a tenant's table, for
+    /// [`advise`](crate::control::indexes::Indexes::advise). May be called for every request: only a fraction
+    /// of the requests is counted, each with the weight of all, and only then is `shape` called.
     pub fn count_query(self, context: &TenantContext, shape: impl FnOnce() -> Option<QueryShape>) {
         self.0.shapes().count(context.tenant(), shape);
     }
 
-    /// What a tenant's indexes lack and have too many of, from what PostgreSQL has counted and what
-    /// the tenant's tables were asked. Changes nothing.
+    /// Which indexes a tenant lacks and which it does not need, judged by PostgreSQL's statistics and by the
+    /// sampled queries on its tables. Changes nothing.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Setup`] without an owner connection.
@@ -76,8 +76,8 @@ impl Indexes<'_> {
         Ok(report)
     }
 
-    /// The same of every tenant, counted: what holds of most is for the baseline. Without the
-    /// planner's estimates.
+    /// The same for every tenant, counted: an index that most tenants lack belongs in the baseline. Without
+    /// the planner's estimates.
     ///
     /// # Errors
     /// [`ErrorKind::Setup`] without an owner connection.
@@ -104,15 +104,14 @@ impl Indexes<'_> {
         }
     }
 
-    /// Makes an index for one tenant, while it works, and records it, so that the doctor and the
-    /// migrator know it. To be repeated after an interruption.
+    /// Creates an index for one tenant without blocking its requests, and records it, so that the doctor and
+    /// the migrator know it. Call it again after an interruption.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a table or column that is not there;
-    /// [`ErrorKind::Conflict`] if there is an index of its name that is not recorded, or is of other
-    /// columns;
-    /// [`ErrorKind::Retryable`] if an earlier transaction does not end; [`ErrorKind::Setup`] without
-    /// an owner connection to PostgreSQL itself.
+    /// [`ErrorKind::InvalidInput`] for a table or column that does not exist; [`ErrorKind::Conflict`] if an
+    /// index of that name exists that is not recorded or has other columns; [`ErrorKind::Retryable`] if an
+    /// earlier transaction does not end; [`ErrorKind::Setup`] without an owner connection to PostgreSQL
+    /// itself.
     pub async fn apply(
         self,
         context: &OperatorContext,
@@ -163,11 +162,11 @@ impl Indexes<'_> {
         Ok(index)
     }
 
-    /// Drops an index of one tenant, while it works: one that only this tenant has, or one of the
-    /// baseline that it shall do without, which is recorded.
+    /// Drops an index of one tenant without blocking its requests: one that only this tenant has, or one of
+    /// the baseline, whose absence is then recorded.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] for one that a constraint or a foreign key
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] for an index that a constraint or a foreign key
     /// needs; as for [`apply`](crate::control::indexes::Indexes::apply).
     pub async fn drop(self, context: &OperatorContext, tenant: TenantId, name: &str) -> Result<()> {
         let (builder, Situation { tenant, survey, recorded }) =
@@ -176,7 +175,7 @@ impl Indexes<'_> {
         let (mut record, in_template) = match (survey.index(name), recorded) {
             (Some((table, index)), recorded) => {
                 check_drop(table, index)?;
-                // Of one that was half dropped before, the record knows the definition.
+                // If an earlier drop was interrupted, the record has the definition.
                 let record = recorded.unwrap_or_else(|| TenantIndex {
                     tenant: tenant.id,
                     slug: tenant.slug.to_string(),
@@ -189,7 +188,7 @@ impl Indexes<'_> {
                 });
                 (record, index.in_template)
             }
-            // Whoever made or dropped it was interrupted.
+            // An earlier creation or drop was interrupted.
             (None, Some(record)) => {
                 let of_baseline =
                     matches!(record.state, IndexState::Dropping | IndexState::Dropped);
@@ -213,7 +212,7 @@ impl Indexes<'_> {
         self.0.record_index(context, &record).await
     }
 
-    /// Makes an index of the baseline again that was dropped for this tenant.
+    /// Creates an index of the baseline again that was dropped for this tenant.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if none is recorded; as for [`apply`](crate::control::indexes::Indexes::apply).
@@ -239,7 +238,7 @@ impl Indexes<'_> {
         tx.commit().await
     }
 
-    /// What is recorded of one tenant, or of all: at most 10,000.
+    /// The recorded indexes of one tenant, or of all: at most 10,000.
     pub async fn list(
         self,
         context: &OperatorContext,
@@ -264,7 +263,7 @@ impl Freehold {
         Ok(Situation { tenant, survey, recorded })
     }
 
-    /// First that nobody else changes this index from here on, then how things are.
+    /// Takes the lock on this index first, then reads the present state.
     async fn begin_change(
         &self,
         context: &OperatorContext,
@@ -289,7 +288,7 @@ impl Freehold {
     async fn record_index(&self, context: &OperatorContext, index: &TenantIndex) -> Result<()> {
         let mut tx = OwnerTx::new(self.owner_pool()?, context).await?;
         indexes::record(tx.catalog(), context, index).await?;
-        // As it begins: what it comes to is in the list of indexes.
+        // Recorded at the beginning; the list of indexes has the outcome.
         let action = match index.state {
             IndexState::Creating => Some("index.create"),
             IndexState::Dropping => Some("index.drop"),
@@ -313,7 +312,7 @@ impl Freehold {
         tx.commit().await
     }
 
-    /// Keeps why it failed, for whoever asks later, and hands the error back.
+    /// Stores the error in the index's record, and returns it.
     async fn record_failure(
         &self,
         context: &OperatorContext,
@@ -328,7 +327,7 @@ impl Freehold {
     }
 }
 
-/// A tenant, its tables, and what is recorded of its indexes.
+/// A tenant, its tables, and the records of its indexes.
 struct Situation {
     tenant: Tenant,
     survey: Survey,
@@ -370,7 +369,7 @@ fn check_columns(table: &Table, columns: &[IndexColumn]) -> Result<()> {
     Ok(())
 }
 
-/// What keeps a constraint, or finds the rows of a foreign key, stays.
+/// Refuses to drop an index that enforces a constraint or supports a foreign key.
 fn check_drop(table: &Table, index: &Index) -> Result<()> {
     let why = if index.fixed || index.unique {
         "it keeps rows unique, or belongs to a constraint or a partition"

@@ -1,4 +1,4 @@
-//! What tenants do to the database, for operators: exact figures of all servers, by hour.
+//! The cost of tenants' statements, for operators: exact figures from all servers, by hour.
 
 use crate::catalog::{tenants, usage};
 use crate::control::clamp_page;
@@ -12,9 +12,9 @@ use crate::observe::insight::TenantSeries;
 pub use crate::catalog::usage::{BusyTenant, TableUsage, TenantUsage, UsageOrder};
 pub use crate::observe::insight::Usage;
 
-/// Hours that are kept, the current one included.
+/// How many hours are kept, including the current one.
 pub const HOURS_MAX: i32 = 25;
-/// How far one may page.
+/// The largest offset of a page.
 const OFFSET_MAX: i64 = 1_000_000;
 
 fn clamp_hours(hours: Option<i32>) -> i32 {
@@ -22,7 +22,7 @@ fn clamp_hours(hours: Option<i32>) -> i32 {
 }
 
 impl UsageOrder {
-    /// All of them.
+    /// All orders.
     pub const ALL: [UsageOrder; 5] = [
         UsageOrder::Time,
         UsageOrder::Queries,
@@ -31,7 +31,7 @@ impl UsageOrder {
         UsageOrder::Wait,
     ];
 
-    /// As the API and the command line name it.
+    /// The name in the API and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             UsageOrder::Time => "time",
@@ -52,21 +52,21 @@ impl UsageOrder {
     }
 }
 
-/// Handle over what tenants do to the database: [`Freehold::usage`].
+/// Handle for reading what tenants' statements cost: [`Freehold::usage`].
 #[derive(Clone, Copy)]
 pub struct UsageOfTenants<'a>(&'a Freehold);
 
 impl Freehold {
-    /// What tenants do to the database.
+    /// Reads what tenants' statements cost.
     pub fn usage(&self) -> UsageOfTenants<'_> {
         UsageOfTenants(self)
     }
 }
 
 impl UsageOfTenants<'_> {
-    /// What tenants' statements cost, from the greatest to the least, in the current hour and so
-    /// many before it, of all servers. `hours` and `limit` are [`HOURS_MAX`] and 50 if not given.
-    /// A server adds its figures every [`write_every`](crate::InsightOptions::write_every).
+    /// What tenants' statements cost, from the most expensive to the least, in the current hour and the ones
+    /// before it, over all servers. `hours` defaults to [`HOURS_MAX`] and `limit` to 50. A server adds its
+    /// figures every [`write_every`](crate::InsightOptions::write_every).
     pub async fn list(
         self,
         context: &OperatorContext,
@@ -83,7 +83,7 @@ impl UsageOfTenants<'_> {
         Ok(list)
     }
 
-    /// What one tenant's statements cost, by table, the most time first.
+    /// What one tenant's statements cost, by table, in descending order of time.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`].
@@ -100,7 +100,7 @@ impl UsageOfTenants<'_> {
         Ok(tables)
     }
 
-    /// The tenants that are busiest at this moment, over all servers: rates of the last seconds.
+    /// The tenants that are busiest at this moment over all servers, with rates of the last seconds.
     pub async fn list_busiest(
         self,
         context: &OperatorContext,
@@ -112,8 +112,9 @@ impl UsageOfTenants<'_> {
         Ok(list)
     }
 
-    /// Counters for Prometheus: this process's busiest tenants by name, and the rest as one. There
-    /// are at most [`tenants_named`](crate::InsightOptions::tenants_named) + 1 tenants × 64 tables.
+    /// Counters for Prometheus: this process's busiest tenants by name, and all others as one. There are at
+    /// most ([`tenants_named`](crate::InsightOptions::tenants_named) + 1) × 64 series, one for each tenant
+    /// and table.
     pub fn series(self) -> Vec<TenantSeries> {
         self.0.insight().series()
     }
@@ -123,7 +124,7 @@ impl UsageOfTenants<'_> {
         self.0.insight().options().tenants_named
     }
 
-    /// The slugs of tenants, of those that there are.
+    /// The slugs of the given tenants, without those that do not exist.
     pub async fn slugs_of(
         self,
         context: &OperatorContext,
@@ -132,11 +133,11 @@ impl UsageOfTenants<'_> {
         usage::slugs(self.0.catalog(context).await?, tenants).await
     }
 
-    /// Writes down now what was counted so far: before the process ends. Waits 2 s at most.
+    /// Writes the counts so far to the catalog; call it before the process ends. Waits 2 s at most.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] and whatever else the database refuses; what is not written goes on
-    /// waiting.
+    /// [`ErrorKind::Timeout`] and any other error of the database; counts that were not written are kept for
+    /// the next attempt.
     pub async fn flush(self) -> Result<()> {
         self.0.reporter().flush().await
     }

@@ -1,4 +1,4 @@
-//! How a person comes to a tenant: by a sign-up of their own, or by an invitation.
+//! How a person joins a tenant: by signing up, or by accepting an invitation.
 
 use std::net::IpAddr;
 
@@ -26,39 +26,39 @@ use crate::sign_in::proof::{self, is_known, unknown_link};
 use crate::sign_in::tokens::{AccessClaims, OpaqueKind, OpaqueToken};
 use crate::tx::CatalogTx;
 
-/// A tenant that a person asks for on their own.
+/// A sign-up: a request for a new tenant, made by its future owner.
 pub struct SignUp {
     /// As for a [`Slug`].
     pub slug: String,
     /// The tenant's display name, 1 to 200 characters.
     pub name: String,
-    /// The owner's.
+    /// The owner's address.
     pub email: String,
-    /// A new one, or the owner's own if they are known already. [`SignIn::sign_up`] needs one; what
-    /// [`SignIn::request_sign_up`] is given has to be given again with the token, and without one it is
+    /// A new password, or the owner's present one if they are known. [`SignIn::sign_up`] requires it. If
+    /// [`SignIn::request_sign_up`] gets one, the same must be given again with the token; if not, it is
     /// chosen then.
     pub password: Option<String>,
-    /// With one, a repeated request is answered as the first was, and does nothing more.
+    /// With a key, a repeated request is answered like the first one and has no further effect.
     pub idempotency: Option<IdempotencyKey>,
 }
 
-/// An invitation, as somebody accepts it.
+/// The acceptance of an invitation.
 #[derive(Clone, Default)]
 pub struct Acceptance {
-    /// From the letter.
+    /// The token from the message.
     pub token: String,
-    /// Of somebody who was never proven, a new one; of somebody known, their own, unless they have
-    /// signed in.
+    /// A new password for a person whose address was never proven; the present one of a known person, unless
+    /// they have signed in.
     pub password: Option<String>,
-    /// The name of somebody new.
+    /// The name of a new person.
     pub name: String,
-    /// Who has signed in, if somebody has.
+    /// The caller's claims, if they have signed in.
     pub claims: Option<AccessClaims>,
 }
 
 impl SignIn {
-    /// Takes a sign-up, and has a letter sent whose token confirms it. Known and unknown addresses get
-    /// the same answer after the same work. Nothing is kept of the slug: who confirms first has it.
+    /// Accepts a sign-up, and sends a message whose token confirms it. Known and unknown addresses get the
+    /// same answer after the same work. The slug is not reserved: the first sign-up to be confirmed gets it.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`], [`ErrorKind::SlugTaken`], [`ErrorKind::IdempotencyKeyReused`],
@@ -96,17 +96,17 @@ impl SignIn {
         tx.commit().await
     }
 
-    /// Makes the tenant of a sign-up: the address is proven by its token. `slug` takes the place of the
-    /// one that was asked for, which may be taken by now.
+    /// Creates the tenant of a sign-up; its token proves the address. `slug` replaces the requested one,
+    /// which may be taken by now.
     ///
-    /// `password`: somebody known gives their own; the one that was given at sign-up has to be given
-    /// again, so that nobody confirms a password that a stranger chose; otherwise it is chosen now.
+    /// `password`: a known person gives their present one. If a password was given at sign-up, it must be
+    /// given again, so that a person does not confirm a password that a stranger chose. Otherwise it is
+    /// chosen now.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for a token that is unknown, used or expired; [`ErrorKind::Forbidden`] with
-    /// the field `password` if it is not the right one; [`ErrorKind::SlugTaken`],
-    /// [`ErrorKind::InvalidInput`], [`ErrorKind::RateLimited`]; [`ErrorKind::Setup`] if this server has no
-    /// owner connection.
+    /// the field `password` if it is wrong; [`ErrorKind::SlugTaken`], [`ErrorKind::InvalidInput`],
+    /// [`ErrorKind::RateLimited`]; [`ErrorKind::Setup`] if this server has no owner connection.
     pub async fn confirm_sign_up(
         &self,
         token: &str,
@@ -123,7 +123,8 @@ impl SignIn {
             None => false,
         };
         let counted = match &row {
-            // Guesses at the password that was given; those at a person's own are counted with it.
+            // Guesses at the password given at sign-up. Guesses at a known person's own password are counted
+            // when it is checked.
             Some(row) if !known => {
                 self.guesses.at_password(&mut tx, &row.email, client, None).await
             }
@@ -176,9 +177,9 @@ impl SignIn {
         tx.commit().await
     }
 
-    /// Makes a tenant at once, for an address that nobody has proven: for development, and for networks
-    /// in which everybody is known. Whoever proves the address later takes it over, and the ownership
-    /// that it had before is gone. Somebody who is known already gives their password.
+    /// Creates a tenant at once, for an address that is not proven; for development, and for networks in
+    /// which every user is known. If a person proves the address later, they take it over, and the membership
+    /// that it had before is deleted. A known person gives their password.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`], [`ErrorKind::SlugTaken`], [`ErrorKind::Unauthenticated`] if the
@@ -193,8 +194,8 @@ impl SignIn {
         })?;
         check_rules(&password)?;
         let mut turn = self.freehold().slug_locks().take(&slug).await;
-        // Which names are taken may be asked as often as passwords may be tried, but in a crowd
-        // after one name nobody learns more than the first.
+        // A client may ask whether a name is taken as often as it may try passwords. Among many requests for
+        // one name, only the first counts: the others learn nothing more.
         let counted = !turn.is_known_as_taken();
         if counted {
             self.count_client(client).await?;
@@ -231,21 +232,21 @@ impl SignIn {
         made
     }
 
-    /// Counts something that a client may not do without end, and that has no other count.
+    /// Counts a request that must be limited per client and that no other budget limits.
     async fn count_client(&self, client: IpAddr) -> Result<()> {
         let mut tx = self.catalog("count a client").await?;
         let counted = self.guesses.by_client(&mut tx, client).await;
         Guesses::commit(tx, counted).await.map(drop)
     }
 
-    /// Turns an invitation into a membership. Somebody whose address was never proven sets the password
-    /// they give; somebody known has signed in, or gives their own.
+    /// Turns an invitation into a membership. A person whose address was never proven sets the password that
+    /// they give; a known person has signed in, or gives their present one.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for a token that is unknown, used or expired, and for one whose inviter
-    /// may not make it any more; [`ErrorKind::InvalidInput`], [`ErrorKind::Unauthenticated`],
-    /// [`ErrorKind::Forbidden`] for somebody else who has signed in, [`ErrorKind::RateLimited`],
-    /// [`ErrorKind::TenantSuspended`].
+    /// [`ErrorKind::NotFound`] for a token that is unknown, used or expired, or whose inviter no longer has
+    /// the right to invite; [`ErrorKind::InvalidInput`], [`ErrorKind::Unauthenticated`],
+    /// [`ErrorKind::Forbidden`] if another person than the invited one has signed in,
+    /// [`ErrorKind::RateLimited`], [`ErrorKind::TenantSuspended`].
     pub async fn accept_invitation(
         &self,
         acceptance: Acceptance,
@@ -289,7 +290,7 @@ impl SignIn {
                     "this person is known: sign in and accept, or give the password with the token",
                 ));
             }
-            // Somebody new, or known without a password: the token was sent to them.
+            // A new person, or a known one without a password: the token was sent to them.
             (_, None, Some(password)) => Some(self.freehold().hasher().hash(password).await?),
             (_, None, None) => {
                 return Err(
@@ -332,7 +333,7 @@ async fn join(tx: &mut CatalogTx, offer: &Offer, identity: &Identity) -> Result<
     audit::record(tx, event.tenant(offer.tenant).detail(detail)).await
 }
 
-/// An offer is as good as the right of who made it is at this moment.
+/// Checks that the inviter still has the right to make this offer.
 async fn require_right(tx: &mut CatalogTx, offer: &Offer) -> Result<()> {
     let may = match offer.inviter {
         Inviter::Operator(IdentityId::SYSTEM) => true,

@@ -1,4 +1,4 @@
-//! The keys that contexts are sealed with: shown, and changed without downtime.
+//! The keys that seal contexts: shows them, and rotates them without downtime.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use crate::tx::OwnerTx;
 
 pub use crate::catalog::seal_keys::SealKey;
 
-/// Handle over the keys that contexts are sealed with: [`Freehold::context_keys`].
+/// Handle for showing and rotating the keys that seal contexts: [`Freehold::context_keys`].
 #[derive(Clone, Copy)]
 pub struct ContextKeys<'a>(&'a Freehold);
 
 impl Freehold {
-    /// The keys that contexts are sealed with.
+    /// Shows and rotates the keys that seal contexts.
     pub fn context_keys(&self) -> ContextKeys<'_> {
         ContextKeys(self)
     }
 }
 
 impl ContextKeys<'_> {
-    /// The key that contexts are sealed with now, for a server that has no owner connection.
+    /// The current key, to be given to a server that has no owner connection.
     ///
     /// # Errors
     /// [`ErrorKind::Setup`] without an owner connection, or if there is no key.
@@ -49,8 +49,8 @@ impl ContextKeys<'_> {
         Ok(keys)
     }
 
-    /// Makes a new key. Servers with an owner connection seal with it at once; the others have
-    /// until the older keys retire to be given it.
+    /// Creates a new key. Servers with an owner connection seal with it at once; the others must be given it
+    /// before the older keys retire.
     ///
     /// # Errors
     /// [`ErrorKind::Setup`] without an owner connection.
@@ -65,7 +65,7 @@ impl ContextKeys<'_> {
             Error::new(ErrorKind::Internal, "there are too many keys").because(source)
         })?;
         let key = ContextKey::generate(id)?;
-        // First: what this transaction was sealed with may be retired by it.
+        // The record comes first: the new key may retire the one that this transaction was sealed with.
         let detail = serde_json::json!({"key": key.id()});
         audit::record(tx.catalog(), AuditEvent::of("key.rotate", context).detail(detail)).await?;
         seal_keys::add(tx.catalog(), &key, retire_after.as_secs_f64()).await?;

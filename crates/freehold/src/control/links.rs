@@ -1,4 +1,5 @@
-//! What a letter's link is about, for the page behind it. Looking uses nothing up: programs that scan
+//! Reads what a message's link is for, for the page behind it. This does not use the link up, since programs
+//! that scan mail open links too.
 //! mail open links too.
 
 use std::net::IpAddr;
@@ -15,44 +16,45 @@ use crate::sign_in::proof::{is_known, unknown_link};
 use crate::sign_in::tokens::{OpaqueKind, OpaqueToken};
 use crate::tx::CatalogTx;
 
-/// Which password the page behind a link has to ask for.
+/// Which password the page behind a link must ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PasswordPrompt {
     /// None.
     None,
-    /// A new one.
+    /// A new password.
     Choose,
-    /// The one that was given at sign-up, once more.
+    /// The password that was given at sign-up, again.
     Repeat,
-    /// The present one of the person's account.
+    /// The person's present password.
     Own,
 }
 
-/// What a link is about.
+/// What a link is for.
 #[derive(Clone, Debug)]
 pub struct Link {
-    /// Which letter it was in.
+    /// The kind of message it was in.
     pub kind: MailKind,
-    /// Whom the letter was sent to.
+    /// The address to which the message was sent.
     pub email: String,
-    /// The tenant that an invitation leads to, or the slug and name that a sign-up asks for.
+    /// Slug and name of the tenant that an invitation is for, or that a sign-up requests.
     pub tenant: Option<(String, String)>,
     /// The role that an invitation gives.
     pub role: Option<&'static str>,
-    /// What has to come with the token.
+    /// The password that must be given with the token.
     pub password: PasswordPrompt,
-    /// The present address and the new one, of a change.
+    /// The present address and the new one, for a change of address.
     pub addresses: Option<(String, String)>,
-    /// Until when it is good.
+    /// When the link expires.
     pub expires_at: Timestamp,
 }
 
 impl SignIn {
-    /// What a link's token is for. To who holds it, that is no secret: it is in the letter.
+    /// Returns what a link's token is for. To its holder that is no secret: the message says it.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for one that is unknown, used or expired; [`ErrorKind::RateLimited`](crate::ErrorKind::RateLimited).
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for a token that is unknown, used or expired;
+    /// [`ErrorKind::RateLimited`](crate::ErrorKind::RateLimited).
     pub async fn inspect_link(&self, token: &str, client: IpAddr) -> Result<Link> {
         let mut tx = self.catalog("look at a link").await?;
         let counted = self.guesses.by_client(&mut tx, client).await;
@@ -60,7 +62,7 @@ impl SignIn {
             Ok(_) => find(&mut tx, token).await?,
             Err(_) => None,
         };
-        // A link that is known is no guess.
+        // A known link does not count as a guess.
         match (counted, found) {
             (Ok(taken), Some(link)) => {
                 taken.give_back(&mut tx).await?;

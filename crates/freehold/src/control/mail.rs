@@ -1,4 +1,4 @@
-//! Letters on their way: written when they are sent, so that a token is nowhere but in its letter.
+//! Messages to people. A message is composed when it is sent, so its token exists only in the message itself.
 
 use std::time::Duration;
 
@@ -15,40 +15,40 @@ use crate::model::mail::{self, Facts, MailKind, Message};
 use crate::sign_in::tokens::{OpaqueKind, OpaqueToken};
 use crate::tx::CatalogTx;
 
-/// The longest that a sender may take for a letter: after that another server may send it too.
+/// How long sending a message may take; afterwards another server may send it too.
 pub const SEND_MAX: Duration = Duration::from_secs(30);
 
-/// Why a letter could not be sent.
+/// Why a message could not be sent.
 #[derive(Clone, Debug)]
 pub struct Undelivered {
-    /// For operators. It holds nothing of the letter.
+    /// For operators. It contains nothing from the message.
     pub error: String,
-    /// It would fail again: there is no such mailbox, say.
+    /// Whether it would fail again, for example because the mailbox does not exist.
     pub permanent: bool,
 }
 
-/// What became of a letter that was due.
+/// The outcome of sending a message that was due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// None was due.
+    /// No message was due.
     Nothing,
     /// It was sent.
     Sent,
-    /// There was nothing to say any more, or to nobody.
+    /// The message had become pointless, or had no recipient any more.
     Dropped,
-    /// It was not sent, and will be tried again.
+    /// It was not sent; it will be tried again.
     Delayed,
-    /// It was not sent, and will not be.
+    /// It was not sent, and is not tried again.
     Failed,
 }
 
 impl SignIn {
-    /// Writes the letter that is due next, if one is, and has it sent. Call it again until there is
-    /// nothing, and whenever [`Freehold::mail_changes`](crate::Freehold::mail_changes) says so or a second has passed; several may at
-    /// once.
+    /// Composes the next message that is due, if there is one, and sends it. Call it again until it returns
+    /// [`Delivery::Nothing`], and then whenever [`Freehold::mail_changes`](crate::Freehold::mail_changes)
+    /// changes or a second has passed. Concurrent calls are allowed.
     ///
-    /// `send` gets at most [`SEND_MAX`]. A letter that could not be sent is tried again eight times
-    /// within some two hours, each time with a new token.
+    /// `send` gets at most [`SEND_MAX`]. A message that could not be sent is tried again eight times within
+    /// about two hours, each time with a new token.
     pub async fn deliver_letter(
         &self,
         send: impl AsyncFnOnce(&Message) -> Result<(), Undelivered>,
@@ -63,7 +63,7 @@ impl SignIn {
             tx.commit().await?;
             return Ok(Delivery::Dropped);
         };
-        // Committed before it is sent: a token that somebody can have must be known.
+        // Committed before sending, so that the token is valid when the recipient can have it.
         tx.commit().await?;
         let sent = tokio::time::timeout(SEND_MAX, send(&message)).await.unwrap_or_else(|_| {
             Err(Undelivered { error: "no end within 30 s".to_owned(), permanent: false })
@@ -85,7 +85,7 @@ impl SignIn {
         Ok(delivery)
     }
 
-    /// A letter in words, with its token. `None`: there is nothing to say any more.
+    /// Composes a message with its token. `None` if it has become pointless.
     async fn write(&self, tx: &mut CatalogTx, due: &Due) -> Result<Option<Message>> {
         let letter = &due.letter;
         let about = letter.about.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The members of a tenant, and invitations to become one.
+//! The members of a tenant, and invitations of new ones.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -19,20 +19,20 @@ use crate::tx::CatalogTx;
 pub use crate::catalog::invitations::Invitation;
 pub use crate::catalog::memberships::Member;
 
-/// Handle over the members of a tenant: [`Freehold::members`].
+/// Handle for listing and removing members of a tenant and changing their roles: [`Freehold::members`].
 #[derive(Clone, Copy)]
 pub struct Members<'a>(&'a Freehold);
 
 impl Freehold {
-    /// The members of a tenant.
+    /// Lists and removes members of a tenant, and changes their roles.
     pub fn members(&self) -> Members<'_> {
         Members(self)
     }
 }
 
 impl Members<'_> {
-    /// Pages through the members in the order of e-mails, beginning after one. `limit` is 50 if not
-    /// given and [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
+    /// Pages through the members in the order of e-mails, beginning after `after`. `limit` defaults to 50 and
+    /// is at most [`PAGE_MAX`](crate::control::PAGE_MAX).
     pub async fn list(
         self,
         context: &TenantContext,
@@ -48,7 +48,7 @@ impl Members<'_> {
         Ok(members)
     }
 
-    /// Gives a member another role. The last owner keeps theirs.
+    /// Changes a member's role. The last owner's cannot be changed.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] if the actor may not manage members, or one
@@ -72,8 +72,8 @@ impl Members<'_> {
             return Err(last_owner());
         }
         memberships::set_role(&mut tx, context.tenant(), member, role).await?;
-        // What they offered ends with the right to offer it; of what is left, each is looked at again
-        // when it is accepted.
+        // Their invitations end with the right to invite. If they keep that right, each invitation is checked
+        // again when it is accepted.
         if !permits(role, Action::ManageMembers) {
             invitations::delete_by(&mut tx, member, Some(context.tenant())).await?;
         }
@@ -86,7 +86,7 @@ impl Members<'_> {
         Ok(())
     }
 
-    /// Ends a membership: somebody else's, or one's own. The last owner stays.
+    /// Ends another person's membership, or the caller's own. The last owner cannot be removed.
     ///
     /// # Errors
     /// As for [`change_role`](crate::control::members::Members::change_role).
@@ -117,26 +117,26 @@ impl Members<'_> {
     }
 }
 
-/// Handle over invitations to a tenant: [`Freehold::invitations`].
+/// Handle for creating, listing, resending and revoking invitations to a tenant: [`Freehold::invitations`].
 #[derive(Clone, Copy)]
 pub struct Invitations<'a>(&'a Freehold);
 
 impl Freehold {
-    /// Invitations to a tenant.
+    /// Creates, lists, resends and revokes invitations to a tenant.
     pub fn invitations(&self) -> Invitations<'_> {
         Invitations(self)
     }
 }
 
 impl Invitations<'_> {
-    /// Invites somebody by e-mail, to whom a letter is sent. Whoever can read it may accept, within
-    /// seven days, for as long as the inviter might make the offer. A second invitation of an e-mail
-    /// replaces the first.
+    /// Invites a person by e-mail, and sends a message. A reader of the mailbox can accept within seven days,
+    /// as long as the inviter still has the right to invite. A second invitation of the same address replaces
+    /// the first.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`]; [`ErrorKind::Forbidden`] if the actor may not manage members, the
-    /// role is above their own, or the invitation that it would replace was made by somebody above them;
-    /// [`ErrorKind::Conflict`] for a member; [`ErrorKind::RateLimited`] after too many letters.
+    /// [`ErrorKind::InvalidInput`]; [`ErrorKind::Forbidden`] if the actor may not manage members, the role is
+    /// above their own, or the invitation to be replaced was made by a member with a higher role;
+    /// [`ErrorKind::Conflict`] if the person is a member; [`ErrorKind::RateLimited`] after too many messages.
     pub async fn create(
         self,
         context: &TenantContext,
@@ -167,11 +167,12 @@ impl Invitations<'_> {
         Ok(made)
     }
 
-    /// Sends the letter of an invitation again; the link of the former is good no more.
+    /// Sends the message of an invitation again; the former link becomes invalid.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] as for [`revoke`](crate::control::members::Invitations::revoke);
-    /// [`ErrorKind::RateLimited`] after too many letters.
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] as for
+    /// [`revoke`](crate::control::members::Invitations::revoke); [`ErrorKind::RateLimited`] after too many
+    /// messages.
     pub async fn resend(self, context: &TenantContext, id: Uuid) -> Result<Invitation> {
         self.0.require_write(context, Action::ManageMembers)?;
         let mut tx = self.0.catalog_of(context).await?;
@@ -188,7 +189,7 @@ impl Invitations<'_> {
 
     /// Lists the invitations that can still be accepted, in the order of e-mails.
     ///
-    /// `limit` is 50 if not given and [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
+    /// `limit` defaults to 50 and is at most [`PAGE_MAX`](crate::control::PAGE_MAX).
     ///
     /// # Errors
     /// [`ErrorKind::Forbidden`] if the role may not manage members.
@@ -211,11 +212,11 @@ impl Invitations<'_> {
         Ok(list.map(|(offer, _)| offer.invitation).collect())
     }
 
-    /// Takes an invitation back: its token opens nothing any more.
+    /// Revokes an invitation: its token becomes invalid.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] if it offers a role above the actor's own, or
-    /// was made by somebody above them.
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Forbidden`] if it offers a role above the actor's own, or was
+    /// made by a member with a higher role.
     pub async fn revoke(self, context: &TenantContext, id: Uuid) -> Result<()> {
         self.0.require_write(context, Action::ManageMembers)?;
         let mut tx = self.0.catalog_of(context).await?;
@@ -230,7 +231,8 @@ impl Invitations<'_> {
 }
 
 impl Freehold {
-    /// Somebody's offer is touched by nobody who could not have made it, nor by anybody below its maker.
+    /// Refuses access to an invitation if the actor could not have made it, or has a lower role than its
+    /// maker.
     async fn require_above(
         &self,
         context: &TenantContext,
@@ -238,7 +240,7 @@ impl Freehold {
         offer: &Offer,
     ) -> Result<()> {
         let maker = match offer.inviter {
-            // On a level with owners: nobody else may make one.
+            // Counts as an owner, since only owners may make owners.
             Inviter::Operator(_) => Some(Role::Owner),
             Inviter::Member(id) => memberships::lock(tx, context.tenant(), id).await?,
         };
@@ -283,7 +285,7 @@ fn last_owner() -> Error {
     )
 }
 
-/// Whether a member of a role may invite to a role.
+/// Whether a member with the role `inviter` may invite to the role `offered`.
 pub(super) fn may_offer(inviter: Role, offered: Role) -> bool {
     permits(inviter, Action::ManageMembers) && inviter.may_grant(offered)
 }

@@ -1,4 +1,4 @@
-//! Migrations: of the template, and from there of every tenant.
+//! Migrations of the template and of every tenant.
 
 use tokio::sync::watch;
 
@@ -13,27 +13,28 @@ use crate::model::context::OperatorContext;
 use crate::model::ids::TEMPLATE_SCHEMA;
 use crate::schema::migration::Baseline;
 
-/// Handle over migrations of the fleet: [`Freehold::migrations`].
+/// Handle for migrating the fleet, trying migrations and reading their status: [`Freehold::migrations`].
 #[derive(Clone, Copy)]
 pub struct Migrations<'a>(&'a Freehold);
 
 impl Freehold {
-    /// Migrations of the fleet.
+    /// Migrates the fleet, tries migrations and reads their status.
     pub fn migrations(&self) -> Migrations<'_> {
         Migrations(self)
     }
 }
 
 impl Migrations<'_> {
-    /// Applies what is new in a folder of migrations to the template, then brings every tenant to
-    /// the baseline. `progress` hears how many tenants of how many are done.
+    /// Applies the new files of a folder of migrations to the template, then brings every tenant to the
+    /// baseline. `progress` is called with the number of tenants done and the number of all.
     ///
-    /// A tenant that fails is in the report and in nobody's way; a second run takes up what is left.
+    /// A tenant that fails is in the report and does not stop the others; a second run continues with the
+    /// remaining tenants.
     ///
     /// # Errors
-    /// [`ErrorKind::Migration`] if a migration fails in the template (no tenant is touched then), or
-    /// if one that was applied is missing or changed; [`ErrorKind::Retryable`] if somebody else
-    /// migrates at the same time; [`ErrorKind::Setup`] without an owner connection.
+    /// [`ErrorKind::Migration`] if a migration fails in the template (then no tenant is changed), or if an
+    /// applied one is missing or changed; [`ErrorKind::Retryable`] if another run migrates at the same time;
+    /// [`ErrorKind::Setup`] without an owner connection.
     pub async fn up(
         self,
         folder: &Baseline,
@@ -48,24 +49,27 @@ impl Migrations<'_> {
         Ok(MigrateReport { layout: folder.layout(), adopted: adopted.labels, ..report })
     }
 
-    /// What [`up`](crate::control::migrations::Migrations::up) would do. The new files are run in the template, in a
-    /// transaction that is rolled back: nothing is left of it, and no tenant is touched.
+    /// What [`up`](crate::control::migrations::Migrations::up) would do. Runs the new files in the template,
+    /// in a transaction that is rolled back, and changes no tenant.
     ///
     /// # Errors
-    /// As of [`up`](crate::control::migrations::Migrations::up), but for what a file is refused with: that is in the outcome.
+    /// As for [`up`](crate::control::migrations::Migrations::up), except for the refusal of a file, which is
+    /// in the result.
     pub async fn dry_run(self, folder: &Baseline, options: MigrateOptions) -> Result<DryRun> {
         dry_run::run(self.0.owner_pool()?, folder, options).await
     }
 
-    /// How far the fleet is, and whom the last run of [`up`](crate::control::migrations::Migrations::up) failed for.
+    /// The versions of the fleet, and the tenants for which the last run of
+    /// [`up`](crate::control::migrations::Migrations::up) failed.
     pub async fn status(self) -> Result<MigrateStatus> {
         migrator::status(self.0.catalog_pool()).await
     }
 
-    /// Runs a query about the template, whose schema is its parameter `$1`, and returns the text
-    /// in its first row and column: what does not depend on a tenant.
+    /// Runs a query about the template, whose schema is the parameter `$1`, and returns the text in the first
+    /// row and column. It is for facts that do not depend on a tenant.
     ///
-    /// It sees the catalog, so it takes leave to, and only text that is part of the program.
+    /// The query can read the catalog, so it takes an operator's context, and only SQL that is part of the
+    /// program.
     pub async fn describe_template(
         self,
         context: &OperatorContext,
@@ -79,12 +83,12 @@ impl Migrations<'_> {
                 .map(|row| row.get(0))
                 .ok_or_else(|| Error::new(ErrorKind::Internal, "the template is empty"))
         };
-        // Named by what it is made of: of another baseline there is another.
+        // The key contains the baseline's fingerprint, so another baseline has another entry.
         let key = CacheKey::global("model").part(fingerprint).part(sql);
         Ok(self.0.cache().get_or_load(&key, CACHE_AGE_MAX, load).await?.value)
     }
 
-    /// Changes whenever the baseline does; what was read from the template is stale then.
+    /// Changes whenever the baseline does; what was read from the template before is stale then.
     pub fn changes(self) -> watch::Receiver<u64> {
         self.0.resolver().baseline_changes()
     }

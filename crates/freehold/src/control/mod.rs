@@ -1,4 +1,5 @@
-//! The operations of the control plane: one function each, called by API, command line and
+//! The operations of the control plane: one function each, called by API, command line and worker alike.
+//! Permissions are checked here; the layers below are only SQL.
 //! worker alike. Here it is decided who may do what; below is only SQL.
 
 #[cfg(feature = "sign-in")]
@@ -38,15 +39,15 @@ use crate::sign_in::passwords::PasswordError;
 #[cfg(feature = "sign-in")]
 use crate::sign_in::tokens::KeyError;
 
-/// The most rows that a list returns at once.
+/// The most rows in one page of a list.
 pub const PAGE_MAX: i64 = 200;
 
 fn clamp_page(limit: Option<i64>) -> i64 {
     limit.unwrap_or(50).clamp(1, PAGE_MAX)
 }
 
-/// What a page begins after: any text. PostgreSQL takes no NUL in a text, and to say so is not
-/// to be left to it: that would be a fault of ours.
+/// A page may begin after any text, except that PostgreSQL accepts no NUL in a text. This is checked here,
+/// because PostgreSQL's refusal would look like an internal error.
 fn check_after(after: Option<&str>) -> Result<Option<&str>> {
     match after {
         Some(text) if text.contains('\0') => {

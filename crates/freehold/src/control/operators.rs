@@ -1,4 +1,4 @@
-//! Operators: who runs the platform.
+//! Operators: the people who run the platform.
 
 use super::people::{Person, PersonRef, ResolvedPerson, finish, known, vouched};
 use crate::catalog::audit::{self, AuditEvent};
@@ -9,19 +9,19 @@ use crate::model::context::OperatorContext;
 use crate::model::ids::IdentityId;
 use crate::tx::CatalogTx;
 
-/// Handle over the people who run the platform: [`Freehold::operators`].
+/// Handle for listing, creating and revoking operators: [`Freehold::operators`].
 #[derive(Clone, Copy)]
 pub struct Operators<'a>(&'a Freehold);
 
 impl Freehold {
-    /// The people who run the platform.
+    /// Lists, creates and revokes operators.
     pub fn operators(&self) -> Operators<'_> {
         Operators(self)
     }
 }
 
 impl Operators<'_> {
-    /// [`list`](crate::control::people::People::list) who run the platform.
+    /// [`list`](crate::control::people::People::list) for operators only.
     pub async fn list(
         self,
         context: &OperatorContext,
@@ -31,13 +31,13 @@ impl Operators<'_> {
         self.0.page_of_people(context, true, after, limit).await
     }
 
-    /// Makes somebody an operator: somebody new, with a password, for whom the caller vouches; or the
-    /// person who is known and whose address is proven.
+    /// Makes a person an operator: a new person with a password, for whom the caller vouches, or a known
+    /// person whose address is proven.
     ///
     /// # Errors
-    /// [`ErrorKind::EmailTaken`] if the address is known and that was not said;
-    /// [`ErrorKind::NotFound`] if it is not and that was said; [`ErrorKind::InvalidInput`];
-    /// [`ErrorKind::Forbidden`] for somebody who is disabled.
+    /// [`ErrorKind::EmailTaken`] if the address is known and [`PersonRef::existing`] is false;
+    /// [`ErrorKind::NotFound`] if it is unknown and `existing` is true; [`ErrorKind::InvalidInput`];
+    /// [`ErrorKind::Forbidden`] for a disabled person.
     pub async fn create(self, context: &OperatorContext, named: PersonRef) -> Result<Person> {
         let meant = self.0.understand(context, named).await?;
         let mut tx = self.0.catalog(context).await?;
@@ -62,11 +62,12 @@ impl Operators<'_> {
         finish(tx, identity.id).await
     }
 
-    /// Takes the platform out of a person's hands, within a second, and ends their sessions; what they
-    /// belong to stays.
+    /// Revokes a person's operator rights, within a second on every server, and ends their sessions; their
+    /// memberships stay.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for somebody who is no operator; [`ErrorKind::Conflict`] for the last.
+    /// [`ErrorKind::NotFound`] for a person who is not an operator; [`ErrorKind::Conflict`] for the last
+    /// operator.
     pub async fn revoke(self, context: &OperatorContext, id: IdentityId) -> Result<Person> {
         let none = || Error::new(ErrorKind::NotFound, "there is no such operator");
         let mut tx = self.0.catalog(context).await?;
@@ -82,7 +83,7 @@ impl Operators<'_> {
     }
 }
 
-/// The platform is never without somebody who runs it, unless nobody ever did.
+/// Refuses to remove the last operator.
 pub(super) async fn require_not_last_operator(tx: &mut CatalogTx, id: IdentityId) -> Result<()> {
     if identities::lock_operators(tx).await? == [id] {
         return Err(Error::new(

@@ -1,4 +1,4 @@
-//! People, as operators see and govern them: who they are, and whether they may come in.
+//! People, for operators: who they are, and whether they may sign in.
 
 use uuid::Uuid;
 
@@ -22,26 +22,26 @@ use crate::tx::CatalogTx;
 
 pub use crate::catalog::identities::Person;
 
-/// A person with what they belong to.
+/// A person with their tenants and sessions.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct PersonDetail {
-    /// Who they are.
+    /// The person.
     #[serde(flatten)]
     pub person: Person,
-    /// Slug and role of their tenants, in the order of slugs; 1,000 at most.
+    /// Slug of each of their tenants and their role there, in the order of slugs; 1,000 at most.
     pub tenants: Vec<(String, &'static str)>,
-    /// Their sessions that go on, the newest first; 200 at most.
+    /// Their active sessions, the newest first; 200 at most.
     pub sessions: Vec<SessionEntry>,
 }
 
-/// Whom an operator means, by an address.
+/// The person whom an operator refers to by an address.
 #[derive(Clone, Default)]
 pub struct PersonRef {
     /// As it was typed.
     pub email: String,
-    /// Of somebody new: the operator vouches that the address is theirs.
+    /// The password of a new person: the operator vouches that the address is theirs.
     pub password: Option<String>,
-    /// The person with this address who is known already, rather than somebody new.
+    /// True for a known person with this address, false for a new one.
     pub existing: bool,
 }
 
@@ -54,30 +54,30 @@ impl std::fmt::Debug for PersonRef {
     }
 }
 
-/// [`PersonRef`], looked at: nothing that was given is ignored.
+/// A [`PersonRef`] after the look-up. No field of it is ignored.
 pub(super) enum ResolvedPerson {
     Known(Email),
-    /// With a password: vouched for. Without: to be invited.
+    /// With a password the caller vouches for them; without one they are to be invited.
     New {
         email: Email,
         password_hash: Option<String>,
     },
 }
 
-/// Handle over people, as operators govern them: [`Freehold::people`].
+/// Handle for listing, disabling, resetting and removing people, as an operator: [`Freehold::people`].
 #[derive(Clone, Copy)]
 pub struct People<'a>(&'a Freehold);
 
 impl Freehold {
-    /// People, as operators govern them.
+    /// Lists, disables, resets and removes people, as an operator.
     pub fn people(&self) -> People<'_> {
         People(self)
     }
 }
 
 impl People<'_> {
-    /// Pages through people in the order of e-mails, beginning after one. `limit` is 50 if not given and
-    /// [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
+    /// Pages through people in the order of e-mails, beginning after `after`. `limit` defaults to 50 and is
+    /// at most [`PAGE_MAX`](crate::control::PAGE_MAX).
     pub async fn list(
         self,
         context: &OperatorContext,
@@ -87,7 +87,7 @@ impl People<'_> {
         self.0.page_of_people(context, false, after, limit).await
     }
 
-    /// Whose address this is.
+    /// The identity of the person with this address.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`].
@@ -111,12 +111,12 @@ impl People<'_> {
         Ok(PersonDetail { person, tenants, sessions })
     }
 
-    /// Refuses a person everything within a second on every server: sign-in, sessions, tokens, API. What
-    /// they belong to stays; invitations that they made end.
+    /// Locks a person out, within a second on every server: sign-in, sessions, tokens, API. Their memberships
+    /// stay; invitations that they made end.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] for the last operator. Somebody who is disabled
-    /// already is no error.
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] for the last operator. Disabling a disabled person is
+    /// no error.
     pub async fn disable(self, context: &OperatorContext, id: IdentityId) -> Result<Person> {
         let mut tx = self.0.catalog(context).await?;
         require_not_last_operator(&mut tx, id).await?;
@@ -134,10 +134,10 @@ impl People<'_> {
         finish(tx, id).await
     }
 
-    /// Lets a person in again. They sign in anew.
+    /// Allows a disabled person to sign in again. Their former sessions stay ended.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]. Somebody who is not disabled is no error.
+    /// [`ErrorKind::NotFound`]. Enabling a person who is not disabled is no error.
     pub async fn enable(self, context: &OperatorContext, id: IdentityId) -> Result<Person> {
         let mut tx = self.0.catalog(context).await?;
         let identity = lock(&mut tx, id).await?;
@@ -152,12 +152,12 @@ impl People<'_> {
         finish(tx, id).await
     }
 
-    /// Removes a person with all that is theirs: password, sessions, memberships. What the record says
-    /// of them stays for as long as it is kept.
+    /// Removes a person with password, sessions and memberships. Their entries in the record stay for as long
+    /// as the record is kept.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] for the last operator, and for the only owner of
-    /// a tenant, which needs another first.
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] for the last operator, and for the only owner of a
+    /// tenant, which needs another owner first.
     pub async fn remove(self, context: &OperatorContext, id: IdentityId) -> Result<()> {
         let mut tx = self.0.catalog(context).await?;
         require_not_last_operator(&mut tx, id).await?;
@@ -180,13 +180,12 @@ impl People<'_> {
         tx.commit().await
     }
 
-    /// Takes a person's password and all their sessions and outstanding tokens away. With a new password
-    /// that is theirs from now on, and the operator vouches for the address; without, a letter is sent
-    /// by which they choose one.
+    /// Deletes a person's password and ends all their sessions and outstanding tokens. If a new password is
+    /// given, it is set, and the operator vouches for the address; otherwise a message is sent with which the
+    /// person chooses one.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`], [`ErrorKind::InvalidInput`]; [`ErrorKind::Forbidden`] for somebody who is
-    /// disabled.
+    /// [`ErrorKind::NotFound`], [`ErrorKind::InvalidInput`]; [`ErrorKind::Forbidden`] for a disabled person.
     pub async fn reset(
         self,
         context: &OperatorContext,
@@ -222,12 +221,12 @@ impl People<'_> {
         finish(tx, id).await
     }
 
-    /// Vouches that a person's address is theirs. If it was never proven, what was under it before is
-    /// gone, and they choose a password by mail.
+    /// Vouches that a person's address is theirs. If it was never proven, everything that was stored under it
+    /// before is deleted, and the person chooses a password by mail.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::InvalidInput`] without a reason; [`ErrorKind::Forbidden`] for
-    /// somebody who is disabled.
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::InvalidInput`] without a reason; [`ErrorKind::Forbidden`] for a
+    /// disabled person.
     pub async fn vouch_for(
         self,
         context: &OperatorContext,
@@ -250,8 +249,8 @@ impl People<'_> {
         finish(tx, id).await
     }
 
-    /// Forgets what has ended: sessions, links, letters, guesses, repeated requests, old lines of the
-    /// record. Any server may, now and then.
+    /// Deletes what has expired: sessions, links, messages, guesses, idempotency keys, old entries of the
+    /// record. Any server may call it, periodically.
     pub async fn prune(self) -> Result<()> {
         let mut tx = self.0.catalog(&OperatorContext::system("forget what has ended")).await?;
         sessions::prune_all(&mut tx).await?;
@@ -266,7 +265,7 @@ impl People<'_> {
         tx.commit().await
     }
 
-    /// Ends one session of a person, or all.
+    /// Ends one session of a person, or all of them.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`].
@@ -309,7 +308,8 @@ impl Freehold {
         Ok(list)
     }
 
-    /// Who is meant by an address, before anything is done. A password that is given is used or refused.
+    /// Looks up the person meant by an address, before anything is changed. A given password is either used
+    /// or refused.
     pub(super) async fn understand(
         &self,
         context: &OperatorContext,
@@ -346,7 +346,7 @@ impl Freehold {
         }
     }
 
-    /// Who vouches is an operator who has signed in, or somebody with the owner's URL.
+    /// Only an operator who has signed in, or a caller with the owner's URL, may vouch.
     fn require_voucher(&self, context: &OperatorContext) -> Result<()> {
         match context.actor() {
             IdentityId::SYSTEM => self.owner_pool().map(drop).map_err(|_| {
@@ -360,7 +360,7 @@ impl Freehold {
     }
 }
 
-/// The person with an address, whose proof was seen when they were named.
+/// The known person with this address. Its proof was checked before, and is checked again.
 pub(super) async fn known(tx: &mut CatalogTx, email: &Email) -> Result<Identity> {
     let found = identities::lock_by_email(tx, email.as_str()).await?;
     let identity = found.filter(|identity| identity.is_proven).ok_or_else(no_such_person)?;
@@ -370,7 +370,7 @@ pub(super) async fn known(tx: &mut CatalogTx, email: &Email) -> Result<Identity>
     Ok(identity)
 }
 
-/// Somebody new with a password, for whom the caller vouches.
+/// Creates a person with a password, for whom the caller vouches.
 pub(super) async fn vouched(
     tx: &mut CatalogTx,
     context: &OperatorContext,

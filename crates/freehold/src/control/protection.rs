@@ -1,4 +1,4 @@
-//! Whether row-level security stands where it must, as the app role sees it.
+//! Checks that row-level security protects tenants' tables, as far as the app role can see.
 
 use crate::doctor;
 use crate::error::Result;
@@ -7,20 +7,20 @@ use crate::model::context::OperatorContext;
 use crate::schema::policy;
 use crate::wire::client;
 
-/// Handle over whether row-level security stands where it must: [`Freehold::protection`].
+/// Handle for finding tables without protection, and closing them: [`Freehold::protection`].
 #[derive(Clone, Copy)]
 pub struct Protection<'a>(&'a Freehold);
 
 impl Freehold {
-    /// Whether row-level security stands where it must.
+    /// Finds tables of tenants without protection, and closes them.
     pub fn protection(&self) -> Protection<'_> {
         Protection(self)
     }
 }
 
 impl Protection<'_> {
-    /// Tables of tenants that row-level security does not protect, as `schema.table`, at most
-    /// `limit`. Reads the whole fleet's entries in PostgreSQL's catalog, so ask now and then.
+    /// Tables of tenants that row-level security does not protect, as `schema.table`, at most `limit`. Reads
+    /// the whole fleet's entries in PostgreSQL's catalog, so call it seldom.
     pub async fn list_unprotected(self, limit: i64) -> Result<Vec<String>> {
         let client = client::connect_to_read(&self.0.app_pool().target()).await?;
         let tables = policy::list_unprotected(&client, limit).await;
@@ -28,9 +28,9 @@ impl Protection<'_> {
         tables
     }
 
-    /// What [`doctor`] finds critical, as far as the app role can see it: the other half of a
-    /// readiness probe, which should heed what is the fleet's. It reads the whole fleet's entries in
-    /// PostgreSQL's catalog, which takes seconds for a large one, so ask now and then.
+    /// The [`doctor`]'s critical findings, as far as the app role can see them. A readiness probe should
+    /// include those that concern the whole fleet. Reads the whole fleet's entries in PostgreSQL's catalog,
+    /// which takes seconds for a large one, so call it seldom.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable); [`ErrorKind::Setup`](crate::ErrorKind::Setup) if the catalog does not fit this build.
@@ -38,7 +38,8 @@ impl Protection<'_> {
         doctor::examine_critical(&self.0.app_pool().target()).await
     }
 
-    /// What of that is quickly seen: tables without row-level security or a policy of ours.
+    /// The part of that which is found quickly: tables without row-level security or without Freehold's
+    /// policies.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable).
@@ -46,11 +47,12 @@ impl Protection<'_> {
         doctor::examine_tables(&self.0.app_pool().target()).await
     }
 
-    /// Keeps tables of tenants from every other tenant, by row-level security or, where there is none, by
-    /// taking all rights away; says which of them were open. Nothing happens to one that is protected.
+    /// Closes tables of tenants to every other tenant: by row-level security or, if that is not possible, by
+    /// revoking all privileges. Returns the tables that were open. Protected tables are not changed.
     ///
     /// # Errors
-    /// The first table's that could not be locked within half a second, or another; the rest are closed.
+    /// The error of the first table that could not be closed, for example because it could not be locked
+    /// within half a second. The other tables are closed nevertheless.
     pub async fn isolate(self, tables: &[String]) -> Result<Vec<String>> {
         let (mut closed, mut first) = (Vec::new(), None);
         for table in tables {
@@ -67,7 +69,7 @@ impl Protection<'_> {
         first.map_or(Ok(closed), Err)
     }
 
-    /// All sentences of [`Freehold::protection`].
+    /// All findings of [`examine_critical`](Self::examine_critical), as sentences.
     ///
     /// # Errors
     /// As there.

@@ -1,4 +1,4 @@
-//! Sign-in: sessions and their tokens. `credentials` tries the passwords.
+//! Sign-in: sessions and their tokens. `credentials` checks the passwords.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -29,36 +29,36 @@ use crate::tx::CatalogTx;
 
 pub use crate::catalog::sessions::SessionEntry;
 
-/// More tenants than this are not listed to a person at sign-in.
+/// The most tenants that are listed to a person at sign-in.
 pub(super) const MEMBERSHIPS_MAX: i64 = 1000;
 
-/// Of so many connections to the catalog, sign-ins may hold one: of the default eight, four.
+/// Sign-ins may hold one in this many connections to the catalog: of the default eight, four.
 const CONNECTIONS_OF_SIGN_INS: usize = 2;
-/// As long as one waits for a connection.
+/// The same as the longest wait for a connection.
 const TURN_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// How sign-in works.
+/// Settings of sign-in.
 #[derive(Clone, Debug)]
 pub struct SignInOptions {
     /// Signs and verifies access tokens.
     pub tokens: AccessTokens,
-    /// How long an access token is good: 1 s to
+    /// The lifetime of an access token: 1 s to
     /// [`ACCESS_LIFETIME_MAX`](crate::sign_in::tokens::ACCESS_LIFETIME_MAX).
     pub access_lifetime: Duration,
-    /// How long after a sign-in its session ends, however often it was refreshed.
+    /// The lifetime of a session, counted from the sign-in, however often it is refreshed.
     pub session_lifetime: Duration,
-    /// How often passwords may be tried, at all servers together.
+    /// How often passwords may be tried, over all servers together.
     pub limits: SignInLimits,
-    /// Where people reach the service, such as `https://app.example.com`: letters lead there.
+    /// The service's URL for people, such as `https://app.example.com`; links in messages begin with it.
     pub public_url: String,
 }
 
 impl SignInOptions {
-    /// Signs tokens with `secret` for the issuer and audience `freehold`; access for
-    /// [`ACCESS_LIFETIME`], sessions of 30 days, the default limits, letters that lead to this machine.
+    /// Signs tokens with `secret` for the issuer and audience `freehold`. The defaults are access tokens of
+    /// [`ACCESS_LIFETIME`], sessions of 30 days, the default limits, and links to this machine.
     ///
     /// # Errors
-    /// [`KeyError::TooShort`]: a secret has at least 32 bytes.
+    /// [`KeyError::TooShort`]: a secret needs at least 32 bytes.
     pub fn new(secret: &str) -> Result<SignInOptions, KeyError> {
         let keyring = Keyring::new(secret, &[] as &[&str])?;
         Ok(SignInOptions {
@@ -71,16 +71,16 @@ impl SignInOptions {
     }
 }
 
-/// Sign-in over a [`Freehold`]: a service that has its own needs none of it.
+/// Sign-in to a [`Freehold`]. A service with its own sign-in does not need it.
 pub struct SignIn {
     freehold: Freehold,
     pub(super) options: SignInOptions,
     pub(super) guesses: Guesses,
-    /// Of those who sign in, how many may be at the catalog at a time.
+    /// Limits how many sign-ins use the catalog at a time.
     turns: Semaphore,
 }
 
-/// What a person gets who has signed in.
+/// What a sign-in returns.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tokens {
     /// A JWT, for the header `Authorization: Bearer …`.
@@ -89,11 +89,11 @@ pub struct Tokens {
     pub token_type: &'static str,
     /// Seconds.
     pub expires_in: u64,
-    /// Good once, at [`SignIn::refresh`]. Absent from [`SignIn::switch_tenant`]: the one before stays
-    /// good.
+    /// Valid once, for [`SignIn::refresh`]. Absent after [`SignIn::switch_tenant`], which keeps the former
+    /// one valid.
     pub refresh_token: Option<String>,
-    /// To be kept by the client beyond the session, for [`Credentials::device_token`]. It opens nothing.
-    /// Only a sign-in gives one.
+    /// For [`Credentials::device_token`]; the client should keep it beyond the session. It gives no access.
+    /// Only a sign-in returns one.
     pub device_token: Option<String>,
     /// The role in the tenant; `operator` without one.
     pub role: Role,
@@ -101,7 +101,7 @@ pub struct Tokens {
     pub tenant: Option<TenantBrief>,
 }
 
-/// What people see of a tenant.
+/// A tenant, as its members see it.
 #[derive(Clone, Debug, Serialize)]
 pub struct TenantBrief {
     /// Its identifier.
@@ -118,12 +118,12 @@ impl From<&Tenant> for TenantBrief {
     }
 }
 
-/// Who asks, after their token was verified.
+/// The caller, after the access token was verified.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// Somebody in a tenant that is active.
+    /// A member of an active tenant.
     Tenant(TenantContext, AccessClaims),
-    /// Somebody who runs the platform.
+    /// An operator.
     Operator(OperatorContext, AccessClaims),
 }
 
@@ -136,18 +136,18 @@ pub struct Me {
     pub email: String,
     /// A display name; empty if none was given.
     pub name: String,
-    /// In the tenant that the token is for; `operator` without one.
+    /// The role in the tenant that the token is for; `operator` without one.
     pub role: Role,
     /// The tenant that the token is for.
     pub tenant: Option<TenantBrief>,
-    /// All they belong to, in the order of slugs; 1,000 at most.
+    /// All tenants that the person belongs to, in the order of slugs; 1,000 at most.
     pub tenants: Vec<MyTenant>,
 }
 
 /// A tenant that a person belongs to.
 #[derive(Clone, Debug, Serialize)]
 pub struct MyTenant {
-    /// Which.
+    /// The tenant.
     #[serde(flatten)]
     pub tenant: TenantBrief,
     /// Their role in it.
@@ -155,7 +155,7 @@ pub struct MyTenant {
 }
 
 impl SignIn {
-    /// Make one per process and share it: it remembers whose guesses are used up.
+    /// Create one per process and share it: it remembers which clients' guesses are used up.
     pub fn new(freehold: Freehold, options: SignInOptions) -> SignIn {
         let guesses = Guesses::new(options.limits);
         let turns =
@@ -168,12 +168,11 @@ impl SignIn {
         &self.freehold
     }
 
-    /// Signs in by password. Without a tenant: to the only one the person belongs to, or as an
-    /// operator.
+    /// Signs in by password. If no tenant is named: to the person's only tenant, or as an operator.
     ///
-    /// An unknown e-mail, a wrong password, a person who is disabled and a tenant that they do not
-    /// belong to are one error, after the same work. `client` is whose guesses are counted: behind a
-    /// proxy, the address that the proxy saw.
+    /// An unknown e-mail, a wrong password, a disabled person and a tenant of which the person is not a
+    /// member cause the same error, after the same work. `client` is the address for which guesses are
+    /// counted: behind a proxy, the one that the proxy saw.
     ///
     /// # Errors
     /// [`ErrorKind::Unauthenticated`], [`ErrorKind::RateLimited`], [`ErrorKind::TenantRequired`],
@@ -182,7 +181,7 @@ impl SignIn {
         let tenant = credentials.tenant.clone();
         let (credential, tenants, taken) = self.check_password(credentials, client).await?;
         let Some(Credential { identity, .. }) = credential else {
-            // Without what was typed: people mistake one field for the other.
+            // Logged without the input: people sometimes type the password into the wrong field.
             tracing::warn!(%client, "a sign-in was refused");
             return Err(wrong_credentials());
         };
@@ -191,7 +190,7 @@ impl SignIn {
         let place = match choose_place(&identity, tenant.is_some(), tenants) {
             Ok(place) => place,
             Err(refused) => {
-                // A right password whose refusal reads like a wrong one's must count like one, too.
+                // If the answer looks like that to a wrong password, the guess must count like one too.
                 if refused.kind() != ErrorKind::Unauthenticated {
                     taken.give_back(&mut tx).await?;
                 }
@@ -199,7 +198,7 @@ impl SignIn {
                 return Err(refused);
             }
         };
-        // Whoever changed the password meanwhile has ended what the former one opens.
+        // If the password was changed meanwhile, the former one must no longer open a session.
         let present = identities::lock(&mut tx, identity.id).await?;
         if !present.is_some_and(|now| now.epoch == identity.epoch && !now.is_disabled) {
             return Err(wrong_credentials());
@@ -216,16 +215,16 @@ impl SignIn {
             event = event.tenant(tenant);
         }
         audit::record(&mut tx, event).await?;
-        // Last, since others wait for it: a client's people share a row.
+        // Last, since other sign-ins wait for the row: all people behind one client address share it.
         taken.give_back(&mut tx).await?;
         tx.commit().await?;
         let device_token = Some(self.new_device(&identity));
         Ok(Tokens { device_token, ..self.tokens(&session, place.as_ref(), Some(refresh), None)? })
     }
 
-    /// To be held while a sign-in is at the catalog. All that come from one address wait there for one
-    /// row, its count of guesses, and while they do they hold connections that everybody's requests
-    /// need: 60 that came at once held all sixteen for 100 to 300 ms.
+    /// Must be held while a sign-in uses the catalog. All sign-ins from one address wait for one row, the
+    /// address's count of guesses, and meanwhile hold connections that all requests need: 60 simultaneous
+    /// sign-ins held all sixteen connections for 100 to 300 ms.
     pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>> {
         match tokio::time::timeout(TURN_WAIT_MAX, self.turns.acquire()).await {
             Ok(turn) => Ok(turn.expect("nobody closes it")),
@@ -233,9 +232,9 @@ impl SignIn {
         }
     }
 
-    /// Exchanges a refresh token for new tokens. The same token gives the same successor for some
-    /// seconds, for another tab or an answer that was lost; one that comes back later ends the session,
-    /// for then two hold it.
+    /// Exchanges a refresh token for new tokens. For a few seconds the same token returns the same successor,
+    /// for another tab or a lost answer. If it is used later, the session ends, because then two clients have
+    /// the token.
     ///
     /// # Errors
     /// [`ErrorKind::Unauthenticated`], [`ErrorKind::TenantSuspended`].
@@ -260,7 +259,7 @@ impl SignIn {
                 ));
             }
         };
-        // Failing from here on rolls back: the token that was presented stays good.
+        // A failure from here on rolls back, so the presented token stays valid.
         let place = match session.tenant {
             None => {
                 let identity = identities::find(&mut tx, session.identity).await?;
@@ -285,7 +284,7 @@ impl SignIn {
         self.tokens(&session, place.as_ref(), Some(refresh), None)
     }
 
-    /// Ends the session of a refresh token. One that is not known is no error: it is signed out.
+    /// Ends the session of a refresh token. An unknown token is no error, since its session has ended.
     pub async fn log_out(&self, refresh_token: &str) -> Result<()> {
         let Ok(token) = OpaqueToken::parse(OpaqueKind::Refresh, refresh_token) else {
             return Ok(());
@@ -304,11 +303,11 @@ impl SignIn {
     }
 
     /// Moves a session to another of the person's tenants. The refresh token stays as it is, and the new
-    /// access token ends when the presented one does: nobody prolongs one by itself.
+    /// access token expires when the presented one does, so switching does not extend it.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for a tenant that is not the person's, [`ErrorKind::TenantSuspended`],
-    /// [`ErrorKind::Unauthenticated`].
+    /// [`ErrorKind::NotFound`] for a tenant of which the person is not a member,
+    /// [`ErrorKind::TenantSuspended`], [`ErrorKind::Unauthenticated`].
     pub async fn switch_tenant(&self, claims: &AccessClaims, slug: &str) -> Result<Tokens> {
         let mut tx = self.catalog("switch tenant").await?;
         let identity = IdentityId::from(claims.sub);
@@ -329,17 +328,16 @@ impl SignIn {
         self.tokens(&session, Some(&place), None, Some(claims.exp))
     }
 
-    /// Verifies an access token and the guard behind it: its session goes on, the tenant is active, the
-    /// person is a member still, and has the role of this moment, whatever the token says. An operator
-    /// still is one. What has ended bites within a second on every server.
+    /// Verifies an access token and checks the present state: the session is active, the tenant is active,
+    /// and the person is still a member. The role is the present one, whatever the token says. An operator
+    /// must still be one. Changes take effect within a second on every server.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidToken`], [`ErrorKind::TokenExpired`], [`ErrorKind::TenantSuspended`].
     pub async fn authenticate(&self, access_token: &str) -> Result<Caller> {
         let claims =
             self.options.tokens.verify(access_token, SystemTime::now()).map_err(|source| {
-                // Whom a forged token claims to be is not read, let alone written down: it says
-                // what its maker likes.
+                // The claims of a forged token are neither read nor recorded: an attacker chose them.
                 if source.is_forgery() {
                     let forged = Violation::new(ViolationKind::ForgedToken);
                     self.freehold.violations().record(forged.because(source.to_string()));
@@ -359,15 +357,16 @@ impl SignIn {
                 let resolver = self.freehold.resolver();
                 let context = resolver.resolve_session(tenant.into(), identity, claims.sid).await;
                 let context = context.map_err(|error| match error.kind() {
-                    // Signed out, removed, disabled, or erased with the tenant: the token is worth
-                    // nothing any more.
+                    // The session has ended, or the person was removed or disabled, or the tenant was erased:
+                    // the token is no longer valid.
                     ErrorKind::NotFound => invalid_token(),
                     _ => error,
                 })?;
                 Ok(Caller::Tenant(context, claims))
             }
             None => {
-                // Operators ask seldom, so nothing is cached: who is none any more is none at once.
+                // Requests of operators are rare, so nothing is cached, and a revocation takes effect at
+                // once.
                 let tx = self.catalog("verify an operator").await?;
                 if !sessions::is_operators(tx, claims.sid, identity).await? {
                     return Err(invalid_token());
@@ -377,7 +376,7 @@ impl SignIn {
         }
     }
 
-    /// The sessions of the caller that go on, the newest first.
+    /// The caller's active sessions, the newest first.
     pub async fn list_sessions(&self, claims: &AccessClaims) -> Result<Vec<SessionEntry>> {
         let mut tx = self.catalog("list one's sessions").await?;
         let list = sessions::list(&mut tx, claims.sub.into()).await?;
@@ -400,7 +399,7 @@ impl SignIn {
         tx.commit().await
     }
 
-    /// Ends all of the caller's sessions but the one that asks, and says how many.
+    /// Ends all of the caller's sessions except the present one, and returns how many.
     pub async fn end_other_sessions(&self, claims: &AccessClaims) -> Result<u64> {
         let identity = IdentityId::from(claims.sub);
         let mut tx = self.catalog("end one's other sessions").await?;
@@ -443,13 +442,13 @@ impl SignIn {
         self.freehold.catalog(&OperatorContext::system(reason)).await
     }
 
-    /// A request's hash with which the catalog tells a repetition from another request. What is in the
-    /// request, a password say, cannot be guessed from it without a server's key.
+    /// A keyed hash of a request, with which the catalog recognises a repetition. Without a server's key, the
+    /// content of the request, such as a password, cannot be guessed from it.
     pub fn request_hash(&self, body_hash: &[u8; 32]) -> [u8; 32] {
         self.options.tokens.keyring().derive("repeated requests").sign(body_hash)
     }
 
-    /// Tokens of a session, none of which outlives it, nor `ends_at`.
+    /// Issues tokens of a session. The access token expires no later than the session and `ends_at`.
     fn tokens(
         &self,
         session: &Session,
@@ -488,7 +487,7 @@ impl SignIn {
     }
 }
 
-/// Where somebody signs in to whose password is right.
+/// The tenant to sign in to after the password was right; `None` for an operator.
 fn choose_place(
     identity: &Identity,
     tenant_named: bool,
@@ -505,7 +504,7 @@ fn choose_place(
     Ok(place)
 }
 
-/// The tenant to sign in to where none was named.
+/// The tenant to sign in to if none was named.
 fn only_one(mut tenants: Vec<(Tenant, Role)>) -> Result<(Tenant, Role)> {
     match tenants.len() {
         1 => Ok(tenants.remove(0)),

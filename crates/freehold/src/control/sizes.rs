@@ -1,4 +1,4 @@
-//! What tenants take on disk, and how fast that grows: measured now and then, kept, told to operators.
+//! The disk space of tenants and its growth: measured periodically, stored, listed for operators.
 
 use std::time::Duration;
 
@@ -12,37 +12,37 @@ use crate::model::ids::TenantId;
 
 pub use crate::catalog::sizes::{FleetGrowth, TenantGrowth, TenantSize};
 
-/// Tenants measured by one statement.
+/// How many tenants one statement measures.
 const BATCH: i32 = 100;
-/// Between two batches, so that a round over a large fleet is no burst.
+/// The pause between two batches, so that measuring a large fleet is not a burst.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How far one may page.
+/// The largest offset of a page.
 const OFFSET_MAX: i64 = 1_000_000;
 
-/// What a list of sizes is ordered by.
+/// The order of a list of sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SizeOrder {
-    /// Who grows fastest.
+    /// The fastest growing first.
     #[default]
     Growth,
-    /// Who takes most.
+    /// The largest first.
     Bytes,
 }
 
-/// Handle over how large tenants are: [`Freehold::sizes`].
+/// Handle for measuring and listing the sizes of tenants: [`Freehold::sizes`].
 #[derive(Clone, Copy)]
 pub struct Sizes<'a>(&'a Freehold);
 
 impl Freehold {
-    /// How large tenants are.
+    /// Measures and lists the sizes of tenants.
     pub fn sizes(&self) -> Sizes<'_> {
         Sizes(self)
     }
 }
 
 impl Sizes<'_> {
-    /// Measures every tenant, a hundred at a time, and returns how many batches could not be
-    /// measured, because somebody held one of their tables for too long.
+    /// Measures every tenant, a hundred at a time. Returns how many batches could not be measured because one
+    /// of their tables was locked for too long.
     pub async fn measure(self, context: &OperatorContext) -> Result<usize> {
         let mut after = None;
         let mut passed_over = 0;
@@ -65,7 +65,7 @@ impl Sizes<'_> {
         Ok(passed_over)
     }
 
-    /// Pages through tenants from the greatest to the least. `limit` is 50 if not given.
+    /// Pages through tenants from the greatest to the least. `limit` defaults to 50.
     pub async fn list(
         self,
         context: &OperatorContext,
@@ -81,7 +81,8 @@ impl Sizes<'_> {
         Ok(list)
     }
 
-    /// The sizes of one tenant, the newest first: all of two days, then one a day, for 90 days.
+    /// The sizes of one tenant, the newest first: all measurements of two days, then one per day, for 90
+    /// days.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
@@ -98,7 +99,7 @@ impl Sizes<'_> {
         Ok(list)
     }
 
-    /// What all tenants take together, as of the last measuring.
+    /// The total size of all tenants and its growth, as of the last measurement.
     pub async fn fleet_growth(self, context: &OperatorContext) -> Result<FleetGrowth> {
         let mut tx = self.0.catalog(context).await?;
         let fleet = sizes::fleet(&mut tx).await?;

@@ -1,4 +1,4 @@
-//! Slow queries: list those of all tenants, for operators, and of one's own, for its owners.
+//! Slow queries: those of all tenants for operators, and a tenant's own for its owners.
 
 use crate::catalog::{slow_queries, tenants};
 use crate::control::tenants::no_such_tenant;
@@ -14,32 +14,31 @@ pub use crate::observe::insight::SlowQueryCounts;
 
 /// The most statements of a page: each may have a plan of some kilobytes.
 pub const SLOW_PAGE_MAX: i64 = 50;
-/// How far one may page.
+/// The largest offset of a page.
 const OFFSET_MAX: i64 = 100_000;
 
 impl SlowStatement {
-    /// Its plan as people read it, a line for each node and each of its conditions.
+    /// The plan as text: a line for each node and for each of its conditions.
     pub fn plan_lines(&self) -> Vec<String> {
         self.plan.as_ref().map(plan::lines).unwrap_or_default()
     }
 }
 
-/// Handle over statements that took long: [`Freehold::slow_queries`].
+/// Handle for listing slow statements: [`Freehold::slow_queries`].
 #[derive(Clone, Copy)]
 pub struct SlowQueries<'a>(&'a Freehold);
 
 impl Freehold {
-    /// Statements that took long.
+    /// Lists slow statements.
     pub fn slow_queries(&self) -> SlowQueries<'_> {
         SlowQueries(self)
     }
 }
 
 impl SlowQueries<'_> {
-    /// Statements that took [`slow_after`](crate::InsightOptions::slow_after) or longer, of every
-    /// tenant or of one, of all servers; what was slow last comes first. Kept are seven days, 50
-    /// statements of a tenant and 10,000 in all. `limit` is 20 if not given and [`SLOW_PAGE_MAX`] at
-    /// most.
+    /// Statements that took [`slow_after`](crate::InsightOptions::slow_after) or longer, of every tenant or
+    /// of one, from all servers; the latest slow one comes first. They are kept for seven days, at most 50
+    /// per tenant and 10,000 in all. `limit` defaults to 20 and is at most [`SLOW_PAGE_MAX`].
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
@@ -63,7 +62,7 @@ impl SlowQueries<'_> {
     /// The same, of the context's own tenant.
     ///
     /// # Errors
-    /// [`ErrorKind::Forbidden`](crate::ErrorKind::Forbidden) for who is no owner.
+    /// [`ErrorKind::Forbidden`](crate::ErrorKind::Forbidden) unless the caller is an owner.
     pub async fn list_own(
         self,
         context: &TenantContext,
@@ -78,15 +77,15 @@ impl SlowQueries<'_> {
         Ok(list)
     }
 
-    /// What this process has seen since it started.
+    /// Counts of this process since it started.
     pub fn counts(self) -> SlowQueryCounts {
         self.0.insight().slow().counts()
     }
 
-    /// Writes down now what was slow so far: before the process ends. Waits 2 s at most.
+    /// Writes the slow statements so far to the catalog; call it before the process ends. Waits 2 s at most.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and whatever else the database refuses.
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and any other error of the database.
     pub async fn flush(self) -> Result<()> {
         self.0.slow_log().flush().await
     }

@@ -1,4 +1,4 @@
-//! Tenants: create, list, get, suspend, resume.
+//! Tenants: creates, finds, lists, suspends, resumes and weighs them.
 
 use crate::cache::epochs;
 use crate::catalog::audit::{self, AuditEvent};
@@ -17,54 +17,56 @@ use crate::tx::{CatalogTx, OwnerTx};
 pub use crate::catalog::idempotency::IdempotencyKey;
 pub use crate::fleet::provisioner::Provisioned;
 
-/// A tenant that somebody asks for, as they typed it.
+/// A request for a new tenant, with unchecked fields.
 #[derive(Clone, Debug, Default)]
 pub struct NewTenant {
     /// As for a [`Slug`].
     pub slug: String,
     /// A display name, 1 to 200 characters.
     pub name: String,
-    /// Without one, nobody can sign in to it yet.
+    /// Without an owner, nobody can sign in to the tenant yet.
     pub owner: Option<NewOwner>,
-    /// With one, a repeated request answers with the tenant that the first one made.
+    /// With a key, a repeated request returns the tenant that the first one created.
     pub idempotency: Option<IdempotencyKey>,
 }
 
-/// The first owner of a new tenant, or another one: somebody who is known, if that is said; somebody new
-/// with a password, for whom the caller vouches; or somebody who is invited by mail.
+/// The first owner of a tenant, or a further one: a known person, if [`PersonRef::existing`] says so; a new
+/// person with a password, for whom the caller vouches; or a person who is invited by mail.
 #[derive(Clone, Debug, Default)]
 pub struct NewOwner {
-    /// Who is meant.
+    /// The person.
     pub person: PersonRef,
-    /// The display name of somebody new, or nothing.
+    /// The display name of a new person, or empty.
     pub name: String,
 }
 
-/// Handle over the tenants of the fleet: [`Freehold::tenants`].
+/// Handle for creating, listing, suspending and changing tenants: [`Freehold::tenants`].
 #[derive(Clone, Copy)]
 pub struct Tenants<'a>(&'a Freehold);
 
 impl Freehold {
-    /// The tenants of the fleet.
+    /// Creates, lists, suspends and changes tenants.
     pub fn tenants(&self) -> Tenants<'_> {
         Tenants(self)
     }
 }
 
 impl Tenants<'_> {
-    /// Creates a tenant: schema, baseline, policies, catalog rows and first owner, or nothing.
+    /// Creates a tenant with schema, baseline, policies, catalog rows and first owner: either all of it or
+    /// nothing.
     ///
     /// # Errors
     /// [`ErrorKind::SlugTaken`], [`ErrorKind::InvalidInput`], [`ErrorKind::IdempotencyKeyReused`];
-    /// [`ErrorKind::EmailTaken`] if the owner is known and that was not said, [`ErrorKind::NotFound`] if
-    /// they are not and that was said; [`ErrorKind::Setup`] if this server has no owner connection.
+    /// [`ErrorKind::EmailTaken`] if the owner is known and [`PersonRef::existing`] is false,
+    /// [`ErrorKind::NotFound`] if they are unknown and `existing` is true; [`ErrorKind::Setup`] if this
+    /// server has no owner connection.
     pub async fn create(self, context: &OperatorContext, new: NewTenant) -> Result<Provisioned> {
         let slug: Slug = new.slug.parse()?;
         let name = check_name("name", &new.name)?;
         let _turn = self.0.slug_locks().take(&slug).await;
         let repeats = self.0.require_free(context, &slug, new.idempotency.as_ref()).await?;
         let owner = match new.owner {
-            // Whom the first request made is known by now, and is in its answer.
+            // The first request has created the owner, so they are known by now.
             Some(owner) if !repeats => Some(self.0.understand_owner(context, owner).await?),
             _ => None,
         };
@@ -72,10 +74,11 @@ impl Tenants<'_> {
         self.0.provision(context, order).await
     }
 
-    /// Gives a tenant an owner: one that was made without, or whose owner is gone.
+    /// Adds an owner to a tenant that was created without one, or whose owner was removed.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for the tenant; as for [`create`](crate::control::tenants::Tenants::create) otherwise.
+    /// [`ErrorKind::NotFound`] if there is no such tenant; as for
+    /// [`create`](crate::control::tenants::Tenants::create) otherwise.
     pub async fn add_owner(
         self,
         context: &OperatorContext,
@@ -89,7 +92,7 @@ impl Tenants<'_> {
         tx.commit().await
     }
 
-    /// Runs SQL in a tenant's schema as the owner role, in one transaction: seeds, repairs.
+    /// Runs SQL in a tenant's schema as the owner role, in one transaction; for seed rows and repairs.
     ///
     /// # Errors
     /// [`ErrorKind::Setup`] if this server has no owner connection.
@@ -111,10 +114,10 @@ impl Tenants<'_> {
         Ok(())
     }
 
-    /// Pages through the fleet in the order of slugs, beginning after one. Tenants of every status
-    /// are in it; `limit` is 50 if not given and [`PAGE_MAX`](crate::control::PAGE_MAX) at most.
+    /// Pages through the fleet in the order of slugs, beginning after `after`. It contains tenants of every
+    /// status; `limit` defaults to 50 and is at most [`PAGE_MAX`](crate::control::PAGE_MAX).
     ///
-    /// Work that no request asks for goes through the fleet by it:
+    /// Work that is not part of a request, such as a scheduled job, visits the fleet with it:
     ///
     /// ```
     /// # use freehold::testing::{TestDatabase, create_tenant};
@@ -177,7 +180,7 @@ impl Tenants<'_> {
         tenant.ok_or_else(no_such_tenant)
     }
 
-    /// By slug, for people.
+    /// A tenant by its slug, whatever its status.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`].
@@ -189,23 +192,23 @@ impl Tenants<'_> {
         tenant.ok_or_else(no_such_tenant)
     }
 
-    /// Within a second the tenant is refused on every server; its data stays as it is.
+    /// Suspends a tenant: within a second every server refuses it. Its data stays as it is.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]. One that is suspended already is no error.
+    /// [`ErrorKind::NotFound`]. Suspending a suspended tenant is no error.
     pub async fn suspend(self, context: &OperatorContext, id: TenantId) -> Result<Tenant> {
         self.0.change_status(context, id, Transition::Suspend).await
     }
 
-    /// The tenant is served again.
+    /// Ends a suspension.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]. One that is active already is no error.
+    /// [`ErrorKind::NotFound`]. Resuming an active tenant is no error.
     pub async fn resume(self, context: &OperatorContext, id: TenantId) -> Result<Tenant> {
         self.0.change_status(context, id, Transition::Resume).await
     }
 
-    /// Its part of the connections beside other tenants', from now on.
+    /// Sets a tenant's weight: its share of the connections when other tenants want them too.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`].
@@ -247,9 +250,8 @@ impl Freehold {
         })
     }
 
-    /// Refuses a slug that is taken before a password is hashed or a connection is held that can
-    /// DDL. A request whose key is known may be the repetition of one that succeeded: it is let through,
-    /// and true is returned.
+    /// Refuses a taken slug before a password is hashed or an owner connection is taken. A request with a
+    /// known key may repeat one that succeeded: then it is accepted, and true is returned.
     pub(crate) async fn require_free(
         &self,
         context: &OperatorContext,
@@ -300,7 +302,7 @@ impl Freehold {
                 reason = context.reason(), "tenant status changed");
         }
         tx.commit().await?;
-        // Its epochs ended with its status; this leaves nothing of it in memory.
+        // Its cache entries are invalid since the change of status; this also frees their memory.
         self.cache().drop_tenant(id);
         Ok(tenant)
     }

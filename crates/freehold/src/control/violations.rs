@@ -1,4 +1,4 @@
-//! Violations: record and list them. Those of tenants are the operators' to see and nobody else's.
+//! Violations: records and lists them. Only operators can see those of tenants.
 
 use uuid::Uuid;
 
@@ -17,28 +17,28 @@ pub use crate::observe::violations::{
 /// Which violations to list; by default, all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ViolationFilter {
-    /// Those that this tenant made, and those that were directed at it.
+    /// Those by this tenant, and those directed at it.
     pub tenant: Option<TenantId>,
     /// Those of this kind.
     pub kind: Option<ViolationKind>,
 }
 
-/// Handle over what was refused: [`Freehold::violations`].
+/// Handle for recording, listing and counting violations: [`Freehold::violations`].
 #[derive(Clone, Copy)]
 pub struct Violations<'a>(&'a Freehold);
 
 impl Freehold {
-    /// What was refused.
+    /// Records, lists and counts violations.
     pub fn violations(&self) -> Violations<'_> {
         Violations(self)
     }
 }
 
 impl Violations<'_> {
-    /// Counts a violation, logs it, and has it written down in the background. Never waits.
+    /// Counts and logs a violation, and writes it to the catalog in the background. Never waits.
     ///
-    /// Those that Freehold notices itself are recorded already; this is for a service that checks
-    /// more, such as a host name against a token:
+    /// Freehold records the violations that it detects itself. This method is for a service with further
+    /// checks, such as a host name against a token:
     ///
     /// ```
     /// use freehold::control::violations::{Violation, ViolationKind};
@@ -57,9 +57,9 @@ impl Violations<'_> {
         self.0.violation_queue().record(violation);
     }
 
-    /// Pages through the violations from the newest to the oldest, beginning after one. `limit` is
-    /// 50 if not given and [`PAGE_MAX`](crate::control::PAGE_MAX) at most. One appears a moment
-    /// after it happened; kept are 90 days, and of each kind the newest 10,000 rows.
+    /// Pages through the violations from the newest to the oldest, beginning after `after`. `limit` defaults
+    /// to 50 and is at most [`PAGE_MAX`](crate::control::PAGE_MAX). A violation appears shortly after it
+    /// happened, and is kept for 90 days; of each kind, the newest 10,000 are kept.
     pub async fn list(
         self,
         context: &OperatorContext,
@@ -74,23 +74,24 @@ impl Violations<'_> {
         Ok(list)
     }
 
-    /// What this process has seen since it started.
+    /// Counts of this process since it started.
     pub fn counts(self) -> ViolationCounts {
         self.0.violation_queue().counts()
     }
 
-    /// Writes down now what was recorded so far: before the process ends. Waits 2 s at most.
+    /// Writes the violations recorded so far to the catalog; call it before the process ends. Waits 2 s at
+    /// most.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and whatever else the database refuses;
-    /// what is not written goes on waiting.
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and any other error of the database; violations that
+    /// were not written are kept for the next attempt.
     pub async fn flush(self) -> Result<()> {
         self.0.recorder().flush().await
     }
 }
 
 impl Freehold {
-    /// [`require`], for an action that would change something: a refusal is recorded.
+    /// [`require`], for an action that changes data: a refusal is recorded as a violation.
     ///
     /// # Errors
     /// [`ErrorKind::Forbidden`](crate::ErrorKind::Forbidden).
@@ -101,7 +102,7 @@ impl Freehold {
         })
     }
 
-    /// Records that an actor tried to give or take what they may not, and hands the error back.
+    /// Records that an actor tried to grant or revoke a role above their own, and returns the error.
     pub(crate) fn refused_write(&self, context: &TenantContext, error: Error) -> Error {
         let refused = Violation::new(ViolationKind::WriteRefused).by(context);
         self.violations().record(refused.because(error.message()));

@@ -1,4 +1,5 @@
-//! Makes a tenant: schema, baseline, policies, grants, catalog rows and first owner, in one
+//! Creates a tenant: schema, baseline, policies, grants, catalog rows and first owner, in one transaction.
+//! Either all of it exists afterwards, or nothing.
 //! transaction. Either all of it is there, or nothing.
 
 use tokio::time::Instant;
@@ -23,13 +24,13 @@ use crate::sign_in::proof;
 use crate::snapshot;
 use crate::tx::{CatalogTx, OwnerTx};
 
-/// A tenant to be made; everything in it has been checked.
+/// A tenant to be created; all fields have been checked.
 pub(crate) struct Order {
     pub(crate) slug: Slug,
     pub(crate) name: String,
     pub(crate) owner: Option<Owner>,
     pub(crate) idempotency: Option<IdempotencyKey>,
-    /// The sign-up that it confirms, which is used up with it.
+    /// The sign-up that is confirmed by this, and used up.
     pub(crate) sign_up: Option<SignUpToken>,
 }
 
@@ -41,27 +42,27 @@ pub(crate) struct SignUpToken {
 
 /// The first owner of a new tenant.
 pub(crate) enum Owner {
-    /// Somebody who is known already.
+    /// A known person.
     Known(Identity),
     New(NewPerson),
-    /// Somebody who is invited to be it.
+    /// An address that is invited to be the owner.
     Invited(Email),
 }
 
-/// Somebody who has been nobody until now.
+/// A person to be created.
 pub(crate) struct NewPerson {
     pub(crate) email: Email,
     pub(crate) name: String,
     pub(crate) password_hash: String,
-    /// Without one, the address is believed as it was typed.
+    /// Without a proof, the address is stored as not proven.
     pub(crate) proof: Option<Proof>,
 }
 
-/// A tenant, and whether this call made it or an earlier one with the same key did.
+/// A tenant, and whether this call or an earlier one with the same key created it.
 pub struct Provisioned {
     /// The tenant.
     pub tenant: Tenant,
-    /// True if an earlier call with the same key made it.
+    /// True if an earlier call with the same key created it.
     pub repeated: bool,
 }
 
@@ -86,7 +87,7 @@ pub(crate) async fn provision(
     {
         return Err(proof::unknown_link());
     }
-    // The slug first: of those who race for it, the others learn so before any work is done.
+    // The slug first: of concurrent requests for it, all but one fail before any work is done.
     tenants::insert(tx.catalog(), id, &order.slug, &order.name).await?;
     let made = AuditEvent::of("tenant.create", context).tenant(id);
     let detail = serde_json::json!({"slug": order.slug.as_str(), "name": order.name});
@@ -110,7 +111,7 @@ pub(crate) async fn provision(
     Ok(Provisioned { tenant, repeated: false })
 }
 
-/// Makes somebody an owner of a tenant, or invites them to be one.
+/// Makes a person an owner of a tenant, or invites them to be one.
 pub(crate) async fn add_owner(
     tx: &mut CatalogTx,
     context: &OperatorContext,
@@ -119,7 +120,8 @@ pub(crate) async fn add_owner(
 ) -> Result<()> {
     let identity = match owner {
         Owner::Known(known) => {
-            // As they are now: disabled, or with another password, they are not who was meant.
+            // The present state: if the person was disabled or the password changed meanwhile, the caller's
+            // check no longer holds.
             let present = identities::lock(tx, known.id).await?;
             let unchanged = |now: &Identity| now.epoch == known.epoch && !now.is_disabled;
             present.filter(unchanged).ok_or_else(|| {
@@ -154,9 +156,9 @@ async fn create_person(tx: &mut CatalogTx, new: &NewPerson) -> Result<Identity> 
     };
     let identity = match &new.proof {
         Some(by) => {
-            // Nobody becomes known between the look and the proof.
+            // The lock prevents the address from becoming known between this check and the proof.
             identities::lock_by_email(tx, new.email.as_str()).await?;
-            // Without a password there is none to be known by: whoever has the proof sets one.
+            // A proven person without a password does not count as known: the proof allows setting one.
             if proof::is_known(tx, new.email.as_str()).await? {
                 return Err(known());
             }

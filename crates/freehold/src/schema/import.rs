@@ -1,8 +1,8 @@
-//! Makes a baseline of what is not one: a dump of `pg_dump` or a `structure.sql`. Pure.
+//! Converts a dump of `pg_dump`, or a `structure.sql`, to a baseline. Pure.
 //!
 //! A dump restores one database, with its owners, roles and schema. A baseline is run in many schemas, by one
-//! role. So what belongs to the database is left out, names lose `public.`, and rows that psql would copy
-//! become INSERT. Each of these is reported. What cannot be in a baseline is refused, with its line.
+//! role. So statements about the database are left out, names lose `public.`, and rows of COPY become INSERT.
+//! Each of these changes is reported. Statements that a baseline cannot contain are refused, with their line.
 
 use std::fmt::Write as _;
 
@@ -10,46 +10,46 @@ use super::migration::without_public;
 use crate::schema::policy::quote_literal;
 use crate::sql::script::{Kind, Token, first_statement, lines_in};
 
-/// More rows are a customer's data, not seed rows of every tenant.
+/// More rows than this are a customer's data, not seed rows of every tenant.
 const ROWS_MAX: usize = 10_000;
-/// Rows of one INSERT.
+/// How many rows one INSERT has.
 const ROWS_AT_ONCE: usize = 100;
 
-/// What was made of a dump.
+/// The result of importing a dump.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Imported {
     /// The baseline's SQL.
     pub sql: String,
-    /// How many statements it has.
+    /// The number of its statements.
     pub statements: usize,
-    /// What is otherwise than in the dump.
+    /// What differs from the dump.
     pub remarks: Vec<ImportRemark>,
 }
 
-/// Something that was changed or left out, and why.
+/// A change or an omission, and its reason.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ImportRemark {
-    /// What was done, and why.
+    /// The change and its reason.
     pub what: String,
-    /// How many times.
+    /// How often it was made.
     pub count: usize,
-    /// Where for the first time: a line of the dump, from 1.
+    /// The line of the dump where it was made first, from 1.
     pub first_line: usize,
 }
 
-/// What a baseline cannot have.
+/// A statement that a baseline cannot contain.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ImportRefusal {
     /// The line of the dump, from 1.
     pub line: usize,
-    /// Why, and what to do.
+    /// The reason, and what to do.
     pub why: String,
 }
 
-/// Makes a baseline of a dump.
+/// Converts a dump to a baseline.
 ///
 /// # Errors
-/// All that a baseline cannot have.
+/// All statements that a baseline cannot contain.
 pub fn import_dump(text: &str) -> Result<Imported, Vec<ImportRefusal>> {
     let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
     let mut import = Import::default();
@@ -86,7 +86,7 @@ pub fn import_dump(text: &str) -> Result<Imported, Vec<ImportRefusal>> {
     import.end()
 }
 
-/// White space and comments before a statement.
+/// The length of white space and comments before a statement.
 fn blank(text: &str) -> usize {
     let blank = crate::sql::script::tokens(text).take_while(Token::is_blank);
     blank.map(|token| token.text.len()).sum()
@@ -114,7 +114,7 @@ impl<'s> Parts<'s> {
             .any(|window| window.iter().zip(words).all(|(token, word)| token.is_word(word)))
     }
 
-    /// Its text, from a token to the last before another.
+    /// The text from the token `from` up to, but not including, the token `to`.
     fn between(&self, from: usize, to: usize) -> &'s str {
         match (self.tokens.get(from), self.tokens.get(to.wrapping_sub(1))) {
             (Some(first), Some(last)) if from < to => {
@@ -305,7 +305,7 @@ impl Import {
         self.write(&format!("CREATE EXTENSION IF NOT EXISTS {name}"));
     }
 
-    /// Rights of Freehold's roles stay; other roles are of the database that was dumped.
+    /// Privileges of Freehold's roles stay; other roles belong to the dumped database.
     fn grant(&mut self, statement: &Parts<'_>) {
         let word = if statement.is(0, "grant") { "to" } else { "from" };
         let to = statement.tokens.iter().rposition(|token| token.is_word(word));
@@ -360,7 +360,8 @@ impl Import {
     }
 }
 
-/// Texts that PostgreSQL reads as names: `'public.orders_id_seq'::regclass`, `nextval('public.…')`.
+/// Removes `public.` from strings that PostgreSQL reads as names: `'public.orders_id_seq'::regclass`,
+/// `nextval('public.…')`.
 fn strings_without_public(statement: &Parts<'_>) -> (String, usize) {
     const NAMING: [&str; 5] =
         ["nextval", "setval", "currval", "pg_get_serial_sequence", "to_regclass"];
@@ -392,7 +393,7 @@ fn strings_without_public(statement: &Parts<'_>) -> (String, usize) {
     (out, count)
 }
 
-/// The text of functions in SQL and PL/pgSQL.
+/// Removes `public.` from bodies of functions in SQL and PL/pgSQL.
 fn bodies_without_public(statement: &str) -> (String, usize) {
     let tokens: Vec<Token<'_>> = crate::sql::script::tokens(statement).collect();
     let solid: Vec<&Token<'_>> = tokens.iter().filter(|token| !token.is_blank()).collect();
@@ -417,7 +418,7 @@ fn bodies_without_public(statement: &str) -> (String, usize) {
     (out, count)
 }
 
-/// The rows behind `COPY … FROM stdin;`, and where they end.
+/// The rows after `COPY … FROM stdin;`, and the offset at which they end.
 fn copied(text: &str) -> (Vec<&str>, usize) {
     let mut end = text.find('\n').map_or(text.len(), |end| end + 1);
     let mut rows = Vec::new();

@@ -1,5 +1,6 @@
-//! Passwords: the rules for new ones, and argon2id behind a bounded number of threads. What a
-//! password opens is decided elsewhere.
+//! Passwords: the rules for new ones, and argon2id on a bounded number of threads. Other modules decide what
+//! a password gives access to.
+//! password gives access to.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -23,12 +24,12 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 const HASH_BYTES: usize = 32;
 
-/// A stored hash that asks for more than this does not come from us, and is not worth the memory.
+/// A stored hash with higher parameters than these was not made by Freehold, and is not worth the memory.
 const STORED_MEMORY_KIB_MAX: u32 = 256 * 1024;
 const STORED_PASSES_MAX: u32 = 16;
 
-/// What a password is compared with when there is nobody to compare it with: salt and hash were
-/// drawn at random, so no password is known to fit, and a fit would not count.
+/// The hash that a password is compared with if there is no stored one. Salt and hash were drawn at random,
+/// so no matching password is known, and a match would not count.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$UUWBm1A3dpAmGaHhxDm3Fw$ByjsRnvaEbkmztmJwRvyhIXXPxt+Vw4fak5rDbGCd+w";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,18 +40,18 @@ pub(crate) enum PasswordError {
     TooShort,
     #[error("the password must have at most {BYTES_MAX} bytes")]
     TooLong,
-    /// More passwords wait to be hashed than may wait; to be tried again in a second.
+    /// The queue is full; the caller should try again in a second.
     #[error("too many sign-ins at this moment")]
     Busy,
-    /// The runtime shut down meanwhile, or the system had no memory or random numbers.
+    /// The runtime shut down meanwhile, or the system had no memory or no random numbers.
     #[error("the password could not be hashed")]
     Failed,
 }
 
-/// Checks a password that someone chose, without hashing it. Not for sign-in: what was chosen under
-/// older rules still opens.
+/// Checks a newly chosen password, without hashing it. Not for sign-in: a password chosen under older rules
+/// stays valid.
 ///
-/// Bytes are taken as they were typed; two Unicode spellings of a letter are two passwords.
+/// The bytes are used as they were typed: two Unicode spellings of a letter are two passwords.
 pub(crate) fn check_rules(password: &str) -> Result<(), PasswordError> {
     if password.len() > BYTES_MAX {
         return Err(PasswordError::TooLong);
@@ -71,9 +72,9 @@ pub(crate) fn hash(password: &str) -> Result<String, PasswordError> {
     hash_in(&mut Scratch::default(), password)
 }
 
-/// Whether the password fits the stored hash. Without one (nobody has that e-mail address, or the
-/// person has no password) the answer is no, after the same work. Takes tens of milliseconds of
-/// CPU: in async code use [`PasswordHasher`].
+/// Whether the password matches the stored hash. Without a hash, because no person has the e-mail address or
+/// the person has no password, the answer is no, after the same work. Takes tens of milliseconds of CPU: in
+/// async code use [`PasswordHasher`].
 ///
 /// A hash with other parameters takes another time until it is renewed: see [`needs_rehash`].
 #[cfg(test)]
@@ -81,8 +82,8 @@ pub(crate) fn verify(password: &str, stored: Option<&str>) -> bool {
     verify_in(&mut Scratch::default(), password, stored)
 }
 
-/// Whether the hash was made with other parameters than today's. To be asked after a sign-in that
-/// succeeded, when the password is at hand.
+/// Whether the hash was made with other parameters than the present ones. Call it after a successful sign-in,
+/// when the password is at hand.
 pub(crate) fn needs_rehash(stored: &str) -> bool {
     StoredHash::read(stored).is_none_or(|stored| {
         let params = &stored.params;
@@ -114,7 +115,7 @@ fn hash_in(scratch: &mut Scratch, password: &str) -> Result<String, PasswordErro
 }
 
 fn verify_in(scratch: &mut Scratch, password: &str, stored: Option<&str>) -> bool {
-    // Depends on what was typed alone, so it tells nothing about who exists.
+    // Depends only on the input, so it reveals nothing about which people exist.
     if password.len() > BYTES_MAX {
         return false;
     }
@@ -128,7 +129,7 @@ fn verify_in(scratch: &mut Scratch, password: &str, stored: Option<&str>) -> boo
     computed == Some(hash) && known
 }
 
-/// A stored hash that argon2 can check within bounds; anything else counts as none.
+/// A stored hash that argon2 can check within bounds; any other counts as absent.
 struct StoredHash {
     algorithm: Algorithm,
     version: Version,
@@ -146,7 +147,7 @@ impl StoredHash {
         }
         Some(StoredHash {
             algorithm: Algorithm::try_from(phc.algorithm.as_str()).ok()?,
-            // Hashes from before the version was written down are of the first one.
+            // A hash without a version is of the first one.
             version: phc.version.map_or(Ok(Version::V0x10), Version::try_from).ok()?,
             params,
             salt: phc.salt?,
@@ -155,11 +156,11 @@ impl StoredHash {
     }
 }
 
-/// The 19 MiB that one argon2 works in, kept from one to the next.
+/// The 19 MiB of memory that one argon2 hash needs, reused for the next.
 ///
-/// Allocated anew each time, they do not go back: 1,200 verifications, two at a time, left a
-/// process of 860 MB behind with glibc (RustCrypto/password-hashes issue 478 saw 1.5 GB). What an
-/// earlier use left in them is overwritten before it is read.
+/// If it is allocated anew each time, the allocator does not return it: 1,200 verifications, two at a time,
+/// left a process of 860 MB behind with glibc (RustCrypto/password-hashes issue 478 saw 1.5 GB). The contents
+/// of an earlier use are overwritten before they are read.
 #[derive(Default)]
 struct Scratch(Vec<Block>);
 
@@ -175,7 +176,7 @@ impl Scratch {
         let out = buffer.get_mut(..length)?;
         let password = password.as_bytes();
         if argon2.params().m_cost() > MEMORY_KIB {
-            // A stored hash of another time: its memory is not kept.
+            // A stored hash with higher parameters: its memory is not kept.
             argon2.hash_password_into(password, salt, out).ok()?;
         } else {
             self.0.resize(MEMORY_KIB as usize, Block::new());
@@ -185,30 +186,29 @@ impl Scratch {
     }
 }
 
-/// How much lower than requests' the priority of hashing is, as `nice` counts: where both want a core,
-/// hashing gets a tenth. Not 19, a seventieth: sign-ins must not starve on a machine that is busy, and a
-/// thread that holds a lock of the runtime while it hands over its answer must come to its end.
+/// How much lower than the priority of requests that of hashing is, as a `nice` value: if both want a core,
+/// hashing gets a tenth. Not 19, which gives a seventieth: sign-ins must not starve on a busy machine, and a
+/// thread that holds a lock of the runtime while it delivers its result must make progress.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
-/// How many hashes at a time leave half of so many cores to others.
+/// How many hashes may run at a time so that half of the cores stay free.
 fn at_a_time(cores: usize) -> usize {
     (cores / 2).clamp(1, 8)
 }
 
-/// Hashes and verifies on threads of their own, a few at a time, with a short queue. Each takes a
-/// core for tens of milliseconds and 19 MiB: without a bound, a burst of sign-ins would starve
-/// every tenant's requests and the memory. The memory is kept: at most 19 MiB for each that may
-/// work at a time.
+/// Hashes and verifies on threads of its own, a few at a time, with a short queue. Each hash takes a core for
+/// tens of milliseconds and 19 MiB: without a bound, a burst of sign-ins would starve every tenant's requests
+/// and exhaust the memory. The memory is kept: at most 19 MiB per concurrent hash.
 #[derive(Clone)]
 pub(crate) struct PasswordHasher {
-    /// Those who work and those who wait.
+    /// Limits the running and the waiting jobs together.
     places: Arc<Semaphore>,
-    /// Those who work.
+    /// Limits the running jobs.
     workers: Arc<Semaphore>,
-    /// What no one works in just now.
+    /// Memory that is not in use at this moment.
     scratch: Arc<Mutex<Vec<Scratch>>>,
-    /// To the threads, which are started when there is something to do for the first time.
+    /// The queue to the threads, which are started with the first job.
     jobs: Arc<OnceLock<mpsc::Sender<Job>>>,
     parallel: usize,
 }
@@ -216,7 +216,7 @@ pub(crate) struct PasswordHasher {
 type Job = Box<dyn FnOnce() + Send>;
 
 impl PasswordHasher {
-    /// `parallel` hashes at a time, at least one; `waiting_max` more may wait.
+    /// Runs `parallel` hashes at a time, at least one; `waiting_max` more may wait.
     pub(crate) fn new(parallel: usize, waiting_max: usize) -> Self {
         let parallel = parallel.clamp(1, 1024);
         PasswordHasher {
@@ -228,8 +228,8 @@ impl PasswordHasher {
         }
     }
 
-    /// Half as many at a time as there are cores, at least one and at most eight (150 MiB, some 400
-    /// sign-ins a second), so that the other half is left to requests; a hundred times as many may wait,
+    /// Runs half as many at a time as there are cores, at least one and at most eight (150 MiB, about 400
+    /// sign-ins a second), so that the other half is left to requests. A hundred times as many may wait,
     /// which takes two to three seconds.
     pub(crate) fn for_half_the_cores() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
@@ -243,7 +243,7 @@ impl PasswordHasher {
         self.work(move |scratch| hash_in(scratch, &password)).await?
     }
 
-    /// [`verify`]. With a stored hash or none, the way and the wait are the same.
+    /// [`verify`]. With or without a stored hash, the path and the wait are the same.
     pub(crate) async fn verify(
         &self,
         password: String,
@@ -262,15 +262,15 @@ impl PasswordHasher {
         let worker = worker.acquire_owned().await.map_err(|_| PasswordError::Failed)?;
         let shelf = Arc::clone(&self.scratch);
         let (answer, answered) = oneshot::channel();
-        // The job holds the permits, not this future: a caller who goes away does not stop the
-        // thread, and what still works must still count.
+        // The job holds the permits, not this future: a caller who is cancelled does not stop the thread, and
+        // a running job must still count.
         let job = move || {
             let permits = (place, worker);
             let kept = locked(&shelf).pop();
             let mut scratch = kept.unwrap_or_default();
             let done = job(&mut scratch);
             locked(&shelf).push(scratch);
-            // First, so that whoever hears the answer finds the place free.
+            // First, so that the permits are free when the caller gets the answer.
             drop(permits);
             let _ = answer.send(done);
         };
@@ -280,8 +280,8 @@ impl PasswordHasher {
     }
 }
 
-/// As many threads as may work at a time, apart from the runtime's, whose priority could not be raised
-/// again. They end when the last sender is gone.
+/// Starts as many threads as may hash at a time. They are not the runtime's, because a lowered priority
+/// cannot be raised again. They end when the last sender is dropped.
 fn start_threads(parallel: usize) -> mpsc::Sender<Job> {
     let (jobs, queue) = mpsc::channel::<Job>();
     let queue = Arc::new(Mutex::new(queue));
@@ -290,14 +290,14 @@ fn start_threads(parallel: usize) -> mpsc::Sender<Job> {
         let thread = move || {
             give_way();
             loop {
-                // Whoever waits for a job holds the lock meanwhile: the others wait for that.
+                // The thread that waits for a job holds the lock; the others wait for the lock.
                 let job = locked(&queue).recv();
                 let Ok(job) = job else { return };
-                // Of a panic the hook has told, and the caller hears by the channel.
+                // The panic hook has logged a panic, and the caller notices the dropped channel.
                 let _ = std::panic::catch_unwind(AssertUnwindSafe(job));
             }
         };
-        // With fewer threads the rest do the work; with none, whoever asks hears of it.
+        // If some threads cannot be started, the others do the work; if none can, callers get an error.
         if let Err(error) = std::thread::Builder::new().name("hashing".to_owned()).spawn(thread) {
             tracing::warn!(%error, "a thread that hashes passwords cannot be started");
         }
@@ -305,8 +305,7 @@ fn start_threads(parallel: usize) -> mpsc::Sender<Job> {
     jobs
 }
 
-/// Lets whoever else wants this thread's core go first. Elsewhere than on Linux it would be the whole
-/// process that gives way.
+/// Lowers this thread's priority. On other systems than Linux this would lower that of the whole process.
 fn give_way() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(NICE) {

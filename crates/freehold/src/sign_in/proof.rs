@@ -1,4 +1,5 @@
-//! Addresses and what follows from their proof. An address that somebody typed is a claim; power goes to
+//! Proofs of addresses and their consequences. An address that was only typed is a claim; rights belong to
+//! the person who has proven it.
 //! who has proven it.
 
 use uuid::Uuid;
@@ -14,12 +15,12 @@ use crate::model::ids::{Email, IdentityId};
 use crate::model::mail::MailKind;
 use crate::tx::CatalogTx;
 
-/// The person whose address has just been proven, or was vouched for. The first proof makes them: what
-/// was there under the address before — password, sessions, memberships, tokens, invitations — was
-/// somebody's who only typed it, and goes.
+/// Records the proof of an address, or that an operator vouches for it, and returns the person. The first
+/// proof deletes everything that was stored under the address before (password, sessions, memberships,
+/// tokens, invitations), since the person who entered it never proved the address.
 ///
 /// # Errors
-/// [`ErrorKind::Forbidden`] for somebody who is disabled.
+/// [`ErrorKind::Forbidden`] for a disabled person.
 pub(crate) async fn prove(
     tx: &mut CatalogTx,
     email: &Email,
@@ -52,15 +53,15 @@ pub(crate) async fn prove(
     Ok(Identity { is_proven: true, epoch: identity.epoch + 1, ..identity })
 }
 
-/// What somebody left who never proved the address.
+/// Deletes what was stored under the address before it was proven.
 async fn drop_past(tx: &mut CatalogTx, identity: &Identity) -> Result<()> {
     identities::delete_password(tx, identity.id).await?;
     memberships::delete_of(tx, identity.id).await?;
     end_everything(tx, identity, None).await
 }
 
-/// Ends all sessions and outstanding tokens of a person, but the session that is named; and the
-/// invitations that they made, if they lose their rights with it.
+/// Ends all sessions and outstanding tokens of a person, except the session `except`; and the invitations
+/// that they made, if the address was never proven.
 pub(crate) async fn end_everything(
     tx: &mut CatalogTx,
     identity: &Identity,
@@ -77,7 +78,7 @@ pub(crate) async fn end_everything(
     Ok(())
 }
 
-/// Sets a password, after which nothing that the former one opened goes on. The person is told.
+/// Sets a password, and ends everything that the former one gave access to. The person is informed by mail.
 pub(crate) async fn replace_password(
     tx: &mut CatalogTx,
     identity: &Identity,
@@ -89,12 +90,12 @@ pub(crate) async fn replace_password(
     outbox::insert(tx, &Letter::new(MailKind::PasswordChanged, &identity.email)).await
 }
 
-/// Whether the address is a proven person's who has a password.
+/// Whether the address belongs to a person who has proven it and has a password.
 pub(crate) async fn is_known(tx: &mut CatalogTx, email: &str) -> Result<bool> {
     Ok(identities::find_credential(tx, email).await?.is_some_and(|found| found.is_known()))
 }
 
-/// A token from a letter that opens nothing, or nothing any more.
+/// The error for a token from a message that is unknown, used or expired.
 pub(crate) fn unknown_link() -> Error {
     Error::new(ErrorKind::NotFound, "the link is unknown, used or expired")
 }
@@ -103,12 +104,12 @@ pub(crate) fn disabled() -> Error {
     Error::new(ErrorKind::Forbidden, "this person is disabled; an operator can enable them")
 }
 
-/// How an address was proven by what was sent to it.
+/// A proof by a token that was sent to the address.
 pub(crate) fn by_letter(kind: MailKind) -> Proof {
     Proof { by: None, why: format!("a token that was sent to the address: {}", kind.as_str()) }
 }
 
-/// Somebody vouches for the address.
+/// A proof by an operator who vouches for the address.
 pub(crate) fn by_word(by: IdentityId, why: &str) -> Proof {
     Proof { by: Some(by), why: why.to_owned() }
 }

@@ -1,4 +1,6 @@
-//! Whoever asks for the same slug at the same time takes turns, in this process. The first does
+//! Requests for the same slug are serialised within this process. The first one does the work, which includes
+//! hashing a password; the others then find the slug taken by one query. So many requests for one name are
+//! answered 409 rather than 503.
 //! the work, which includes hashing a password; the others then find the slug taken by a look, so
 //! that a crowd after one name is answered 409 and not told that it is too many.
 
@@ -11,15 +13,15 @@ use tokio::time::Instant;
 
 use crate::model::ids::Slug;
 
-/// More slugs than are asked for at a time; one takes 200 bytes. One that is forgotten too early
-/// only costs work: the catalog decides who gets a slug.
+/// More slugs than are requested at a time; each takes 200 bytes. A slug that is evicted too early only costs
+/// work: the catalog decides which request gets a slug.
 const SLUGS_MAX: u64 = 10_000;
-/// For so long, that a slug is taken is no news to whoever asks again.
+/// How long a slug that was found taken is remembered.
 const NEWS: Duration = Duration::from_secs(5);
 
 pub(crate) struct SlugLocks(Cache<Slug, Arc<Mutex<Option<Instant>>>>);
 
-/// Held until the slug's next asker may go on.
+/// Held by the current request for the slug; the next one continues when it is dropped.
 pub(crate) struct SlugLock(OwnedMutexGuard<Option<Instant>>);
 
 impl SlugLocks {
@@ -34,8 +36,8 @@ impl SlugLocks {
 }
 
 impl SlugLock {
-    /// Whether somebody found the slug taken a moment ago: to be told so again is no further guess
-    /// at whose names there are. Whether it still is taken, the catalog says.
+    /// Whether the slug was found taken a moment ago. Then the caller learns nothing new about which names
+    /// exist, so the request does not count as a guess. The catalog says whether it is still taken.
     pub(crate) fn is_known_as_taken(&self) -> bool {
         self.0.is_some_and(|at| at.elapsed() < NEWS)
     }

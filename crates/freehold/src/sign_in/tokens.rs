@@ -1,12 +1,12 @@
-//! Access tokens (signed JWTs), and in files of their own opaque tokens (refresh, invitation …) and
+//! Access tokens (signed JWTs); opaque tokens (refresh, invitation …) and devices are in files of their own.
+//! Pure: the caller passes the time, and other modules decide who may hold a token.
 //! devices. Pure: the caller says what time it is, and who may hold a token is decided elsewhere.
 //!
-//! An access token is a JWS in compact form with HS256 (RFC 7515, 7519) and the type `at+jwt`
-//! (RFC 9068). HS256 is the only algorithm there is: a header chooses nothing, it only has to say
-//! what we expect. HMAC comes from the `hmac` crate. `jsonwebtoken` was measured and left out: it
-//! brings RSA (under RUSTSEC-2023-0071) and the elliptic curves, a process-wide choice of
-//! cryptography, and its own clock; and it checks neither the type nor unexpected header
-//! parameters, so that reading the parts strictly would be left to us anyway.
+//! An access token is a JWS in compact form with HS256 (RFC 7515, 7519) and the type `at+jwt` (RFC 9068).
+//! HS256 is the only algorithm: a header cannot choose another, it must name this one. HMAC comes from the
+//! `hmac` crate. `jsonwebtoken` was measured and rejected: it brings RSA (under RUSTSEC-2023-0071), the
+//! elliptic curves, a process-wide choice of cryptography, and its own clock. It also checks neither the type
+//! nor unexpected header parameters, so the strict parsing would be needed here anyway.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,22 +26,22 @@ mod opaque;
 #[cfg(test)]
 mod tests;
 
-/// How long an access token lives unless the caller says otherwise.
+/// The default lifetime of an access token.
 pub const ACCESS_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
-/// The longest life of an access token, issued or accepted. A retired key can be forgotten after it.
+/// The longest lifetime of an access token, issued or accepted. A retired key can be removed after it.
 pub const ACCESS_LIFETIME_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// How far the clocks of two servers may be apart.
 const LEEWAY_S: u64 = 5;
 
-/// Ours are near 600 bytes. What is longer is refused before any of it is read.
+/// Tokens have about 600 bytes. A longer text than this limit is refused before it is parsed.
 const TOKEN_BYTES_MAX: usize = 4096;
 
 /// An HMAC-SHA-256 key shorter than its hash is the weakest part (RFC 7518, 3.2).
 const SECRET_BYTES_MIN: usize = 32;
 
-/// Each retired key is one more that can forge; one or two are enough for any rotation.
+/// Each retired key is another one with which tokens can be forged; one or two suffice for any rotation.
 const RETIRED_KEYS_MAX: usize = 4;
 
 const ALGORITHM: &str = "HS256";
@@ -67,11 +67,11 @@ pub enum KeyError {
     TooMany,
 }
 
-/// A signing key with the name that tokens call it by.
+/// A signing key and its id, which tokens contain.
 #[derive(Clone)]
 struct Key {
-    /// First 16 hex digits of a hash of the secret: the same on every server and after every
-    /// restart, without anything to configure.
+    /// The first 16 hex digits of a hash of the secret: the same on every server and after every restart,
+    /// without configuration.
     kid: String,
     /// HMAC with the secret absorbed; the secret itself is not kept.
     mac: Hmac<Sha256>,
@@ -95,7 +95,7 @@ impl Key {
     }
 
     fn derive(&self, purpose: &str) -> DerivedKey {
-        // Ends in a NUL, so that no purpose is the beginning of another, and no signed token is one.
+        // Ends in a NUL, so that no purpose is a prefix of another, and no signed token equals one.
         let purpose = format!("freehold key for {purpose} v1\0");
         let bytes = self.mac.clone().chain_update(purpose.as_bytes()).finalize().into_bytes();
         DerivedKey(Hmac::new_from_slice(&bytes).expect("HMAC takes a key of any length"))
@@ -107,7 +107,7 @@ impl Key {
     }
 }
 
-/// A key of one purpose.
+/// A key for one purpose.
 #[derive(Clone)]
 pub(crate) struct DerivedKey(Hmac<Sha256>);
 
@@ -128,11 +128,11 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The key that signs, and those that signed until lately.
+/// The key that signs, and retired keys whose tokens are still accepted.
 ///
 /// To rotate: the new secret becomes the current one and the old one is retired; after
-/// [`ACCESS_LIFETIME_MAX`] it can go. A secret that leaked is not retired but dropped at once:
-/// whoever has it can forge for as long as it is here.
+/// [`ACCESS_LIFETIME_MAX`] it can go. A leaked secret must be removed at once instead of retired: as long as
+/// it is in the keyring, an attacker can forge tokens with it.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     current: Key,
@@ -164,25 +164,25 @@ impl Keyring {
         std::iter::once(&self.current).chain(&self.retired)
     }
 
-    /// A key for another purpose, which tells nothing of this one.
+    /// A key for another purpose, which reveals nothing about this one.
     pub(crate) fn derive(&self, purpose: &str) -> DerivedKey {
         self.current.derive(purpose)
     }
 
-    /// [`derive`](Self::derive), of the present key first and then of the retired ones.
+    /// [`derive`](Self::derive), from the current key first and then from the retired ones.
     pub(crate) fn derive_each(&self, purpose: &str) -> impl Iterator<Item = DerivedKey> {
         self.keys().map(move |key| key.derive(purpose))
     }
 }
 
-/// What a verified access token says. Times are seconds since 1970, UTC.
+/// The claims of a verified access token. Times are seconds since 1970, UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AccessClaims {
-    /// Who issued it: [`AccessTokens`] demands its own.
+    /// The issuer; [`AccessTokens`] requires its own.
     pub iss: String,
-    /// Whom it is meant for: [`AccessTokens`] demands its own.
+    /// The audience; [`AccessTokens`] requires its own.
     pub aud: String,
-    /// The identity.
+    /// The person.
     pub sub: Uuid,
     /// The session, which a sign-out revokes.
     pub sid: Uuid,
@@ -193,20 +193,20 @@ pub struct AccessClaims {
     pub role: String,
     /// When it was issued.
     pub iat: u64,
-    /// Not good before; the same as `iat`.
+    /// Not valid before this time; the same as `iat`.
     pub nbf: u64,
-    /// Not good from then on.
+    /// Not valid from this time on.
     pub exp: u64,
-    /// The token's own name, for the audit log.
+    /// The token's id, for the audit log.
     pub jti: Uuid,
 }
 
-/// Whom an access token is for.
+/// The subject of an access token.
 #[derive(Clone, Debug)]
 pub struct Subject {
     /// The person.
     pub identity: Uuid,
-    /// The sign-in that it belongs to.
+    /// The session.
     pub session: Uuid,
     /// The tenant; none for an operator, and only then.
     pub tenant: Option<Uuid>,
@@ -214,13 +214,13 @@ pub struct Subject {
     pub role: String,
 }
 
-/// Why no token was issued: a mistake of the caller.
+/// Why no token was issued: an error of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IssueError {
     /// Shorter than a second, or longer than [`ACCESS_LIFETIME_MAX`].
     #[error("an access token lives at least a second and at most {} s", ACCESS_LIFETIME_MAX.as_secs())]
     Lifetime,
-    /// No such role, or one that does not go with the tenant.
+    /// The role is unknown, or does not fit the tenant.
     #[error("a role in a tenant needs a tenant, and an operator has none")]
     Role,
     /// A nil UUID.
@@ -232,16 +232,17 @@ pub enum IssueError {
 /// valid, and may be told that it has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Refused before any of it was read.
+    /// It was refused before it was parsed.
     #[error("the token is longer than {TOKEN_BYTES_MAX} bytes")]
     TooLong,
-    /// It does not have the form of a token, or a claim has not the form of its kind.
+    /// It does not have the form of a token, or a claim has the wrong type.
     #[error("the token is not well-formed")]
     Malformed,
-    /// Its header says more than ours do, or says it otherwise: `jku`, `crit`, a list of algorithms.
+    /// Its header has other parameters than Freehold's tokens, or in another form: `jku`, `crit`, a list of
+    /// algorithms.
     #[error("the token's header is not one of ours")]
     ForeignHeader,
-    /// Its header asks for another algorithm than HS256.
+    /// Its header names another algorithm than HS256.
     #[error("the token's algorithm is not {ALGORITHM}")]
     WrongAlgorithm,
     /// A token of another kind.
@@ -250,16 +251,16 @@ pub enum TokenError {
     /// No key of the [`Keyring`] has its `kid`.
     #[error("the token was signed with a key that is not known here")]
     UnknownKey,
-    /// It was changed, or signed with another secret.
+    /// It was modified, or signed with another secret.
     #[error("the token's signature does not match")]
     BadSignature,
     /// The claim that is missing.
     #[error("the token lacks the claim {0}")]
     MissingClaim(&'static str),
-    /// `iss` is not ours.
+    /// `iss` is not the expected issuer.
     #[error("the token was issued by someone else")]
     WrongIssuer,
-    /// `aud` is not ours.
+    /// `aud` is not the expected audience.
     #[error("the token is meant for someone else")]
     WrongAudience,
     /// `role` and `tid` contradict each other.
@@ -268,17 +269,17 @@ pub enum TokenError {
     /// More than [`ACCESS_LIFETIME_MAX`] from `iat` to `exp`.
     #[error("the token lives longer than {} s", ACCESS_LIFETIME_MAX.as_secs())]
     LivesTooLong,
-    /// `exp` has passed, by more than the clocks may differ.
+    /// `exp` has passed, by more than the tolerated difference of clocks.
     #[error("the token has expired")]
     Expired,
-    /// `nbf` or `iat` lies ahead, by more than the clocks may differ.
+    /// `nbf` or `iat` is in the future, by more than the tolerated difference of clocks.
     #[error("the token is not valid yet")]
     NotYetValid,
 }
 
 impl TokenError {
-    /// Whether somebody made the token up or changed it. Text that is no token at all, and a token
-    /// that is out of its time, come from mistakes more often.
+    /// Whether the token was forged or modified. A text that is not a token, or a token outside its lifetime,
+    /// is more often a mistake.
     pub fn is_forgery(self) -> bool {
         match self {
             Self::ForeignHeader
@@ -308,7 +309,7 @@ pub struct AccessTokens {
 }
 
 impl AccessTokens {
-    /// Tokens by this issuer for this audience, and no others.
+    /// Issues and accepts only tokens by this issuer for this audience.
     pub fn new(keyring: Keyring, issuer: impl Into<String>, audience: impl Into<String>) -> Self {
         AccessTokens { keyring, issuer: issuer.into(), audience: audience.into() }
     }
@@ -363,8 +364,7 @@ impl AccessTokens {
         token
     }
 
-    /// Reads a token that a client sent. Nothing of the claims is parsed before the signature
-    /// matched.
+    /// Verifies a token that a client sent. The claims are parsed only after the signature matched.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<AccessClaims, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::TooLong);
@@ -415,7 +415,7 @@ impl AccessTokens {
         if now >= claims.exp.saturating_add(LEEWAY_S) {
             return Err(TokenError::Expired);
         }
-        // `iat` too: otherwise a far `iat` would carry a far `exp` past the longest life.
+        // `iat` too: otherwise an `iat` in the far future would allow an `exp` beyond the longest lifetime.
         if claims.nbf.max(claims.iat) > now.saturating_add(LEEWAY_S) {
             return Err(TokenError::NotYetValid);
         }
@@ -423,8 +423,8 @@ impl AccessTokens {
     }
 }
 
-/// The only header parameters there may be: `jku`, `jwk`, `x5u`, `x5c`, `crit`, `b64`, `zip` and
-/// all else are refused because they are not on this list.
+/// The only permitted header parameters: `jku`, `jwk`, `x5u`, `x5c`, `crit`, `b64`, `zip` and all others are
+/// refused because they are not listed.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -433,8 +433,8 @@ struct Header {
     kid: Option<String>,
 }
 
-/// Claims as they came. A claim given twice is an error of the derived parser; one that is not
-/// known is ignored, so that a newer server may add some while an older one still runs.
+/// The claims as parsed. The derived parser refuses a duplicate claim and ignores an unknown one, so that a
+/// newer server may add claims while an older one still runs.
 #[derive(Deserialize)]
 struct RawClaims {
     iss: Option<String>,
@@ -468,15 +468,15 @@ impl RawClaims {
     }
 }
 
-/// `tid` is there with a tenant or not there at all; `null` is neither.
+/// `tid` is a tenant's id or absent; `null` is refused.
 fn not_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uuid>, D::Error> {
     Uuid::deserialize(deserializer).map(Some)
 }
 
-/// The JSON object of a part.
+/// Decodes a part of the token, which must be a JSON object.
 fn object(part: &str) -> Result<Vec<u8>, TokenError> {
     let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)?;
-    // serde would read an array as the fields in order.
+    // serde would accept an array as the fields in order.
     if json.starts_with(b"{") { Ok(json) } else { Err(TokenError::Malformed) }
 }
 
@@ -487,7 +487,7 @@ fn role_fits(role: &str, tenant: Option<Uuid>) -> bool {
     }
 }
 
-/// The nil UUID means the template, or the system: never someone who signs in.
+/// The nil UUID stands for the template or the system, never for a person who signs in.
 fn any_nil(ids: [Option<Uuid>; 3]) -> bool {
     ids.into_iter().flatten().any(|id| id.is_nil())
 }

@@ -1,4 +1,4 @@
-//! A schema as the statements that would make it, and shorter looks at parts of one.
+//! Describes a schema as the statements that would create it, or parts of it as a hash.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,15 @@ use crate::tx::OwnerTx;
 
 const DESCRIBE_SQL: &str = include_str!("describe.sql");
 
-/// Planning takes longer than running, and compiling longer than both: one plan, for all schemas.
+/// Planning takes longer than execution, and JIT compilation longer than both. So one generic plan serves all
+/// schemas, without JIT.
 pub(crate) const BEFORE_DESCRIBING: &str =
     "SELECT set_config('search_path', 'pg_catalog, pg_temp', true),
     set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)";
 const AFTER_DESCRIBING: &str = "SELECT set_config('plan_cache_mode', 'auto', true)";
 
-/// The objects of a schema, as they are, in the template's words; without `untouched` relations and routines.
+/// The present objects of a schema, with the template's names, except the relations and routines in
+/// `untouched`.
 pub(super) async fn describe(
     tx: &mut OwnerTx,
     tenant: TenantId,
@@ -51,7 +53,7 @@ pub(super) async fn describe(
     Ok(nodes)
 }
 
-/// Objects of these names alone, in the place of all members of the schema.
+/// Replaces the query's list of all members of the schema by the objects with the given names.
 const NAMED_MEMBERS: &str = "
   SELECT 'pg_class'::regclass::oid AS classid, c.oid AS objid
   FROM unnest($2::text[]) name JOIN pg_class c ON c.relname = name AND c.relnamespace = $1::text::regnamespace
@@ -62,9 +64,9 @@ const NAMED_MEMBERS: &str = "
 const ALL_BUT: [&str; 2] =
     ["AND (c.relkind = 'S' OR c.relname <> ALL ($2::text[]))", "AND p.proname <> ALL ($2::text[])"];
 
-/// What a few relations and routines of a schema are, as one hash: equal in two schemas if and only if
-/// `describe` gives the same statements, in the same order of columns. It looks at some kinds of objects
-/// only, which takes a twentieth of the time that all take.
+/// The definition of some relations and routines of a schema, as one hash. It is equal for two schemas if and
+/// only if `describe` returns the same statements, in the same order of columns. It examines only some kinds
+/// of objects, which takes a twentieth of the time for all kinds.
 #[derive(Debug)]
 pub(crate) struct Fingerprint {
     pub(crate) sql: String,
@@ -106,12 +108,12 @@ SELECT md5(replace(replace(string_agg(concat_ws(' ', kind, name, statement), ' '
         Fingerprint { sql, names }
     }
 
-    /// Whether there is nothing to look at: the migration changes rows alone.
+    /// Whether there is nothing to compare, because the migration changes only rows.
     pub(crate) fn is_empty(&self) -> bool {
         self.sql.is_empty()
     }
 
-    /// Of a tenant as it is now. Leaves the search path at `pg_catalog, pg_temp`.
+    /// The present hash of a tenant. Leaves the search path at `pg_catalog, pg_temp`.
     pub(crate) async fn read(&self, tx: &mut OwnerTx, tenant: TenantId) -> Result<Option<String>> {
         if self.is_empty() {
             return Ok(None);

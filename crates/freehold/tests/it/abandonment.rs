@@ -201,7 +201,7 @@ async fn a_dropped_pipeline_leaves_no_statement_on_the_server() {
     house.superuser().await.batch_execute(grant).await.unwrap();
     let before = prepared().await;
     for round in 0..8 {
-        // Dropped when it has asked to have its statements prepared, and heard nothing yet.
+        // Dropped after it has sent the statements for preparation and before the answer.
         let work =
             write_pipelined(house.freehold.clone(), acme, format!("mark {round}"), true, true);
         assert!(drop_after_polls(1, work).await.is_none());
@@ -393,7 +393,7 @@ async fn a_transaction_dropped_between_its_statements_is_rolled_back() {
         let mut tx = house.freehold.begin(&acme).await.unwrap();
         tx.execute("INSERT INTO notes (body) VALUES ('lost')", &[]).await.unwrap();
         drop(tx);
-        // Who comes next commits its own work alone.
+        // The next transaction commits only its own work.
         let mut next = house.freehold.begin(&globex).await.unwrap();
         next.execute("INSERT INTO notes (body) VALUES ('kept')", &[]).await.unwrap();
         next.commit().await.unwrap();

@@ -25,7 +25,7 @@ async fn rows_take_no_more_memory_than_they_may() {
     let house = house_of_one().await;
     let (acme, _) = house.acme_and_globex().await;
     let begin = async || house.freehold.begin(&acme).await.unwrap().max_bytes(1_000_000);
-    // Twice: what is not prepared yet takes another way.
+    // Twice: a statement that is not prepared yet takes another code path.
     for _ in 0..2 {
         for sql in [LARGE, ENDLESS, MANY] {
             let refused = begin().await.query_and_commit(sql, &[]).await.unwrap_err();
@@ -95,7 +95,7 @@ async fn a_budget_is_shared_until_its_shares_are_dropped() {
     let refused = begin(&other).await.query_and_commit(LARGE, &[]).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Overloaded);
     begin(&other).await.query_and_commit(SMALL, &[]).await.unwrap();
-    // What was refused holds nothing, half an answer neither.
+    // A refused answer holds no memory, nor does a half-read one.
     let refused = begin(&other).await.query_and_commit(MANY, &[]).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Overloaded);
     drop((rows, share));

@@ -86,7 +86,7 @@ async fn statements_that_an_extension_keeps_are_nobodys_in_a_tenant() {
             "{found:?}"
         );
     }
-    // What the doctor says to do is all that there is to do.
+    // Following the doctor's advice suffices.
     prepare(&house).await;
     assert_eq!(found_by_the_doctor(&house).await, [""; 0]);
     for source in sources {
@@ -170,7 +170,7 @@ async fn no_lock_of_the_app_role_holds_init_up() {
     let attacker = house.attacker().await;
     house.enter(&attacker, acme.tenant(), "owner").await;
     attacker.batch_execute("SELECT pg_advisory_xact_lock(7237465)").await.unwrap();
-    // What a session could hold where no superuser has taken it from PUBLIC.
+    // A session lock, which a tenant's SQL could hold if no superuser has revoked the functions from PUBLIC.
     let superuser = house.superuser().await;
     superuser.batch_execute("SELECT pg_advisory_lock(7237466)").await.unwrap();
     let prepared = tokio::time::timeout(Duration::from_secs(30), prepare(&house)).await;
@@ -192,7 +192,7 @@ async fn two_inits_of_a_fresh_database_take_turns() {
     before.sort_unstable();
     assert_eq!(before[0], 0, "one of them made the catalog");
     assert_eq!(before[1], freehold::CATALOG_VERSION, "the other found it there");
-    // A third waits while one is under way, and begins when that has failed.
+    // A third run waits while another is in progress, and begins when that one has failed.
     let slow = connect(&url).await;
     slow.batch_execute("BEGIN; CREATE SCHEMA freehold_init_under_way").await.unwrap();
     let (third, ()) = tokio::join!(init(&url, &options), async {

@@ -31,7 +31,7 @@ async fn where_nothing_can_be_heard_nothing_is_read_again_unless_it_has_changed(
             has_changed
         })
     };
-    // Not for what is good for half a second only.
+    // No report for state that is cached only for half a second.
     house.freehold.tenants().suspend(&operator(), acme.tenant()).await.unwrap();
     for _ in 0..3 {
         assert_eq!(told().await, [false, false]);

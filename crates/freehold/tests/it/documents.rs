@@ -38,7 +38,7 @@ fn every_test_that_the_pages_about_isolation_and_people_name_exists() {
     }
     for page in ["docs/isolation.md", "docs/people.md"] {
         let text = std::fs::read_to_string(root.join(page)).unwrap();
-        // A test's name is in lower case; what has capitals is code.
+        // Names of tests are in lower case; words with capitals are code.
         let named = text.split('`').filter(|word| {
             let is_part =
                 |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c);

@@ -1,4 +1,5 @@
-//! The migrator's fast path: tenants after the first of their version come to the same, and one that would
+//! The migrator's fast path: tenants after the first of their version reach the same state, and a tenant that
+//! would not is detected as on the long path.
 //! not is found as on the long path.
 
 use freehold::control::indexes::IndexColumn;
@@ -7,7 +8,7 @@ use freehold::{Baseline, MigrateOptions, MigrateReport, TenantContext};
 use crate::doctor::lines;
 use crate::support::{House, house, notes_and, operator};
 
-/// One tenant after the other, so that the second profits of the first.
+/// Migrates one tenant after the other, so that the first one is the example for the others.
 async fn migrate(house: &House, baseline: &Baseline) -> MigrateReport {
     let one_by_one = MigrateOptions { parallel: 1, ..MigrateOptions::default() };
     house.freehold.migrations().up(baseline, one_by_one, &|_, _| {}).await.unwrap()
@@ -62,7 +63,7 @@ async fn the_first_tenant_of_a_version_shows_the_others_the_way() {
     }
 }
 
-/// Several versions at once, and an enum, whose tenants are each compared as a whole.
+/// Several versions at once, and an enum, for which each tenant is compared completely.
 #[tokio::test]
 async fn tenants_of_several_versions_all_come_to_the_newest() {
     let house = house().await;
@@ -126,7 +127,7 @@ async fn a_tenant_that_differs_goes_the_long_path_which_says_how() {
         let report = migrate(&house, &notes_and(&[migration])).await;
         let failed: Vec<&str> = report.failed.iter().map(|failed| failed.tenant.as_str()).collect();
         if said.is_empty() {
-            // What it has besides is in no migration's way, and it is compared object by object.
+            // The tenant's additional object does not matter, and the tenant is compared object by object.
             assert_eq!((report.migrated, report.fast_path), (4, 2), "{migration}: {failed:?}");
             continue;
         }

@@ -160,7 +160,7 @@ async fn each_kind_of_advice_is_given_where_it_holds_and_nowhere_else() {
     let (acme, globex) = (house.tenant("acme").await, house.tenant("globex").await);
     fill(&house, &acme).await;
     fill(&house, &globex).await;
-    // Of globex nothing is known: nothing is said but what needs no figures.
+    // There are no figures about globex, so only advice that needs none is given.
     assert_eq!(told(&advise(&house, &globex).await), ["duplicate people_city_idx"]);
 
     let client = inside(&house, &acme).await;
@@ -176,7 +176,7 @@ async fn each_kind_of_advice_is_given_where_it_holds_and_nowhere_else() {
     ];
     assert_eq!(told(&advise(&house, &acme).await), expected);
 
-    // The plans of slow queries say who does it, and name a table that was read whole but once.
+    // The plans of slow queries show the cause, and name a table that was scanned only once.
     let slow = format!(
         "INSERT INTO freehold.slow_query (tenant_id, shape, table_name, statement, count, failed, total_us, first_at, last_at, slowest_us, slowest_rows, slowest_at, plan)
          SELECT '{}', md5(name), name, 'SELECT', 3, 0, 2500000, now(), now(), 1000000, 1, now(),
@@ -194,7 +194,7 @@ async fn each_kind_of_advice_is_given_where_it_holds_and_nowhere_else() {
         "{because}"
     );
 
-    // What was asked of it tells what is missing; what an index serves already is not told.
+    // The sampled queries show missing indexes; queries that an index already serves cause no advice.
     ask(&house, &acme, shape("visits", &[("place", "=")], &["at desc"]), 20).await;
     ask(&house, &acme, shape("visits", &[("at", ">")], &[]), 19).await;
     ask(&house, &acme, shape("people", &[("city", "="), ("name", "=")], &[]), 99).await;
@@ -229,7 +229,7 @@ async fn each_kind_of_advice_is_given_where_it_holds_and_nowhere_else() {
     assert_eq!(places, [Baseline, Tenant, Baseline, Baseline, Baseline, Tenant, Tenant]);
     assert_eq!((report.shapes, report.shapes_since.is_some()), (5, true));
 
-    // What is read is used, and what is applied is missing no more.
+    // An index that was read counts as used, and an applied one is no longer missing.
     read(&client, "SET enable_seqscan = off; SELECT FROM people WHERE age = 7", 1).await;
     apply(&house, &acme, "visits", &["place", "at desc"]).await;
     apply(&house, &acme, "visits", &["person_id"]).await;
@@ -240,7 +240,7 @@ async fn each_kind_of_advice_is_given_where_it_holds_and_nowhere_else() {
         "unused people_city_name_idx",
     ];
     assert_eq!(told(&advise(&house, &acme).await), expected);
-    // The other tenant hears nothing of all this.
+    // The other tenant's advice is unchanged.
     let report = advise(&house, &globex).await;
     assert_eq!((told(&report), report.shapes), (vec!["duplicate people_city_idx".into()], 0));
 }
@@ -310,14 +310,14 @@ async fn the_planners_estimate_is_shown_where_hypopg_is_installed() {
         let (before, after) = (advice.cost_before.unwrap(), advice.cost_after.unwrap());
         assert!(after < before * 0.8, "{advice:#?}");
     }
-    // All are of one kind, and the first hundred of them are soon found: an index that the planner
-    // would not use is not advised, and that is told.
+    // All rows have the same kind, so the first hundred are found quickly. An index that the planner would
+    // not use is not advised, and the report says so.
     ask(&house, &acme, shape("visits", &[("kind", "=")], &[]), 20).await;
     let report = advise(&house, &acme).await;
     assert_eq!(report.advice.iter().filter(missing).count(), 4, "{report:#?}");
     let notes = report.notes.join("\n");
     assert!(notes.contains("visits (kind) was considered"), "{notes}");
-    // What was imagined is nowhere.
+    // The hypothetical indexes are gone.
     assert_eq!(indexes(&house, &acme).await, indexes(&house, &house.tenant("globex").await).await);
 }
 
@@ -340,7 +340,7 @@ async fn what_holds_of_most_tenants_is_for_the_baseline() {
         ask(&house, tenant, shape("visits", &[("place", "=")], &[]), 20).await;
     }
     ask(&house, acme, shape("visits", &[("at", ">")], &[]), 20).await;
-    // Nobody reads the one, and somebody the other.
+    // One index is read by no tenant, the other by one.
     let by_age = "SET enable_seqscan = off; SELECT FROM people WHERE age = 7";
     read(&inside(&house, globex).await, by_age, 1).await;
     let report = house.freehold.indexes().advise_fleet(&operator(), &EAGER).await.unwrap();
@@ -372,8 +372,7 @@ async fn an_index_is_made_and_dropped_while_others_write() {
     let (acme, globex) = (house.tenant("acme").await, house.tenant("globex").await);
     fill(&house, &acme).await;
     let before = (indexes(&house, &acme).await, indexes(&house, &globex).await);
-    // Whoever wrote before it has not committed: to wait for them is the builder's part, and nobody
-    // waits for the builder.
+    // An earlier writer has not committed: the builder must wait for it, and no writer waits for the builder.
     let sql = "INSERT INTO visits (person_id, place) VALUES (1, 'here')";
     for drops in [false, true] {
         let slow = inside(&house, &acme).await;
@@ -397,7 +396,7 @@ async fn an_index_is_made_and_dropped_while_others_write() {
             }
             assert!(began.elapsed() < Duration::from_secs(20));
             assert!(!superuser.query(waits, &[]).await.unwrap().is_empty(), "nobody waited");
-            // Whatever befalls the builder now, it is known what it was about to do.
+            // If the builder fails now, its intention is on record.
             let state = if drops { "dropping" } else { "creating" };
             assert_eq!(recorded(&house).await, [format!("acme visits_place_tenant_idx {state}")]);
             slow.batch_execute("COMMIT").await.unwrap();
@@ -434,8 +433,8 @@ async fn the_doctor_knows_what_is_recorded_and_reports_what_is_not() {
     is_clean(&house).await;
     assert_eq!(indexes(&house, &globex).await, theirs);
 
-    // Another index of its name, one that nobody has recorded, one that is gone without a word:
-    // each is a difference. So is that of a tenant for whom it was not recorded.
+    // Another index of the same name, an unrecorded one, and one that was dropped without a record are
+    // differences each. So is an index of a tenant for which none is recorded.
     let schema = acme.tenant().schema();
     let owner = connect(&house.database.owner_url()).await;
     let (ours, theirs) = (&schema, globex.tenant().schema());
@@ -488,7 +487,7 @@ async fn the_doctor_knows_what_is_recorded_and_reports_what_is_not() {
     drop_it(&house, &acme, "visits_at_tenant_idx").await;
     is_clean(&house).await;
 
-    // What was dropped is made again, and what was made is dropped: as if nothing had been.
+    // The dropped index is restored, and the created one is dropped: the state is as at the beginning.
     house.freehold.indexes().restore(&operator(), acme.tenant(), "people_age_idx").await.unwrap();
     drop_it(&house, &acme, &name).await;
     assert_eq!(recorded(&house).await, [""; 0]);
@@ -558,12 +557,12 @@ async fn migrations_reach_tenants_with_indexes_of_their_own() {
         drop_it(&house, &acme, name).await;
     }
     let later = [
-        // Of its own: one goes with its column, one is renamed with its table, one of the same name
-        // comes for everybody.
+        // The tenant's own: one is dropped with its column, the table of one is renamed, and one of the same
+        // name is added to the baseline.
         "ALTER TABLE visits DROP COLUMN at",
         "ALTER TABLE logs RENAME TO log_lines",
         "CREATE INDEX visits_place_tenant_idx ON visits (place)",
-        // Of the baseline: one is dropped for everybody, one is renamed, one goes with its column.
+        // The baseline's: one is dropped for all tenants, one is renamed, one is dropped with its column.
         "DROP INDEX People_Age_Idx",
         "ALTER INDEX people_city_idx RENAME TO people_town_idx",
         "ALTER TABLE people DROP COLUMN city",
@@ -609,7 +608,7 @@ async fn wrong_names_are_refused_in_words_and_nothing_is_done() {
     }
     for (name, kind, part) in [
         ("nothing", ErrorKind::NotFound, "the tenant has no index nothing"),
-        // Another tenant's is none of this one's.
+        // An index of another tenant.
         (own.as_str(), ErrorKind::NotFound, "has no index"),
         ("visits", ErrorKind::NotFound, "has no index"),
         ("people_pkey", ErrorKind::Conflict, "belongs to a constraint"),

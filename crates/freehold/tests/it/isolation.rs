@@ -53,7 +53,7 @@ async fn no_statement_of_one_tenant_reaches_another() {
     let house = house_of_one().await;
     let (acme, globex) = house.acme_and_globex().await;
     for sql in intrusions(&globex) {
-        // Twice: prepared anew, and prepared already, which goes another way.
+        // Twice: newly prepared, and already prepared, which takes another code path.
         for _ in 0..2 {
             let error = house.freehold.query(&acme, &sql, &[]).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Violation, "{sql}: {error}");
@@ -168,7 +168,7 @@ async fn the_context_is_gone_with_its_transaction() {
             let left: (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
             assert_eq!(left, ("", "freehold_app", "pg_temp"), "{mode:?}: after {ending}");
 
-            // What SET LOCAL leaves behind is '', not NULL: that must not pass for a context either.
+            // SET LOCAL leaves '' behind, not NULL: that must not count as a context either.
             attacker.batch_execute("BEGIN; SET LOCAL ROLE freehold_member").await.unwrap();
             let sql = format!("SELECT * FROM {}.notes", acme.tenant().schema());
             assert_eq!(outcome(&attacker, &sql).await, REFUSED, "{mode:?}: after {ending}");
@@ -339,12 +339,13 @@ async fn the_isolation_check_runs_once_and_does_not_spoil_estimates() {
         let rows = tx.run_utility(&explain("notes"), &[]).await.unwrap();
         let plan: serde_json::Value = rows[0].get(0);
         assert!(plan.to_string().contains("\"InitPlan\""), "{plan}");
-        // No filter of the table may call the function row by row, nor what it is inlined to.
+        // No filter of the table may call the function for each row, nor the expression that it is inlined
+        // to.
         let filter = plan[0]["Plan"]["Filter"].to_string();
         for call in ["require_tenant", "current_setting", "pass_or_refuse"] {
             assert!(!filter.contains(call), "{call}: {plan}");
         }
-        // It is inlined: what a tenant's context costs depends on it.
+        // It is inlined; the cost of the policies depends on it.
         assert!(!plan.to_string().contains("require_tenant("), "{plan}");
         assert!(plan.to_string().contains("pass_or_refuse("), "{plan}");
         let row = superuser.query_one(&explain(&format!("{schema}.notes")), &[]).await.unwrap();

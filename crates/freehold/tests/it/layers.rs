@@ -120,7 +120,7 @@ fn code(file: &Path) -> String {
         return String::new();
     }
     let text = std::fs::read_to_string(file).unwrap();
-    // Tests in the file itself are its end; those in another may be named anywhere.
+    // Tests in the file itself are at its end; a test module in another file may be declared anywhere.
     let body = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     body.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
@@ -276,7 +276,7 @@ fn the_clock_of_the_library_can_be_stopped() {
     for file in sources(&root) {
         let code = code(&file);
         for line in code.lines().filter(|line| line.contains("Instant")) {
-            // What moka asks of who says how long it keeps something.
+            // An import for moka's trait for expiry, which requires this type.
             let is_the_systems =
                 line.contains("std::time") && !line.trim().ends_with("std::time::Instant,");
             assert!(!is_the_systems, "{}: {line}", file.display());

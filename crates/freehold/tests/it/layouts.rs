@@ -41,7 +41,7 @@ fn each_layout_is_found_out_and_gives_its_tools_versions() {
             (20_240_102_030_405, "20240102030405_second", "second"),
         ],
     );
-    // What was there before Prisma, and a folder that somebody has named.
+    // A schema from before Prisma, and a folder named by hand.
     is_read(
         &[
             ("0_init/migration.sql", SQL),
@@ -175,7 +175,7 @@ fn supabases_folder_is_known_by_its_place_and_its_seed_is_no_migration() {
     let baseline = Baseline::read(project.0.join("supabase/migrations")).unwrap();
     assert_eq!(baseline.layout(), Some(Layout::Supabase));
     assert_eq!(baseline.migrations().len(), 1);
-    // The folder above is none, and it is said which was meant.
+    // The folder above is refused, and the error suggests the right one.
     let error = Baseline::read(project.0.join("supabase")).unwrap_err().to_string();
     assert!(
         error.contains("seed.sql must be named") && error.contains("supabase/migrations?"),
@@ -273,7 +273,7 @@ fn what_would_be_forgotten_or_run_otherwise_is_refused_with_its_name() {
     }
     let above = Folder::of(&[("migrations/0001_a.sql", SQL), ("package.json", b"{}")]).refused();
     assert!(above.contains("/migrations?"), "{above}");
-    // What is run to go back is not what was meant.
+    // The suggestion is never a folder of down migrations.
     let sqitch = Folder::of(&[("deploy/a.sql", SQL), ("revert/a.sql", SQL)]).refused();
     assert!(sqitch.ends_with("there is deploy/, revert/"), "{sqitch}");
 }
@@ -353,7 +353,7 @@ async fn what_is_numbered_by_its_place_is_compared_by_its_name() {
         message.starts_with("V1_1__late comes before V1_2__b, which the fleet has"),
         "{message}"
     );
-    // As a copy of what follows it, it would be taken for that.
+    // A copy of the file that follows would be mistaken for it.
     let copy = ("V1_1__copy.sql", b.1);
     let message = refusal(&house, &[a, b, copy]).await;
     assert!(message.starts_with("V1_1__copy comes before V1_2__b"), "{message}");

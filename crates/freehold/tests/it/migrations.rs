@@ -9,7 +9,7 @@ async fn refusal_of(sql: &str) -> (ErrorKind, String) {
     let house = house().await;
     house.tenant("acme").await;
     let error = house.migrate(&notes_and(&[sql])).await.unwrap_err();
-    // Nothing of it is left: the next migration of that number goes through.
+    // It leaves nothing behind: the next migration with that number succeeds.
     house.migrate(&notes_and(&["CREATE TABLE fine (id int)"])).await.unwrap();
     (error.kind(), error.to_string())
 }

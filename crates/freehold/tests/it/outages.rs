@@ -197,7 +197,7 @@ async fn full_house(wait_max: Duration) -> (House, [TenantContext; 2], usize) {
     for tenant in &tenants {
         house.pid(tenant).await.unwrap();
     }
-    // Those that are under way come to their end, or are counted.
+    // Waits until connections being opened are open or have failed.
     wait_until("at rest", SOON, async || {
         let status = house.freehold.pool_status();
         status.idle == status.connections && status.idle > 0
@@ -243,7 +243,7 @@ async fn where_the_database_has_no_room_one_waits_for_a_connection_that_is_open(
     }
     assert!(freehold.pool_status().connections <= open, "{:?}", freehold.pool_status());
 
-    // All that are open are held; who waits for one is served when there is room.
+    // All open connections are in use; a waiter is served once the database has room.
     let held = house.hold(&tenants, open).await;
     let [acme, _] = tenants;
     let waits = tokio::spawn({
@@ -317,7 +317,7 @@ async fn a_key_that_was_retired_under_a_server_is_its_settings_fault_and_no_viol
         server.query(&acme, READ, &[]).await.unwrap();
         server.check().await.unwrap();
         house.freehold.context_keys().rotate(&operator(), Duration::ZERO).await.unwrap();
-        // What was opened with the key outlives it.
+        // Sessions opened with the key outlive it, so they are ended.
         house.end_sessions().await;
 
         let tells = |error: &Error| {
@@ -334,7 +334,7 @@ async fn a_key_that_was_retired_under_a_server_is_its_settings_fault_and_no_viol
         assert!(tells(&refused).contains("CONTEXT_KEY"), "{refused}");
         let seen = server.violations().counts().by_kind.iter().map(|(_, count)| count).sum::<u64>();
         assert_eq!(seen, 0, "{mode:?}");
-        // What SQL tries of its own is one, on a server with a good key.
+        // A forged proof in a tenant's SQL is a violation, on a server with a valid key.
         let garbage = "SELECT freehold.enter(repeat('0', 94) || 'tenant_x')";
         let tried = house.freehold.query(&acme, garbage, &[]).await.unwrap_err();
         assert_eq!(tried.kind(), ErrorKind::Violation, "{tried}");

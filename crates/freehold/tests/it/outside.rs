@@ -233,7 +233,7 @@ const REFUSED: &[(&str, usize, &str)] = &[
         2,
         "owner or rights of the schema",
     ),
-    // What is the whole server's.
+    // Objects of the whole server.
     ("SELECT 1;\nALTER ROLE CURRENT_USER SET work_mem = '1MB'", 2, "changes a role"),
     ("ALTER ROLE CURRENT_USER RESET ALL", 1, "changes a role"),
     ("ALTER ROLE CURRENT_USER PASSWORD 'x'", 1, "changes a role"),
@@ -291,7 +291,7 @@ async fn what_is_outside_is_refused_in_the_template_with_line_and_cure_and_leave
         assert_eq!(state(&house).await, before, "something is left of {sql}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // And the number is free: nothing is recorded as done.
+    // The number is free, since nothing was recorded.
     house.migrate(&notes_and(&["CREATE TABLE plans (id int)"])).await.unwrap();
 }
 

@@ -18,7 +18,7 @@ const COUNT: &str = "SELECT count(*) FROM notes";
 async fn a_pipeline_is_run_in_its_order_and_committed_whole() {
     let house = house_of_one().await;
     let (acme, globex) = house.acme_and_globex().await;
-    // Twice: what is not prepared yet takes another way.
+    // Twice: a statement that is not prepared yet takes another code path.
     for kept in [2_i64, 4] {
         let answers = house
             .freehold
@@ -199,7 +199,7 @@ async fn statements_that_a_migration_made_stale_are_run_again_unseen() {
 /// A seal is valid for a few seconds, and statements after a slow one wait longer.
 #[tokio::test]
 async fn what_waits_behind_a_slow_statement_is_sealed_again() {
-    // In the mode best a session vouches for each, and none waits too long.
+    // Not in the mode `best`, where a session vouches for each context, so no seal can expire.
     let house = house_sealed(SealMode::Portable).await;
     let (acme, _) = house.acme_and_globex().await;
     let slow = "SELECT pg_sleep(7)";
@@ -224,7 +224,7 @@ async fn a_pipeline_takes_so_many_statements_and_no_more() {
     let refused = house.freehold.pipeline_each(&acme, &statements).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
 
-    // As many as may be, more than once, so that older ones are forgotten on the way.
+    // The maximum number, several times, so that older prepared statements are evicted meanwhile.
     statements.pop();
     let others: Vec<String> = (0..256).map(|at| format!("SELECT {at} + 1")).collect();
     let others: Vec<(&str, Params<'_>)> =

@@ -51,7 +51,7 @@ async fn nothing_that_leads_out_of_a_tenant_is_permitted() {
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity",
         "SELECT pg_cancel_backend(pid) FROM pg_stat_activity",
         "SELECT * FROM pg_prepared_statements",
-        // No such process: what is refused is the function itself, and not its use on a superuser.
+        // There is no such process: the function itself is refused, not its use on a superuser's session.
         "SELECT pg_terminate_backend(0)",
         "SELECT pg_cancel_backend(0)",
         "SELECT pg_reload_conf()",

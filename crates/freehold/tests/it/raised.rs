@@ -57,7 +57,7 @@ async fn raise_is_answered_with_its_status_and_its_words() {
         assert_eq!((error.kind(), error.raised()), (kind, None), "{code}");
         assert!(!axum::detail(&error).contains("quota"));
     }
-    // What PostgreSQL itself refuses keeps its words for the log; so do functions of Freehold's.
+    // Messages of PostgreSQL itself and of Freehold's functions are only logged.
     for sql in ["SELECT 1 / 0", "SELECT posing()"] {
         let error = house.freehold.query(&acme, sql, &[]).await.unwrap_err();
         assert_eq!((error.kind(), error.raised()), (ErrorKind::Statement, None), "{sql}");

@@ -56,7 +56,7 @@ async fn a_table_made_at_run_time_is_protected_at_once() {
         let refused = house.freehold.query(&globex, &all, &[]).await.unwrap_err();
         assert_eq!(sqlstate(&refused), "42501", "{table}: {refused}");
     }
-    // The next migration goes through, and it takes what was made for its own.
+    // The next migration succeeds, and treats the tables created at run time like the baseline's.
     let later = Migration::new(2, "later", "CREATE TABLE more (id int)");
     let both = [makers().migrations().to_vec(), vec![later]].concat();
     let report = house.migrate(&Baseline::from_migrations(both).unwrap()).await.unwrap();
@@ -118,14 +118,14 @@ async fn a_table_that_lies_open_is_kept_from_other_tenants_by_who_finds_it() {
     for table in made(&acme) {
         house.freehold.query(&acme, &format!("SELECT FROM {table}"), &[]).await.unwrap();
     }
-    // It takes nothing from what is protected.
+    // Protected tables are not changed.
     assert_eq!(house.freehold.protection().isolate(&tables).await.unwrap(), [""; 0]);
     let notes = format!("{}.a", globex.tenant().schema());
     assert_eq!(
         house.freehold.protection().isolate(&[notes, "freehold.tenant".to_owned()]).await.unwrap(),
         [""; 0]
     );
-    // What somebody wrote is left for them to mend; the rest is well.
+    // Policies written by the application are left to be corrected; the other findings are gone.
     let left = house.freehold.protection().examine_critical().await.unwrap();
     assert!(left.tenants.iter().all(|line| line.starts_with("FH103")), "{left:?}");
 }

@@ -217,7 +217,7 @@ async fn no_setting_of_ones_own_leads_to_another_tenant() {
                 reached.push(sql);
             }
         }
-        // What nobody seals falls to the first SET: that is what plain means.
+        // In the mode `plain` contexts are not sealed, so one SET changes them.
         assert_eq!(reached.is_empty(), mode != SealMode::Plain, "{mode:?}: {reached:#?}");
         let bodies = house.bodies(&globex).await;
         assert_eq!(bodies, ["globex"], "{mode:?}");
@@ -437,7 +437,7 @@ async fn sql_in_a_transaction_sees_nothing_of_the_session() {
         let rows = house.freehold.query(&acme, sql, &[]).await.unwrap();
         assert!(rows.is_empty(), "{sql}: {:?}", rows[0].get::<_, String>(0));
     }
-    // As a superuser, who sees what others run, where SQL in a tenant sees nothing.
+    // As a superuser, who sees other sessions' queries, which SQL in a tenant cannot.
     let activity = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~ 'freehold.*(enter|admit|open_session).*[0-9]{9}'";
     let seen = house.superuser().await.query_one(activity, &[]).await.unwrap();
     assert_eq!(seen.get::<_, i64>(0), 0);

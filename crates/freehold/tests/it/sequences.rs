@@ -123,7 +123,7 @@ async fn the_last_number_of_a_session_is_told_to_nobody() {
         let refused = house.freehold.pipeline(&acme, &[insert, (sql, &[])]).await;
         match refused {
             Err(refused) => assert_eq!(sqlstate(refused.error()), REFUSED, "{sql}"),
-            // PostgreSQL 18 answers this one with nothing.
+            // PostgreSQL 18 returns NULL for this one.
             Ok(answers) => assert_eq!(answers[1].rows[0].get::<_, Option<i64>>(0), None, "{sql}"),
         }
     }
@@ -214,7 +214,7 @@ async fn a_serial_column_keeps_its_sequences_name_settings_and_position() {
          CREATE TABLE d (no serial); ALTER TABLE d ALTER COLUMN no TYPE bigint;
          CREATE TABLE e (no serial, body text); INSERT INTO e (body) SELECT 'x' FROM generate_series(1, 7);
          CREATE TABLE f (no serial); SELECT setval('f_no_seq', 500, false)",
-        // What later migrations do to a column that was serial.
+        // Later migrations of a column that was serial.
         "ALTER TABLE b ALTER COLUMN no TYPE bigint;
          SELECT setval('b_no_seq', 40);
          INSERT INTO b (body) VALUES ('later');
@@ -241,7 +241,7 @@ async fn a_serial_column_keeps_its_sequences_name_settings_and_position() {
     ] {
         assert_eq!(one::<i64>(freehold, &acme, sql).await, no, "{sql}");
     }
-    // What a baseline grants stands, and the doctor warns of it.
+    // A grant by the baseline stays, and the doctor warns about it.
     let report = examine(&house.database.options(), &DoctorOptions::default()).await.unwrap();
     let found = lines(&report);
     assert_eq!(found.len(), 2, "the template's and the tenant's: {found:?}");
@@ -251,7 +251,7 @@ async fn a_serial_column_keeps_its_sequences_name_settings_and_position() {
         ),
         "{found:?}"
     );
-    // And what identity columns do not take is told at the template.
+    // A change that identity columns do not allow is refused in the template.
     let wrong = "ALTER TABLE b ALTER COLUMN no SET DEFAULT nextval('b_no_seq')";
     let all: Vec<&str> = later.into_iter().chain([wrong]).collect();
     let refused = house.migrate(&notes_and(&all)).await.unwrap_err();

@@ -72,7 +72,7 @@ fn settings() -> Vec<String> {
         ("xmlbinary", "hex"),
     ]
     .iter()
-    // Without quotes: one of them changes what a quote means.
+    // Without quotes, since one of the settings changes the meaning of quotes.
     .map(|(name, value)| format!("SELECT set_config('{name}', '{value}', false)"))
     .collect()
 }
@@ -267,7 +267,8 @@ async fn where_only_settings_can_be_left_they_and_what_a_query_makes_are_gone() 
         assert_eq!(look(&house.freehold, &globex).await, before, "{sql}");
         assert_eq!(house.bodies(&globex).await, ["globex"], "{sql}");
     }
-    // What is no query may leave more, and is followed by more. Tenants may not run DO by themselves.
+    // A statement that is not a query may leave more, and is followed by more cleaning. Tenants may not run
+    // DO by default.
     let granted = "GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC";
     house.superuser().await.batch_execute(granted).await.unwrap();
     let mut tx = house.freehold.begin(&acme).await.unwrap();
@@ -407,7 +408,7 @@ async fn what_the_app_role_sets_for_itself_changes_nothing_that_is_relied_on() {
         let alter = "SELECT set_config('role', 'none', true), run($1)";
         house.freehold.query(&acme, alter, &[&sql]).await.unwrap();
     }
-    // Those that are open began before it.
+    // Open sessions began before the change, so they are ended.
     let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
                WHERE datname = current_database() AND usename = 'freehold_app'";
     house.superuser().await.batch_execute(end).await.unwrap();

@@ -59,7 +59,7 @@ async fn the_tenant_whose_tables_grow_is_the_one_that_takes_more() {
     assert_eq!((after[0].tenant, after[0].slug.as_str()), (acme.tenant(), "acme"));
     assert_eq!(growths(&house, SizeOrder::Growth).await[0].tenant, acme.tenant());
 
-    // All of it: tables, their indexes, and what is stored out of line.
+    // The total: tables, their indexes, and out-of-line storage.
     let superuser = house.superuser().await;
     let files = "SELECT sum(pg_relation_size(c.oid, f.fork))::int8 FROM pg_class c
                  CROSS JOIN unnest(ARRAY['main', 'fsm', 'vm', 'init']) f (fork)
@@ -72,7 +72,7 @@ async fn the_tenant_whose_tables_grow_is_the_one_that_takes_more() {
     assert_eq!((fleet.tenants, fleet.bytes), (2, is + of(&after, &globex).bytes));
     assert_eq!(fleet.measured_at, after.iter().map(|growth| growth.measured_at).max());
 
-    // Rows are told as far as PostgreSQL knows them.
+    // The number of rows is PostgreSQL's estimate.
     superuser.batch_execute(&format!("ANALYZE {}.notes", acme.tenant().schema())).await.unwrap();
     assert_eq!(of(&measured(&house).await, &acme).rows, 502);
 }
@@ -100,7 +100,7 @@ async fn a_tenant_without_growth_or_with_one_size_grows_by_nothing() {
     assert_eq!(history(&house, &acme).await, [growth.bytes; 2]);
     assert_eq!(growth.bytes_per_day, 0.0);
 
-    // What is older than a week says nothing of how fast it grows now.
+    // Measurements older than a week do not count for the present growth.
     owner.batch_execute("DELETE FROM freehold.tenant_size").await.unwrap();
     remember(&owner, &acme, "now() - interval '8 days'", 1).await;
     let growth = &measured(&house).await[0];
@@ -141,7 +141,7 @@ async fn growth_is_a_straight_line_through_the_sizes_of_a_week_and_the_forecast_
     for (at, less) in [(3, 4_000_000), (2, 4_000_000), (1, 0)] {
         remember(&owner, &acme, &days(at), bytes - less).await;
     }
-    // What came before is no part of it.
+    // Earlier measurements do not count.
     remember(&owner, &acme, &days(30), 900_000_000).await;
     for at in 1..6 {
         remember(&owner, &globex, &days(at), bytes + at * 10_000).await;
@@ -158,7 +158,7 @@ async fn growth_is_a_straight_line_through_the_sizes_of_a_week_and_the_forecast_
         let forecast = (bytes as f64 + 30.0 * growth.bytes_per_day).max(0.0);
         assert!((growth.forecast_bytes - forecast).abs() < 1.0, "{growth:?}");
     }
-    // What shrinks ends at nothing.
+    // The forecast of a shrinking tenant stops at zero.
     assert_eq!(of(&list, &globex).forecast_bytes, 0.0);
     let fleet = house.freehold.sizes().fleet_growth(&operator()).await.unwrap();
     assert!(near(fleet.bytes_per_day, 3_590_000.0), "{fleet:?}");
@@ -173,7 +173,7 @@ async fn all_sizes_of_two_days_are_kept_then_the_last_of_each_day_for_ninety() {
     let (acme, globex) = (house.tenant("acme").await, house.tenant("globex").await);
     let bytes = measured(&house).await[0].bytes;
     let owner = connect(&house.database.owner_url()).await;
-    // Wherever the one who measures lives, a day is one of UTC.
+    // A day is a day in UTC, whatever the time zone of the session.
     let midnight = |days: i32, offset: &str| {
         format!("date_trunc('day', now(), 'UTC') - interval '{days} days' + interval '{offset}'")
     };

@@ -111,7 +111,7 @@ async fn a_plan_that_could_not_be_written_is_written_later() {
         superuser.batch_execute(&sql).await.unwrap();
     };
     renamed("record_slow_plan", "record_no_plan").await;
-    // The second is written a round after the first one's plan could not be.
+    // The second statement is written in the round after the first one's plan failed to be written.
     for statement in ["SELECT 'first'", "SELECT 2 AS second"] {
         house.freehold.query(&acme, statement, &[]).await.unwrap();
         let beginning = if statement.contains("first") { "SELECT ?" } else { "SELECT ? AS" };
@@ -160,7 +160,7 @@ async fn to_ask_for_a_plan_leaves_nothing_on_the_session() {
     let acme = house.tenant("acme").await;
     house.script(&acme, "CREATE PROCEDURE idle() LANGUAGE sql AS ''").await;
     house.freehold.query(&acme, "SELECT count(*) FROM notes", &[]).await.unwrap();
-    // Refused when it is planned; and what has no plan at all.
+    // A statement that fails in planning, and one without any plan.
     house.freehold.query(&acme, "SELECT 1/0 FROM notes", &[]).await.unwrap_err();
     house.freehold.query(&acme, "CALL idle()", &[]).await.unwrap();
     all_asked(&house, 3).await;
@@ -203,7 +203,7 @@ async fn one_tenants_slow_queries_are_never_shown_to_another() {
         assert_eq!(refused.kind(), ErrorKind::Forbidden, "{role:?}");
     }
 
-    // And to SQL: nothing in a tenant's transaction, and in the catalog what is its context's.
+    // Nor by SQL: a tenant's transaction sees none, and the catalog shows only those of the context's tenant.
     let attacker = house.attacker().await;
     house.enter(&attacker, globex.tenant(), "owner").await;
     let select = "SELECT * FROM freehold.slow_query";

@@ -103,7 +103,7 @@ async fn a_new_tenant_is_what_the_template_is_whatever_kinds_of_objects_it_holds
     let heir = "WITH bred AS (INSERT INTO dog (id, breed) VALUES (2, 'x') RETURNING name) SELECT count(*) FROM bred WHERE name = 'Rex'";
     assert_eq!(count(&house, &new, heir).await, 1);
 
-    // What differs at the next migration is found there, too.
+    // A difference would also be found by the comparison after the next migration.
     let report = house.migrate(&notes_and(&[MUSEUM, "DROP VIEW counted CASCADE"])).await.unwrap();
     assert_eq!((report.migrated, report.failed.len()), (2, 0), "{:?}", report.failed);
 }
@@ -325,7 +325,7 @@ async fn a_file_may_name_the_numbers_that_sequences_give_its_rows() {
     let more = "INSERT INTO owner (name) VALUES ('c'); INSERT INTO repo (owner) VALUES (3)";
     let house = house_with(&files(&[tables])).await;
     let old = house.tenant("old").await;
-    // What fails at its end has counted on, too.
+    // A file that fails at its end has advanced the sequences too.
     let broken = format!("{seed}; SELECT 1 / (SELECT count(*) - 3 FROM repo)");
     house.migrate(&files(&[tables, &broken])).await.unwrap_err();
     let report = house.migrate(&files(&[tables, seed, more])).await.unwrap();

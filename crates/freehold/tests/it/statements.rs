@@ -90,7 +90,7 @@ async fn what_outlives_a_transaction_or_ends_it_is_run_by_no_method() {
             assert_eq!(refused.kind(), ErrorKind::Statement, "{sql}");
             assert!(refused.database().is_none(), "{sql}: the database was asked");
         }
-        // What was refused before it was sent does no harm to the transaction.
+        // A statement that is refused before it is sent does not abort the transaction.
         tx.query_and_commit("SELECT 1", &[]).await.unwrap();
     }
     assert_eq!(house.bodies(&globex).await, ["globex"]);
@@ -132,7 +132,7 @@ async fn a_procedure_cannot_end_the_transaction_it_is_called_in() {
     let freehold = &house.freehold;
     let who: (&str, Params<'_>) = ("SELECT current_user::text, freehold.tenant()", &[]);
     for call in ["CALL commits()", "/* */ ; call rolls_back()"] {
-        // Twice: what is prepared already takes another way.
+        // Twice: a prepared statement takes another code path.
         for _ in 0..2 {
             let call: (&str, Params<'_>) = (call, &[]);
             let refused = freehold.query(&acme, call.0, &[]).await.unwrap_err();

@@ -113,7 +113,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_name() {
         let refused = Folder::of(files).refused();
         assert!(named.iter().all(|part| refused.contains(part)), "{refused}");
     }
-    // Numbers outgrow their width, and without zeros they have none.
+    // Numbers may exceed their padded width, or have no padding.
     Folder::of(&[("0999_a.sql", b""), ("1000_b.sql", b""), ("10000_c.sql", b"")]).read();
     Folder::of(&[("9_a.sql", b""), ("10_b.sql", b"")]).read();
 }
@@ -245,7 +245,7 @@ async fn drizzles_public_means_each_tenants_own() {
     let superuser = house.superuser().await;
     let outside = "SELECT count(*) FROM pg_type WHERE typname = 'role' AND typnamespace = 'public'::regnamespace";
     assert_eq!(superuser.query_one(outside, &[]).await.unwrap().get::<_, i64>(0), 0);
-    // The checksum is that of what was written.
+    // The checksum is that of the original text.
     let of_file = Migration::new(3, "guest", String::from_utf8(GUEST.to_vec()).unwrap());
     assert_eq!(folder.migrations()[2].checksum, of_file.checksum);
     assert_ne!(folder.migrations()[2].statements, of_file.statements);

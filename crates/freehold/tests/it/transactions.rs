@@ -38,7 +38,7 @@ async fn an_error_in_the_last_statement_commits_nothing_of_those_before() {
         "SELECT * FROM nowhere",
         "INSERT INTO notes (id, body) VALUES (1, 'twice')",
     ] {
-        // Twice: a statement that is not prepared yet takes another way than one that is.
+        // Twice: a statement that is not prepared yet takes another code path.
         for _ in 0..2 {
             let mut tx = house.freehold.begin(&acme).await.unwrap();
             tx.execute("INSERT INTO notes (body) VALUES ('lost')", &[]).await.unwrap();
@@ -59,7 +59,7 @@ async fn a_parameter_of_the_wrong_type_commits_nothing() {
         let refused = tx.query_and_commit("SELECT $1::int8", &[&"seven"]).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Statement);
         assert_eq!(house.bodies(&acme).await, ["acme"]);
-        // Of many, those before it are not sent either, and not with what comes next.
+        // In a pipeline, the statements before it are not sent either, and not with the next request.
         let pieces: [(&str, Params<'_>); 2] =
             [("INSERT INTO notes (body) VALUES ('lost')", &[]), ("SELECT $1::int8", &[&"seven"])];
         assert!(house.freehold.pipeline(&acme, &pieces).await.is_err());
@@ -181,7 +181,7 @@ async fn a_stale_statement_in_the_middle_of_a_transaction_fails_once() {
     house.freehold.query(&acme, read, &[]).await.unwrap();
     migrate_notes(&house).await;
 
-    // What went before it cannot be repeated here, so the caller has to.
+    // The library cannot repeat the earlier statements of the transaction, so the caller must.
     for ending in ["query", "query_and_commit", "query"] {
         let mut tx = house.freehold.begin(&acme).await.unwrap();
         tx.execute("SELECT 1", &[]).await.unwrap();

@@ -83,7 +83,7 @@ async fn what_is_no_violation_makes_none() {
     for (context, sql, expected) in [
         (&acme, "SELECT 1 / 0", None),
         (&acme, "SELECT * FROM nothing", None),
-        // Refused, but nothing was to be written.
+        // Refused, but not a write.
         (&viewer, "SELECT lo_get(1)", None),
         (&viewer, "UPDATE notes SET body = 'x'", Some(ViolationKind::WriteRefused)),
     ] {
@@ -122,7 +122,7 @@ async fn a_baselines_row_policy_is_no_violation_unless_another_tenants_schema_is
     let hidden = format!("INSERT INTO {theirs}.docs VALUES (11)");
     let error = house.freehold.query(&acme, "SELECT reach($1)", &[&hidden]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RowPolicy);
-    // And one that it does not refuse meets ours.
+    // A row that the application's policy allows is refused by Freehold's.
     let good = format!("INSERT INTO {theirs}.docs VALUES (1)");
     let error = house.freehold.query(&acme, &good, &[]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Violation);
@@ -219,7 +219,7 @@ async fn they_appear_by_themselves_and_repetitions_raise_the_count() {
     .await;
     let rows = all(&house.freehold).await;
     assert!(rows.len() <= 2, "a row each: {}", rows.len());
-    // A count that was written is raised by what was folded into it since.
+    // A written count is increased by the violations merged into it since.
     house.freehold.violations().record(because("more"));
     house.freehold.violations().flush().await.unwrap();
     for _ in 0..4 {

@@ -29,7 +29,7 @@ async fn the_same_object_in_two_tenants_is_two_values() {
         }
     }
     eventually("both are in Redis", SOON, async || redis.keys("data").await.len() >= 2).await;
-    // A tenant's id leads what is its.
+    // Keys of a tenant's entries begin with its id.
     for place in [&acme, &globex] {
         let id = place.tenant.id.to_string();
         let own = redis.keys("data").await.into_iter().filter(|key| key.contains(&id)).count();
@@ -57,7 +57,7 @@ async fn a_value_copied_under_another_key_or_tenant_is_not_given_out() {
         let new = redis.keys("secrets").await.into_iter().find(|name| !names.contains(name));
         names.push(new.unwrap());
     }
-    // Each has what the next one's was.
+    // Gives each key the value of the next one.
     let first: Vec<u8> = redis.command(&[b"GET", names[0].as_bytes()]).await;
     for n in 0..names.len() {
         let next: Vec<u8> = match names.get(n + 1) {
@@ -174,7 +174,7 @@ async fn an_answer_of_redis_that_belongs_to_an_earlier_question_is_not_given_out
     options.redis_url = Some(format!("unix://{}/redis.sock", proxy.folder.display()));
     let other = service.beside(with_cache(options)).await;
     super::wait_for_redis(&other.freehold, true).await;
-    // Its answer is the one that comes to whoever asks next.
+    // The next request will get the answer to this one, and so on.
     get(&other.freehold, &key(7), "value 7").await;
     proxy.late.store(true, std::sync::atomic::Ordering::SeqCst);
     for n in 0..8 {
@@ -257,7 +257,7 @@ async fn a_suspended_tenant_is_refused_and_leaves_nothing_in_memory_or_redis() {
     let gone = async || two.freehold.cache().stats().entries < before;
     eventually("nothing of it is in the other server's memory", SOON, gone).await;
 
-    // What was kept of it is not believed when it is back.
+    // Entries from before the suspension are not used after the tenant is resumed.
     let context = context_of(&one, &globex).await;
     assert_eq!(get(&one.freehold, &CacheKey::of(&context, "x"), "y").await.0, "y");
     one.freehold.tenants().resume(&operator, acme.tenant.id).await.unwrap();

@@ -95,13 +95,13 @@ async fn what_a_redis_of_yesterday_brings_back_is_not_believed() {
     eventually("it is in Redis", SOON, async || redis.keys("prices").await.len() == 1).await;
     redis.command::<()>(&[b"SAVE"]).await;
     redis.kill();
-    // Nobody can tell Redis; PostgreSQL is told.
+    // The invalidation cannot reach Redis; PostgreSQL records it.
     one.freehold.cache().invalidate(&context, "prices").await.unwrap();
     redis.start_again().await;
     assert_eq!(redis.keys("prices").await.len(), 1, "the value of yesterday is back");
     wait_for_redis(&one.freehold, true).await;
     assert_eq!(get(&one.freehold, &key, "of today").await.0, "of today");
-    // Nor does a server believe it that knows nothing of all this.
+    // A server that starts only now does not use the old value either.
     let fresh = beside(&one, &redis).await;
     assert_ne!(get(&fresh.freehold, &key, "of today").await.0, "of yesterday");
 }
@@ -124,7 +124,7 @@ async fn a_redis_that_hangs_holds_up_a_few_requests_for_its_timeout_and_no_more(
     for n in 3..50 {
         get(&service.freehold, &load(n), "x").await;
     }
-    // Nobody asked it, so nobody waited.
+    // Redis was not queried, so no request waited.
     let after = service.freehold.cache().stats();
     assert_eq!(after.count("hangs", "redis", "miss"), before.count("hangs", "redis", "miss"));
     redis.go_on();

@@ -25,7 +25,7 @@ impl Clock {
 
     /// This many seconds ahead of the right time, or behind.
     pub(super) fn put(&self, seconds: i64) {
-        // By a rename: who reads half of a time would take it for another.
+        // By a rename: a reader of a half-written time would take it for another one.
         let new = self.file.with_extension("new");
         std::fs::write(&new, format!("{seconds:+}s")).unwrap();
         std::fs::rename(new, &self.file).unwrap();

@@ -36,7 +36,7 @@ const CLUSTER: &str = "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)';
     ALTER SYSTEM SET max_wal_size = '256MB'";
 
 pub(super) struct House {
-    // Dropped from top to bottom: nothing may wait for what is gone.
+    // Fields are dropped from top to bottom, so no component waits for one that is gone.
     _haproxy: Running,
     pub(super) servers: Vec<Server>,
     pub(super) front: u16,

@@ -279,7 +279,7 @@ fn stay_half_said(ports: [u16; 2], token: &str) {
     let began = Instant::now();
     while began.elapsed() < AWAY {
         for stream in &mut streams {
-            // Whoever is tired of it may hang up.
+            // The server may have closed the connection.
             let _ = stream.write_all(b"a");
         }
         std::thread::sleep(Duration::from_millis(200));

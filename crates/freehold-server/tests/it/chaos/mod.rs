@@ -37,7 +37,7 @@ async fn run(injuries: &[Injury], time: Duration) -> Report {
         if n >= injuries.len() && began.elapsed() >= time {
             break;
         }
-        // From the start, or since another took away what it needs.
+        // It was impossible from the start, or another injury removed what it needs.
         if injury.impossible(&house).is_some() {
             continue;
         }
@@ -91,7 +91,7 @@ async fn every_injury_loses_nothing_that_was_acknowledged() {
     let mut told_to_stop = signal(SignalKind::terminate()).unwrap();
     let report = tokio::select! {
         report = run(&Injury::ALL, Duration::from_secs(seconds)) => report,
-        // So that what was started is ended.
+        // A panic, so that the processes that were started are ended.
         _ = tokio::signal::ctrl_c() => panic!("interrupted"),
         _ = told_to_stop.recv() => panic!("told to stop"),
     };

@@ -60,7 +60,7 @@ async fn an_answer_that_is_too_large_is_refused_before_it_is_in_memory() {
     let head =
         [("Cache-Control", "max-age=60"), ("Authorization", &*format!("Bearer {}", shop.token))];
     refused(&http_with(shop.port(), "GET", &path(60), &head, &Value::Null).unwrap());
-    // What fits is answered, as before, by whichever connection.
+    // Answers that fit are still sent, on any connection.
     for _ in 0..5 {
         let (status, rows) = shop.get(&path(3));
         assert_eq!((status, rows[0]["a2"].as_str().unwrap().len()), (200, 2_000_000));
@@ -105,7 +105,7 @@ async fn a_write_whose_answer_is_too_large_is_not_done() {
         json!([{"price_cents": 1}])
     );
 
-    // What is said to be done is, and what is said not to be is not.
+    // The reported outcome of each operation is the real one.
     let each = json!([read, small, operation("N4", &select), operation("N6", "select=sku")]);
     let (status, answers) = shop.post("/v1/batch?mode=independent", &each);
     let statuses: Vec<_> = (0..4).map(|n| answers[n]["status"].as_u64().unwrap()).collect();
@@ -122,7 +122,7 @@ async fn answers_together_take_so_much_memory() {
     let path = format!("/v1/data/papers?sku=eq.LARGE&{}", aliases("name", 3));
     let head =
         format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", shop.token);
-    // A client that takes nothing of its answers, which are more than sockets hold.
+    // A client that does not read its answers, which exceed the socket buffers.
     let slow = Client::saying(shop.port(), &head.repeat(10));
     eventually("there is no room for another", SOON, async || {
         let (status, problem) = shop.get(&path);
@@ -154,7 +154,7 @@ async fn whatever_clients_ask_for_a_server_stays_within_its_containers_memory() 
     let path = format!("/v1/data/papers?sku=eq.LARGE&{}", aliases("name", 3));
     let asks =
         format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", shop.token);
-    // Clients that take nothing of their answers, or send nothing but the most of a body or a head.
+    // Clients that do not read their answers, or that send most of a body or a head and then stop.
     let sends = format!(
         "POST /v1/data/papers HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
          Content-Type: application/json\r\nContent-Length: 2000000\r\n\r\n\"{}",
@@ -166,11 +166,11 @@ async fn whatever_clients_ask_for_a_server_stays_within_its_containers_memory() 
     for number in 0..300 {
         let mut client = Client::connect(port);
         let says = [&asks, &sends, &never_ends][number % 3];
-        // Who finds no room is told so before the end.
+        // A client that gets no room is refused before it has sent everything.
         let _ = client.say(says);
         clients.push(client);
     }
-    // And those that take theirs, as many as the machine serves.
+    // Beside them, clients that read their answers.
     let hurried: Vec<_> = (0..16)
         .map(|_| {
             let (path, token) = (path.clone(), shop.token.clone());

@@ -85,7 +85,7 @@ async fn bodies_together_take_so_much_memory() {
     ];
     let shop = Shop::open(&settings).await;
     let half = "x".repeat(600_000);
-    // Of two that do not fit together, one is told to come back: the one that was read last.
+    // Of two bodies that do not fit together, the one that was read last is refused.
     let clients = [(); 2].map(|()| unfinished(&shop, 1_000_000, &half));
     let (told, hears) = std::sync::mpsc::channel();
     for client in &clients {
@@ -101,7 +101,7 @@ async fn bodies_together_take_so_much_memory() {
     let (status, answer) = shop.post("/v1/data/products", &row);
     assert_eq!(status, 201, "{answer}");
     clients.iter().for_each(Client::hang_up);
-    // And what the other held is free again.
+    // The memory of the other body is free again.
     let large = json!({"sku": "N2", "name": "x".repeat(900_000), "price_cents": 1});
     crate::support::eventually("there is room", super::SOON, async || {
         http(shop.port(), "POST", "/v1/data/products", &shop.token, &large)

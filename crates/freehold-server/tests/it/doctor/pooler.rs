@@ -19,7 +19,7 @@ async fn a_pooler_in_transaction_mode_is_seen_and_what_crosses_it_is_told() {
     let detail = text(&shared["examples"][0]["detail"]);
     assert!(detail.contains("a setting of the first reached the second"), "{detail}");
     assert_eq!(report["not_checked"], serde_json::json!([]));
-    // Nothing of the trial is left for the next client.
+    // The trial leaves nothing in the session for the next client.
     let again = doctor(&pooler.url(&fleet.database), &owner, &["--json"]).ended(0).json();
     assert_eq!(codes(&again), found);
     // All the rest can be asked through it too.

@@ -95,8 +95,8 @@ async fn ask(service: &Service, token: &str) -> [Answer; 2] {
 async fn is_refused_as_no_token(service: &Service, what: &str, token: &str) {
     for answer in ask(service, token).await {
         assert_eq!(answer.status, 401, "{what}: {}", answer.text());
-        // Why it was refused would help whoever forges. That it has expired is told of one that we
-        // signed, and helps its owner.
+        // The reason of a refusal would help an attacker, so it is not given. Only for a token that was
+        // signed here, expiry is reported, which helps its owner.
         let told = [answer.json()["code"].clone(), answer.json()["detail"].clone()];
         let challenge = answer.header("www-authenticate");
         let known = [
@@ -319,7 +319,7 @@ async fn a_token_of_one_tenant_opens_no_other_that_the_request_names() {
         &format!("{own},{other}"),
         &format!("{own} "),
     ] {
-        // What the HTTP parser would trim never arrives with the blank.
+        // The HTTP parser trims trailing blanks, so these never arrive.
         if wrong.ends_with(' ') {
             continue;
         }
@@ -341,7 +341,7 @@ async fn a_token_of_one_tenant_opens_no_other_that_the_request_names() {
         let own_twice = format!("Bearer {}", acme.owner.token);
         call.header("authorization", &own_twice).send().await.refused(401, "unauthenticated");
     }
-    // Headers that other systems take a tenant from say nothing here.
+    // Headers from which other systems read the tenant are ignored here.
     for name in ["host", "x-forwarded-host", "x-tenant", "accept-profile", "content-profile"] {
         let rows = read().header(name, "globex.example").send().await.expect(200).json();
         assert_eq!(rows.as_array().unwrap().len(), 3);
@@ -377,7 +377,7 @@ async fn tenants_and_operators_have_no_say_in_each_others_affairs() {
     let counts = service.catalog_counts().await;
     for (method, path) in operations::all() {
         let request = sample(&method, &path, &objects, &acme.owner).unwrap();
-        // These are for whoever has signed in.
+        // These are open to every signed-in person.
         let for_all = [
             "/v1/me",
             "/v1/auth/switch",
@@ -444,7 +444,7 @@ async fn a_suspended_tenant_is_refused_on_every_server_within_a_second_and_resum
         let answer = post("suspend").by(&operator).send().await.expect(200);
         assert_eq!(answer.json()["status"], "suspended", "round {round}");
         both_answer(&one, &two, token, 403, json!("tenant_suspended")).await;
-        // Every door is shut, and only theirs.
+        // Every entry point refuses them, and only them.
         let product = json!({"sku": "LATE", "name": "Late", "price_cents": 1});
         for service in [&one, &two] {
             let refused = "tenant_suspended";
@@ -469,7 +469,7 @@ async fn a_suspended_tenant_is_refused_on_every_server_within_a_second_and_resum
     // A refusal used up no refresh token.
     let body = json!({"refresh_token": session["refresh_token"]});
     two.post("/v1/auth/refresh", body).send().await.expect(200);
-    // Somebody who is no member does not learn that a tenant is suspended.
+    // A person who is not a member does not learn that the tenant is suspended.
     let context = OperatorContext::system("a test");
     one.freehold.tenants().suspend(&context, acme.tenant.id).await.unwrap();
     let stranger = one.token(globex.owner.id, Some(acme.tenant.id.as_uuid()), Role::Owner);
@@ -547,7 +547,7 @@ async fn an_operator_who_is_none_any_more_is_refused_at_once() {
     for service in [&one, &two] {
         list(service).await.refused(401, "invalid_token");
     }
-    // Nor is a person one whom the service never knew, however well the token is signed.
+    // An unknown person is refused too, even with a correctly signed token.
     let stranger = one.token(Uuid::new_v4(), None, Role::Operator);
     one.get("/v1/tenants").bearer(&stranger).send().await.refused(401, "invalid_token");
 }
@@ -582,7 +582,7 @@ async fn a_server_that_cannot_listen_hears_of_a_suspension_all_the_same() {
     let sql = service.sql().await;
     let database = service.database().superuser_url();
     let (_, database) = database.rsplit_once('/').unwrap();
-    // Connections that are open stay so; the listener's is ended and finds no way back.
+    // Open connections stay open; the listener's is ended and cannot be opened again.
     let close = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false");
     connect(&admin_url()).await.batch_execute(&close).await.unwrap();
     let listeners = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity

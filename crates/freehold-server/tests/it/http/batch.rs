@@ -178,7 +178,8 @@ async fn an_operation_of_a_batch_is_answered_as_a_request_of_its_own() {
                 call = call.body(body.to_string());
             }
             let batch = shop.batch_as(&shop.acme.owner, mode, &json!([operation])).await;
-            // What changed is there twice then, or gone; the answers are of the same kind.
+            // The change is then made a second time, or finds the row deleted; the answers are of the same
+            // kind.
             let single = call.send_unchecked().await;
             let answer = &answers(&batch)[0];
             let asked = format!("{mode} {method} {path} {headers}: {answer}");
@@ -225,7 +226,7 @@ async fn one_that_fails_undoes_all_of_an_atomic_batch() {
             409,
             "foreign_key_violation",
         ),
-        // Refused for what the answer would be.
+        // Refused because of the form that the answer would have.
         (json!({"method": "GET", "path": "/products", "headers": object}), 406, "not_single"),
         (
             get("/products?offset=99")
@@ -263,7 +264,7 @@ async fn one_that_fails_undoes_all_of_an_atomic_batch() {
             assert_eq!(shop.service.fingerprint(&shop.acme).await, before, "{failing}");
         }
     }
-    // Each that is bad is told what is bad.
+    // Each invalid operation gets its own error.
     let answer =
         shop.atomic(json!([get("/nothing"), product("NEW"), get("/products?x=eq.1")])).await;
     assert_eq!(codes(&answer), ["unknown_table", "not_done", "unknown_column"]);
@@ -420,7 +421,7 @@ async fn no_operation_of_a_batch_leads_anywhere_but_to_ones_own_tables() {
         let answer = shop.atomic(json!([operation])).await.refused(424, "batch_failed");
         assert_eq!(codes(&answer), ["malformed_operation"], "{name}");
     }
-    // Whom the batch itself names must be the token's, as everywhere.
+    // The tenant named for the batch must be the token's, as everywhere.
     let call = shop.service.post("/v1/batch", json!([get("/orders")])).by(&shop.acme.owner);
     call.header("x-tenant-id", &globex.to_string()).send().await.refused(403, "tenant_mismatch");
     assert_eq!(shop.service.fingerprint(&shop.globex).await, before);
@@ -447,7 +448,7 @@ async fn a_batch_is_bounded_in_operations_rows_and_bytes() {
     let insert = json!([{"method": "POST", "path": "/order_notes", "body": rows,
         "headers": {"Prefer": "return=representation"}}]);
     shop.atomic(insert).await.refused(400, "limit_exceeded");
-    // What a PATCH returns is known when it is done, so it may return its share: 10 rows.
+    // The size of a PATCH's answer is known only afterwards, so it may return its share: 10 rows.
     let note = |at: usize| json!({"body": format!("{at}"), "order_id": shop.acme.id("second")});
     let notes: Vec<Value> = (0..11).map(note).collect();
     shop.atomic(json!([{"method": "POST", "path": "/order_notes", "body": notes}]))

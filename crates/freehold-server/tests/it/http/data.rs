@@ -220,7 +220,7 @@ async fn rows_are_inserted_one_or_many_and_returned_if_asked_for() {
     shop.ask("POST products", "prefer: missing=default", unlike).await.expect(201);
     assert_eq!(shop.skus("sku=in.(A,B,C,D,E,F,G,H)&order=sku").await, "A B C D E F G H");
     shop.ask("POST products", "", json!([])).await.expect(201);
-    // One bad row, and none is there.
+    // If one row is invalid, none is inserted.
     let many = json!([row("OK"), row("not a sku")]);
     shop.ask("POST products", "", many).await.refused(400, "check_violation");
     assert_eq!(shop.skus("sku=eq.OK").await, "");
@@ -510,7 +510,7 @@ async fn a_viewer_reads_and_writes_nothing() {
         ("PATCH products?sku=eq.TAPE", json!({"stock": 0})),
         ("DELETE products?sku=eq.TAPE", Value::Null),
         ("POST order_notes", json!({"order_id": shop.acme.id("first"), "body": "x"})),
-        // Even where nothing would be done, and whatever is wrong with the rest.
+        // Even if the request would change nothing, or is invalid in other respects.
         ("DELETE products?sku=eq.NONE", Value::Null),
         ("PATCH nothing?colour=x", json!([])),
     ] {
@@ -531,7 +531,7 @@ async fn a_note_is_everybodys_to_read_and_its_authors_to_change() {
     assert_eq!(note[0]["author_id"], json!(ann.id), "the author is who acts");
     let note = format!("order_notes?id=eq.{}", note[0]["id"].as_str().unwrap());
 
-    // Nobody writes in another's name.
+    // A member cannot write in another member's name.
     let forged = json!({"order_id": order, "body": "x", "author_id": ann.id});
     shop.ask_as(&bob, "POST order_notes", "", forged).await.refused(403, "row_policy");
     for other in [&bob, &shop.acme.owner] {
@@ -570,7 +570,7 @@ async fn an_existing_applications_schema_is_served_as_it_is() {
         freehold::testing::create_tenant(&service.freehold, slug).await.unwrap();
         owners.push(service.sign_in(&format!("owner@{slug}.example")).await);
     }
-    // Its own users table is the application's, and has nothing to do with who signs in.
+    // The application's own table of users is separate from the people who sign in.
     for (n, token) in owners.iter().enumerate() {
         let body = json!({"email": "ann@one.example", "given_name": "Ann", "family_name": format!("No {n}"),
                           "skills": ["sql", "rust"], "preferences": {"theme": {"dark": true}}});

@@ -161,7 +161,8 @@ async fn a_server_whose_role_came_to_own_a_tenants_table_is_not_ready() {
     becomes_ready(&service).await;
     let table = format!("{}.customers", acme.tenant.id.schema());
     sql.batch_execute(&format!("ALTER TABLE {table} OWNER TO freehold_app")).await.unwrap();
-    // The examination in the background may be the first to see it. Neither tells strangers who, nor where.
+    // The background examination may notice it first. In either case the public answer names neither role nor
+    // table.
     eventually("its rights are asked about", SOON, async || {
         let answer = becomes_not_ready(&service).await;
         let detail = answer.json()["detail"].as_str().unwrap().to_owned();
@@ -325,7 +326,7 @@ async fn operators_see_of_a_sample_of_tenants_what_is_wrong_with_each() {
     let sql = service.sql().await;
     for fault in [
         format!("ALTER TABLE {}.orders NO FORCE ROW LEVEL SECURITY", schemas[0]),
-        // Another tenant's policy is none.
+        // A policy for another tenant does not count as protection.
         format!(
             "ALTER POLICY tenant_isolation ON {}.orders USING ((SELECT freehold.require_tenant('{}')))",
             schemas[1],

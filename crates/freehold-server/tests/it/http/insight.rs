@@ -102,7 +102,7 @@ async fn operations_of_a_batch_and_kept_answers_are_counted_for_their_tables() {
     let reads: Value = vec![get("orders"), get("customers"), get("orders")].into();
     batch("atomic", reads.clone()).send().await.expect(200);
     batch("independent", reads).send().await.expect(200);
-    // What fails undoes the first and stops the last.
+    // The failure rolls the first operation back and skips the last.
     let fails: Value = vec![get("orders"), wrong, get("orders")].into();
     batch("atomic", fails.clone()).send().await.expect(424);
     batch("independent", fails).send().await.expect(207);

@@ -38,7 +38,7 @@ async fn somebody_new_accepts_and_is_a_member_with_the_role_that_was_offered() {
     assert_eq!(listed["items"][0]["id"], made["id"]);
     assert_eq!(listed["items"][0].get("token"), None, "the token is in its letter alone");
 
-    // A password that breaks the rules uses nothing up.
+    // A password that breaks the rules does not use the invitation up.
     accept(&service, &made["token"], "short").await.refused(400, "invalid_input");
     let tenant = accept(&service, &made["token"], "ann's own password").await.expect(200).json();
     assert_eq!(tenant, json!({"id": acme.tenant.id, "slug": "acme", "name": "acme"}));
@@ -108,7 +108,7 @@ async fn a_later_invitation_takes_the_place_of_the_former() {
     accept(&service, &second["token"], PASSWORD).await.expect(200);
     let members = service.get("/v1/members").by(&acme.owner).send().await.json();
     assert_eq!(members["items"][0]["role"], "viewer");
-    // Who is a member already is not invited again.
+    // A member is not invited again.
     let body = json!({"email": "ann@else.example", "role": "admin"});
     let answer = service.post("/v1/invitations", body).by(&acme.owner).send().await;
     assert_eq!(answer.refused(409, "conflict").json()["field"], "email");
@@ -168,7 +168,7 @@ async fn only_those_who_manage_members_invite_and_see_who_is_invited() {
     }
     let admin = service.person(&acme, "admin", Role::Admin).await;
     assert_eq!(waiting(&service, &admin).await, ["ann@else.example"]);
-    // What an admin could not have offered, an admin cannot take back.
+    // An admin cannot revoke an invitation that an admin could not have made.
     service.delete(&path).by(&admin).send().await.refused(403, "forbidden");
     invite(&service, &admin, "bob@else.example", "admin").await;
 }
@@ -194,7 +194,7 @@ async fn an_invitation_ends_with_its_inviters_right_to_make_it() {
     service.delete(&path).by(&acme.owner).send().await.expect(204);
     assert_eq!(waiting(&service, &acme.owner).await, [""; 0]);
     accept(&service, &made["token"], PASSWORD).await.refused(404, "not_found");
-    // Lowered, so that nothing may be offered any more.
+    // The inviter's role is lowered below the right to invite.
     let admin = service.person(&acme, "a2", Role::Admin).await;
     let made = invite(&service, &admin, "two@else.example", "viewer").await;
     lower("member")(admin).await;
@@ -213,7 +213,7 @@ async fn an_invitation_ends_with_its_inviters_right_to_make_it() {
     let path = format!("/v1/people/{}/disable", admin.id);
     service.call("POST", &path).by(&operator).send().await.expect(200);
     accept(&service, &made["token"], PASSWORD).await.refused(404, "not_found");
-    // However it went: what the catalog says at the moment of acceptance.
+    // The catalog's state at the moment of acceptance decides.
     let admin = service.person(&acme, "a5", Role::Admin).await;
     let made = invite(&service, &admin, "six@else.example", "viewer").await;
     let sql = service.sql().await;
@@ -237,7 +237,8 @@ async fn an_admin_neither_replaces_nor_resends_nor_revokes_an_owners_invitation(
     let resend = service.call("POST", &format!("{path}/resend")).by(&admin).send().await;
     resend.refused(403, "forbidden");
     service.delete(&path).by(&admin).send().await.refused(403, "forbidden");
-    // The owner may do all of it with an admin's; and the letter that is sent again has another token.
+    // An owner may do all of this with an admin's invitation. The message that is sent again has another
+    // token.
     let admins = invite(&service, &admin, "bob@else.example", "viewer").await;
     let path = format!("/v1/invitations/{}/resend", text(&admins["id"]));
     service.call("POST", &path).by(&acme.owner).send().await.expect(202);
@@ -263,13 +264,13 @@ async fn somebody_known_accepts_signed_in_and_nobody_accepts_for_another() {
     send(None, body.clone()).await.refused(401, "unauthenticated");
     let other = service.person(&acme, "other", Role::Viewer).await;
     send(Some(&other), body.clone()).await.refused(403, "forbidden");
-    // A password that is given by somebody known is never set.
+    // A password given by a known person is checked, never set.
     let guess = json!({"token": made["token"], "password": "a stranger's choice"});
     send(None, guess).await.refused(401, "unauthenticated");
     service.log_in(&globex.owner.email).await;
     send(Some(&globex.owner), body.clone()).await.expect(200);
     send(Some(&globex.owner), body).await.refused(404, "not_found");
-    // A token that is not good is not taken for none.
+    // An invalid access token is refused, not treated as absent.
     let made = invite(&service, &acme.owner, "new@else.example", "viewer").await;
     let body = json!({"token": made["token"], "password": PASSWORD});
     let call = service.post("/v1/invitations/accept", body).bearer("nonsense").send().await;

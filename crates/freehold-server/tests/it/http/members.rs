@@ -106,7 +106,7 @@ async fn the_last_owner_stays_and_keeps_the_role() {
         call.send().await.refused(409, "conflict");
     }
     service.delete(&own).by(&acme.owner).send().await.refused(409, "conflict");
-    // To become what one is already is no loss.
+    // Changing to the present role is allowed.
     service.patch(&own, json!({"role": "owner"})).by(&acme.owner).send().await.expect(204);
     service.patch(&other, json!({"role": "owner"})).by(&acme.owner).send().await.expect(204);
     service.delete(&own).by(&acme.owner).send().await.expect(204);
@@ -166,7 +166,7 @@ async fn nobody_gives_or_takes_a_role_above_their_own() {
     let roles = members(&service, &acme.owner, "").await;
     let roles: Vec<_> = roles.iter().map(|(_, role)| role.as_str()).collect();
     assert_eq!(roles, ["admin", "member", "owner"]);
-    // Anybody may leave; an admin may give and take what is not above their own.
+    // Every member may leave; an admin may grant and revoke roles up to their own.
     change(member.id, "admin", &admin).await.expect(204);
     change(member.id, "viewer", &admin).await.expect(204);
     remove(member.id, &member).await.expect(204);

@@ -57,7 +57,7 @@ async fn a_client_that_goes_away_takes_its_query_along_and_leaves_a_clean_connec
             answer = nap => panic!("no nap: {}", answer.text()),
             _ = eventually("the nap began", SOON, began) => {}
         }
-        // The only connection serves the next tenant, with nothing of the former.
+        // The only connection serves the next tenant, without a trace of the former one.
         let rows = service.get("/v1/data/products?select=name").by(&globex.owner);
         let rows = rows.send().await.expect(200).json();
         let rows = rows.as_array().unwrap();

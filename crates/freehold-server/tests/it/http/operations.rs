@@ -75,7 +75,7 @@ impl Objects {
         let invited =
             service.post("/v1/invitations", invited).by(&place.owner).send().await.expect(201);
         let invitation_token = service.letter_token(MailKind::Invitation, &email).await;
-        // So that what a tenant may send in a day is not used up by many of these.
+        // Otherwise these requests would use up the tenant's daily limit of messages.
         service.sql().await.batch_execute("DELETE FROM freehold.outbox").await.unwrap();
         let session = service.log_in(&member.email).await;
         Objects {

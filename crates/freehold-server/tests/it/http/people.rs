@@ -95,11 +95,11 @@ async fn whoever_only_typed_an_address_is_not_the_operator_that_it_becomes() {
     let service = open().await;
     let stranger = squatted(&service, "initech", "ops@company.example").await;
     let operator = service.operator().await;
-    // Meant as somebody who is known, it is nobody: the address was never proven.
+    // With `existing` no person is found: the address was never proven.
     let body = json!({"email": "ops@company.example", "existing": true});
     let call = service.post("/v1/operators", body).by(&operator).send().await;
     call.refused(404, "not_found");
-    // Made with a password, it is somebody new, and the password that was given is the one.
+    // With a password the person is a new one and gets that password.
     let body = json!({"email": "ops@company.example", "password": OTHER});
     let made = service.post("/v1/operators", body).by(&operator).send().await.expect(201).json();
     assert_eq!((&made["operator"], &made["proven_by"]), (&json!(true), &json!(operator.id)));
@@ -174,7 +174,7 @@ async fn of_two_operators_who_revoke_each_other_at_once_one_stays() {
     let (one, other) = tokio::join!(one, other);
     let mut statuses = [one.status, other.status];
     statuses.sort_unstable();
-    // The one who came second was none any more, or was the last.
+    // The second one was no longer an operator, or was the last.
     assert!(statuses[0] == 204 && [401, 409].contains(&statuses[1]), "{statuses:?}");
     let left = "SELECT count(*) FROM freehold.identity WHERE is_operator";
     assert_eq!(service.sql().await.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 1);
@@ -229,7 +229,7 @@ async fn a_password_is_chosen_anew_by_who_reads_the_mail_once_and_nothing_old_go
     };
     set(&first, "short").await.refused(400, "invalid_input");
     set(&first, OTHER).await.expect(204);
-    // Both letters are used up by the one.
+    // Using one message invalidates both.
     for token in [&first, &second, &format!("fhp_{}", "A".repeat(43)), ""] {
         set(token, PASSWORD).await.refused(404, "not_found");
     }
@@ -237,7 +237,7 @@ async fn a_password_is_chosen_anew_by_who_reads_the_mail_once_and_nothing_old_go
     log_in(&service, email, PASSWORD).await.refused(401, "unauthenticated");
     let tokens = log_in(&service, email, OTHER).await.expect(200).json();
     assert_eq!(tokens["role"], "owner", "they are what they were");
-    // Not after its end, and not for somebody who is disabled.
+    // Not after it expired, and not for a disabled person.
     let late = ask().await;
     let end = "UPDATE freehold.password_reset SET expires_at = now()";
     service.sql().await.batch_execute(end).await.unwrap();
@@ -322,7 +322,7 @@ async fn an_address_that_is_somebody_elses_is_not_taken_over_and_the_asker_is_no
     let letters = service.letters().await;
     let to_other = letters.iter().rfind(|letter| letter.to == globex.owner.email).unwrap();
     assert_eq!((to_other.kind, &to_other.token), (MailKind::AddressTaken, &None));
-    // The first wish was replaced by the second: its letter to the free address is good no more.
+    // The second request replaced the first, so the link to the free address is invalid.
     let first = letters.iter().find(|letter| letter.to == "free@x.example");
     assert!(first.is_none(), "its letter was dropped with it");
     let own = letters.iter().rfind(|letter| letter.to == acme.owner.email).unwrap();
@@ -491,7 +491,7 @@ async fn a_tenant_without_an_owner_is_given_one() {
     let give = async |body: Value| service.post(&path, body).by(&operator).send().await;
     give(json!({"email": acme.owner.email})).await.refused(409, "email_taken");
     give(json!({"email": "nobody@x.example", "existing": true})).await.refused(404, "not_found");
-    // Somebody new is invited, and owns it when they have proven the address.
+    // A new person is invited, and becomes the owner after proving the address.
     give(json!({"email": "bill@x.example"})).await.expect(204);
     let token = service.letter_token(MailKind::Invitation, "bill@x.example").await;
     let look = service.post("/v1/links/inspect", json!({"token": token})).send().await;
@@ -500,7 +500,7 @@ async fn a_tenant_without_an_owner_is_given_one() {
     service.post("/v1/invitations/accept", body).send().await.expect(200);
     let tokens = log_in(&service, "bill@x.example", OTHER).await.expect(200).json();
     assert_eq!((&tokens["role"], &tokens["tenant"]["slug"]), (&json!("owner"), &json!("initech")));
-    // Somebody known who is said to be meant, at once.
+    // A known person, named with `existing`, becomes the owner at once.
     give(json!({"email": acme.owner.email, "existing": true})).await.expect(204);
     let nowhere = format!("/v1/tenants/{}/owners", uuid::Uuid::new_v4());
     let body = json!({"email": acme.owner.email, "existing": true});

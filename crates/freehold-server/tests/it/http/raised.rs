@@ -92,7 +92,7 @@ async fn what_code_of_the_baseline_raises_reaches_the_caller_in_its_words() {
         let problem = answer.expect(400).json();
         assert_eq!((&problem["code"], &problem["message"]), (&json!(sqlstate), &json!(words)));
     }
-    // By one of PostgreSQL's codes for rows, it is what such a refusal is.
+    // An error with one of PostgreSQL's codes for constraints is answered like that violation.
     let answer = insert(&service, &acme, "quota", json!({"id": 1, "code": "23505"})).await;
     let problem = answer.expect(409).json();
     assert_eq!(problem["code"], "unique_violation");
@@ -100,7 +100,7 @@ async fn what_code_of_the_baseline_raises_reaches_the_caller_in_its_words() {
         (&problem["message"], &problem["hint"]),
         (&json!("quota reached"), &json!("upgrade"))
     );
-    // What passes by itself, and what is a right, mean what they do without any words.
+    // Transient errors and missing privileges keep their status, and their messages are not sent.
     for (code, status, known) in [("40001", 409, "write_conflict"), ("42501", 403, "forbidden")] {
         let answer = insert(&service, &acme, "quota", json!({"id": 1, "code": code})).await;
         let problem = answer.expect(status).json();
@@ -117,7 +117,7 @@ async fn an_answer_that_is_spelled_in_json_is_read() {
     let problem = answer.json();
     let told = ["code", "message", "details", "hint"].map(|key| problem[key].clone());
     assert_eq!(told, ["quota", "no more", "free", "pay"].map(|text| json!(text)), "{problem}");
-    // With a status that is none of an error, it is a text like any other.
+    // A text whose status is not an error status is treated like any other text.
     let problem = insert(&service, &acme, "spelled", json!({"id": 200})).await.expect(400).json();
     assert_eq!(problem["code"], "PGRST");
 }
@@ -128,7 +128,7 @@ async fn a_sqlstate_is_not_taken_for_what_else_it_may_mean() {
     // No view: a sequence of this session was never asked.
     let unready = insert(&service, &acme, "quota", json!({"id": 1, "code": "unready"})).await;
     assert!(!unready.text().contains("view"), "{}", unready.text());
-    // No migration is behind where a function names what is in no schema.
+    // A function that names a missing object does not mean that a migration is pending.
     let body = json!({"id": 1, "code": "astray"});
     let astray = service.post("/v1/data/quota", body).by(&acme.owner).send_unchecked().await;
     assert_eq!(astray.header("retry-after"), "");

@@ -62,7 +62,7 @@ impl Burglary {
         let service = Service::start(Setup::default()).await;
         let (acme, globex) = service.two_tenants().await;
         let theirs = Objects::of(&service, &globex).await;
-        // A token of a session that lives, so that nothing fails for want of one.
+        // A token of an active session, so that no request fails for lack of one.
         let token = service.sign_in(&acme.owner.email).await;
         let burglar = Person { token, ..acme.owner.clone() };
         Burglary { service, burglar, acme, globex, theirs }
@@ -105,7 +105,7 @@ async fn another_tenants_objects_look_like_none_on_every_route() {
         let expected = unreal.call(service).by(burglar).send().await;
         burglary.holds_nothing_of_theirs(&asked, &answer);
         if (method.as_str(), path.as_str()) == ("POST", "/v1/invitations") {
-            // Each invitation has an id and a token of its own: compare all but those.
+            // Each invitation has its own id and token, so these are not compared.
             let shape = |answer: &Answer| {
                 let keys: Vec<_> = answer.json().as_object().unwrap().keys().cloned().collect();
                 (answer.status, keys)
@@ -220,7 +220,7 @@ async fn no_operation_of_a_batch_knows_a_row_of_another_tenant() {
     let Burglary { service, theirs, globex, acme, .. } = &burglary;
     let before = service.fingerprint(globex).await;
     const INDEPENDENT: &str = "/v1/batch?mode=independent";
-    // Without those that take the id for a row of their own, which is there the second time.
+    // Except requests that insert a row with this id, which would exist the second time.
     let cases: Vec<_> =
         DATA.into_iter().filter(|(_, _, body, _)| !body.contains(r#""id":"#)).collect();
     let mut n = 0;

@@ -122,8 +122,8 @@ async fn every_wrong_guess_takes_as_long() {
     service.two_tenants().await;
     let guesses = guesses();
     log_in(&service, guesses[0].1.clone()).await;
-    // The quickest of each, in turn, of as many rounds as it takes: what a busy machine adds to one comes to
-    // all of them sooner or later.
+    // The minimum time of each, over as many rounds as needed: delays by a busy machine drop out of all of
+    // them sooner or later.
     let mut quickest = vec![Duration::MAX; guesses.len()];
     let mut rounds = 0;
     let (least, most) = loop {
@@ -162,7 +162,7 @@ async fn guesses_at_one_address_are_limited_whoever_makes_them() {
     let body = json!({"email": "owner@acme.example", "password": PASSWORD});
     log_in(&service, body).await.refused(429, "rate_limited");
     service.log_in("owner@globex.example").await;
-    // An address that is nobody's is limited as well, so that a limit tells nothing.
+    // An unknown address is limited as well, so a limit does not reveal which addresses are known.
     for n in 0..4 {
         guess("nobody@acme.example", [10, 0, 1, n]).send().await.expect(401);
     }
@@ -196,7 +196,7 @@ async fn behind_a_trusted_proxy_the_last_forwarded_address_counts() {
         let body = json!({"email": "nobody@acme.example", "password": "no password"});
         service.post("/v1/auth/login", body).header("x-forwarded-for", forwarded)
     };
-    // What the client wrote itself stands before what the proxy added.
+    // The client's own entry comes before the one that the proxy added.
     guess("1.1.1.1, 192.0.2.1").send().await.expect(401);
     guess("2.2.2.2, 192.0.2.1").send().await.expect(401);
     guess("3.3.3.3, 192.0.2.1").send().await.refused(429, "rate_limited");
@@ -338,7 +338,7 @@ async fn an_operator_signs_in_outside_of_any_tenant() {
     let body = json!({"tenant": "acme"});
     let answer = service.post("/v1/auth/switch", body).bearer(&token).send().await;
     answer.refused(404, "not_found");
-    // Who is no operator any more has a session that ends at its next refresh.
+    // A former operator's session ends at its next refresh.
     service
         .sql()
         .await
@@ -370,7 +370,7 @@ async fn a_refresh_token_is_good_once_and_a_late_second_use_ends_the_session() {
     some_time_later(&service).await;
     let reused = refresh(&service, &first["refresh_token"]).await.refused(401, "unauthenticated");
     assert!(reused.header("www-authenticate").starts_with("Bearer"));
-    // Neither of the two who hold it goes on, their access tokens neither; the person's other sessions do.
+    // Both holders of the token lose the session and its access tokens; the person's other sessions stay.
     refresh(&service, &third["refresh_token"]).await.refused(401, "unauthenticated");
     let token = text(&third["access_token"]);
     eventually("the access token is refused", SOON, async || {
@@ -395,7 +395,7 @@ async fn who_refreshes_at_once_or_again_within_seconds_goes_on_with_one_successo
     let answers: Vec<Value> = answers.into_iter().map(|answer| answer.expect(200).json()).collect();
     let next = &answers[0]["refresh_token"];
     assert!(answers.iter().all(|answer| answer["refresh_token"] == *next));
-    // The one who is ahead does not shut out the one who is behind, nor the reverse.
+    // The client that refreshed first does not invalidate the other one's token, nor the reverse.
     let ahead = refresh(&service, next).await.expect(200).json();
     assert_eq!(
         refresh(&service, &tokens["refresh_token"]).await.expect(200).json()["refresh_token"],
@@ -404,7 +404,7 @@ async fn who_refreshes_at_once_or_again_within_seconds_goes_on_with_one_successo
     let behind = refresh(&service, next).await.expect(200).json();
     assert_eq!(ahead["refresh_token"], behind["refresh_token"]);
     refresh(&service, &ahead["refresh_token"]).await.expect(200);
-    // Nothing of it is stored in clear.
+    // The token is not stored in clear text.
     let stored = "SELECT count(*) FROM freehold.refresh_token t WHERE position($1 IN t::text) > 0";
     let row = service.sql().await.query_one(stored, &[&text(next)]).await.unwrap();
     assert_eq!(row.get::<_, i64>(0), 0);

@@ -47,7 +47,7 @@ async fn who_signs_up_and_proves_the_address_owns_a_tenant_that_works() {
     let token = letters[0].token.clone().unwrap();
     assert_eq!(letters[0].link, Some(format!("https://app.example.com/confirm#{token}")));
 
-    // To look uses nothing up: programs that scan mail do so.
+    // Inspecting a link does not use it up, since programs that scan mail open links.
     for _ in 0..2 {
         let look = service.post("/v1/links/inspect", json!({"token": token}));
         let link = look.send().await.expect(200).json();
@@ -80,7 +80,7 @@ async fn nobody_confirms_a_password_that_a_stranger_chose() {
         assert_eq!(answer.refused(403, "forbidden").json()["field"], "password");
     }
     assert_eq!(service.catalog_counts().await, counts, "nothing was made");
-    // Without a password at sign-up, it is chosen by who has the token.
+    // Without a password at sign-up, the holder of the token chooses one.
     let mut without = wish("initech", "victim@x.example");
     without.as_object_mut().unwrap().remove("password");
     sign_up(&service, without).await.expect(202);
@@ -131,7 +131,7 @@ async fn for_a_known_and_an_unknown_address_a_sign_up_and_a_reset_leave_rows_of_
         shapes.push([0, 1, 2, 3].map(|at| row.get::<_, i64>(at)));
     }
     assert_eq!(shapes, [[1, 1, 1, 0]; 2]);
-    // Who is nobody gets no letter by a reset; that is seen when it is written.
+    // A reset for an unknown address sends no message; this is noticed when it is composed.
     let letters = service.letters().await;
     let resets = letters.iter().filter(|letter| letter.kind == MailKind::Reset);
     assert_eq!(resets.map(|l| l.to.as_str()).collect::<Vec<_>>(), [acme.owner.email.as_str()]);
@@ -229,7 +229,7 @@ async fn where_sign_up_is_open_a_tenant_is_made_at_once_and_whoever_proves_the_a
     let reset = service.letter_token(MailKind::Reset, "ops@company.example").await;
     let body = json!({"token": reset, "password": "the owner's own"});
     service.post("/v1/auth/reset/confirm", body).send().await.expect(204);
-    // Nothing of the stranger's is left: password, session, refresh token, membership.
+    // The stranger's password, session, refresh token and membership are gone.
     let body = json!({"email": "ops@company.example", "password": PASSWORD});
     service.post("/v1/auth/login", body).send().await.refused(401, "unauthenticated");
     let refresh = json!({"refresh_token": stranger["refresh_token"]});
@@ -240,7 +240,7 @@ async fn where_sign_up_is_open_a_tenant_is_made_at_once_and_whoever_proves_the_a
     .await;
     let body = json!({"email": "ops@company.example", "password": "the owner's own"});
     service.post("/v1/auth/login", body).send().await.refused(403, "forbidden");
-    // The tenant is nobody's, until an operator gives it an owner.
+    // The tenant has no owner until an operator adds one.
     let operator = service.operator().await;
     let path = format!("/v1/tenants/{}/owners", text(&made["id"]));
     let owner = json!({"email": "ops@company.example", "existing": true});
@@ -382,7 +382,7 @@ async fn which_slugs_are_taken_cannot_be_asked_without_limit() {
         ask(n, slug).await.refused(409, "slug_taken");
     }
     ask(3, "initrode").await.refused(429, "rate_limited");
-    // Who was told a moment ago learns nothing by asking again.
+    // A slug that was just found taken may be requested again without being counted.
     ask(4, "acme").await.refused(409, "slug_taken");
 }
 
@@ -398,7 +398,7 @@ async fn a_slug_whose_first_asker_fails_goes_to_the_next() {
     }));
     let mut statuses: Vec<_> = answers.await.iter().map(|answer| answer.status).collect();
     statuses.sort_unstable();
-    // Whether the strangers hear of their password or of the slug depends on who came first.
+    // The strangers get 401 or 409, depending on which request came first.
     assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 1, "{statuses:?}");
     assert!(statuses.iter().all(|status| [201, 401, 409].contains(status)), "{statuses:?}");
 }
@@ -414,7 +414,7 @@ async fn a_sign_up_that_is_sent_again_is_answered_again() {
     let mut other = body.clone();
     other["slug"] = json!("initrode");
     send(other).send().await.refused(409, "idempotency_key_reused");
-    // Whoever does not know the password gets no answer of the first.
+    // A repetition with another password does not get the first one's answer.
     let mut stranger = body;
     stranger["password"] = json!("not the password");
     send(stranger).send().await.refused(401, "unauthenticated");

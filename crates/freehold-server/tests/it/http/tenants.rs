@@ -237,7 +237,7 @@ async fn an_owner_who_cannot_be_made_leaves_no_tenant() {
     let owner = json!({"email": "owner@acme.example", "password": PASSWORD});
     let body = json!({"slug": "acme", "name": "Acme", "owner": owner});
     office.create(body, None).await.expect(201);
-    // Somebody known is not meant by accident, and keeps their own password.
+    // A known person must be named explicitly, and keeps their own password.
     let with = |owner: Value| json!({"slug": "globex", "name": "Globex", "owner": owner});
     for (owner, status, code, field) in [
         (json!({"email": "OWNER@acme.example"}), 409, "email_taken", "email"),
@@ -357,7 +357,7 @@ async fn a_creation_that_is_given_up_leaves_nothing() {
         let within = Duration::from_millis(3 * n);
         made += usize::from(tokio::time::timeout(within, create).await.is_ok());
     }
-    // What was under way is rolled back before the owner's connections serve anybody else.
+    // The pending transaction is rolled back before its owner connection is used again.
     office.create(json!({"slug": "after", "name": "After"}), None).await.expect(201);
     eventually("nothing is half there", SOON, async || {
         let (schemas, tenants) = office.schemas_and_tenants().await;

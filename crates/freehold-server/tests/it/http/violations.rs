@@ -64,7 +64,7 @@ async fn each_kind_is_one_event_and_one_count_with_who_and_where() {
     let orders = || service.get("/v1/data/orders");
     let by_acme = || orders().by(&acme.owner);
 
-    // What is sent; how it is answered; and the event: kind, tenant, actor, target, SQLSTATE.
+    // The request; status and code of its answer; and the event: kind, tenant, actor, target, SQLSTATE.
     type Case<'a> = (Call, u16, &'a str, [&'a str; 5]);
     let (mismatch, scope) = ("token_tenant_mismatch", "wrong_scope");
     let cases: Vec<Case> = vec![

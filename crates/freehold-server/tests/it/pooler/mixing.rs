@@ -41,7 +41,7 @@ impl MixingPooler {
         let serving = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let sessions = Arc::clone(&sessions);
-                // Whoever is gone is gone.
+                // Errors of a client that has disconnected are ignored.
                 tokio::spawn(async move { sessions.serve(client).await });
             }
         });
@@ -79,7 +79,7 @@ impl Sessions {
         };
         for sent in 0.. {
             let mut request = Vec::new();
-            // An answer comes to what a simple query or a Sync ends.
+            // The server answers after a simple query or a Sync.
             while !matches!(read_message(&mut client, &mut request).await?, b'Q' | b'S') {}
             let session = {
                 let open = self.open.lock().await;

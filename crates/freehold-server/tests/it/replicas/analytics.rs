@@ -73,7 +73,7 @@ async fn analytics_reads_tenants_on_a_replica_and_says_of_when_they_are() {
     let house = house(patient()).await;
     define(&house.freehold).await;
     let tenants = house.tenants(3).await;
-    // It waits for what was written a moment ago.
+    // The run waits until the replica has the latest writes.
     let (run, ()) = tokio::join!(collect(&house.freehold), house.until_it_reads());
     assert_eq!((run.collected, run.failed), (3, 0), "{run:?}");
     assert_eq!(published(&house.freehold).await.0, json!([figures("common", 3, 3)]));

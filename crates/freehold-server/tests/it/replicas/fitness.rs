@@ -64,8 +64,8 @@ async fn a_primary_that_rests_makes_no_replica_lag() {
     house.until_replayed().await;
     // The last that it replayed is then older than its data may be.
     tokio::time::sleep(2 * impatient().lag_max).await;
-    // Not at every moment: PostgreSQL writes to its log now and then though nobody works, and a busy machine
-    // may look at the two servers late.
+    // Not at every moment: PostgreSQL also writes to its log when it is idle, and a busy machine may query
+    // the two servers late.
     eventually("the replica has all there is and is read", SOON, async || {
         let status = house.freehold.replica_status()[0].clone();
         status.state == ReplicaState::Serving

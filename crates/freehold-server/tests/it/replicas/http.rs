@@ -71,7 +71,7 @@ async fn a_write_tells_its_lsn_and_a_read_that_sends_it_back_sees_the_write() {
     shop.replica.pause().await;
     let written = shop.add("NEW").await;
     assert!(written.contains('/'), "{written:?}");
-    // Preferred, and nothing more: the replica's rows.
+    // With the preference only, the replica's rows are returned.
     let old = shop.read("replica", "").await.expect(200);
     assert_eq!((count(&old), old.header("preference-applied")), (3, "read=replica"));
     let fresh = shop.read("replica", &written).await.expect(200);
@@ -87,7 +87,7 @@ async fn a_write_tells_its_lsn_and_a_read_that_sends_it_back_sees_the_write() {
     })
     .await;
 
-    // Each kind of write tells it, whether or not its answer decides about the commit.
+    // Each kind of write returns the position, whether or not its answer decides about the commit.
     let one = format!("/v1/data/products?id=eq.{}", shop.acme.id("tape"));
     let owner = &shop.acme.owner;
     let changed = shop.service.patch(&one, json!({"stock": 1})).by(owner);
@@ -145,7 +145,7 @@ async fn a_server_whose_replica_is_gone_is_ready_and_says_so() {
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
-    // Where it is, those hear who may hear of tenants.
+    // Only callers who may see tenants' metrics see the replica's address.
     let url = shop.replica.url("postgres://x@127.0.0.1:1/y");
     let (_, server) = url.rsplit_once('@').unwrap();
     let (host, port) = server.split_once('/').unwrap().0.split_once(':').unwrap();

@@ -58,7 +58,7 @@ async fn on_a_replica_no_context_and_none_but_a_sealed_one_is_believed() {
             ("SELECT * FROM freehold.tenant".to_owned(), "42501"),
             ("SELECT * FROM freehold_guard.seal_key".to_owned(), "42501"),
         ] {
-            // In the mode best nobody asks that setting.
+            // In the mode `best` this setting is not used.
             let expected = match (mode, attack.contains("set_config")) {
                 (SealMode::Best, true) => "permitted",
                 _ => expected,

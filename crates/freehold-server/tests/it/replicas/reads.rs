@@ -67,7 +67,7 @@ async fn a_read_waits_for_a_replica_that_is_about_to_have_what_it_must_see() {
     assert!(read.as_mut().now_or_never().is_none(), "it waits");
     house.replica.resume().await;
     assert_eq!(read.await, (bodies(["awaited"]), true));
-    // Whoever writes and reads in turn, as fast as can be, always sees it.
+    // A client that writes and reads in turn without a pause always sees its writes.
     for n in 0..50 {
         let body = format!("note {n}");
         let written = house.note(&acme, &body).await;
@@ -162,15 +162,15 @@ async fn what_a_replica_has_not_heard_of_yet_is_read_on_the_primary() {
 
     let operator = OperatorContext::system("a test");
     house.freehold.context_keys().rotate(&operator, Duration::from_secs(3600)).await.unwrap();
-    // Sealed with the new key from some moment on, once the sessions of before have ended; every
-    // read is answered on the way there.
+    // After the former sessions have ended, contexts are sealed with the new key; every read is answered
+    // meanwhile.
     let replica = connect(&house.replica.superuser_url()).await;
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE usename = 'freehold_app' AND query NOT LIKE '%pg_control_system%'";
     eventually("the replica does not know the key", SOON, async || {
         replica.execute(end, &[]).await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
-        // The first meets a session that was ended, the second what the replica says of the key.
+        // The first read finds an ended session, the second one the replica's refusal of the key.
         !house.read(&acme, None).await.1 && !house.read(&acme, None).await.1
     })
     .await;

@@ -85,7 +85,7 @@ async fn the_shipped_redis_serves_over_tls_and_one_that_cannot_be_verified_is_do
     const SOON: Duration = Duration::from_secs(60);
     let shared = "freehold_cache_lookups_total{name=\"data\",tier=\"redis\",outcome=\"hit\"}";
 
-    // What one server was told, another finds, and the shipped rights suffice for all that is asked.
+    // A value stored by one server is found by the other, and the shipped rights suffice for all commands.
     let (one, two) = (start(&url("localhost", &ca)), start(&url("localhost", &ca)));
     for server in [&one, &two] {
         eventually("Redis is in use", SOON, async || {

@@ -1,8 +1,10 @@
-//! The fast path for a tenant, once another of the same version has gone the long one: what protects the new
+//! The fast path for a tenant, available once another tenant of the same version was migrated on the full
+//! path. Then it is known which statements protect the new objects, and how the tenant must look afterwards.
 //! objects is known then, and what the tenant must look like afterwards.
 //!
-//! It takes three round trips, whatever the migration holds. Nothing is decided here: a tenant that is not as
-//! the first one was is rolled back and goes the long way, which says what is wrong or finds that nothing is.
+//! It takes three round trips, whatever the migration contains. It makes no decision of its own: a tenant
+//! that differs from the first one is rolled back and migrated on the long path, which reports what is wrong
+//! or finds that nothing is.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,31 +24,32 @@ use crate::snapshot::{in_schema_of, in_template};
 use crate::tx::OwnerTx;
 use crate::wire::params::Params;
 
-/// After this many tenants in a row that had to go the long way, all others do: they would pay for both.
+/// After this many tenants in a row that needed the long path, all others take it at once, since they would
+/// pay for both.
 const FAILURES_MAX: u32 = 3;
-/// Of a file; a pipeline takes 256 statements, with those around them.
+/// The most statements of a file. A pipeline takes 256, including those around them.
 const STATEMENTS_MAX: usize = 200;
 
 const RUN_SQL: &str = "SELECT freehold.run_migration($1)";
 
-/// A migration of tenants of one version.
+/// A migration of tenants that have the same version.
 pub(super) struct FastPath {
     fingerprint: Fingerprint,
-    /// All that must be there and protected, whether the migration touches them or not.
+    /// All tables that must exist and be protected, whether or not the migration changes them.
     tables: Vec<String>,
     learned: OnceLock<Learned>,
     failures: AtomicU32,
 }
 
-/// What the first tenant has shown.
+/// What was learned from the first tenant.
 struct Learned {
-    /// The statements that protect what the migration makes, in the template's words.
+    /// The statements that protect the objects created by the migration, with the template's names.
     protection: String,
     fingerprint: Option<String>,
 }
 
 impl FastPath {
-    /// None where each tenant has to be compared as a whole.
+    /// None if each tenant must be compared completely.
     pub(super) fn of(change: &Change, migration: &Migration) -> Option<FastPath> {
         let fingerprint = change.fingerprint(migration.is_unconditional())?;
         let tables = change.tables();
@@ -58,7 +61,7 @@ impl FastPath {
         })
     }
 
-    /// Takes what has just been done for a tenant, and found right, as the example for the others.
+    /// Takes a tenant that was just migrated and verified as the example for the others.
     pub(super) async fn learn(
         &self,
         tx: &mut OwnerTx,
@@ -70,15 +73,15 @@ impl FastPath {
         }
         let fingerprint = self.fingerprint.read(tx, tenant).await?;
         let protection = in_template(tenant, protection);
-        // Another may have been first, with the same.
+        // Another task may have set it already, to the same value.
         let _ = self.learned.set(Learned { protection, fingerprint });
         Ok(())
     }
 
-    /// Brings a tenant of version `former` on. False if it must go the long way, and nothing was done.
+    /// Migrates a tenant of version `former`. False if nothing was done and it needs the long path.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`]; a lock that the application held for too long.
+    /// [`ErrorKind::Unavailable`]; if the application held a lock for too long.
     pub(super) async fn bring(
         &self,
         owner: &Pool,
@@ -99,7 +102,7 @@ impl FastPath {
         let mut tx = OwnerTx::new(owner, &OperatorContext::system("migrate a tenant")).await?;
         let locked = tenants::lock_version(tx.catalog(), tenant).await?;
         let is_as_others = match locked {
-            // It is gone, or another migrator was here.
+            // The tenant was removed, or another run has migrated it.
             None => return Ok(true),
             Some((version, _)) if version >= migration.version => return Ok(true),
             Some((version, has_own_indexes)) => version == former && !has_own_indexes,
@@ -123,7 +126,7 @@ impl FastPath {
         Ok(true)
     }
 
-    /// All statements in one flush; whether the tenant is then what the first one was.
+    /// Runs all statements in one flush. Returns whether the tenant then equals the first one.
     async fn apply(
         &self,
         tx: &mut OwnerTx,

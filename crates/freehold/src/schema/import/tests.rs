@@ -119,7 +119,7 @@ mod properties {
     use super::*;
 
     proptest! {
-        /// Whatever stands in a field, the value of the INSERT is the field, in one literal.
+        /// Whatever a field contains, the INSERT has exactly that value, in one literal.
         #[test]
         fn a_field_is_one_literal(field in "[^\\\\\t\n\r\0]{0,40}") {
             let value = values(&field);

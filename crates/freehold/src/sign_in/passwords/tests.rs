@@ -36,7 +36,7 @@ fn only_the_password_fits_its_hash() {
     assert_ne!(hash(PASSWORD).unwrap(), stored, "each has a salt of its own");
 }
 
-/// So that our hashes are argon2's, not only our own. From the tests of the reference
+/// Checks that the hashes are standard argon2. The vectors are from the tests of the reference
 /// implementation (phc-winner-argon2): argon2id, 64 MiB, two passes.
 #[test]
 fn a_hash_of_the_reference_implementation_is_verified() {
@@ -90,12 +90,12 @@ fn a_hash_with_other_parameters_is_to_be_renewed() {
     ] {
         assert!(needs_rehash(old), "{old}");
     }
-    // Nobody must cost what somebody costs.
+    // The substitute hash must take the same work as a real one.
     assert!(!needs_rehash(NOBODY));
 }
 
-/// The time goes into filling the memory, with as many passes as the parameters say; those of nobody's hash
-/// are the present ones.
+/// The time is spent filling the memory, in as many passes as the parameters say; the substitute hash has the
+/// present parameters.
 #[test]
 fn an_unknown_person_takes_the_work_of_a_wrong_password() {
     let stored = hash(PASSWORD).unwrap();
@@ -144,7 +144,7 @@ async fn the_hasher_answers_like_the_plain_functions() {
     assert_eq!(hasher.hash("short".to_owned()).await, Err(PasswordError::TooShort));
 }
 
-/// A job that runs until told to end; returned once it has begun.
+/// Starts a job that runs until it is told to end; returns once it has begun.
 async fn occupy(hasher: &PasswordHasher) -> (tokio::task::JoinHandle<()>, mpsc::Sender<()>) {
     let (begun, has_begun) = tokio::sync::oneshot::channel();
     let (end, ended) = mpsc::channel();
@@ -178,12 +178,12 @@ async fn beyond_its_queue_the_hasher_is_busy_at_once() {
     });
     eventually(|| hasher.places.available_permits() == 0).await;
     assert_eq!(hasher.work(|_| ()).await, Err(PasswordError::Busy));
-    // With a stored hash or without: nothing but the load decides.
+    // With or without a stored hash: only the load matters.
     let stored = Some(NOBODY.to_owned());
     assert_eq!(hasher.verify(PASSWORD.to_owned(), stored).await, Err(PasswordError::Busy));
     assert_eq!(hasher.verify(PASSWORD.to_owned(), None).await, Err(PasswordError::Busy));
 
-    // One who leaves the queue makes room in it.
+    // A cancelled caller leaves the queue.
     waiting.abort();
     assert!(waiting.await.unwrap_err().is_cancelled());
     assert_eq!(hasher.places.available_permits(), 1);
@@ -226,7 +226,7 @@ async fn the_threads_are_as_many_as_may_work_and_stay() {
 }
 
 thread_local! {
-    /// Goes when its thread ends.
+    /// Dropped when its thread ends.
     static MARK: std::cell::RefCell<Option<Arc<()>>> = const { std::cell::RefCell::new(None) };
 }
 
@@ -247,7 +247,7 @@ async fn hashing_gives_way_to_whoever_asked_for_it() {
     let priority = || rustix::process::getpriority_process(None).unwrap();
     let own = priority();
     let hasher = PasswordHasher::new(1, 0);
-    // The second time as well: it adds up no further.
+    // Twice, since the priority must not be lowered again.
     for _ in 0..2 {
         assert_eq!(hasher.work(move |_| priority()).await, Ok((own + NICE).min(19)));
     }

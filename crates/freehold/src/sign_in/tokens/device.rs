@@ -1,8 +1,9 @@
-//! Devices: what a client keeps that has signed in, so that its next guesses are its own. The OWASP
+//! Device tokens: a client that has signed in keeps one, so that its further guesses are counted separately.
+//! The OWASP Authentication Cheat Sheet calls it a device cookie.
 //! Authentication Cheat Sheet calls it a device cookie.
 //!
-//! Signed, not stored: it opens nothing. It says that somebody signed in as this person from where it
-//! is kept, and is made anew at each sign-in.
+//! A device token is signed, not stored, and gives no access. It says that the person has signed in from the
+//! device on which it is kept, and is replaced at each sign-in.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,9 +16,9 @@ use crate::model::ids::IdentityId;
 
 const PREFIX: &str = "fhd_";
 const PURPOSE: &str = "devices";
-/// How long a device is remembered that does not come back.
+/// The lifetime of a device token.
 const LIFETIME: Duration = Duration::from_secs(180 * 24 * 3600);
-/// Identity, id, epoch, time; then the signature.
+/// Identity, id, epoch and time; the signature follows.
 const BODY_BYTES: usize = 16 + 16 + 4 + 8;
 const SIGNATURE_BYTES: usize = 32;
 
@@ -25,18 +26,18 @@ const SIGNATURE_BYTES: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Device {
     pub(crate) identity: IdentityId,
-    /// The person's epoch at that time: a change of password makes devices unknown.
+    /// The person's epoch at that time: a change of password invalidates device tokens.
     pub(crate) epoch: i32,
     pub(crate) id: [u8; 16],
 }
 
 impl Device {
-    /// One that has just signed in.
+    /// A device that has just signed in.
     pub(crate) fn new(identity: IdentityId, epoch: i32) -> Device {
         Device { identity, epoch, id: *Uuid::new_v4().as_bytes() }
     }
 
-    /// What the client keeps.
+    /// The token that the client keeps.
     pub(crate) fn seal(&self, keyring: &Keyring, now: SystemTime) -> String {
         let mut bytes = Vec::with_capacity(BODY_BYTES + SIGNATURE_BYTES);
         bytes.extend_from_slice(self.identity.as_uuid().as_bytes());
@@ -48,9 +49,9 @@ impl Device {
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// Reads what a client sent. Anything else than one of ours, of its time, is no device.
+    /// Reads a token that a client sent. `None` unless it was issued here and has not expired.
     pub(crate) fn open(text: &str, keyring: &Keyring, now: SystemTime) -> Option<Device> {
-        // One byte of room more, so that what is too long has another length.
+        // One more byte, so that a longer text has another length.
         let mut bytes = [0; BODY_BYTES + SIGNATURE_BYTES + 1];
         let length = URL_SAFE_NO_PAD.decode_slice(text.strip_prefix(PREFIX)?, &mut bytes).ok()?;
         if length != BODY_BYTES + SIGNATURE_BYTES {
@@ -94,7 +95,7 @@ mod tests {
         let days = |days: u64| at(1_800_000_000 + days * 24 * 3600);
         assert!(Device::open(&sealed, &ring, days(180)).is_some());
         assert_eq!(Device::open(&sealed, &ring, days(181)), None);
-        // By a key that was retired, but not by one that is not known.
+        // With a retired key, but not with an unknown one.
         let old = Keyring::new(OLD, &[""; 0]).unwrap();
         assert!(Device::open(&device.seal(&old, now), &ring, now).is_some());
         assert_eq!(Device::open(&sealed, &old, now), None);

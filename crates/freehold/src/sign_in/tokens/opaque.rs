@@ -10,7 +10,7 @@ use super::{DerivedKey, TokenError};
 
 const OPAQUE_BYTES: usize = 32;
 
-/// What an opaque token is good for. A token of one kind is none of the other.
+/// The purpose of an opaque token. A token of one kind is not accepted as another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpaqueKind {
     /// Exchanged for new tokens, once.
@@ -21,7 +21,7 @@ pub enum OpaqueKind {
     SignUp,
     /// Chooses a new password, once.
     PasswordReset,
-    /// Agrees to a change of address, once.
+    /// Confirms a change of address, once.
     AddressChange,
 }
 
@@ -38,7 +38,7 @@ impl OpaqueKind {
     }
 }
 
-/// 32 random bytes behind a prefix. Its holder keeps the text, the catalog keeps the hash.
+/// 32 random bytes behind a prefix. The holder keeps the text, the catalog keeps the hash.
 #[derive(Clone)]
 pub struct OpaqueToken {
     kind: OpaqueKind,
@@ -58,16 +58,16 @@ impl OpaqueToken {
         OpaqueToken { kind, text: format!("{}{}", kind.prefix(), URL_SAFE_NO_PAD.encode(bytes)) }
     }
 
-    /// The token that takes this one's place: always the same, and known to nobody without the key. So
-    /// it can be given again without being kept.
+    /// The token that replaces this one. It is derived with the key: always the same, and unknown without the
+    /// key. So it can be issued again without being stored.
     pub(crate) fn successor(&self, key: &DerivedKey) -> Self {
         OpaqueToken::of(self.kind, key.sign(self.text.as_bytes()))
     }
 
-    /// Reads a token that a client sent. Each token has one spelling, so has one hash.
+    /// Reads a token that a client sent. Each token has only one spelling, and so only one hash.
     pub fn parse(kind: OpaqueKind, text: &str) -> Result<Self, TokenError> {
         let body = text.strip_prefix(kind.prefix()).ok_or(TokenError::WrongType)?;
-        // One byte of room more, so that what is too long fails to decode or has another length.
+        // One more byte, so that a longer text fails to decode or has another length.
         let mut bytes = [0; OPAQUE_BYTES + 1];
         match URL_SAFE_NO_PAD.decode_slice(body, &mut bytes) {
             Ok(OPAQUE_BYTES) => Ok(OpaqueToken { kind, text: text.to_owned() }),
@@ -75,14 +75,13 @@ impl OpaqueToken {
         }
     }
 
-    /// The token itself, to be shown once to the one it is for.
+    /// The token itself, to be shown once to its recipient.
     pub fn secret(&self) -> &str {
         &self.text
     }
 
-    /// What the catalog stores and looks for: SHA-256 of the text. With 256 random bits there is
-    /// nothing to guess, so neither salt nor a slow hash is needed, and a lookup by the hash tells
-    /// nothing by its timing.
+    /// What the catalog stores and looks up: SHA-256 of the text. 256 random bits cannot be guessed, so
+    /// neither a salt nor a slow hash is needed, and the timing of a look-up by hash reveals nothing.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.text.as_bytes()).into()
     }

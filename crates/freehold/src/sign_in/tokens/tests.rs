@@ -59,8 +59,8 @@ fn with(mut base: Value, name: &str, value: Value) -> Value {
     base
 }
 
-/// A token of any content, rightly signed with `secret`: what an attacker could do who may
-/// choose all but the key, or a bug of ours.
+/// A token with any content, correctly signed with `secret`: what an attacker who controls everything but the
+/// key could send, or what a bug could produce.
 fn forge(secret: &str, header: impl fmt::Display, claims: impl fmt::Display) -> String {
     let message = format!(
         "{}.{}",
@@ -91,8 +91,7 @@ fn an_issued_token_comes_back_as_it_was() {
     assert_eq!(tokens().verify(&token, at(NOW)).unwrap().tid, None);
 }
 
-/// What the tables below build on: each of their cases changes one thing in a token that is
-/// accepted.
+/// The accepted token of which each case in the tables below changes one thing.
 #[test]
 fn the_forged_tokens_differ_from_a_good_one_in_one_thing_only() {
     let token = forge(SECRET, header(), claims());
@@ -177,8 +176,8 @@ fn a_header_that_is_not_ours_is_refused() {
     refused("an array", &forge(SECRET, array, claims()), Malformed);
 }
 
-/// The classic confusion: the verifier's key material, taken as an HMAC secret. Here no key is
-/// public; what remains is that neither another secret nor another hash passes.
+/// The classic confusion uses the verifier's public key as an HMAC secret. Here no key is public, so it
+/// remains to check that another secret and another hash are refused.
 #[test]
 fn a_signature_by_other_means_is_refused() {
     use TokenError::{BadSignature, Malformed, UnknownKey, WrongAlgorithm};
@@ -407,7 +406,7 @@ fn a_keyring_refuses_weak_repeated_and_many_secrets() {
     assert_eq!(ring(SECRET, &[OLD; 5]), Err(KeyError::TooMany));
 }
 
-/// Fixed for ever: servers of two versions must agree on it.
+/// Must never change: servers of two versions must agree on it.
 #[test]
 fn a_key_has_the_same_name_everywhere() {
     assert_eq!(kid(SECRET), "b17a3bdac4d0d5db");

@@ -100,7 +100,7 @@ async fn a_tenant_that_fails_is_named_and_keeps_its_figures_and_their_age() {
     assert_eq!((runs[0].collected, runs[0].failed), (1, 1));
     assert_eq!(runs[0].failures[0].tenant, "globex");
     assert!(runs[0].failures[0].error.contains("cents"), "{:?}", runs[0].failures);
-    // Acme's are new, globex's as they were; and it is told that this is not the whole.
+    // Acme's figures are new, globex's unchanged, and the publication is reported as incomplete.
     assert_eq!(house.fleet("totals").await[0]["cents"], 13);
     let after = house.publication("totals").await;
     assert_eq!((after.fresh, after.tenants, after.failed), (1, 2, 1));
@@ -130,7 +130,7 @@ async fn a_fleet_of_any_size_is_counted_once() {
     let house = shop(&[TOTALS]).await;
     let acme = house.tenant("acme").await;
     house.sell(&acme, "2026-01-01", 1).await;
-    // In the catalog alone: there is nothing to read.
+    // They exist only in the catalog, so they have no rows to read.
     let others = "INSERT INTO freehold.tenant (id, slug, name)
                   SELECT gen_random_uuid(), 'other-' || n, 'Other' FROM generate_series(1, 1234) n";
     house.superuser().await.batch_execute(others).await.unwrap();
@@ -250,7 +250,7 @@ async fn what_did_not_change_is_not_read_and_whatever_changed_is() {
     let published = house.publication("changes").await;
     assert!(published.is_complete(), "who did not change is fresh: {published:?}");
 
-    // Each kind of change, late ones too, and what each day comes to after it.
+    // Each kind of change, including late ones, with the total of each day after it.
     let steps: [(&str, [i64; 2]); 6] = [
         ("INSERT INTO sales (day, cents) VALUES ('2026-01-01', 4)", [15, 2]),
         ("UPDATE sales SET cents = 5, changed_at = clock_timestamp() WHERE cents = 2", [15, 5]),
@@ -316,7 +316,7 @@ async fn groups_of_too_few_tenants_are_withheld_from_totals_alone() {
     assert_eq!(fleet.as_array().unwrap().len(), 1, "{fleet}");
     assert_eq!(house.publication("totals").await.withheld, 1);
     assert_eq!(house.own(&tenants[0], "totals").await[1]["cents"], 77);
-    // Not even the view that is granted to nobody holds them.
+    // Not even the view that no role may read contains them.
     let hidden = house
         .superuser()
         .await
@@ -368,7 +368,7 @@ async fn two_versions_of_the_schema_are_collected_side_by_side() {
     let house = house_with(&older).await;
     let acme = house.tenant("acme").await;
     house.sell(&acme, "2026-01-01", 1).await;
-    // Acme cannot get the second migration; whoever comes now has it.
+    // Acme cannot get the second migration; a new tenant has it.
     house.script(&acme, "ALTER TABLE sales ADD COLUMN tax int").await;
     let report = house
         .migrate(&baseline_and(&["ALTER TABLE sales ADD COLUMN tax bigint NOT NULL DEFAULT 3"]))

@@ -96,7 +96,7 @@ async fn a_changed_definition_is_built_anew_and_another_schedule_keeps_the_figur
     let doubled = CHANGES.replace("sum(cents) AS cents", "2 * sum(cents) AS doubled");
     let applied = apply(&house, &[&scheduled, &doubled]).await.unwrap();
     assert!(applied.contains(r#""rebuilt":["changes"]"#), "{applied}");
-    // What was published was of the former definition.
+    // The publication belonged to the former definition.
     assert_eq!(house.fleet("changes").await, json!([]));
     assert!(house.freehold.analytics().list(&operator()).await.unwrap()[0].publication.is_none());
     house.run(true).await.unwrap();

@@ -71,7 +71,7 @@ async fn sql_in_a_tenants_context_gets_its_own_rollup_rows_and_nothing_published
             assert_eq!(outcome(&attacker, sql).await, "42501", "{role}: {sql}");
         }
     }
-    // In the catalog, what row-level security leaves: acme's.
+    // In the catalog, row-level security leaves only acme's rows.
     let attacker = house.in_catalog(acme.tenant(), "owner").await;
     let read = "SELECT tenant_id::text FROM freehold_analytics.rollup_totals
                 UNION ALL SELECT tenant_id::text FROM freehold.analytics_collection
@@ -177,7 +177,7 @@ async fn a_definition_that_writes_fails_in_every_tenant() {
 #[tokio::test]
 async fn a_tenant_context_is_no_key_for_the_collector_either() {
     let (house, acme, globex) = two_tenants().await;
-    // Whoever could make the analytics role claim a tenant still would not see another's rollup.
+    // An attacker who makes the analytics role claim a tenant still does not see another tenant's rollup.
     let analytics = connect(&house.database.analytics_url()).await;
     let sealed = house.sealed(acme.tenant(), "owner").await;
     analytics

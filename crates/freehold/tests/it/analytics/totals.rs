@@ -71,7 +71,7 @@ async fn a_group_that_nothing_touched_is_not_computed_again() {
     house.collect().await;
     let cents = |fleet: serde_json::Value| [fleet[0]["cents"].clone(), fleet[1]["cents"].clone()];
     assert_eq!(cents(house.fleet("totals").await), [json!(1000), json!(22)]);
-    // Nothing touched: what is published stays as it is.
+    // No row changed, so the publication stays as it is.
     superuser.batch_execute("UPDATE freehold_analytics.total_totals SET cents = 5").await.unwrap();
     let before = house.publication("totals").await;
     house.collect().await;
@@ -94,7 +94,7 @@ async fn a_publication_that_fails_forgets_nothing_that_was_touched() {
     assert_eq!(house.fleet("totals").await[0]["cents"], 1);
     let mended = "ALTER TABLE freehold_analytics.total_totals DROP CONSTRAINT broken";
     superuser.batch_execute(mended).await.unwrap();
-    // This run finds the rows as the former wrote them, and touches none.
+    // This run finds the rows unchanged, and writes none.
     house.collect().await;
     assert_eq!(house.fleet("totals").await[0]["cents"], 101);
 }

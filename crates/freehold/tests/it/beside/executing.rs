@@ -31,7 +31,7 @@ async fn locks_on_another_tenants_tables_to_the_end_of_the_transaction() {
     assert_eq!(sqlstate(&waits), "55P03");
     tx.commit().await.unwrap();
     assert_eq!(house.bodies(&globex).await, ["globex"]);
-    // Without such a function there is no way to say it in a query.
+    // Without such a function, no query can do this.
     for sql in [
         lock.clone(),
         format!("SELECT query_to_xml('{lock}', true, true, '')"),

@@ -587,7 +587,7 @@ async fn every_planted_fault_is_found_under_its_code() {
         .collect();
     assert!(missed.is_empty(), "missed {missed:#?}\nof\n{found:#?}");
     assert!(report.not_checked.is_empty(), "{:?}", report.not_checked);
-    // What is critical and in everybody's sight makes a server unready.
+    // Critical findings that the app role can see make a server unready.
     let critical = house.freehold.protection().list_critical().await.unwrap();
     for finding in report.findings.iter().filter(|f| f.check.severity.as_str() == "critical") {
         let code = finding.check.code;

@@ -99,7 +99,7 @@ async fn an_index_of_other_columns_is_not_taken_for_one_of_the_same_name() {
         assert!(refused.message().contains("of other columns"), "{refused}");
     }
     assert_eq!((indexes(&house, &acme).await, recorded(&house).await), before);
-    // Those that are there may be asked for again.
+    // Existing indexes may be requested again.
     apply(&house, &acme, "pairs", &["a_b"]).await;
     apply(&house, &acme, "pairs", &["a desc", "desc"]).await;
     is_clean(&house).await;
