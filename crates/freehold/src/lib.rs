@@ -7,7 +7,7 @@
 //! # Words
 //!
 //! - **Tenant**: a customer of your service. All of them are the **fleet**.
-//! - - **Context**: permission to work in one tenant, as one actor, in one transaction: [`TenantContext`]. It
+//! - **Context**: permission to work in one tenant, as one actor, in one transaction: [`TenantContext`]. It
 //!   is issued only for a tenant that is active. Operations across tenants take an [`OperatorContext`]
 //!   instead, which states a reason.
 //! - **Catalog**: what Freehold stores about tenants, people and migrations, in the schema `freehold`.
@@ -122,9 +122,9 @@
 //!
 //! # Limits
 //!
-//! - - PostgreSQL 15 or newer, one database. Through a pooler in transaction mode, statements are unnamed and
+//! - PostgreSQL 15 or newer, one database. Through a pooler in transaction mode, statements are unnamed and
 //!   PostgreSQL plans each one anew. Changes are received by LISTEN, which needs a session.
-//! - - SQL that an attacker manages to inject cannot set another tenant's context, since contexts are sealed
+//! - SQL that an attacker manages to inject cannot set another tenant's context, since contexts are sealed
 //!   ([`SealMode`]), but it has all privileges of the tenant in which it runs. Send values as parameters.
 //! - A baseline names no schema, and its views are `security_invoker`; a migration that leaves an object
 //!   unprotected fails as a whole.
@@ -134,7 +134,7 @@
 //! - A transaction holds one of [`PoolLimits::connections_max`] connections from [`Freehold::begin`] to its
 //!   end. A task that begins a second one inside the first may wait for itself until it fails.
 //! - The app role's statements end after 30 s, and its transactions after 60 s without a statement.
-//! - - A suspension or a removed membership takes effect within a second, not at once: a transaction that has
+//! - A suspension or a removed membership takes effect within a second, not at once: a transaction that has
 //!   begun runs to its end.
 
 #![warn(missing_docs)]
