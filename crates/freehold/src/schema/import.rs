@@ -218,7 +218,11 @@ impl Import {
         }
         let boundaries = ["begin", "commit", "start", "end", "rollback"];
         if boundaries.iter().any(|word| statement.is(0, word)) {
-            return self.left_out("BEGIN and COMMIT", "since each file is one transaction", line);
+            return self.left_out(
+                "bounds of transactions (BEGIN, COMMIT)",
+                "since each file is one transaction",
+                line,
+            );
         }
         if statement.begins(&["alter", "default", "privileges"]) {
             return self.left_out(
