@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use freehold::tokio_postgres::Client;
 use futures_util::TryStreamExt as _;
+use tokio_postgres::Client;
 
 use crate::drops::PARTS;
 use crate::ground::{CANARIES, NOBODY, Resident};

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use freehold::control::sessions::{SignIn, SignInOptions};
 use freehold::control::tenants::NewTenant;
-use freehold::tokio_postgres::Client;
 use freehold::{
     Baseline, Freehold, IdentityId, Migration, OperatorContext, Options, PoolLimits, Rate, Role,
     SignInLimits, TenantId,
@@ -17,6 +16,7 @@ use freehold::{
 use freehold_server::config::{ConnectionSettings, HttpSettings, SignUpMode};
 use freehold_server::http::connections::{self, ConnectionLimits};
 use freehold_server::http::{AppState, PeopleSettings, router};
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::canary::{Mark, Watch};

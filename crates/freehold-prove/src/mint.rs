@@ -182,7 +182,6 @@ mod tests {
 
     /// The forgeries differ from a valid token only in what their names say: signed again without a change,
     /// each is valid.
-    /// signed anew without a change is good.
     #[test]
     fn only_forgeries_are_refused() {
         let mint = Mint::new("a secret of the proof, of some length").unwrap();

@@ -1,9 +1,9 @@
 //! Poisoned sessions: one tenant's SQL changes what it can in its session, the transaction ends in various
 //! ways, and another tenant checks what it finds there.
 
-use freehold::tokio_postgres::Client;
 use freehold::{Error, Freehold, Role, TenantContext};
 use serde::Deserialize;
+use tokio_postgres::Client;
 
 use crate::Failure;
 use crate::ground::{Resident, identity};

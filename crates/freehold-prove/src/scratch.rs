@@ -1,7 +1,7 @@
 //! A database for one proof on an existing server, dropped afterwards.
 
-use freehold::tokio_postgres::Client;
 use freehold::{Baseline, Freehold, InitOptions, MigrateOptions, Options, Passwords};
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use freehold_prove::{Failure, System};

@@ -1,5 +1,5 @@
-//! Every setting, defined once: as a flag and as an environment variable. Nothing else in the
-//! project reads the environment.
+//! The settings of a server, each as a flag and as an environment variable; a file per heading. Arguments of
+//! single commands are in `cli`.
 //!
 //! A setting whose `hide_env_values` is set is a secret: it is never printed.
 

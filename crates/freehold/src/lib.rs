@@ -203,13 +203,14 @@ pub use crate::schema::migration::{Baseline, Layout, Migration};
 pub use crate::sign_in::tokens;
 pub use crate::tasks::{BackgroundTask, TaskStatus, Tasks};
 pub use crate::tx::{PipelineError, ReadTx, TenantTx};
+#[cfg(feature = "testing")]
 pub use crate::wire::client::connect_bare;
 pub use crate::wire::params::{Params, TextParam};
 pub use crate::wire::{Answer, Column, Row, RowIndex};
 /// The crate whose `Timestamp` this API returns.
 pub use jiff;
-/// The driver whose parameter and row types this API uses.
-pub use tokio_postgres;
+/// The traits by which values become parameters and are read from rows.
+pub use postgres_types;
 /// The crate whose `Uuid` this API's ids contain.
 pub use uuid;
 

@@ -1,4 +1,4 @@
-//! Transactions: the only module that sends BEGIN.
+//! Transactions in a tenant, on the catalog, and of the owner role. No other module begins one in a tenant.
 //!
 //! A [`TenantTx`] reaches one tenant's data, a [`CatalogTx`] the catalog. Context, search path and role are
 //! set inside the transaction and end with it. BEGIN, context and the first statement are sent in one flush;

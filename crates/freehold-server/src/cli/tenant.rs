@@ -90,6 +90,12 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
             if owner.is_none() && owner_is.existing {
                 return Err("--existing says who --owner is; give --owner too".into());
             }
+            if owner.is_none() && !owner_is.invites() {
+                return Err(
+                    "a password (--password or FREEHOLD_PASSWORD) is the owner's: give --owner too"
+                        .into(),
+                );
+            }
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let invited = owner.as_ref().filter(|_| owner_is.invites()).cloned();
             let owner =

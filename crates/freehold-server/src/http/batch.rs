@@ -10,7 +10,7 @@ use axum::Json;
 use axum::body::Body as ResponseBody;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
-use freehold::tokio_postgres::types::ToSql;
+use freehold::postgres_types::ToSql;
 use freehold::{
     Action, Answer, ByteShare, ErrorKind, Lsn, Params, TenantContext, TenantTx, TextParam, require,
 };

@@ -319,7 +319,7 @@ fn values(plan: &Plan) -> Vec<TextParam<'_>> {
 
 fn params<'a>(
     values: &'a [TextParam<'a>],
-) -> Vec<&'a (dyn freehold::tokio_postgres::types::ToSql + Sync)> {
+) -> Vec<&'a (dyn freehold::postgres_types::ToSql + Sync)> {
     values.iter().map(|value| value as _).collect()
 }
 

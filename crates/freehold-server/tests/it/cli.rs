@@ -738,6 +738,7 @@ fn people_are_governed_by_the_commands(env: Env) {
     assert_eq!(listed["items"].as_array().unwrap().len(), 2);
 
     // A tenant without an owner gets one: an invited person or a known one.
+    fails(&["tenant", "create", "none", "--password", PASSWORD], "give --owner too");
     run(&["tenant", "create", "empty"]).ended(0);
     let ran = run(&["tenant", "owner", "empty", "bill@x.example"]).ended(0).stdout();
     assert!(ran.contains("bill@x.example is invited to own empty"), "{ran}");

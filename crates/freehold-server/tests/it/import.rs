@@ -34,7 +34,11 @@ COMMENT ON TABLE tasks IS 'What there is to do';
 fn pg_dump(url: &str, to: &Path) {
     let beside = std::env::var_os("FREEHOLD_PG_BIN").map(|bin| Path::new(&bin).join("pg_dump"));
     let program = beside.filter(|program| program.exists()).unwrap_or("pg_dump".into());
-    let dumped = Command::new(program).args(["--dbname", url, "--file"]).arg(to).status().unwrap();
+    let dumped = Command::new(program)
+        .args(["--schema=public", "--extension=*", "--dbname", url, "--file"])
+        .arg(to)
+        .status()
+        .unwrap();
     assert!(dumped.success());
 }
 

@@ -144,7 +144,9 @@ pub(crate) async fn record_failure(
     error: &str,
 ) -> Result<()> {
     tx.execute(
-        "INSERT INTO freehold.migration_failure (tenant_id, version, error) VALUES ($1, $2, $3)
+        // Another run, or an answer that was lost, may have brought it there.
+        "INSERT INTO freehold.migration_failure (tenant_id, version, error)
+         SELECT id, $2, $3 FROM freehold.tenant WHERE id = $1 AND version < $2
          ON CONFLICT (tenant_id) DO UPDATE SET version = $2, error = $3, failed_at = clock_timestamp()",
         &[&tenant.as_uuid(), &version, &error],
     )

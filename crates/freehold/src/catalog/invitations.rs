@@ -182,6 +182,13 @@ pub(crate) async fn set_token(
     tx.query_opt(&sql, &[&id, &token_hash.as_slice()]).await?.as_ref().map(from_row).transpose()
 }
 
+/// Makes the tokens of all invitations to an address void. The invitations stay: sent again, they get new ones.
+pub(crate) async fn forget_tokens(tx: &mut CatalogTx, email: &str) -> Result<()> {
+    let sql = "UPDATE freehold.invitation SET token_hash = NULL WHERE email = $1";
+    tx.execute(sql, &[&email]).await?;
+    Ok(())
+}
+
 /// The invitation that a token belongs to.
 pub(crate) async fn find(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Option<Offer>> {
     let sql = format!(

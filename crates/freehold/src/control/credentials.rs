@@ -1,6 +1,5 @@
 //! Passwords: checked only here, after the guess is counted. A person who knows the present password can
 //! change it, and a person who can read mail to the address can choose a new one.
-//! one, or chosen anew by who can read the person's mail.
 
 use std::net::IpAddr;
 use std::time::SystemTime;

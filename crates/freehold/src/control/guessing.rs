@@ -1,6 +1,5 @@
 //! Limits guesses at passwords and names, per address and per client, counted in the database for all servers
 //! together. A guess that turns out to be right is given back.
-//! database for all servers together. What turns out to be no guess is given back.
 //!
 //! A device that has signed in before has a budget of its own, so that guesses from elsewhere do not lock its
 //! owner out. A refusal is remembered here for a few seconds, so a flood of guesses from one client does not

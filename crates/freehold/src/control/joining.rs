@@ -267,7 +267,9 @@ impl SignIn {
         offer.ok_or_else(unknown)?;
         let has_password = credential.as_ref().is_some_and(Credential::is_known);
         let known = credential.map(|found| found.identity).filter(|identity| identity.is_proven);
-        let known_id = known.as_ref().map(|identity| identity.id);
+        // The epoch rises with each password that is set or taken away.
+        let state = |identity: &Identity| (identity.id, identity.epoch);
+        let known_state = known.as_ref().map(state);
         let hash = match (known, &claims, password) {
             (Some(known), Some(claims), _) if IdentityId::from(claims.sub) == known.id => None,
             (_, Some(_), _) => {
@@ -306,16 +308,20 @@ impl SignIn {
         tenant.status.require_active()?;
         let by = proof::by_letter(MailKind::Invitation);
         let before = identities::lock_by_email(&mut tx, &email).await?;
-        let before = before.filter(|identity| identity.is_proven).map(|identity| identity.id);
-        if before != known_id {
+        let before = before.filter(|identity| identity.is_proven);
+        if before.as_ref().map(state) != known_state {
             return Err(Error::new(
                 ErrorKind::Retryable,
-                "this person has become known meanwhile; try again",
+                "this person has changed meanwhile; try again",
             ));
         }
         let identity = proof::prove(&mut tx, &email.parse()?, &name, &by).await?;
-        if let Some(hash) = &hash {
-            identities::set_password(&mut tx, identity.id, hash).await?;
+        match &hash {
+            Some(hash) if before.is_some() => {
+                proof::replace_password(&mut tx, &identity, hash, None).await?;
+            }
+            Some(hash) => identities::set_password(&mut tx, identity.id, hash).await?,
+            None => {}
         }
         join(&mut tx, &offer, &identity).await?;
         tx.commit().await?;

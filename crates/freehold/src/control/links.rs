@@ -1,6 +1,5 @@
 //! Reads what a message's link is for, for the page behind it. This does not use the link up, since programs
 //! that scan mail open links too.
-//! mail open links too.
 
 use std::net::IpAddr;
 

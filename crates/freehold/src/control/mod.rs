@@ -1,6 +1,5 @@
 //! The operations of the control plane: one function each, called by API, command line and worker alike.
 //! Permissions are checked here; the layers below are only SQL.
-//! worker alike. Here it is decided who may do what; below is only SQL.
 
 #[cfg(feature = "sign-in")]
 pub mod addresses;

@@ -3,7 +3,6 @@
 //! A pooler is detected when two clients, both connected, meet the same server process. Then the two are
 //! tested against each other: whether a transaction stays on one session, and what one client leaves for the
 //! other.
-//! leaves behind for the other.
 
 use std::time::Duration;
 

@@ -94,7 +94,7 @@ WHERE p.proleakproof AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = '
                 code: "FH206",
                 severity: Severity::Info,
                 title: "A SECURITY DEFINER function executes text",
-                meaning: "If any of that text comes from its caller, the caller is its owner: no other tenant's row is reached so, and no key, but tables and policies can be changed.",
+                meaning: "If any of that text comes from its caller, the caller is its owner: it can change the tables and policies of every tenant, and after that read their rows, until a server finds the table and closes it. It reads no key.",
                 remedy: "Look at what it executes: names by format('%I'), values by USING, nothing else of the caller's. Or let it run as its caller.",
                 fix_is_safe: false,
             },

@@ -1,6 +1,5 @@
 //! Creates a tenant: schema, baseline, policies, grants, catalog rows and first owner, in one transaction.
 //! Either all of it exists afterwards, or nothing.
-//! transaction. Either all of it is there, or nothing.
 
 use tokio::time::Instant;
 use uuid::Uuid;

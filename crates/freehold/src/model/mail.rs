@@ -126,10 +126,12 @@ pub(crate) fn write(
     expires_at: Option<Timestamp>,
 ) -> (String, String) {
     let tenant = harmless(facts.tenant.as_deref().unwrap_or_default());
-    let by = facts.by.as_deref().unwrap_or("an operator");
+    let by = facts.by.as_deref().map_or("an operator".to_owned(), plain_address);
     let role = facts.role.as_deref().unwrap_or("member");
-    let (old, new) =
-        facts.addresses.as_ref().map_or(("", ""), |(old, new)| (old.as_str(), new.as_str()));
+    let (old, new) = facts
+        .addresses
+        .as_ref()
+        .map_or_else(Default::default, |(old, new)| (plain_address(old), plain_address(new)));
     let ignore = "If you did not ask for this, do nothing: without the link nothing happens.";
     let (subject, lines) = match kind {
         MailKind::SignUp => (
@@ -228,6 +230,18 @@ pub(crate) fn write(
     (subject, text)
 }
 
+/// An address that is user input, in the form in which a message may show it. Before its `@` almost any text may
+/// stand, `www.evil.example/log-in` too: one with more than letters, digits and the marks that names are joined
+/// by is not shown, and neither is one that is long.
+fn plain_address(address: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "+-_.@".contains(c);
+    let local = address.split('@').next().unwrap_or_default();
+    let shows = address.chars().all(is_plain)
+        && address.chars().count() <= NAME_CHARS_MAX
+        && !local.starts_with("www.");
+    if shows { address.to_owned() } else { "an address with unusual characters".to_owned() }
+}
+
 /// A name that is user input, in the form in which a message may show it: short, on one line, and without
 /// anything that a mail program would turn into a link or that changes how the surrounding text is displayed.
 fn harmless(name: &str) -> String {
@@ -272,6 +286,24 @@ mod tests {
         // Characters that only look like a dot, an at sign or a slash are removed.
         for lookalike in ['\u{3002}', '\u{ff0e}', '\u{ff20}', '\u{2044}', '\u{ff61}', '\u{2024}'] {
             assert_eq!(harmless(&format!("evil{lookalike}example")), "evil example");
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_only_if_it_leads_nowhere() {
+        for address in ["ann@acme.example", "ann.b+x-y_1@mail.acme.example"] {
+            assert_eq!(plain_address(address), address);
+        }
+        let long = format!("{}@acme.example", "x".repeat(60));
+        for address in [
+            "www.evil.example/log-in@evil.example",
+            "www.evil.example@evil.example",
+            "http://evil.example?a=b#c@evil.example",
+            "a%20b@evil.example",
+            long.as_str(),
+        ] {
+            let shown = plain_address(address);
+            assert!(!shown.contains("evil") && !shown.contains("xxx"), "{shown}");
         }
     }
 

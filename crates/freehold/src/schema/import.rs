@@ -53,14 +53,15 @@ pub struct ImportRefusal {
 pub fn import_dump(text: &str) -> Result<Imported, Vec<ImportRefusal>> {
     let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
     let mut import = Import::default();
-    let mut at = 0;
+    let (mut at, mut line, mut counted) = (0, 1, 0);
     loop {
         at += blank(&text[at..]);
         let rest = &text[at..];
         if rest.is_empty() {
             break;
         }
-        let line = 1 + lines_in(&text[..at]);
+        line += lines_in(&text[counted..at]);
+        counted = at;
         if rest.starts_with('\\') {
             let end = rest.find('\n').map_or(rest.len(), |end| end + 1);
             import.psql_command(rest[..end].trim_end(), line);
@@ -201,9 +202,13 @@ impl Import {
 
     fn statement(&mut self, statement: &Parts<'_>) {
         let line = statement.line;
-        let of_database = |words: &[&str]| {
-            words.iter().any(|word| statement.is(1, word) || statement.is(2, word))
-        };
+        // The kind of the object: its name may be any word.
+        let mut kind = if statement.begins(&["comment", "on"]) { 2 } else { 1 };
+        while ["or", "replace", "trusted", "procedural"].iter().any(|word| statement.is(kind, word))
+        {
+            kind += 1;
+        }
+        let of_database = |words: &[&str]| words.iter().any(|word| statement.is(kind, word));
         let is_definition =
             ["create", "alter", "drop", "comment"].iter().any(|word| statement.is(0, word));
         if statement.begins(&["set"]) || statement.is(0, "select") && statement.has(&["set_config"])
@@ -213,6 +218,9 @@ impl Import {
                     "strings with backslashes: dump with standard_conforming_strings on",
                     line,
                 );
+            }
+            if statement.has(&["check_function_bodies"]) {
+                return self.leave_bodies_unchecked();
             }
             return self.left_out("SET", "which is for the session that restores", line);
         }
@@ -231,7 +239,10 @@ impl Import {
                 line,
             );
         }
-        if statement.is(0, "alter") && statement.has(&["owner", "to"]) {
+        if statement.is(0, "alter")
+            && statement.has(&["owner", "to"])
+            && !statement.has(&["rename"])
+        {
             return self.left_out(
                 "OWNER TO",
                 "since all of a tenant's schema is freehold_owner's",
@@ -266,14 +277,54 @@ impl Import {
             return self.refuse(format!("{}: {why}", statement.between(0, 2).to_uppercase()), line);
         }
         if is_definition
-            && (statement.has(&["event", "trigger"])
-                || statement.has(&["foreign", "data"])
+            && (statement.is(kind, "event") && statement.is(kind + 1, "trigger")
+                || statement.has(&["foreign", "data", "wrapper"])
                 || of_database(&["server", "language", "transform"]))
         {
             let why = "it is the database's, not a schema's: make it by hand, once, if the application needs it";
             return self.refuse(format!("{}: {why}", statement.between(0, 3).to_uppercase()), line);
         }
+        if statement.begins(&["create", "policy"]) {
+            return self.policy(statement);
+        }
+        if statement.has(&["enable", "row", "level", "security"]) {
+            self.remark(
+                "look at: row-level security of the application. Without a policy it denied everything; here members of the tenant read and write the table unless a migration grants or restricts otherwise",
+                1,
+                line,
+            );
+        }
         self.keep(statement);
+    }
+
+    /// A dump has functions before the tables that their bodies name.
+    fn leave_bodies_unchecked(&mut self) {
+        const SET: &str = "SET LOCAL check_function_bodies = off;\n\n";
+        if !self.sql.starts_with(SET) {
+            self.sql.insert_str(0, SET);
+        }
+    }
+
+    /// Refuses one for roles of the database that was dumped.
+    fn policy(&mut self, statement: &Parts<'_>) {
+        let tokens = statement.tokens;
+        let to = tokens.iter().position(|token| token.is_word("to"));
+        let end = tokens.iter().position(|token| token.is_word("using") || token.is_word("with"));
+        let roles =
+            to.map_or(&[][..], |to| &tokens[to + 1..end.unwrap_or(tokens.len()).max(to + 1)]);
+        let is_foreign = |token: &&Token<'_>| {
+            let name = token.text.trim_matches('"');
+            !token.is_symbol(",")
+                && !name.eq_ignore_ascii_case("public")
+                && !name.starts_with("freehold_")
+        };
+        match roles.iter().find(is_foreign) {
+            Some(role) => self.refuse(
+                format!("a policy for {}, a role of the database that was dumped: write TO freehold_viewer, freehold_member or freehold_admin, or leave TO out", role.text),
+                statement.line,
+            ),
+            None => self.keep(statement),
+        }
     }
 
     fn schema(&mut self, statement: &Parts<'_>) {
@@ -287,7 +338,7 @@ impl Import {
         }
         let name = tokens.last().map_or("", |token| token.text);
         self.refuse(
-            format!("the schema {name}: a tenant has one schema. Bring its objects to public first (ALTER … SET SCHEMA public), or dump with --schema=public"),
+            format!("the schema {name}: a tenant has one schema. Bring its objects to public first (ALTER … SET SCHEMA public), or dump with --schema=public --extension='*'"),
             statement.line,
         );
     }
@@ -316,6 +367,12 @@ impl Import {
         let role = to.and_then(|at| statement.tokens.get(at + 1)).map_or("", |token| token.text);
         let is_ours = role.trim_matches('"').starts_with("freehold_");
         if is_ours && !statement.has(&["on", "schema"]) {
+            return self.keep(statement);
+        }
+        let of_routine =
+            ["function", "procedure", "routine"].iter().any(|kind| statement.has(&["on", kind]));
+        if word == "from" && role.eq_ignore_ascii_case("public") && of_routine {
+            self.remark("look at: functions that were revoked from PUBLIC stay so; grant EXECUTE to freehold_viewer or freehold_member where they may call them", 1, statement.line);
             return self.keep(statement);
         }
         let what = format!("rights of {role}");

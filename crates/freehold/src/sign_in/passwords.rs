@@ -1,6 +1,5 @@
 //! Passwords: the rules for new ones, and argon2id on a bounded number of threads. Other modules decide what
 //! a password gives access to.
-//! password gives access to.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;

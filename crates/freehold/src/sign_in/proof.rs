@@ -1,6 +1,5 @@
 //! Proofs of addresses and their consequences. An address that was only typed is a claim; rights belong to
 //! the person who has proven it.
-//! who has proven it.
 
 use uuid::Uuid;
 
@@ -72,7 +71,10 @@ pub(crate) async fn end_everything(
     password_resets::delete_of(tx, identity.id).await?;
     address_changes::delete_of(tx, identity.id).await?;
     sign_ups::delete_of(tx, &identity.email).await?;
-    if !identity.is_proven {
+    if identity.is_proven {
+        // Whoever could read the person's mail before may have one of these.
+        invitations::forget_tokens(tx, &identity.email).await?;
+    } else {
         invitations::delete_by(tx, identity.id, None).await?;
     }
     Ok(())

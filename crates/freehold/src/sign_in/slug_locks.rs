@@ -1,8 +1,6 @@
 //! Requests for the same slug are serialised within this process. The first one does the work, which includes
 //! hashing a password; the others then find the slug taken by one query. So many requests for one name are
 //! answered 409 rather than 503.
-//! the work, which includes hashing a password; the others then find the slug taken by a look, so
-//! that a crowd after one name is answered 409 and not told that it is too many.
 
 use std::sync::Arc;
 use std::time::Duration;

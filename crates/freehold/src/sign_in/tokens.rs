@@ -1,6 +1,5 @@
 //! Access tokens (signed JWTs); opaque tokens (refresh, invitation …) and devices are in files of their own.
 //! Pure: the caller passes the time, and other modules decide who may hold a token.
-//! devices. Pure: the caller says what time it is, and who may hold a token is decided elsewhere.
 //!
 //! An access token is a JWS in compact form with HS256 (RFC 7515, 7519) and the type `at+jwt` (RFC 9068).
 //! HS256 is the only algorithm: a header cannot choose another, it must name this one. HMAC comes from the

@@ -16,7 +16,8 @@ const NAMED_MAX: usize = 3;
 /// Tables of the schema $1 that are named in $2 and are not there, or not protected.
 pub(crate) const BARE_SQL: &str = "
 SELECT name FROM unnest($2::text[]) name
-WHERE NOT coalesce((SELECT c.relrowsecurity AND c.relforcerowsecurity FROM pg_class c
+WHERE NOT coalesce((SELECT c.relrowsecurity AND c.relforcerowsecurity AND EXISTS (SELECT FROM pg_policy p
+    WHERE p.polrelid = c.oid AND p.polname = 'tenant_isolation' AND NOT p.polpermissive AND p.polcmd = '*') FROM pg_class c
   WHERE c.relname = name::name AND c.relnamespace = $1::text::regnamespace), false)
 ORDER BY name LIMIT 1";
 
@@ -67,11 +68,9 @@ impl Change {
             .collect()
     }
 
-    /// The hash by which tenants are compared that were equal before; None where nothing but the whole
-    /// comparison will do: an object has changed that is part of no relation or routine.
-    /// Policies and privileges of what the migration touches are always part of it, unless its statements do
-    /// the same in every schema.
-    pub(crate) fn fingerprint(&self, unconditional: bool) -> Option<Fingerprint> {
+    /// The hash by which tenants are compared that were equal before and run the same statements; None where
+    /// only the whole comparison will do: an object has changed that is part of no relation or routine.
+    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
         let was: HashMap<_, _> =
             self.before.objects.iter().map(|object| (object.key(), object)).collect();
         let is: HashMap<_, _> =
@@ -87,9 +86,6 @@ impl Change {
         for object in changed.chain(gone) {
             kinds.insert(object.kind.as_str());
             names.insert(object.part_of.clone()?);
-        }
-        if !kinds.is_empty() && !unconditional {
-            kinds.extend(["policy", "rights of"]);
         }
         Some(Fingerprint::of(&kinds, names.into_iter().collect()))
     }

@@ -57,7 +57,13 @@ pub(super) async fn describe(
 const NAMED_MEMBERS: &str = "
   SELECT 'pg_class'::regclass::oid AS classid, c.oid AS objid
   FROM unnest($2::text[]) name JOIN pg_class c ON c.relname = name AND c.relnamespace = $1::text::regnamespace
-  UNION ALL
+  UNION
+  -- The sequences of their identity columns.
+  SELECT 'pg_class'::regclass, s.oid
+  FROM unnest($2::text[]) name JOIN pg_class c ON c.relname = name AND c.relnamespace = $1::text::regnamespace
+  JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'i'
+  JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+  UNION
   SELECT 'pg_proc'::regclass, p.oid
   FROM unnest($2::text[]) name JOIN pg_proc p ON p.proname = name AND p.pronamespace = $1::text::regnamespace
 ";
@@ -99,7 +105,7 @@ impl Fingerprint {
         let sql = format!(
             "{before}{NAMED_MEMBERS}{after}
 SELECT md5(replace(replace(string_agg(concat_ws(' ', kind, name, statement), ' ' ORDER BY kind COLLATE \"C\", name COLLATE \"C\"),
-  $1, '{TEMPLATE_SCHEMA}'), $3, '{}')) FROM (
+  $1, '{TEMPLATE_SCHEMA}'), 'require_tenant(''' || $3 || '''', 'require_tenant(''{}''')) FROM (
 {}
 ) object (kind, name, stage, catalog, number, statement, part_of)",
             TenantId::TEMPLATE,

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::{in_template, refused};
+use super::{in_template, refused, value_in_template};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TenantId;
 use crate::schema::policy::{quote_ident, quote_literal};
@@ -153,7 +153,7 @@ impl Rows {
                     bytes += json.len();
                     let cells: Vec<Option<String>> = serde_json::from_str(json).map_err(unreadable)?;
                     let cell = |cell: Option<String>| match cell {
-                        Some(text) => Cell::Text(in_template(tenant, &text)),
+                        Some(text) => Cell::Text(value_in_template(tenant, &text)),
                         None => Cell::Null,
                     };
                     table.rows.push(cells.into_iter().map(cell).collect());

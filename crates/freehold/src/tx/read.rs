@@ -22,7 +22,6 @@ use std::sync::Arc;
 ///
 /// Until the first answer, whatever error a replica returns, the statement is sent to the primary instead,
 /// and the caller does not notice. After the first answer the transaction stays where it is.
-/// instead, unseen. From the first answer on, it stays where it is.
 pub struct ReadTx {
     tx: Transaction,
     context: TenantContext,

@@ -3,7 +3,9 @@
 use tokio_postgres::Client;
 
 use crate::error::Result;
-use crate::wire::tls::{self, Target};
+#[cfg(feature = "testing")]
+use crate::wire::tls;
+use crate::wire::tls::Target;
 
 /// A connection as the user in `url`, without a tenant's context: to prepare a database or to inspect it.
 /// Policies apply as they do to its role.
@@ -11,6 +13,7 @@ use crate::wire::tls::{self, Target};
 /// # Errors
 /// [`ErrorKind::Setup`](crate::ErrorKind::Setup) if `url` is not a connection string,
 /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable).
+#[cfg(feature = "testing")]
 pub async fn connect_bare(url: &str) -> Result<Client> {
     connect(&tls::target(url, "the database's URL")?).await
 }

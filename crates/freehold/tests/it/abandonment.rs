@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use freehold::testing::end_early;
-use freehold::tokio_postgres::Client;
 use freehold::{ErrorKind, Freehold, Params, Result, TenantContext};
+use tokio_postgres::Client;
 
 use crate::support::{House, SOON, drop_after_polls, house_of_one, pooler, wait_until};
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use freehold::doctor::{DoctorOptions, examine};
-use freehold::tokio_postgres::Client;
 use freehold::{InitOptions, SealMode, init};
+use tokio_postgres::Client;
 
 use crate::doctor::lines;
 use crate::support::{

@@ -1,6 +1,5 @@
 //! The migrator's fast path: tenants after the first of their version reach the same state, and a tenant that
 //! would not is detected as on the long path.
-//! not is found as on the long path.
 
 use freehold::control::indexes::IndexColumn;
 use freehold::{Baseline, MigrateOptions, MigrateReport, TenantContext};
@@ -49,7 +48,9 @@ async fn the_first_tenant_of_a_version_shows_the_others_the_way() {
         let report = migrate(&house, &notes_and(&KINDS[..at])).await;
         let what = KINDS[at - 1];
         assert!(report.failed.is_empty(), "{what}: {:?}", report.failed);
-        assert_eq!((report.migrated, report.fast_path), (4, 3), "{what}");
+        // A file that changes rows may come out differently in each tenant.
+        let fast = if what.starts_with("UPDATE") { 0 } else { 3 };
+        assert_eq!((report.migrated, report.fast_path), (4, fast), "{what}");
     }
     let found = freehold::doctor::examine(&house.database.options(), &Default::default()).await;
     assert_eq!(lines(&found.unwrap()), [""; 0]);
@@ -80,63 +81,86 @@ async fn tenants_of_several_versions_all_come_to_the_newest() {
 
 #[tokio::test]
 async fn a_tenant_that_differs_goes_the_long_path_which_says_how() {
-    for (harm, migration, said) in [
+    const PIN: &str = "ALTER TABLE notes ADD pinned boolean";
+    for (harm, said) in [
         (
             "ALTER TABLE notes ALTER COLUMN body DROP NOT NULL",
-            "ALTER TABLE notes ADD pinned boolean",
             "table notes lacks: body text NOT NULL",
         ),
-        (
-            "CREATE INDEX notes_body ON notes (lower(body))",
-            "CREATE INDEX IF NOT EXISTS notes_body ON notes (body)",
-            "index notes_body lacks",
-        ),
-        (
-            "CREATE TABLE extra (id int, other int)",
-            "CREATE TABLE IF NOT EXISTS extra (id int)",
-            "",
-        ),
-        (
-            "INSERT INTO notes (body) VALUES ('harm')",
-            "ALTER TABLE notes ADD pinned boolean;
-             DO $$ BEGIN IF EXISTS (SELECT FROM notes WHERE body = 'harm') THEN ALTER TABLE notes NO FORCE ROW LEVEL SECURITY; END IF; END $$",
-            "notes has row-level security not enabled and forced",
-        ),
-        (
-            "INSERT INTO notes (body) VALUES ('harm')",
-            "ALTER TABLE notes ADD pinned boolean;
-             DO $$ BEGIN IF EXISTS (SELECT FROM notes WHERE body = 'harm') THEN CREATE POLICY wide ON notes TO freehold_viewer USING (true); END IF; END $$",
-            "",
-        ),
-        (
-            "INSERT INTO notes (body) VALUES ('harm')",
-            "CREATE TABLE extra (id int);
-             DO $$ BEGIN IF EXISTS (SELECT FROM notes WHERE body = 'harm') THEN ALTER TABLE notes DISABLE ROW LEVEL SECURITY; END IF; END $$",
-            "not protected any more",
-        ),
-        (
-            "INSERT INTO notes (body) VALUES ('harm')",
-            "CREATE TABLE extra (id int);
-             DO $$ BEGIN IF EXISTS (SELECT FROM notes WHERE body = 'harm') THEN CREATE POLICY wide ON extra TO freehold_viewer USING (true); END IF; END $$",
-            "tenant_access is missing",
-        ),
+        ("ALTER TABLE notes ALTER COLUMN id DROP IDENTITY", "table notes lacks: id bigint"),
+        ("ALTER TABLE notes ADD pinned int", "already exists"),
+        ("ALTER TABLE tags NO FORCE ROW LEVEL SECURITY", "not protected any more"),
+        ("DROP POLICY tenant_isolation ON tags", "not protected any more"),
+        // What the tenant has in addition does not matter, and a policy that is gone is created again.
+        ("ALTER TABLE notes ADD own int", ""),
+        ("DROP POLICY tenant_isolation ON notes", ""),
     ] {
         let house = house().await;
         let tenants = tenants(&house, 4).await;
         house.script(&tenants[2], harm).await;
-        let report = migrate(&house, &notes_and(&[migration])).await;
+        let report = migrate(&house, &notes_and(&[PIN])).await;
         let failed: Vec<&str> = report.failed.iter().map(|failed| failed.tenant.as_str()).collect();
+        let unprotected = house.freehold.protection().list_unprotected(5).await.unwrap();
         if said.is_empty() {
-            // The tenant's additional object does not matter, and the tenant is compared object by object.
-            assert_eq!((report.migrated, report.fast_path), (4, 2), "{migration}: {failed:?}");
+            assert_eq!((report.migrated, report.fast_path), (4, 2), "{harm}: {failed:?}");
+            assert!(unprotected.is_empty(), "{harm}: {unprotected:?}");
             continue;
         }
-        assert_eq!((report.migrated, report.fast_path), (3, 2), "{migration}: {failed:?}");
-        assert_eq!(failed, ["tenant-2"], "{migration}");
-        assert!(report.failed[0].error.contains(said), "{}", report.failed[0].error);
+        assert_eq!((report.migrated, report.fast_path), (3, 2), "{harm}: {failed:?}");
+        assert_eq!(failed, ["tenant-2"], "{harm}");
+        assert!(report.failed[0].error.contains(said), "{harm}: {}", report.failed[0].error);
         let version = "SELECT count(*) FROM freehold.tenant WHERE version = 2";
         let rows = house.superuser().await.query_one(version, &[]).await.unwrap();
         assert_eq!(rows.get::<_, i64>(0), 3);
+    }
+}
+
+/// What a file does depends on the tenant's rows: each tenant is protected and compared by itself.
+#[tokio::test]
+async fn a_file_that_looks_at_rows_takes_the_long_path_everywhere() {
+    for (migration, failed) in [
+        (
+            "DO $$ DECLARE b text; BEGIN FOR b IN SELECT body FROM notes LOOP
+               EXECUTE format('CREATE TABLE of_%s (v text)', b);
+               EXECUTE format('GRANT SELECT ON of_%s TO freehold_viewer', b);
+             END LOOP; END $$",
+            0,
+        ),
+        (
+            "ALTER TABLE tags ADD pinned boolean;
+             DO $$ BEGIN IF EXISTS (SELECT FROM notes) THEN ALTER TABLE tags DROP CONSTRAINT tags_pkey CASCADE; END IF; END $$",
+            1,
+        ),
+        (
+            "ALTER TABLE notes ADD pinned boolean;
+             DO $$ BEGIN IF EXISTS (SELECT FROM notes) THEN ALTER TABLE notes NO FORCE ROW LEVEL SECURITY; END IF; END $$",
+            1,
+        ),
+    ] {
+        let house = house().await;
+        let tenants = tenants(&house, 4).await;
+        let insert = "INSERT INTO notes (body) VALUES ('one')";
+        house.freehold.query(&tenants[2], insert, &[]).await.unwrap();
+        let report = migrate(&house, &notes_and(&[migration])).await;
+        assert_eq!((report.failed.len(), report.fast_path), (failed, 0), "{migration}: {:?}", report.failed);
+        let unprotected = house.freehold.protection().list_unprotected(5).await.unwrap();
+        assert!(unprotected.is_empty(), "{migration}: {unprotected:?}");
+    }
+}
+
+/// A value of all zeros is the application's: the template's id is the same, and is not put in its place.
+#[tokio::test]
+async fn a_value_of_zeros_is_the_same_in_every_tenant() {
+    const ZEROS: &str = "00000000-0000-0000-0000-000000000000";
+    let house = house().await;
+    let old = house.tenant("old").await;
+    let add = format!("ALTER TABLE notes ADD owner uuid NOT NULL DEFAULT '{ZEROS}'");
+    assert_eq!(migrate(&house, &notes_and(&[&add])).await.migrated, 1);
+    let new = house.tenant("new").await;
+    for tenant in [&old, &new] {
+        let insert = "INSERT INTO notes (body) VALUES ('x') RETURNING owner::text";
+        let rows = house.freehold.query(tenant, insert, &[]).await.unwrap();
+        assert_eq!(rows[0].get::<_, &str>(0), ZEROS);
     }
 }
 

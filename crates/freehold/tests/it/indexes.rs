@@ -8,8 +8,8 @@ use freehold::control::indexes::{
     QueryShape,
 };
 use freehold::testing::TestDatabase;
-use freehold::tokio_postgres::Client;
 use freehold::{Baseline, ErrorKind, Freehold, InsightOptions, Migration, TenantContext};
+use tokio_postgres::Client;
 
 use crate::doctor::{examine_all, lines};
 use crate::support::{House, admin_url, connect, operator, options, outcome, wait_until};

@@ -2,7 +2,7 @@
 
 use freehold::Params;
 use freehold::control::insight::UsageOrder;
-use freehold::tokio_postgres::types::ToSql;
+use freehold::postgres_types::ToSql;
 
 use crate::support::{connect, house, operator};
 

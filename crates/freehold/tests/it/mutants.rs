@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use freehold::control::tenants::NewTenant;
 use freehold::doctor::{DoctorOptions, examine};
-use freehold::tokio_postgres::Client;
 use freehold::{Freehold, Options, TenantId};
+use tokio_postgres::Client;
 
 use crate::doctor::lines;
 use crate::support::{House, connect, house, operator, outcome};

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use freehold::control::violations::ViolationFilter;
 use freehold::testing::TestDatabase;
-use freehold::tokio_postgres::Client;
 use freehold::{Freehold, OperatorContext, Params, SealMode, TenantContext};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+use tokio_postgres::Client;
 
 use crate::support::{
     House, admin_url, claim, house_sealed, notes_and, options, outcome, pooler, sqlstate,

@@ -35,7 +35,7 @@ async fn numbered() -> (House, TenantContext, TenantContext) {
     (house, acme, globex)
 }
 
-async fn one<T: for<'a> freehold::tokio_postgres::types::FromSql<'a>>(
+async fn one<T: for<'a> freehold::postgres_types::FromSql<'a>>(
     freehold: &Freehold,
     tenant: &TenantContext,
     sql: &str,

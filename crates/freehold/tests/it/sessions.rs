@@ -16,6 +16,8 @@ CREATE FUNCTION run(sql text) RETURNS boolean LANGUAGE plpgsql AS
   $$ BEGIN EXECUTE sql; RETURN true; END $$;
 CREATE FUNCTION run_as_owner(sql text) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS
   $$ BEGIN EXECUTE sql; RETURN true; END $$;
+CREATE PROCEDURE call_run(sql text) LANGUAGE plpgsql AS
+  $$ BEGIN EXECUTE sql; END $$;
 CREATE TABLE deferred (sql text NOT NULL);
 CREATE FUNCTION run_row() RETURNS trigger LANGUAGE plpgsql AS
   $$ BEGIN EXECUTE NEW.sql; RETURN NULL; END $$;
@@ -105,6 +107,7 @@ enum Ending {
     CommittedInOneFlush,
     Pipeline,
     PipelineOfEach,
+    Called,
     AtItsCommit,
     RolledBack,
     Dropped,
@@ -113,12 +116,13 @@ enum Ending {
     Read,
 }
 
-const ENDINGS: [Ending; 11] = [
+const ENDINGS: [Ending; 12] = [
     Ending::Alone,
     Ending::Committed,
     Ending::CommittedInOneFlush,
     Ending::Pipeline,
     Ending::PipelineOfEach,
+    Ending::Called,
     Ending::AtItsCommit,
     Ending::RolledBack,
     Ending::Dropped,
@@ -146,6 +150,9 @@ async fn leave(freehold: &Freehold, by: &TenantContext, ending: Ending, sql: &st
         Ending::Pipeline => drop(freehold.pipeline(by, &[(RUN, &[&sql]), (RUN, &[&sql])]).await),
         Ending::PipelineOfEach => {
             drop(freehold.pipeline_each(by, &[(RUN, &[&sql]), (RUN, &[&sql])]).await);
+        }
+        Ending::Called => {
+            drop(freehold.pipeline_each(by, &[("CALL call_run($1)", &[&sql])]).await);
         }
         Ending::AtItsCommit => {
             drop(freehold.query(by, "INSERT INTO deferred VALUES ($1)", &[&sql]).await);

@@ -1,8 +1,8 @@
 //! The sizes of tenants on disk: measured, kept for some time, and their growth.
 
 use freehold::control::sizes::{SizeOrder, TenantGrowth};
-use freehold::tokio_postgres::Client;
 use freehold::{ErrorKind, TenantContext};
+use tokio_postgres::Client;
 
 use crate::support::{House, connect, house, operator, outcome};
 

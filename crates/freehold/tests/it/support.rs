@@ -6,11 +6,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use freehold::testing::{TestDatabase, create_tenant};
-use freehold::tokio_postgres::{self, Client, NoTls};
 use freehold::{
     Actor, Baseline, Error, Freehold, IdentityId, MigrateOptions, MigrateReport, Migration,
     OperatorContext, Options, PoolLimits, Role, SealMode, TenantContext, TenantId,
 };
+use tokio_postgres::{Client, NoTls};
 
 /// A server for tests only; `./dev test` starts one and sets this variable.
 pub(crate) fn admin_url() -> String {

@@ -79,6 +79,31 @@ async fn somebody_known_proves_themselves_and_belongs_to_both() {
     );
 }
 
+/// Support resets a person whose mail somebody else has read. The invitation in it must not give the thief
+/// a password; sent again, it works.
+#[tokio::test]
+async fn an_invitation_that_was_sent_before_a_reset_gives_nobody_a_password() {
+    let service = Service::start(Setup::default()).await;
+    let (acme, globex) = service.two_tenants().await;
+    let operator = service.operator().await;
+    let made = invite(&service, &acme.owner, &globex.owner.email, "viewer").await;
+    let reset = format!("/v1/people/{}/reset", globex.owner.id);
+    service.call("POST", &reset).by(&operator).send().await.expect(200);
+    let new = "a password of the thief's";
+    accept(&service, &made["token"], new).await.refused(404, "not_found");
+    assert_eq!(waiting(&service, &acme.owner).await, std::slice::from_ref(&globex.owner.email));
+
+    let resend = format!("/v1/invitations/{}/resend", text(&made["id"]));
+    service.call("POST", &resend).by(&acme.owner).send().await.expect(202);
+    let token = json!(service.letter_token(MailKind::Invitation, &globex.owner.email).await);
+    accept(&service, &token, new).await.expect(200);
+    // The link of the reset has no use any more, and the person is told of the password.
+    let kinds: Vec<MailKind> = service.letters().await.iter().map(|letter| letter.kind).collect();
+    assert!(kinds.contains(&MailKind::PasswordChanged), "{kinds:?}");
+    let body = json!({"email": globex.owner.email, "password": new, "tenant": "acme"});
+    service.post("/v1/auth/login", body).send().await.expect(200);
+}
+
 #[tokio::test]
 async fn an_invitation_is_good_once_however_many_accept_it_together() {
     let service = Service::start(Setup::default()).await;

@@ -1,6 +1,5 @@
-//! The fast path for a tenant, available once another tenant of the same version was migrated on the full
+//! The fast path for a tenant, available once another tenant of the same version was migrated on the long
 //! path. Then it is known which statements protect the new objects, and how the tenant must look afterwards.
-//! objects is known then, and what the tenant must look like afterwards.
 //!
 //! It takes three round trips, whatever the migration contains. It makes no decision of its own: a tenant
 //! that differs from the first one is rolled back and migrated on the long path, which reports what is wrong
@@ -51,8 +50,12 @@ struct Learned {
 impl FastPath {
     /// None if each tenant must be compared completely.
     pub(super) fn of(change: &Change, migration: &Migration) -> Option<FastPath> {
-        let fingerprint = change.fingerprint(migration.is_unconditional())?;
-        let tables = change.tables();
+        // A file that looks at rows or catalogs may make other objects in another tenant, which nothing here
+        // would protect or compare.
+        if !migration.is_unconditional() {
+            return None;
+        }
+        let (fingerprint, tables) = (change.fingerprint()?, change.tables());
         Some(FastPath {
             fingerprint,
             tables,
@@ -107,15 +110,18 @@ impl FastPath {
             Some((version, _)) if version >= migration.version => return Ok(true),
             Some((version, has_own_indexes)) => version == former && !has_own_indexes,
         };
-        let same = is_as_others
-            && match self.apply(&mut tx, tenant, &statements, learned, options).await {
-                Ok(same) => same,
-                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
-                Err(error) if error.database().is_some_and(is_lock_timeout) => {
-                    return Err(super::located_in(migration)(error));
-                }
-                Err(_) => false,
-            };
+        if !is_as_others {
+            tx.rollback().await?;
+            return Ok(false);
+        }
+        let same = match self.apply(&mut tx, tenant, &statements, learned, options).await {
+            Ok(same) => same,
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+            Err(error) if error.database().is_some_and(is_lock_timeout) => {
+                return Err(super::located_in(migration)(error));
+            }
+            Err(_) => false,
+        };
         if !same {
             self.failures.fetch_add(1, Ordering::Relaxed);
             tx.rollback().await?;

@@ -10,7 +10,6 @@
 //! CPU time from all others, and the pool cannot tell the two apart. The duration of a trivial statement
 //! shows it. So slow tenants begin with half of the slots and get more while a trivial statement takes no
 //! longer than usual; once it takes long, their share is halved, as TCP does in a congested network.
-//! longer than usual; once it takes long they get half as many, as TCP does with a congested network.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

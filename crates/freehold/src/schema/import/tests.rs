@@ -106,6 +106,28 @@ fn what_a_baseline_cannot_have_is_refused_with_its_line() {
 }
 
 #[test]
+fn a_name_may_be_any_word() {
+    for sql in [
+        "CREATE TRIGGER subscription AFTER INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION public.f();",
+        "CREATE INDEX publication ON public.t USING btree (id);",
+        "CREATE TABLE public.server (id integer);",
+        "CREATE POLICY role ON public.t USING (true);",
+        "ALTER TABLE public.t RENAME COLUMN owner TO holder;",
+        "CREATE POLICY p ON public.t TO PUBLIC, freehold_viewer USING (true);",
+        "REVOKE ALL ON FUNCTION public.f() FROM PUBLIC;",
+    ] {
+        assert_eq!(imported(sql).statements, 1, "{sql}");
+    }
+    assert!(
+        imported("SET check_function_bodies = false; CREATE TABLE a ();")
+            .sql
+            .starts_with("SET LOCAL")
+    );
+    let why = &refused("\nCREATE POLICY p ON t FOR SELECT TO authenticated USING (true);")[0];
+    assert!(why.0 == 2 && why.1.contains("authenticated"), "{why:?}");
+}
+
+#[test]
 fn a_customers_data_is_refused() {
     let rows = "1\n".repeat(ROWS_MAX + 1);
     let (line, why) = &refused(&format!("COPY t (id) FROM stdin;\n{rows}\\.\n"))[0];

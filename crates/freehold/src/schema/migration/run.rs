@@ -12,7 +12,7 @@ use crate::error::DbError;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TenantId;
 use crate::schema::policy;
-use crate::sql::script::{Statement, Token, lines_in};
+use crate::sql::script::{Kind, Statement, Token, lines_in};
 use crate::wire::{Connection, WireError};
 
 /// The number of statements per flush: few enough that their answers fit into buffers, since no answer is
@@ -50,16 +50,10 @@ impl Migration {
         Ok(statements.iter().map(|statement| statement.text.to_owned()).collect())
     }
 
-    /// Whether the text alone decides what it does: DDL without `IF`, and nothing that runs code.
+    /// Whether the text alone decides what it does: DDL that neither asks whether something exists nor runs
+    /// code.
     pub(crate) fn is_unconditional(&self) -> bool {
-        const DDL: [&str; 6] = ["create", "alter", "drop", "comment", "grant", "revoke"];
-        // A function that is called by one of these may do anything.
-        const MAY_RUN_CODE: [&str; 5] = ["if", "select", "execute", "call", "default"];
-        crate::sql::script::statements(&self.statements).iter().all(|statement| {
-            let begins = DDL.iter().any(|word| statement.tokens[0].is_word(word));
-            let runs = |token: &Token<'_>| MAY_RUN_CODE.iter().any(|word| token.is_word(word));
-            begins && !statement.tokens.iter().any(runs)
-        })
+        crate::sql::script::statements(&self.statements).iter().all(is_plain_ddl)
     }
 
     /// Checks at once what the file has left to the commit, where its name would be forgotten. The
@@ -105,6 +99,68 @@ impl Migration {
     }
 }
 
+fn is_plain_ddl(statement: &Statement<'_>) -> bool {
+    let tokens = &statement.tokens;
+    let is = |at: usize, word: &str| tokens.get(at).is_some_and(|token| token.is_word(word));
+    let has = |words: &[&str]| tokens.iter().any(|t| words.iter().any(|word| t.is_word(word)));
+    if has(&["if"]) {
+        return false;
+    }
+    if is(0, "drop") || is(0, "comment") || is(0, "grant") || is(0, "revoke") {
+        return true;
+    }
+    if is(0, "create") {
+        // What these hold is run later, or computes nothing but values.
+        const DEFINED: [&str; 13] = [
+            "view",
+            "function",
+            "procedure",
+            "trigger",
+            "policy",
+            "rule",
+            "index",
+            "type",
+            "domain",
+            "sequence",
+            "aggregate",
+            "operator",
+            "collation",
+        ];
+        const BEFORE_KIND: [&str; 6] =
+            ["or", "replace", "unique", "constraint", "recursive", "unlogged"];
+        let is_before = |token: &&Token<'_>| BEFORE_KIND.iter().any(|word| token.is_word(word));
+        let kind = tokens.iter().skip(1).find(|token| !is_before(token));
+        let is_kind =
+            |words: &[&str]| kind.is_some_and(|kind| words.iter().any(|w| kind.is_word(w)));
+        let copies = tokens
+            .windows(2)
+            .any(|two| two[0].is_word("as") && (two[1].is_word("table") || two[1].is_word("with")));
+        return is_kind(&DEFINED)
+            || is_kind(&["table"]) && !has(&["select", "values", "execute"]) && !copies;
+    }
+    is(0, "alter")
+        && !has(&["select", "using", "execute"])
+        && tokens.windows(2).all(is_plain_default)
+}
+
+/// A default is computed for each row that is there: by a function that runs no code of the baseline.
+fn is_plain_default(two: &[Token<'_>]) -> bool {
+    const PLAIN: [&str; 8] = [
+        "true",
+        "false",
+        "null",
+        "now",
+        "current_timestamp",
+        "current_date",
+        "gen_random_uuid",
+        "privileges",
+    ];
+    let is_literal = matches!(two[1].kind, Kind::Number | Kind::Text);
+    let is_end = two[1].is_symbol(",") || two[1].is_symbol("-");
+    let is_plain = PLAIN.iter().any(|word| two[1].is_word(word));
+    !two[0].is_word("default") || is_literal || is_end || is_plain
+}
+
 /// The remedy for a statement that only the surrounding transaction prevents.
 fn cure(db: &DbError, statement: &Statement<'_>) -> Option<&'static str> {
     let has = |word: &str| statement.tokens.iter().any(|token| token.is_word(word));
@@ -121,5 +177,42 @@ fn cure(db: &DbError, statement: &Statement<'_>) -> Option<&'static str> {
         "2D000" => Some("each file is one transaction: take COMMIT and ROLLBACK out"),
         "55P04" => Some("add the value in one file, and use it in the next"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_looks_at_rows_or_catalogs_is_not_unconditional() {
+        let plain = |sql: &str| Migration::new(1, "m", sql).is_unconditional();
+        for sql in [
+            "ALTER TABLE t ADD COLUMN a boolean NOT NULL DEFAULT false, ADD b int DEFAULT -1, ALTER c DROP DEFAULT, ADD d text",
+            "ALTER TABLE t ADD a timestamptz DEFAULT now(); ALTER TABLE t RENAME TO u",
+            "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY, b int CHECK (b > 0), c int GENERATED ALWAYS AS (b + 1) STORED); CREATE UNIQUE INDEX ON t (lower(b::text))",
+            "CREATE OR REPLACE VIEW v AS SELECT 1; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$",
+            "CREATE POLICY p ON t USING (a = (SELECT 1)); DROP INDEX i; GRANT SELECT ON t TO freehold_viewer; COMMENT ON TABLE t IS 'if'",
+        ] {
+            assert!(plain(sql), "{sql}");
+        }
+        for sql in [
+            "DO $$ BEGIN END $$",
+            "UPDATE t SET a = 1",
+            "SELECT f()",
+            "CREATE INDEX IF NOT EXISTS i ON t (a)",
+            "ALTER TABLE t ADD COLUMN IF NOT EXISTS a int",
+            "ALTER TABLE t ADD a int DEFAULT f()",
+            "ALTER TABLE t ALTER a TYPE int USING f(a)",
+            "CREATE TABLE t AS SELECT 1",
+            "CREATE TABLE t AS TABLE u",
+            "CREATE MATERIALIZED VIEW m AS SELECT 1",
+            "CREATE TABLE t AS VALUES (f())",
+            "CREATE EXTENSION citext",
+            "CALL p()",
+            "ALTER TABLE t ADD a int; INSERT INTO t VALUES (1)",
+        ] {
+            assert!(!plain(sql), "{sql}");
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! Device tokens: a client that has signed in keeps one, so that its further guesses are counted separately.
 //! The OWASP Authentication Cheat Sheet calls it a device cookie.
-//! Authentication Cheat Sheet calls it a device cookie.
 //!
 //! A device token is signed, not stored, and gives no access. It says that the person has signed in from the
 //! device on which it is kept, and is replaced at each sign-in.

@@ -362,6 +362,7 @@ impl Transaction {
         batch.quiet(&fixed.begin, &[])?;
         entry.put(&mut batch, fixed, &pass)?;
         batch.query(&statement, params)?;
+        leave(&mut batch, fixed, false)?;
         batch.quiet(&fixed.commit, &[])?;
         Ok(batch.run().await?.pop().unwrap_or_default())
     }
