@@ -132,11 +132,11 @@ fn is_plain_ddl(statement: &Statement<'_>) -> bool {
         let kind = tokens.iter().skip(1).find(|token| !is_before(token));
         let is_kind =
             |words: &[&str]| kind.is_some_and(|kind| words.iter().any(|w| kind.is_word(w)));
-        let copies = tokens
-            .windows(2)
-            .any(|two| two[0].is_word("as") && (two[1].is_word("table") || two[1].is_word("with")));
-        return is_kind(&DEFINED)
-            || is_kind(&["table"]) && !has(&["select", "values", "execute"]) && !copies;
+        let copies = tokens.windows(2).any(|two| {
+            let makes_rows = ["table", "with", "values", "execute"];
+            two[0].is_word("as") && makes_rows.iter().any(|word| two[1].is_word(word))
+        });
+        return is_kind(&DEFINED) || is_kind(&["table"]) && !has(&["select"]) && !copies;
     }
     is(0, "alter")
         && !has(&["select", "using", "execute"])
@@ -192,7 +192,7 @@ mod tests {
             "ALTER TABLE t ADD a timestamptz DEFAULT now(); ALTER TABLE t RENAME TO u",
             "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY, b int CHECK (b > 0), c int GENERATED ALWAYS AS (b + 1) STORED); CREATE UNIQUE INDEX ON t (lower(b::text))",
             "CREATE OR REPLACE VIEW v AS SELECT 1; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$",
-            "CREATE POLICY p ON t USING (a = (SELECT 1)); DROP INDEX i; GRANT SELECT ON t TO freehold_viewer; COMMENT ON TABLE t IS 'if'",
+            "CREATE TABLE p PARTITION OF t FOR VALUES IN (1); CREATE POLICY p ON t USING (a = (SELECT 1)); DROP INDEX i; GRANT SELECT ON t TO freehold_viewer; COMMENT ON TABLE t IS 'if'",
         ] {
             assert!(plain(sql), "{sql}");
         }
