@@ -6,12 +6,15 @@
 
 use std::fmt::Write as _;
 
-use super::migration::without_public;
+use super::migration::{without_public, without_public_in};
 use crate::schema::policy::quote_literal;
-use crate::sql::script::{Kind, Token, first_statement, lines_in};
+use crate::sql::script::{Kind, Token, first_statement, lines_in, makes_routine};
 
 /// More rows than this are a customer's data, not seed rows of every tenant.
 const ROWS_MAX: usize = 10_000;
+/// A remark that statements and rows share.
+const UNQUALIFIED: &str =
+    "changed: `public.` before names, since a tenant's schema has another name";
 /// How many rows one INSERT has.
 const ROWS_AT_ONCE: usize = 100;
 
@@ -382,13 +385,9 @@ impl Import {
     fn keep(&mut self, statement: &Parts<'_>) {
         let (text, in_strings) = strings_without_public(statement);
         let (text, count) = without_public(&text);
-        let (text, in_bodies) = bodies_without_public(&text);
+        let (text, in_bodies) = without_public_in(&text, makes_routine);
         if count + in_strings > 0 {
-            self.remark(
-                "changed: `public.` before names, since a tenant's schema has another name",
-                count + in_strings,
-                statement.line,
-            );
+            self.remark(UNQUALIFIED, count + in_strings, statement.line);
         }
         if in_bodies > 0 {
             self.remark("changed: `public.` in bodies of functions; look at what they put together at run time", in_bodies, statement.line);
@@ -404,11 +403,7 @@ impl Import {
         }
         self.remark("changed: rows of COPY … FROM stdin are written as INSERT", rows.len(), line);
         if count > 0 {
-            self.remark(
-                "changed: `public.` before names, since a tenant's schema has another name",
-                count,
-                line,
-            );
+            self.remark(UNQUALIFIED, count, line);
         }
         for some in rows.chunks(ROWS_AT_ONCE) {
             let values: Vec<String> =
@@ -451,31 +446,6 @@ fn strings_without_public(statement: &Parts<'_>) -> (String, usize) {
         }
     }
     out.push_str(&whole[from..]);
-    (out, count)
-}
-
-/// Removes `public.` from bodies of functions in SQL and PL/pgSQL.
-fn bodies_without_public(statement: &str) -> (String, usize) {
-    let tokens: Vec<Token<'_>> = crate::sql::script::tokens(statement).collect();
-    let solid: Vec<&Token<'_>> = tokens.iter().filter(|token| !token.is_blank()).collect();
-    let makes = |word: &str| solid.iter().take(4).any(|token| token.is_word(word));
-    if !solid.first().is_some_and(|token| token.is_word("create"))
-        || !makes("function") && !makes("procedure")
-    {
-        return (statement.to_owned(), 0);
-    }
-    let (mut out, mut count) = (String::with_capacity(statement.len()), 0);
-    for token in &tokens {
-        match token.body() {
-            Some((start, body)) => {
-                let tag = &token.text[..start - token.start];
-                let (body, inside) = without_public(body);
-                let _ = write!(out, "{tag}{body}{tag}");
-                count += inside;
-            }
-            None => out.push_str(token.text),
-        }
-    }
     (out, count)
 }
 

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use self::files::Listing;
 pub use self::layout::Layout;
-pub(super) use self::public::without_public;
+pub(super) use self::public::{without_public, without_public_in};
 use crate::error::{Error, ErrorKind, Result};
 
 mod check;
@@ -18,7 +18,7 @@ mod layout;
 mod marks;
 mod order;
 mod public;
-mod run;
+pub(crate) mod run;
 
 /// One SQL file of a baseline.
 #[derive(Clone, Debug, PartialEq, Eq)]

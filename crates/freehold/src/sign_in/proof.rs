@@ -72,7 +72,7 @@ pub(crate) async fn end_everything(
     address_changes::delete_of(tx, identity.id).await?;
     sign_ups::delete_of(tx, &identity.email).await?;
     if identity.is_proven {
-        // Whoever could read the person's mail before may have one of these.
+        // A thief of the person's mail may hold one of these.
         invitations::forget_tokens(tx, &identity.email).await?;
     } else {
         invitations::delete_by(tx, identity.id, None).await?;

@@ -71,10 +71,7 @@ impl Change {
     /// The hash by which tenants are compared that were equal before and run the same statements; None where
     /// only the whole comparison will do: an object has changed that is part of no relation or routine.
     pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
-        let was: HashMap<_, _> =
-            self.before.objects.iter().map(|object| (object.key(), object)).collect();
-        let is: HashMap<_, _> =
-            self.after.objects.iter().map(|object| (object.key(), object)).collect();
+        let (was, is) = (by_key(&self.before.objects), by_key(&self.after.objects));
         let differs = |object: &&Object, others: &HashMap<_, &Object>| {
             let other = others.get(&object.key());
             object.kind != "dropped columns"
@@ -129,9 +126,7 @@ impl Change {
         let is_touched = |object: &&Object| {
             !object.part_of.as_deref().is_some_and(|name| untouched.contains(name))
         };
-        let found: HashMap<_, _> = found.iter().map(|object| (object.key(), object)).collect();
-        let before: HashMap<_, _> =
-            self.before.objects.iter().map(|object| (object.key(), object)).collect();
+        let (found, before) = (by_key(found), by_key(&self.before.objects));
         let after = self.after.objects.iter().filter(is_touched);
         let mut differences = Vec::new();
         for wanted in after.filter(|object| object.kind != "dropped columns") {
@@ -160,6 +155,11 @@ impl Change {
         differences.extend(stale.map(|object| format!("{} is still there", object.title())));
         differences
     }
+}
+
+/// Objects by kind and name.
+fn by_key(objects: &[Object]) -> HashMap<(&str, &str), &Object> {
+    objects.iter().map(|object| (object.key(), object)).collect()
 }
 
 impl Snapshot {

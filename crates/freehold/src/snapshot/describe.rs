@@ -114,7 +114,7 @@ SELECT md5(replace(replace(string_agg(concat_ws(' ', kind, name, statement), ' '
         Fingerprint { sql, names }
     }
 
-    /// Whether there is nothing to compare, because the migration changes only rows.
+    /// Whether there is nothing to compare, because the migration changes nothing that is described.
     pub(crate) fn is_empty(&self) -> bool {
         self.sql.is_empty()
     }

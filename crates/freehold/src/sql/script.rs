@@ -151,7 +151,8 @@ fn is_label(before: &[Token<'_>]) -> bool {
     before.last().is_some_and(|last| last.is_symbol(".") || last.is_word("as"))
 }
 
-fn makes_routine(tokens: &[Token<'_>]) -> bool {
+/// Whether it creates a function or procedure.
+pub(crate) fn makes_routine(tokens: &[Token<'_>]) -> bool {
     let is = |at: usize, words: &[&str]| {
         tokens.get(at).is_some_and(|token| words.iter().any(|word| token.is_word(word)))
     };

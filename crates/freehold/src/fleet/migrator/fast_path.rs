@@ -17,6 +17,7 @@ use crate::model::context::OperatorContext;
 use crate::model::ids::TenantId;
 use crate::pool::Pool;
 use crate::schema::migration::Migration;
+use crate::schema::migration::run::RUN_SQL;
 use crate::snapshot::change::{BARE_SQL, Change};
 use crate::snapshot::describe::{BEFORE_DESCRIBING, Fingerprint};
 use crate::snapshot::{in_schema_of, in_template};
@@ -28,8 +29,6 @@ use crate::wire::params::Params;
 const FAILURES_MAX: u32 = 3;
 /// The most statements of a file. A pipeline takes 256, including those around them.
 const STATEMENTS_MAX: usize = 200;
-
-const RUN_SQL: &str = "SELECT freehold.run_migration($1)";
 
 /// A migration of tenants that have the same version.
 pub(super) struct FastPath {
@@ -53,6 +52,10 @@ impl FastPath {
         // A file that looks at rows or catalogs may make other objects in another tenant, which nothing here
         // would protect or compare.
         if !migration.is_unconditional() {
+            return None;
+        }
+        // The number is the same for every tenant.
+        if migration.statements_for(TenantId::TEMPLATE).ok()?.len() > STATEMENTS_MAX {
             return None;
         }
         let (fingerprint, tables) = (change.fingerprint()?, change.tables());
@@ -98,21 +101,17 @@ impl FastPath {
             return Ok(false);
         }
         let statements = migration.statements_for(tenant)?;
-        if statements.len() > STATEMENTS_MAX {
-            return Ok(false);
-        }
         let started = Instant::now();
         let mut tx = OwnerTx::new(owner, &OperatorContext::system("migrate a tenant")).await?;
-        let locked = tenants::lock_version(tx.catalog(), tenant).await?;
-        let is_as_others = match locked {
+        match tenants::lock_version(tx.catalog(), tenant).await? {
+            Some((version, has_own_indexes)) if version < migration.version => {
+                if version != former || has_own_indexes {
+                    tx.rollback().await?;
+                    return Ok(false);
+                }
+            }
             // The tenant was removed, or another run has migrated it.
-            None => return Ok(true),
-            Some((version, _)) if version >= migration.version => return Ok(true),
-            Some((version, has_own_indexes)) => version == former && !has_own_indexes,
-        };
-        if !is_as_others {
-            tx.rollback().await?;
-            return Ok(false);
+            _ => return Ok(true),
         }
         let same = match self.apply(&mut tx, tenant, &statements, learned, options).await {
             Ok(same) => same,

@@ -22,9 +22,17 @@ fn is_breakpoint(token: &Token<'_>) -> bool {
 /// comments and the bodies of functions stay as they are. The body of a `DO` runs at once and is treated like
 /// statements.
 pub(in crate::schema) fn without_public(sql: &str) -> (String, usize) {
+    without_public_in(sql, |tokens| tokens[0].is_word("do"))
+}
+
+/// [`without_public`], where the bodies of the chosen statements are treated like statements.
+pub(in crate::schema) fn without_public_in(
+    sql: &str,
+    enters: impl Fn(&[Token<'_>]) -> bool,
+) -> (String, usize) {
     let bodies: Vec<usize> = statements(sql)
         .iter()
-        .filter(|statement| statement.tokens[0].is_word("do"))
+        .filter(|statement| enters(&statement.tokens))
         .flat_map(|statement| statement.tokens.iter().filter(|token| token.kind == Kind::Dollar))
         .map(|token| token.start)
         .collect();

@@ -19,15 +19,16 @@ use crate::wire::{Connection, WireError};
 /// read before all statements are sent.
 const FLUSH: usize = 64;
 
+/// Runs one statement of a migration, its parameter.
+pub(crate) const RUN_SQL: &str = "SELECT freehold.run_migration($1)";
+
 impl Migration {
     /// # Errors
     /// [`ErrorKind::Migration`], with the file and the line of the statement that was refused.
     pub(crate) async fn run(&self, client: &mut Connection, tenant: TenantId) -> Result<()> {
-        let statements = rewritten(&self.statements, &tenant.schema());
-        let as_run = Migration { statements, ..self.clone() };
+        let as_run = self.rewritten_for(tenant);
         let statements = check::require_plain_sql(&as_run)?;
-        let sql = "SELECT freehold.run_migration($1)";
-        let run = client.batch().run_and_prepare(String::new(), sql).await?;
+        let run = client.batch().run_and_prepare(String::new(), RUN_SQL).await?;
         for some in statements.chunks(FLUSH) {
             let mut batch = client.batch();
             for statement in some {
@@ -44,10 +45,14 @@ impl Migration {
 
     /// Its statements as they are run for a tenant.
     pub(crate) fn statements_for(&self, tenant: TenantId) -> Result<Vec<String>> {
-        let statements = rewritten(&self.statements, &tenant.schema());
-        let as_run = Migration { statements, ..self.clone() };
+        let as_run = self.rewritten_for(tenant);
         let statements = check::require_plain_sql(&as_run)?;
         Ok(statements.iter().map(|statement| statement.text.to_owned()).collect())
+    }
+
+    fn rewritten_for(&self, tenant: TenantId) -> Migration {
+        let statements = rewritten(&self.statements, &tenant.schema());
+        Migration { statements, ..self.clone() }
     }
 
     /// Whether the text alone decides what it does: DDL that neither asks whether something exists nor runs
