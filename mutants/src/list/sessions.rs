@@ -88,7 +88,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: CONTEXT_SQL,
         from: "  DISCARD TEMP;\n",
         to: "",
-        tests: Library(&["sessions::what_needs_the_owners_rights_to_leave_is_gone_too"]),
+        tests: Library(LEFT),
         survives_because: None,
     },
     Mutant {

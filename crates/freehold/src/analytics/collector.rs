@@ -167,7 +167,12 @@ impl Worker {
         tenant: TenantId,
         parts: &[Part],
     ) -> Result<Result<Vec<Outcome>, String>> {
-        let mut message = format!("SET LOCAL search_path = {}, public, pg_temp", tenant.schema());
+        // One connection reads many tenants, and functions of a baseline may run on it. The ROLLBACK undoes
+        // what they leave on the session, except locks.
+        let mut message = format!(
+            "BEGIN; SELECT pg_catalog.pg_advisory_unlock_all(), pg_catalog.set_config('search_path', '{}, public, pg_temp', true)",
+            tenant.schema()
+        );
         for part in parts {
             let since = match part.work {
                 Work::Since(since) => Some(since),
@@ -176,6 +181,7 @@ impl Worker {
             message.push_str(";\n");
             message.push_str(&rollups[part.place].read_sql(since));
         }
+        message.push_str(";\nROLLBACK");
         self.throttle.pause().await;
         let answers = match self.reader.ask(&message).await? {
             Ok(answers) => answers,
@@ -192,8 +198,8 @@ impl Worker {
                 _ => {}
             }
         }
-        // The first result is that of SET.
-        let outcomes = parts.iter().zip(sets.into_iter().skip(1)).map(|(part, rows)| Outcome {
+        // The first results are those of BEGIN and of the search path.
+        let outcomes = parts.iter().zip(sets.into_iter().skip(2)).map(|(part, rows)| Outcome {
             tenant,
             part: *part,
             rows: rows.check(&rollups[part.place]),

@@ -142,13 +142,13 @@ impl Reader {
         Ok(Reader { client, on_replica, watched, primary, second: OnceCell::new(), settings })
     }
 
-    /// Runs a message of SQL. If a replica fails, the primary is asked, except after a timeout, which would
-    /// occur there as well.
+    /// Runs a message of SQL, which ends the transaction that it begins. If a replica fails, the primary is
+    /// asked, except after a timeout, which would occur there as well.
     pub(super) async fn ask(
         &self,
         message: &str,
     ) -> Result<Result<Vec<SimpleQueryMessage>, tokio_postgres::Error>> {
-        let asked = async { Ok(self.client.simple_query(message).await) };
+        let asked = async { Ok(run(&self.client, message).await) };
         if !self.on_replica {
             return asked.await;
         }
@@ -162,10 +162,22 @@ impl Reader {
             _ => {
                 let second = || open(&self.primary, &self.settings);
                 let client = self.second.get_or_try_init(second).await?;
-                Ok(client.simple_query(message).await)
+                Ok(run(client, message).await)
             }
         }
     }
+}
+
+async fn run(
+    client: &Client,
+    message: &str,
+) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
+    let answers = client.simple_query(message).await;
+    if answers.is_err() {
+        // If this fails, the connection is lost, as the next message finds out.
+        let _ = client.batch_execute("ROLLBACK").await;
+    }
+    answers
 }
 
 async fn open(target: &Target, settings: &str) -> Result<Client> {

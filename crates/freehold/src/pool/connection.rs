@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -48,10 +48,10 @@ pub(crate) struct Source {
     position: Position,
     opens_sessions: bool,
     residue: Residue,
-    /// For the startup packet.
-    settings: Vec<Setting>,
-    /// False once a pooler has refused the settings.
+    /// False once a pooler has refused settings in the startup packet.
     takes_settings: AtomicBool,
+    /// Settings for the startup packet that the server is known to have.
+    newer_settings: Mutex<Vec<Setting>>,
 }
 
 impl Source {
@@ -65,8 +65,6 @@ impl Source {
         if target.config.get_application_name().is_none() {
             target.config.application_name("freehold");
         }
-        let options = target.config.get_options().unwrap_or("");
-        let settings = settings::at_startup(target.user(), options);
         let takes_settings = AtomicBool::new(pooler != Pooler::Transaction);
         let (target, sealer) = (Arc::new(target), sealer.clone());
         let (opens_sessions, residue) = (false, Residue::Anything);
@@ -77,8 +75,8 @@ impl Source {
             position,
             opens_sessions,
             residue,
-            settings,
             takes_settings,
+            newer_settings: Mutex::default(),
         }
     }
 
@@ -88,12 +86,42 @@ impl Source {
         self
     }
 
+    /// Connects, and returns the settings that the session did not begin with, as an expression for the entry
+    /// point.
+    async fn connect(&self) -> Result<(wire::Connection, ServerState, String), WireError> {
+        loop {
+            let sent = self.newer_settings().clone();
+            let (mut wire, has_settings) = self.connect_with(&sent).await?;
+            let state = self.pooler.look(&mut wire).await?;
+            if !has_settings {
+                let set = settings::at_the_door(&state.newer_settings);
+                return Ok((wire, state, set));
+            }
+            if state.newer_settings == sent {
+                return Ok((wire, state, String::new()));
+            }
+            // Once per server: the version is known only now.
+            self.newer_settings().clone_from(&state.newer_settings);
+        }
+    }
+
+    fn newer_settings(&self) -> MutexGuard<'_, Vec<Setting>> {
+        self.newer_settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Connects. The flag says whether the session began with the required settings.
-    async fn connect(&self) -> Result<(wire::Connection, bool), WireError> {
+    async fn connect_with(&self, newer: &[Setting]) -> Result<(wire::Connection, bool), WireError> {
         if self.takes_settings.load(Ordering::Relaxed) {
-            match wire::connect(&self.target, &self.settings).await {
+            let options = self.target.config.get_options().unwrap_or("");
+            let all = settings::at_startup(self.target.user(), options, newer);
+            match wire::connect(&self.target, &all).await {
                 Err(WireError::Database(db)) if is_refused_parameter(&db) => {
                     self.takes_settings.store(false, Ordering::Relaxed);
+                }
+                // The server was replaced by one of an older version.
+                Err(WireError::Database(db)) if *db.code() == SqlState::UNDEFINED_OBJECT => {
+                    self.newer_settings().clear();
+                    return Err(WireError::Database(db));
                 }
                 connected => return Ok((connected?, true)),
             }
@@ -261,15 +289,14 @@ impl Naming {
 
 impl Connection {
     pub(crate) async fn open(source: &Source) -> Result<Connection, WireError> {
-        let Source { target, pooler, sealer, position, opens_sessions, residue, .. } = source;
-        let (mut wire, has_settings) = source.connect().await?;
-        let ServerState { pid, now, direct, takes_writes } = pooler.look(&mut wire).await?;
+        let Source { target, sealer, position, opens_sessions, residue, .. } = source;
+        let (mut wire, state, set) = source.connect().await?;
+        let ServerState { pid, now, direct, takes_writes, .. } = state;
         let binding =
             BackendBinding { pid: if direct { pid } else { 0 }, clock: (now, Instant::now()) };
         let cancel = wire.canceller(target);
         let mut naming =
             if direct { Naming::secret().unwrap_or(Naming::Unnamed) } else { Naming::Unnamed };
-        let set = if has_settings { String::new() } else { settings::at_the_door() };
         let fixed = Fixed::prepare(&mut wire, &mut naming, &set, *position, residue).await?;
         let session = match sealer.session(binding).filter(|_| *opens_sessions) {
             Some((session, sealed)) => open_session(&mut wire, &sealed).await?.then_some(session),

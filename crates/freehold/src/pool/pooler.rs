@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::settings::{self, NEWER_SQL, Setting};
 use crate::wire::tls::Target;
 use crate::wire::{self, Connection, Statement, WireError};
 
@@ -35,6 +36,8 @@ pub(crate) struct ServerState {
     pub(crate) direct: bool,
     /// Its transactions may write: false on a standby, and where the server was made read-only.
     pub(crate) takes_writes: bool,
+    /// The settings to pin that not every supported version of PostgreSQL has, and this one has.
+    pub(crate) newer_settings: Vec<Setting>,
 }
 
 /// Asked in a transaction of its own: whether the next transaction could write.
@@ -50,17 +53,19 @@ pub(crate) async fn takes_writes(wire: &mut Connection) -> Result<bool, WireErro
 impl Pooler {
     pub(crate) async fn look(self, wire: &mut Connection) -> Result<ServerState, WireError> {
         let sql = format!(
-            "SELECT pg_catalog.pg_backend_pid(), pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()), {TAKES_WRITES}"
+            "SELECT pg_catalog.pg_backend_pid(), pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()), {TAKES_WRITES}, {NEWER_SQL}"
         );
         let rows = wire.query_once(&sql, &[]).await?;
         let (pid, now, takes_writes): (i32, f64, bool) =
             rows.first().map_or((0, 0.0, true), |row| (row.get(0), row.get(1), row.get(2)));
+        let names: Vec<String> = rows.first().map_or_else(Vec::new, |row| row.get(3));
         let direct = match self {
             Pooler::Session => true,
             Pooler::Transaction => false,
             Pooler::Detect => pid == wire.backend_pid(),
         };
-        Ok(ServerState { pid, now, direct, takes_writes })
+        let newer_settings = settings::newer(&names);
+        Ok(ServerState { pid, now, direct, takes_writes, newer_settings })
     }
 
     /// Whether a connection to this target has a session of its own.

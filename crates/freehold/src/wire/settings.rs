@@ -29,7 +29,14 @@ const COMMON: &[Setting] = &[
     ("row_security", "on"),
     ("gin_fuzzy_search_limit", "0"),
     ("plan_cache_mode", "auto"),
+    ("lock_timeout", "0"),
+    ("exit_on_error", "off"),
 ];
+
+/// For every role, on servers that have them: `transaction_timeout` came with PostgreSQL 17,
+/// `restrict_nonsystem_relation_kind` with 17, 16.4 and 15.8.
+const NEWER: &[Setting] =
+    &[("transaction_timeout", "0"), ("restrict_nonsystem_relation_kind", "")];
 
 /// Settings that act before a transaction's first statement, or without one. They cannot be set at the entry
 /// point.
@@ -53,11 +60,19 @@ pub(crate) fn app_bounds() -> Vec<String> {
     APP_BOUNDS.iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
+/// An expression for those of [`NEWER`] that the server has, as an array of names.
+pub(crate) const NEWER_SQL: &str = "ARRAY(SELECT name FROM pg_catalog.unnest(ARRAY['transaction_timeout', 'restrict_nonsystem_relation_kind']) name
+    WHERE pg_catalog.current_setting(name, true) IS NOT NULL)";
+
+pub(crate) fn newer(names: &[String]) -> Vec<Setting> {
+    NEWER.iter().filter(|(name, _)| names.iter().any(|known| known == name)).copied().collect()
+}
+
 /// The settings for the startup packet of a connection as `user`, except those that `options` in the
-/// connection string sets.
-pub(crate) fn at_startup(user: &str, options: &str) -> Vec<Setting> {
+/// connection string sets. A server refuses the connection if it lacks one of `newer`.
+pub(crate) fn at_startup(user: &str, options: &str, newer: &[Setting]) -> Vec<Setting> {
     let bounds = if user == "freehold_app" { APP_BOUNDS } else { &[] };
-    let all = [COMMON, BEFORE_THE_DOOR, bounds].concat();
+    let all = [COMMON, BEFORE_THE_DOOR, bounds, newer].concat();
     let given: Vec<String> = options.split_whitespace().filter_map(name_of).collect();
     all.into_iter().filter(|(name, _)| !given.contains(&name.to_ascii_lowercase())).collect()
 }
@@ -72,11 +87,11 @@ fn name_of(option: &str) -> Option<String> {
 /// For the entry point of a transaction behind a pooler: an expression that sets them for that transaction.
 /// Poolers track the client encoding that this library needs as a startup parameter, but RESET ALL there
 /// returns to the database's own.
-pub(crate) fn at_the_door() -> String {
+pub(crate) fn at_the_door(newer: &[Setting]) -> String {
     let set = |(name, value): &Setting| {
         format!(" AND pg_catalog.set_config('{name}', '{value}', true) IS NOT NULL")
     };
-    COMMON.iter().chain([&("client_encoding", "UTF8")]).map(set).collect()
+    COMMON.iter().chain(newer).chain([&("client_encoding", "UTF8")]).map(set).collect()
 }
 
 #[cfg(test)]
@@ -84,7 +99,7 @@ mod tests {
     use super::*;
 
     fn names(user: &str, options: &str) -> Vec<&'static str> {
-        at_startup(user, options).into_iter().map(|(name, _)| name).collect()
+        at_startup(user, options, NEWER).into_iter().map(|(name, _)| name).collect()
     }
 
     #[test]
@@ -110,10 +125,20 @@ mod tests {
 
     #[test]
     fn what_acts_before_the_door_is_not_set_there() {
-        let door = at_the_door();
+        let door = at_the_door(NEWER);
         assert!(
             door.starts_with(" AND pg_catalog.set_config('client_min_messages', 'notice', true)")
         );
         assert!(BEFORE_THE_DOOR.iter().all(|(name, _)| !door.contains(&format!("'{name}'"))));
+        assert!(NEWER.iter().all(|(name, _)| door.contains(&format!("'{name}'"))));
+    }
+
+    #[test]
+    fn what_a_server_lacks_is_not_sent_to_it() {
+        assert!(NEWER.iter().all(|(name, _)| NEWER_SQL.contains(&format!("'{name}'"))));
+        let known = newer(&["restrict_nonsystem_relation_kind".to_owned()]);
+        let sent = at_startup("freehold_app", "", &known);
+        assert!(sent.contains(&("restrict_nonsystem_relation_kind", "")));
+        assert!(!at_the_door(&known).contains("transaction_timeout"));
     }
 }

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use freehold::{Freehold, SealMode, TenantContext};
 use serde_json::Value;
 
-use crate::support::{House, drop_after_polls, house_of_one_with, notes_and, pooler};
+use crate::support::{
+    House, SOON, drop_after_polls, house_of_one_with, notes_and, pooler, wait_until,
+};
+
 
 /// `run` executes text as its caller, `run_as_owner` as the owner role, and a row of `deferred` runs its
 /// text when the transaction commits.
@@ -93,9 +96,20 @@ const OTHERS: [&str; 10] = [
     "DEALLOCATE ALL",
 ];
 
+/// What only the owner's rights can leave, through a function of the baseline. A temporary table would hide
+/// the real one if it were found first.
+const OF_THE_OWNER: [&str; 4] = [
+    "SELECT pg_advisory_lock(7)",
+    "SELECT pg_try_advisory_lock_shared(8)",
+    "CREATE TEMP TABLE notes AS SELECT ''of acme'' AS body",
+    "CREATE TEMP SEQUENCE numbers",
+];
+
 fn residue() -> Vec<String> {
     let mut all = settings();
     all.extend(OTHERS.map(str::to_owned));
+    // Without parameters, so that each ending can run it by `run`.
+    all.extend(OF_THE_OWNER.map(|sql| format!("SELECT run_as_owner('{sql}')")));
     all
 }
 
@@ -245,13 +259,13 @@ async fn prepared_statements_that_a_tenant_takes_away_are_prepared_anew_for_the_
 async fn until_cleaned(house: &House, only_settings: bool) {
     let what = format!("only settings are cleaned: {only_settings}");
     let so = async || house.freehold.cleans_only_settings() == only_settings;
-    crate::support::wait_until(&what, std::time::Duration::from_secs(60), so).await;
+    wait_until(&what, SOON, so).await;
 }
 
 /// Without code in the baseline, the text of a query can leave only these.
 #[tokio::test]
 async fn where_only_settings_can_be_left_they_and_what_a_query_makes_are_gone() {
-    if crate::support::pooler().is_some() {
+    if pooler().is_some() {
         return; // Changes are not heard behind it, so everything is cleaned there.
     }
     let harmless =
@@ -286,7 +300,7 @@ async fn where_only_settings_can_be_left_they_and_what_a_query_makes_are_gone() 
 
 #[tokio::test]
 async fn code_that_may_leave_more_than_settings_is_known_by_what_it_says() {
-    if crate::support::pooler().is_some() {
+    if pooler().is_some() {
         return;
     }
     let harmless =
@@ -311,15 +325,23 @@ async fn code_that_may_leave_more_than_settings_is_known_by_what_it_says() {
     }
 }
 
+/// That each of these is left at all, and by what it would be seen.
 #[tokio::test]
-async fn what_needs_the_owners_rights_to_leave_is_gone_too() {
+async fn what_needs_the_owners_rights_to_leave_is_there_in_its_own_transaction() {
     let house = hostile_house().await;
     let (acme, globex) = house.acme_and_globex().await;
     let before = look(&house.freehold, &globex).await;
-    let left = "CREATE TEMP TABLE notes (body text); INSERT INTO pg_temp.notes VALUES ('of acme')";
-    house.freehold.query(&acme, "SELECT run_as_owner($1)", &[&left]).await.unwrap();
-    assert_eq!(look(&house.freehold, &globex).await, before);
-    assert_eq!(house.bodies(&globex).await, ["globex"]);
+    for sql in OF_THE_OWNER {
+        let run = format!("SELECT run_as_owner('{sql}')");
+        let mut tx = house.freehold.begin(&acme).await.unwrap();
+        tx.query(&run, &[]).await.unwrap();
+        let seen = tx.query(LOOK, &[]).await.unwrap();
+        let seen: BTreeMap<String, Value> = serde_json::from_str(seen[0].get(0)).unwrap();
+        let differ = ["locks", "temporary"].iter().any(|name| seen[*name] != before[*name]);
+        assert!(differ, "{sql} leaves nothing to see");
+        tx.commit().await.unwrap();
+        assert_eq!(house.bodies(&globex).await, ["globex"], "{sql}");
+    }
 }
 
 /// Which tokens a baseline makes of random() is not for another tenant to choose.
@@ -395,30 +417,43 @@ async fn a_migrations_settings_end_with_its_transaction() {
 /// connections send the settings that they rely on.
 #[tokio::test]
 async fn what_the_app_role_sets_for_itself_changes_nothing_that_is_relied_on() {
-    if pooler().is_some() {
-        return; // Here the pooler's own sessions begin with it; see docs/isolation.md.
-    }
     let house = hostile_house().await;
     let (acme, globex) = house.acme_and_globex().await;
     let before = look(&house.freehold, &globex).await;
     let database = name_of_database(&house).await;
-    for (name, value) in [
-        ("statement_timeout", "1"),
-        ("search_path", "public"),
-        ("DateStyle", "German"),
-        ("bytea_output", "escape"),
-        ("row_security", "off"),
-        ("default_transaction_isolation", "serializable"),
-        ("role", "freehold_viewer"),
+    let mut set = 0;
+    for (name, value, by_pooler) in [
+        ("DateStyle", "German", true),
+        ("bytea_output", "escape", true),
+        ("client_encoding", "LATIN1", true),
+        ("exit_on_error", "on", true),
+        ("lock_timeout", "1", true),
+        ("row_security", "off", true),
+        // Of newer versions.
+        ("transaction_timeout", "60000", true),
+        ("restrict_nonsystem_relation_kind", "view", true),
+        // Behind a pooler these are the role's; see docs/isolation.md.
+        ("statement_timeout", "1", false),
+        ("search_path", "public", false),
+        ("default_transaction_isolation", "serializable", false),
+        ("role", "freehold_viewer", false),
     ] {
+        if pooler().is_some() && !by_pooler || before["settings"].get(name).is_none() {
+            continue;
+        }
         let sql = format!("ALTER ROLE freehold_app IN DATABASE {database} SET {name} = '{value}'");
         let alter = "SELECT set_config('role', 'none', true), run($1)";
         house.freehold.query(&acme, alter, &[&sql]).await.unwrap();
+        set += 1;
     }
+    assert!(set >= 6, "only {set} of them are settings of this server");
     // Open sessions began before the change, so they are ended.
     let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
                WHERE datname = current_database() AND usename = 'freehold_app'";
     house.superuser().await.batch_execute(end).await.unwrap();
+    // A pooler notices the end of a session when it is next asked.
+    let served = async || house.freehold.query(&globex, LOOK, &[]).await.is_ok();
+    wait_until("a session that began with them", SOON, served).await;
     let after = look(&house.freehold, &globex).await;
     assert_eq!(after["settings"], before["settings"]);
     assert_eq!(after["users"], before["users"]);

@@ -4,8 +4,8 @@ use freehold::control::analytics::AnalyticsScope;
 use freehold::{ErrorKind, TenantContext};
 use serde_json::json;
 
-use super::{CHANGES, TOTALS, shop};
-use crate::support::{House, connect, operator, outcome};
+use super::{CHANGES, TOTALS, baseline_and, folder, shop};
+use crate::support::{House, connect, house_with, operator, outcome};
 
 async fn two_tenants() -> (House, TenantContext, TenantContext) {
     let house = shop(&[TOTALS, CHANGES]).await;
@@ -33,6 +33,39 @@ async fn a_tenants_members_read_their_own_rows_and_no_totals() {
     let query = Default::default();
     let unknown = house.freehold.analytics().read_own(&acme, "nothing", &query).await.unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::NotFound);
+}
+
+/// One connection reads one tenant after another, and may run functions of the baseline.
+#[tokio::test]
+async fn what_a_function_leaves_on_the_session_is_not_in_the_figures_of_the_next_tenant() {
+    let carried = "CREATE FUNCTION carried(cents bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+        DECLARE before text := current_setting('app.seen', true);
+        BEGIN
+          PERFORM set_config('app.seen', cents::text, false),
+            set_config('default_transaction_isolation', 'serializable', false);
+          RETURN coalesce(nullif(before, '')::bigint, 0)
+            + CASE current_setting('transaction_isolation') WHEN 'serializable' THEN 1000 ELSE 0 END
+            + 100 * (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())
+            + CASE WHEN pg_try_advisory_lock(7) THEN 0 ELSE 1 END;
+        END $$";
+    let house = house_with(&baseline_and(&[carried])).await;
+    let definition = "-- name: carried
+-- grain: day
+-- schedule: every 1h
+-- minimum group: 1
+SELECT day, sum(cents) AS cents, max(carried(cents)) AS carried FROM sales GROUP BY day";
+    house.freehold.analytics().apply(&operator(), &folder(&[definition])).await.unwrap();
+    let mut tenants = Vec::new();
+    for (slug, cents) in [("acme", 1), ("globex", 2), ("initech", 3), ("umbrella", 4)] {
+        let tenant = house.tenant(slug).await;
+        house.sell(&tenant, "2026-01-01", cents).await;
+        tenants.push((tenant, cents));
+    }
+    house.collect().await;
+    for (tenant, cents) in &tenants {
+        let own = house.own(tenant, "carried").await;
+        assert_eq!(own, json!([{"day": "2026-01-01", "cents": cents, "carried": 0}]));
+    }
 }
 
 /// The app role itself, in a tenant's context, with any injected SQL.
