@@ -37,6 +37,8 @@ pub(crate) struct Inventory {
     domains: Vec<Domain>,
     /// Routines whose settings must change.
     settled: Vec<Settled>,
+    /// What calls `lastval()`.
+    lastval: Vec<String>,
 }
 
 /// A relation in a tenant's schema, as far as protection is concerned.
@@ -227,6 +229,7 @@ pub(crate) fn faults(tenant: TenantId, inventory: &Inventory) -> Vec<String> {
         }
     }
     faults.extend(paths::faults(&tenant.schema(), &inventory.settled));
+    faults.extend(inventory.lastval.iter().map(|name| sequences::lastval_fault(name)));
     faults
 }
 
@@ -294,7 +297,9 @@ async fn inventory(
     untouched: &[String],
 ) -> Result<Inventory> {
     let unreadable = || Error::new(ErrorKind::Internal, "the inventory of a schema cannot be read");
-    let sql = inventory::SQL.replace("{settled}", paths::SETTLED_SQL);
+    let sql = inventory::SQL
+        .replace("{settled}", paths::SETTLED_SQL)
+        .replace("{lastval}", sequences::LASTVAL_SQL);
     let rows = client.query_once(&sql, &[&tenant.schema(), &untouched]).await?;
     let json = rows.first().ok_or_else(unreadable)?.get(0);
     serde_json::from_str(json).map_err(|source| unreadable().because(source))

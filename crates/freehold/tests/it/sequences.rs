@@ -110,6 +110,43 @@ async fn no_sequence_is_read_set_or_advanced_by_anybody_in_a_tenant() {
     assert_eq!(one::<i32>(&house.freehold, &globex, next).await, 2, "nothing was advanced");
 }
 
+/// With the owner's rights it would tell a tenant the number that another's row was given before, on the same
+/// connection.
+#[tokio::test]
+async fn what_asks_for_the_last_number_of_the_session_is_refused_with_its_cure() {
+    let house = house().await;
+    house.migrate(&notes_and(&[])).await.unwrap();
+    for (sql, name) in [
+        (
+            "CREATE FUNCTION told() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SELECT lastval()'",
+            "told()",
+        ),
+        (
+            "CREATE FUNCTION told() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN pg_catalog.LastVal (); END'",
+            "told()",
+        ),
+        (
+            "CREATE FUNCTION told() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT lastval(); END",
+            "told()",
+        ),
+        ("CREATE TABLE parts (whole bigint DEFAULT lastval())", "parts"),
+        ("CREATE TABLE parts (whole bigint CHECK (whole <= lastval()))", "parts"),
+        ("CREATE DOMAIN part AS bigint DEFAULT lastval()", "part"),
+        ("CREATE VIEW told AS SELECT lastval() AS no", "told"),
+    ] {
+        let refused = house.migrate(&notes_and(&[sql])).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Migration, "{sql}");
+        let message = refused.to_string();
+        let expected = format!("{name} calls lastval(), which may return another tenant's number: use INSERT");
+        assert!(message.contains(&expected), "{sql}: {message}");
+    }
+    // A file may ask for the number that it has just been given.
+    let seed = "CREATE FUNCTION my_lastval() RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint';
+        INSERT INTO notes (body) SELECT 'seed' WHERE my_lastval() > 0;
+        INSERT INTO tags SELECT lastval(), 'seed'";
+    house.migrate(&notes_and(&[seed])).await.unwrap();
+}
+
 /// PostgreSQL reveals the session's last number only to a role that may use the sequence.
 #[tokio::test]
 async fn the_last_number_of_a_session_is_told_to_nobody() {

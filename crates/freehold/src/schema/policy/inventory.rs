@@ -6,7 +6,7 @@
 /// Objects are found by their dependency on the schema, which has an index. pg_class has no index by schema,
 /// and scanning it for each tenant would make creating and migrating slower as the fleet grows. Relations
 /// (except sequences, which other defaults may use) and routines named in `$2` are left out. `{settled}` is
-/// the query of `paths`.
+/// the query of `paths`, `{lastval}` that of `sequences`.
 pub(super) const SQL: &str = "
 SELECT json_build_object('relations', (
 SELECT coalesce(json_agg(json_build_object(
@@ -69,4 +69,4 @@ SELECT coalesce(json_agg(json_build_object('name', t.typname, 'expression', pg_g
 FROM pg_depend n JOIN pg_type t ON t.oid = n.objid
 WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace
   AND n.classid = 'pg_type'::regclass AND t.typtype = 'd' AND t.typdefaultbin::text LIKE '%:funcid 1574 %'
-), 'settled', ({settled}))::text";
+), 'settled', ({settled}), 'lastval', ({lastval}))::text";

@@ -108,12 +108,44 @@ pub(super) fn routines_sql(routines: &[Routine], sql: &mut String) {
     sql.push_str("SET LOCAL check_function_bodies TO DEFAULT;\n");
 }
 
+/// A query for the objects of the schema `$1`, other than those named in `$2`, that call `lastval()`, whose OID
+/// is 2559. It returns the last number of the session, whichever tenant's that was, to a role that may use the
+/// sequence: in a routine with the owner's rights, and in everything that such a routine evaluates.
+pub(super) const LASTVAL_SQL: &str = r"
+SELECT coalesce(json_agg(DISTINCT name ORDER BY name), '[]') FROM (
+  SELECT p.proname || '()' AS name
+  FROM pg_depend n JOIN pg_proc p ON p.oid = n.objid
+  WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace
+    AND n.classid = 'pg_proc'::regclass AND p.proname <> ALL ($2::text[])
+    AND (p.prosrc ~* '\mlastval[[:space:]]*[(]' OR p.prosqlbody::text LIKE '%:funcid 2559 %')
+  UNION ALL
+  SELECT t.typname
+  FROM pg_depend n JOIN pg_type t ON t.oid = n.objid
+  WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace
+    AND n.classid = 'pg_type'::regclass AND t.typtype = 'd' AND t.typdefaultbin::text LIKE '%:funcid 2559 %'
+  UNION ALL
+  SELECT c.relname
+  FROM pg_depend n JOIN pg_class c ON c.oid = n.objid
+  WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace
+    AND n.classid = 'pg_class'::regclass AND c.relname <> ALL ($2::text[])
+    AND (EXISTS (SELECT FROM pg_attrdef d WHERE d.adrelid = c.oid AND d.adbin::text LIKE '%:funcid 2559 %')
+      OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.conbin::text LIKE '%:funcid 2559 %')
+      OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgqual::text LIKE '%:funcid 2559 %')
+      OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_action::text LIKE '%:funcid 2559 %'))
+) named";
+
+pub(super) fn lastval_fault(name: &str) -> String {
+    format!(
+        "{name} calls lastval(), which may return another tenant's number: use INSERT … RETURNING, or currval with the sequence's name"
+    )
+}
+
 /// The routines of a schema that call sequences with their caller's rights: the name, whether it calls
-/// `nextval`, and whether it reads or sets the last value.
+/// `nextval`, and whether it reads or sets a value.
 pub(super) const ASKING_SQL: &str = "
 SELECT * FROM (
   SELECT p.proname::text, p.prosrc ~ 'freehold[.]next_value' AS next,
-    NOT p.prosecdef AND p.prosrc ~* '(^|[^[:alnum:]_$])(currval|lastval|setval)[[:space:]]*[(]' AS last
+    NOT p.prosecdef AND p.prosrc ~* '(^|[^[:alnum:]_$])(currval|setval)[[:space:]]*[(]' AS last
   FROM pg_depend n JOIN pg_proc p ON p.oid = n.objid
   WHERE n.refclassid = 'pg_namespace'::regclass AND n.refobjid = $1::text::regnamespace AND n.classid = 'pg_proc'::regclass
 ) r WHERE next OR last ORDER BY proname";
@@ -132,7 +164,7 @@ pub(super) fn notices(migration: &str, routines: &[(&str, bool, bool)]) -> Vec<S
         }
         if *last {
             notices.push(format!(
-                "{name}() calls currval, lastval or setval, to which nobody in a tenant has a right: it will be refused. Use INSERT … RETURNING"
+                "{name}() calls currval or setval, to which nobody in a tenant has a right: it will be refused. Use INSERT … RETURNING"
             ));
         }
     }
