@@ -196,7 +196,7 @@ async fn migrate(run: Arc<Run>) -> Disturbances {
         if run.is_over() {
             break;
         }
-        let baseline = baseline_with(n);
+        let baseline = baseline_with(run.ground.conditions.baseline, n);
         let options = MigrateOptions { parallel: 2, lock_timeout: Duration::from_secs(2) };
         let migrated = try_again(&run, "migrate", async || {
             let report = run.ground.steward.migrations().up(&baseline, options, &|_, _| {}).await?;

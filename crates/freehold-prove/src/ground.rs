@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use freehold::control::sessions::{SignIn, SignInOptions};
 use freehold::control::tenants::NewTenant;
 use freehold::{
@@ -16,6 +17,7 @@ use freehold::{
 use freehold_server::config::{ConnectionSettings, HttpSettings, SignUpMode};
 use freehold_server::http::connections::{self, ConnectionLimits};
 use freehold_server::http::{AppState, PeopleSettings, router};
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -35,11 +37,28 @@ pub(crate) const NOBODY: i32 = 0;
 const SERVICE_POOLS: [usize; 2] = [6, 2];
 const LIBRARY_POOLS: [usize; 3] = [1, 2, 6];
 
+/// The longest time until a server has examined a baseline's code.
+const EXAMINED_MAX: Duration = Duration::from_secs(30);
+
 pub(crate) const OPERATOR: OperatorContext = OperatorContext::system("freehold-prove");
+
+/// What the code of a proof's baseline can leave on a session, and so what servers clean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum BaselineCode {
+    /// Anything: it runs its input as SQL.
+    ExecutesText,
+    /// Settings only.
+    ChangesSettings,
+}
 
 /// A prepared database with the baseline of [`baseline`], and its URLs.
 #[derive(Clone)]
 pub struct System {
+    /// What its baseline's code can do.
+    pub code: BaselineCode,
+    /// `init` had a superuser, so what only a superuser can close is closed.
+    pub is_hardened: bool,
     /// As a superuser, who reads every table at the end and ends sessions during the run.
     pub superuser_url: String,
     /// `freehold_app`, directly.
@@ -51,25 +70,43 @@ pub struct System {
 }
 
 /// The baseline of a proof's tenants.
-pub fn baseline() -> Baseline {
-    baseline_with(0)
+pub fn baseline(code: BaselineCode) -> Baseline {
+    baseline_with(code, 0)
 }
 
 /// The baseline with this many of the migrations that are applied during a proof. Each adds a text column,
 /// which gets the row's mark.
-pub(crate) fn baseline_with(later: i32) -> Baseline {
+pub(crate) fn baseline_with(code: BaselineCode, later: i32) -> Baseline {
+    let code = match code {
+        BaselineCode::ExecutesText => include_str!("executes_text.sql"),
+        BaselineCode::ChangesSettings => include_str!("changes_settings.sql"),
+    };
     let mut migrations = vec![
         Migration::new(1, "canaries", include_str!("baseline.sql")),
-        Migration::new(2, "hostile", include_str!("hostile.sql")),
+        Migration::new(2, "beside", include_str!("beside.sql")),
+        Migration::new(3, "code", code),
     ];
     for n in 1..=later {
         let sql = format!(
             "ALTER TABLE canaries ADD COLUMN added_{n} text;
              UPDATE canaries SET added_{n} = body;"
         );
-        migrations.push(Migration::new((2 + n).into(), "added", sql));
+        migrations.push(Migration::new((3 + n).into(), "added", sql));
     }
     Baseline::from_migrations(migrations).expect("the numbers differ")
+}
+
+/// What was tested.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Conditions {
+    /// `direct`, or `pooler`.
+    pub connection: String,
+    /// How contexts are verified: `best`, `portable` or `plain`.
+    pub seal: String,
+    /// What the baseline's code can leave on a session.
+    pub baseline: BaselineCode,
+    /// What only a superuser can close is closed.
+    pub is_hardened: bool,
 }
 
 /// A tenant of the proof.
@@ -146,8 +183,8 @@ pub struct Ground {
     pub(crate) mint: Mint,
     /// The state of sessions before the run.
     pub(crate) clean: Clean,
+    pub(crate) conditions: Conditions,
     pub(crate) postgres: String,
-    pub(crate) by_pooler: bool,
     running: Vec<Service>,
 }
 
@@ -159,6 +196,7 @@ impl Ground {
     pub async fn prepare(system: &System, settings: &Settings) -> Result<Ground, Failure> {
         let observer = freehold::connect_bare(&system.superuser_url).await?;
         let postgres = check_superuser(&observer).await?;
+        let conditions = Conditions::of(system, &observer).await?;
         let steward =
             Freehold::connect(&Options::new(&system.app_url).owner_url(&system.owner_url)).await?;
         let mut dice = Dice::new(settings.seed, 0);
@@ -180,6 +218,10 @@ impl Ground {
         for connections in LIBRARY_POOLS {
             handles.push(connect(system, url, connections).await?);
         }
+        if system.code == BaselineCode::ChangesSettings && system.pooler_url.is_none() {
+            let all = running.iter().map(|service| &service.freehold).chain(&handles);
+            until_only_settings_are_cleaned(all).await?;
+        }
         let services: Vec<_> = running.iter().map(|service| service.address).collect();
         let clean = Clean::look(&services, &handles, &residents[0], &mint, &observer).await?;
         Ok(Ground {
@@ -191,8 +233,8 @@ impl Ground {
             watch,
             mint,
             clean,
+            conditions,
             postgres,
-            by_pooler: system.pooler_url.is_some(),
             running,
         })
     }
@@ -206,6 +248,18 @@ impl Ground {
             handle.close();
         }
         self.steward.close();
+    }
+}
+
+impl Conditions {
+    async fn of(system: &System, observer: &Client) -> Result<Conditions, Failure> {
+        let row = observer.query_one("SELECT freehold_guard.seal_mode()", &[]).await?;
+        Ok(Conditions {
+            connection: if system.pooler_url.is_some() { "pooler" } else { "direct" }.to_owned(),
+            seal: row.get(0),
+            baseline: system.code,
+            is_hardened: system.is_hardened,
+        })
     }
 }
 
@@ -229,6 +283,24 @@ async fn connect(system: &System, url: &str, connections_max: usize) -> Result<F
     let mut options = Options::new(url).owner_url(&system.owner_url);
     options.app_pool = PoolLimits { connections_max, wait_max: Duration::from_secs(20) };
     Ok(Freehold::connect(&options).await?)
+}
+
+/// The baseline's code is examined in the background.
+async fn until_only_settings_are_cleaned(
+    handles: impl Iterator<Item = &Freehold>,
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    for handle in handles {
+        while !handle.cleans_only_settings() {
+            if started.elapsed() > EXAMINED_MAX {
+                return Err(
+                    "the server does not notice that the baseline changes only settings".into()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    Ok(())
 }
 
 /// As in `freehold serve`.

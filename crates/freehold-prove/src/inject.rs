@@ -3,7 +3,8 @@
 
 use freehold::{Error, ErrorKind, Freehold, Params, PipelineError, Row, TenantContext};
 
-use crate::injections::{HELPERS, INJECTIONS, Injections, Must};
+use crate::ground::BaselineCode;
+use crate::injections::{HELPERS, INJECTIONS, Injections, Must, OPEN_WITHOUT_SUPERUSER};
 use crate::worker::{Ask, End, Worker};
 
 /// Returns to the login's role, as any SQL in a query can.
@@ -25,16 +26,35 @@ enum Sent {
 
 impl Worker {
     pub(crate) async fn library_injected(&mut self, ask: &Ask) {
-        let injections = &INJECTIONS[self.dice.below(INJECTIONS.len())];
+        let is_hardened = self.run.ground.conditions.is_hardened;
+        let can_fail = |of: &&Injections| {
+            is_hardened || !of.statements.iter().all(|sql| OPEN_WITHOUT_SUPERUSER.contains(sql))
+        };
+        let all: Vec<_> = INJECTIONS.iter().filter(can_fail).collect();
+        let injections = *self.dice.pick(&all);
         self.inject(ask, injections).await;
     }
 
     pub(crate) async fn library_helper(&mut self, ask: &Ask) {
-        self.inject(ask, &HELPERS).await;
+        match self.run.ground.conditions.baseline {
+            BaselineCode::ExecutesText => self.inject(ask, &HELPERS).await,
+            // It has no helpers.
+            BaselineCode::ChangesSettings => self.library_injected(ask).await,
+        }
+    }
+
+    fn choose_statement(&mut self, injections: &Injections) -> &'static str {
+        loop {
+            let statement = *self.dice.pick(injections.statements);
+            let is_hardened = self.run.ground.conditions.is_hardened;
+            if is_hardened || !OPEN_WITHOUT_SUPERUSER.contains(&statement) {
+                return statement;
+            }
+        }
     }
 
     async fn inject(&mut self, ask: &Ask, injections: &Injections) {
-        let statement = *self.dice.pick(injections.statements);
+        let statement = self.choose_statement(injections);
         let other = self.other(ask);
         let schema = self.run.ground.residents[other].id.schema();
         let mark = &self.resident(ask).mark.text;

@@ -183,6 +183,19 @@ pub(crate) const INJECTIONS: [Injections; 9] = [
     },
 ];
 
+/// Statements that succeed where `init` had no superuser: docs/isolation.md states it.
+pub(crate) const OPEN_WITHOUT_SUPERUSER: &[&str] = &[
+    "SELECT string_agg(query, ' ') FROM pg_stat_activity",
+    "SELECT string_agg(query, ' ') FROM pg_stat_get_activity(NULL)",
+    "SELECT string_agg(pg_stat_get_backend_activity(id), ' ') FROM pg_stat_get_backend_idset() id",
+    "SELECT string_agg(statement, ' ') FROM pg_prepared_statements",
+    "SELECT pg_terminate_backend(0)",
+    "SELECT pg_cancel_backend(0)",
+    "SELECT pg_advisory_lock(7)",
+    "SELECT pg_try_advisory_lock(7, 7)",
+    "SELECT lo_from_bytea(0, '{mark}')",
+];
+
 /// Calls of a helper function of the baseline that has the owner's rights.
 pub(crate) const HELPERS: Injections = Injections {
     what: "helpers with the owner's rights",

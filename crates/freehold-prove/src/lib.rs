@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub use canary::Mark;
-pub use ground::{Ground, Resident, System, baseline};
+pub use ground::{BaselineCode, Conditions, Ground, Resident, System, baseline};
 pub use report::{Ended, Report};
 pub use tally::Attempts;
 

@@ -7,15 +7,16 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser as _;
+use freehold::SealMode;
 use freehold_embedded::pgbouncer::PgBouncer;
-use freehold_prove::{Failure, Ground, Progress, Report, Settings, System};
+use freehold_prove::{BaselineCode, Failure, Ground, Progress, Report, Settings, System};
 use freehold_server::cli::output::Output;
 use freehold_server::config::{LogFormat, LogSettings};
 use freehold_server::telemetry;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::scratch::Scratch;
+use crate::scratch::{Preparation, Scratch};
 
 /// Tries to find one tenant's data in another's answers, by millions of hostile operations
 #[derive(clap::Parser)]
@@ -82,6 +83,19 @@ struct Arguments {
     #[arg(long, value_name = "URL", hide_env_values = true)]
     pooler_url: Option<String>,
 
+    /// How contexts are verified; by default the best way that is possible
+    #[arg(long, value_name = "MODE", value_parser = parse_seal)]
+    seal: Option<SealMode>,
+
+    /// Prepare the database as on managed servers: by a role that owns it and has CREATEROLE
+    #[arg(long)]
+    without_superuser: bool,
+
+    /// What the baseline's own code does: run its input as SQL, so that anything can be left on a session, or
+    /// change settings, so that servers clean only those
+    #[arg(long, value_name = "CODE", default_value = "executes-text")]
+    baseline: BaselineCode,
+
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -124,9 +138,14 @@ async fn prove(args: Arguments) -> Result<ExitCode, Failure> {
     telemetry::init_logs(&LogSettings { log_format: LogFormat::Pretty, log_level })?;
     Output::note(&format!("Seed {}.", settings.seed));
     count_panics();
-    let (app, owner) = (args.app_password.clone(), args.owner_password.clone());
-    let scratch =
-        Scratch::create(&args.database_url, app, owner, &freehold_prove::baseline()).await?;
+    let preparation = Preparation {
+        app_password: args.app_password.clone(),
+        owner_password: args.owner_password.clone(),
+        code: args.baseline,
+        seal: args.seal,
+        without_superuser: args.without_superuser,
+    };
+    let scratch = Scratch::create(&args.database_url, preparation).await?;
     let outcome =
         prove_on(scratch.system.clone(), scratch.name(), &args, settings, interrupts).await;
     scratch.remove().await?;
@@ -206,6 +225,14 @@ fn count_panics() {
         PANICS.fetch_add(1, Ordering::Relaxed);
         tell(panic);
     }));
+}
+
+/// In the mode plain every injected statement would succeed.
+fn parse_seal(text: &str) -> Result<SealMode, String> {
+    [SealMode::Best, SealMode::Portable]
+        .into_iter()
+        .find(|mode| mode.as_str() == text)
+        .ok_or_else(|| "the modes that can be proven are best and portable".to_owned())
 }
 
 fn made_up_seed() -> u64 {

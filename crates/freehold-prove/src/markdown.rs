@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::ground::BaselineCode;
 use super::report::{Ended, Report};
 
 impl Report {
@@ -140,14 +141,22 @@ impl Report {
     }
 
     fn write_settings(&self, out: &mut String) -> std::fmt::Result {
-        let settings = &self.settings;
+        let (settings, conditions) = (&self.settings, &self.conditions);
+        let code = match conditions.baseline {
+            BaselineCode::ExecutesText => "executes text: a transaction can leave anything",
+            BaselineCode::ChangesSettings => "changes settings, and can leave nothing else",
+        };
+        let init = if conditions.is_hardened { "as a superuser" } else { "without a superuser" };
         writeln!(out, "## How it was run\n\n| | |\n|---|---|")?;
         for (name, version) in &self.versions {
             writeln!(out, "| {name} | {version} |")?;
         }
         let rate = self.operations as f64 / self.duration_secs.max(0.001);
         for (name, value) in [
-            ("connection", self.connection.clone()),
+            ("connection", conditions.connection.clone()),
+            ("seal", conditions.seal.clone()),
+            ("`freehold init`", init.to_owned()),
+            ("the baseline's code", code.to_owned()),
             ("began", self.began_at.clone()),
             ("took", format!("{:.1} s, {rate:.0} operations a second", self.duration_secs)),
             ("seed", settings.seed.to_string()),

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tokio_postgres::Client;
 
 use crate::Failure;
-use crate::ground::{Resident, identity};
+use crate::ground::{BaselineCode, Resident, identity};
 use crate::mint::{Mint, bearer};
 use crate::session::{LOOK, SEED, Session};
 use crate::wire::{self, Answer, Wire};
@@ -15,6 +15,7 @@ use crate::worker::{Ask, End, Worker};
 const WHAT: &str = "what a tenant's SQL leaves on a session";
 
 const RUN: &str = "SELECT run($1)";
+const CALL: &str = "CALL call_run($1)";
 const INSERT: &str = "INSERT INTO poisoned (body, sql, late) VALUES ($1, $2, $3) RETURNING pid";
 
 /// Settings, each set for the rest of the session; `{mark}` is the tenant's.
@@ -63,7 +64,8 @@ const OTHERS: [&str; 10] = [
     "DEALLOCATE ALL",
     "DISCARD SEQUENCES",
     "NOTIFY freehold, '{mark}'",
-    "SELECT pg_advisory_lock(7)",
+    // Where `init` had no superuser.
+    "SELECT pg_try_advisory_lock(7)",
     "SELECT pg_try_advisory_lock_shared(8)",
 ];
 
@@ -81,6 +83,10 @@ const TEMPORARY: [&str; 2] = [
     "CREATE TEMP TABLE \"of {mark}\" (body text)",
 ];
 
+/// Also by a helper with the owner's rights. Several sessions can hold them.
+const SESSION_LOCKS: [&str; 2] =
+    ["SELECT pg_try_advisory_lock(9)", "SELECT pg_advisory_lock_shared(10)"];
+
 /// How the transaction that left something ends.
 #[derive(Clone, Copy)]
 enum Ending {
@@ -88,6 +94,8 @@ enum Ending {
     Committed,
     CommittedInOneFlush,
     Pipelined,
+    PipelinedEach,
+    Called,
     AtItsCommit,
     RolledBack,
     Dropped,
@@ -95,11 +103,13 @@ enum Ending {
     Read,
 }
 
-const ENDINGS: [Ending; 9] = [
+const ENDINGS: [Ending; 11] = [
     Ending::Alone,
     Ending::Committed,
     Ending::CommittedInOneFlush,
     Ending::Pipelined,
+    Ending::PipelinedEach,
+    Ending::Called,
     Ending::AtItsCommit,
     Ending::RolledBack,
     Ending::Dropped,
@@ -228,7 +238,10 @@ impl Worker {
 
     /// A statement that leaves something, and whether it needs the owner's rights.
     fn choose_poison(&mut self, mark: &str) -> (String, bool) {
-        let which = self.dice.below(8);
+        let which = match self.run.ground.conditions.baseline {
+            BaselineCode::ExecutesText => self.dice.below(9),
+            BaselineCode::ChangesSettings => *self.dice.pick(&[0, 1, 2, 6]),
+        };
         let sql = match which {
             0..=2 => {
                 let (name, value) = self.dice.pick(&SETTINGS);
@@ -239,9 +252,10 @@ impl Worker {
             4 => CHANNEL.to_owned(),
             5 => (*self.dice.pick(&CURSORS)).to_owned(),
             6 => SEED.to_owned(),
-            _ => (*self.dice.pick(&TEMPORARY)).to_owned(),
+            7 => (*self.dice.pick(&TEMPORARY)).to_owned(),
+            _ => (*self.dice.pick(&SESSION_LOCKS)).to_owned(),
         };
-        (sql.replace("{mark}", mark), which == 7)
+        (sql.replace("{mark}", mark), which > 6)
     }
 
     /// The same operation goes on as a member of another tenant.
@@ -292,6 +306,11 @@ async fn leave(
         Ending::Pipelined => {
             let answers = handle.pipeline(by, &[(WHERE, &[]), (RUN, &[&sql])]).await;
             Ok(first(&answers.map_err(freehold::PipelineError::into_error)?[0].rows))
+        }
+        Ending::PipelinedEach | Ending::Called => {
+            let run = if matches!(ending, Ending::Called) { CALL } else { RUN };
+            let mut answers = handle.pipeline_each(by, &[(WHERE, &[]), (run, &[&sql])]).await?;
+            Ok(first(&answers.swap_remove(0)?.rows))
         }
         Ending::Read => {
             let mut tx = handle.begin_read(by, None).await?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::Audit;
 use super::chaos::Disturbances;
+use super::ground::Conditions;
 use super::mix::{Kind, Way};
 use super::tally::{Attempts, Tally};
 use super::{Run, Settings};
@@ -75,8 +76,8 @@ pub struct Report {
     pub duration_secs: f64,
     /// The settings.
     pub settings: Settings,
-    /// `direct`, or `pooler`.
-    pub connection: String,
+    /// What was tested.
+    pub conditions: Conditions,
     /// The tested components, by name.
     pub versions: BTreeMap<String, String>,
 }
@@ -179,7 +180,7 @@ impl Report {
                 .map_or_else(|_| String::new(), |at| format!("{at:.0}")),
             duration_secs: began.elapsed().as_secs_f64(),
             settings: run.settings.clone(),
-            connection: if run.ground.by_pooler { "pooler" } else { "direct" }.to_owned(),
+            conditions: run.ground.conditions.clone(),
             versions: versions
                 .into_iter()
                 .map(|(name, version)| (name.to_owned(), version))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// Reads the view of `hostile.sql`.
+/// Reads the view of `beside.sql`.
 pub(crate) const LOOK: &str = "SELECT pid, seen FROM session_now";
 
 /// The state of `random()` that a tenant may leave, and that another must not find.

@@ -9,7 +9,9 @@ use std::time::Duration;
 use freehold::testing::TestDatabase;
 use freehold_embedded::pgbouncer::PgBouncer;
 use freehold_embedded::postgres::{EmbeddedPostgres, Options};
-use freehold_prove::{self as prove, Ended, Ground, Progress, Report, Settings, System};
+use freehold_prove::{
+    self as prove, BaselineCode, Ended, Ground, Progress, Report, Settings, System,
+};
 use freehold_test_support::process::{
     Folder, Running, child_of, command, run as run_program, send_signal,
 };
@@ -29,8 +31,14 @@ struct Site {
 
 impl Site {
     async fn new() -> Site {
-        let database = TestDatabase::create(&admin_url(), &prove::baseline()).await.unwrap();
+        Site::with(BaselineCode::ExecutesText).await
+    }
+
+    async fn with(code: BaselineCode) -> Site {
+        let database = TestDatabase::create(&admin_url(), &prove::baseline(code)).await.unwrap();
         let system = System {
+            code,
+            is_hardened: true,
             superuser_url: database.superuser_url(),
             app_url: database.app_url(),
             owner_url: database.owner_url(),
@@ -126,6 +134,17 @@ const ATTEMPTS: [&str; 18] = [
 ];
 
 // ── A sound system ────────────────────────────────────────────────────────────────────────────
+
+/// A baseline whose code can leave only settings on a session, so that servers clean only these.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sound_system_passes_where_only_settings_are_cleaned() {
+    let site = Site::with(BaselineCode::ChangesSettings).await;
+    let ground = Ground::prepare(&site.system, &short()).await.unwrap();
+    let report = run(ground, short()).await;
+    assert!(report.passed, "{}", report.markdown());
+    let poisoned = &report.violations["what a tenant's SQL leaves on a session"];
+    assert!(poisoned.provoked > 0, "{}", report.markdown());
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sound_system_passes_by_http_and_by_the_library() {

@@ -266,6 +266,32 @@ async fn faults_of_roles_are_found_under_their_codes() {
             "warden: it is a member of freehold_guard",
         ),
         (
+            "FH120",
+            "CREATE ROLE wardens IN ROLE freehold_guard; CREATE ROLE warden LOGIN IN ROLE wardens",
+            "DROP ROLE warden, wardens",
+            "warden: it is a member of freehold_guard",
+        ),
+        (
+            "FH123",
+            "ALTER ROLE freehold_guard LOGIN",
+            "ALTER ROLE freehold_guard NOLOGIN",
+            "freehold_guard: it may log in",
+        ),
+        (
+            "FH123",
+            "GRANT pg_monitor TO freehold_guard",
+            "REVOKE pg_monitor FROM freehold_guard",
+            "freehold_guard: it may become pg_monitor",
+        ),
+        (
+            "FH124",
+            "CREATE FUNCTION public.believe(claim text) RETURNS text LANGUAGE sql SECURITY DEFINER
+               AS $$ SELECT set_config('backtrace_functions', claim, true) $$;
+             ALTER FUNCTION public.believe(text) OWNER TO freehold_guard",
+            "DROP FUNCTION public.believe(text)",
+            "function public.believe(text): it belongs to freehold_guard",
+        ),
+        (
             "FH114",
             "GRANT SET ON PARAMETER backtrace_functions TO PUBLIC",
             "REVOKE SET ON PARAMETER backtrace_functions FROM PUBLIC",

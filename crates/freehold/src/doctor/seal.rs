@@ -34,8 +34,26 @@ SELECT 'FH118', 'freehold_guard.seal_key.' || attname, 'statistics keep samples 
 FROM freehold_guard.list_sampled() attname
 UNION ALL
 SELECT CASE WHEN m.rolname ~ '^freehold_' THEN 'FH119' ELSE 'FH120' END, m.rolname::text, 'it is a member of freehold_guard', NULL
-FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member
-WHERE a.roleid = 'freehold_guard'::regrole AND NOT m.rolsuper",
+FROM pg_roles m
+WHERE m.rolname <> 'freehold_guard' AND NOT m.rolsuper AND pg_has_role(m.oid, 'freehold_guard', 'MEMBER')
+UNION ALL
+SELECT 'FH123', g.rolname::text, concat_ws(', ',
+    CASE WHEN g.rolcanlogin THEN 'it may log in' END, CASE WHEN g.rolsuper THEN 'it is a superuser' END,
+    CASE WHEN g.rolbypassrls THEN 'it has BYPASSRLS' END, CASE WHEN g.rolcreaterole THEN 'it has CREATEROLE' END,
+    CASE WHEN g.rolcreatedb THEN 'it has CREATEDB' END, CASE WHEN g.rolreplication THEN 'it has REPLICATION' END), NULL
+FROM pg_roles g
+WHERE g.rolname = 'freehold_guard'
+  AND (g.rolcanlogin OR g.rolsuper OR g.rolbypassrls OR g.rolcreaterole OR g.rolcreatedb OR g.rolreplication)
+UNION ALL
+SELECT 'FH123', g.rolname::text, 'it may become ' || r.rolname, NULL
+FROM pg_roles g JOIN pg_roles r ON r.oid <> g.oid AND pg_has_role(g.oid, r.oid, 'MEMBER')
+WHERE g.rolname = 'freehold_guard' AND NOT g.rolsuper
+UNION ALL
+SELECT 'FH124', pg_describe_object(d.classid, d.objid, d.objsubid), 'it belongs to freehold_guard', NULL
+FROM pg_shdepend d, LATERAL pg_identify_object(d.classid, d.objid, d.objsubid) o
+WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = 'freehold_guard'::regrole AND d.deptype = 'o'
+  AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+  AND o.schema IS DISTINCT FROM 'freehold_guard' AND o.identity <> 'freehold_guard'",
         checks: &[
             Check {
                 code: "FH111",
@@ -91,6 +109,22 @@ WHERE a.roleid = 'freehold_guard'::regrole AND NOT m.rolsuper",
                 title: "A role that is no superuser is a member of the guard role",
                 meaning: "It can read what contexts are sealed with. From PostgreSQL 16 on the role that ran `freehold init` without being a superuser has the ADMIN option by itself, and may make itself a member.",
                 remedy: "Keep its password as safe as a superuser's, and let no server connect with it.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH123",
+                severity: Severity::Critical,
+                title: "The guard role can do more than own the keys",
+                meaning: "freehold_guard owns what makes a context believed. It has no login and no membership, so that nothing but its own functions acts as it.",
+                remedy: "ALTER ROLE freehold_guard NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB NOREPLICATION, or REVOKE the membership, as a superuser; if it could log in, then `freehold key rotate --retire-after-secs 0`.",
+                fix_is_safe: false,
+            },
+            Check {
+                code: "FH124",
+                severity: Severity::Critical,
+                title: "The guard role owns something outside of its schema",
+                meaning: "A function that belongs to freehold_guard may read the keys and set what the database believes of a context. Only the functions in the schema freehold_guard, which `freehold init` makes, are meant to.",
+                remedy: "ALTER … OWNER TO another role, or drop it. If it is a function that could be called, then `freehold key rotate --retire-after-secs 0`.",
                 fix_is_safe: false,
             },
         ],

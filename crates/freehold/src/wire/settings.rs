@@ -35,8 +35,7 @@ const COMMON: &[Setting] = &[
 
 /// For every role, on servers that have them: `transaction_timeout` came with PostgreSQL 17,
 /// `restrict_nonsystem_relation_kind` with 17, 16.4 and 15.8.
-const NEWER: &[Setting] =
-    &[("transaction_timeout", "0"), ("restrict_nonsystem_relation_kind", "")];
+const NEWER: &[Setting] = &[("transaction_timeout", "0"), ("restrict_nonsystem_relation_kind", "")];
 
 /// Settings that act before a transaction's first statement, or without one. They cannot be set at the entry
 /// point.

@@ -137,7 +137,8 @@ async fn what_asks_for_the_last_number_of_the_session_is_refused_with_its_cure()
         let refused = house.migrate(&notes_and(&[sql])).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Migration, "{sql}");
         let message = refused.to_string();
-        let expected = format!("{name} calls lastval(), which may return another tenant's number: use INSERT");
+        let expected =
+            format!("{name} calls lastval(), which may return another tenant's number: use INSERT");
         assert!(message.contains(&expected), "{sql}: {message}");
     }
     // A file may ask for the number that it has just been given.

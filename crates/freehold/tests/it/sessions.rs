@@ -11,7 +11,6 @@ use crate::support::{
     House, SOON, drop_after_polls, house_of_one_with, notes_and, pooler, wait_until,
 };
 
-
 /// `run` executes text as its caller, `run_as_owner` as the owner role, and a row of `deferred` runs its
 /// text when the transaction commits.
 const HOSTILE: &str = "

@@ -533,8 +533,8 @@ const FAULTS: &[(&str, By, &str, &str)] = &[
 /// faults are planted in a server of their own (`freehold-server`, `tests/it/doctor.rs`); seal modes
 /// and keys are in `seal.rs`; versions are a unit test.
 const ELSEWHERE: &[&str] = &[
-    "FH111", "FH113", "FH114", "FH115", "FH116", "FH117", "FH119", "FH120", "FH311", "FH312",
-    "FH313", "FH314", "FH315", "FH501", "FH502", "FH601", "FH602", "FH603",
+    "FH111", "FH113", "FH114", "FH115", "FH116", "FH117", "FH119", "FH120", "FH123", "FH124",
+    "FH311", "FH312", "FH313", "FH314", "FH315", "FH501", "FH502", "FH601", "FH602", "FH603",
 ];
 
 /// A table for every fault, and one object of each other kind.

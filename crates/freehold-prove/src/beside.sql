@@ -1,25 +1,7 @@
--- What a careless baseline has beside its tables: functions that run their input as SQL, as their caller and
--- as the owner, a trigger that does so when a row comes or when its transaction commits, a procedure that
--- commits, a sequence that nobody in a tenant may ask. `freehold prove` lets tenants use all of it.
+-- What a careless baseline has beside its tables: rows whose text is run by triggers, a procedure that commits,
+-- a sequence that nobody in a tenant may ask. Tenants of a proof use all of it.
 
-CREATE FUNCTION run(input text) RETURNS integer LANGUAGE plpgsql AS
-$$ BEGIN EXECUTE input; RETURN pg_backend_pid(); END $$;
-
-CREATE FUNCTION run_as_owner(input text) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER AS
-$$ BEGIN EXECUTE input; RETURN pg_backend_pid(); END $$;
-
-CREATE FUNCTION ask(input text) RETURNS text LANGUAGE plpgsql AS
-$$ DECLARE answer text; BEGIN EXECUTE input INTO answer; RETURN answer; END $$;
-
-CREATE FUNCTION ask_as_owner(input text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog AS
-$$ DECLARE answer text; BEGIN EXECUTE input INTO answer; RETURN answer; END $$;
-
-CREATE FUNCTION set_as_owner(name text, value text) RETURNS text LANGUAGE sql SECURITY DEFINER
-SET search_path = pg_catalog AS
-'SELECT set_config(name, value, true)';
-
--- Whatever text a row brings is run: at once, or by a deferred trigger within the commit.
+-- The text of a row is run by the triggers of `executes_text.sql` or `changes_settings.sql`.
 CREATE TABLE poisoned (
     no   serial PRIMARY KEY,
     body text NOT NULL,
@@ -27,15 +9,6 @@ CREATE TABLE poisoned (
     late boolean NOT NULL,
     pid  integer NOT NULL DEFAULT pg_backend_pid()
 );
-
-CREATE FUNCTION run_row() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN EXECUTE NEW.sql; RETURN NULL; END $$;
-
-CREATE TRIGGER run_now AFTER INSERT ON poisoned
-FOR EACH ROW WHEN (NOT NEW.late) EXECUTE FUNCTION run_row();
-
-CREATE CONSTRAINT TRIGGER run_late AFTER INSERT ON poisoned DEFERRABLE INITIALLY DEFERRED
-FOR EACH ROW WHEN (NEW.late) EXECUTE FUNCTION run_row();
 
 -- Were its COMMIT to succeed, the audit would find a batch that nobody sent.
 CREATE PROCEDURE commits(mark text) LANGUAGE plpgsql AS
