@@ -39,7 +39,7 @@ impl Worker {
         match self.run.ground.conditions.baseline {
             BaselineCode::ExecutesText => self.inject(ask, &HELPERS).await,
             // It has no helpers.
-            BaselineCode::ChangesSettings => self.library_injected(ask).await,
+            BaselineCode::ChangesSettings => self.library_injected(&ask.writing()).await,
         }
     }
 

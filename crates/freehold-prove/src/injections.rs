@@ -98,7 +98,8 @@ pub(crate) const INJECTIONS: [Injections; 9] = [
             "DELETE FROM freehold.session",
             "SELECT freehold.prune_violations()",
             "SELECT freehold.record_violations('[]')",
-            "SELECT freehold.enter_catalog('operator_00000000000000000000000000000007')",
+            // In the mode portable, a context is verified where it is used.
+            "SELECT freehold.enter_catalog('operator_00000000000000000000000000000007') AND freehold.in_catalog()",
             "SELECT freehold.run_migration('SELECT 1')",
             "SELECT encode(inner_pad, 'hex') FROM freehold_guard.seal_key",
             "SELECT encode(inner_pad, 'hex') FROM freehold_guard.newest_key()",
