@@ -74,6 +74,48 @@ pub(super) const MUTANTS: &[Mutant] = &[
         survives_because: None,
     },
     Mutant {
+        name: "calls-clean-nothing",
+        breaks: "what a procedure leaves on the session is met by the next tenant",
+        file: "crates/freehold/src/tx/transaction/pipeline.rs",
+        from: "        leave(&mut batch, fixed, false)?;\n        batch.quiet(&fixed.commit, &[])?;",
+        to: "        batch.quiet(&fixed.commit, &[])?;",
+        tests: Library(LEFT),
+        survives_because: None,
+    },
+    Mutant {
+        name: "analytics-keeps-its-session",
+        breaks: "what a function leaves on the reader's session is in the figures of the next tenant",
+        file: "crates/freehold/src/analytics/collector.rs",
+        from: "ROLLBACK\"",
+        to: "COMMIT\"",
+        tests: Library(&[
+            "analytics::isolation::what_a_function_leaves_on_the_session_is_not_in_the_figures_of_the_next_tenant",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "lastval-is-taken",
+        breaks: "a function with the owner's rights tells the last number of another tenant's row",
+        file: "crates/freehold/src/schema/policy.rs",
+        from: "    faults.extend(inventory.lastval.iter().map(|name| sequences::lastval_fault(name)));\n",
+        to: "",
+        tests: Library(&[
+            "sequences::what_asks_for_the_last_number_of_the_session_is_refused_with_its_cure",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "lock-timeout-is-the-roles",
+        breaks: "a lock timeout that the app role sets for itself fails the requests of all tenants",
+        file: SETTINGS,
+        from: "    (\"lock_timeout\", \"0\"),\n",
+        to: "",
+        tests: Library(&[
+            "sessions::what_the_app_role_sets_for_itself_changes_nothing_that_is_relied_on",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
         name: "session-locks-stay",
         breaks: "a session lock is held in the next tenant's transaction",
         file: CONTEXT_SQL,

@@ -256,7 +256,7 @@ async fn what_another_tenant_will_run_cannot_be_replaced() {
     assert_eq!(house.bodies(&globex).await, ["globex"]);
 }
 
-/// A setting of the session that PostgreSQL reports: the connection is not reused.
+/// A setting of the session, of which PostgreSQL tells the client: the connection is cleaned, and stays.
 #[tokio::test]
 async fn a_setting_left_on_the_session_is_not_met_by_the_next_tenant() {
     let house = house_of_one().await;
