@@ -146,8 +146,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "connections-without-settings",
         breaks: "what the app role has set for itself is what its connections begin with",
         file: SETTINGS,
-        from: "    let all = [COMMON, BEFORE_THE_DOOR, bounds].concat();",
-        to: "    let all = [COMMON, BEFORE_THE_DOOR, bounds].concat();
+        from: "    let all = [COMMON, BEFORE_THE_DOOR, bounds, newer].concat();",
+        to: "    let all = [COMMON, BEFORE_THE_DOOR, bounds, newer].concat();
     let all: Vec<Setting> = all.into_iter().take(0).collect();",
         tests: Library(&[
             "sessions::what_the_app_role_sets_for_itself_changes_nothing_that_is_relied_on",
