@@ -205,19 +205,33 @@ async fn hostile_house() -> House {
     house_of_one_with(&notes_and(&[HOSTILE])).await
 }
 
-#[tokio::test]
-async fn nothing_that_a_transaction_leaves_reaches_the_next_tenant() {
-    let house = hostile_house().await;
+async fn leaves_nothing(house: &House, endings: &[Ending]) {
     let (acme, globex) = house.acme_and_globex().await;
     let before = look(&house.freehold, &globex).await;
-    for ending in ENDINGS {
+    for ending in endings {
         for sql in residue() {
-            leave(&house.freehold, &acme, ending, &sql).await;
+            leave(&house.freehold, &acme, *ending, &sql).await;
             let rows = house.freehold.query(&globex, LOOK, &[]).await;
             let rows = rows.unwrap_or_else(|error| panic!("{ending:?}: {sql}: {error}"));
             let after: BTreeMap<String, Value> = serde_json::from_str(rows[0].get(0)).unwrap();
             assert_eq!(after, before, "{ending:?}: {sql}");
         }
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_a_transaction_leaves_reaches_the_next_tenant() {
+    leaves_nothing(&hostile_house().await, &ENDINGS).await;
+}
+
+/// The entry point differs in each of them.
+#[tokio::test]
+async fn nothing_is_left_in_the_other_seal_modes() {
+    let endings = [Ending::Alone, Ending::Called, Ending::AtItsCommit, Ending::Failed];
+    for mode in [SealMode::Portable, SealMode::Plain] {
+        let house = hostile_house().await;
+        house.database.change_seal(mode).await.unwrap();
+        leaves_nothing(&house, &endings).await;
     }
 }
 
