@@ -325,7 +325,7 @@ pub(crate) enum End {
 
 impl Ask {
     /// By a person who may write.
-    fn writing(self) -> Ask {
+    pub(crate) fn writing(self) -> Ask {
         match self.role {
             Role::Viewer => self.by(Role::Member),
             _ => self,
