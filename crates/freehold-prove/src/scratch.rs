@@ -1,6 +1,8 @@
 //! A database for one proof on an existing server, dropped afterwards.
 
-use freehold::{Baseline, Freehold, InitOptions, MigrateOptions, Options, Passwords};
+use freehold::{
+    Baseline, Freehold, InitOptions, MigrateOptions, OperatorContext, Options, Passwords,
+};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -81,7 +83,15 @@ impl Scratch {
         self.system.owner_url = with_user(&url, "freehold_owner", &owner);
         let options = Options::new(&self.system.app_url).owner_url(&self.system.owner_url);
         let freehold = Freehold::connect(&options).await?;
-        freehold.migrations().up(baseline, MigrateOptions::default(), &|_, _| {}).await?;
+        freehold
+            .migrations()
+            .up(
+                &OperatorContext::system("a scratch system"),
+                baseline,
+                MigrateOptions::default(),
+                &|_, _| {},
+            )
+            .await?;
         freehold.close();
         Ok(())
     }

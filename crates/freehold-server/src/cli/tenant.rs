@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::listing::{self, Listing, Wanted};
 use super::operator::Means;
 use super::output::Output;
-use super::{Common, Failure};
+use super::{Common, Failure, Why};
 
 #[derive(Subcommand)]
 pub(super) enum TenantCommand {
@@ -28,6 +28,8 @@ pub(super) enum TenantCommand {
         owner: Option<String>,
         #[command(flatten)]
         owner_is: Means,
+        #[command(flatten)]
+        why: Why,
     },
     /// Give a tenant an owner: one that has none, or whose owner is gone
     Owner {
@@ -39,6 +41,8 @@ pub(super) enum TenantCommand {
         email: String,
         #[command(flatten)]
         owner_is: Means,
+        #[command(flatten)]
+        why: Why,
     },
     /// List tenants in the order of their slugs
     List {
@@ -64,6 +68,8 @@ pub(super) enum TenantCommand {
         common: Common,
         /// Its slug, id or schema
         tenant: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Give a tenant another part of the connections, where not all can have one
     Weigh {
@@ -73,6 +79,8 @@ pub(super) enum TenantCommand {
         tenant: String,
         /// 1 to 100: one of weight 3 has three for each that one of weight 1 has
         weight: i16,
+        #[command(flatten)]
+        why: Why,
     },
     /// Serve a suspended tenant again
     Resume {
@@ -80,13 +88,15 @@ pub(super) enum TenantCommand {
         common: Common,
         /// Its slug, id or schema
         tenant: String,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
 pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
     match command {
-        TenantCommand::Create { common, slug, name, owner, owner_is } => {
-            let context = OperatorContext::system("freehold tenant create");
+        TenantCommand::Create { common, slug, name, owner, owner_is, why } => {
+            let context = why.context("freehold tenant create")?;
             if owner.is_none() && owner_is.existing {
                 return Err("--existing says who --owner is; give --owner too".into());
             }
@@ -108,8 +118,8 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
                 Output::note(&format!("{email} is invited: a server sends the letter"));
             }
         }
-        TenantCommand::Owner { common, tenant, email, owner_is } => {
-            let context = OperatorContext::system("freehold tenant owner");
+        TenantCommand::Owner { common, tenant, email, owner_is, why } => {
+            let context = why.context("freehold tenant owner")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let Tenant { id, slug, .. } = find(&freehold, &context, &tenant).await?;
             let invites = owner_is.invites();
@@ -141,21 +151,21 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
             let freehold = Freehold::connect(&common.database.options()?).await?;
             print(&common, &find(&freehold, &context, &tenant).await?);
         }
-        TenantCommand::Suspend { common, tenant } => {
-            let context = OperatorContext::system("freehold tenant suspend");
+        TenantCommand::Suspend { common, tenant, why } => {
+            let context = why.context("freehold tenant suspend")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = find(&freehold, &context, &tenant).await?.id;
             print(&common, &freehold.tenants().suspend(&context, id).await?);
         }
-        TenantCommand::Weigh { common, tenant, weight } => {
-            let context = OperatorContext::system("freehold tenant weigh");
+        TenantCommand::Weigh { common, tenant, weight, why } => {
+            let context = why.context("freehold tenant weigh")?;
             let weight = weight.try_into()?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = find(&freehold, &context, &tenant).await?.id;
             print(&common, &freehold.tenants().weigh(&context, id, weight).await?);
         }
-        TenantCommand::Resume { common, tenant } => {
-            let context = OperatorContext::system("freehold tenant resume");
+        TenantCommand::Resume { common, tenant, why } => {
+            let context = why.context("freehold tenant resume")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = find(&freehold, &context, &tenant).await?.id;
             print(&common, &freehold.tenants().resume(&context, id).await?);

@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::{Query, State};
 use freehold::control::audit::{AuditEntry, AuditFilter};
 use freehold::control::sessions::Caller;
-use freehold::{IdentityId, OperatorContext, TenantId};
+use freehold::{IdentityId, TenantId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -96,8 +96,7 @@ pub(super) async fn list(
     let person = person.map(IdentityId::from);
     let freehold = state.freehold();
     let list = match caller {
-        Caller::Operator(operator, _) => {
-            let context = OperatorContext::of(operator.actor(), "GET /v1/audit");
+        Caller::Operator(context, _) => {
             let filter = AuditFilter { tenant: tenant.map(TenantId::from), person };
             freehold.audit().list(&context, &filter, after, limit).await?
         }

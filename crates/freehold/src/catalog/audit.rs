@@ -5,14 +5,15 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::error::Result;
+use crate::model::audit::AuditAction;
 use crate::model::context::{OperatorContext, TenantContext};
-use crate::model::ids::{IdentityId, TenantId};
+use crate::model::ids::{Email, IdentityId, TenantId};
 use crate::model::origin;
 use crate::tx::CatalogTx;
 
 /// An event, written in the transaction that it describes: so neither exists without the other.
 pub(crate) struct AuditEvent {
-    action: &'static str,
+    action: AuditAction,
     actor: Option<IdentityId>,
     target: Option<IdentityId>,
     target_email: Option<String>,
@@ -23,7 +24,7 @@ pub(crate) struct AuditEvent {
 
 impl AuditEvent {
     /// By a person who is not signed in.
-    pub(crate) fn by_nobody(action: &'static str) -> AuditEvent {
+    pub(crate) fn by_nobody(action: AuditAction) -> AuditEvent {
         AuditEvent {
             action,
             actor: None,
@@ -35,16 +36,16 @@ impl AuditEvent {
         }
     }
 
-    pub(crate) fn by(action: &'static str, actor: IdentityId) -> AuditEvent {
+    pub(crate) fn by(action: AuditAction, actor: IdentityId) -> AuditEvent {
         AuditEvent { actor: Some(actor), ..AuditEvent::by_nobody(action) }
     }
 
     /// By an operator or the command line, with the reason.
-    pub(crate) fn of(action: &'static str, context: &OperatorContext) -> AuditEvent {
+    pub(crate) fn of(action: AuditAction, context: &OperatorContext) -> AuditEvent {
         AuditEvent::by(action, context.actor()).because(context.reason())
     }
 
-    pub(crate) fn in_tenant(action: &'static str, context: &TenantContext) -> AuditEvent {
+    pub(crate) fn in_tenant(action: AuditAction, context: &TenantContext) -> AuditEvent {
         AuditEvent::by(action, context.actor().id).tenant(context.tenant())
     }
 
@@ -56,6 +57,12 @@ impl AuditEvent {
     /// Sets the person concerned, if the address is not known here.
     pub(crate) fn target(mut self, id: IdentityId) -> AuditEvent {
         self.target = Some(id);
+        self
+    }
+
+    /// Sets the address concerned, whether or not it is a person's.
+    pub(crate) fn address(mut self, email: &Email) -> AuditEvent {
+        self.target_email = Some(email.as_str().to_owned());
         self
     }
 
@@ -106,7 +113,7 @@ pub struct AuditEntry {
 pub(crate) async fn record(tx: &mut CatalogTx, event: AuditEvent) -> Result<()> {
     let (origin, request_id) = origin::of_request();
     let entry = json!({
-        "id": Uuid::now_v7(), "action": event.action, "actor_id": event.actor, "target_id": event.target,
+        "id": Uuid::now_v7(), "action": event.action.as_str(), "actor_id": event.actor, "target_id": event.target,
         "target": event.target_email, "tenant_id": event.tenant, "origin": origin, "request_id": request_id,
         "why": event.why, "detail": event.detail,
     });

@@ -11,6 +11,7 @@ use crate::model::context::{OperatorContext, TenantContext};
 use crate::model::ids::{IdentityId, TenantId};
 
 pub use crate::catalog::audit::AuditEntry;
+pub use crate::model::audit::AUDIT_ACTIONS;
 
 /// Which entries to list; by default, all.
 #[derive(Clone, Copy, Debug, Default)]

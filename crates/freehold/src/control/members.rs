@@ -11,6 +11,7 @@ use crate::control::{check_after, clamp_page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::freehold::Freehold;
 use crate::model::actor::{Action, Role, permits, require};
+use crate::model::audit::AuditAction;
 use crate::model::context::TenantContext;
 use crate::model::ids::{Email, IdentityId, TenantId};
 use crate::model::mail::MailKind;
@@ -77,7 +78,7 @@ impl Members<'_> {
         if !permits(role, Action::ManageMembers) {
             invitations::delete_by(&mut tx, member, Some(context.tenant())).await?;
         }
-        let event = AuditEvent::in_tenant("member.role", context)
+        let event = AuditEvent::in_tenant(AuditAction::MemberRole, context)
             .to(member, &email_of(&mut tx, member).await?);
         audit::record(&mut tx, event.detail(json!({"from": current, "to": role}))).await?;
         tx.commit().await?;
@@ -109,7 +110,7 @@ impl Members<'_> {
         let email = email_of(&mut tx, member).await?;
         memberships::delete(&mut tx, context.tenant(), member).await?;
         invitations::delete_by(&mut tx, member, Some(context.tenant())).await?;
-        let event = AuditEvent::in_tenant("member.remove", context).to(member, &email);
+        let event = AuditEvent::in_tenant(AuditAction::MemberRemove, context).to(member, &email);
         audit::record(&mut tx, event.detail(json!({"role": current}))).await?;
         tx.commit().await?;
         tracing::info!(tenant = %context.tenant(), actor = %context.actor().id, %member, "member removed");
@@ -161,7 +162,7 @@ impl Invitations<'_> {
         let inviter = Inviter::Member(context.actor().id);
         let made = invitations::upsert(&mut tx, tenant, email.as_str(), role, inviter).await?;
         send(&mut tx, tenant, &made).await?;
-        let event = AuditEvent::in_tenant("member.invite", context);
+        let event = AuditEvent::in_tenant(AuditAction::MemberInvite, context);
         audit::record(&mut tx, event.detail(json!({"email": made.email, "role": role}))).await?;
         tx.commit().await?;
         Ok(made)
@@ -180,7 +181,7 @@ impl Invitations<'_> {
         let offer = offer.ok_or_else(no_such_invitation)?;
         self.0.require_above(context, &mut tx, &offer).await?;
         send(&mut tx, context.tenant(), &offer.invitation).await?;
-        let event = AuditEvent::in_tenant("member.invite_again", context);
+        let event = AuditEvent::in_tenant(AuditAction::MemberInviteAgain, context);
         let detail = json!({"email": offer.invitation.email, "role": offer.invitation.role});
         audit::record(&mut tx, event.detail(detail)).await?;
         tx.commit().await?;
@@ -224,7 +225,7 @@ impl Invitations<'_> {
         let offer = offer.ok_or_else(no_such_invitation)?;
         self.0.require_above(context, &mut tx, &offer).await?;
         invitations::delete(&mut tx, context.tenant(), id).await?;
-        let event = AuditEvent::in_tenant("member.uninvite", context);
+        let event = AuditEvent::in_tenant(AuditAction::MemberUninvite, context);
         audit::record(&mut tx, event.detail(json!({"email": offer.invitation.email}))).await?;
         tx.commit().await
     }

@@ -5,6 +5,7 @@ use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::{identities, invitations, sessions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::freehold::Freehold;
+use crate::model::audit::AuditAction;
 use crate::model::context::OperatorContext;
 use crate::model::ids::IdentityId;
 use crate::tx::CatalogTx;
@@ -56,7 +57,8 @@ impl Operators<'_> {
         };
         if !identity.is_operator {
             identities::set_operator(&mut tx, identity.id, true).await?;
-            let event = AuditEvent::of("operator.create", context).to(identity.id, &identity.email);
+            let event = AuditEvent::of(AuditAction::OperatorCreate, context)
+                .to(identity.id, &identity.email);
             audit::record(&mut tx, event).await?;
         }
         finish(tx, identity.id).await
@@ -77,8 +79,11 @@ impl Operators<'_> {
         identities::set_operator(&mut tx, id, false).await?;
         sessions::revoke_all(&mut tx, id, None).await?;
         invitations::delete_by(&mut tx, id, None).await?;
-        audit::record(&mut tx, AuditEvent::of("operator.revoke", context).to(id, &identity.email))
-            .await?;
+        audit::record(
+            &mut tx,
+            AuditEvent::of(AuditAction::OperatorRevoke, context).to(id, &identity.email),
+        )
+        .await?;
         finish(tx, id).await
     }
 }
