@@ -169,6 +169,7 @@ CREATE TABLE freehold.audit (
 );
 CREATE INDEX audit_tenant_idx ON freehold.audit (tenant_id, id);
 CREATE INDEX audit_target_idx ON freehold.audit (target_id, id);
+CREATE INDEX audit_address_idx ON freehold.audit (target);
 
 -- Adds to the record; nobody but the owner changes or removes any of it. In a tenant's context it is
 -- that tenant's record and that actor's doing, whatever is given.

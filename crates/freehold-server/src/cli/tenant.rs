@@ -1,16 +1,17 @@
-//! `freehold tenant create|list|show|suspend|resume|weigh|owner`.
+//! `freehold tenant create|list|show|suspend|resume|weigh|owner|invitations|uninvite`.
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use freehold::control::invitations::TenantInvitation;
 use freehold::control::tenants::{NewOwner, NewTenant};
-use freehold::{ErrorKind, Freehold, OperatorContext, Tenant, TenantId};
+use freehold::{ErrorKind, Freehold, IdentityId, OperatorContext, Tenant, TenantId};
 use uuid::Uuid;
 
 use super::listing::{self, Listing, Wanted};
 use super::operator::Means;
 use super::output::Output;
-use super::{Common, Failure, Why};
+use super::{Common, Failure, Why, words};
 
 #[derive(Subcommand)]
 pub(super) enum TenantCommand {
@@ -88,6 +89,30 @@ pub(super) enum TenantCommand {
         common: Common,
         /// Its slug, id or schema
         tenant: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// List a tenant's invitations that wait, whoever made them
+    Invitations {
+        #[command(flatten)]
+        common: Common,
+        /// Its slug, id or schema
+        tenant: String,
+        /// Begin after this e-mail
+        #[arg(long)]
+        after: Option<String>,
+        /// How many at most; all, if not given
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+    },
+    /// Take an invitation back, an owner's too
+    Uninvite {
+        #[command(flatten)]
+        common: Common,
+        /// Its slug, id or schema
+        tenant: String,
+        /// Whose it is
+        email: String,
         #[command(flatten)]
         why: Why,
     },
@@ -170,6 +195,27 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
             let id = find(&freehold, &context, &tenant).await?.id;
             print(&common, &freehold.tenants().resume(&context, id).await?);
         }
+        TenantCommand::Invitations { common, tenant, after, limit } => {
+            let context = OperatorContext::system("freehold tenant invitations");
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let id = find(&freehold, &context, &tenant).await?.id;
+            let email = |listed: &TenantInvitation| listed.invitation.email.clone();
+            let list = listing::by_key(Wanted::of(limit), after, email, async |after, size| {
+                freehold.invitations().list_of(&context, id, after, Some(size)).await
+            });
+            print_invitations(&common, &list.await?);
+        }
+        TenantCommand::Uninvite { common, tenant, email, why } => {
+            let context = why.context("freehold tenant uninvite")?;
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let Tenant { id, slug, .. } = find(&freehold, &context, &tenant).await?;
+            let invitation = freehold.invitations().find_id(&context, id, &email).await?;
+            freehold.invitations().withdraw(&context, id, invitation).await?;
+            match common.json {
+                true => Output::json(&serde_json::json!({"id": invitation, "withdrawn": true})),
+                false => Output::text(&format!("{email} is not invited to {slug} any more")),
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -238,6 +284,28 @@ fn print_list(common: &Common, list: &Listing<Tenant>) {
                 t.version.to_string(),
                 t.id.to_string(),
                 t.name.clone(),
+            ]
+        }));
+        rows
+    });
+}
+
+fn print_invitations(common: &Common, list: &Listing<TenantInvitation>) {
+    list.print(common.json, "--after", "No invitations wait.", |list| {
+        let heading = ["EMAIL", "ROLE", "EXPIRES", "INVITED BY", "ID"];
+        let mut rows = vec![heading.map(str::to_owned).to_vec()];
+        rows.extend(list.iter().map(|listed| {
+            let by = match (listed.by_operator, listed.invited_by) {
+                (_, IdentityId::SYSTEM) => "system".to_owned(),
+                (true, id) => format!("operator {id}"),
+                (false, id) => format!("member {id}"),
+            };
+            vec![
+                listed.invitation.email.clone(),
+                listed.invitation.role.as_str().to_owned(),
+                words::time(listed.invitation.expires_at),
+                by,
+                listed.invitation.id.to_string(),
             ]
         }));
         rows

@@ -43,6 +43,8 @@ async fn every_command_that_changes_something_is_recorded_with_its_reason() {
         (&["tenant", "weigh", "acme", "3"], "tenant.weigh"),
         (&["tenant", "suspend", "acme"], "tenant.suspend"),
         (&["tenant", "resume", "acme"], "tenant.resume"),
+        (&["tenant", "owner", "acme", "later@acme.example"], "member.invite"),
+        (&["tenant", "uninvite", "acme", "later@acme.example"], "member.uninvite"),
         (&["person", "disable", ann], "person.disable"),
         (&["person", "enable", ann], "person.enable"),
         (&["person", "reset", ann], "person.reset"),
@@ -92,4 +94,43 @@ async fn every_command_that_changes_something_is_recorded_with_its_reason() {
     assert_eq!(audit(&[], &env).len(), before);
     freehold(&["tenant", "weigh", "acme", "4"], &env).ended(0);
     assert_eq!(newest("tenant.weigh")["why"], "freehold tenant weigh");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_person_stands_in_the_record_by_id_and_by_address() {
+    let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();
+    let (app, owner) = (database.app_url(), database.owner_url());
+    let env = env_of(&app, &owner);
+    let run = |arguments: &[&str]| freehold(arguments, &env).ended(0);
+    let ann = "ann@acme.example";
+    run(&["tenant", "create", "acme", "--owner", ann, "--password", PASSWORD]);
+    run(&["tenant", "owner", "acme", "ben@acme.example", "--password", PASSWORD]);
+    let id = text(&run(&["person", "show", ann, "--json"]).json()["id"]);
+    run(&["person", "remove", ann]);
+    let expected = ["person.remove", "owner.add", "password.set", "person.vouch"];
+    for person in [id.as_str(), ann, "Ann@Acme.example"] {
+        let lines = audit(&["--person", person], &env);
+        let actions: Vec<_> = lines.iter().map(|line| text(&line["action"])).collect();
+        assert_eq!(actions, expected, "{person}");
+    }
+    assert_eq!(audit(&["--person", "nobody@acme.example"], &env), [Value::Null; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invitations_are_listed_and_withdrawn_by_command() {
+    let database = TestDatabase::create(&admin_url(), &shop()).await.unwrap();
+    let (app, owner) = (database.app_url(), database.owner_url());
+    let env = env_of(&app, &owner);
+    let run = |arguments: &[&str]| freehold(arguments, &env);
+    run(&["tenant", "create", "acme", "--owner", "ann@acme.example"]).ended(0);
+    let list = ["tenant", "invitations", "acme"];
+    let said = run(&list).ended(0).stdout();
+    for told in ["EMAIL", "ann@acme.example", "owner", "system"] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+    let uninvite = ["tenant", "uninvite", "acme", "ann@acme.example"];
+    let said = run(&uninvite).ended(0).stdout();
+    assert!(said.contains("ann@acme.example is not invited to acme any more"), "{said}");
+    assert!(run(&uninvite).ended(1).stderr().contains("there is no such invitation"));
+    assert!(run(&list).ended(0).stdout().starts_with("No invitations wait."));
 }

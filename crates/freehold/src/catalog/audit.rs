@@ -121,24 +121,38 @@ pub(crate) async fn record(tx: &mut CatalogTx, event: AuditEvent) -> Result<()> 
     Ok(())
 }
 
-/// A page from the newest to the oldest, after a given entry: all, or those of a tenant or a person.
+/// Which entries to list.
+pub(crate) struct Wanted {
+    pub(crate) tenant: Option<TenantId>,
+    /// With an address too: those of either.
+    pub(crate) person: Option<IdentityId>,
+    pub(crate) address: Option<Email>,
+}
+
+/// The entries about a person, or an address and everybody who had it.
+const ABOUT: &str = "$2 IN (target_id, actor_id) OR target = $5 OR detail->>'email' = $5
+               OR target_id IN (SELECT o.target_id FROM audit o WHERE o.target = $5)
+               OR actor_id IN (SELECT o.target_id FROM audit o WHERE o.target = $5)";
+
+/// A page from the newest to the oldest, after a given entry: all, or those of a tenant, person or address.
 pub(crate) async fn list(
     tx: &mut CatalogTx,
-    tenant: Option<TenantId>,
-    person: Option<IdentityId>,
+    wanted: &Wanted,
     after: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<AuditEntry>> {
-    let rows = tx
-        .query(
-            "SELECT id, occurred_at, action, actor_id, target_id, target, tenant_id, origin, request_id, why, detail
-             FROM audit
-             WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR $2 IN (target_id, actor_id))
-               AND ($3::uuid IS NULL OR id < $3)
-             ORDER BY id DESC LIMIT $4",
-            &[&tenant.map(|t| t.as_uuid()), &person.map(|p| p.as_uuid()), &after, &limit],
-        )
-        .await?;
+    let Wanted { tenant, person, address } = wanted;
+    let sql = format!(
+        "SELECT id, occurred_at, action, actor_id, target_id, target, tenant_id, origin, request_id, why, detail
+         FROM audit
+         WHERE ($1::uuid IS NULL OR tenant_id = $1)
+           AND (($2::uuid IS NULL AND $5::text IS NULL) OR {ABOUT})
+           AND ($3::uuid IS NULL OR id < $3)
+         ORDER BY id DESC LIMIT $4"
+    );
+    let (tenant, person) = (tenant.map(|t| t.as_uuid()), person.map(|p| p.as_uuid()));
+    let address = address.as_ref().map(Email::as_str);
+    let rows = tx.query(&sql, &[&tenant, &person, &after, &limit, &address]).await?;
     Ok(rows
         .iter()
         .map(|row| AuditEntry {

@@ -6,7 +6,6 @@ use uuid::Uuid;
 
 use super::credentials::{Credentials, wrong_credentials, wrong_password};
 use super::guessing::{Guesses, Taken};
-use super::members::may_offer;
 use super::sessions::{SignIn, TenantBrief};
 use super::tenants::{IdempotencyKey, Provisioned};
 use crate::catalog::audit::{self, AuditEvent};
@@ -22,6 +21,7 @@ use crate::model::context::OperatorContext;
 use crate::model::ids::{Email, IdentityId, Slug};
 use crate::model::mail::MailKind;
 use crate::model::tenant::check_name;
+use crate::sign_in::invitations::may_offer;
 use crate::sign_in::passwords::check_rules;
 use crate::sign_in::proof::{self, is_known, unknown_link};
 use crate::sign_in::tokens::{AccessClaims, OpaqueKind, OpaqueToken};

@@ -3,13 +3,14 @@
 use uuid::Uuid;
 
 use super::operators::require_not_last_operator;
+use crate::catalog;
 use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::identities::Identity;
 use crate::catalog::outbox::{self, Letter};
 use crate::catalog::sessions::SessionEntry;
 use crate::catalog::{
-    address_changes, guesses, idempotency, identities, invitations, memberships, password_resets,
-    sessions, sign_ups,
+    address_changes, guesses, idempotency, identities, memberships, password_resets, sessions,
+    sign_ups,
 };
 use crate::control::{check_after, clamp_page};
 use crate::error::{Error, ErrorKind, Result};
@@ -18,7 +19,7 @@ use crate::model::audit::AuditAction;
 use crate::model::context::{OperatorContext, check_reason};
 use crate::model::ids::{Email, IdentityId};
 use crate::model::mail::MailKind;
-use crate::sign_in::proof;
+use crate::sign_in::{invitations, proof};
 use crate::tx::CatalogTx;
 
 pub use crate::catalog::identities::Person;
@@ -125,7 +126,8 @@ impl People<'_> {
         if !identity.is_disabled {
             identities::set_disabled(&mut tx, id, true).await?;
             proof::end_everything(&mut tx, &identity, None).await?;
-            invitations::delete_by(&mut tx, id, None).await?;
+            let ended = |action| AuditEvent::of(action, context);
+            invitations::end_of_person(&mut tx, id, ended).await?;
             audit::record(
                 &mut tx,
                 AuditEvent::of(AuditAction::PersonDisable, context).to(id, &identity.email),
@@ -174,7 +176,8 @@ impl People<'_> {
             ));
         }
         proof::end_everything(&mut tx, &identity, None).await?;
-        invitations::delete_by(&mut tx, id, None).await?;
+        let ended = |action| AuditEvent::of(action, context);
+        invitations::end_of_person(&mut tx, id, ended).await?;
         audit::record(
             &mut tx,
             AuditEvent::of(AuditAction::PersonRemove, context).to(id, &identity.email),
@@ -257,7 +260,7 @@ impl People<'_> {
         sign_ups::prune(&mut tx).await?;
         password_resets::prune(&mut tx).await?;
         address_changes::prune(&mut tx).await?;
-        invitations::prune(&mut tx).await?;
+        catalog::invitations::prune(&mut tx).await?;
         idempotency::prune(&mut tx).await?;
         outbox::prune(&mut tx).await?;
         guesses::prune(&mut tx).await?;

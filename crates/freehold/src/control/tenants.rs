@@ -12,7 +12,7 @@ use crate::model::audit::AuditAction;
 use crate::model::context::OperatorContext;
 use crate::model::ids::{Slug, TenantId};
 use crate::model::tenant::{Tenant, Transition, Weight, check_name};
-use crate::sign_in::proof;
+use crate::sign_in::{invitations, proof};
 use crate::tx::{CatalogTx, OwnerTx};
 
 pub use crate::catalog::idempotency::IdempotencyKey;
@@ -196,7 +196,8 @@ impl Tenants<'_> {
         tenant.ok_or_else(no_such_tenant)
     }
 
-    /// Suspends a tenant: within a second every server refuses it. Its data stays as it is.
+    /// Suspends a tenant: within a second every server refuses it. Its data stays as it is; invitations by its
+    /// members end.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]. Suspending a suspended tenant is no error.
@@ -301,6 +302,10 @@ impl Freehold {
                 Transition::Resume => AuditAction::TenantResume,
             };
             audit::record(&mut tx, AuditEvent::of(action, context).tenant(id)).await?;
+            if matches!(transition, Transition::Suspend) {
+                let ended = |action| AuditEvent::of(action, context);
+                invitations::end_of_members(&mut tx, id, ended).await?;
+            }
             tenant.status = status;
             tracing::info!(tenant = %id, status = status.as_str(), actor = %context.actor(),
                 reason = context.reason(), "tenant status changed");

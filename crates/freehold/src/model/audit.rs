@@ -43,6 +43,7 @@ actions! {
     MemberInvite = "member.invite",
     MemberInviteAgain = "member.invite_again",
     MemberUninvite = "member.uninvite",
+    MemberInviteEnd = "member.invite_end",
     MemberJoin = "member.join",
     MemberRole = "member.role",
     MemberRemove = "member.remove",

@@ -76,7 +76,9 @@ pub(crate) async fn end_everything(
         // A thief of the person's mail may hold one of these.
         invitations::forget_tokens(tx, &identity.email).await?;
     } else {
-        invitations::delete_by(tx, identity.id, None).await?;
+        let ended =
+            |action| AuditEvent::by(action, identity.id).because("an address without proof");
+        super::invitations::end_of_person(tx, identity.id, ended).await?;
     }
     Ok(())
 }

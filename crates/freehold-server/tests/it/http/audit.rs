@@ -83,6 +83,30 @@ async fn only_operators_and_owners_read_the_record_and_owners_their_own() {
     assert_eq!(theirs, [json!(null); 0]);
 }
 
+#[tokio::test]
+async fn the_record_finds_a_person_who_was_removed_by_id_and_by_address() {
+    let service = Service::start(Setup::default()).await;
+    let (acme, globex) = service.two_tenants().await;
+    let operator = service.operator().await;
+    let ann = service.person(&acme, "ann", Role::Viewer).await;
+    service.log_in(&ann.email).await;
+    let path = format!("/v1/people/{}", ann.id);
+    service.delete(&path).by(&operator).send().await.expect(204);
+    let expected = ["person.remove", "session.start"];
+    for query in [format!("&person={}", ann.id), format!("&email={}", ann.email)] {
+        let lines = audit(&service, &operator, &query).await;
+        assert_eq!(actions(&lines), expected, "{query}");
+    }
+    // What the address's person did is found too, and an owner finds the own tenant's part.
+    let acted = audit(&service, &operator, &format!("&email={}", operator.email)).await;
+    assert!(acted.is_empty(), "nothing was done to the operator: {acted:?}");
+    let own = audit(&service, &acme.owner, &format!("&email={}", ann.email)).await;
+    assert_eq!(actions(&own), ["session.start"]);
+    let others = audit(&service, &globex.owner, &format!("&email={}", ann.email)).await;
+    assert_eq!(others, [json!(null); 0]);
+    service.get("/v1/audit?email=nobody").by(&operator).send().await.refused(400, "invalid_input");
+}
+
 /// What injected SQL could do: nothing is changed or removed, nor written in another actor's name.
 #[tokio::test]
 async fn the_record_is_added_to_and_nothing_else_by_the_servers_login() {
