@@ -179,7 +179,10 @@ async fn migrate(freehold: &Freehold) -> Result<Row> {
     migrations.push(Migration::new(9000, "bench", "ALTER TABLE orders ADD COLUMN bench text"));
     let baseline = Baseline::from_migrations(migrations)?;
     let began = Instant::now();
-    let report = freehold.migrations().up(&baseline, MigrateOptions::default(), &|_, _| {}).await?;
+    let report = freehold
+        .migrations()
+        .up(&operator(), &baseline, MigrateOptions::default(), &|_, _| {})
+        .await?;
     match report.failed.first() {
         None => Ok(Row::of("migrate/add_column", began.elapsed().as_secs_f64(), "s")),
         Some(failure) => Err(format!("a tenant could not be migrated: {}", failure.error).into()),

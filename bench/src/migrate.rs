@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use tokio_postgres::Client;
 
 use crate::Result;
-use crate::fixtures::{Fleet, connect, demo_baseline};
+use crate::fixtures::{Fleet, connect, demo_baseline, operator};
 use crate::report::{Ratio, Row};
 use crate::rounds::median;
 
@@ -82,7 +82,7 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, tenants: usize) -> Result
         }
         let began = Instant::now();
         let baseline = Baseline::from_migrations(migrations.clone())?;
-        fleet.freehold.migrations().up(&baseline, options, &|_, _| {}).await?;
+        fleet.freehold.migrations().up(&operator(), &baseline, options, &|_, _| {}).await?;
         idle.push(began.elapsed().as_secs_f64() * 1000.0);
         if started.elapsed() > Duration::from_secs(seconds) {
             break;
@@ -128,7 +128,7 @@ async fn migrate(
 ) -> Result<f64> {
     let baseline = Baseline::from_migrations(migrations.to_vec())?;
     let started = Instant::now();
-    let report = freehold.migrations().up(&baseline, options, &|_, _| {}).await?;
+    let report = freehold.migrations().up(&operator(), &baseline, options, &|_, _| {}).await?;
     match report.failed.first() {
         None => Ok(report.migrated as f64 / started.elapsed().as_secs_f64()),
         Some(failure) => Err(format!("a tenant could not be migrated: {}", failure.error).into()),

@@ -13,6 +13,7 @@ mod layouts;
 mod lifecycle;
 mod mail;
 mod outside;
+mod people;
 mod replicas;
 mod scheduler;
 mod sessions;
@@ -91,6 +92,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
         database::MUTANTS,
         sessions::MUTANTS,
         sign_in::MUTANTS,
+        people::MUTANTS,
         lifecycle::MUTANTS,
         replicas::MUTANTS,
         data::MUTANTS,

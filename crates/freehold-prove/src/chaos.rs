@@ -199,7 +199,12 @@ async fn migrate(run: Arc<Run>) -> Disturbances {
         let baseline = baseline_with(run.ground.conditions.baseline, n);
         let options = MigrateOptions { parallel: 2, lock_timeout: Duration::from_secs(2) };
         let migrated = try_again(&run, "migrate", async || {
-            let report = run.ground.steward.migrations().up(&baseline, options, &|_, _| {}).await?;
+            let report = run
+                .ground
+                .steward
+                .migrations()
+                .up(&OPERATOR, &baseline, options, &|_, _| {})
+                .await?;
             match report.failed.first() {
                 None => Ok(()),
                 // A lock held by the workers; the next run migrates the rest.

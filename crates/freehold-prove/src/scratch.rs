@@ -1,6 +1,8 @@
 //! A database for one proof on an existing server, dropped afterwards.
 
-use freehold::{Freehold, InitOptions, MigrateOptions, Options, Passwords, SealMode};
+use freehold::{
+    Freehold, InitOptions, MigrateOptions, OperatorContext, Options, Passwords, SealMode,
+};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -111,7 +113,12 @@ impl Scratch {
         let freehold = Freehold::connect(&options).await?;
         freehold
             .migrations()
-            .up(&freehold_prove::baseline(code), MigrateOptions::default(), &|_, _| {})
+            .up(
+                &OperatorContext::system("a scratch system"),
+                &freehold_prove::baseline(code),
+                MigrateOptions::default(),
+                &|_, _| {},
+            )
             .await?;
         freehold.close();
         Ok(())

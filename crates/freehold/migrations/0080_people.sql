@@ -169,6 +169,7 @@ CREATE TABLE freehold.audit (
 );
 CREATE INDEX audit_tenant_idx ON freehold.audit (tenant_id, id);
 CREATE INDEX audit_target_idx ON freehold.audit (target_id, id);
+CREATE INDEX audit_address_idx ON freehold.audit (target);
 
 -- Adds to the record; nobody but the owner changes or removes any of it. In a tenant's context it is
 -- that tenant's record and that actor's doing, whatever is given.
@@ -183,11 +184,13 @@ LANGUAGE sql SECURITY DEFINER SET search_path = freehold, pg_temp AS $$
   WHERE freehold.tenant() IS NOT NULL OR freehold.in_catalog()
 $$;
 
--- Keeps 400 days of it: a year, and a month to look back on it. The bound stands here, where the app role
--- cannot choose it.
+-- Keeps 400 days of it: a year, and a month to look back on it. Requests that anybody may make for any
+-- address are kept for 30 days, since the address may be that of somebody who has nothing to do with the
+-- service. The bounds stand here, where the app role cannot choose them.
 CREATE FUNCTION freehold.prune_audit() RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = freehold, pg_temp AS $$
   DELETE FROM freehold.audit WHERE occurred_at < now() - interval '400 days'
+    OR (occurred_at < now() - interval '30 days' AND action IN ('signup.request', 'password.request'))
 $$;
 
 -- ── Row-level security and grants ──────────────────────────────────────────────────────────

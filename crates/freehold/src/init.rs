@@ -6,8 +6,13 @@
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::audit::AuditAction;
+use crate::model::context::check_reason;
+use crate::model::ids::IdentityId;
+use crate::model::origin;
 use crate::pool::pooler;
 use crate::pool::seal::{ContextKey, SealMode, Sealer};
 use crate::wire::client;
@@ -82,6 +87,8 @@ pub struct InitOptions {
     /// [`SealMode::Portable`] where it is possible; in a new catalog, the better of these two that is
     /// possible.
     pub seal: Option<SealMode>,
+    /// Why; the record keeps it. By default `init`.
+    pub why: Option<String>,
 }
 
 /// What `init` did, and what it could not do.
@@ -138,7 +145,38 @@ async fn prepare(client: &Client, options: &InitOptions) -> Result<InitReport> {
     ensure_guard(client, seal).await?;
     warnings.extend(run_time::ensure(client).await?);
     let (catalog_before, catalog_now) = ensure_catalog(client).await?;
-    Ok(InitReport { roles_created, settings_removed, catalog_before, catalog_now, seal, warnings })
+    let report =
+        InitReport { roles_created, settings_removed, catalog_before, catalog_now, seal, warnings };
+    record(client, options, &report).await?;
+    Ok(report)
+}
+
+/// Adds the run to the record. By SQL of its own, because there is no context yet: the key that would seal one
+/// may be of this transaction.
+async fn record(client: &Client, options: &InitOptions, report: &InitReport) -> Result<()> {
+    let (origin, _) = origin::of_request();
+    let why = options.why.as_deref().map_or(Ok("init"), check_reason)?;
+    let detail = serde_json::json!({
+        "from": report.catalog_before, "to": report.catalog_now, "seal": report.seal,
+        "roles_created": report.roles_created, "passwords_set": options.passwords.roles(),
+    });
+    client.batch_execute("SET LOCAL ROLE freehold_owner").await?;
+    client
+        .execute(
+            "INSERT INTO freehold.audit (id, action, actor_id, origin, why, detail)
+             VALUES ($1, $2, $3, $4, $5, $6)",
+            &[
+                &Uuid::now_v7(),
+                &AuditAction::CatalogInit.as_str(),
+                &IdentityId::SYSTEM.as_uuid(),
+                &origin,
+                &why,
+                &detail,
+            ],
+        )
+        .await?;
+    client.batch_execute("RESET ROLE").await?;
+    Ok(())
 }
 
 /// Chooses the seal mode, and makes the grant that `best` needs.

@@ -39,9 +39,9 @@
 //!     body text NOT NULL
 //! )";
 //! let baseline = Baseline::from_migrations(vec![Migration::new(1, "notes", notes)])?;
-//! freehold.migrations().up(&baseline, MigrateOptions::default(), &|_, _| {}).await?;
-//!
 //! let operator = OperatorContext::system("first steps");
+//! freehold.migrations().up(&operator, &baseline, MigrateOptions::default(), &|_, _| {}).await?;
+//!
 //! let new = NewTenant { slug: "acme".into(), name: "Acme".into(), ..NewTenant::default() };
 //! let acme = freehold.tenants().create(&operator, new).await?.tenant;
 //!

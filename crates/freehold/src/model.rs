@@ -1,6 +1,7 @@
 //! The basic values: ids, tenants, actors, contexts. Pure.
 
 pub(crate) mod actor;
+pub(crate) mod audit;
 pub(crate) mod budget;
 pub(crate) mod context;
 pub(crate) mod ids;

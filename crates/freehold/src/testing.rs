@@ -261,7 +261,15 @@ async fn ensure_template(admin: &Client, admin_url: &str, baseline: &Baseline) -
         )
         .because(error)
     })?;
-    freehold.migrations().up(baseline, MigrateOptions::default(), &|_, _| {}).await?;
+    freehold
+        .migrations()
+        .up(
+            &OperatorContext::system("a test's baseline"),
+            baseline,
+            MigrateOptions::default(),
+            &|_, _| {},
+        )
+        .await?;
     freehold.close();
     drop(freehold);
     end_sessions(admin, &fresh.name).await?;

@@ -329,7 +329,7 @@ async fn in_tenant(pool: &Pool, context: &TenantContext) -> Result<Transaction> 
 
 impl CatalogTx {
     pub(crate) async fn new(pool: &Pool, context: &OperatorContext) -> Result<Self> {
-        Self::of(pool, Principal::Operator(*context)).await
+        Self::of(pool, Principal::Operator(context.clone())).await
     }
 
     /// Sees the catalog rows of the context's tenant, and no others.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use freehold::control::sessions::{SignIn, SignInOptions};
-use freehold::{Freehold, MigrateOptions, Options};
+use freehold::{Freehold, MigrateOptions, OperatorContext, Options};
 
 #[expect(clippy::disallowed_methods, reason = "a service of its own reads its own settings, here")]
 #[tokio::main]
@@ -22,7 +22,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let freehold = Freehold::connect(&options).await?;
     if options.owner_url.is_some() {
         let migrate = MigrateOptions::default();
-        let report = freehold.migrations().up(&notes::baseline()?, migrate, &|_, _| {}).await?;
+        let report = freehold
+            .migrations()
+            .up(&OperatorContext::system("notes"), &notes::baseline()?, migrate, &|_, _| {})
+            .await?;
         for failure in &report.failed {
             tracing::error!(tenant = failure.tenant, error = failure.error, "not migrated");
         }

@@ -185,7 +185,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "idempotency-keys-of-all",
         breaks: "an operator's key is answered with what another's made",
         file: "crates/freehold-server/src/http/tenants.rs",
-        from: "    let scope = format!(\"operator {}\", operator.actor());",
+        from: "    let scope = format!(\"operator {}\", context.actor());",
         to: "    let scope = \"operator\".to_owned();",
         tests: Server(&["http::tenants::a_key_is_its_callers_own"]),
         survives_because: None,

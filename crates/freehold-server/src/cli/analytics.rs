@@ -15,7 +15,7 @@ use freehold::{
 use serde_json::{Map, Value, json};
 
 use super::output::Output;
-use super::{Common, Failure, migrate, tenant, words};
+use super::{Common, Failure, Why, migrate, tenant, words};
 use crate::config::AnalyticsSettings;
 
 const NONE: &str = "There are no analytics: `freehold analytics apply` makes them.";
@@ -32,6 +32,8 @@ pub(super) enum AnalyticsCommand {
         /// The folder of SQL files, one for each definition
         #[arg(long, value_name = "FOLDER", default_value = "analytics")]
         folder: PathBuf,
+        #[command(flatten)]
+        why: Why,
     },
     /// List the definitions, how old their figures are and of how many tenants
     List {
@@ -49,6 +51,8 @@ pub(super) enum AnalyticsCommand {
         /// Read only what changed since the last run, as the schedule does
         #[arg(long)]
         changed_only: bool,
+        #[command(flatten)]
+        why: Why,
     },
     /// Show figures across tenants, the newest first, and whom they lack
     Show {
@@ -70,11 +74,11 @@ pub(super) enum AnalyticsCommand {
 
 pub(super) async fn run(command: AnalyticsCommand) -> Result<ExitCode, Failure> {
     match command {
-        AnalyticsCommand::Apply { common, folder } => apply(&common, folder).await,
+        AnalyticsCommand::Apply { common, folder, why } => apply(&common, folder, &why).await,
         AnalyticsCommand::List { common } => list(&common).await,
-        AnalyticsCommand::Run { common, analytics, name, changed_only } => {
+        AnalyticsCommand::Run { common, analytics, name, changed_only, why } => {
             let options = AnalyticsOptions { changed_only, ..analytics.options() };
-            run_now(&common, options, name).await
+            run_now(&common, options, name, &why).await
         }
         AnalyticsCommand::Show { common, name, tenant, by_tenant, limit } => {
             show(&common, &name, tenant.as_deref(), by_tenant, limit as usize).await
@@ -82,10 +86,10 @@ pub(super) async fn run(command: AnalyticsCommand) -> Result<ExitCode, Failure> 
     }
 }
 
-async fn apply(common: &Common, folder: PathBuf) -> Result<ExitCode, Failure> {
+async fn apply(common: &Common, folder: PathBuf, why: &Why) -> Result<ExitCode, Failure> {
     let folder = AnalyticsFolder::read(folder)?;
     let freehold = Freehold::connect(&common.database.options()?).await?;
-    let context = OperatorContext::system("freehold analytics apply");
+    let context = why.context("freehold analytics apply")?;
     let applied = freehold.analytics().apply(&context, &folder).await?;
     if common.json {
         Output::json(&applied);
@@ -143,9 +147,10 @@ async fn run_now(
     common: &Common,
     options: AnalyticsOptions,
     name: Option<String>,
+    why: &Why,
 ) -> Result<ExitCode, Failure> {
+    let context = why.context("freehold analytics run")?;
     let freehold = Freehold::connect(&common.database.options()?).await?;
-    let context = OperatorContext::system("freehold analytics run");
     let names = name.map(|name| vec![name]);
     let bar = migrate::progress_bar();
     let mut is_told = false;

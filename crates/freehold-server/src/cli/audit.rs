@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use freehold::control::audit::{AuditEntry, AuditFilter};
-use freehold::{Freehold, OperatorContext, TenantId};
+use freehold::{ErrorKind, Freehold, IdentityId, OperatorContext, TenantId};
 use uuid::Uuid;
 
 use super::listing::{self, Listing, Wanted};
@@ -20,8 +20,8 @@ pub(super) enum AuditCommand {
         /// A tenant, by its slug, id or schema: what was done in it
         #[arg(long, value_name = "TENANT")]
         tenant: Option<String>,
-        /// The e-mail of a person: what they did, and what was done to them
-        #[arg(long, value_name = "EMAIL")]
+        /// A person, by e-mail or id: what they did, and what was done to them, also if they were removed
+        #[arg(long, value_name = "PERSON")]
         person: Option<String>,
         /// Begin after this id: the last of the page before
         #[arg(long, value_name = "ID")]
@@ -37,11 +37,11 @@ pub(super) async fn run(command: AuditCommand) -> Result<ExitCode, Failure> {
     let context = OperatorContext::system("freehold audit list");
     let freehold = Freehold::connect(&common.database.options()?).await?;
     let tenant = tenant::find_id(&freehold, &context, named.as_deref()).await?;
-    let person = match person {
-        Some(email) => Some(freehold.people().find_id(&context, &email).await?),
-        None => None,
+    let (person, address) = match person {
+        Some(person) => about(&freehold, &context, person).await?,
+        None => (None, None),
     };
-    let filter = AuditFilter { tenant, person };
+    let filter = AuditFilter { tenant, person, address };
     let after = after.map(|id| id.to_string());
     let id = |entry: &AuditEntry| entry.id.to_string();
     let list = listing::by_key(Wanted::of(Some(limit)), after, id, async |after, size| {
@@ -53,6 +53,22 @@ pub(super) async fn run(command: AuditCommand) -> Result<ExitCode, Failure> {
     let slugs = slugs::of(&freehold, &context, tenants).await?;
     print_list(&common, &list, &slugs);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The person with this id or e-mail. The record may know the e-mail of somebody who was removed.
+async fn about(
+    freehold: &Freehold,
+    context: &OperatorContext,
+    person: String,
+) -> Result<(Option<IdentityId>, Option<String>), Failure> {
+    if let Ok(id) = person.parse::<Uuid>() {
+        return Ok((Some(id.into()), None));
+    }
+    match freehold.people().find_id(context, &person).await {
+        Ok(id) => Ok((Some(id), Some(person))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok((None, Some(person))),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn print_list(common: &Common, list: &Listing<AuditEntry>, slugs: &Slugs) {

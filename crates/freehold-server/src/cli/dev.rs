@@ -201,10 +201,15 @@ async fn prepare(
     let bar = migrate::progress_bar();
     let report = freehold
         .migrations()
-        .up(baseline, MigrateOptions::default(), &|done, total| {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-        })
+        .up(
+            &OperatorContext::system("freehold dev"),
+            baseline,
+            MigrateOptions::default(),
+            &|done, total| {
+                bar.set_length(total as u64);
+                bar.set_position(done as u64);
+            },
+        )
         .await
         .map_err(beside::explain)?;
     bar.finish_and_clear();

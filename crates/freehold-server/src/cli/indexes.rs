@@ -10,7 +10,7 @@ use freehold::control::indexes::{
 use freehold::{Freehold, OperatorContext, Tenant, TenantId};
 
 use super::output::Output;
-use super::{Common, Failure, tenant, words};
+use super::{Common, Failure, Why, tenant, words};
 
 #[derive(Subcommand)]
 pub(super) enum IndexesCommand {
@@ -42,6 +42,8 @@ pub(super) enum IndexesCommand {
         /// In their order; "created_at desc" for a descending one
         #[arg(required = true)]
         columns: Vec<String>,
+        #[command(flatten)]
+        why: Why,
     },
     /// Drop an index of one tenant while it works: its own, or one of the baseline
     Drop {
@@ -51,6 +53,8 @@ pub(super) enum IndexesCommand {
         #[arg(value_name = "TENANT")]
         slug: String,
         index: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Make an index of the baseline again that was dropped for one tenant
     Restore {
@@ -60,6 +64,8 @@ pub(super) enum IndexesCommand {
         #[arg(value_name = "TENANT")]
         slug: String,
         index: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// List the indexes that a tenant, or any, has or lacks on its own account
     List {
@@ -87,8 +93,8 @@ pub(super) async fn run(command: IndexesCommand) -> Result<ExitCode, Failure> {
             let report = freehold.indexes().advise(&context, tenant, &options).await?;
             print_report(&common, &slug, &report);
         }
-        IndexesCommand::Apply { common, slug, table, columns } => {
-            let context = OperatorContext::system("freehold indexes apply");
+        IndexesCommand::Apply { common, slug, table, columns, why } => {
+            let context = why.context("freehold indexes apply")?;
             let columns: Vec<IndexColumn> =
                 columns.iter().map(|text| IndexColumn::parse(text)).collect::<Result<_, _>>()?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
@@ -100,15 +106,15 @@ pub(super) async fn run(command: IndexesCommand) -> Result<ExitCode, Failure> {
                 Output::text(&format!("{slug} has the index {} now", index.name));
             }
         }
-        IndexesCommand::Drop { common, slug, index } => {
-            let context = OperatorContext::system("freehold indexes drop");
+        IndexesCommand::Drop { common, slug, index, why } => {
+            let context = why.context("freehold indexes drop")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let (tenant, _) = find(&freehold, &context, &slug).await?;
             freehold.indexes().drop(&context, tenant, &index).await?;
             print_list(&common, &freehold.indexes().list(&context, Some(tenant)).await?);
         }
-        IndexesCommand::Restore { common, slug, index } => {
-            let context = OperatorContext::system("freehold indexes restore");
+        IndexesCommand::Restore { common, slug, index, why } => {
+            let context = why.context("freehold indexes restore")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let (tenant, _) = find(&freehold, &context, &slug).await?;
             freehold.indexes().restore(&context, tenant, &index).await?;

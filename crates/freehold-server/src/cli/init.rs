@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use freehold::{Freehold, InitOptions, MigrateOptions, Options, Passwords, SealMode};
 
-use super::Failure;
 use super::migrate::layout_line;
 use super::output::Output;
+use super::{Failure, Why};
 use crate::config::LayoutSettings;
 use crate::database_url::with_user;
 
@@ -65,6 +65,9 @@ pub(super) struct InitArgs {
     #[command(flatten)]
     layout: LayoutSettings,
 
+    #[command(flatten)]
+    why: Why,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -96,7 +99,9 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
         analytics: args.analytics_password,
     };
     let seal = args.seal.map(SealMode::from);
-    let options = InitOptions { passwords: given.clone(), seal };
+    let context = args.why.context("freehold init")?;
+    let why = Some(context.reason().to_owned());
+    let options = InitOptions { passwords: given.clone(), seal, why: why.clone() };
     let report = freehold::init(&args.database_url, &options).await?;
     let is_new = |role: &str| report.roles_created.iter().any(|created| created == role);
     let made_up =
@@ -108,7 +113,7 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
         analytics: made_up("freehold_analytics", &given.analytics),
     };
     if made.app.is_some() || made.owner.is_some() || made.analytics.is_some() {
-        let options = InitOptions { passwords: made.clone(), seal };
+        let options = InitOptions { passwords: made.clone(), seal, why: why.clone() };
         freehold::init(&args.database_url, &options).await?;
     }
     let url_for = |role: &str, given: &Option<String>, made: &Option<String>| {
@@ -138,7 +143,10 @@ pub(super) async fn run(args: InitArgs) -> Result<ExitCode, Failure> {
         let mut options = Options::new(&app_url).owner_url(&owner_url);
         options.catalog_url.clone_from(&catalog_url);
         let freehold = Freehold::connect(&options).await?;
-        freehold.migrations().up(&baseline, MigrateOptions::default(), &|_, _| {}).await?;
+        freehold
+            .migrations()
+            .up(&context, &baseline, MigrateOptions::default(), &|_, _| {})
+            .await?;
     }
     if args.json {
         let urls = serde_json::json!({"report": report, "database_url": app_url,

@@ -8,7 +8,7 @@ use freehold::control::keys::SealKey;
 use freehold::{ContextKey, Freehold, OperatorContext};
 
 use super::output::Output;
-use super::{Common, Failure, words};
+use super::{Common, Failure, Why, words};
 
 #[derive(Subcommand)]
 pub(super) enum KeyCommand {
@@ -16,6 +16,8 @@ pub(super) enum KeyCommand {
     Show {
         #[command(flatten)]
         common: Common,
+        #[command(flatten)]
+        why: Why,
     },
     /// List the keys, without their secrets
     List {
@@ -29,13 +31,15 @@ pub(super) enum KeyCommand {
         /// Seconds that servers with an older CONTEXT_KEY may go on
         #[arg(long, default_value_t = 3600)]
         retire_after_secs: u64,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
 pub(super) async fn run(command: KeyCommand) -> Result<ExitCode, Failure> {
     match command {
-        KeyCommand::Show { common } => {
-            let context = OperatorContext::system("freehold key show");
+        KeyCommand::Show { common, why } => {
+            let context = why.context("freehold key show")?;
             let freehold = connect(&common).await?;
             print(&common, &freehold.context_keys().show(&context).await?);
         }
@@ -44,8 +48,8 @@ pub(super) async fn run(command: KeyCommand) -> Result<ExitCode, Failure> {
             let freehold = connect(&common).await?;
             print_list(&common, &freehold.context_keys().list(&context).await?);
         }
-        KeyCommand::Rotate { common, retire_after_secs } => {
-            let context = OperatorContext::system("freehold key rotate");
+        KeyCommand::Rotate { common, retire_after_secs, why } => {
+            let context = why.context("freehold key rotate")?;
             let freehold = connect(&common).await?;
             let grace = Duration::from_secs(retire_after_secs);
             print(&common, &freehold.context_keys().rotate(&context, grace).await?);

@@ -9,7 +9,7 @@ use freehold::{Baseline, DryRun, Freehold, MigrateFailure, MigrateOptions, Verdi
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::Output;
-use super::{Common, Failure, import, words};
+use super::{Common, Failure, Why, import, words};
 use crate::config::LayoutSettings;
 
 #[derive(Subcommand)]
@@ -29,6 +29,8 @@ pub(super) enum MigrateCommand {
         /// Say what would happen, and do nothing: the new files are run in the template and rolled back
         #[arg(long)]
         dry_run: bool,
+        #[command(flatten)]
+        why: Why,
     },
     /// Show how far the fleet is, and whom the last run failed for
     Status {
@@ -46,7 +48,8 @@ pub(super) fn layout_line(baseline: &Baseline) -> String {
 
 pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
     match command {
-        MigrateCommand::Up { common, baseline, layout, lock_timeout_ms, dry_run } => {
+        MigrateCommand::Up { common, baseline, layout, lock_timeout_ms, dry_run, why } => {
+            let context = why.context("freehold migrate up")?;
             let baseline = layout.read(&baseline)?;
             if !common.json {
                 Output::text(&layout_line(&baseline));
@@ -63,7 +66,7 @@ pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
             let bar = progress_bar();
             let report = freehold
                 .migrations()
-                .up(&baseline, options, &|done, total| {
+                .up(&context, &baseline, options, &|done, total| {
                     bar.set_length(total as u64);
                     bar.set_position(done as u64);
                 })

@@ -28,7 +28,7 @@ mod words;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use freehold::Origin;
+use freehold::{OperatorContext, Origin};
 
 #[cfg(feature = "dev")]
 use crate::config::DevSettings;
@@ -108,6 +108,25 @@ struct Common {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What every command that changes something takes.
+#[derive(clap::Args)]
+struct Why {
+    /// Why; the record keeps it
+    #[arg(long, value_name = "REASON")]
+    why: Option<String>,
+}
+
+impl Why {
+    /// The context of a command, which is the reason if none was given.
+    fn context(&self, command: &'static str) -> freehold::Result<OperatorContext> {
+        let context = OperatorContext::system(command);
+        match &self.why {
+            Some(why) => context.because(why),
+            None => Ok(context),
+        }
+    }
 }
 
 /// Why a command failed, in a sentence for the person who gave it.

@@ -9,7 +9,7 @@ use freehold::{Freehold, OperatorContext};
 use super::listing::{self, Wanted};
 use super::output::Output;
 use super::person::{email_of, print_list};
-use super::{Common, Failure};
+use super::{Common, Failure, Why};
 
 #[derive(Subcommand)]
 pub(super) enum OperatorCommand {
@@ -20,6 +20,8 @@ pub(super) enum OperatorCommand {
         email: String,
         #[command(flatten)]
         means: Means,
+        #[command(flatten)]
+        why: Why,
     },
     /// List operators in the order of their e-mails
     List {
@@ -37,6 +39,8 @@ pub(super) enum OperatorCommand {
         #[command(flatten)]
         common: Common,
         email: String,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
@@ -71,8 +75,8 @@ impl Means {
 
 pub(super) async fn run(command: OperatorCommand) -> Result<ExitCode, Failure> {
     match command {
-        OperatorCommand::Create { common, email, means } => {
-            let context = OperatorContext::system("freehold operator create");
+        OperatorCommand::Create { common, email, means, why } => {
+            let context = why.context("freehold operator create")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let made = freehold.operators().create(&context, means.named(email)).await?;
             match common.json {
@@ -88,8 +92,8 @@ pub(super) async fn run(command: OperatorCommand) -> Result<ExitCode, Failure> {
             });
             print_list(&common, "There are no operators.", &list.await?);
         }
-        OperatorCommand::Revoke { common, email } => {
-            let context = OperatorContext::system("freehold operator revoke");
+        OperatorCommand::Revoke { common, email, why } => {
+            let context = why.context("freehold operator revoke")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = freehold.people().find_id(&context, &email).await?;
             let person = freehold.operators().revoke(&context, id).await?;

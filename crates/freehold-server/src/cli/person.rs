@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::listing::{self, Listing, Wanted};
 use super::output::Output;
-use super::{Common, Failure};
+use super::{Common, Failure, Why};
 
 #[derive(Subcommand)]
 pub(super) enum PersonCommand {
@@ -35,18 +35,24 @@ pub(super) enum PersonCommand {
         #[command(flatten)]
         common: Common,
         email: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Let a person in again
     Enable {
         #[command(flatten)]
         common: Common,
         email: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Remove a person with password, sessions and memberships
     Remove {
         #[command(flatten)]
         common: Common,
         email: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Take a person's password and sessions away; a letter lets them choose a new password
     Reset {
@@ -61,6 +67,8 @@ pub(super) enum PersonCommand {
             hide_env_values = true
         )]
         password: Option<String>,
+        #[command(flatten)]
+        why: Why,
     },
     /// Vouch that an e-mail is its person's; if it was never proven, what was under it before is gone
     Vouch {
@@ -79,6 +87,8 @@ pub(super) enum PersonCommand {
         /// Only this one
         #[arg(long, value_name = "ID")]
         session: Option<Uuid>,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
@@ -98,20 +108,20 @@ pub(super) async fn run(command: PersonCommand) -> Result<ExitCode, Failure> {
             let id = freehold.people().find_id(&context, &email).await?;
             print_detail(&common, &freehold.people().get(&context, id).await?);
         }
-        PersonCommand::Disable { common, email } => {
-            let context = OperatorContext::system("freehold person disable");
+        PersonCommand::Disable { common, email, why } => {
+            let context = why.context("freehold person disable")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = freehold.people().find_id(&context, &email).await?;
             print(&common, &freehold.people().disable(&context, id).await?);
         }
-        PersonCommand::Enable { common, email } => {
-            let context = OperatorContext::system("freehold person enable");
+        PersonCommand::Enable { common, email, why } => {
+            let context = why.context("freehold person enable")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = freehold.people().find_id(&context, &email).await?;
             print(&common, &freehold.people().enable(&context, id).await?);
         }
-        PersonCommand::Remove { common, email } => {
-            let context = OperatorContext::system("freehold person remove");
+        PersonCommand::Remove { common, email, why } => {
+            let context = why.context("freehold person remove")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = freehold.people().find_id(&context, &email).await?;
             freehold.people().remove(&context, id).await?;
@@ -120,8 +130,8 @@ pub(super) async fn run(command: PersonCommand) -> Result<ExitCode, Failure> {
                 false => Output::text(&format!("{email} is removed")),
             }
         }
-        PersonCommand::Reset { common, email, password } => {
-            let context = OperatorContext::system("freehold person reset");
+        PersonCommand::Reset { common, email, password, why } => {
+            let context = why.context("freehold person reset")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = freehold.people().find_id(&context, &email).await?;
             let by_letter = password.is_none();
@@ -136,8 +146,8 @@ pub(super) async fn run(command: PersonCommand) -> Result<ExitCode, Failure> {
             let id = freehold.people().find_id(&context, &email).await?;
             print(&common, &freehold.people().vouch_for(&context, id, &why).await?);
         }
-        PersonCommand::SignOut { common, email, session } => {
-            let context = OperatorContext::system("freehold person sign-out");
+        PersonCommand::SignOut { common, email, session, why } => {
+            let context = why.context("freehold person sign-out")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = freehold.people().find_id(&context, &email).await?;
             freehold.people().end_sessions(&context, id, session).await?;

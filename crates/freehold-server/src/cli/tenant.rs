@@ -1,16 +1,17 @@
-//! `freehold tenant create|list|show|suspend|resume|weigh|owner`.
+//! `freehold tenant create|list|show|suspend|resume|weigh|owner|invitations|uninvite`.
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use freehold::control::invitations::TenantInvitation;
 use freehold::control::tenants::{NewOwner, NewTenant};
-use freehold::{ErrorKind, Freehold, OperatorContext, Tenant, TenantId};
+use freehold::{ErrorKind, Freehold, IdentityId, OperatorContext, Tenant, TenantId};
 use uuid::Uuid;
 
 use super::listing::{self, Listing, Wanted};
 use super::operator::Means;
 use super::output::Output;
-use super::{Common, Failure};
+use super::{Common, Failure, Why, words};
 
 #[derive(Subcommand)]
 pub(super) enum TenantCommand {
@@ -28,6 +29,8 @@ pub(super) enum TenantCommand {
         owner: Option<String>,
         #[command(flatten)]
         owner_is: Means,
+        #[command(flatten)]
+        why: Why,
     },
     /// Give a tenant an owner: one that has none, or whose owner is gone
     Owner {
@@ -39,6 +42,8 @@ pub(super) enum TenantCommand {
         email: String,
         #[command(flatten)]
         owner_is: Means,
+        #[command(flatten)]
+        why: Why,
     },
     /// List tenants in the order of their slugs
     List {
@@ -64,6 +69,8 @@ pub(super) enum TenantCommand {
         common: Common,
         /// Its slug, id or schema
         tenant: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Give a tenant another part of the connections, where not all can have one
     Weigh {
@@ -73,6 +80,8 @@ pub(super) enum TenantCommand {
         tenant: String,
         /// 1 to 100: one of weight 3 has three for each that one of weight 1 has
         weight: i16,
+        #[command(flatten)]
+        why: Why,
     },
     /// Serve a suspended tenant again
     Resume {
@@ -80,13 +89,39 @@ pub(super) enum TenantCommand {
         common: Common,
         /// Its slug, id or schema
         tenant: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// List a tenant's invitations that wait, whoever made them
+    Invitations {
+        #[command(flatten)]
+        common: Common,
+        /// Its slug, id or schema
+        tenant: String,
+        /// Begin after this e-mail
+        #[arg(long)]
+        after: Option<String>,
+        /// How many at most; all, if not given
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+    },
+    /// Take an invitation back, an owner's too
+    Uninvite {
+        #[command(flatten)]
+        common: Common,
+        /// Its slug, id or schema
+        tenant: String,
+        /// Whose it is
+        email: String,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
 pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
     match command {
-        TenantCommand::Create { common, slug, name, owner, owner_is } => {
-            let context = OperatorContext::system("freehold tenant create");
+        TenantCommand::Create { common, slug, name, owner, owner_is, why } => {
+            let context = why.context("freehold tenant create")?;
             if owner.is_none() && owner_is.existing {
                 return Err("--existing says who --owner is; give --owner too".into());
             }
@@ -108,8 +143,8 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
                 Output::note(&format!("{email} is invited: a server sends the letter"));
             }
         }
-        TenantCommand::Owner { common, tenant, email, owner_is } => {
-            let context = OperatorContext::system("freehold tenant owner");
+        TenantCommand::Owner { common, tenant, email, owner_is, why } => {
+            let context = why.context("freehold tenant owner")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let Tenant { id, slug, .. } = find(&freehold, &context, &tenant).await?;
             let invites = owner_is.invites();
@@ -141,24 +176,45 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
             let freehold = Freehold::connect(&common.database.options()?).await?;
             print(&common, &find(&freehold, &context, &tenant).await?);
         }
-        TenantCommand::Suspend { common, tenant } => {
-            let context = OperatorContext::system("freehold tenant suspend");
+        TenantCommand::Suspend { common, tenant, why } => {
+            let context = why.context("freehold tenant suspend")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = find(&freehold, &context, &tenant).await?.id;
             print(&common, &freehold.tenants().suspend(&context, id).await?);
         }
-        TenantCommand::Weigh { common, tenant, weight } => {
-            let context = OperatorContext::system("freehold tenant weigh");
+        TenantCommand::Weigh { common, tenant, weight, why } => {
+            let context = why.context("freehold tenant weigh")?;
             let weight = weight.try_into()?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = find(&freehold, &context, &tenant).await?.id;
             print(&common, &freehold.tenants().weigh(&context, id, weight).await?);
         }
-        TenantCommand::Resume { common, tenant } => {
-            let context = OperatorContext::system("freehold tenant resume");
+        TenantCommand::Resume { common, tenant, why } => {
+            let context = why.context("freehold tenant resume")?;
             let freehold = Freehold::connect(&common.database.options()?).await?;
             let id = find(&freehold, &context, &tenant).await?.id;
             print(&common, &freehold.tenants().resume(&context, id).await?);
+        }
+        TenantCommand::Invitations { common, tenant, after, limit } => {
+            let context = OperatorContext::system("freehold tenant invitations");
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let id = find(&freehold, &context, &tenant).await?.id;
+            let email = |listed: &TenantInvitation| listed.invitation.email.clone();
+            let list = listing::by_key(Wanted::of(limit), after, email, async |after, size| {
+                freehold.invitations().list_of(&context, id, after, Some(size)).await
+            });
+            print_invitations(&common, &list.await?);
+        }
+        TenantCommand::Uninvite { common, tenant, email, why } => {
+            let context = why.context("freehold tenant uninvite")?;
+            let freehold = Freehold::connect(&common.database.options()?).await?;
+            let Tenant { id, slug, .. } = find(&freehold, &context, &tenant).await?;
+            let invitation = freehold.invitations().find_id(&context, id, &email).await?;
+            freehold.invitations().withdraw(&context, id, invitation).await?;
+            match common.json {
+                true => Output::json(&serde_json::json!({"id": invitation, "withdrawn": true})),
+                false => Output::text(&format!("{email} is not invited to {slug} any more")),
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -228,6 +284,28 @@ fn print_list(common: &Common, list: &Listing<Tenant>) {
                 t.version.to_string(),
                 t.id.to_string(),
                 t.name.clone(),
+            ]
+        }));
+        rows
+    });
+}
+
+fn print_invitations(common: &Common, list: &Listing<TenantInvitation>) {
+    list.print(common.json, "--after", "No invitations wait.", |list| {
+        let heading = ["EMAIL", "ROLE", "EXPIRES", "INVITED BY", "ID"];
+        let mut rows = vec![heading.map(str::to_owned).to_vec()];
+        rows.extend(list.iter().map(|listed| {
+            let by = match (listed.by_operator, listed.invited_by) {
+                (_, IdentityId::SYSTEM) => "system".to_owned(),
+                (true, id) => format!("operator {id}"),
+                (false, id) => format!("member {id}"),
+            };
+            vec![
+                listed.invitation.email.clone(),
+                listed.invitation.role.as_str().to_owned(),
+                words::time(listed.invitation.expires_at),
+                by,
+                listed.invitation.id.to_string(),
             ]
         }));
         rows

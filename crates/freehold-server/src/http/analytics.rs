@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use freehold::OperatorContext;
 use freehold::control::analytics::{
     AnalyticsOutline, AnalyticsPage, AnalyticsPublication, AnalyticsQuery, AnalyticsScope,
     AnalyticsStatus, OwnAnalytics,
@@ -144,8 +143,7 @@ pub(super) async fn list(
     AnyCaller(caller): AnyCaller,
 ) -> Result<Json<DefinitionPage>, Problem> {
     let items = match caller {
-        Caller::Operator(operator, _) => {
-            let context = OperatorContext::of(operator.actor(), "GET /v1/analytics");
+        Caller::Operator(context, _) => {
             let list = state.freehold().analytics().list(&context).await?;
             list.into_iter().map(DefinitionBody::from).collect()
         }
@@ -211,8 +209,7 @@ pub(super) async fn get(
     };
     let tenant = asked.tenant.map(|text| parse_id(&text, "tenant")).transpose()?;
     let page = match caller {
-        Caller::Operator(operator, _) => {
-            let context = OperatorContext::of(operator.actor(), "GET /v1/analytics/{name}");
+        Caller::Operator(context, _) => {
             let scope = match tenant {
                 Some(id) => {
                     AnalyticsScope::Tenant(state.freehold().tenants().get(&context, id).await?.id)

@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::{Query, State};
 use freehold::control::audit::{AuditEntry, AuditFilter};
 use freehold::control::sessions::Caller;
-use freehold::{IdentityId, OperatorContext, TenantId};
+use freehold::{IdentityId, TenantId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -24,6 +24,9 @@ pub(super) struct AuditQuery {
     /// Only what this person did, and what was done to them.
     #[param(nullable = false, required = false)]
     person: Option<Uuid>,
+    /// Only what is about this e-mail, and about whoever had it at any time; finds people who were removed.
+    #[param(max_length = 254, nullable = false, required = false)]
+    email: Option<String>,
     /// Begin after this one: the last of the page before.
     #[param(nullable = false, required = false)]
     after: Option<Uuid>,
@@ -92,18 +95,20 @@ pub(super) async fn list(
     AnyCaller(caller): AnyCaller,
     Query(query): Query<AuditQuery>,
 ) -> Result<Json<AuditPage>, Problem> {
-    let AuditQuery { tenant, person, after, limit } = query;
-    let person = person.map(IdentityId::from);
+    let AuditQuery { tenant, person, email, after, limit } = query;
+    let filter = AuditFilter {
+        tenant: tenant.map(TenantId::from),
+        person: person.map(IdentityId::from),
+        address: email,
+    };
     let freehold = state.freehold();
     let list = match caller {
-        Caller::Operator(operator, _) => {
-            let context = OperatorContext::of(operator.actor(), "GET /v1/audit");
-            let filter = AuditFilter { tenant: tenant.map(TenantId::from), person };
+        Caller::Operator(context, _) => {
             freehold.audit().list(&context, &filter, after, limit).await?
         }
         // Another tenant's record is as empty as that of a tenant that does not exist.
         Caller::Tenant(context, _) => {
-            let list = freehold.audit().list_own(&context, person, after, limit).await?;
+            let list = freehold.audit().list_own(&context, &filter, after, limit).await?;
             let named = tenant.is_none_or(|tenant| tenant == context.tenant().as_uuid());
             if named { list } else { Vec::new() }
         }

@@ -5,13 +5,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Query};
 use freehold::control::sessions::Caller;
 use freehold::control::violations::{Violation, ViolationKind};
 use freehold::tokens::AccessClaims;
 use freehold::{OperatorContext, TenantContext, TenantId};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderName, StatusCode};
+use serde::Deserialize;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::error::Problem;
@@ -29,8 +31,38 @@ pub(super) struct MaybeCaller(pub(super) Option<AnyCaller>);
 /// A caller in an active tenant.
 pub(super) struct TenantCaller(pub(super) TenantContext);
 
-/// A caller who is an operator.
+/// A caller who is an operator. The context's reason is the route.
 pub(super) struct OperatorCaller(pub(super) OperatorContext);
+
+/// A caller who is an operator and changes something. The context's reason is the one that was given with
+/// [`WhyQuery`], or the route.
+pub(super) struct OperatorChange(pub(super) OperatorContext);
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhyQuery {
+    /// Why; the record keeps it.
+    #[param(
+        min_length = 1,
+        max_length = 500,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        nullable = false,
+        required = false
+    )]
+    why: Option<String>,
+}
+
+/// The context with the reason that was given, if one was.
+pub(super) fn with_reason(
+    context: OperatorContext,
+    why: Option<&str>,
+) -> Result<OperatorContext, Problem> {
+    match why {
+        Some(why) => Ok(context.because(why)?),
+        None => Ok(context),
+    }
+}
 
 /// The tenant for the log: the outer middleware puts this into the request.
 #[derive(Clone, Default)]
@@ -55,7 +87,12 @@ impl FromRequestParts<AppState> for AnyCaller {
             let _ = slot.0.set(context.tenant());
         }
         check_named_tenant(&parts.headers, &caller, state)?;
-        Ok(AnyCaller(caller))
+        Ok(AnyCaller(match caller {
+            Caller::Operator(context, claims) => {
+                Caller::Operator(context.because(&route(parts))?, claims)
+            }
+            tenant @ Caller::Tenant(..) => tenant,
+        }))
     }
 }
 
@@ -98,6 +135,24 @@ impl FromRequestParts<AppState> for OperatorCaller {
             )),
         }
     }
+}
+
+impl FromRequestParts<AppState> for OperatorChange {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let OperatorCaller(context) = OperatorCaller::from_request_parts(parts, state).await?;
+        let query = Query::<WhyQuery>::try_from_uri(&parts.uri).map_err(|refused| {
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_input", refused.body_text())
+        })?;
+        Ok(OperatorChange(with_reason(context, query.why.as_deref())?))
+    }
+}
+
+/// Method and path of the request's route, as in `POST /v1/tenants/{id}/suspend`.
+fn route(parts: &Parts) -> String {
+    let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    format!("{} {path}", parts.method)
 }
 
 fn check_named_tenant(

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Query, State};
 use freehold::control::health::{SampleOf, TenantHealth};
-use freehold::{Freehold, OperatorContext, ReplicaState};
+use freehold::{Freehold, ReplicaState};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -111,10 +111,9 @@ pub(super) struct FleetSampleBody {
     responses((status = 200, body = FleetSampleBody), (status = 400, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn sample_tenants(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
+    OperatorCaller(context): OperatorCaller,
     Query(query): Query<SampleQuery>,
 ) -> Result<Json<FleetSampleBody>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "GET /v1/health/tenants");
     let of = query.after.as_deref().map_or(SampleOf::Chance, SampleOf::After);
     let sample = state.freehold().health().sample(&context, of, query.limit).await?;
     let items: Vec<_> = sample.tenants.into_iter().map(TenantHealthBody::from).collect();

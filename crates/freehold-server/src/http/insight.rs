@@ -1,8 +1,7 @@
 //! `/v1/insight`: the load that tenants put on the database, for operators.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
-use freehold::OperatorContext;
+use axum::extract::{Query, State};
 use freehold::control::insight::{BusyTenant, TableUsage, TenantUsage, Usage, UsageOrder};
 use freehold::control::sizes::{SizeOrder, TenantGrowth, TenantSize};
 use serde::{Deserialize, Serialize};
@@ -10,7 +9,8 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::auth::OperatorCaller;
-use super::error::{Problem, parse_id};
+use super::error::Problem;
+use super::paths::TenantPath;
 use super::state::AppState;
 
 #[derive(Deserialize, IntoParams)]
@@ -151,10 +151,9 @@ pub(super) struct BusyTenantPage {
     responses((status = 200, body = TenantUsagePage), (status = 400, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
+    OperatorCaller(context): OperatorCaller,
     Query(query): Query<UsageQuery>,
 ) -> Result<Json<TenantUsagePage>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "GET /v1/insight/tenants");
     let UsageQuery { order, hours, offset, limit } = query;
     let order = order.as_deref().map(UsageOrder::parse).transpose()?.unwrap_or_default();
     let list = state.freehold().usage().list(&context, order, hours, offset, limit).await?;
@@ -167,13 +166,11 @@ pub(super) async fn list(
               (status = 404, response = Problem)))]
 pub(super) async fn get(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorCaller(context): OperatorCaller,
+    TenantPath(id): TenantPath,
     Query(query): Query<HoursQuery>,
 ) -> Result<Json<TableUsagePage>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "GET /v1/insight/tenants/{id}");
-    let list =
-        state.freehold().usage().get(&context, parse_id(&id, "tenant")?, query.hours).await?;
+    let list = state.freehold().usage().get(&context, id, query.hours).await?;
     Ok(Json(TableUsagePage { items: list.into_iter().map(Into::into).collect() }))
 }
 
@@ -182,10 +179,9 @@ pub(super) async fn get(
     responses((status = 200, body = BusyTenantPage), (status = 400, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn busiest(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
+    OperatorCaller(context): OperatorCaller,
     Query(query): Query<LimitQuery>,
 ) -> Result<Json<BusyTenantPage>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "GET /v1/insight/busiest");
     let list = state.freehold().usage().list_busiest(&context, query.limit).await?;
     Ok(Json(BusyTenantPage { items: list.into_iter().map(Into::into).collect() }))
 }
@@ -275,10 +271,9 @@ pub(super) struct TenantSizePage {
     responses((status = 200, body = TenantGrowthPage), (status = 400, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn sizes(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
+    OperatorCaller(context): OperatorCaller,
     Query(query): Query<SizesQuery>,
 ) -> Result<Json<TenantGrowthPage>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "GET /v1/insight/sizes");
     let order = match query.order.unwrap_or_default() {
         SizeOrderQuery::Growth => SizeOrder::Growth,
         SizeOrderQuery::Bytes => SizeOrder::Bytes,
@@ -293,12 +288,10 @@ pub(super) async fn sizes(
               (status = 404, response = Problem)))]
 pub(super) async fn size_history(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorCaller(context): OperatorCaller,
+    TenantPath(id): TenantPath,
     Query(query): Query<LimitQuery>,
 ) -> Result<Json<TenantSizePage>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "GET /v1/insight/tenants/{id}/sizes");
-    let list =
-        state.freehold().sizes().history(&context, parse_id(&id, "tenant")?, query.limit).await?;
+    let list = state.freehold().sizes().history(&context, id, query.limit).await?;
     Ok(Json(TenantSizePage { items: list.into_iter().map(Into::into).collect() }))
 }

@@ -3,18 +3,20 @@
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use freehold::Role;
+use freehold::control::invitations::{Invitation, TenantInvitation};
 use freehold::control::joining::Acceptance;
-use freehold::control::members::Invitation;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::auth::{ClientIp, MaybeCaller, TenantCaller};
+use super::auth::{ClientIp, MaybeCaller, OperatorCaller, OperatorChange, TenantCaller, WhyQuery};
 use super::error::{Problem, parse_id};
 use super::json::Body;
+use super::paths::TenantPath;
 use super::sessions::TenantBriefBody;
 use super::state::AppState;
+use super::tenants::PageQuery;
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct InvitationBody {
@@ -113,6 +115,60 @@ pub(super) async fn revoke(
 ) -> Result<StatusCode, Problem> {
     let id = parse_id(&id, "invitation")?;
     state.freehold().invitations().revoke(&context, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct TenantInvitationBody {
+    #[serde(flatten)]
+    invitation: InvitationBody,
+    /// Who invites: a person, or the nil UUID for the command line.
+    invited_by: Uuid,
+    /// Whether that is by an operator rather than by a member.
+    by_operator: bool,
+}
+
+impl From<TenantInvitation> for TenantInvitationBody {
+    fn from(listed: TenantInvitation) -> Self {
+        TenantInvitationBody {
+            invitation: listed.invitation.into(),
+            invited_by: listed.invited_by.as_uuid(),
+            by_operator: listed.by_operator,
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct TenantInvitationPage {
+    items: Vec<TenantInvitationBody>,
+}
+
+/// List a tenant's invitations that wait, whoever made them, in the order of their e-mails.
+#[utoipa::path(get, operation_id = "list_tenant_invitations", path = "/v1/tenants/{id}/invitations", tag = "tenants", params(("id" = Uuid, Path), PageQuery),
+    responses((status = 200, body = TenantInvitationPage), (status = 403, response = Problem), (status = 404, response = Problem)))]
+pub(super) async fn list_of(
+    State(state): State<AppState>,
+    OperatorCaller(context): OperatorCaller,
+    TenantPath(tenant): TenantPath,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<TenantInvitationPage>, Problem> {
+    let invitations = state.freehold().invitations();
+    let list = invitations.list_of(&context, tenant, page.after.as_deref(), page.limit).await?;
+    Ok(Json(TenantInvitationPage { items: list.into_iter().map(Into::into).collect() }))
+}
+
+/// Take any invitation of a tenant back, an owner's too.
+#[utoipa::path(delete, operation_id = "withdraw_tenant_invitation", path = "/v1/tenants/{id}/invitations/{invitation}", tag = "tenants",
+    params(("id" = Uuid, Path), ("invitation" = Uuid, Path), WhyQuery),
+    responses((status = 204), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem)))]
+pub(super) async fn withdraw(
+    State(state): State<AppState>,
+    OperatorChange(context): OperatorChange,
+    TenantPath(tenant): TenantPath,
+    Path((_, invitation)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let invitation = parse_id(&invitation, "invitation")?;
+    state.freehold().invitations().withdraw(&context, tenant, invitation).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

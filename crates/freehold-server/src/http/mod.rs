@@ -25,6 +25,7 @@ mod middleware;
 mod openapi;
 mod operators;
 mod pages;
+mod paths;
 mod people;
 mod readiness;
 mod router;

@@ -1,16 +1,16 @@
 //! `/v1/operators`: the operators of the platform.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
-use freehold::OperatorContext;
+use axum::extract::{Query, State};
 use freehold::control::people::PersonRef;
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::auth::OperatorCaller;
-use super::error::{Problem, parse_id};
+use super::auth::{OperatorCaller, OperatorChange, WhyQuery};
+use super::error::Problem;
 use super::json::Body;
+use super::paths::PersonPath;
 use super::people::{PersonBody, PersonPage};
 use super::state::AppState;
 use super::tenants::PageQuery;
@@ -20,10 +20,9 @@ use super::tenants::PageQuery;
     responses((status = 200, body = PersonPage), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
+    OperatorCaller(context): OperatorCaller,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<PersonPage>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "GET /v1/operators");
     let list =
         state.freehold().operators().list(&context, page.after.as_deref(), page.limit).await?;
     Ok(Json(PersonPage { items: list.into_iter().map(PersonBody::from).collect() }))
@@ -42,15 +41,14 @@ pub(super) struct CreateOperatorRequest {
 }
 
 /// Make somebody an operator: somebody new with a password, or the person who is known.
-#[utoipa::path(post, operation_id = "create_operator", path = "/v1/operators", tag = "people", request_body = CreateOperatorRequest,
+#[utoipa::path(post, operation_id = "create_operator", path = "/v1/operators", tag = "people", params(WhyQuery), request_body = CreateOperatorRequest,
     responses((status = 201, body = PersonBody), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 404, response = Problem), (status = 409, response = Problem)))]
 pub(super) async fn create(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
+    OperatorChange(context): OperatorChange,
     body: Body<CreateOperatorRequest>,
 ) -> Result<(StatusCode, Json<PersonBody>), Problem> {
-    let context = OperatorContext::of(operator.actor(), "POST /v1/operators");
     let CreateOperatorRequest { email, password, existing } = body.value;
     let named = PersonRef { email, password, existing };
     let made = state.freehold().operators().create(&context, named).await?;
@@ -58,14 +56,13 @@ pub(super) async fn create(
 }
 
 /// Take the platform out of somebody's hands, within a second. The last operator stays.
-#[utoipa::path(delete, operation_id = "revoke_operator", path = "/v1/operators/{id}", tag = "people", params(("id" = uuid::Uuid, Path)),
-    responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem), (status = 409, response = Problem)))]
+#[utoipa::path(delete, operation_id = "revoke_operator", path = "/v1/operators/{id}", tag = "people", params(("id" = uuid::Uuid, Path), WhyQuery),
+    responses((status = 204), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem), (status = 409, response = Problem)))]
 pub(super) async fn revoke(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorChange(context): OperatorChange,
+    PersonPath(id): PersonPath,
 ) -> Result<StatusCode, Problem> {
-    let context = OperatorContext::of(operator.actor(), "API: DELETE /v1/operators/{id}");
-    state.freehold().operators().revoke(&context, parse_id(&id, "person")?).await?;
+    state.freehold().operators().revoke(&context, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

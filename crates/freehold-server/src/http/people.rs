@@ -1,17 +1,17 @@
 //! `/v1/people`: all people, for operators.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
-use freehold::OperatorContext;
+use axum::extract::{Query, State};
 use freehold::control::people::{Person, PersonDetail};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::auth::OperatorCaller;
-use super::error::{Problem, parse_id};
+use super::auth::{OperatorCaller, OperatorChange, WhyQuery, with_reason};
+use super::error::Problem;
 use super::json::Body;
+use super::paths::PersonPath;
 use super::sessions::SessionBody;
 use super::state::AppState;
 use super::tenants::PageQuery;
@@ -91,10 +91,9 @@ pub(super) struct PersonPage {
     responses((status = 200, body = PersonPage), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
+    OperatorCaller(context): OperatorCaller,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<PersonPage>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "GET /v1/people");
     let list = state.freehold().people().list(&context, page.after.as_deref(), page.limit).await?;
     Ok(Json(PersonPage { items: list.into_iter().map(PersonBody::from).collect() }))
 }
@@ -104,65 +103,58 @@ pub(super) async fn list(
     responses((status = 200, body = PersonDetailBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn get(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorCaller(context): OperatorCaller,
+    PersonPath(id): PersonPath,
 ) -> Result<Json<PersonDetailBody>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "GET /v1/people/{id}");
-    Ok(Json(state.freehold().people().get(&context, parse_id(&id, "person")?).await?.into()))
+    Ok(Json(state.freehold().people().get(&context, id).await?.into()))
 }
 
 /// Remove a person with all that is theirs. The only owner of a tenant stays until it has another.
-#[utoipa::path(delete, operation_id = "remove_person", path = "/v1/people/{id}", tag = "people", params(("id" = Uuid, Path)),
-    responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem), (status = 409, response = Problem)))]
+#[utoipa::path(delete, operation_id = "remove_person", path = "/v1/people/{id}", tag = "people", params(("id" = Uuid, Path), WhyQuery),
+    responses((status = 204), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem), (status = 409, response = Problem)))]
 pub(super) async fn remove(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorChange(context): OperatorChange,
+    PersonPath(id): PersonPath,
 ) -> Result<StatusCode, Problem> {
-    let context = OperatorContext::of(operator.actor(), "API: DELETE /v1/people/{id}");
-    state.freehold().people().remove(&context, parse_id(&id, "person")?).await?;
+    state.freehold().people().remove(&context, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Refuse a person everything from now on, on every server; what they belong to stays.
-#[utoipa::path(post, operation_id = "disable_person", path = "/v1/people/{id}/disable", tag = "people", params(("id" = Uuid, Path)),
-    responses((status = 200, body = PersonBody), (status = 403, response = Problem), (status = 404, response = Problem),
+#[utoipa::path(post, operation_id = "disable_person", path = "/v1/people/{id}/disable", tag = "people", params(("id" = Uuid, Path), WhyQuery),
+    responses((status = 200, body = PersonBody), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem),
               (status = 409, response = Problem)))]
 pub(super) async fn disable(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorChange(context): OperatorChange,
+    PersonPath(id): PersonPath,
 ) -> Result<Json<PersonBody>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/disable");
-    Ok(Json(state.freehold().people().disable(&context, parse_id(&id, "person")?).await?.into()))
+    Ok(Json(state.freehold().people().disable(&context, id).await?.into()))
 }
 
 /// Let a person in again.
-#[utoipa::path(post, operation_id = "enable_person", path = "/v1/people/{id}/enable", tag = "people", params(("id" = Uuid, Path)),
-    responses((status = 200, body = PersonBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
+#[utoipa::path(post, operation_id = "enable_person", path = "/v1/people/{id}/enable", tag = "people", params(("id" = Uuid, Path), WhyQuery),
+    responses((status = 200, body = PersonBody), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn enable(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorChange(context): OperatorChange,
+    PersonPath(id): PersonPath,
 ) -> Result<Json<PersonBody>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/enable");
-    Ok(Json(state.freehold().people().enable(&context, parse_id(&id, "person")?).await?.into()))
+    Ok(Json(state.freehold().people().enable(&context, id).await?.into()))
 }
 
 /// Take a person's password and sessions away, and send them a letter by which they choose a new one.
-#[utoipa::path(post, operation_id = "reset_person", path = "/v1/people/{id}/reset", tag = "people", params(("id" = Uuid, Path)),
-    responses((status = 200, body = PersonBody), (status = 403, response = Problem), (status = 404, response = Problem),
+#[utoipa::path(post, operation_id = "reset_person", path = "/v1/people/{id}/reset", tag = "people", params(("id" = Uuid, Path), WhyQuery),
+    responses((status = 200, body = PersonBody), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem),
               (status = 503, response = Problem)))]
 pub(super) async fn reset(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorChange(context): OperatorChange,
+    PersonPath(id): PersonPath,
 ) -> Result<Json<PersonBody>, Problem> {
     state.require_mail()?;
-    let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/reset");
-    Ok(Json(
-        state.freehold().people().reset(&context, parse_id(&id, "person")?, None).await?.into(),
-    ))
+    Ok(Json(state.freehold().people().reset(&context, id, None).await?.into()))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -179,12 +171,10 @@ pub(super) struct VouchRequest {
               (status = 404, response = Problem)))]
 pub(super) async fn vouch(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorCaller(context): OperatorCaller,
+    PersonPath(id): PersonPath,
     body: Body<VouchRequest>,
 ) -> Result<Json<PersonBody>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "POST /v1/people/{id}/vouch");
-    let id = parse_id(&id, "person")?;
     Ok(Json(state.freehold().people().vouch_for(&context, id, &body.value.why).await?.into()))
 }
 
@@ -195,22 +185,27 @@ pub(super) struct EndSessionsQuery {
     /// Only this one.
     #[param(nullable = false, required = false)]
     session: Option<Uuid>,
+    /// Why; the record keeps it.
+    #[param(
+        min_length = 1,
+        max_length = 500,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        nullable = false,
+        required = false
+    )]
+    why: Option<String>,
 }
 
 /// End all of a person's sessions, or one.
 #[utoipa::path(delete, operation_id = "end_person_sessions", path = "/v1/people/{id}/sessions", tag = "people", params(("id" = Uuid, Path), EndSessionsQuery),
-    responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem)))]
+    responses((status = 204), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn end_sessions(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorCaller(context): OperatorCaller,
+    PersonPath(id): PersonPath,
     Query(query): Query<EndSessionsQuery>,
 ) -> Result<StatusCode, Problem> {
-    let context = OperatorContext::of(operator.actor(), "API: DELETE /v1/people/{id}/sessions");
-    state
-        .freehold()
-        .people()
-        .end_sessions(&context, parse_id(&id, "person")?, query.session)
-        .await?;
+    let context = with_reason(context, query.why.as_deref())?;
+    state.freehold().people().end_sessions(&context, id, query.session).await?;
     Ok(StatusCode::NO_CONTENT)
 }

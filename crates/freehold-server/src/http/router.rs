@@ -80,6 +80,8 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(tenants::weigh))
         .routes(routes!(tenants::resume))
         .routes(routes!(tenants::add_owner))
+        .routes(routes!(invitations::list_of))
+        .routes(routes!(invitations::withdraw))
         .routes(routes!(people::list))
         .routes(routes!(people::get, people::remove))
         .routes(routes!(people::disable))

@@ -3,9 +3,9 @@
 
 use axum::Json;
 use axum::extract::{Query, State};
+use freehold::TenantId;
 use freehold::control::sessions::Caller;
 use freehold::control::slow_queries::SlowStatement;
-use freehold::{OperatorContext, TenantId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -101,8 +101,7 @@ pub(super) async fn list(
     let freehold = state.freehold();
     let tenant: Option<TenantId> = tenant.map(|text| parse_id(&text, "tenant")).transpose()?;
     let list = match caller {
-        Caller::Operator(operator, _) => {
-            let context = OperatorContext::of(operator.actor(), "GET /v1/insight/slow");
+        Caller::Operator(context, _) => {
             freehold.slow_queries().list(&context, tenant, offset, limit).await?
         }
         // Another tenant's id is answered like one that does not exist.

@@ -1,18 +1,19 @@
 //! `/v1/tenants`: all tenants, for operators.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
+use freehold::Tenant;
 use freehold::control::people::PersonRef;
 use freehold::control::tenants::{IdempotencyKey, NewOwner, NewTenant};
-use freehold::{OperatorContext, Tenant};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::auth::OperatorCaller;
-use super::error::{Problem, parse_id};
+use super::auth::{OperatorCaller, OperatorChange, WhyQuery};
+use super::error::Problem;
 use super::json::Body;
+use super::paths::TenantPath;
 use super::state::AppState;
 
 #[derive(Serialize, ToSchema)]
@@ -88,38 +89,36 @@ impl OwnerRequest {
 
 /// Create a tenant: schema, baseline, policies and first owner, or nothing.
 #[utoipa::path(post, operation_id = "create_tenant", path = "/v1/tenants", tag = "tenants", request_body = CreateTenantRequest,
-    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "With the same key and body, the first answer is given again")),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "With the same key and body, the first answer is given again"), WhyQuery),
     responses((status = 201, body = TenantBody), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 404, response = Problem), (status = 409, response = Problem), (status = 503, response = Problem)))]
 pub(super) async fn create(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
+    OperatorChange(context): OperatorChange,
     headers: HeaderMap,
     body: Body<CreateTenantRequest>,
 ) -> Result<(StatusCode, Json<TenantBody>), Problem> {
-    let scope = format!("operator {}", operator.actor());
+    let scope = format!("operator {}", context.actor());
     let idempotency = idempotency_key(&state, &headers, scope, body.hash)?;
     let CreateTenantRequest { slug, name, owner } = body.value;
     let owner = owner.map(|owner| owner.read(&state)).transpose()?;
     let new = NewTenant { slug, name, owner, idempotency };
-    let context = OperatorContext::of(operator.actor(), "POST /v1/tenants");
     let made = state.freehold().tenants().create(&context, new).await?;
     Ok((StatusCode::CREATED, Json(made.tenant.into())))
 }
 
 /// Give a tenant an owner: one that has none, or whose owner is gone.
-#[utoipa::path(post, operation_id = "add_tenant_owner", path = "/v1/tenants/{id}/owners", tag = "tenants", params(("id" = Uuid, Path)), request_body = OwnerRequest,
+#[utoipa::path(post, operation_id = "add_tenant_owner", path = "/v1/tenants/{id}/owners", tag = "tenants", params(("id" = Uuid, Path), WhyQuery), request_body = OwnerRequest,
     responses((status = 204), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 404, response = Problem), (status = 409, response = Problem), (status = 503, response = Problem)))]
 pub(super) async fn add_owner(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorChange(context): OperatorChange,
+    TenantPath(id): TenantPath,
     body: Body<OwnerRequest>,
 ) -> Result<StatusCode, Problem> {
-    let context = OperatorContext::of(operator.actor(), "POST /v1/tenants/{id}/owners");
     let owner = body.value.read(&state)?;
-    state.freehold().tenants().add_owner(&context, parse_id(&id, "tenant")?, owner).await?;
+    state.freehold().tenants().add_owner(&context, id, owner).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -168,10 +167,9 @@ pub(super) struct TenantPage {
     responses((status = 200, body = TenantPage), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
+    OperatorCaller(context): OperatorCaller,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<TenantPage>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "GET /v1/tenants");
     let tenants =
         state.freehold().tenants().list(&context, page.after.as_deref(), page.limit).await?;
     Ok(Json(TenantPage { items: tenants.into_iter().map(TenantBody::from).collect() }))
@@ -182,35 +180,32 @@ pub(super) async fn list(
     responses((status = 200, body = TenantBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn get(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorCaller(context): OperatorCaller,
+    TenantPath(id): TenantPath,
 ) -> Result<Json<TenantBody>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "GET /v1/tenants/{id}");
-    Ok(Json(state.freehold().tenants().get(&context, parse_id(&id, "tenant")?).await?.into()))
+    Ok(Json(state.freehold().tenants().get(&context, id).await?.into()))
 }
 
 /// Refuse the tenant's requests from now on, on every server; its data stays.
-#[utoipa::path(post, operation_id = "suspend_tenant", path = "/v1/tenants/{id}/suspend", tag = "tenants", params(("id" = Uuid, Path)),
-    responses((status = 200, body = TenantBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
+#[utoipa::path(post, operation_id = "suspend_tenant", path = "/v1/tenants/{id}/suspend", tag = "tenants", params(("id" = Uuid, Path), WhyQuery),
+    responses((status = 200, body = TenantBody), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn suspend(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorChange(context): OperatorChange,
+    TenantPath(id): TenantPath,
 ) -> Result<Json<TenantBody>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "POST /v1/tenants/{id}/suspend");
-    Ok(Json(state.freehold().tenants().suspend(&context, parse_id(&id, "tenant")?).await?.into()))
+    Ok(Json(state.freehold().tenants().suspend(&context, id).await?.into()))
 }
 
 /// Serve a suspended tenant again.
-#[utoipa::path(post, operation_id = "resume_tenant", path = "/v1/tenants/{id}/resume", tag = "tenants", params(("id" = Uuid, Path)),
-    responses((status = 200, body = TenantBody), (status = 403, response = Problem), (status = 404, response = Problem)))]
+#[utoipa::path(post, operation_id = "resume_tenant", path = "/v1/tenants/{id}/resume", tag = "tenants", params(("id" = Uuid, Path), WhyQuery),
+    responses((status = 200, body = TenantBody), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn resume(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorChange(context): OperatorChange,
+    TenantPath(id): TenantPath,
 ) -> Result<Json<TenantBody>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "POST /v1/tenants/{id}/resume");
-    Ok(Json(state.freehold().tenants().resume(&context, parse_id(&id, "tenant")?).await?.into()))
+    Ok(Json(state.freehold().tenants().resume(&context, id).await?.into()))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -223,15 +218,14 @@ pub(super) struct WeighRequest {
 
 /// Give a tenant another part of the connections: of tenants that all want more than there are, one of
 /// weight 3 has three for each that one of weight 1 has.
-#[utoipa::path(put, operation_id = "weigh_tenant", path = "/v1/tenants/{id}/weight", tag = "tenants", params(("id" = Uuid, Path)), request_body = WeighRequest,
+#[utoipa::path(put, operation_id = "weigh_tenant", path = "/v1/tenants/{id}/weight", tag = "tenants", params(("id" = Uuid, Path), WhyQuery), request_body = WeighRequest,
     responses((status = 200, body = TenantBody), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn weigh(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
-    Path(id): Path<String>,
+    OperatorChange(context): OperatorChange,
+    TenantPath(id): TenantPath,
     body: Body<WeighRequest>,
 ) -> Result<Json<TenantBody>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "PUT /v1/tenants/{id}/weight");
-    let (id, weight) = (parse_id(&id, "tenant")?, body.value.weight.try_into()?);
+    let weight = body.value.weight.try_into()?;
     Ok(Json(state.freehold().tenants().weigh(&context, id, weight).await?.into()))
 }

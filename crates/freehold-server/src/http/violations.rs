@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::{Query, State};
+use freehold::TenantId;
 use freehold::control::violations::{RecordedViolation, ViolationFilter, ViolationKind};
-use freehold::{OperatorContext, TenantId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -93,10 +93,9 @@ pub(super) struct ViolationPage {
     responses((status = 200, body = ViolationPage), (status = 400, response = Problem), (status = 403, response = Problem)))]
 pub(super) async fn list(
     State(state): State<AppState>,
-    OperatorCaller(operator): OperatorCaller,
+    OperatorCaller(context): OperatorCaller,
     Query(query): Query<ViolationQuery>,
 ) -> Result<Json<ViolationPage>, Problem> {
-    let context = OperatorContext::of(operator.actor(), "GET /v1/violations");
     let kind = query.kind.as_deref().map(ViolationKind::parse).transpose()?;
     let filter = ViolationFilter { tenant: query.tenant.map(TenantId::from), kind };
     let list =

@@ -731,7 +731,7 @@ fn people_are_governed_by_the_commands(env: Env) {
     let reset = run(&["person", "reset", owner, "--password", PASSWORD, "--json"]).ended(0).json();
     assert_eq!((&reset["has_password"], &reset["is_operator"]), (&json!(true), &json!(false)));
     fails(&["person", "remove", owner], "the only owner of acme");
-    fails(&["person", "vouch", owner, "--why", " "], "say in 1 to 500 characters");
+    fails(&["person", "vouch", owner, "--why", " "], "a reason has 1 to 500 characters");
     run(&["person", "vouch", owner, "--why", "seen in person"]).ended(0);
     run(&["person", "sign-out", owner]).ended(0);
     let listed = run(&["person", "list", "--json"]).ended(0).json();

@@ -22,6 +22,7 @@ mod pages;
 mod pooler;
 mod postgrest;
 mod process;
+mod record;
 mod redis_server;
 mod replicas;
 mod rolling;

@@ -131,7 +131,16 @@ async fn a_rolling_upgrade_under_load_drops_no_request() {
                      CREATE TABLE coupons (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)",
                 );
                 let options = MigrateOptions::default();
-                let report = fleet.migrations().up(&next, options, &|_, _| {}).await.unwrap();
+                let report = fleet
+                    .migrations()
+                    .up(
+                        &freehold::OperatorContext::system("a rolling upgrade"),
+                        &next,
+                        options,
+                        &|_, _| {},
+                    )
+                    .await
+                    .unwrap();
                 assert_eq!((report.migrated, report.failed.len()), (TENANTS, 0), "{report:?}");
             });
         });

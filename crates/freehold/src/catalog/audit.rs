@@ -5,14 +5,15 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::error::Result;
+use crate::model::audit::AuditAction;
 use crate::model::context::{OperatorContext, TenantContext};
-use crate::model::ids::{IdentityId, TenantId};
+use crate::model::ids::{Email, IdentityId, TenantId};
 use crate::model::origin;
 use crate::tx::CatalogTx;
 
 /// An event, written in the transaction that it describes: so neither exists without the other.
 pub(crate) struct AuditEvent {
-    action: &'static str,
+    action: AuditAction,
     actor: Option<IdentityId>,
     target: Option<IdentityId>,
     target_email: Option<String>,
@@ -23,7 +24,7 @@ pub(crate) struct AuditEvent {
 
 impl AuditEvent {
     /// By a person who is not signed in.
-    pub(crate) fn by_nobody(action: &'static str) -> AuditEvent {
+    pub(crate) fn by_nobody(action: AuditAction) -> AuditEvent {
         AuditEvent {
             action,
             actor: None,
@@ -35,16 +36,16 @@ impl AuditEvent {
         }
     }
 
-    pub(crate) fn by(action: &'static str, actor: IdentityId) -> AuditEvent {
+    pub(crate) fn by(action: AuditAction, actor: IdentityId) -> AuditEvent {
         AuditEvent { actor: Some(actor), ..AuditEvent::by_nobody(action) }
     }
 
     /// By an operator or the command line, with the reason.
-    pub(crate) fn of(action: &'static str, context: &OperatorContext) -> AuditEvent {
+    pub(crate) fn of(action: AuditAction, context: &OperatorContext) -> AuditEvent {
         AuditEvent::by(action, context.actor()).because(context.reason())
     }
 
-    pub(crate) fn in_tenant(action: &'static str, context: &TenantContext) -> AuditEvent {
+    pub(crate) fn in_tenant(action: AuditAction, context: &TenantContext) -> AuditEvent {
         AuditEvent::by(action, context.actor().id).tenant(context.tenant())
     }
 
@@ -56,6 +57,12 @@ impl AuditEvent {
     /// Sets the person concerned, if the address is not known here.
     pub(crate) fn target(mut self, id: IdentityId) -> AuditEvent {
         self.target = Some(id);
+        self
+    }
+
+    /// Sets the address concerned, whether or not it is a person's.
+    pub(crate) fn address(mut self, email: &Email) -> AuditEvent {
+        self.target_email = Some(email.as_str().to_owned());
         self
     }
 
@@ -106,7 +113,7 @@ pub struct AuditEntry {
 pub(crate) async fn record(tx: &mut CatalogTx, event: AuditEvent) -> Result<()> {
     let (origin, request_id) = origin::of_request();
     let entry = json!({
-        "id": Uuid::now_v7(), "action": event.action, "actor_id": event.actor, "target_id": event.target,
+        "id": Uuid::now_v7(), "action": event.action.as_str(), "actor_id": event.actor, "target_id": event.target,
         "target": event.target_email, "tenant_id": event.tenant, "origin": origin, "request_id": request_id,
         "why": event.why, "detail": event.detail,
     });
@@ -114,24 +121,38 @@ pub(crate) async fn record(tx: &mut CatalogTx, event: AuditEvent) -> Result<()> 
     Ok(())
 }
 
-/// A page from the newest to the oldest, after a given entry: all, or those of a tenant or a person.
+/// Which entries to list.
+pub(crate) struct Wanted {
+    pub(crate) tenant: Option<TenantId>,
+    /// With an address too: those of either.
+    pub(crate) person: Option<IdentityId>,
+    pub(crate) address: Option<Email>,
+}
+
+/// The entries about a person, or an address and everybody who had it.
+const ABOUT: &str = "$2 IN (target_id, actor_id) OR target = $5 OR detail->>'email' = $5
+               OR target_id IN (SELECT o.target_id FROM audit o WHERE o.target = $5)
+               OR actor_id IN (SELECT o.target_id FROM audit o WHERE o.target = $5)";
+
+/// A page from the newest to the oldest, after a given entry: all, or those of a tenant, person or address.
 pub(crate) async fn list(
     tx: &mut CatalogTx,
-    tenant: Option<TenantId>,
-    person: Option<IdentityId>,
+    wanted: &Wanted,
     after: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<AuditEntry>> {
-    let rows = tx
-        .query(
-            "SELECT id, occurred_at, action, actor_id, target_id, target, tenant_id, origin, request_id, why, detail
-             FROM audit
-             WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR $2 IN (target_id, actor_id))
-               AND ($3::uuid IS NULL OR id < $3)
-             ORDER BY id DESC LIMIT $4",
-            &[&tenant.map(|t| t.as_uuid()), &person.map(|p| p.as_uuid()), &after, &limit],
-        )
-        .await?;
+    let Wanted { tenant, person, address } = wanted;
+    let sql = format!(
+        "SELECT id, occurred_at, action, actor_id, target_id, target, tenant_id, origin, request_id, why, detail
+         FROM audit
+         WHERE ($1::uuid IS NULL OR tenant_id = $1)
+           AND (($2::uuid IS NULL AND $5::text IS NULL) OR {ABOUT})
+           AND ($3::uuid IS NULL OR id < $3)
+         ORDER BY id DESC LIMIT $4"
+    );
+    let (tenant, person) = (tenant.map(|t| t.as_uuid()), person.map(|p| p.as_uuid()));
+    let address = address.as_ref().map(Email::as_str);
+    let rows = tx.query(&sql, &[&tenant, &person, &after, &limit, &address]).await?;
     Ok(rows
         .iter()
         .map(|row| AuditEntry {

@@ -12,7 +12,7 @@ use crate::wire::Row;
 /// How long its link is valid.
 const LIFETIME: &str = "interval '7 days'";
 
-/// An invitation, as [`Invitations::list`](crate::control::members::Invitations::list) returns it.
+/// An invitation, as [`Invitations::list`](crate::control::invitations::Invitations::list) returns it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Invitation {
     /// Identifies it, for withdrawing it. It is not the token and gives no access.
@@ -109,14 +109,15 @@ pub(crate) async fn upsert(
 pub(crate) async fn list(
     tx: &mut CatalogTx,
     tenant: TenantId,
+    after: &str,
     limit: i64,
 ) -> Result<Vec<(Offer, Option<Role>)>> {
     let sql = format!(
         "SELECT {COLUMNS}, m.role FROM invitation v
          LEFT JOIN membership m ON m.tenant_id = v.tenant_id AND m.identity_id = v.invited_by
-         WHERE v.tenant_id = $1 AND v.expires_at > now() ORDER BY v.email LIMIT $2"
+         WHERE v.tenant_id = $1 AND v.expires_at > now() AND v.email > $3 ORDER BY v.email LIMIT $2"
     );
-    let rows = tx.query(&sql, &[&tenant.as_uuid(), &limit]).await?;
+    let rows = tx.query(&sql, &[&tenant.as_uuid(), &limit, &after]).await?;
     rows.iter()
         .map(|row| {
             let role: Option<&str> = row.get(7);
@@ -154,18 +155,34 @@ pub(crate) async fn delete(tx: &mut CatalogTx, tenant: TenantId, id: Uuid) -> Re
     Ok(())
 }
 
-/// The invitations that a person made, in one tenant or in all.
-pub(crate) async fn delete_by(
+/// Deletes the invitations that a person made, in every tenant.
+pub(crate) async fn delete_by(tx: &mut CatalogTx, inviter: IdentityId) -> Result<Vec<Offer>> {
+    let sql = format!("DELETE FROM invitation v WHERE v.invited_by = $1 RETURNING {COLUMNS}");
+    tx.query(&sql, &[&inviter.as_uuid()]).await?.iter().map(from_row).collect()
+}
+
+/// Deletes the invitations to these roles that a member made.
+pub(crate) async fn delete_of_member(
     tx: &mut CatalogTx,
-    inviter: IdentityId,
-    tenant: Option<TenantId>,
-) -> Result<()> {
-    tx.execute(
-        "DELETE FROM invitation WHERE invited_by = $1 AND ($2::uuid IS NULL OR tenant_id = $2)",
-        &[&inviter.as_uuid(), &tenant.map(|tenant| tenant.as_uuid())],
-    )
-    .await?;
-    Ok(())
+    tenant: TenantId,
+    member: IdentityId,
+    roles: &[Role],
+) -> Result<Vec<Offer>> {
+    let sql = format!(
+        "DELETE FROM invitation v WHERE v.tenant_id = $1 AND v.invited_by = $2 AND NOT v.by_operator
+           AND v.role = ANY($3) RETURNING {COLUMNS}"
+    );
+    let roles: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+    let deleted = tx.query(&sql, &[&tenant.as_uuid(), &member.as_uuid(), &roles]).await?;
+    deleted.iter().map(from_row).collect()
+}
+
+/// Deletes the invitations that members of a tenant made.
+pub(crate) async fn delete_of_members(tx: &mut CatalogTx, tenant: TenantId) -> Result<Vec<Offer>> {
+    let sql = format!(
+        "DELETE FROM invitation v WHERE v.tenant_id = $1 AND NOT v.by_operator RETURNING {COLUMNS}"
+    );
+    tx.query(&sql, &[&tenant.as_uuid()]).await?.iter().map(from_row).collect()
 }
 
 /// Stores the token of the message that is now being written. `None` if the invitation was withdrawn or has

@@ -11,6 +11,7 @@ use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::identities;
 use crate::catalog::outbox::{self, Letter};
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::audit::AuditAction;
 use crate::model::ids::Email;
 use crate::model::mail::MailKind;
 use crate::sign_in::proof::{self, unknown_link};
@@ -73,7 +74,8 @@ impl SignIn {
         outbox::insert(&mut tx, &Letter::new(MailKind::AddressLeave, &identity.email).about(id))
             .await?;
         outbox::insert(&mut tx, &to_new).await?;
-        let event = AuditEvent::by("address.request", identity.id).to(identity.id, &identity.email);
+        let event = AuditEvent::by(AuditAction::AddressRequest, identity.id)
+            .to(identity.id, &identity.email);
         audit::record(&mut tx, event.detail(serde_json::json!({"new": email.as_str()}))).await?;
         tx.commit().await
     }
@@ -125,6 +127,7 @@ async fn replace_address(tx: &mut CatalogTx, change: &AddressChange) -> Result<(
         let letter = Letter::new(MailKind::AddressChanged, email);
         outbox::insert(tx, &Letter { addresses: addresses.clone(), ..letter }).await?;
     }
-    let event = AuditEvent::by("address.change", identity.id).to(identity.id, &change.email);
+    let event =
+        AuditEvent::by(AuditAction::AddressChange, identity.id).to(identity.id, &change.email);
     audit::record(tx, event.detail(serde_json::json!({"former": identity.email}))).await
 }

@@ -15,6 +15,7 @@ use crate::control::clamp_page;
 use crate::error::{Error, ErrorKind, Result};
 use crate::freehold::Freehold;
 use crate::model::actor::{Action, require};
+use crate::model::audit::AuditAction;
 use crate::model::context::{OperatorContext, TenantContext};
 use crate::model::ids::TenantId;
 use crate::tx::OwnerTx;
@@ -201,8 +202,11 @@ impl Analytics<'_> {
         let detail = serde_json::json!({
             "added": applied.added, "rebuilt": applied.rebuilt, "removed": applied.removed,
         });
-        audit::record(tx.catalog(), AuditEvent::of("analytics.apply", context).detail(detail))
-            .await?;
+        audit::record(
+            tx.catalog(),
+            AuditEvent::of(AuditAction::AnalyticsApply, context).detail(detail),
+        )
+        .await?;
         tx.commit().await?;
         self.0.cache().doubt_global(CACHE);
         tracing::info!(added = ?applied.added, rebuilt = ?applied.rebuilt, removed = ?applied.removed,
@@ -219,14 +223,23 @@ impl Analytics<'_> {
     /// no error: it is in the report.
     pub async fn run(
         self,
-        _context: &OperatorContext,
+        context: &OperatorContext,
         names: Option<&[String]>,
         options: AnalyticsOptions,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Vec<AnalyticsRun>> {
         let ran = run::run(self.0.analytics_connections()?, names, options, false, progress).await;
         self.0.cache().doubt_global(CACHE);
-        ran
+        let ran = ran?;
+        // Afterwards, since a run that waits for another one is refused, and tried again four times a second.
+        if !ran.is_empty() {
+            let names: Vec<&str> = ran.iter().map(|run| run.name.as_str()).collect();
+            let mut tx = self.0.catalog(context).await?;
+            let event = AuditEvent::of(AuditAction::AnalyticsRun, context);
+            audit::record(&mut tx, event.detail(serde_json::json!({"names": names}))).await?;
+            tx.commit().await?;
+        }
+        Ok(ran)
     }
 
     /// Runs the definitions that are due by their schedule, except those that another process is running.

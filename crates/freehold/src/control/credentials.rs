@@ -12,6 +12,7 @@ use crate::catalog::outbox::{self, Letter};
 use crate::catalog::{identities, memberships, password_resets};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::actor::Role;
+use crate::model::audit::AuditAction;
 use crate::model::ids::{Email, IdentityId, Slug};
 use crate::model::mail::MailKind;
 use crate::model::tenant::Tenant;
@@ -137,7 +138,8 @@ impl SignIn {
         let present = present.ok_or_else(signed_out)?;
         taken.give_back(&mut tx).await?;
         proof::replace_password(&mut tx, &present, &hash, Some(claims.sid)).await?;
-        let event = AuditEvent::by("password.change", present.id).to(present.id, &present.email);
+        let event =
+            AuditEvent::by(AuditAction::PasswordChange, present.id).to(present.id, &present.email);
         audit::record(&mut tx, event).await?;
         // Read again, since the change has raised the epoch.
         let changed = identities::find(&mut tx, present.id).await?.ok_or_else(signed_out)?;
@@ -158,6 +160,8 @@ impl SignIn {
         let letter = Letter::new(MailKind::Reset, email.as_str());
         if counted.is_ok() && outbox::has_room(&mut tx, &letter).await?.is_ok() {
             outbox::insert(&mut tx, &letter).await?;
+            let event = AuditEvent::by_nobody(AuditAction::PasswordRequest).address(&email);
+            audit::record(&mut tx, event).await?;
         }
         Guesses::commit(tx, counted).await.map(drop)
     }
@@ -189,7 +193,8 @@ impl SignIn {
         let by = proof::by_letter(MailKind::Reset);
         let identity = proof::prove(&mut tx, &identity.email.parse()?, "", &by).await?;
         proof::replace_password(&mut tx, &identity, &hash, None).await?;
-        let event = AuditEvent::by("password.reset", identity.id).to(identity.id, &identity.email);
+        let event = AuditEvent::by(AuditAction::PasswordReset, identity.id)
+            .to(identity.id, &identity.email);
         audit::record(&mut tx, event).await?;
         tx.commit().await
     }

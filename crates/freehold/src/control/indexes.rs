@@ -12,6 +12,7 @@ use crate::indexes::build::Builder;
 use crate::indexes::fleet::Fleet;
 use crate::indexes::survey::{Index, Survey, Table, survey};
 use crate::indexes::{SampledShape, name_for, plan};
+use crate::model::audit::AuditAction;
 use crate::model::context::{OperatorContext, TenantContext};
 use crate::model::ids::TenantId;
 use crate::model::tenant::Tenant;
@@ -232,7 +233,7 @@ impl Indexes<'_> {
             return Err(self.0.record_failure(context, record, error).await);
         }
         let mut tx = OwnerTx::new(self.0.owner_pool()?, context).await?;
-        let event = AuditEvent::of("index.restore", context).tenant(tenant.id);
+        let event = AuditEvent::of(AuditAction::IndexRestore, context).tenant(tenant.id);
         audit::record(tx.catalog(), event.detail(json!({"index": name}))).await?;
         indexes::forget(tx.catalog(), tenant.id, name).await?;
         tx.commit().await
@@ -290,8 +291,8 @@ impl Freehold {
         indexes::record(tx.catalog(), context, index).await?;
         // Recorded at the beginning; the list of indexes has the outcome.
         let action = match index.state {
-            IndexState::Creating => Some("index.create"),
-            IndexState::Dropping => Some("index.drop"),
+            IndexState::Creating => Some(AuditAction::IndexCreate),
+            IndexState::Dropping => Some(AuditAction::IndexDrop),
             _ => None,
         };
         if let Some(action) = action {

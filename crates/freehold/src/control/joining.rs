@@ -6,7 +6,6 @@ use uuid::Uuid;
 
 use super::credentials::{Credentials, wrong_credentials, wrong_password};
 use super::guessing::{Guesses, Taken};
-use super::members::may_offer;
 use super::sessions::{SignIn, TenantBrief};
 use super::tenants::{IdempotencyKey, Provisioned};
 use crate::catalog::audit::{self, AuditEvent};
@@ -17,10 +16,12 @@ use crate::catalog::outbox::{self, Letter};
 use crate::catalog::{idempotency, identities, invitations, memberships, sign_ups, tenants};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fleet::provisioner::{NewPerson, Order, Owner, SignUpToken};
+use crate::model::audit::AuditAction;
 use crate::model::context::OperatorContext;
 use crate::model::ids::{Email, IdentityId, Slug};
 use crate::model::mail::MailKind;
 use crate::model::tenant::check_name;
+use crate::sign_in::invitations::may_offer;
 use crate::sign_in::passwords::check_rules;
 use crate::sign_in::proof::{self, is_known, unknown_link};
 use crate::sign_in::tokens::{AccessClaims, OpaqueKind, OpaqueToken};
@@ -92,6 +93,9 @@ impl SignIn {
         if outbox::has_room(&mut tx, &letter).await?.is_ok() {
             sign_ups::insert(&mut tx, id, &email, slug.as_str(), &name, hash.as_deref()).await?;
             outbox::insert(&mut tx, &letter).await?;
+            let event = AuditEvent::by_nobody(AuditAction::SignupRequest).address(&email);
+            let detail = serde_json::json!({"slug": slug.as_str()});
+            audit::record(&mut tx, event.detail(detail)).await?;
         }
         tx.commit().await
     }
@@ -323,6 +327,11 @@ impl SignIn {
             Some(hash) => identities::set_password(&mut tx, identity.id, hash).await?,
             None => {}
         }
+        if hash.is_some() {
+            let event = AuditEvent::by(AuditAction::PasswordSet, identity.id);
+            let event = event.to(identity.id, &identity.email).tenant(offer.tenant);
+            audit::record(&mut tx, event.because("by an invitation")).await?;
+        }
         join(&mut tx, &offer, &identity).await?;
         tx.commit().await?;
         Ok(TenantBrief::from(&tenant))
@@ -334,7 +343,8 @@ async fn join(tx: &mut CatalogTx, offer: &Offer, identity: &Identity) -> Result<
     if !memberships::insert(tx, offer.tenant, identity.id, role).await? {
         return Err(Error::new(ErrorKind::Conflict, "this person is a member already"));
     }
-    let event = AuditEvent::by("member.join", identity.id).to(identity.id, &identity.email);
+    let event =
+        AuditEvent::by(AuditAction::MemberJoin, identity.id).to(identity.id, &identity.email);
     let detail = serde_json::json!({"role": role, "invited_by": offer.inviter.id()});
     audit::record(tx, event.tenant(offer.tenant).detail(detail)).await
 }

@@ -6,6 +6,7 @@ use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::seal_keys;
 use crate::error::{Error, ErrorKind, Result};
 use crate::freehold::Freehold;
+use crate::model::audit::AuditAction;
 use crate::model::context::OperatorContext;
 use crate::pool::seal::ContextKey;
 use crate::tx::OwnerTx;
@@ -31,7 +32,7 @@ impl ContextKeys<'_> {
     pub async fn show(self, context: &OperatorContext) -> Result<ContextKey> {
         let mut tx = OwnerTx::new(self.0.owner_pool()?, context).await?;
         let key = seal_keys::find_newest(tx.catalog()).await?;
-        audit::record(tx.catalog(), AuditEvent::of("key.show", context)).await?;
+        audit::record(tx.catalog(), AuditEvent::of(AuditAction::KeyShow, context)).await?;
         tx.commit().await?;
         key.ok_or_else(|| {
             Error::new(ErrorKind::Setup, "the catalog has no context key: run `freehold init`")
@@ -67,7 +68,8 @@ impl ContextKeys<'_> {
         let key = ContextKey::generate(id)?;
         // The record comes first: the new key may retire the one that this transaction was sealed with.
         let detail = serde_json::json!({"key": key.id()});
-        audit::record(tx.catalog(), AuditEvent::of("key.rotate", context).detail(detail)).await?;
+        audit::record(tx.catalog(), AuditEvent::of(AuditAction::KeyRotate, context).detail(detail))
+            .await?;
         seal_keys::add(tx.catalog(), &key, retire_after.as_secs_f64()).await?;
         tx.commit().await?;
         tracing::info!(

@@ -1,14 +1,17 @@
 //! Migrations of the template and of every tenant.
 
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::cache::CACHE_AGE_MAX;
 use crate::cache::key::CacheKey;
 use crate::catalog;
+use crate::catalog::audit::{self, AuditEvent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fleet::dry_run::{self, DryRun};
 use crate::fleet::migrator::{self, MigrateOptions, MigrateReport, MigrateStatus};
 use crate::freehold::Freehold;
+use crate::model::audit::AuditAction;
 use crate::model::context::OperatorContext;
 use crate::model::ids::TEMPLATE_SCHEMA;
 use crate::schema::migration::Baseline;
@@ -37,16 +40,34 @@ impl Migrations<'_> {
     /// [`ErrorKind::Setup`] without an owner connection.
     pub async fn up(
         self,
+        context: &OperatorContext,
         folder: &Baseline,
         options: MigrateOptions,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<MigrateReport> {
         let owner = self.0.owner_pool()?;
-        let adopted = migrator::adopt(owner, folder).await?;
+        let adopted = migrator::adopt(owner, context, folder).await?;
+        self.record_run(context).await?;
         let mut report = migrator::bring_fleet(owner, options, progress).await?;
         report.notices.extend(folder.notices(&adopted.labels));
         report.notices.extend(adopted.notices);
         Ok(MigrateReport { layout: folder.layout(), adopted: adopted.labels, ..report })
+    }
+
+    /// Records that tenants are migrated, before the first of them is, since each has a transaction of its own.
+    /// The outcome is in [`status`](Self::status).
+    async fn record_run(self, context: &OperatorContext) -> Result<()> {
+        let status = self.status().await?;
+        let behind = status.tenants.iter().filter(|(version, _)| *version < status.version);
+        let behind: i64 = behind.map(|(_, tenants)| tenants).sum();
+        if behind == 0 {
+            return Ok(());
+        }
+        let mut tx = self.0.catalog(context).await?;
+        let detail = json!({"to": status.version, "tenants": behind});
+        audit::record(&mut tx, AuditEvent::of(AuditAction::FleetMigrate, context).detail(detail))
+            .await?;
+        tx.commit().await
     }
 
     /// What [`up`](crate::control::migrations::Migrations::up) would do. Runs the new files in the template,

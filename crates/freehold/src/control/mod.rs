@@ -13,6 +13,7 @@ pub mod health;
 pub mod indexes;
 pub mod insight;
 #[cfg(feature = "sign-in")]
+pub mod invitations;
 pub mod joining;
 pub mod keys;
 #[cfg(feature = "sign-in")]

@@ -2,11 +2,13 @@
 
 use super::people::{Person, PersonRef, ResolvedPerson, finish, known, vouched};
 use crate::catalog::audit::{self, AuditEvent};
-use crate::catalog::{identities, invitations, sessions};
+use crate::catalog::{identities, sessions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::freehold::Freehold;
+use crate::model::audit::AuditAction;
 use crate::model::context::OperatorContext;
 use crate::model::ids::IdentityId;
+use crate::sign_in::invitations;
 use crate::tx::CatalogTx;
 
 /// Handle for listing, creating and revoking operators: [`Freehold::operators`].
@@ -56,7 +58,8 @@ impl Operators<'_> {
         };
         if !identity.is_operator {
             identities::set_operator(&mut tx, identity.id, true).await?;
-            let event = AuditEvent::of("operator.create", context).to(identity.id, &identity.email);
+            let event = AuditEvent::of(AuditAction::OperatorCreate, context)
+                .to(identity.id, &identity.email);
             audit::record(&mut tx, event).await?;
         }
         finish(tx, identity.id).await
@@ -76,9 +79,13 @@ impl Operators<'_> {
         let identity = identity.filter(|identity| identity.is_operator).ok_or_else(none)?;
         identities::set_operator(&mut tx, id, false).await?;
         sessions::revoke_all(&mut tx, id, None).await?;
-        invitations::delete_by(&mut tx, id, None).await?;
-        audit::record(&mut tx, AuditEvent::of("operator.revoke", context).to(id, &identity.email))
-            .await?;
+        let ended = |action| AuditEvent::of(action, context);
+        invitations::end_of_person(&mut tx, id, ended).await?;
+        audit::record(
+            &mut tx,
+            AuditEvent::of(AuditAction::OperatorRevoke, context).to(id, &identity.email),
+        )
+        .await?;
         finish(tx, id).await
     }
 }

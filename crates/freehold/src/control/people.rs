@@ -3,21 +3,23 @@
 use uuid::Uuid;
 
 use super::operators::require_not_last_operator;
+use crate::catalog;
 use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::identities::Identity;
 use crate::catalog::outbox::{self, Letter};
 use crate::catalog::sessions::SessionEntry;
 use crate::catalog::{
-    address_changes, guesses, idempotency, identities, invitations, memberships, password_resets,
-    sessions, sign_ups,
+    address_changes, guesses, idempotency, identities, memberships, password_resets, sessions,
+    sign_ups,
 };
 use crate::control::{check_after, clamp_page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::freehold::Freehold;
-use crate::model::context::OperatorContext;
+use crate::model::audit::AuditAction;
+use crate::model::context::{OperatorContext, check_reason};
 use crate::model::ids::{Email, IdentityId};
 use crate::model::mail::MailKind;
-use crate::sign_in::proof;
+use crate::sign_in::{invitations, proof};
 use crate::tx::CatalogTx;
 
 pub use crate::catalog::identities::Person;
@@ -124,10 +126,11 @@ impl People<'_> {
         if !identity.is_disabled {
             identities::set_disabled(&mut tx, id, true).await?;
             proof::end_everything(&mut tx, &identity, None).await?;
-            invitations::delete_by(&mut tx, id, None).await?;
+            let ended = |action| AuditEvent::of(action, context);
+            invitations::end_of_person(&mut tx, id, ended).await?;
             audit::record(
                 &mut tx,
-                AuditEvent::of("person.disable", context).to(id, &identity.email),
+                AuditEvent::of(AuditAction::PersonDisable, context).to(id, &identity.email),
             )
             .await?;
         }
@@ -145,7 +148,7 @@ impl People<'_> {
             identities::set_disabled(&mut tx, id, false).await?;
             audit::record(
                 &mut tx,
-                AuditEvent::of("person.enable", context).to(id, &identity.email),
+                AuditEvent::of(AuditAction::PersonEnable, context).to(id, &identity.email),
             )
             .await?;
         }
@@ -173,9 +176,13 @@ impl People<'_> {
             ));
         }
         proof::end_everything(&mut tx, &identity, None).await?;
-        invitations::delete_by(&mut tx, id, None).await?;
-        audit::record(&mut tx, AuditEvent::of("person.remove", context).to(id, &identity.email))
-            .await?;
+        let ended = |action| AuditEvent::of(action, context);
+        invitations::end_of_person(&mut tx, id, ended).await?;
+        audit::record(
+            &mut tx,
+            AuditEvent::of(AuditAction::PersonRemove, context).to(id, &identity.email),
+        )
+        .await?;
         identities::delete(&mut tx, id).await?;
         tx.commit().await
     }
@@ -216,8 +223,11 @@ impl People<'_> {
                 outbox::insert(&mut tx, &Letter::new(MailKind::Reset, &identity.email)).await?;
             }
         }
-        audit::record(&mut tx, AuditEvent::of("person.reset", context).to(id, &identity.email))
-            .await?;
+        audit::record(
+            &mut tx,
+            AuditEvent::of(AuditAction::PersonReset, context).to(id, &identity.email),
+        )
+        .await?;
         finish(tx, id).await
     }
 
@@ -234,14 +244,7 @@ impl People<'_> {
         why: &str,
     ) -> Result<Person> {
         self.0.require_voucher(context)?;
-        let why = why.trim();
-        if why.is_empty() || why.chars().count() > 500 || why.chars().any(char::is_control) {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "say in 1 to 500 characters why the address is believed",
-            )
-            .field("why"));
-        }
+        let why = check_reason(why)?;
         let mut tx = self.0.catalog(context).await?;
         let identity = lock(&mut tx, id).await?;
         let by = proof::by_word(context.actor(), why);
@@ -257,7 +260,7 @@ impl People<'_> {
         sign_ups::prune(&mut tx).await?;
         password_resets::prune(&mut tx).await?;
         address_changes::prune(&mut tx).await?;
-        invitations::prune(&mut tx).await?;
+        catalog::invitations::prune(&mut tx).await?;
         idempotency::prune(&mut tx).await?;
         outbox::prune(&mut tx).await?;
         guesses::prune(&mut tx).await?;
@@ -277,7 +280,7 @@ impl People<'_> {
     ) -> Result<()> {
         let mut tx = self.0.catalog(context).await?;
         let identity = lock(&mut tx, id).await?;
-        let event = AuditEvent::of("session.end", context).to(id, &identity.email);
+        let event = AuditEvent::of(AuditAction::SessionEnd, context).to(id, &identity.email);
         match session {
             Some(session) => {
                 if !sessions::revoke(&mut tx, session, id).await? {
@@ -387,6 +390,8 @@ pub(super) async fn vouched(
     let by = proof::by_word(context.actor(), context.reason());
     let identity = proof::prove(tx, email, name, &by).await?;
     identities::set_password(tx, identity.id, password_hash).await?;
+    let event = AuditEvent::of(AuditAction::PasswordSet, context).to(identity.id, &identity.email);
+    audit::record(tx, event).await?;
     Ok(identity)
 }
 

@@ -1,9 +1,12 @@
 //! Checks that row-level security protects tenants' tables, as far as the app role can see.
 
+use crate::catalog::audit::{self, AuditEvent};
 use crate::doctor;
 use crate::error::Result;
 use crate::freehold::Freehold;
+use crate::model::audit::AuditAction;
 use crate::model::context::OperatorContext;
+use crate::model::ids::TenantId;
 use crate::schema::policy;
 use crate::wire::client;
 
@@ -56,17 +59,30 @@ impl Protection<'_> {
     pub async fn isolate(self, tables: &[String]) -> Result<Vec<String>> {
         let (mut closed, mut first) = (Vec::new(), None);
         for table in tables {
-            let context = OperatorContext::system("isolate a table that is not protected");
-            let tx = self.0.catalog(&context).await?;
-            match tx.query_and_commit("SELECT freehold.isolate_table($1)", &[table]).await {
-                Ok(rows) if rows.first().is_some_and(|row| row.get(0)) => {
-                    closed.push(table.clone());
-                }
-                Ok(_) => {}
+            match self.isolate_one(table).await {
+                Ok(true) => closed.push(table.clone()),
+                Ok(false) => {}
                 Err(error) => first = first.or(Some(error)),
             }
         }
         first.map_or(Ok(closed), Err)
+    }
+
+    /// Whether the table was open.
+    async fn isolate_one(self, table: &str) -> Result<bool> {
+        let context = OperatorContext::system("isolate a table that is not protected");
+        let mut tx = self.0.catalog(&context).await?;
+        let rows = tx.query("SELECT freehold.isolate_table($1)", &[&table]).await?;
+        let was_open = rows.first().is_some_and(|row| row.get(0));
+        if was_open {
+            let mut event = AuditEvent::of(AuditAction::TableIsolate, &context);
+            if let Some(tenant) = table.split('.').next().and_then(TenantId::of_schema) {
+                event = event.tenant(tenant);
+            }
+            audit::record(&mut tx, event.detail(serde_json::json!({ "table": table }))).await?;
+        }
+        tx.commit().await?;
+        Ok(was_open)
     }
 
     /// All findings of [`examine_critical`](Self::examine_critical), as sentences.

@@ -17,6 +17,7 @@ use crate::control::guessing::{Guesses, SignInLimits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::freehold::Freehold;
 use crate::model::actor::Role;
+use crate::model::audit::AuditAction;
 use crate::model::context::{OperatorContext, TenantContext};
 use crate::model::ids::{IdentityId, Slug, TenantId};
 use crate::model::tenant::Tenant;
@@ -210,7 +211,7 @@ impl SignIn {
         let refresh = OpaqueToken::generate(OpaqueKind::Refresh);
         sessions::insert_token(&mut tx, session.id, &refresh.hash()).await?;
         let mut event =
-            AuditEvent::by("session.start", identity.id).to(identity.id, &identity.email);
+            AuditEvent::by(AuditAction::SessionStart, identity.id).to(identity.id, &identity.email);
         if let Some(tenant) = at {
             event = event.tenant(tenant);
         }
@@ -247,7 +248,8 @@ impl SignIn {
             Exchange::Unknown => return Err(signed_out()),
             Exchange::Reused(session) => {
                 sessions::revoke(&mut tx, session.id, session.identity).await?;
-                let event = AuditEvent::by_nobody("session.reuse").target(session.identity);
+                let event =
+                    AuditEvent::by_nobody(AuditAction::SessionReuse).target(session.identity);
                 let detail = serde_json::json!({"session": session.id});
                 audit::record(&mut tx, event.detail(detail)).await?;
                 tx.commit().await?;
@@ -294,8 +296,8 @@ impl SignIn {
             Exchange::Unknown => {}
             Exchange::Good(session) | Exchange::Reused(session) => {
                 sessions::revoke(&mut tx, session.id, session.identity).await?;
-                let event =
-                    AuditEvent::by("session.end", session.identity).target(session.identity);
+                let event = AuditEvent::by(AuditAction::SessionEnd, session.identity)
+                    .target(session.identity);
                 audit::record(&mut tx, event).await?;
             }
         }
@@ -322,8 +324,14 @@ impl SignIn {
         let none = || Error::new(ErrorKind::NotFound, "there is no such tenant");
         let place = named.into_iter().next().ok_or_else(none)?;
         place.0.status.require_active()?;
+        let left = session.tenant;
         let session = Session { tenant: Some(place.0.id), ..session };
         sessions::set_tenant(&mut tx, session.id, session.tenant).await?;
+        let event = AuditEvent::by(AuditAction::SessionSwitch, identity)
+            .target(identity)
+            .tenant(place.0.id);
+        let detail = serde_json::json!({"session": session.id, "left": left});
+        audit::record(&mut tx, event.detail(detail)).await?;
         tx.commit().await?;
         self.tokens(&session, Some(&place), None, Some(claims.exp))
     }
@@ -394,7 +402,7 @@ impl SignIn {
         if !sessions::revoke(&mut tx, session, identity).await? {
             return Err(no_such_session());
         }
-        let event = AuditEvent::by("session.end", identity).target(identity);
+        let event = AuditEvent::by(AuditAction::SessionEnd, identity).target(identity);
         audit::record(&mut tx, event.detail(serde_json::json!({"session": session}))).await?;
         tx.commit().await
     }
@@ -404,7 +412,7 @@ impl SignIn {
         let identity = IdentityId::from(claims.sub);
         let mut tx = self.catalog("end one's other sessions").await?;
         let ended = sessions::revoke_all(&mut tx, identity, Some(claims.sid)).await?;
-        let event = AuditEvent::by("session.end_others", identity).target(identity);
+        let event = AuditEvent::by(AuditAction::SessionEndOthers, identity).target(identity);
         audit::record(&mut tx, event.detail(serde_json::json!({"ended": ended}))).await?;
         tx.commit().await?;
         Ok(ended)

@@ -8,10 +8,11 @@ use crate::control::{check_after, clamp_page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fleet::provisioner::{self, NewPerson, Order, Owner};
 use crate::freehold::Freehold;
+use crate::model::audit::AuditAction;
 use crate::model::context::OperatorContext;
 use crate::model::ids::{Slug, TenantId};
 use crate::model::tenant::{Tenant, Transition, Weight, check_name};
-use crate::sign_in::proof;
+use crate::sign_in::{invitations, proof};
 use crate::tx::{CatalogTx, OwnerTx};
 
 pub use crate::catalog::idempotency::IdempotencyKey;
@@ -104,8 +105,11 @@ impl Tenants<'_> {
     ) -> Result<()> {
         let mut tx = OwnerTx::new(self.0.owner_pool()?, context).await?;
         tenants::lock(tx.catalog(), tenant).await?.ok_or_else(no_such_tenant)?;
-        audit::record(tx.catalog(), AuditEvent::of("tenant.script", context).tenant(tenant))
-            .await?;
+        audit::record(
+            tx.catalog(),
+            AuditEvent::of(AuditAction::TenantScript, context).tenant(tenant),
+        )
+        .await?;
         tx.enter_schema(tenant).await?;
         tx.catalog().query("SELECT freehold.run_migration($1)", &[&sql]).await?;
         epochs::end_all(tx.catalog(), tenant.as_uuid()).await?;
@@ -192,7 +196,8 @@ impl Tenants<'_> {
         tenant.ok_or_else(no_such_tenant)
     }
 
-    /// Suspends a tenant: within a second every server refuses it. Its data stays as it is.
+    /// Suspends a tenant: within a second every server refuses it. Its data stays as it is; invitations by its
+    /// members end.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]. Suspending a suspended tenant is no error.
@@ -222,7 +227,7 @@ impl Tenants<'_> {
         let mut tenant = tenants::lock(&mut tx, id).await?.ok_or_else(no_such_tenant)?;
         if weight != tenant.weight {
             tenants::set_weight(&mut tx, id, weight).await?;
-            let event = AuditEvent::of("tenant.weigh", context).tenant(id);
+            let event = AuditEvent::of(AuditAction::TenantWeigh, context).tenant(id);
             audit::record(&mut tx, event.detail(serde_json::json!({ "weight": weight }))).await?;
             tenant.weight = weight;
         }
@@ -293,10 +298,14 @@ impl Freehold {
         if status != tenant.status {
             tenants::set_status(&mut tx, id, status).await?;
             let action = match transition {
-                Transition::Suspend => "tenant.suspend",
-                Transition::Resume => "tenant.resume",
+                Transition::Suspend => AuditAction::TenantSuspend,
+                Transition::Resume => AuditAction::TenantResume,
             };
             audit::record(&mut tx, AuditEvent::of(action, context).tenant(id)).await?;
+            if matches!(transition, Transition::Suspend) {
+                let ended = |action| AuditEvent::of(action, context);
+                invitations::end_of_members(&mut tx, id, ended).await?;
+            }
             tenant.status = status;
             tracing::info!(tenant = %id, status = status.as_str(), actor = %context.actor(),
                 reason = context.reason(), "tenant status changed");

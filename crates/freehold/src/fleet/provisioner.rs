@@ -13,6 +13,7 @@ use crate::catalog::{baseline, memberships, sign_ups, tenants};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fleet::migrator;
 use crate::model::actor::Role;
+use crate::model::audit::AuditAction;
 use crate::model::context::OperatorContext;
 use crate::model::ids::{Email, Slug, TenantId};
 use crate::model::mail::MailKind;
@@ -88,7 +89,7 @@ pub(crate) async fn provision(
     }
     // The slug first: of concurrent requests for it, all but one fail before any work is done.
     tenants::insert(tx.catalog(), id, &order.slug, &order.name).await?;
-    let made = AuditEvent::of("tenant.create", context).tenant(id);
+    let made = AuditEvent::of(AuditAction::TenantCreate, context).tenant(id);
     let detail = serde_json::json!({"slug": order.slug.as_str(), "name": order.name});
     audit::record(tx.catalog(), made.detail(detail)).await?;
     if let Some(owner) = order.owner {
@@ -127,29 +128,33 @@ pub(crate) async fn add_owner(
                 Error::new(ErrorKind::Retryable, "this person has changed meanwhile; try again")
             })?
         }
-        Owner::New(new) => create_person(tx, &new).await?,
+        Owner::New(new) => create_person(tx, context, &new).await?,
         Owner::Invited(email) => {
             let inviter = Inviter::Operator(context.actor());
             let email = email.as_str();
             let invitation = invitations::upsert(tx, tenant, email, Role::Owner, inviter).await?;
             let letter = Letter::new(MailKind::Invitation, email).of_tenant(tenant);
             outbox::insert(tx, &letter.about(invitation.id)).await?;
-            let event = AuditEvent::of("member.invite", context).tenant(tenant);
+            let event = AuditEvent::of(AuditAction::MemberInvite, context).tenant(tenant);
             let detail = serde_json::json!({"email": email, "role": Role::Owner});
             return audit::record(tx, event.detail(detail)).await;
         }
     };
     if memberships::insert(tx, tenant, identity.id, Role::Owner).await? {
-        let event = AuditEvent::of("owner.add", context).tenant(tenant);
+        let event = AuditEvent::of(AuditAction::OwnerAdd, context).tenant(tenant);
         audit::record(tx, event.to(identity.id, &identity.email)).await?;
         return Ok(());
     }
     memberships::set_role(tx, tenant, identity.id, Role::Owner).await?;
-    let event = AuditEvent::of("owner.raise", context).tenant(tenant);
+    let event = AuditEvent::of(AuditAction::OwnerRaise, context).tenant(tenant);
     audit::record(tx, event.to(identity.id, &identity.email)).await
 }
 
-async fn create_person(tx: &mut CatalogTx, new: &NewPerson) -> Result<Identity> {
+async fn create_person(
+    tx: &mut CatalogTx,
+    context: &OperatorContext,
+    new: &NewPerson,
+) -> Result<Identity> {
     let known = || {
         Error::new(ErrorKind::EmailTaken, "somebody with this e-mail has become known; try again")
     };
@@ -166,5 +171,7 @@ async fn create_person(tx: &mut CatalogTx, new: &NewPerson) -> Result<Identity> 
         None => identities::insert(tx, &new.email, &new.name).await?.ok_or_else(known)?,
     };
     identities::set_password(tx, identity.id, &new.password_hash).await?;
+    let event = AuditEvent::of(AuditAction::PasswordSet, context).to(identity.id, &identity.email);
+    audit::record(tx, event).await?;
     Ok(identity)
 }

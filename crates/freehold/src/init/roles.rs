@@ -32,6 +32,19 @@ pub struct Passwords {
     pub analytics: Option<String>,
 }
 
+impl Passwords {
+    /// The roles whose password is given.
+    pub(super) fn roles(&self) -> Vec<&'static str> {
+        let given = [
+            ("freehold_owner", &self.owner),
+            ("freehold_app", &self.app),
+            ("freehold_catalog", &self.catalog),
+            ("freehold_analytics", &self.analytics),
+        ];
+        given.into_iter().filter(|(_, password)| password.is_some()).map(|(role, _)| role).collect()
+    }
+}
+
 /// Functions of PostgreSQL that PUBLIC may call by default, through which tenants could reach or harm each
 /// other: large objects have no row-level security, the signals reach sessions of the same role, which all
 /// tenants share, and a session's list of prepared statements shows what others queried on it, and the names

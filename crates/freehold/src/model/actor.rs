@@ -35,6 +35,9 @@ pub enum Role {
     Operator,
 }
 
+/// The roles of a tenant's members, the lowest first.
+pub(crate) const MEMBER_ROLES: [Role; 4] = [Role::Viewer, Role::Member, Role::Admin, Role::Owner];
+
 impl Role {
     /// Every role: from the fewest rights to the most, then the one that has none in a tenant.
     pub const ALL: [Role; 5] =

@@ -4,8 +4,10 @@
 //! the tenant is active. It is `Copy`, holds no connection, and is never passed implicitly, so a spawned task
 //! has one only if it was given one.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::actor::{Actor, Role};
 use crate::model::ids::{IdentityId, TenantId};
 use crate::model::tenant::Weight;
@@ -48,23 +50,35 @@ impl TenantContext {
     }
 }
 
-/// Permission to work on the catalog, across tenants. The reason is logged for people to read: it says why
-/// tenant isolation is crossed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The longest reason, in characters.
+const REASON_CHARS_MAX: usize = 500;
+
+/// Permission to work on the catalog, across tenants. The reason is for people to read, in the log and the
+/// record: it says why tenant isolation is crossed.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorContext {
     actor: IdentityId,
-    reason: &'static str,
+    reason: Cow<'static, str>,
 }
 
 impl OperatorContext {
     /// For an operator who is signed in.
     pub const fn of(actor: IdentityId, reason: &'static str) -> Self {
-        OperatorContext { actor, reason }
+        OperatorContext { actor, reason: Cow::Borrowed(reason) }
     }
 
     /// For the system's own work: sign-in, resolving a token, the command line.
     pub const fn system(reason: &'static str) -> Self {
-        OperatorContext { actor: IdentityId::SYSTEM, reason }
+        OperatorContext { actor: IdentityId::SYSTEM, reason: Cow::Borrowed(reason) }
+    }
+
+    /// With the reason that a person gave, in place of the program's own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] with the field `why`, unless it has 1 to 500 characters that are not
+    /// control characters.
+    pub fn because(self, why: &str) -> Result<Self> {
+        Ok(OperatorContext { reason: Cow::Owned(check_reason(why)?.to_owned()), ..self })
     }
 
     /// The actor.
@@ -72,10 +86,24 @@ impl OperatorContext {
         self.actor
     }
 
-    /// The reason, as it is logged.
-    pub fn reason(&self) -> &'static str {
-        self.reason
+    /// The reason, as it is logged and recorded.
+    pub fn reason(&self) -> &str {
+        &self.reason
     }
+}
+
+/// A reason that a person gave, without space around it.
+pub(crate) fn check_reason(why: &str) -> Result<&str> {
+    let why = why.trim();
+    if why.is_empty() || why.chars().count() > REASON_CHARS_MAX || why.chars().any(char::is_control)
+    {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            "a reason has 1 to 500 characters, none of them a control character",
+        )
+        .field("why"));
+    }
+    Ok(why)
 }
 
 /// What the database is to believe about a transaction; `migrations/context/` parses it. It consists of

@@ -10,6 +10,7 @@ use crate::catalog::{
     address_changes, invitations, memberships, password_resets, sessions, sign_ups,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::audit::AuditAction;
 use crate::model::ids::{Email, IdentityId};
 use crate::model::mail::MailKind;
 use crate::tx::CatalogTx;
@@ -45,8 +46,8 @@ pub(crate) async fn prove(
         identities::set_name(tx, identity.id, name).await?;
     }
     let event = match proof.by {
-        Some(by) => AuditEvent::by("person.vouch", by),
-        None => AuditEvent::by("person.prove", identity.id),
+        Some(by) => AuditEvent::by(AuditAction::PersonVouch, by),
+        None => AuditEvent::by(AuditAction::PersonProve, identity.id),
     };
     audit::record(tx, event.to(identity.id, &identity.email).because(&proof.why)).await?;
     Ok(Identity { is_proven: true, epoch: identity.epoch + 1, ..identity })
@@ -75,7 +76,9 @@ pub(crate) async fn end_everything(
         // A thief of the person's mail may hold one of these.
         invitations::forget_tokens(tx, &identity.email).await?;
     } else {
-        invitations::delete_by(tx, identity.id, None).await?;
+        let ended =
+            |action| AuditEvent::by(action, identity.id).because("an address without proof");
+        super::invitations::end_of_person(tx, identity.id, ended).await?;
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ pub(super) enum EntryPoint {
 }
 
 /// The principal: whose transaction it is.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) enum Principal {
     Tenant(TenantContext),
     Operator(OperatorContext),
@@ -181,8 +181,8 @@ impl Transaction {
         let trace = trace(&principal);
         let connection = Some(pool.checkout(guest, weight).await?);
         let counting = Counting::new(began.elapsed());
-        let entry =
-            Beginning { entry_point, principal, claim: principal.claim(), access: Access::Write };
+        let claim = principal.claim();
+        let entry = Beginning { entry_point, principal, claim, access: Access::Write };
         let (violations, insight) = (pool.violations(), pool.insight());
         Ok(Transaction {
             connection,

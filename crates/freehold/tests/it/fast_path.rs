@@ -10,7 +10,7 @@ use crate::support::{House, house, notes_and, operator};
 /// Migrates one tenant after the other, so that the first one is the example for the others.
 async fn migrate(house: &House, baseline: &Baseline) -> MigrateReport {
     let one_by_one = MigrateOptions { parallel: 1, ..MigrateOptions::default() };
-    house.freehold.migrations().up(baseline, one_by_one, &|_, _| {}).await.unwrap()
+    house.freehold.migrations().up(&operator(), baseline, one_by_one, &|_, _| {}).await.unwrap()
 }
 
 async fn tenants(house: &House, count: usize) -> Vec<TenantContext> {
@@ -190,7 +190,8 @@ async fn a_lock_that_is_held_for_too_long_fails_the_tenant_at_once() {
     let options =
         MigrateOptions { parallel: 1, lock_timeout: std::time::Duration::from_millis(100) };
     let baseline = notes_and(&["ALTER TABLE notes ADD pinned boolean"]);
-    let report = house.freehold.migrations().up(&baseline, options, &|_, _| {}).await.unwrap();
+    let report =
+        house.freehold.migrations().up(&operator(), &baseline, options, &|_, _| {}).await.unwrap();
     assert_eq!((report.migrated, report.failed.len()), (2, 1));
     assert!(report.failed[0].error.contains("lock timeout"), "{}", report.failed[0].error);
     holder.batch_execute("ROLLBACK").await.unwrap();

@@ -45,6 +45,7 @@ const HTTP: &[&str] = &[
     "slugs",
     "state",
     "auth",
+    "paths",
     "cache",
     "middleware",
     "cors",
@@ -81,6 +82,7 @@ const DATA: &[&str] = &[
 /// Files and folders that are pure: no driver, no async.
 const PURE: &[&str] = &[
     "model/actor",
+    "model/audit",
     "model/context",
     "model/ids",
     "model/lsn",

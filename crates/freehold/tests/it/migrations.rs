@@ -140,7 +140,8 @@ async fn a_lock_that_the_application_holds_fails_that_tenant_alone() {
         ..MigrateOptions::default()
     };
     let baseline = notes_and(&["ALTER TABLE notes ADD COLUMN pinned boolean"]);
-    let report = house.freehold.migrations().up(&baseline, options, &|_, _| {}).await.unwrap();
+    let report =
+        house.freehold.migrations().up(&operator(), &baseline, options, &|_, _| {}).await.unwrap();
     assert_eq!((report.migrated, report.failed.len()), (1, 1));
     assert!(report.failed[0].error.contains("lock timeout"), "{:?}", report.failed);
 }

@@ -1,9 +1,10 @@
 //! Tables that a baseline's functions create at run time: they affect at most that tenant, and no other
 //! tenant can read them.
 
+use freehold::control::audit::AuditFilter;
 use freehold::{Baseline, Migration, TenantContext};
 
-use crate::support::{House, house_with, sqlstate};
+use crate::support::{House, house_with, operator, sqlstate};
 
 /// What `SECURITY DEFINER` functions of a baseline can do at run time, with the owner role's rights.
 const MAKERS: &str = "
@@ -118,6 +119,13 @@ async fn a_table_that_lies_open_is_kept_from_other_tenants_by_who_finds_it() {
     for table in made(&acme) {
         house.freehold.query(&acme, &format!("SELECT FROM {table}"), &[]).await.unwrap();
     }
+    // The record has which were closed.
+    let filter = AuditFilter { tenant: Some(acme.tenant()), ..AuditFilter::default() };
+    let lines = house.freehold.audit().list(&operator(), &filter, None, None).await.unwrap();
+    let closed = lines.iter().filter(|line| line.action == "table.isolate");
+    let mut closed: Vec<_> = closed.map(|line| line.detail["table"].as_str().unwrap()).collect();
+    closed.sort_unstable();
+    assert_eq!(closed, tables);
     // Protected tables are not changed.
     assert_eq!(house.freehold.protection().isolate(&tables).await.unwrap(), [""; 0]);
     let notes = format!("{}.a", globex.tenant().schema());

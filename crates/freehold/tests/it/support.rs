@@ -121,7 +121,10 @@ impl House {
     }
 
     pub(crate) async fn migrate(&self, baseline: &Baseline) -> Result<MigrateReport, Error> {
-        self.freehold.migrations().up(baseline, MigrateOptions::default(), &|_, _| {}).await
+        self.freehold
+            .migrations()
+            .up(&operator(), baseline, MigrateOptions::default(), &|_, _| {})
+            .await
     }
 
     /// Runs SQL in a tenant's schema as the owner role.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use freehold::{ErrorKind, Freehold, MigrateOptions, MigrateReport};
+use freehold::{ErrorKind, Freehold, MigrateOptions, MigrateReport, OperatorContext};
 use freehold_embedded::postgres::EmbeddedPostgres;
 
 use super::{Failure, progress};
@@ -97,7 +97,12 @@ async fn take(
     let baseline = layout.read(folder).map_err(|error| error.to_string())?;
     freehold
         .migrations()
-        .up(&baseline, MigrateOptions::default(), &|_, _| {})
+        .up(
+            &OperatorContext::system("freehold dev"),
+            &baseline,
+            MigrateOptions::default(),
+            &|_, _| {},
+        )
         .await
         .map_err(explain)
 }

@@ -143,7 +143,17 @@ async fn a_migrated_tenants_answers_are_made_anew() {
     let path = "/v1/data/products?sku=eq.HAMMER&select=price_cents";
     read(&service, path, &acme.owner, "max-age=600").await;
     let later = shop_and("UPDATE products SET price_cents = 5 WHERE sku = 'HAMMER'");
-    service.freehold.migrations().up(&later, MigrateOptions::default(), &|_, _| {}).await.unwrap();
+    service
+        .freehold
+        .migrations()
+        .up(
+            &OperatorContext::system("a later baseline"),
+            &later,
+            MigrateOptions::default(),
+            &|_, _| {},
+        )
+        .await
+        .unwrap();
     let seen = async || {
         let answer = read(&service, path, &acme.owner, "max-age=600").await;
         answer.json() == json!([{"price_cents": 5}])
@@ -209,7 +219,16 @@ async fn servers_share_the_model_of_one_baseline_and_no_other() {
     let two = beside(&one, &redis).await;
     let acme = one.tenant("acme").await;
     let later = shop_and("ALTER TABLE products ADD COLUMN colour text");
-    one.freehold.migrations().up(&later, MigrateOptions::default(), &|_, _| {}).await.unwrap();
+    one.freehold
+        .migrations()
+        .up(
+            &OperatorContext::system("a later baseline"),
+            &later,
+            MigrateOptions::default(),
+            &|_, _| {},
+        )
+        .await
+        .unwrap();
     for server in [&one, &two] {
         let known = async || {
             let get = server.get("/v1/data/products?select=colour").by(&acme.owner);

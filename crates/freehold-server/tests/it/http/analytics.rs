@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::support::{Person, Place, SOON, Service, Setup, project};
 
-const CONTEXT: OperatorContext = OperatorContext::system("a test");
+static CONTEXT: OperatorContext = OperatorContext::system("a test");
 
 /// A definition with one row per day, shown from one tenant on.
 const SALES: &str = "-- name: sales

@@ -5,6 +5,7 @@ use freehold::{MailKind, OperatorContext, Role};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use super::audit::{actions, audit};
 use crate::support::{Answer, Person, Service, Setup, text};
 
 /// The invitation, with the token of its message.
@@ -165,16 +166,115 @@ async fn an_invitation_that_was_taken_back_or_ran_out_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_suspended_tenants_invitation_waits() {
+async fn a_suspension_ends_the_invitations_of_members_and_an_operators_waits() {
     let service = Service::start(Setup::default()).await;
     let acme = service.tenant("acme").await;
+    let operator = service.operator().await;
     let made = invite(&service, &acme.owner, "ann@else.example", "viewer").await;
+    let owner = json!({"email": "owner@else.example"});
+    let owners = format!("/v1/tenants/{}/owners", acme.tenant.id);
+    service.post(&owners, owner).by(&operator).send().await.expect(204);
+    let by_operator = json!(service.letter_token(MailKind::Invitation, "owner@else.example").await);
+
     let context = OperatorContext::system("a test");
     service.freehold.tenants().suspend(&context, acme.tenant.id).await.unwrap();
-    accept(&service, &made["token"], PASSWORD).await.refused(403, "tenant_suspended");
-    assert_eq!(service.catalog_counts().await[1], 1, "nobody was made");
+    accept(&service, &by_operator, PASSWORD).await.refused(403, "tenant_suspended");
+    assert_eq!(kept(&service).await, ["owner@else.example"]);
     service.freehold.tenants().resume(&context, acme.tenant.id).await.unwrap();
-    accept(&service, &made["token"], PASSWORD).await.expect(200);
+    accept(&service, &made["token"], PASSWORD).await.refused(404, "not_found");
+    accept(&service, &by_operator, PASSWORD).await.expect(200);
+}
+
+/// The invitations that are in the catalog, whether or not anybody is shown them.
+async fn kept(service: &Service) -> Vec<String> {
+    let sql = "SELECT email FROM freehold.invitation ORDER BY email";
+    let rows = service.sql().await.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Rather than hidden, they are deleted, and the record says with whose right they ended.
+#[tokio::test]
+async fn invitations_that_end_with_a_right_are_deleted_and_recorded() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let operator = service.operator().await;
+    let disable = |person: &Person| format!("/v1/people/{}/disable", person.id);
+    let member = |person: &Person| format!("/v1/members/{}", person.id);
+    let ways = ["lowered", "removed", "disabled", "deleted"];
+    for (at, way) in ways.into_iter().enumerate() {
+        let owner = service.person(&acme, way, Role::Owner).await;
+        let (above, below) = (format!("above{at}@x.example"), format!("below{at}@x.example"));
+        invite(&service, &owner, &above, "owner").await;
+        invite(&service, &owner, &below, "viewer").await;
+        let call = match way {
+            "lowered" => service.patch(&member(&owner), json!({"role": "admin"})).by(&acme.owner),
+            "removed" => service.delete(&member(&owner)).by(&acme.owner),
+            "disabled" => service.call("POST", &disable(&owner)).by(&operator),
+            _ => service.delete(&format!("/v1/people/{}", owner.id)).by(&operator),
+        };
+        assert!(call.send().await.status < 300, "{way}");
+        // An admin may still invite a viewer.
+        let left = if way == "lowered" { vec![below] } else { Vec::new() };
+        assert_eq!(kept(&service).await, left, "{way}");
+        let lines = audit(&service, &operator, &format!("&email={above}")).await;
+        assert_eq!(actions(&lines), ["member.invite_end", "member.invite"], "{way}");
+        assert_eq!(lines[0]["tenant"], json!(acme.tenant.id));
+        assert_eq!(
+            lines[0]["detail"],
+            json!({"email": above, "role": "owner", "invited_by": owner.id})
+        );
+        service.sql().await.batch_execute("DELETE FROM freehold.invitation").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn operators_list_and_withdraw_every_invitation_of_a_tenant() {
+    let service = Service::start(Setup::default()).await;
+    let (acme, globex) = service.two_tenants().await;
+    let operator = service.operator().await;
+    let ann = invite(&service, &acme.owner, "ann@else.example", "owner").await;
+    invite(&service, &globex.owner, "ben@else.example", "viewer").await;
+    let owners = format!("/v1/tenants/{}/owners", acme.tenant.id);
+    let owner = json!({"email": "zoe@else.example"});
+    service.post(&owners, owner).by(&operator).send().await.expect(204);
+
+    let path = format!("/v1/tenants/{}/invitations", acme.tenant.id);
+    let listed = async |query: &str| -> Vec<Value> {
+        let answer = service.get(&format!("{path}{query}")).by(&operator).send().await.expect(200);
+        answer.json()["items"].as_array().unwrap().clone()
+    };
+    let of = |lines: Vec<Value>| -> Vec<(String, bool, Value)> {
+        let line = |line: &Value| {
+            let by_operator = line["by_operator"].as_bool().unwrap();
+            (text(&line["email"]), by_operator, line["invited_by"].clone())
+        };
+        lines.iter().map(line).collect()
+    };
+    let anns = ("ann@else.example".to_owned(), false, json!(acme.owner.id));
+    let zoes = ("zoe@else.example".to_owned(), true, json!(operator.id));
+    assert_eq!(of(listed("").await), [anns.clone(), zoes.clone()]);
+    assert_eq!(of(listed("?limit=1").await), [anns]);
+    assert_eq!(of(listed("?after=ann@else.example").await), [zoes.clone()]);
+
+    // By the tenant that it is of, and nobody else.
+    let id = text(&ann["id"]);
+    let elsewhere = format!("/v1/tenants/{}/invitations/{id}", globex.tenant.id);
+    service.delete(&elsewhere).by(&operator).send().await.refused(404, "not_found");
+    let withdraw = format!("{path}/{id}");
+    service.delete(&withdraw).by(&acme.owner).send().await.refused(403, "wrong_scope");
+    let why = format!("{withdraw}?why=sent%20to%20a%20stranger");
+    service.delete(&why).by(&operator).send().await.expect(204);
+    service.delete(&withdraw).by(&operator).send().await.refused(404, "not_found");
+    assert_eq!(of(listed("").await), [zoes]);
+    accept(&service, &ann["token"], PASSWORD).await.refused(404, "not_found");
+    let line = &audit(&service, &operator, "&email=ann@else.example").await[0];
+    assert_eq!(line["action"], "member.uninvite");
+    assert_eq!(
+        (&line["actor"], &line["why"], &line["tenant"]),
+        (&json!(operator.id), &json!("sent to a stranger"), &json!(acme.tenant.id))
+    );
+    let nowhere = format!("/v1/tenants/{}/invitations", uuid::Uuid::new_v4());
+    service.get(&nowhere).by(&operator).send().await.refused(404, "not_found");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The HTTP service, called in this process. The files mirror `src/http/`.
 
 mod analytics;
+mod audit;
 mod auth;
 mod batch;
 mod data;

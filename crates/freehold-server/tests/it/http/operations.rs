@@ -171,6 +171,13 @@ pub(super) fn sample(method: &str, path: &str, of: &Objects, caller: &Person) ->
             let owner = json!({"email": of.email, "existing": true});
             (path.replace("{id}", &of.tenant.to_string()), Some(owner), By::Operator)
         }
+        ("GET", "/v1/tenants/{id}/invitations") => {
+            (path.replace("{id}", &of.tenant.to_string()), None, By::Operator)
+        }
+        ("DELETE", "/v1/tenants/{id}/invitations/{invitation}") => {
+            let path = path.replace("{id}", &of.tenant.to_string());
+            (path.replace("{invitation}", &of.invitation.to_string()), None, By::Operator)
+        }
         ("GET", "/v1/people" | "/v1/operators") => (path.to_owned(), None, By::Operator),
         ("POST", "/v1/operators") => {
             let email = format!("o{}@new.example", Uuid::new_v4().simple());

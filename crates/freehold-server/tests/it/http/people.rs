@@ -1,11 +1,12 @@
 //! Accounts cannot be taken over: proof of addresses, changes of passwords and addresses, management of
-//! people by operators, and the record of it.
+//! people by operators.
 
 use freehold::testing::PASSWORD;
 use freehold::{MailKind, OperatorContext, Role};
 use freehold_server::config::SignUpMode;
 use serde_json::{Value, json};
 
+use super::audit::audit;
 use crate::support::{Answer, Person, SOON, Service, Setup, eventually, text};
 
 const OTHER: &str = "another password";
@@ -38,15 +39,6 @@ async fn squatted(service: &Service, slug: &str, email: &str) -> Value {
 
 async fn open() -> Service {
     Service::start(Setup { signup: SignUpMode::Open, ..Setup::default() }).await
-}
-
-async fn audit(service: &Service, by: &Person, query: &str) -> Vec<Value> {
-    let answer = service.get(&format!("/v1/audit?limit=200{query}")).by(by).send().await;
-    answer.expect(200).json()["items"].as_array().unwrap().clone()
-}
-
-fn actions(lines: &[Value]) -> Vec<String> {
-    lines.iter().map(|line| text(&line["action"])).collect()
 }
 
 // ── Passwords ─────────────────────────────────────────────────────────────────────────────────
@@ -524,113 +516,6 @@ async fn an_owner_who_is_invited_by_an_operator_joins_only_while_that_is_one() {
     service.delete(&path).by(&operator).send().await.expect(204);
     let body = json!({"token": token, "password": OTHER});
     service.post("/v1/invitations/accept", body).send().await.refused(404, "not_found");
-}
-
-// ── The record ────────────────────────────────────────────────────────────────────────────────
-
-#[tokio::test]
-async fn what_is_done_is_written_down_with_who_whom_where_and_why() {
-    let service = Service::start(Setup::default()).await;
-    let (acme, globex) = service.two_tenants().await;
-    let operator = service.operator().await;
-    let viewer = service.person(&acme, "viewer", Role::Viewer).await;
-    let path = format!("/v1/members/{}", viewer.id);
-    let call = service.patch(&path, json!({"role": "member"})).by(&acme.owner).from([192, 0, 2, 7]);
-    call.header("x-request-id", "request-7").send().await.expect(204);
-    service.delete(&path).by(&acme.owner).send().await.expect(204);
-    let suspend = format!("/v1/tenants/{}/suspend", globex.tenant.id);
-    service.call("POST", &suspend).by(&operator).send().await.expect(200);
-    service.log_in(&acme.owner.email).await;
-
-    let own = audit(&service, &acme.owner, "").await;
-    let expected = [
-        "session.start",
-        "member.remove",
-        "member.role",
-        "tenant.script",
-        "owner.add",
-        "tenant.create",
-    ];
-    assert_eq!(actions(&own), expected);
-    let changed = &own[2];
-    assert_eq!(changed["actor"], json!(acme.owner.id));
-    assert_eq!(
-        (&changed["target"], &changed["target_email"]),
-        (&json!(viewer.id), &json!(viewer.email))
-    );
-    assert_eq!(changed["detail"], json!({"from": "viewer", "to": "member"}));
-    assert_eq!(
-        (&changed["origin"], &changed["request_id"]),
-        (&json!("192.0.2.7"), &json!("request-7"))
-    );
-    let all = audit(&service, &operator, "").await;
-    assert!(all.len() > own.len());
-    let suspended = all.iter().find(|line| line["action"] == "tenant.suspend").unwrap();
-    assert_eq!(suspended["why"], "POST /v1/tenants/{id}/suspend");
-    assert_eq!(
-        (&suspended["actor"], &suspended["tenant"]),
-        (&json!(operator.id), &json!(globex.tenant.id))
-    );
-    // By tenant, by person, and in pages.
-    let of_globex = audit(&service, &operator, &format!("&tenant={}", globex.tenant.id)).await;
-    assert!(of_globex.iter().all(|line| line["tenant"] == json!(globex.tenant.id)));
-    let of_viewer = audit(&service, &operator, &format!("&person={}", viewer.id)).await;
-    assert_eq!(actions(&of_viewer), ["member.remove", "member.role"]);
-    let after = format!("&after={}", text(&all[0]["id"]));
-    assert_eq!(audit(&service, &operator, &after).await, all[1..]);
-}
-
-#[tokio::test]
-async fn only_operators_and_owners_read_the_record_and_owners_their_own() {
-    let service = Service::start(Setup::default()).await;
-    let (acme, globex) = service.two_tenants().await;
-    for role in [Role::Viewer, Role::Member, Role::Admin] {
-        let person = service.person(&acme, role.as_str(), role).await;
-        service.get("/v1/audit").by(&person).send().await.refused(403, "forbidden");
-    }
-    let theirs = audit(&service, &acme.owner, &format!("&tenant={}", globex.tenant.id)).await;
-    assert_eq!(theirs, [json!(null); 0]);
-    let theirs = audit(&service, &acme.owner, &format!("&person={}", globex.owner.id)).await;
-    assert_eq!(theirs, [json!(null); 0]);
-}
-
-/// What injected SQL could do: nothing is changed or removed, nor written in another actor's name.
-#[tokio::test]
-async fn the_record_is_added_to_and_nothing_else_by_the_servers_login() {
-    let service = Service::start(Setup::default()).await;
-    let (acme, globex) = service.two_tenants().await;
-    let context =
-        service.freehold.tenant_context(acme.tenant.id, acme.owner.id.into()).await.unwrap();
-    let forged = json!({"id": uuid::Uuid::now_v7(), "action": "forged", "actor_id": globex.owner.id,
-                        "tenant_id": globex.tenant.id});
-    let forge = format!("SELECT freehold.record_audit('{forged}')");
-    let writes = [
-        "UPDATE freehold.audit SET action = 'x'",
-        "DELETE FROM freehold.audit",
-        "INSERT INTO freehold.audit (id, action) VALUES (gen_random_uuid(), 'x')",
-    ];
-    for sql in writes.into_iter().chain([&*forge]) {
-        let mut tx = service.freehold.begin(&context).await.unwrap();
-        // As SQL in a tenant may become the app role again.
-        tx.query("SELECT set_config('role', 'none', true)", &[]).await.unwrap();
-        let refused = tx.execute(sql, &[]).await.unwrap_err();
-        assert_eq!(refused.kind(), freehold::ErrorKind::Forbidden, "{sql}");
-    }
-    // The server's own login may add, as the actor and the tenant of its context.
-    let database = service.database();
-    let actor = freehold::Actor { id: acme.owner.id.into(), role: freehold::Role::Owner };
-    let sealed = database.sealed_context(acme.tenant.id, actor).await.unwrap();
-    let catalog = crate::support::connect(&database.catalog_url()).await;
-    let enter = format!("SELECT freehold.enter_catalog('{sealed}')");
-    for sql in writes.into_iter().chain(["TRUNCATE freehold.audit"]) {
-        assert!(catalog.batch_execute(&format!("BEGIN; {enter}; {sql}")).await.is_err(), "{sql}");
-        catalog.batch_execute("ROLLBACK").await.unwrap();
-    }
-    catalog.batch_execute(&format!("BEGIN; {enter}; {forge}; COMMIT")).await.unwrap();
-    let operator = service.operator().await;
-    let lines = audit(&service, &operator, "").await;
-    let line = lines.iter().find(|line| line["action"] == "forged").unwrap();
-    assert_eq!((&line["actor"], &line["tenant"]), (&json!(acme.owner.id), &json!(acme.tenant.id)));
 }
 
 // ── Letters ───────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,7 @@ use super::{apply, located_in, rehearsal};
 use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::baseline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::audit::AuditAction;
 use crate::model::context::OperatorContext;
 use crate::model::ids::TenantId;
 use crate::pool::Pool;
@@ -38,10 +39,14 @@ pub(crate) struct Adopted {
 }
 
 /// Applies the migrations that the template lacks, each in a transaction of its own.
-pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Adopted> {
+pub(crate) async fn adopt(
+    owner: &Pool,
+    context: &OperatorContext,
+    folder: &Baseline,
+) -> Result<Adopted> {
     renew_snapshot(owner).await?;
     let pending = pending(owner, folder).await?;
-    let adopted = adopt_all(owner, &pending).await;
+    let adopted = adopt_all(owner, context, &pending).await;
     if !pending.is_empty() {
         let context = OperatorContext::system("end the rehearsal of migrations");
         let mut tx = OwnerTx::new(owner, &context).await?;
@@ -52,15 +57,19 @@ pub(crate) async fn adopt(owner: &Pool, folder: &Baseline) -> Result<Adopted> {
     adopted
 }
 
-async fn adopt_all(owner: &Pool, pending: &[Migration]) -> Result<Adopted> {
+async fn adopt_all(
+    owner: &Pool,
+    context: &OperatorContext,
+    pending: &[Migration],
+) -> Result<Adopted> {
     let mut adopted = Adopted::default();
     for (at, migration) in pending.iter().enumerate() {
         let label = migration.label.clone();
         let is_last = at + 1 == pending.len();
-        let mut notices = adopt_one(owner, migration, OtherRun::NotYet, is_last).await?;
+        let mut notices = adopt_one(owner, context, migration, OtherRun::NotYet, is_last).await?;
         if notices.is_none() {
             let other = rows_of_other_run(owner, migration).await?;
-            notices = adopt_one(owner, migration, OtherRun::Gave(&other), is_last).await?;
+            notices = adopt_one(owner, context, migration, OtherRun::Gave(&other), is_last).await?;
         }
         let notices = notices.ok_or_else(overtaken)?;
         adopted.notices.extend(notices.iter().map(|notice| format!("{label}: {notice}")));
@@ -90,15 +99,15 @@ async fn renew_snapshot(owner: &Pool) -> Result<()> {
 /// The notices of the migration; `None` if it was not adopted, as by [`rehearsed`].
 async fn adopt_one(
     owner: &Pool,
+    context: &OperatorContext,
     migration: &Migration,
     other_run: OtherRun<'_>,
     is_last: bool,
 ) -> Result<Option<Vec<String>>> {
-    let context = OperatorContext::system("adopt a migration");
-    let mut tx = OwnerTx::new(owner, &context).await?;
+    let mut tx = OwnerTx::new(owner, context).await?;
     let former = lock_former(&mut tx, migration).await?;
     let detail = serde_json::json!({"migration": migration.label});
-    let event = AuditEvent::of("migration.adopt", &context).detail(detail);
+    let event = AuditEvent::of(AuditAction::MigrationAdopt, context).detail(detail);
     audit::record(tx.catalog(), event).await?;
     let Some((template, notices)) = rehearsed(&mut tx, &former, migration, other_run).await? else {
         return Ok(None);
