@@ -134,7 +134,8 @@ CREATE RULE kept AS ON DELETE TO staff WHERE OLD.boss = 7 DO INSTEAD NOTHING;";
 /// created since.
 #[tokio::test]
 async fn the_numbers_of_columns_are_no_difference() {
-    let table = "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+    let table =
+        "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
         CREATE TABLE staff (id bigint PRIMARY KEY, name text NOT NULL, boss bigint);";
     let migration = Migration::new(1, "staff", format!("{table}{ON_COLUMNS}"));
     let house = house_with(&Baseline::from_migrations(vec![migration]).unwrap()).await;
@@ -150,11 +151,23 @@ async fn the_numbers_of_columns_are_no_difference() {
     assert_eq!(lines(&examine_all(&house.database).await), [""; 0]);
     // Differences are still found beside that.
     for (change, named) in [
-        ("ALTER TABLE staff DROP CONSTRAINT named, ADD CONSTRAINT named CHECK (name <> 'x')", "constraint staff.named"),
-        ("DROP INDEX staff_lower; CREATE INDEX staff_lower ON staff (lower(name), id) WHERE boss > 1", "index staff.staff_lower"),
+        (
+            "ALTER TABLE staff DROP CONSTRAINT named, ADD CONSTRAINT named CHECK (name <> 'x')",
+            "constraint staff.named",
+        ),
+        (
+            "DROP INDEX staff_lower; CREATE INDEX staff_lower ON staff (lower(name), id) WHERE boss > 1",
+            "index staff.staff_lower",
+        ),
         ("ALTER POLICY mine ON staff USING (id > 1)", "policy staff.mine"),
-        ("CREATE OR REPLACE RULE kept AS ON DELETE TO staff WHERE OLD.id = 7 DO INSTEAD NOTHING", "rule staff.kept"),
-        ("ALTER TABLE staff DROP CONSTRAINT one_name, ADD CONSTRAINT one_name UNIQUE (boss, name)", "constraint staff.one_name"),
+        (
+            "CREATE OR REPLACE RULE kept AS ON DELETE TO staff WHERE OLD.id = 7 DO INSTEAD NOTHING",
+            "rule staff.kept",
+        ),
+        (
+            "ALTER TABLE staff DROP CONSTRAINT one_name, ADD CONSTRAINT one_name UNIQUE (boss, name)",
+            "constraint staff.one_name",
+        ),
     ] {
         owner.batch_execute(change).await.unwrap();
         let found = lines(&examine_all(&house.database).await);
