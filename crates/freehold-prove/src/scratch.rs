@@ -104,7 +104,7 @@ impl Scratch {
                 owner: Some(owner.clone()),
                 ..Passwords::default()
             };
-            let options = InitOptions { passwords, seal };
+            let options = InitOptions { passwords, seal, ..InitOptions::default() };
             freehold::init(&url, &options).await?;
         }
         self.system.app_url = with_user(&url, "freehold_app", &app);

@@ -197,7 +197,7 @@ pub use crate::pool::pooler::Pooler;
 pub use crate::pool::seal::{ContextKey, SealMode};
 pub use crate::pool::{PoolLimits, PoolStatus};
 pub use crate::replicas::{ReplicaLimits, ReplicaReads, ReplicaState, ReplicaStatus};
-pub use crate::schema::import::{ImportRefusal, ImportRemark, Imported, import_dump};
+pub use crate::schema::import::{ImportRefusal, ImportRemark, Imported, import_dumps};
 pub use crate::schema::migration::{Baseline, Layout, Migration};
 #[cfg(feature = "sign-in")]
 pub use crate::sign_in::tokens;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use freehold::{Imported, import_dump};
+use freehold::{Imported, import_dumps};
 use serde::Serialize;
 
 use super::Failure;
@@ -13,7 +13,7 @@ use super::output::Output;
 
 #[derive(clap::Args)]
 pub(super) struct ImportArgs {
-    /// A dump of pg_dump, a structure.sql, or a folder of such files, which are taken in the order of their names
+    /// A dump of pg_dump, a structure.sql, or a folder of such files, which are taken in the order of their names, numbers in them by their value
     #[arg(value_name = "FILE|FOLDER")]
     from: PathBuf,
 
@@ -38,10 +38,14 @@ struct Written {
 pub(super) fn run(args: &ImportArgs) -> Result<ExitCode, Failure> {
     let mut files = Vec::new();
     let mut refused = 0;
-    for (at, from) in sources(&args.from)?.into_iter().enumerate() {
+    let sources = sources(&args.from)?;
+    let read = |from: &PathBuf| {
+        fs::read_to_string(from).map_err(|error| format!("{}: {error}", from.display()))
+    };
+    let texts: Vec<String> = sources.iter().map(read).collect::<Result<_, _>>()?;
+    for (at, (from, imported)) in sources.into_iter().zip(import_dumps(&texts)).enumerate() {
         let shown = from.display();
-        let text = fs::read_to_string(&from).map_err(|error| format!("{shown}: {error}"))?;
-        match import_dump(&text) {
+        match imported {
             Ok(imported) => {
                 let to = args.to.join(format!("{:04}_{}.sql", at + 1, name_of(&from)));
                 files.push(Written { from, to, imported });
@@ -102,11 +106,27 @@ fn sources(from: &Path) -> Result<Vec<PathBuf>, Failure> {
             files.push(path);
         }
     }
-    files.sort();
+    files.sort_by_cached_key(|path| order_of(path));
     if files.is_empty() {
         return Err(format!("{shown} has no file that ends in .sql").into());
     }
     Ok(files)
+}
+
+/// Numbers in names count as numbers: `2_b.sql` comes before `10_c.sql`.
+fn order_of(path: &Path) -> Vec<(u128, String)> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut rest = name.as_str();
+    let mut parts = Vec::new();
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (digits, after) = rest.split_at(end);
+        let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (word, after) = after.split_at(end);
+        parts.push((digits.parse().unwrap_or_default(), word.to_owned()));
+        rest = after;
+    }
+    parts
 }
 
 /// A file's name as a migration's: small letters, digits and underscores.

@@ -123,3 +123,19 @@ fn what_cannot_be_imported_is_named_and_nothing_is_written() {
         "CREATE TABLE a (id int);\n\n"
     );
 }
+
+#[test]
+fn numbers_in_the_names_of_files_count_as_numbers() {
+    let folder = Folder::new();
+    let from = folder.path().join("dumps");
+    std::fs::create_dir(&from).unwrap();
+    for name in ["10_c.sql", "2_b.sql", "a.sql"] {
+        std::fs::write(from.join(name), "CREATE TABLE public.a (id int);").unwrap();
+    }
+    let to = folder.path().join("migrations");
+    let arguments = ["migrate", "import", from.to_str().unwrap(), "--to", to.to_str().unwrap()];
+    freehold(&arguments, &[]).ended(0);
+    for name in ["0001_a.sql", "0002_b.sql", "0003_c.sql"] {
+        assert!(to.join(name).exists(), "{name}");
+    }
+}

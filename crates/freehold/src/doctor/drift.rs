@@ -9,6 +9,8 @@
 //! those of enum labels. So two expressions that differ only in which of the tenant's own functions they call
 //! count as equal.
 
+mod numbers;
+
 use super::Example;
 use super::check::{Check, Severity, Visibility};
 use super::examination::{Examination, scope};
@@ -125,29 +127,33 @@ const OBJECTS: &str = r#"
 ), printed_body AS MATERIALIZED (
   SELECT s.proname, s.form, replace(pg_get_function_sqlbody(s.oid), b.nspname, '@') AS text
   FROM (SELECT proname, form, min(oid::int8)::oid AS oid FROM body GROUP BY proname, form) s JOIN body b ON b.oid = s.oid
+{renumbered}
 ), object AS (
   SELECT c.relnamespace AS schema, 'shape' AS aspect, 'column' AS kind, c.relname::text AS part, a.attname::text AS name,
-    hashtextextended(concat_ws('|', l.type, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, z.sorted, a.attislocal, a.attoptions::text, f.form), 0) AS hash
+    hashtextextended(concat_ws('|', l.type, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, z.sorted, a.attislocal, a.attoptions::text, coalesce(y.printed, f.form::text)), 0) AS hash
   FROM rel c JOIN pg_attribute a ON a.attrelid = c.oid JOIN label l ON l.oid = a.atttypid LEFT JOIN sorting z ON z.oid = a.attcollation
   LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum LEFT JOIN form f ON f.text = hashtextextended(d.adbin::text, 0)
+  LEFT JOIN named_form y ON y.relname = c.relname AND y.form = f.form
   WHERE c.relkind IN ('r', 'p', 'c', 'f') AND a.attnum > 0 AND NOT a.attisdropped
   UNION ALL
   SELECT c.relnamespace, 'shape', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' ELSE 'table' END, '', c.relname::text,
-    hashtextextended(concat_ws('|', c.relkind, c.relpersistence, c.reloptions::text, c.relispartition, c.relam, c.relreplident, f.form, p.partstrat, p.partattrs::text, g.form,
+    hashtextextended(concat_ws('|', c.relkind, c.relpersistence, c.reloptions::text, c.relispartition, c.relam, c.relreplident, f.form, p.partstrat, {columns p.partattrs of c.oid in c.relname}, coalesce(y.printed, g.form::text),
       q.seqtypid, q.seqstart, q.seqincrement, q.seqmax, q.seqmin, q.seqcache, q.seqcycle,
       (SELECT string_agg(b.relname, ',' ORDER BY i.inhseqno) FROM pg_inherits i JOIN pg_class b ON b.oid = i.inhparent WHERE i.inhrelid = c.oid)), 0)
   FROM rel c LEFT JOIN form f ON f.text = hashtextextended(c.relpartbound::text, 0) LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
-  LEFT JOIN form g ON g.text = hashtextextended(p.partexprs::text, 0) LEFT JOIN pg_sequence q ON q.seqrelid = c.oid
+  LEFT JOIN form g ON g.text = hashtextextended(p.partexprs::text, 0) LEFT JOIN named_form y ON y.relname = c.relname AND y.form = g.form LEFT JOIN pg_sequence q ON q.seqrelid = c.oid
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
   UNION ALL
   SELECT k.connamespace, 'shape', 'constraint', coalesce(c.relname::text, t.typname::text), k.conname::text,
-    hashtextextended(concat_ws('|', k.contype, k.condeferrable, k.condeferred, k.convalidated, k.conkey::text, k.confkey::text, r.relname, k.confupdtype, k.confdeltype, k.confmatchtype, f.form), 0)
+    hashtextextended(concat_ws('|', k.contype, k.condeferrable, k.condeferred, k.convalidated, {columns k.conkey of c.oid in c.relname}, {columns k.confkey of r.oid in r.relname}, r.relname, k.confupdtype, k.confdeltype, k.confmatchtype, coalesce(y.printed, f.form::text)), 0)
   FROM pg_constraint k JOIN scope s ON s.oid = k.connamespace LEFT JOIN pg_class c ON c.oid = k.conrelid LEFT JOIN pg_type t ON t.oid = k.contypid
   LEFT JOIN pg_class r ON r.oid = k.confrelid LEFT JOIN form f ON f.text = hashtextextended(k.conbin::text, 0)
+  LEFT JOIN named_form y ON y.relname = c.relname AND y.form = f.form
   UNION ALL
   SELECT c.relnamespace, 'shape', 'index', b.relname::text, c.relname::text, {index_hash}
   FROM pg_index i JOIN rel c ON c.oid = i.indexrelid JOIN pg_class b ON b.oid = i.indrelid
   LEFT JOIN form f ON f.text = hashtextextended(i.indexprs::text, 0) LEFT JOIN form g ON g.text = hashtextextended(i.indpred::text, 0)
+  LEFT JOIN named_form y ON y.relname = b.relname AND y.form = f.form LEFT JOIN named_form z ON z.relname = b.relname AND z.form = g.form
   -- Of its own: recorded, and as it is recorded.
   LEFT JOIN own_index o ON o.schema = c.relnamespace AND o.index_name = c.relname AND o.state = 'created'
   WHERE o.index_name IS NULL OR NOT i.indisvalid OR o.definition <> replace(pg_get_indexdef(c.oid), c.nspname || '.', '@schema.')
@@ -157,11 +163,13 @@ const OBJECTS: &str = r#"
   FROM own_index o JOIN rel c ON c.nspname = 'freehold_template' AND c.relname = o.index_name AND o.state = 'dropped'
   JOIN pg_index i ON i.indexrelid = c.oid JOIN pg_class b ON b.oid = i.indrelid AND b.relname = o.table_name
   LEFT JOIN form f ON f.text = hashtextextended(i.indexprs::text, 0) LEFT JOIN form g ON g.text = hashtextextended(i.indpred::text, 0)
+  LEFT JOIN named_form y ON y.relname = b.relname AND y.form = f.form LEFT JOIN named_form z ON z.relname = b.relname AND z.form = g.form
   WHERE NOT EXISTS (SELECT FROM pg_class x WHERE x.relnamespace = o.schema AND x.relname = o.index_name)
   UNION ALL
   SELECT c.relnamespace, 'shape', 'trigger', c.relname::text, CASE WHEN t.tgisinternal THEN 'of a constraint, disabled' ELSE t.tgname::text END,
-    hashtextextended(CASE WHEN t.tgisinternal THEN '' ELSE concat_ws('|', p.proname, t.tgtype, t.tgenabled, t.tgattr::text, encode(t.tgargs, 'hex'), t.tgdeferrable, t.tginitdeferred, t.tgoldtable, t.tgnewtable, f.form) END, 0)
+    hashtextextended(CASE WHEN t.tgisinternal THEN '' ELSE concat_ws('|', p.proname, t.tgtype, t.tgenabled, {columns t.tgattr of c.oid in c.relname}, encode(t.tgargs, 'hex'), t.tgdeferrable, t.tginitdeferred, t.tgoldtable, t.tgnewtable, coalesce(y.printed, f.form::text)) END, 0)
   FROM pg_trigger t JOIN rel c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid LEFT JOIN form f ON f.text = hashtextextended(t.tgqual::text, 0)
+  LEFT JOIN named_trigger y ON y.relname = c.relname AND y.tgname = t.tgname AND y.form = f.form
   WHERE NOT t.tgisinternal OR t.tgenabled <> 'O'
   UNION ALL
   SELECT p.pronamespace, 'shape', 'function', '', format('%s(%s)', p.proname, a.types),
@@ -194,15 +202,16 @@ const OBJECTS: &str = r#"
   SELECT o.oprnamespace, 'shape', 'operator', '', format('%s(%s, %s)', o.oprname, l.type, r.type), hashtextextended(concat_ws('|', p.proname, o.oprcanhash, o.oprcanmerge), 0)
   FROM pg_operator o JOIN scope s ON s.oid = o.oprnamespace JOIN pg_proc p ON p.oid = o.oprcode LEFT JOIN label l ON l.oid = o.oprleft LEFT JOIN label r ON r.oid = o.oprright
   UNION ALL
-  SELECT x.stxnamespace, 'shape', 'statistics', c.relname::text, x.stxname::text, hashtextextended(concat_ws('|', x.stxkeys::text, x.stxkind::text), 0)
+  SELECT x.stxnamespace, 'shape', 'statistics', c.relname::text, x.stxname::text, hashtextextended(concat_ws('|', {columns sorted x.stxkeys of c.oid in c.relname}, x.stxkind::text), 0)
   FROM pg_statistic_ext x JOIN scope s ON s.oid = x.stxnamespace JOIN rel c ON c.oid = x.stxrelid
   UNION ALL
   SELECT c.relnamespace, 'shape', 'query of', '', v.relname::text, hashtextextended(p.query, 0)
   FROM view v JOIN rel c ON c.oid = v.oid JOIN printed p ON p.relname = v.relname AND p.form = v.form
   UNION ALL
   SELECT c.relnamespace, 'shape', 'rule', c.relname::text, r.rulename::text,
-    hashtextextended(concat_ws('|', r.ev_type, r.ev_enabled, r.is_instead, f.form), 0)
+    hashtextextended(concat_ws('|', r.ev_type, r.ev_enabled, r.is_instead, coalesce(y.printed, f.form::text)), 0)
   FROM pg_rewrite r JOIN rel c ON c.oid = r.ev_class LEFT JOIN form f ON f.text = hashtextextended(r.ev_action::text, 0)
+  LEFT JOIN named_rule y ON y.relname = c.relname AND y.rulename = r.rulename AND y.form = f.form
   WHERE r.rulename <> '_RETURN'
   UNION ALL
   SELECT c.relnamespace, 'rights', 'rights on', '', c.relname::text, hashtextextended((SELECT string_agg(i::text, ' ' ORDER BY i::text) FROM unnest(c.relacl) i), 0)
@@ -215,8 +224,9 @@ const OBJECTS: &str = r#"
   FROM pg_proc p JOIN scope s ON s.oid = p.pronamespace WHERE p.proacl IS NOT NULL
   UNION ALL
   SELECT c.relnamespace, 'policies', 'policy', c.relname::text, p.polname::text,
-    hashtextextended(concat_ws('|', p.polpermissive, p.polcmd, p.polroles::text, f.form, '/', g.form), 0)
+    hashtextextended(concat_ws('|', p.polpermissive, p.polcmd, p.polroles::text, coalesce(y.printed, f.form::text), '/', coalesce(z.printed, g.form::text)), 0)
   FROM pg_policy p JOIN rel c ON c.oid = p.polrelid LEFT JOIN form f ON f.text = hashtextextended(p.polqual::text, 0) LEFT JOIN form g ON g.text = hashtextextended(p.polwithcheck::text, 0)
+  LEFT JOIN named_form y ON y.relname = c.relname AND y.form = f.form LEFT JOIN named_form z ON z.relname = c.relname AND z.form = g.form
   WHERE p.polname <> 'tenant_isolation'
 )"#;
 
@@ -226,10 +236,10 @@ const BY_NUMBER: &str = "(?: (?:2205|3734|3769|2206|4191|4089|2202|24))?";
 
 /// The properties of an index besides its name and table.
 const INDEX_HASH: &str = "hashtextextended(concat_ws('|', i.indisunique, i.indisprimary, i.indnullsnotdistinct, i.indisvalid, i.indisreplident,
-      i.indkey::text, i.indoption::text,
+      {columns i.indkey of b.oid in b.relname}, i.indoption::text,
       -- Collations of the tenant's own have other numbers in each schema.
       CASE WHEN i.indcollation::text !~ '\\d{5}' THEN i.indcollation::text
-        ELSE (SELECT string_agg(z.sorted, ' ' ORDER BY x.place) FROM unnest(i.indcollation) WITH ORDINALITY x(oid, place) JOIN sorting z ON z.oid = x.oid) END, i.indnkeyatts, c.relam, c.reloptions::text, f.form, g.form), 0)";
+        ELSE (SELECT string_agg(o.sorted, ' ' ORDER BY x.place) FROM unnest(i.indcollation) WITH ORDINALITY x(oid, place) JOIN sorting o ON o.oid = x.oid) END, i.indnkeyatts, c.relam, c.reloptions::text, coalesce(y.printed, f.form::text), coalesce(z.printed, g.form::text)), 0)";
 
 /// The schemas whose XOR differs from the template's: for each aspect the first ones, and how many.
 const DIFFERING: &str = "
@@ -287,6 +297,7 @@ async fn compare(examination: &mut Examination<'_>) -> Result<()> {
     let examples_max = examination.examples_max().min(SCHEMAS_MAX).to_string();
     let scope = scope(Visibility::Owner);
     let objects = OBJECTS.replace("{index_hash}", INDEX_HASH).replace("{by_number}", BY_NUMBER);
+    let objects = numbers::by_name(&objects);
     let differing = format!("{scope}{objects}{DIFFERING}")
         .replace("{schemas}", "")
         .replace("{examples_max}", &examples_max);

@@ -8,12 +8,13 @@ use sha2::{Digest, Sha256};
 
 use self::files::Listing;
 pub use self::layout::Layout;
-pub(super) use self::public::{without_public, without_public_in};
+pub(super) use self::public::{made_by, unqualified};
 use crate::error::{Error, ErrorKind, Result};
 
 mod check;
 mod files;
 mod flyway;
+mod foreign;
 mod layout;
 mod marks;
 mod order;
@@ -42,8 +43,8 @@ pub struct Migration {
 pub struct Baseline {
     migrations: Vec<Migration>,
     layout: Option<layout::Found>,
-    /// Migrations from which `public.` was removed, and how many times.
-    unqualified: Vec<(String, usize)>,
+    /// Migrations of another tool whose text was changed.
+    changed: Vec<(String, foreign::Changed)>,
     /// Migrations that asked to run without a transaction.
     transacted: Vec<String>,
     /// Notes about skipped files.
@@ -54,8 +55,8 @@ impl Baseline {
     /// Reads a folder and detects its [`Layout`] from its contents. A file that would be ignored by mistake
     /// is an error, such as a file that ends in `.sql` and has no number. Down migrations are never run.
     ///
-    /// If the folder's tool always writes `public.` before names, it is removed, as by
-    /// [`from_migrations`](Self::from_migrations).
+    /// What another tool's migrations say about one schema and one database is changed for many: `public.`
+    /// before names is removed, in bodies of functions too, and CONCURRENTLY is left out.
     ///
     /// # Errors
     /// [`ErrorKind::Setup`], with the file's name: a file cannot be read or is not named like the others, two
@@ -92,8 +93,8 @@ impl Baseline {
     /// Sorts migrations; two of the same number are an error.
     ///
     /// If one of them contains Drizzle's `--> statement-breakpoint`, all are treated as Drizzle's, which
-    /// writes `"public"."role"` where a bare name would do: `public.` is removed from names, except in
-    /// strings, comments and the bodies of functions.
+    /// writes `"public"."role"` where a bare name would do: they are changed as [`read`](Self::read) changes
+    /// another tool's.
     pub fn from_migrations(migrations: Vec<Migration>) -> Result<Baseline> {
         Baseline::new(migrations, None)
     }
@@ -116,23 +117,12 @@ impl Baseline {
                 refuse_placeholder(migration)?;
             }
         }
-        let writer = match layout.and_then(|found| found.layout.writes_public()) {
-            None if migrations.iter().any(|m| public::is_of_drizzle(&m.statements)) => {
-                Layout::Drizzle.writes_public()
-            }
-            writer => writer,
+        let is_foreign = match layout {
+            Some(found) => found.layout != Layout::Freehold,
+            None => migrations.iter().any(|m| public::is_of_drizzle(&m.statements)),
         };
-        let mut unqualified = Vec::new();
-        if writer.is_some() {
-            for migration in &mut migrations {
-                let (statements, count) = public::without_public(&migration.statements);
-                migration.statements = statements;
-                if count > 0 {
-                    unqualified.push((migration.label.clone(), count));
-                }
-            }
-        }
-        Ok(Baseline { migrations, layout, unqualified, transacted, remarks: Vec::new() })
+        let changed = if is_foreign { foreign::adapt(&mut migrations) } else { Vec::new() };
+        Ok(Baseline { migrations, layout, changed, transacted, remarks: Vec::new() })
     }
 
     /// The notices for these new migrations: which of them are not run as written or requested, and which
@@ -141,17 +131,6 @@ impl Baseline {
         if labels.is_empty() {
             return Vec::new();
         }
-        let writer = self.layout.and_then(|found| found.layout.writes_public());
-        let writer = writer.unwrap_or("Drizzle");
-        let told: Vec<&(String, usize)> =
-            self.unqualified.iter().filter(|(label, _)| labels.contains(label)).collect();
-        let count: usize = told.iter().map(|(_, count)| count).sum();
-        let names: Vec<&String> = told.iter().map(|(label, _)| label).collect();
-        let unqualified = first_and_more(&names).map(|which| {
-            format!(
-                "{which}: public. was taken away from {count} names, since {writer} writes it always: they are each tenant's own (tables of all tenants have no place here)"
-            )
-        });
         let asked: Vec<&String> =
             self.transacted.iter().filter(|label| labels.contains(label)).collect();
         let transacted = first_and_more(&asked).map(|which| {
@@ -159,7 +138,8 @@ impl Baseline {
                 "{which}: no transaction is asked for, and each file was run in one all the same, for each tenant: all of it or nothing"
             )
         });
-        unqualified.into_iter().chain(transacted).chain(self.remarks.iter().cloned()).collect()
+        let changed = foreign::notices(&self.changed, labels);
+        changed.into_iter().chain(transacted).chain(self.remarks.iter().cloned()).collect()
     }
 
     /// The migrations, in the order of their versions.

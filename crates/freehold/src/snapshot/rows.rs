@@ -1,19 +1,22 @@
 //! The rows that migrations inserted into the template, and the positions of its sequences.
 //!
 //! A value that two runs of the same migrations produce differently, such as an id by `gen_random_uuid()`, a
-//! secret, or `now()`, must not be the same for all tenants. It is produced again by its column's default; if
-//! there is none, the migration is refused.
+//! secret, or `now()`, must not be the same for all tenants. It is produced again: by its column's default, or
+//! as `rows/made.rs` recognises it; otherwise the migration is refused.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use self::made::{Made, Moments};
 use super::{in_template, refused, value_in_template};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TenantId;
 use crate::schema::policy::{quote_ident, quote_literal};
 use crate::tx::OwnerTx;
+
+mod made;
 
 /// The most bytes of rows in a template. Every new tenant gets all of them, and a server holds them in memory
 /// while it creates one.
@@ -24,6 +27,9 @@ pub(crate) struct Rows {
     tables: Vec<Table>,
     /// Sequences that have been used: name, last value, and whether it was given out.
     sequences: Vec<(String, i64, bool)>,
+    /// What `now()` was when they were produced.
+    #[serde(skip)]
+    moments: Moments,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +44,9 @@ struct Table {
 struct Column {
     name: String,
     has_default: bool,
+    /// The type, if it is PostgreSQL's own.
+    #[serde(rename = "type", default)]
+    kind: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,12 +56,15 @@ enum Cell {
     Text(String),
     /// Produced by the default, for each tenant anew.
     Default,
+    /// Produced for each tenant anew, as it was for the template, which got this value.
+    Made(Made, String),
 }
 
 /// Tables that contain rows, with their writable columns. Rows of partitions count as those of the root.
 const TABLES_SQL: &str = "
 SELECT c.oid::regclass::text, c.relkind = 'p',
-  (SELECT json_agg(json_build_object('name', a.attname, 'has_default', a.atthasdef OR a.attidentity <> '') ORDER BY a.attnum)::text
+  (SELECT json_agg(json_build_object('name', a.attname, 'has_default', a.atthasdef OR a.attidentity <> '',
+    'type', CASE WHEN a.atttypid < 16384 THEN format_type(a.atttypid, a.atttypmod) END) ORDER BY a.attnum)::text
    FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '')
 FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
 WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = $1::text::regnamespace AND d.classid = 'pg_class'::regclass
@@ -167,6 +179,8 @@ impl Rows {
                 }
                 rows.tables.push(table);
             }
+            let columns = rows.tables.iter().flat_map(|table| &table.columns);
+            rows.moments = Moments::read(client, columns.filter_map(|c| c.kind.as_deref())).await?;
             for Position { name, start, last, is_called } in positions {
                 if is_called || last != start {
                     rows.sequences.push((in_template(tenant, &name), last, is_called));
@@ -178,6 +192,7 @@ impl Rows {
     }
 
     pub(super) fn write_sql(&self, sql: &mut String) {
+        let mut ids = HashMap::new();
         for table in &self.tables {
             let names: Vec<_> =
                 table.columns.iter().map(|column| quote_ident(&column.name)).collect();
@@ -188,7 +203,11 @@ impl Rows {
                 names.join(", ")
             );
             for (at, row) in table.rows.iter().enumerate() {
-                let cells: Vec<String> = row.iter().map(Cell::literal).collect();
+                let cells: Vec<String> = row
+                    .iter()
+                    .zip(&table.columns)
+                    .map(|(cell, column)| cell.literal(column, &mut ids))
+                    .collect();
                 let _ = write!(sql, "{}\n({})", if at > 0 { "," } else { "" }, cells.join(", "));
             }
             sql.push_str(";\n");
@@ -200,8 +219,10 @@ impl Rows {
     }
 
     /// These rows compared with those of another run of the same migrations: values that differ are produced
-    /// anew for each tenant.
-    pub(crate) fn compared_with(mut self, other: &Rows) -> Result<Rows> {
+    /// anew for each tenant, if it is known how, also from the rows before the migration.
+    pub(crate) fn compared_with(mut self, other: &Rows, former: &Rows) -> Result<Rows> {
+        let known: HashMap<&str, &Made> = former.made().collect();
+        let mut ids = made::Ids::default();
         for table in &mut self.tables {
             let name = bare(&table.name).to_owned();
             let there = other.tables.iter().find(|other| other.name == table.name);
@@ -239,23 +260,77 @@ impl Rows {
                     if *cell == there[place] {
                         continue;
                     }
-                    if !column.has_default {
-                        return Err(refused(format!(
-                            "column {} of table {name} gets another value each time, such as by random() or now(), so no tenant may have the template's; give the column a default that makes it and leave it out of the INSERT, or write a constant",
-                            column.name
-                        )));
+                    let made = cell.made(column, &there[place], (&self.moments, &other.moments));
+                    let known = cell.text().and_then(|text| known.get(made::key(text)).copied());
+                    let (made, text) = (known.cloned().or(made), cell.text());
+                    let (Some(made), Some(text)) = (made, text) else {
+                        if !column.has_default {
+                            return Err(another_each_time(&name, column));
+                        }
+                        *cell = Cell::Default;
+                        continue;
+                    };
+                    if let (Made::Id, Some(there)) = (&made, there[place].text()) {
+                        ids.pair(text, there, column.has_default)
+                            .ok_or_else(|| another_each_time(&name, column))?;
                     }
-                    *cell = Cell::Default;
+                    *cell = Cell::Made(made, text.to_owned());
                 }
             }
         }
+        self.leave_to_defaults(&ids);
         Ok(self)
+    }
+
+    /// The values that are produced anew without a default.
+    fn made(&self) -> impl Iterator<Item = (&str, &Made)> {
+        self.tables.iter().flat_map(|table| &table.rows).flatten().filter_map(|cell| match cell {
+            Cell::Made(made, was) => Some((made::key(was), made)),
+            _ => None,
+        })
+    }
+
+    /// A default produces what it can, unless other cells have the same id.
+    fn leave_to_defaults(&mut self, ids: &made::Ids) {
+        for table in &mut self.tables {
+            for row in &mut table.rows {
+                for (cell, column) in row.iter_mut().zip(&table.columns) {
+                    if let Cell::Made(made, was) = cell
+                        && column.has_default
+                        && !(*made == Made::Id && ids.is_shared(was))
+                    {
+                        *cell = Cell::Default;
+                    }
+                }
+            }
+        }
     }
 }
 
+fn another_each_time(table: &str, column: &Column) -> Error {
+    refused(format!(
+        "column {} of table {table} gets another value each time, such as by random(), so no tenant may have the template's; give the column a default that makes it and leave it out of the INSERT, or write a constant",
+        column.name
+    ))
+}
+
 impl Cell {
-    fn literal(&self) -> String {
+    fn text(&self) -> Option<&str> {
         match self {
+            Cell::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// How the value was produced, which another run produced as `there`.
+    fn made(&self, column: &Column, there: &Cell, moments: (&Moments, &Moments)) -> Option<Made> {
+        made::recognised(column.kind.as_deref()?, (self.text()?, there.text()?), moments)
+    }
+
+    /// `ids` are those that this tenant got instead of the template's.
+    fn literal<'c>(&'c self, column: &Column, ids: &mut HashMap<&'c str, String>) -> String {
+        match self {
+            Cell::Made(made, was) => made.literal(column.kind.as_deref(), was, ids),
             Cell::Null => "NULL".to_owned(),
             Cell::Default => "DEFAULT".to_owned(),
             Cell::Text(text) => quote_literal(text),
@@ -277,13 +352,21 @@ mod tests {
 
     fn rows(has_default: bool, rows: &[[&str; 2]]) -> Rows {
         let cells = |row: &[&str; 2]| row.map(|text| Cell::Text(text.to_owned())).to_vec();
-        let column = |name: &str| Column { name: name.to_owned(), has_default };
+        let column = |name: &str| Column {
+            name: name.to_owned(),
+            has_default,
+            kind: Some("text".to_owned()),
+        };
         let table = Table {
             name: "freehold_template.t".to_owned(),
             columns: vec![column("a"), column("b")],
             rows: rows.iter().map(cells).collect(),
         };
-        Rows { tables: vec![table], sequences: vec![("s".to_owned(), 7, true)] }
+        Rows {
+            tables: vec![table],
+            sequences: vec![("s".to_owned(), 7, true)],
+            moments: Moments::default(),
+        }
     }
 
     #[test]
@@ -291,7 +374,7 @@ mod tests {
         let here = rows(true, &[["1", "x"], ["2", "same"], ["3", "y"]]);
         let there = rows(true, &[["2", "same"], ["1", "z"], ["3", "w"]]);
         let mut sql = String::new();
-        here.compared_with(&there).unwrap().write_sql(&mut sql);
+        here.compared_with(&there, &Rows::default()).unwrap().write_sql(&mut sql);
         assert_eq!(
             sql,
             "INSERT INTO freehold_template.t (\"a\", \"b\") OVERRIDING SYSTEM VALUE VALUES\n\
@@ -303,12 +386,46 @@ mod tests {
     #[test]
     fn what_no_default_makes_and_what_comes_in_other_numbers_is_refused() {
         let here = || rows(false, &[["1", "x"], ["1", "x"]]);
-        assert_eq!(here().compared_with(&here()).unwrap(), here());
-        let other = here().compared_with(&rows(false, &[["1", "x"], ["1", "y"]])).unwrap_err();
+        assert_eq!(here().compared_with(&here(), &Rows::default()).unwrap(), here());
+        let other = here()
+            .compared_with(&rows(false, &[["1", "x"], ["1", "y"]]), &Rows::default())
+            .unwrap_err();
         assert!(other.message().contains("column b of table t gets another value"), "{other}");
         for there in [rows(false, &[["1", "x"]]), rows(true, &[["1", "x"], ["1", "x"]])] {
-            let other = here().compared_with(&there).unwrap_err();
+            let other = here().compared_with(&there, &Rows::default()).unwrap_err();
             assert!(other.message().contains("table t gets other rows"), "{other}");
         }
+    }
+
+    #[test]
+    fn an_id_is_made_anew_and_is_the_same_wherever_it_stands() {
+        const HERE: &str = "0b9d5d9c-6a0e-4f0f-8c57-3f4a7f5a0c11";
+        const THERE: &str = "f2c1b0aa-9e1c-4a55-9d57-0c3b8a6e2d42";
+        let here = || rows(false, &[[HERE, "x"], ["1", HERE]]);
+        let there = rows(false, &[[THERE, "x"], ["1", THERE]]);
+        let made = here().compared_with(&there, &Rows::default()).unwrap();
+        let sql = |rows: &Rows| {
+            let mut sql = String::new();
+            rows.write_sql(&mut sql);
+            sql
+        };
+        let ids: Vec<String> =
+            sql(&made).split('\'').filter(|t| t.len() == 36).map(str::to_owned).collect();
+        assert!(ids.len() == 2 && ids[0] == ids[1] && ids[0] != HERE && ids[0] != THERE, "{ids:?}");
+        assert_ne!(sql(&made), sql(&made), "another for each tenant");
+        // Later files find it again, whatever the other run has.
+        let later = rows(false, &[[HERE, "x"], ["1", HERE], ["2", "y"]]);
+        let other = rows(
+            false,
+            &[
+                ["f2c1b0aa-9e1c-4a55-9d57-0c3b8a6e2d43", "x"],
+                ["1", "f2c1b0aa-9e1c-4a55-9d57-0c3b8a6e2d43"],
+                ["2", "y"],
+            ],
+        );
+        assert!(later.compared_with(&other, &made).is_ok());
+        // One id here and two there is no copy.
+        let torn = rows(false, &[[THERE, "x"], ["1", "f2c1b0aa-9e1c-4a55-9d57-0c3b8a6e2d43"]]);
+        assert!(here().compared_with(&torn, &Rows::default()).is_err());
     }
 }

@@ -323,7 +323,7 @@ async fn prismas_folder_is_a_fleets_baseline_and_public_means_each_tenants_own()
     let report = adopted(&house, &[first, second]).await;
     assert_eq!((report.layout, report.version), (Some(Layout::Prisma), 20_240_102_000_000));
     assert_eq!(report.adopted, ["20240102000000_less"]);
-    assert!(report.notices[0].contains("since Prisma writes it always"), "{:?}", report.notices);
+    assert!(report.notices[0].contains("taken away from 10 names"), "{:?}", report.notices);
     let initech = house.tenant("initech").await;
     for tenant in [&acme, &initech] {
         let insert = "INSERT INTO \"Note\" (body) VALUES ('x') RETURNING mood::text";
@@ -451,5 +451,47 @@ async fn a_transaction_around_statements_is_the_files_own() {
     ] {
         let message = refusal(&house, &[files[0], files[1], ("000003_c.up.sql", bad)]).await;
         assert!(message.starts_with(&format!("000003_c line {line}: ")), "{message}");
+    }
+}
+
+/// What tools' users write for one schema and one database.
+const GOOSE_ONE: &[u8] = b"-- +goose NO TRANSACTION
+-- +goose Up
+CREATE TABLE public.posts (id bigint PRIMARY KEY, title text NOT NULL, slug text);
+CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS posts_title ON public.posts (title);
+-- +goose StatementBegin
+CREATE FUNCTION public.plain(t text) RETURNS text LANGUAGE sql IMMUTABLE SET search_path = '' AS $$ SELECT lower(t) $$;
+CREATE FUNCTION public.slug(t text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT replace(public.plain(t), ' ', '-') $$;
+CREATE FUNCTION public.stamp() RETURNS trigger LANGUAGE plpgsql SET search_path TO '' AS $$
+BEGIN
+  EXECUTE 'SELECT count(*) FROM public.posts';
+  NEW.slug := public.slug(NEW.title);
+  RETURN NEW;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER stamp BEFORE INSERT ON public.posts FOR EACH ROW EXECUTE FUNCTION public.stamp();
+CREATE INDEX CONCURRENTLY posts_slug ON public.posts (public.slug(title));
+-- +goose Down
+DROP TABLE public.posts;
+";
+const GOOSE_TWO: &[u8] = b"-- +goose Up
+DROP INDEX CONCURRENTLY public.posts_title;
+";
+
+#[tokio::test]
+async fn a_tools_folder_for_one_schema_and_database_is_taken_as_it_stands() {
+    let one = ("00001_posts.sql", GOOSE_ONE);
+    let folder = Folder::of(&[one]).read();
+    let house = house_with(&folder).await;
+    let acme = house.tenant("acme").await;
+    let report = adopted(&house, &[one, ("00002_less.sql", GOOSE_TWO)]).await;
+    assert!(
+        report.notices.iter().any(|n| n.contains("CONCURRENTLY was left out of 1 statement,")),
+        "{report:?}"
+    );
+    for tenant in [&acme, &house.tenant("globex").await] {
+        let insert = "INSERT INTO posts (id, title) VALUES (1, 'A B') RETURNING slug";
+        let rows = house.freehold.query(tenant, insert, &[]).await.unwrap();
+        assert_eq!(rows[0].get::<_, String>(0), "a-b");
     }
 }

@@ -336,12 +336,42 @@ async fn a_file_may_name_the_numbers_that_sequences_give_its_rows() {
     }
 }
 
+/// As applications' migrations write them: into columns that only the application fills otherwise.
+#[tokio::test]
+async fn the_time_and_random_ids_are_made_anew_without_a_default() {
+    let tables = "CREATE TABLE org (id text PRIMARY KEY, made timestamp(3) NOT NULL, seen timestamptz);
+        CREATE TABLE member (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), org text REFERENCES org, at timestamptz);
+        CREATE TABLE likes (member uuid REFERENCES member);";
+    let seed = "INSERT INTO org VALUES (gen_random_uuid()::text, now() AT TIME ZONE 'UTC', now());
+        INSERT INTO member (org, at) SELECT id, seen FROM org; INSERT INTO likes SELECT id FROM member";
+    let more = "UPDATE org SET made = CURRENT_TIMESTAMP; ALTER TABLE org ALTER made TYPE timestamptz; UPDATE member SET at = NULL WHERE false";
+    let last = "ALTER TABLE org ADD COLUMN plan text DEFAULT 'free'; UPDATE org SET plan = 'old'";
+    let house = house_with(&files(&[tables, seed])).await;
+    let old = house.tenant("old").await;
+    let report = house.migrate(&files(&[tables, seed, more, last])).await.unwrap();
+    assert_eq!((report.adopted.len(), report.failed.len()), (2, 0), "{:?}", report.failed);
+    let started = "SELECT extract(epoch FROM now())::float8";
+    let started: f64 = house.superuser().await.query_one(started, &[]).await.unwrap().get(0);
+    let (new, other) = (house.tenant("new").await, house.tenant("other").await);
+    let mut ids = std::collections::HashSet::new();
+    for tenant in [&old, &new, &other] {
+        let sql = "SELECT org.id, member.id::text, extract(epoch FROM made)::float8, extract(epoch FROM seen)::float8
+            FROM org JOIN member ON member.org = org.id JOIN likes ON likes.member = member.id";
+        let rows = house.freehold.query(tenant, sql, &[]).await.unwrap();
+        assert_eq!(rows.len(), 1);
+        ids.extend([0, 1].map(|at| rows[0].get::<_, String>(at)));
+        let is_new = [2, 3].map(|at| rows[0].get::<_, f64>(at) >= started - 0.01);
+        assert_eq!(is_new, [tenant.tenant() != old.tenant(); 2]);
+    }
+    assert_eq!(ids.len(), 6, "no tenant has another's ids");
+}
+
 #[tokio::test]
 async fn a_seed_row_that_no_default_can_make_anew_is_refused() {
     let house = house().await;
     for (sql, column) in [
         (
-            "CREATE TABLE secret (name text, value text); INSERT INTO secret VALUES ('key', gen_random_uuid()::text)",
+            "CREATE TABLE secret (name text, value text); INSERT INTO secret VALUES ('key', md5(random()::text))",
             "column value of table secret",
         ),
         (

@@ -165,7 +165,9 @@ pub(crate) async fn rehearsed(
     let rows = Rows::of(tx, TenantId::TEMPLATE).await.map_err(located_in(migration))?;
     let rows = match other_run {
         _ if rows == rows_before => former.template.rows.clone(),
-        OtherRun::Gave(other) => rows.compared_with(other).map_err(located_in(migration))?,
+        OtherRun::Gave(other) => {
+            rows.compared_with(other, &former.template.rows).map_err(located_in(migration))?
+        }
         OtherRun::Never => rows,
         OtherRun::NotYet => return Ok(None),
     };

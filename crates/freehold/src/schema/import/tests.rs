@@ -1,11 +1,15 @@
 use super::*;
 
+fn one(text: &str) -> Result<Imported, Vec<ImportRefusal>> {
+    import_dumps(&[text.to_owned()]).remove(0)
+}
+
 fn imported(text: &str) -> Imported {
-    import_dump(text).unwrap_or_else(|refused| panic!("{text}: {refused:?}"))
+    one(text).unwrap_or_else(|refused| panic!("{text}: {refused:?}"))
 }
 
 fn refused(text: &str) -> Vec<(usize, String)> {
-    let refusals = import_dump(text).unwrap_err();
+    let refusals = one(text).unwrap_err();
     refusals.into_iter().map(|refusal| (refusal.line, refusal.why)).collect()
 }
 
@@ -133,6 +137,62 @@ fn a_customers_data_is_refused() {
     let (line, why) = &refused(&format!("COPY t (id) FROM stdin;\n{rows}\\.\n"))[0];
     assert_eq!(*line, 1);
     assert!(why.contains("--schema-only"), "{why}");
+    let inserts = "INSERT INTO public.t VALUES (1, f(')')), (2, '(');\n".repeat(ROWS_MAX / 2);
+    assert_eq!(imported(&inserts).statements, ROWS_MAX / 2);
+    let more = format!(
+        "{inserts}INSERT INTO t SELECT 1;\nINSERT INTO t VALUES (1) ON CONFLICT (a) DO NOTHING;"
+    );
+    assert_eq!(refused(&more)[0].0, ROWS_MAX / 2 + 2);
+    // All files of a folder count.
+    let both = import_dumps(&[inserts.clone(), "COPY t FROM stdin;\n1\n\\.\n".to_owned()]);
+    assert!(both[0].is_ok() && both[1].is_err());
+}
+
+#[test]
+fn rows_in_another_format_are_refused_with_their_line() {
+    for (copy, named) in [
+        ("COPY t (a) FROM stdin WITH (FORMAT csv);\n1\n\\.", "FORMAT csv"),
+        ("COPY t FROM stdin CSV HEADER;\na;b\n\\.", "CSV HEADER"),
+        ("COPY t FROM '/tmp/x';", "INSERT"),
+        ("COPY t TO stdout;", "INSERT"),
+    ] {
+        let refusals = refused(&format!("SELECT 1;\n{copy}\nCREATE TABLE a (id int);"));
+        assert!(refusals.len() == 1 && refusals[0].0 == 2, "{copy}: {refusals:?}");
+        assert!(refusals[0].1.contains(named), "{refusals:?}");
+    }
+}
+
+#[test]
+fn statistics_of_newer_dumps_are_left_out() {
+    let imported = imported(
+        "CREATE TABLE public.t (id int);
+SELECT * FROM pg_catalog.pg_restore_relation_stats(
+\t'version', '180000'::integer, 'schemaname', 'public', 'relname', 't', 'reltuples', '-1'::real
+);
+SELECT * FROM pg_catalog.pg_restore_attribute_stats('schemaname', 'public');",
+    );
+    assert_eq!(imported.statements, 1);
+    assert!(imported.remarks.iter().any(|r| r.what.contains("statistics") && r.count == 2));
+}
+
+#[test]
+fn functions_find_the_tenants_own_and_the_extensions() {
+    let function = "CREATE FUNCTION public.slug(t text) RETURNS text LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$ SELECT public.lower_all(public.unaccent('public.unaccent'::regdictionary, t)) $$;";
+    let texts = [
+        function.to_owned(),
+        "CREATE FUNCTION public.lower_all(t text) RETURNS text LANGUAGE sql AS $$ SELECT lower(t) $$;"
+            .to_owned(),
+    ];
+    let made = import_dumps(&texts).remove(0).unwrap();
+    assert_eq!(
+        made.sql,
+        "CREATE FUNCTION slug(t text) RETURNS text LANGUAGE sql IMMUTABLE
+    SET search_path TO public
+    AS $$ SELECT lower_all(public.unaccent('public.unaccent'::regdictionary, t)) $$;\n\n"
+    );
+    assert!(made.remarks.iter().any(|remark| remark.what.contains("search path")));
 }
 
 mod properties {
@@ -152,7 +212,7 @@ mod properties {
 
         #[test]
         fn no_text_stops_it(text in "(CREATE|COPY| FROM stdin|;|\n|\\\\|'|\"|\\$\\$|public|\\.|--|a|\t){0,30}") {
-            let _ = import_dump(&text);
+            let _ = one(&text);
         }
     }
 }

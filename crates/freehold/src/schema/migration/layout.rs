@@ -93,17 +93,6 @@ impl Layout {
             Layout::Supabase => "supabase",
         }
     }
-
-    /// The name of the tool, if it writes `public.` before names of the application's own.
-    pub(super) const fn writes_public(self) -> Option<&'static str> {
-        match self {
-            Layout::Prisma => Some("Prisma"),
-            Layout::Drizzle => Some("Drizzle"),
-            Layout::Atlas => Some("Atlas"),
-            Layout::Supabase => Some("Supabase"),
-            _ => None,
-        }
-    }
 }
 
 impl fmt::Display for Layout {
