@@ -12,8 +12,8 @@ pub(crate) mod guessing;
 pub mod health;
 pub mod indexes;
 pub mod insight;
-#[cfg(feature = "sign-in")]
 pub mod invitations;
+#[cfg(feature = "sign-in")]
 pub mod joining;
 pub mod keys;
 #[cfg(feature = "sign-in")]

@@ -109,7 +109,7 @@ pub(super) fn apply(import: &mut Import<'_>, statement: &Words<'_>) {
         Then::LeaveOutNamed(words, why) => import.left_out(&statement.head(words), why, line),
         Then::Refuse(0, why) => import.refuse(why, line),
         Then::Refuse(words, why) => {
-            import.refuse(format!("{}: {why}", statement.head(words)), line)
+            import.refuse(format!("{}: {why}", statement.head(words)), line);
         }
         Then::Call(call) => call(import, statement),
     }

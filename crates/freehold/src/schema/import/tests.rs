@@ -144,7 +144,7 @@ fn a_customers_data_is_refused() {
     );
     assert_eq!(refused(&more)[0].0, ROWS_MAX / 2 + 2);
     // All files of a folder count.
-    let both = import_dumps(&[inserts.clone(), "COPY t FROM stdin;\n1\n\\.\n".to_owned()]);
+    let both = import_dumps(&[inserts, "COPY t FROM stdin;\n1\n\\.\n".to_owned()]);
     assert!(both[0].is_ok() && both[1].is_err());
 }
 
