@@ -183,7 +183,7 @@ pub use crate::fleet::migrator::{MigrateFailure, MigrateOptions, MigrateReport, 
 pub use crate::freehold::Freehold;
 pub use crate::init::{CATALOG_VERSION, InitOptions, InitReport, Passwords, init};
 pub use crate::model::actor::{Action, Actor, Role, permits, require};
-pub use crate::model::budget::{ByteBudget, ByteShare};
+pub use crate::model::budget::{Budget, Share};
 pub use crate::model::context::{OperatorContext, TenantContext};
 pub use crate::model::ids::{Email, IdentityId, Slug, TEMPLATE_SCHEMA, TenantId};
 pub use crate::model::lsn::Lsn;

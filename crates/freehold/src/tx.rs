@@ -15,7 +15,7 @@ pub use self::transaction::pipeline::PipelineError;
 use self::transaction::{EntryPoint, Principal, Transaction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::actor::Actor;
-use crate::model::budget::ByteShare;
+use crate::model::budget::Share;
 use crate::model::context::{Claim, OperatorContext, TenantContext};
 use crate::model::ids::TenantId;
 use crate::model::lsn::Lsn;
@@ -118,14 +118,14 @@ impl TenantTx {
     /// ```
     #[must_use]
     pub fn max_bytes(self, bytes_max: u64) -> Self {
-        self.bounded_by(Arc::new(ByteShare::new(bytes_max)))
+        self.bounded_by(Arc::new(Share::new(bytes_max)))
     }
 
-    /// [`max_bytes`](Self::max_bytes) by a share of a [`ByteBudget`](crate::ByteBudget). The share holds the
+    /// [`max_bytes`](Self::max_bytes) by a share of a [`Budget`](crate::Budget). The share holds the
     /// bytes until it is dropped: keep it together with what is made of the rows. If other shares hold the
     /// rest of the budget, the error is [`ErrorKind::Overloaded`].
     #[must_use]
-    pub fn bounded_by(mut self, share: Arc<ByteShare>) -> Self {
+    pub fn bounded_by(mut self, share: Arc<Share>) -> Self {
         self.0.bound_by(share);
         self
     }

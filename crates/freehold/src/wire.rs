@@ -43,7 +43,7 @@ use postgres_types::Type;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use crate::error::DbError;
-use crate::model::budget::{ByteShare, Excess};
+use crate::model::budget::{Excess, Share};
 use crate::wire::params::Params;
 use crate::wire::tls::Target;
 
@@ -247,7 +247,7 @@ impl Connection {
         &mut self,
         steps: &[Step],
         later: usize,
-        share: Option<&ByteShare>,
+        share: Option<&Share>,
     ) -> Result<Vec<StepAnswer>, Failure> {
         let mut answers: Vec<StepAnswer> = Vec::with_capacity(steps.len());
         let mut taken = 0;
@@ -474,7 +474,7 @@ enum Keep<'b, 's> {
 
 /// The memory that rows may take.
 struct Bound<'s> {
-    share: &'s ByteShare,
+    share: &'s Share,
     /// How much of it these rows have taken.
     taken: &'s mut u64,
 }

@@ -43,7 +43,8 @@ pub struct ConnectionSettings {
     pub max_answer_bytes: u64,
 
     /// Megabytes that the bodies of all requests may take together, and as many again the answers of
-    /// the data API; what finds no room is told to come back
+    /// the data API; at least twice the largest one, since one client or tenant gets half. What finds
+    /// no room is told to come back
     #[arg(long, env, value_name = "BUFFER_MB", default_value_t = 64,
           value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub buffer_mb: u64,
@@ -74,14 +75,15 @@ impl ConnectionSettings {
 
     /// Checks that no request would always fail for lack of room.
     pub(crate) fn check(&self, body_bytes_max: u32) -> Result<(), String> {
-        let largest = self.max_answer_bytes.max(body_bytes_max.into());
-        if self.buffer_bytes() >= largest {
+        // One tenant or client gets half.
+        let least = 2 * self.max_answer_bytes.max(body_bytes_max.into());
+        if self.buffer_bytes() >= least {
             return Ok(());
         }
         Err(format!(
-            "BUFFER_MB is {}, and less than MAX_ANSWER_BYTES or MAX_BODY_BYTES; set {} at least",
+            "BUFFER_MB is {}, and less than twice MAX_ANSWER_BYTES or MAX_BODY_BYTES; set {} at least",
             self.buffer_mb,
-            largest.div_ceil(1024 * 1024)
+            least.div_ceil(1024 * 1024)
         ))
     }
 }

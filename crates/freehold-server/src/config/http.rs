@@ -23,9 +23,10 @@ pub struct HttpSettings {
           value_parser = clap::value_parser!(u32).range(1024..))]
     pub max_body_bytes: u32,
 
-    /// The most requests served at a time; more are told to come back
+    /// The most requests served at a time, half of them for one client or tenant; more are told to
+    /// come back
     #[arg(long, env, value_name = "MAX_CONCURRENT_REQUESTS", default_value_t = 2048,
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+          value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     pub max_concurrent_requests: u32,
 
     /// The most rows of a page of the data API

@@ -1,11 +1,13 @@
-//! Request bodies: awaited before a request counts among those being served, within limits of bytes and time.
+//! The arrival of requests: bodies, awaited within limits of bytes and time before a request counts among those
+//! being served, and how many of these there may be.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use freehold::ByteBudget;
+use freehold::{Budget, Share, TenantId};
 use http::header::CONNECTION;
 use http::{HeaderValue, StatusCode};
 use http_body_util::BodyExt as _;
@@ -14,17 +16,23 @@ use hyper::body::Body as _;
 use super::connections::{Connection, Phase};
 use super::error::Problem;
 
+const NO_ROOM: &str = "the bodies of other requests leave no room for this one; try again shortly";
+
 /// The limits of bodies.
 pub(super) struct Bodies {
     pub(super) bytes_max: usize,
     pub(super) time_max: Duration,
-    /// Shared by all bodies that have arrived or are arriving.
-    pub(super) budget: ByteBudget,
+    /// Shared by all bodies that have arrived or are arriving, fairly among the clients.
+    pub(super) budget: Budget,
 }
 
 impl Bodies {
     /// The request with its complete body.
-    pub(super) async fn await_body(&self, request: Request) -> Result<Request, Problem> {
+    pub(super) async fn await_body(
+        &self,
+        request: Request,
+        client: IpAddr,
+    ) -> Result<Request, Problem> {
         let (parts, body) = request.into_parts();
         if body.is_end_stream() {
             return Ok(Request::from_parts(parts, Body::empty()));
@@ -36,7 +44,7 @@ impl Bodies {
         if let Some(connection) = connection {
             connection.enter(Phase::Body);
         }
-        let arrived = tokio::time::timeout(self.time_max, self.collect(body)).await;
+        let arrived = tokio::time::timeout(self.time_max, self.collect(body, client)).await;
         if let Some(connection) = connection {
             connection.enter(Phase::Serving);
         }
@@ -54,8 +62,8 @@ impl Bodies {
         }
     }
 
-    async fn collect(&self, mut body: Body) -> Result<Bytes, Problem> {
-        let share = self.budget.share(u64::MAX);
+    async fn collect(&self, mut body: Body, client: IpAddr) -> Result<Bytes, Problem> {
+        let share = self.budget.share_of(network(client), u64::MAX);
         let mut whole = Vec::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| {
@@ -66,7 +74,7 @@ impl Bodies {
             if whole.len() + bytes.len() > self.bytes_max {
                 return Err(too_large(self.bytes_max));
             }
-            share.take(bytes.len() as u64).map_err(|_| no_room())?;
+            share.take(bytes.len() as u64).map_err(|_| overloaded(NO_ROOM))?;
             whole.extend_from_slice(&bytes);
         }
         Ok(held(whole, share))
@@ -94,14 +102,44 @@ pub(super) fn too_large(bytes_max: usize) -> Problem {
     )
 }
 
-fn no_room() -> Problem {
+/// How many requests are served at a time, shared fairly among clients and among tenants.
+pub(super) struct Places {
+    clients: Budget,
+    tenants: Budget,
+}
+
+impl Places {
+    pub(super) fn new(max: u32) -> Places {
+        Places { clients: Budget::new(max.into()), tenants: Budget::new(max.into()) }
+    }
+
+    /// One place for a request of this client, or 503.
+    pub(super) fn of_client(&self, client: IpAddr) -> Result<Share, Problem> {
+        let place = self.clients.share_of(network(client), 1);
+        let detail =
+            "too many requests are being served, or too many of this client; try again shortly";
+        place.take(1).map_err(|_| overloaded(detail)).map(|()| place)
+    }
+
+    /// One place for a request of this tenant, which has its client's already.
+    pub(super) fn of_tenant(&self, tenant: TenantId) -> Result<Share, Problem> {
+        let place = self.tenants.share_of(tenant.as_uuid().as_u128(), 1);
+        let detail = "too many requests of this tenant are being served; try again shortly";
+        place.take(1).map_err(|_| overloaded(detail)).map(|()| place)
+    }
+}
+
+/// A client among those that share a budget: an IPv4 address or an IPv6 network of 64 bits.
+fn network(client: IpAddr) -> u128 {
+    match client.to_canonical() {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits() & !u128::from(u64::MAX),
+    }
+}
+
+fn overloaded(detail: &str) -> Problem {
     metrics::counter!("freehold_http_refused_total").increment(1);
-    Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "overloaded",
-        "the bodies of other requests leave no room for this one; try again shortly",
-    )
-    .retry_after(1)
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(1)
 }
 
 /// The rest of the body is not read.

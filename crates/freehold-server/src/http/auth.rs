@@ -9,7 +9,7 @@ use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Query};
 use freehold::control::sessions::Caller;
 use freehold::control::violations::{Violation, ViolationKind};
 use freehold::tokens::AccessClaims;
-use freehold::{OperatorContext, TenantContext, TenantId};
+use freehold::{OperatorContext, Share, TenantContext, TenantId};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderName, StatusCode};
 use serde::Deserialize;
@@ -64,9 +64,23 @@ pub(super) fn with_reason(
     }
 }
 
-/// The tenant for the log: the outer middleware puts this into the request.
+/// The tenant for the log, and its share of the requests that are served: the outer middleware puts this into
+/// the request and drops it with the answer.
 #[derive(Clone, Default)]
-pub(super) struct TenantOfRequest(pub(super) Arc<OnceLock<TenantId>>);
+pub(super) struct TenantOfRequest(Arc<OnceLock<(TenantId, Share)>>);
+
+impl TenantOfRequest {
+    pub(super) fn get(&self) -> Option<&TenantId> {
+        self.0.get().map(|(tenant, _)| tenant)
+    }
+
+    fn set(&self, tenant: TenantId, state: &AppState) -> Result<(), Problem> {
+        if self.0.get().is_none() {
+            let _ = self.0.set((tenant, state.places().of_tenant(tenant)?));
+        }
+        Ok(())
+    }
+}
 
 impl AnyCaller {
     pub(super) fn claims(&self) -> &AccessClaims {
@@ -84,7 +98,7 @@ impl FromRequestParts<AppState> for AnyCaller {
         if let Caller::Tenant(context, _) = &caller
             && let Some(slot) = parts.extensions.get::<TenantOfRequest>()
         {
-            let _ = slot.0.set(context.tenant());
+            slot.set(context.tenant(), state)?;
         }
         check_named_tenant(&parts.headers, &caller, state)?;
         Ok(AnyCaller(match caller {

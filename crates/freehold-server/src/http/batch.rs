@@ -12,7 +12,7 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use freehold::postgres_types::ToSql;
 use freehold::{
-    Action, Answer, ByteShare, ErrorKind, Lsn, Params, TenantContext, TenantTx, TextParam, require,
+    Action, Answer, ErrorKind, Lsn, Params, Share, TenantContext, TenantTx, TextParam, require,
 };
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -113,7 +113,7 @@ pub(super) async fn run(
     limits.check_rows(asked)?;
     let writes = ready.iter().flatten().any(|plan| plan.write);
     let write = writes.then(|| state.freehold().cache().begin_write(&context, freshness::CACHE));
-    let share = state.answer_share();
+    let share = state.answer_share(context.tenant());
     let (outcomes, committed_at) = match mode {
         Mode::Atomic => as_one(&state, &context, &model, ready, &share).await?,
         Mode::Independent => {
@@ -150,7 +150,7 @@ pub(super) async fn run(
 fn written_out(
     status: StatusCode,
     answers: &[AnswerBody],
-    share: Arc<ByteShare>,
+    share: Arc<Share>,
 ) -> Result<Response, Problem> {
     let json = serde_json::to_vec(answers).map_err(no_json)?;
     let mut response = (status, ResponseBody::from(held(json, share))).into_response();
@@ -184,7 +184,7 @@ async fn as_one(
     context: &TenantContext,
     model: &Model,
     ready: Vec<Result<Plan, Problem>>,
-    share: &Arc<ByteShare>,
+    share: &Arc<Share>,
 ) -> Result<Outcomes, Problem> {
     if ready.iter().any(Result::is_err) {
         let undone = ready.into_iter().map(|plan| Err(plan.err().unwrap_or_else(not_done)));
@@ -227,7 +227,7 @@ async fn run_as_one(
     state: &AppState,
     context: &TenantContext,
     plans: &[Plan],
-    share: &Arc<ByteShare>,
+    share: &Arc<Share>,
 ) -> Result<Outcomes, freehold::PipelineError> {
     let values: Vec<Values<'_>> = plans.iter().map(Values::of).collect();
     let params: Vec<Vec<&(dyn ToSql + Sync)>> = values.iter().map(Values::params).collect();
@@ -276,7 +276,7 @@ async fn each(
     context: &TenantContext,
     model: &Model,
     ready: Vec<Result<Plan, Problem>>,
-    share: &Arc<ByteShare>,
+    share: &Arc<Share>,
 ) -> Outcomes {
     let has_replicas = state.freehold().has_replicas();
     let mut committed_at = None;
@@ -318,7 +318,7 @@ async fn run_each(
     context: &TenantContext,
     model: &Model,
     plans: &[Plan],
-    share: &Arc<ByteShare>,
+    share: &Arc<Share>,
 ) -> Vec<Outcome> {
     if plans.is_empty() {
         return Vec::new();

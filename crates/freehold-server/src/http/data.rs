@@ -13,7 +13,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use freehold::control::indexes::{IndexColumn, QueryShape};
 use freehold::{
-    Action, ByteShare, ErrorKind, Lsn, Params, Role, Row, TenantContext, TextParam, require,
+    Action, ErrorKind, Lsn, Params, Role, Row, Share, TenantContext, TextParam, require,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -142,7 +142,7 @@ async fn run(
     let write =
         plan.write.then(|| state.freehold().cache().begin_write(&context, freshness::CACHE));
     let freshness = Freshness::declared(&method, &headers);
-    let share = state.answer_share();
+    let share = state.answer_share(context.tenant());
     let (outcome, age) = match freshness {
         Some(freshness) => {
             // A write that the caller knows of may be newer than a cached value.
@@ -231,7 +231,7 @@ async fn execute_cached(
     context: &TenantContext,
     plan: &Plan,
     freshness: Freshness,
-    share: &ByteShare,
+    share: &Share,
     count: impl FnOnce(),
 ) -> (freehold::Result<Executed>, Option<Duration>) {
     let (cache, key) = (state.freehold().cache(), freshness::key(context, plan));
@@ -239,7 +239,8 @@ async fn execute_cached(
         count();
         let values = values(plan);
         // The share covers the load only: several callers wait for the same row, and each then holds a copy.
-        let tx = state.freehold().begin(context).await?.bounded_by(state.answer_share());
+        let tx =
+            state.freehold().begin(context).await?.bounded_by(state.answer_share(context.tenant()));
         let tx = tx.counted_for(plan.table(), counted_rows);
         answer_row(&tx.query_and_commit(&plan.sql, &params(&values)).await?)
     };
@@ -268,7 +269,7 @@ pub(super) async fn execute(
     context: &TenantContext,
     plan: &Plan,
     since: Option<Lsn>,
-    share: &Arc<ByteShare>,
+    share: &Arc<Share>,
 ) -> freehold::Result<Executed> {
     let freehold = state.freehold();
     let values = values(plan);

@@ -54,14 +54,14 @@ pub(super) async fn observe(
 
     let status = response.status();
     let elapsed = started.elapsed();
-    traces::answered(&trace, status, tenant.0.get());
+    traces::answered(&trace, status, tenant.get());
     metrics::counter!("freehold_http_requests_total", "method" => method_label(&method),
         "route" => route.clone(), "status" => status.as_u16().to_string())
     .increment(1);
     metrics::histogram!("freehold_http_request_seconds", "route" => route.clone())
         .record(elapsed.as_secs_f64());
     span.in_scope(|| {
-        let tenant = tenant.0.get().map(ToString::to_string).unwrap_or_default();
+        let tenant = tenant.get().map(ToString::to_string).unwrap_or_default();
         let (status, ms) = (status.as_u16(), elapsed.as_secs_f64() * 1e3);
         // Probes come every few seconds and are not worth a log line.
         match route.as_str() {
@@ -118,19 +118,14 @@ fn request_id(request: &Request) -> HeaderValue {
 /// Waits until the request has arrived, and then limits how many are served at a time and how long each may
 /// take. A request that takes longer is dropped: its transaction is rolled back and its query cancelled.
 pub(super) async fn guard(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let request = match state.bodies().await_body(request).await {
+    let client = client_ip(request.headers(), request.extensions(), &state);
+    let request = match state.bodies().await_body(request, client).await {
         Ok(request) => request,
         Err(problem) => return problem.into_response(),
     };
-    let Ok(_place) = state.places().try_acquire() else {
-        metrics::counter!("freehold_http_refused_total").increment(1);
-        return Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "overloaded",
-            "too many requests are being served; try again shortly",
-        )
-        .retry_after(1)
-        .into_response();
+    let _place = match state.places().of_client(client) {
+        Ok(place) => place,
+        Err(problem) => return problem.into_response(),
     };
     let work = catch_panic(next.run(request));
     match tokio::time::timeout(state.limits().time_max, work).await {

@@ -4,12 +4,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use freehold::control::sessions::SignIn;
-use freehold::{BackgroundTask, ByteBudget, ByteShare, Freehold, OperatorContext, Result, Trouble};
+use freehold::{
+    BackgroundTask, Budget, Freehold, OperatorContext, Result, Share, TenantId, Trouble,
+};
 use http::StatusCode;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::Semaphore;
 
-use super::arrival::Bodies;
+use super::arrival::{Bodies, Places};
 use super::error::Problem;
 use super::readiness::Readiness;
 use super::slugs::Slugs;
@@ -25,11 +26,11 @@ struct Inner {
     people: PeopleSettings,
     limits: RequestLimits,
     bodies: Bodies,
-    answers: ByteBudget,
+    answers: Budget,
     answer_bytes_max: u64,
     data_limits: crate::data::Limits,
     batch_limits: crate::data::BatchLimits,
-    places: Arc<Semaphore>,
+    places: Places,
     model: Arc<RwLock<Arc<Model>>>,
     metrics: PrometheusHandle,
     metrics_token: Option<String>,
@@ -89,9 +90,9 @@ impl AppState {
             bodies: Bodies {
                 bytes_max: settings.max_body_bytes as usize,
                 time_max: settings.connections.body_max(),
-                budget: ByteBudget::new(settings.connections.buffer_bytes()),
+                budget: Budget::new(settings.connections.buffer_bytes()),
             },
-            answers: ByteBudget::new(settings.connections.buffer_bytes()),
+            answers: Budget::new(settings.connections.buffer_bytes()),
             answer_bytes_max: settings.connections.max_answer_bytes,
             data_limits: crate::data::Limits {
                 page_rows_max: settings.max_page_rows,
@@ -101,7 +102,7 @@ impl AppState {
                 settings.max_batch_operations as usize,
                 settings.max_page_rows,
             ),
-            places: Arc::new(Semaphore::new(settings.max_concurrent_requests as usize)),
+            places: Places::new(settings.max_concurrent_requests),
             model,
             metrics,
             // An empty value counts as not set.
@@ -145,9 +146,9 @@ impl AppState {
         &self.0.bodies
     }
 
-    /// The memory that an answer of the data API may take, for as long as it exists.
-    pub(super) fn answer_share(&self) -> Arc<ByteShare> {
-        Arc::new(self.0.answers.share(self.0.answer_bytes_max))
+    /// The memory that an answer of the data API to this tenant may take, for as long as it exists.
+    pub(super) fn answer_share(&self, tenant: TenantId) -> Arc<Share> {
+        Arc::new(self.0.answers.share_of(tenant.as_uuid().as_u128(), self.0.answer_bytes_max))
     }
 
     pub(super) fn data_limits(&self) -> &crate::data::Limits {
@@ -158,7 +159,7 @@ impl AppState {
         self.0.batch_limits
     }
 
-    pub(super) fn places(&self) -> &Semaphore {
+    pub(super) fn places(&self) -> &Places {
         &self.0.places
     }
 

@@ -81,13 +81,15 @@ impl Client {
     }
 }
 
-/// A server over a shop with one tenant.
+/// A server over a shop with two tenants.
 struct Shop {
     server: Server,
     database: TestDatabase,
     tenant: Uuid,
     /// Of the tenant's owner.
     token: String,
+    /// Of the other tenant's owner.
+    others_token: String,
 }
 
 impl Shop {
@@ -104,7 +106,10 @@ impl Shop {
         let (acme, context) = testing::create_tenant(&freehold, "acme").await.unwrap();
         let tenant = acme.id.as_uuid();
         let token = token(context.actor().id.as_uuid(), Some(tenant), "owner");
-        Shop { server: start(&database), database, tenant, token }
+        let (globex, other) = testing::create_tenant(&freehold, "globex").await.unwrap();
+        let globex = Some(globex.id.as_uuid());
+        let others_token = crate::process::token(other.actor().id.as_uuid(), globex, "owner");
+        Shop { server: start(&database), database, tenant, token, others_token }
     }
 
     fn port(&self) -> u16 {

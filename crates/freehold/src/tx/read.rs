@@ -9,7 +9,7 @@ use super::kind::require_query;
 use super::transaction::{Access, Transaction};
 use super::{at_most_one, in_tenant, no_row};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::budget::ByteShare;
+use crate::model::budget::Share;
 use crate::model::context::TenantContext;
 use crate::model::lsn::Lsn;
 use crate::pool::Pool;
@@ -67,12 +67,12 @@ impl ReadTx {
     /// As [`TenantTx::max_bytes`](crate::TenantTx::max_bytes).
     #[must_use]
     pub fn max_bytes(self, bytes_max: u64) -> Self {
-        self.bounded_by(Arc::new(ByteShare::new(bytes_max)))
+        self.bounded_by(Arc::new(Share::new(bytes_max)))
     }
 
     /// As [`TenantTx::bounded_by`](crate::TenantTx::bounded_by).
     #[must_use]
-    pub fn bounded_by(mut self, share: Arc<ByteShare>) -> Self {
+    pub fn bounded_by(mut self, share: Arc<Share>) -> Self {
         self.tx.bound_by(share);
         self
     }

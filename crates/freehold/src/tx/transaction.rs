@@ -20,7 +20,7 @@ use crate::error::{
     Error, ErrorKind, Result, is_expired_seal, is_lost_statement, is_refused_write, is_stale_plan,
     is_unknown_seal,
 };
-use crate::model::budget::ByteShare;
+use crate::model::budget::Share;
 use crate::model::context::{Claim, OperatorContext, TenantContext};
 use crate::model::ids::TenantId;
 use crate::model::lsn::Lsn;
@@ -110,7 +110,7 @@ pub(super) struct Transaction {
     insight: Insight,
     counting: Counting,
     /// The memory that the rows of its answers may take.
-    share: Option<Arc<ByteShare>>,
+    share: Option<Arc<Share>>,
     /// The position in the log after the commit, if it was asked for.
     committed_at: Option<Lsn>,
     /// Spans the time from the wait for a connection to the end.
@@ -213,7 +213,7 @@ impl Transaction {
     }
 
     /// Takes the memory of its answers from this share.
-    pub(super) fn bound_by(&mut self, share: Arc<ByteShare>) {
+    pub(super) fn bound_by(&mut self, share: Arc<Share>) {
         self.share = Some(share);
     }
 

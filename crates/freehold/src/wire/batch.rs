@@ -7,7 +7,7 @@ use postgres_protocol::message::backend::DataRowBody;
 use postgres_protocol::message::frontend;
 
 use super::{Answer, Connection, Result, Row, Statement, WireError};
-use crate::model::budget::ByteShare;
+use crate::model::budget::Share;
 use crate::wire::params::Params;
 
 /// Which step of a batch failed, counted from 0. The number of all steps if the failure was at the end, where
@@ -48,7 +48,7 @@ pub(crate) struct Batch<'c> {
     /// The length of the outbox before this batch.
     begins_at: usize,
     /// The memory that the rows may take.
-    share: Option<Arc<ByteShare>>,
+    share: Option<Arc<Share>>,
 }
 
 impl<'c> Batch<'c> {
@@ -59,7 +59,7 @@ impl<'c> Batch<'c> {
     }
 
     /// Takes the memory of the kept rows from this share; the batch fails if there is not enough.
-    pub(crate) fn bounded_by(&mut self, share: Option<Arc<ByteShare>>) {
+    pub(crate) fn bounded_by(&mut self, share: Option<Arc<Share>>) {
         self.share = share;
     }
 

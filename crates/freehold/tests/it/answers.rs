@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use freehold::{ByteBudget, ErrorKind};
+use freehold::{Budget, ErrorKind};
 
 use crate::support::{House, house_of_one};
 
@@ -84,7 +84,7 @@ async fn of_independent_statements_the_one_that_returns_too_much_fails_alone() {
 async fn a_budget_is_shared_until_its_shares_are_dropped() {
     let house = house_of_one().await;
     let (acme, _) = house.acme_and_globex().await;
-    let budget = ByteBudget::new(1_500_000);
+    let budget = Budget::new(1_500_000);
     let share = Arc::new(budget.share(1_100_000));
     let begin = async |share: &Arc<_>| {
         house.freehold.begin(&acme).await.unwrap().bounded_by(Arc::clone(share))

@@ -117,7 +117,7 @@ async fn a_write_whose_answer_is_too_large_is_not_done() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_together_take_so_much_memory() {
     let settings =
-        [("BUFFER_MB", "7"), ("MAX_ANSWER_BYTES", "7000000"), ("BODY_TIMEOUT_MS", super::HOURS)];
+        [("BUFFER_MB", "14"), ("MAX_ANSWER_BYTES", "7000000"), ("BODY_TIMEOUT_MS", super::HOURS)];
     let shop = with_large_value(&settings, 2_000_000).await;
     let path = format!("/v1/data/papers?sku=eq.LARGE&{}", aliases("name", 3));
     let head =
@@ -136,6 +136,36 @@ async fn answers_together_take_so_much_memory() {
             .is_ok_and(|(status, _)| status == 200)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_to_one_tenant_leave_room_for_those_to_another() {
+    let settings =
+        [("BUFFER_MB", "26"), ("MAX_ANSWER_BYTES", "7000000"), ("BODY_TIMEOUT_MS", super::HOURS)];
+    let shop = with_large_value(&settings, 2_000_000).await;
+    let path = format!("/v1/data/papers?sku=eq.LARGE&{}", aliases("name", 3));
+    let head =
+        format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", shop.token);
+    // Each holds 6 MB.
+    let slow: Vec<_> = (0..8).map(|_| Client::saying(shop.port(), &head)).collect();
+    eventually("the tenant has its share", SOON, async || {
+        let (status, problem) = shop.get(&path);
+        status == 503 && problem["code"] == "overloaded"
+    })
+    .await;
+    for _ in 0..3 {
+        let large = json!({"sku": "L", "name": "x".repeat(1_500_000), "price_cents": 1});
+        let sku = json!({"sku": "L"});
+        let call = |method, path, body| {
+            http(shop.port(), method, path, &shop.others_token, body).unwrap().0
+        };
+        assert_eq!(call("POST", "/v1/data/papers", &large), 201);
+        let path = format!("/v1/data/papers?sku=eq.L&{}", aliases("name", 3));
+        assert_eq!(call("GET", &path, &Value::Null), 200);
+        assert_eq!(call("DELETE", "/v1/data/papers?sku=eq.L", &sku), 204);
+    }
+    assert_eq!(shop.get(&path).0, 503, "the first tenant still has its share");
+    drop(slow);
 }
 
 /// Megabytes that the shipped deployment gives a container.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Client, HOURS, Shop, http};
+use crate::process::http_with;
 
 fn unfinished(shop: &Shop, length: usize, sent: &str) -> Client {
     let head = format!(
@@ -79,14 +80,14 @@ async fn a_length_beside_chunks_is_refused() {
 async fn bodies_together_take_so_much_memory() {
     let settings = [
         ("BUFFER_MB", "1"),
-        ("MAX_BODY_BYTES", "1000000"),
-        ("MAX_ANSWER_BYTES", "1000000"),
+        ("MAX_BODY_BYTES", "500000"),
+        ("MAX_ANSWER_BYTES", "500000"),
         ("BODY_TIMEOUT_MS", HOURS),
     ];
     let shop = Shop::open(&settings).await;
-    let half = "x".repeat(600_000);
+    let half = "x".repeat(400_000);
     // Of two bodies that do not fit together, the one that was read last is refused.
-    let clients = [(); 2].map(|()| unfinished(&shop, 1_000_000, &half));
+    let clients = [(); 2].map(|()| unfinished(&shop, 500_000, &half));
     let (told, hears) = std::sync::mpsc::channel();
     for client in &clients {
         let (told, mut client) = (told.clone(), client.again());
@@ -102,10 +103,47 @@ async fn bodies_together_take_so_much_memory() {
     assert_eq!(status, 201, "{answer}");
     clients.iter().for_each(Client::hang_up);
     // The memory of the other body is free again.
-    let large = json!({"sku": "N2", "name": "x".repeat(900_000), "price_cents": 1});
+    let large = json!({"sku": "N2", "name": "x".repeat(450_000), "price_cents": 1});
     crate::support::eventually("there is room", super::SOON, async || {
         http(shop.port(), "POST", "/v1/data/products", &shop.token, &large)
             .is_ok_and(|(status, _)| status != 503)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_of_one_client_leave_room_for_those_of_another() {
+    let settings = [
+        ("BUFFER_MB", "1"),
+        ("MAX_BODY_BYTES", "500000"),
+        ("MAX_ANSWER_BYTES", "500000"),
+        ("BODY_TIMEOUT_MS", HOURS),
+        ("TRUST_FORWARDED_FOR", "true"),
+    ];
+    let shop = Shop::open(&settings).await;
+    // From one network, in which a client can choose its address.
+    let greedy: Vec<_> = (0..20)
+        .map(|number| {
+            let head = format!(
+                "POST /v1/data/products HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 2001:db8::{number}\r\n\
+                 Content-Length: 100000\r\n\r\n{}",
+                "x".repeat(90_000)
+            );
+            Client::saying(shop.port(), &head)
+        })
+        .collect();
+    let bearer = format!("Bearer {}", shop.token);
+    let send = |from: &str, sku: &str| {
+        let head = [("Authorization", bearer.as_str()), ("X-Forwarded-For", from)];
+        let row = json!({"sku": sku, "name": "x".repeat(190_000), "price_cents": 1});
+        http_with(shop.port(), "POST", "/v1/data/products", &head, &row).map(|answer| answer.0)
+    };
+    crate::support::eventually("the client has its share", super::SOON, async || {
+        send("2001:db8::ffff", "N1").is_ok_and(|status| status == 503)
+    })
+    .await;
+    for (number, from) in ["2001:db8:0:1::1", "192.0.2.1"].into_iter().enumerate() {
+        assert_eq!(send(from, &format!("N{number}")).unwrap(), 400, "longer than a name may be");
+    }
+    drop(greedy);
 }

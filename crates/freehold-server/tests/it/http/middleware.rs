@@ -87,7 +87,7 @@ async fn a_write_that_was_given_up_is_done_wholly_or_not_at_all() {
 #[tokio::test]
 async fn more_requests_than_fit_are_told_to_come_back_and_probes_still_answer() {
     let mut setup = Setup { baseline: slow_shop(6.0), ..Setup::default() };
-    setup.http.max_concurrent_requests = 3;
+    setup.http.max_concurrent_requests = 6;
     let service = Service::start(setup).await;
     let acme = service.tenant("acme").await;
     let naps = (0..10).map(|_| service.get("/v1/data/naps").by(&acme.owner).send());
@@ -107,6 +107,32 @@ async fn more_requests_than_fit_are_told_to_come_back_and_probes_still_answer() 
         assert_eq!(answer.refused(503, "overloaded").header("retry-after"), "1");
     }
     service.get("/v1/me").by(&acme.owner).send().await.expect(200);
+}
+
+#[tokio::test]
+async fn requests_of_one_tenant_or_client_leave_room_for_those_of_others() {
+    let mut setup = Setup { baseline: slow_shop(6.0), ..Setup::default() };
+    setup.http.max_concurrent_requests = 8;
+    setup.http.trust_forwarded_for = true;
+    let service = Service::start(setup).await;
+    let (acme, globex) = (service.tenant("acme").await, service.tenant("globex").await);
+    let call = |client: &str, path, person| {
+        service.get(path).header("x-forwarded-for", client).by(person).send()
+    };
+    let naps = (0..4).map(|_| call("192.0.2.1", "/v1/data/naps", &acme.owner));
+    let others = async {
+        eventually("four naps", SOON, async || service.naps_under_way().await == 4).await;
+        for (client, person, whose) in
+            [("192.0.2.2", &acme.owner, "this tenant"), ("192.0.2.1", &globex.owner, "this client")]
+        {
+            let refused = call(client, "/v1/me", person).await.refused(503, "overloaded");
+            assert!(refused.text().contains(whose), "{}", refused.text());
+        }
+        call("192.0.2.2", "/v1/me", &globex.owner).await.expect(200);
+        assert_eq!(service.naps_under_way().await, 4);
+    };
+    let (answers, ()) = tokio::join!(join_all(naps), others);
+    answers.into_iter().for_each(|answer| drop(answer.expect(200)));
 }
 
 #[tokio::test]
