@@ -7,6 +7,8 @@ const CONNECTIONS: &str = "crates/freehold-server/src/http/connections.rs";
 const REGISTRY: &str = "crates/freehold-server/src/http/connections/registry.rs";
 const FILES: &str = "crates/freehold-server/src/http/connections/files.rs";
 const ARRIVAL: &str = "crates/freehold-server/src/http/arrival.rs";
+const BUDGET: &str = "crates/freehold/src/model/budget.rs";
+const STATE: &str = "crates/freehold-server/src/http/state.rs";
 const WIRE: &str = "crates/freehold/src/wire.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -18,6 +20,39 @@ pub(super) const MUTANTS: &[Mutant] = &[
         to: "        if wrote && Pin::new(&mut self.socket).poll_flush(cx)?.is_ready() {\n",
         tests: LibraryUnit(&[
             "wire::tests::no_answer_is_waited_for_while_its_question_is_still_with_the_socket",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "holders-take-all",
+        breaks: "the answers to one tenant leave no room for those to others",
+        file: BUDGET,
+        from: "        let left = whole.max - held;\n",
+        to: "        let left = whole.max;\n",
+        tests: LibraryUnit(&[
+            "model::budget::tests::a_holder_takes_no_more_than_it_leaves_and_is_forgotten_with_its_last_share",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "answers-have-no-holder",
+        breaks: "the answers to one tenant leave no room for those to others",
+        file: STATE,
+        from: "self.0.answers.share_of(tenant.as_uuid().as_u128(), self.0.answer_bytes_max)",
+        to: "self.0.answers.share(self.0.answer_bytes_max + u64::from(tenant.as_uuid().is_nil()))",
+        tests: Server(&[
+            "connections::answers::answers_to_one_tenant_leave_room_for_those_to_another",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "tenants-take-all-places",
+        breaks: "the requests of one tenant leave no place for those of others",
+        file: ARRIVAL,
+        from: "self.tenants.share_of(tenant.as_uuid().as_u128(), 1)",
+        to: "self.tenants.share_of(u128::from(tenant.as_uuid().is_nil()), u64::MAX)",
+        tests: Server(&[
+            "http::middleware::requests_of_one_tenant_or_client_leave_room_for_those_of_others",
         ]),
         survives_because: None,
     },

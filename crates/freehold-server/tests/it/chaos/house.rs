@@ -14,11 +14,13 @@ use super::load::{Resident, Sent, Verdict};
 use crate::balanced::{balance, wait_until_ready};
 use crate::cluster::{Primary, Replica};
 use crate::pooler::PgBouncer;
-use crate::process::{Folder, Running, Server, free_port};
+use crate::process::{Folder, Running, Server, free_port, token};
 use crate::redis_server::RedisServer;
-use crate::support::{connect, shop};
+use crate::support::{connect, shop_and};
 
 const TENANTS: usize = 4;
+const PAPERS: &str = "CREATE TABLE papers (id int PRIMARY KEY, body text)";
+const LARGE_ROW: &str = "INSERT INTO papers (id, body) VALUES (1, repeat('x', 1500000))";
 
 /// As in `deploy/pgbouncer.ini`.
 const POOLER: &str = "pool_mode = transaction
@@ -46,6 +48,8 @@ pub(super) struct House {
     pub(super) disk: Option<Disk>,
     pub(super) replicas: Vec<Replica>,
     pub(super) residents: Vec<Resident>,
+    /// A token of a tenant without clients, with one row of more than a megabyte.
+    pub(super) greedy: String,
     _folder: Folder,
     /// The server from which the first of the cluster was copied, and whose folder contains all servers
     /// without a disk of their own.
@@ -66,8 +70,8 @@ pub(super) struct Lines {
 impl House {
     pub(super) async fn build() -> House {
         let seed = Primary::start().await;
-        let database = seed.database(&shop()).await;
-        let residents = settle(&database).await;
+        let database = seed.database(&shop_and(PAPERS)).await;
+        let (residents, greedy) = settle(&database).await;
         let disk = Disk::find();
         let folder = disk.as_ref().map_or(seed.folder(), Disk::folder);
         let primary = seed.replica_in(folder).await;
@@ -98,6 +102,7 @@ impl House {
             disk,
             replicas,
             residents,
+            greedy,
             _folder: folder,
             seed,
         }
@@ -167,13 +172,14 @@ impl Lines {
             self.to_replicas.each_ref().map(|address| at(&database.app_url(), address.port));
         let pooled = self.pooler.url(database);
         let (owner, app) = (primary(database.owner_url()), primary(database.app_url()));
+        let listener = format!("{app}?application_name=listener");
         let analytics = primary(database.analytics_url());
         let redis = self.redis.url();
         let (replicas, listen) = (replicas.join(","), format!("127.0.0.1:{port}"));
         let mut settings = vec![
             ("DATABASE_URL", pooled.as_str()),
             ("DATABASE_OWNER_URL", &owner),
-            ("DATABASE_LISTEN_URL", &app),
+            ("DATABASE_LISTEN_URL", &listener),
             ("DATABASE_ANALYTICS_URL", &analytics),
             ("DATABASE_REPLICA_URLS", &replicas),
             ("REDIS_URL", &redis),
@@ -202,7 +208,7 @@ impl Lines {
     }
 }
 
-async fn settle(database: &TestDatabase) -> Vec<Resident> {
+async fn settle(database: &TestDatabase) -> (Vec<Resident>, String) {
     let freehold = database.freehold().await.unwrap();
     let mut residents = Vec::new();
     for n in 0..TENANTS {
@@ -211,8 +217,11 @@ async fn settle(database: &TestDatabase) -> Vec<Resident> {
         let owner = context.actor().id.as_uuid();
         residents.push(Resident::new(tenant.id.as_uuid(), owner, tenant.id.schema()));
     }
+    let (tenant, context) = testing::create_tenant(&freehold, "greedy").await.unwrap();
+    freehold.execute(&context, LARGE_ROW, &[]).await.unwrap();
+    let owner = context.actor().id.as_uuid();
     freehold.close();
-    residents
+    (residents, token(owner, Some(tenant.id.as_uuid()), "owner"))
 }
 
 /// The same database at another port.

@@ -37,18 +37,20 @@ pub(super) enum Injury {
     Stall,
     Exhaustion,
     SlowClients,
+    UnreadAnswers,
+    BackgroundSessionsEnded,
     ClockAhead,
     ClockBehind,
 }
 
 use Injury::{
-    ClockAhead, ClockBehind, DiskFull, Exhaustion, Failover, PoolerKilled, PrimaryKilled,
-    PrimaryRestarted, RedisFrozen, RedisKilled, ReplicaFrozen, ReplicaKilled, ServerKilled,
-    SlowClients, Stall,
+    BackgroundSessionsEnded, ClockAhead, ClockBehind, DiskFull, Exhaustion, Failover, PoolerKilled,
+    PrimaryKilled, PrimaryRestarted, RedisFrozen, RedisKilled, ReplicaFrozen, ReplicaKilled,
+    ServerKilled, SlowClients, Stall, UnreadAnswers,
 };
 
 impl Injury {
-    pub(super) const ALL: [Injury; 15] = [
+    pub(super) const ALL: [Injury; 17] = [
         ServerKilled,
         ReplicaKilled,
         ReplicaFrozen,
@@ -58,6 +60,8 @@ impl Injury {
         Stall,
         Exhaustion,
         SlowClients,
+        UnreadAnswers,
+        BackgroundSessionsEnded,
         ClockAhead,
         ClockBehind,
         PrimaryRestarted,
@@ -77,6 +81,12 @@ impl Injury {
             Stall => "the wire between PgBouncer and the primary stalled for 3 s",
             Exhaustion => "every connection of the primary taken by another, ours ended, for 3 s",
             SlowClients => "300 clients that never finish their requests, for 3 s",
+            UnreadAnswers => {
+                "300 clients of one tenant that ask for 7 MB each and read nothing, for 3 s"
+            }
+            BackgroundSessionsEnded => {
+                "every session of the servers' background work ended, ten times a second for 3 s"
+            }
             ClockAhead => "the clock of a server 4 min ahead for 3 s, and put back",
             ClockBehind => "the clock of a server 4 min behind for 3 s, and put forward",
             PrimaryRestarted => "the primary restarted",
@@ -90,7 +100,13 @@ impl Injury {
 
     pub(super) fn bound(self) -> Bound {
         let failed_max = match self {
-            ReplicaKilled | ReplicaFrozen | RedisKilled | RedisFrozen | SlowClients
+            ReplicaKilled
+            | ReplicaFrozen
+            | RedisKilled
+            | RedisFrozen
+            | SlowClients
+            | UnreadAnswers
+            | BackgroundSessionsEnded
             | ClockAhead => Some(0),
             // A server that is behind takes tokens for not good yet, as it should.
             _ => None,
@@ -184,6 +200,13 @@ impl Injury {
             ClockAhead => put_clock(house, CLOCK_SECONDS).await,
             ClockBehind => put_clock(house, -CLOCK_SECONDS).await,
             Exhaustion => take_every_connection(house).await,
+            BackgroundSessionsEnded => end_background_sessions(house).await,
+            UnreadAnswers => {
+                let ports = [house.servers[0].port, house.front];
+                let token = &house.greedy;
+                tokio::task::block_in_place(|| read_nothing(ports, token));
+                Instant::now()
+            }
             SlowClients => {
                 let ports = [house.servers[0].port, house.front];
                 let token = house.residents[0].token();
@@ -258,6 +281,40 @@ async fn take_what_is_free(url: &str, taken: &mut Vec<tokio_postgres::Client>) {
         tokio::spawn(connection);
         taken.push(client);
     }
+}
+
+/// Ends the sessions of workers, migrations, analytics and change listeners; those of requests come by the
+/// pooler.
+async fn end_background_sessions(house: &House) -> Instant {
+    const END: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE usename IN ('freehold_owner', 'freehold_analytics') OR application_name = 'listener'";
+    let superuser = connect(&house.lines.superuser_url()).await;
+    let began = Instant::now();
+    let mut ended = 0;
+    while began.elapsed() < AWAY {
+        ended += superuser.query(END, &[]).await.unwrap().len();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(ended >= house.servers.len(), "only {ended} sessions were there to be ended");
+    Instant::now()
+}
+
+/// Asks for large answers and reads none of them.
+fn read_nothing(ports: [u16; 2], token: &str) {
+    let names: String = (0..5).map(|n| format!(",a{n}:body")).collect();
+    let request = format!(
+        "GET /v1/data/papers?select=id{names} HTTP/1.1\r\nHost: x\r\n\
+         Authorization: Bearer {token}\r\n\r\n"
+    );
+    let mut streams = Vec::new();
+    for port in ports {
+        for _ in 0..SLOW_CLIENTS {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            streams.push(stream);
+        }
+    }
+    std::thread::sleep(AWAY);
 }
 
 /// Heads and bodies that are sent byte by byte and never end.
