@@ -4,6 +4,7 @@ use super::Mutant;
 use super::Tests::{Server, ServerUnit};
 
 const AUTH: &str = "crates/freehold-server/src/http/auth.rs";
+const ARRIVAL: &str = "crates/freehold-server/src/http/arrival.rs";
 const MIDDLEWARE: &str = "crates/freehold-server/src/http/middleware.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -85,11 +86,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "places-without-bound",
         breaks: "one caller's requests take every place",
-        file: MIDDLEWARE,
-        from: "    let Ok(_place) = state.places().try_acquire() else {",
-        to: "    let Ok(_place) = state.places().try_acquire_many(0) else {",
+        file: ARRIVAL,
+        from: "let place = self.clients.share_of(network(client), 1);",
+        to: "let place = self.clients.share_of(network(client), 1);\n        return Ok(place);",
         tests: Server(&[
-            "http::middleware::more_requests_than_fit_are_told_to_come_back_and_probes_still_answer",
+            "http::middleware::requests_of_one_tenant_or_client_leave_room_for_those_of_others",
         ]),
         survives_because: None,
     },

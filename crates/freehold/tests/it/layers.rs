@@ -230,13 +230,21 @@ fn what_is_pure_waits_for_nothing() {
 }
 
 /// The catalog's SQL is in `catalog`, and only `tx` begins transactions, with the BEGIN that `pool` prepares;
-/// except where a database is prepared or a pooler is tested.
+/// except where a database is prepared, a pooler is tested, or analytics reads many tenants in one message.
 #[test]
 fn only_tx_begins_a_transaction() {
     let root = src("freehold");
     for file in sources(&root) {
         let module = module(&root, &file);
-        let may = ["tx", "wire/client", "pool/connection", "pool/pooler", "init", "doctor"];
+        let may = [
+            "tx",
+            "wire/client",
+            "pool/connection",
+            "pool/pooler",
+            "init",
+            "doctor",
+            "analytics/collector",
+        ];
         let begins = code(&file).contains("\"BEGIN");
         assert!(!begins || is_in(&module, &may), "{module} begins one");
     }
