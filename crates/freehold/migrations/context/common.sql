@@ -53,7 +53,7 @@ CREATE OR REPLACE FUNCTION freehold.enter_catalog(context text, session int8 DEF
 LANGUAGE sql AS $$
   SELECT freehold_guard.admit(context, session) IS NOT NULL
     AND pg_catalog.set_config('search_path', CASE
-        WHEN context OPERATOR(pg_catalog.~) '^[0-9a-f]*(operator|tenant)_' THEN 'freehold, pg_temp'
+        WHEN context OPERATOR(pg_catalog.~) '^[0-9a-f]*(operator|tenant)_' THEN 'pg_catalog, pg_temp'
         ELSE freehold_guard.refuse('malformed context')
       END, true) IS NOT NULL
 $$;

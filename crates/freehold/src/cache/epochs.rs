@@ -15,16 +15,16 @@ pub(crate) async fn learn(tx: CatalogTx, scopes: &[Scope]) -> Result<Vec<i64>> {
             "WITH asked AS (
                SELECT * FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS a (tenant_id, name, place)
              ), known AS (
-               SELECT a.place, e.epoch FROM asked a JOIN cache_epoch e USING (tenant_id, name)
+               SELECT a.place, e.epoch FROM asked a JOIN freehold.cache_epoch e USING (tenant_id, name)
                WHERE e.used_at > now() - interval '10 minutes'
              ), made AS (
-               INSERT INTO cache_epoch (tenant_id, name)
+               INSERT INTO freehold.cache_epoch (tenant_id, name)
                SELECT a.tenant_id, a.name FROM asked a WHERE a.place NOT IN (SELECT place FROM known)
                ORDER BY a.tenant_id, a.name
                ON CONFLICT (tenant_id, name) DO UPDATE SET used_at = now()
                RETURNING tenant_id, name, epoch
              )
-             SELECT a.place, epoch # coalesce(cache_source(a.name), 0) AS epoch
+             SELECT a.place, epoch # coalesce(freehold.cache_source(a.name), 0) AS epoch
              FROM (SELECT place, epoch FROM known
                    UNION ALL SELECT a.place, m.epoch FROM made m JOIN asked a USING (tenant_id, name)) AS all_of_them
              JOIN asked a USING (place)
@@ -44,11 +44,11 @@ pub(crate) async fn end(tx: CatalogTx, scopes: &[Scope]) -> Result<()> {
     // In a fixed order, so that two servers that end the same epochs do not deadlock.
     tx.query_and_commit(
         "WITH held AS MATERIALIZED (
-           SELECT e.tenant_id, e.name FROM cache_epoch e
+           SELECT e.tenant_id, e.name FROM freehold.cache_epoch e
            JOIN unnest($1::uuid[], $2::text[]) AS a (tenant_id, name) USING (tenant_id, name)
            ORDER BY e.tenant_id, e.name FOR UPDATE OF e
          )
-         UPDATE cache_epoch e SET epoch = nextval('cache_epoch_seq') FROM held
+         UPDATE freehold.cache_epoch e SET epoch = nextval('freehold.cache_epoch_seq') FROM held
          WHERE e.tenant_id = held.tenant_id AND e.name = held.name",
         &[&tenants, &names],
     )
@@ -69,7 +69,7 @@ pub(crate) async fn end_all(tx: &mut CatalogTx, tenant: Uuid) -> Result<()> {
 /// Removes epochs that no server has asked for in an hour: no value is kept that long.
 pub(crate) async fn prune(tx: CatalogTx) -> Result<()> {
     tx.query_and_commit(
-        "DELETE FROM cache_epoch WHERE used_at < now() - interval '90 minutes'",
+        "DELETE FROM freehold.cache_epoch WHERE used_at < now() - interval '90 minutes'",
         &[],
     )
     .await?;

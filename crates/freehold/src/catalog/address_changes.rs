@@ -56,7 +56,7 @@ pub(crate) async fn upsert(
     email: &Email,
 ) -> Result<()> {
     let sql = format!(
-        "INSERT INTO address_change (id, identity_id, email, expires_at)
+        "INSERT INTO freehold.address_change (id, identity_id, email, expires_at)
          VALUES ($1, $2, $3, now() + {LIFETIME})
          ON CONFLICT (identity_id) DO UPDATE SET id = $1, email = $3, expires_at = now() + {LIFETIME},
            old_token_hash = NULL, new_token_hash = NULL, old_confirmed_at = NULL, new_confirmed_at = NULL"
@@ -77,7 +77,7 @@ pub(crate) async fn set_token(
         Mailbox::New => "new_token_hash",
     };
     let sql = format!(
-        "UPDATE address_change a SET {column} = $2 FROM identity i
+        "UPDATE freehold.address_change a SET {column} = $2 FROM freehold.identity i
          WHERE a.id = $1 AND a.expires_at > now() AND i.id = a.identity_id RETURNING {COLUMNS}"
     );
     Ok(tx.query_opt(&sql, &[&id, &token_hash.as_slice()]).await?.as_ref().map(from_row))
@@ -90,7 +90,7 @@ pub(crate) async fn lock(
 ) -> Result<Option<(AddressChange, Mailbox)>> {
     let sql = format!(
         "SELECT {COLUMNS}, a.old_token_hash IS NOT DISTINCT FROM $1
-         FROM address_change a JOIN identity i ON i.id = a.identity_id
+         FROM freehold.address_change a JOIN freehold.identity i ON i.id = a.identity_id
          WHERE (a.old_token_hash = $1 OR a.new_token_hash = $1) AND a.expires_at > now() FOR UPDATE OF a"
     );
     let row = tx.query_opt(&sql, &[&token_hash.as_slice()]).await?;
@@ -106,16 +106,20 @@ pub(crate) async fn confirm(tx: &mut CatalogTx, id: Uuid, mailbox: Mailbox) -> R
         Mailbox::Old => "old_confirmed_at = now(), old_token_hash = NULL",
         Mailbox::New => "new_confirmed_at = now(), new_token_hash = NULL",
     };
-    tx.execute(&format!("UPDATE address_change SET {set} WHERE id = $1"), &[&id]).await?;
+    tx.execute(&format!("UPDATE freehold.address_change SET {set} WHERE id = $1"), &[&id]).await?;
     Ok(())
 }
 
 pub(crate) async fn delete_of(tx: &mut CatalogTx, identity: IdentityId) -> Result<()> {
-    tx.execute("DELETE FROM address_change WHERE identity_id = $1", &[&identity.as_uuid()]).await?;
+    tx.execute(
+        "DELETE FROM freehold.address_change WHERE identity_id = $1",
+        &[&identity.as_uuid()],
+    )
+    .await?;
     Ok(())
 }
 
 pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
-    tx.execute("DELETE FROM address_change WHERE expires_at < now()", &[]).await?;
+    tx.execute("DELETE FROM freehold.address_change WHERE expires_at < now()", &[]).await?;
     Ok(())
 }

@@ -131,8 +131,8 @@ pub(crate) struct Wanted {
 
 /// The entries about a person, or an address and everybody who had it.
 const ABOUT: &str = "$2 IN (target_id, actor_id) OR target = $5 OR detail->>'email' = $5
-               OR target_id IN (SELECT o.target_id FROM audit o WHERE o.target = $5)
-               OR actor_id IN (SELECT o.target_id FROM audit o WHERE o.target = $5)";
+               OR target_id IN (SELECT o.target_id FROM freehold.audit o WHERE o.target = $5)
+               OR actor_id IN (SELECT o.target_id FROM freehold.audit o WHERE o.target = $5)";
 
 /// A page from the newest to the oldest, after a given entry: all, or those of a tenant, person or address.
 pub(crate) async fn list(
@@ -144,7 +144,7 @@ pub(crate) async fn list(
     let Wanted { tenant, person, address } = wanted;
     let sql = format!(
         "SELECT id, occurred_at, action, actor_id, target_id, target, tenant_id, origin, request_id, why, detail
-         FROM audit
+         FROM freehold.audit
          WHERE ($1::uuid IS NULL OR tenant_id = $1)
            AND (($2::uuid IS NULL AND $5::text IS NULL) OR {ABOUT})
            AND ($3::uuid IS NULL OR id < $3)
@@ -173,6 +173,6 @@ pub(crate) async fn list(
 
 /// Deletes entries that have reached their age limit.
 pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
-    tx.query("SELECT prune_audit()", &[]).await?;
+    tx.query("SELECT freehold.prune_audit()", &[]).await?;
     Ok(())
 }

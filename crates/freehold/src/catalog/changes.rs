@@ -13,7 +13,7 @@ pub(crate) struct ChangeMarks {
 
 /// A migration never changes, but one that was withdrawn and adopted with another text has another checksum.
 const MARKS_SQL: &str = "
-SELECT (SELECT md5(coalesce(string_agg(concat_ws(' ', version, checksum), ',' ORDER BY version), '')) FROM baseline),
+SELECT (SELECT md5(coalesce(string_agg(concat_ws(' ', version, checksum), ',' ORDER BY version), '')) FROM freehold.baseline),
        coalesce(freehold_guard.newest_key_id(), '')";
 
 /// All marks, by one query.

@@ -25,7 +25,10 @@ pub(crate) async fn take(tx: &mut CatalogTx, budgets: &[Budget]) -> Result<Optio
     let (keys, secs) = columns(budgets);
     let bursts: Vec<i32> = budgets.iter().map(|budget| budget.burst).collect();
     let row = tx
-        .query_opt("SELECT used_up, wait FROM take_guess($1, $2, $3)", &[&keys, &bursts, &secs])
+        .query_opt(
+            "SELECT used_up, wait FROM freehold.take_guess($1, $2, $3)",
+            &[&keys, &bursts, &secs],
+        )
         .await?
         .ok_or_else(|| Error::new(ErrorKind::Internal, "guesses cannot be counted"))?;
     Ok(row.get::<_, Option<Vec<u8>>>(0).zip(row.get(1)))
@@ -34,7 +37,7 @@ pub(crate) async fn take(tx: &mut CatalogTx, budgets: &[Budget]) -> Result<Optio
 /// Gives back what [`take`] took.
 pub(crate) async fn give_back(tx: &mut CatalogTx, budgets: &[Budget]) -> Result<()> {
     let (keys, secs) = columns(budgets);
-    tx.query("SELECT return_guess($1, $2)", &[&keys, &secs]).await?;
+    tx.query("SELECT freehold.return_guess($1, $2)", &[&keys, &secs]).await?;
     Ok(())
 }
 
@@ -44,6 +47,6 @@ fn columns(budgets: &[Budget]) -> (Vec<&[u8]>, Vec<f64>) {
 
 /// Deletes budgets that are full again.
 pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
-    tx.execute("DELETE FROM guess WHERE free_at < now()", &[]).await?;
+    tx.execute("DELETE FROM freehold.guess WHERE free_at < now()", &[]).await?;
     Ok(())
 }

@@ -19,9 +19,9 @@ pub(crate) struct SchemaHealth {
 /// random sample, at the same cost in a large fleet as in a small one.
 pub(crate) async fn sample(tx: &mut CatalogTx, from: Uuid, limit: i64) -> Result<Vec<Tenant>> {
     let sql = format!(
-        "(SELECT {COLUMNS}, 0 AS lap FROM tenant WHERE id >= $1 ORDER BY id LIMIT $2)
+        "(SELECT {COLUMNS}, 0 AS lap FROM freehold.tenant WHERE id >= $1 ORDER BY id LIMIT $2)
          UNION ALL
-         (SELECT {COLUMNS}, 1 FROM tenant WHERE id < $1 ORDER BY id LIMIT $2)
+         (SELECT {COLUMNS}, 1 FROM freehold.tenant WHERE id < $1 ORDER BY id LIMIT $2)
          ORDER BY lap, id LIMIT $2"
     );
     tx.query(&sql, &[&from, &limit]).await?.iter().map(from_row).collect()

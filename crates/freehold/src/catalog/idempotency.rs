@@ -35,7 +35,7 @@ pub(crate) async fn claim(
     let tenant = tenant.map(|tenant| tenant.as_uuid());
     let claimed = tx
         .execute(
-            "INSERT INTO idempotency (scope, key, request_hash, tenant_id) VALUES ($1, $2, $3, $4)
+            "INSERT INTO freehold.idempotency (scope, key, request_hash, tenant_id) VALUES ($1, $2, $3, $4)
              ON CONFLICT DO NOTHING",
             &[&key.scope, &key.key, &key.request_hash.as_slice(), &tenant],
         )
@@ -45,7 +45,7 @@ pub(crate) async fn claim(
     }
     let row = tx
         .query_opt(
-            "SELECT request_hash, tenant_id FROM idempotency WHERE scope = $1 AND key = $2",
+            "SELECT request_hash, tenant_id FROM freehold.idempotency WHERE scope = $1 AND key = $2",
             &[&key.scope, &key.key],
         )
         .await?
@@ -63,7 +63,8 @@ pub(crate) async fn claim(
 
 /// Deletes keys after a day: requests are repeated sooner.
 pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
-    tx.execute("DELETE FROM idempotency WHERE created_at < now() - interval '1 day'", &[]).await?;
+    tx.execute("DELETE FROM freehold.idempotency WHERE created_at < now() - interval '1 day'", &[])
+        .await?;
     Ok(())
 }
 
@@ -71,7 +72,7 @@ pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
 pub(crate) async fn is_known(tx: &mut CatalogTx, key: &IdempotencyKey) -> Result<bool> {
     let row = tx
         .query_opt(
-            "SELECT 1 FROM idempotency WHERE scope = $1 AND key = $2",
+            "SELECT 1 FROM freehold.idempotency WHERE scope = $1 AND key = $2",
             &[&key.scope, &key.key],
         )
         .await?;

@@ -70,11 +70,12 @@ pub struct Person {
 const COLUMNS: &str = "i.id, i.email, i.name, i.is_operator, i.proven_at IS NOT NULL AS is_proven, \
                        i.disabled_at IS NOT NULL AS is_disabled, i.epoch";
 
-const WITH_CREDENTIAL: &str = "FROM identity i LEFT JOIN credential c ON c.identity_id = i.id";
+const WITH_CREDENTIAL: &str =
+    "FROM freehold.identity i LEFT JOIN freehold.credential c ON c.identity_id = i.id";
 
 const PERSON: &str = "SELECT i.id, i.email, i.name, i.is_operator, i.created_at, i.proven_at, i.proven_by, \
                       i.proven_why, i.disabled_at, c.identity_id IS NOT NULL AS has_password \
-                      FROM identity i LEFT JOIN credential c ON c.identity_id = i.id";
+                      FROM freehold.identity i LEFT JOIN freehold.credential c ON c.identity_id = i.id";
 
 fn from_row(row: &Row) -> Identity {
     Identity {
@@ -108,25 +109,27 @@ fn person_from_row(row: &Row) -> Person {
 }
 
 pub(crate) async fn find(tx: &mut CatalogTx, id: IdentityId) -> Result<Option<Identity>> {
-    let sql = format!("SELECT {COLUMNS} FROM identity i WHERE i.id = $1");
+    let sql = format!("SELECT {COLUMNS} FROM freehold.identity i WHERE i.id = $1");
     Ok(tx.query_opt(&sql, &[&id.as_uuid()]).await?.as_ref().map(from_row))
 }
 
 /// [`find`]; the row stays locked until the transaction ends.
 pub(crate) async fn lock(tx: &mut CatalogTx, id: IdentityId) -> Result<Option<Identity>> {
-    let sql = format!("SELECT {COLUMNS} FROM identity i WHERE i.id = $1 FOR NO KEY UPDATE");
+    let sql =
+        format!("SELECT {COLUMNS} FROM freehold.identity i WHERE i.id = $1 FOR NO KEY UPDATE");
     Ok(tx.query_opt(&sql, &[&id.as_uuid()]).await?.as_ref().map(from_row))
 }
 
 /// `email` is in lower case.
 pub(crate) async fn find_by_email(tx: &mut CatalogTx, email: &str) -> Result<Option<Identity>> {
-    let sql = format!("SELECT {COLUMNS} FROM identity i WHERE i.email = $1");
+    let sql = format!("SELECT {COLUMNS} FROM freehold.identity i WHERE i.email = $1");
     Ok(tx.query_opt(&sql, &[&email]).await?.as_ref().map(from_row))
 }
 
 /// [`find_by_email`]; the row stays locked until the transaction ends.
 pub(crate) async fn lock_by_email(tx: &mut CatalogTx, email: &str) -> Result<Option<Identity>> {
-    let sql = format!("SELECT {COLUMNS} FROM identity i WHERE i.email = $1 FOR NO KEY UPDATE");
+    let sql =
+        format!("SELECT {COLUMNS} FROM freehold.identity i WHERE i.email = $1 FOR NO KEY UPDATE");
     Ok(tx.query_opt(&sql, &[&email]).await?.as_ref().map(from_row))
 }
 
@@ -153,7 +156,7 @@ pub(crate) async fn insert(
     name: &str,
 ) -> Result<Option<Identity>> {
     let sql = format!(
-        "INSERT INTO identity AS i (id, email, name) VALUES ($1, $2, $3)
+        "INSERT INTO freehold.identity AS i (id, email, name) VALUES ($1, $2, $3)
          ON CONFLICT ON CONSTRAINT identity_email_key DO NOTHING RETURNING {COLUMNS}"
     );
     let id = IdentityId::generate();
@@ -166,7 +169,7 @@ pub(crate) async fn set_password(
     password_hash: &str,
 ) -> Result<()> {
     tx.execute(
-        "INSERT INTO credential (identity_id, password_hash) VALUES ($1, $2)
+        "INSERT INTO freehold.credential (identity_id, password_hash) VALUES ($1, $2)
          ON CONFLICT (identity_id) DO UPDATE SET password_hash = $2, changed_at = now()",
         &[&id.as_uuid(), &password_hash],
     )
@@ -182,7 +185,7 @@ pub(crate) async fn renew_hash(
     fresh: &str,
 ) -> Result<()> {
     tx.execute(
-        "UPDATE credential SET password_hash = $3 WHERE identity_id = $1 AND password_hash = $2",
+        "UPDATE freehold.credential SET password_hash = $3 WHERE identity_id = $1 AND password_hash = $2",
         &[&id.as_uuid(), &outdated, &fresh],
     )
     .await?;
@@ -190,14 +193,14 @@ pub(crate) async fn renew_hash(
 }
 
 pub(crate) async fn delete_password(tx: &mut CatalogTx, id: IdentityId) -> Result<()> {
-    tx.execute("DELETE FROM credential WHERE identity_id = $1", &[&id.as_uuid()]).await?;
+    tx.execute("DELETE FROM freehold.credential WHERE identity_id = $1", &[&id.as_uuid()]).await?;
     Ok(())
 }
 
 pub(crate) async fn set_proven(tx: &mut CatalogTx, id: IdentityId, proof: &Proof) -> Result<()> {
     let by = proof.by.unwrap_or(id);
     tx.execute(
-        "UPDATE identity SET proven_at = now(), proven_by = $2, proven_why = $3 WHERE id = $1",
+        "UPDATE freehold.identity SET proven_at = now(), proven_by = $2, proven_why = $3 WHERE id = $1",
         &[&id.as_uuid(), &by.as_uuid(), &proof.why],
     )
     .await?;
@@ -205,18 +208,23 @@ pub(crate) async fn set_proven(tx: &mut CatalogTx, id: IdentityId, proof: &Proof
 }
 
 pub(crate) async fn set_name(tx: &mut CatalogTx, id: IdentityId, name: &str) -> Result<()> {
-    tx.execute("UPDATE identity SET name = $2 WHERE id = $1", &[&id.as_uuid(), &name]).await?;
+    tx.execute("UPDATE freehold.identity SET name = $2 WHERE id = $1", &[&id.as_uuid(), &name])
+        .await?;
     Ok(())
 }
 
 pub(crate) async fn set_operator(tx: &mut CatalogTx, id: IdentityId, is: bool) -> Result<()> {
-    tx.execute("UPDATE identity SET is_operator = $2 WHERE id = $1", &[&id.as_uuid(), &is]).await?;
+    tx.execute(
+        "UPDATE freehold.identity SET is_operator = $2 WHERE id = $1",
+        &[&id.as_uuid(), &is],
+    )
+    .await?;
     Ok(())
 }
 
 pub(crate) async fn set_disabled(tx: &mut CatalogTx, id: IdentityId, is: bool) -> Result<()> {
     tx.execute(
-        "UPDATE identity SET disabled_at = CASE WHEN $2 THEN now() END WHERE id = $1",
+        "UPDATE freehold.identity SET disabled_at = CASE WHEN $2 THEN now() END WHERE id = $1",
         &[&id.as_uuid(), &is],
     )
     .await?;
@@ -227,8 +235,8 @@ pub(crate) async fn set_disabled(tx: &mut CatalogTx, id: IdentityId, is: bool) -
 pub(crate) async fn set_email(tx: &mut CatalogTx, id: IdentityId, email: &str) -> Result<bool> {
     let set = tx
         .execute(
-            "UPDATE identity SET email = $2 WHERE id = $1
-             AND NOT EXISTS (SELECT FROM identity o WHERE o.email = $2)",
+            "UPDATE freehold.identity SET email = $2 WHERE id = $1
+             AND NOT EXISTS (SELECT FROM freehold.identity o WHERE o.email = $2)",
             &[&id.as_uuid(), &email],
         )
         .await?;
@@ -237,13 +245,14 @@ pub(crate) async fn set_email(tx: &mut CatalogTx, id: IdentityId, email: &str) -
 
 /// Invalidates everything that was signed for the person until now.
 pub(crate) async fn raise_epoch(tx: &mut CatalogTx, id: IdentityId) -> Result<()> {
-    tx.execute("UPDATE identity SET epoch = epoch + 1 WHERE id = $1", &[&id.as_uuid()]).await?;
+    tx.execute("UPDATE freehold.identity SET epoch = epoch + 1 WHERE id = $1", &[&id.as_uuid()])
+        .await?;
     Ok(())
 }
 
 /// Deletes the person with password, sessions, memberships and tokens.
 pub(crate) async fn delete(tx: &mut CatalogTx, id: IdentityId) -> Result<()> {
-    tx.execute("DELETE FROM identity WHERE id = $1", &[&id.as_uuid()]).await?;
+    tx.execute("DELETE FROM freehold.identity WHERE id = $1", &[&id.as_uuid()]).await?;
     Ok(())
 }
 
@@ -270,7 +279,7 @@ pub(crate) async fn list_people(
 pub(crate) async fn lock_operators(tx: &mut CatalogTx) -> Result<Vec<IdentityId>> {
     let rows = tx
         .query(
-            "SELECT id FROM identity WHERE is_operator AND disabled_at IS NULL ORDER BY id FOR NO KEY UPDATE",
+            "SELECT id FROM freehold.identity WHERE is_operator AND disabled_at IS NULL ORDER BY id FOR NO KEY UPDATE",
             &[],
         )
         .await?;

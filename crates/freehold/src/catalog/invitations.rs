@@ -79,7 +79,7 @@ pub(crate) async fn upsert(
     inviter: Inviter,
 ) -> Result<Invitation> {
     let sql = format!(
-        "INSERT INTO invitation AS v (id, tenant_id, email, role, invited_by, by_operator, expires_at)
+        "INSERT INTO freehold.invitation AS v (id, tenant_id, email, role, invited_by, by_operator, expires_at)
          VALUES ($1, $2, $3, $4, $5, $6, now() + {LIFETIME})
          ON CONFLICT ON CONSTRAINT invitation_email_key DO UPDATE
          SET id = $1, role = $4, token_hash = NULL, invited_by = $5, by_operator = $6,
@@ -113,8 +113,8 @@ pub(crate) async fn list(
     limit: i64,
 ) -> Result<Vec<(Offer, Option<Role>)>> {
     let sql = format!(
-        "SELECT {COLUMNS}, m.role FROM invitation v
-         LEFT JOIN membership m ON m.tenant_id = v.tenant_id AND m.identity_id = v.invited_by
+        "SELECT {COLUMNS}, m.role FROM freehold.invitation v
+         LEFT JOIN freehold.membership m ON m.tenant_id = v.tenant_id AND m.identity_id = v.invited_by
          WHERE v.tenant_id = $1 AND v.expires_at > now() AND v.email > $3 ORDER BY v.email LIMIT $2"
     );
     let rows = tx.query(&sql, &[&tenant.as_uuid(), &limit, &after]).await?;
@@ -129,7 +129,7 @@ pub(crate) async fn list(
 /// An invitation of the tenant; its row stays locked.
 pub(crate) async fn lock(tx: &mut CatalogTx, tenant: TenantId, id: Uuid) -> Result<Option<Offer>> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM invitation v WHERE v.tenant_id = $1 AND v.id = $2 FOR UPDATE"
+        "SELECT {COLUMNS} FROM freehold.invitation v WHERE v.tenant_id = $1 AND v.id = $2 FOR UPDATE"
     );
     tx.query_opt(&sql, &[&tenant.as_uuid(), &id]).await?.as_ref().map(from_row).transpose()
 }
@@ -141,14 +141,14 @@ pub(crate) async fn lock_of(
     email: &str,
 ) -> Result<Option<Offer>> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM invitation v WHERE v.tenant_id = $1 AND v.email = $2 FOR UPDATE"
+        "SELECT {COLUMNS} FROM freehold.invitation v WHERE v.tenant_id = $1 AND v.email = $2 FOR UPDATE"
     );
     tx.query_opt(&sql, &[&tenant.as_uuid(), &email]).await?.as_ref().map(from_row).transpose()
 }
 
 pub(crate) async fn delete(tx: &mut CatalogTx, tenant: TenantId, id: Uuid) -> Result<()> {
     tx.execute(
-        "DELETE FROM invitation WHERE tenant_id = $1 AND id = $2",
+        "DELETE FROM freehold.invitation WHERE tenant_id = $1 AND id = $2",
         &[&tenant.as_uuid(), &id],
     )
     .await?;
@@ -157,7 +157,8 @@ pub(crate) async fn delete(tx: &mut CatalogTx, tenant: TenantId, id: Uuid) -> Re
 
 /// Deletes the invitations that a person made, in every tenant.
 pub(crate) async fn delete_by(tx: &mut CatalogTx, inviter: IdentityId) -> Result<Vec<Offer>> {
-    let sql = format!("DELETE FROM invitation v WHERE v.invited_by = $1 RETURNING {COLUMNS}");
+    let sql =
+        format!("DELETE FROM freehold.invitation v WHERE v.invited_by = $1 RETURNING {COLUMNS}");
     tx.query(&sql, &[&inviter.as_uuid()]).await?.iter().map(from_row).collect()
 }
 
@@ -169,7 +170,7 @@ pub(crate) async fn delete_of_member(
     roles: &[Role],
 ) -> Result<Vec<Offer>> {
     let sql = format!(
-        "DELETE FROM invitation v WHERE v.tenant_id = $1 AND v.invited_by = $2 AND NOT v.by_operator
+        "DELETE FROM freehold.invitation v WHERE v.tenant_id = $1 AND v.invited_by = $2 AND NOT v.by_operator
            AND v.role = ANY($3) RETURNING {COLUMNS}"
     );
     let roles: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
@@ -180,7 +181,7 @@ pub(crate) async fn delete_of_member(
 /// Deletes the invitations that members of a tenant made.
 pub(crate) async fn delete_of_members(tx: &mut CatalogTx, tenant: TenantId) -> Result<Vec<Offer>> {
     let sql = format!(
-        "DELETE FROM invitation v WHERE v.tenant_id = $1 AND NOT v.by_operator RETURNING {COLUMNS}"
+        "DELETE FROM freehold.invitation v WHERE v.tenant_id = $1 AND NOT v.by_operator RETURNING {COLUMNS}"
     );
     tx.query(&sql, &[&tenant.as_uuid()]).await?.iter().map(from_row).collect()
 }
@@ -193,7 +194,7 @@ pub(crate) async fn set_token(
     token_hash: &[u8; 32],
 ) -> Result<Option<Offer>> {
     let sql = format!(
-        "UPDATE invitation v SET token_hash = $2 WHERE v.id = $1 AND v.expires_at > now()
+        "UPDATE freehold.invitation v SET token_hash = $2 WHERE v.id = $1 AND v.expires_at > now()
          RETURNING {COLUMNS}"
     );
     tx.query_opt(&sql, &[&id, &token_hash.as_slice()]).await?.as_ref().map(from_row).transpose()
@@ -209,7 +210,7 @@ pub(crate) async fn forget_tokens(tx: &mut CatalogTx, email: &str) -> Result<()>
 /// The invitation that a token belongs to.
 pub(crate) async fn find(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Option<Offer>> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM invitation v WHERE v.token_hash = $1 AND v.expires_at > now()"
+        "SELECT {COLUMNS} FROM freehold.invitation v WHERE v.token_hash = $1 AND v.expires_at > now()"
     );
     tx.query_opt(&sql, &[&token_hash.as_slice()]).await?.as_ref().map(from_row).transpose()
 }
@@ -217,13 +218,17 @@ pub(crate) async fn find(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Op
 /// Deletes and returns the invitation that a token belongs to, so a token works once.
 pub(crate) async fn take(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Option<Offer>> {
     let sql = format!(
-        "DELETE FROM invitation v WHERE v.token_hash = $1 AND v.expires_at > now() RETURNING {COLUMNS}"
+        "DELETE FROM freehold.invitation v WHERE v.token_hash = $1 AND v.expires_at > now() RETURNING {COLUMNS}"
     );
     tx.query_opt(&sql, &[&token_hash.as_slice()]).await?.as_ref().map(from_row).transpose()
 }
 
 /// Deletes invitations that expired a month ago.
 pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
-    tx.execute("DELETE FROM invitation WHERE expires_at < now() - interval '30 days'", &[]).await?;
+    tx.execute(
+        "DELETE FROM freehold.invitation WHERE expires_at < now() - interval '30 days'",
+        &[],
+    )
+    .await?;
     Ok(())
 }

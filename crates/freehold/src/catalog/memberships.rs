@@ -43,11 +43,11 @@ pub(crate) async fn find_standing(
     let rows = tx
         .query_and_commit(
             "SELECT t.id, t.slug, t.name, t.status, t.version, t.weight, t.created_at,
-                    (SELECT m.role FROM membership m JOIN identity i ON i.id = m.identity_id
+                    (SELECT m.role FROM freehold.membership m JOIN freehold.identity i ON i.id = m.identity_id
                      WHERE m.tenant_id = t.id AND m.identity_id = $2 AND i.disabled_at IS NULL) AS role,
-                    EXISTS (SELECT FROM session s WHERE s.id = $3 AND s.identity_id = $2
+                    EXISTS (SELECT FROM freehold.session s WHERE s.id = $3 AND s.identity_id = $2
                             AND s.revoked_at IS NULL AND s.expires_at > now()) AS session_lives
-             FROM tenant t WHERE t.id = $1",
+             FROM freehold.tenant t WHERE t.id = $1",
             &[&tenant.as_uuid(), &identity.as_uuid(), &session],
         )
         .await?;
@@ -70,7 +70,7 @@ pub(crate) async fn list_tenants(
     let rows = tx
         .query(
             "SELECT t.id, t.slug, t.name, t.status, t.version, t.weight, t.created_at, m.role
-             FROM membership m JOIN tenant t ON t.id = m.tenant_id
+             FROM freehold.membership m JOIN freehold.tenant t ON t.id = m.tenant_id
              WHERE m.identity_id = $1 AND ($2::text IS NULL OR t.slug = $2)
              ORDER BY t.slug LIMIT $3",
             &[&identity.as_uuid(), &slug, &limit],
@@ -90,7 +90,7 @@ pub(crate) async fn find_tenant(
     let row = tx
         .query_opt(
             "SELECT t.id, t.slug, t.name, t.status, t.version, t.weight, t.created_at, m.role
-             FROM membership m JOIN tenant t ON t.id = m.tenant_id
+             FROM freehold.membership m JOIN freehold.tenant t ON t.id = m.tenant_id
              WHERE m.identity_id = $1 AND m.tenant_id = $2",
             &[&identity.as_uuid(), &tenant.as_uuid()],
         )
@@ -109,7 +109,7 @@ pub(crate) async fn list(
     let rows = tx
         .query(
             "SELECT i.id, i.email, i.name, m.role, m.created_at
-             FROM membership m JOIN identity i ON i.id = m.identity_id
+             FROM freehold.membership m JOIN freehold.identity i ON i.id = m.identity_id
              WHERE m.tenant_id = $1 AND i.email > $2 ORDER BY i.email LIMIT $3",
             &[&tenant.as_uuid(), &after.unwrap_or(""), &limit],
         )
@@ -135,7 +135,7 @@ pub(crate) async fn lock(
 ) -> Result<Option<Role>> {
     let row = tx
         .query_opt(
-            "SELECT role FROM membership WHERE tenant_id = $1 AND identity_id = $2 FOR UPDATE",
+            "SELECT role FROM freehold.membership WHERE tenant_id = $1 AND identity_id = $2 FOR UPDATE",
             &[&tenant.as_uuid(), &identity.as_uuid()],
         )
         .await?;
@@ -147,7 +147,7 @@ pub(crate) async fn lock(
 pub(crate) async fn lock_owners(tx: &mut CatalogTx, tenant: TenantId) -> Result<usize> {
     let rows = tx
         .query(
-            "SELECT identity_id FROM membership WHERE tenant_id = $1 AND role = 'owner'
+            "SELECT identity_id FROM freehold.membership WHERE tenant_id = $1 AND role = 'owner'
              ORDER BY identity_id FOR UPDATE",
             &[&tenant.as_uuid()],
         )
@@ -164,7 +164,7 @@ pub(crate) async fn insert(
 ) -> Result<bool> {
     let inserted = tx
         .execute(
-            "INSERT INTO membership (tenant_id, identity_id, role) VALUES ($1, $2, $3)
+            "INSERT INTO freehold.membership (tenant_id, identity_id, role) VALUES ($1, $2, $3)
              ON CONFLICT DO NOTHING",
             &[&tenant.as_uuid(), &identity.as_uuid(), &role.as_str()],
         )
@@ -179,7 +179,7 @@ pub(crate) async fn set_role(
     role: Role,
 ) -> Result<()> {
     tx.execute(
-        "UPDATE membership SET role = $3 WHERE tenant_id = $1 AND identity_id = $2",
+        "UPDATE freehold.membership SET role = $3 WHERE tenant_id = $1 AND identity_id = $2",
         &[&tenant.as_uuid(), &identity.as_uuid(), &role.as_str()],
     )
     .await?;
@@ -192,7 +192,7 @@ pub(crate) async fn delete(
     identity: IdentityId,
 ) -> Result<()> {
     tx.execute(
-        "DELETE FROM membership WHERE tenant_id = $1 AND identity_id = $2",
+        "DELETE FROM freehold.membership WHERE tenant_id = $1 AND identity_id = $2",
         &[&tenant.as_uuid(), &identity.as_uuid()],
     )
     .await?;
@@ -203,7 +203,7 @@ pub(crate) async fn delete(
 pub(crate) async fn is_member(tx: &mut CatalogTx, tenant: TenantId, email: &str) -> Result<bool> {
     let row = tx
         .query_opt(
-            "SELECT 1 FROM membership m JOIN identity i ON i.id = m.identity_id
+            "SELECT 1 FROM freehold.membership m JOIN freehold.identity i ON i.id = m.identity_id
              WHERE m.tenant_id = $1 AND i.email = $2",
             &[&tenant.as_uuid(), &email],
         )
@@ -218,9 +218,9 @@ pub(crate) async fn list_owned_alone(
 ) -> Result<Vec<String>> {
     let rows = tx
         .query(
-            "SELECT t.slug FROM membership m JOIN tenant t ON t.id = m.tenant_id
+            "SELECT t.slug FROM freehold.membership m JOIN freehold.tenant t ON t.id = m.tenant_id
              WHERE m.identity_id = $1 AND m.role = 'owner'
-               AND NOT EXISTS (SELECT FROM membership o WHERE o.tenant_id = m.tenant_id
+               AND NOT EXISTS (SELECT FROM freehold.membership o WHERE o.tenant_id = m.tenant_id
                                AND o.role = 'owner' AND o.identity_id <> $1)
              ORDER BY t.slug LIMIT 20",
             &[&identity.as_uuid()],
@@ -231,6 +231,7 @@ pub(crate) async fn list_owned_alone(
 
 /// Deletes all memberships of a person.
 pub(crate) async fn delete_of(tx: &mut CatalogTx, identity: IdentityId) -> Result<()> {
-    tx.execute("DELETE FROM membership WHERE identity_id = $1", &[&identity.as_uuid()]).await?;
+    tx.execute("DELETE FROM freehold.membership WHERE identity_id = $1", &[&identity.as_uuid()])
+        .await?;
     Ok(())
 }

@@ -69,7 +69,7 @@ pub(crate) enum Full {
 pub(crate) async fn has_room(tx: &mut CatalogTx, letter: &Letter) -> Result<Result<(), Full>> {
     let row = tx
         .query_opt(
-            "SELECT of_address, of_tenant FROM count_letters($1, $2, $3)",
+            "SELECT of_address, of_tenant FROM freehold.count_letters($1, $2, $3)",
             &[&letter.email, &letter.kind.as_str(), &letter.tenant.map(|tenant| tenant.as_uuid())],
         )
         .await?;
@@ -83,7 +83,7 @@ pub(crate) async fn has_room(tx: &mut CatalogTx, letter: &Letter) -> Result<Resu
 
 pub(crate) async fn insert(tx: &mut CatalogTx, letter: &Letter) -> Result<()> {
     tx.execute(
-        "INSERT INTO outbox (id, kind, email, tenant_id, about, addresses) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO freehold.outbox (id, kind, email, tenant_id, about, addresses) VALUES ($1, $2, $3, $4, $5, $6)",
         &[
             &Uuid::now_v7(),
             &letter.kind.as_str(),
@@ -101,8 +101,8 @@ pub(crate) async fn insert(tx: &mut CatalogTx, letter: &Letter) -> Result<()> {
 pub(crate) async fn take_due(tx: &mut CatalogTx, limit: i64) -> Result<Vec<Due>> {
     let rows = tx
         .query(
-            "UPDATE outbox o SET attempts = attempts + 1, next_at = now() + make_interval(secs => $2)
-             FROM (SELECT id FROM outbox WHERE state = 'waiting' AND next_at <= now()
+            "UPDATE freehold.outbox o SET attempts = attempts + 1, next_at = now() + make_interval(secs => $2)
+             FROM (SELECT id FROM freehold.outbox WHERE state = 'waiting' AND next_at <= now()
                    ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED) AS due
              WHERE o.id = due.id
              RETURNING o.id, o.kind, o.email, o.tenant_id, o.about, o.addresses",
@@ -125,12 +125,13 @@ pub(crate) async fn take_due(tx: &mut CatalogTx, limit: i64) -> Result<Vec<Due>>
 
 /// The message is obsolete: no person has the address, or its subject no longer exists.
 pub(crate) async fn drop(tx: &mut CatalogTx, id: Uuid) -> Result<()> {
-    tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = $1", &[&id]).await?;
+    tx.execute("UPDATE freehold.outbox SET state = 'dropped' WHERE id = $1", &[&id]).await?;
     Ok(())
 }
 
 pub(crate) async fn set_sent(tx: &mut CatalogTx, id: Uuid) -> Result<()> {
-    tx.execute("UPDATE outbox SET state = 'sent', error = NULL WHERE id = $1", &[&id]).await?;
+    tx.execute("UPDATE freehold.outbox SET state = 'sent', error = NULL WHERE id = $1", &[&id])
+        .await?;
     Ok(())
 }
 
@@ -145,7 +146,7 @@ pub(crate) async fn set_failed(
     let error: String = error.chars().take(1000).collect();
     let row = tx
         .query_opt(
-            "UPDATE outbox SET error = $2,
+            "UPDATE freehold.outbox SET error = $2,
            state = CASE WHEN $3 OR attempts >= $4 THEN 'failed' ELSE state END,
            next_at = now() + interval '1 minute' * power(2, attempts - 1)
          WHERE id = $1 RETURNING state = 'failed'",
@@ -159,7 +160,7 @@ pub(crate) async fn set_failed(
 pub(crate) async fn count(tx: &mut CatalogTx) -> Result<(i64, i64)> {
     let row = tx
         .query_opt(
-            "SELECT count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'failed') FROM outbox",
+            "SELECT count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'failed') FROM freehold.outbox",
             &[],
         )
         .await?;
@@ -168,6 +169,7 @@ pub(crate) async fn count(tx: &mut CatalogTx) -> Result<(i64, i64)> {
 
 /// Deletes messages that are a day old, including those that still wait.
 pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
-    tx.execute("DELETE FROM outbox WHERE created_at < now() - interval '1 day'", &[]).await?;
+    tx.execute("DELETE FROM freehold.outbox WHERE created_at < now() - interval '1 day'", &[])
+        .await?;
     Ok(())
 }

@@ -19,14 +19,14 @@ pub(crate) async fn insert(
     token_hash: &[u8; 32],
 ) -> Result<Timestamp> {
     tx.execute(
-        "DELETE FROM password_reset WHERE token_hash IN (
-           SELECT token_hash FROM password_reset WHERE identity_id = $1
+        "DELETE FROM freehold.password_reset WHERE token_hash IN (
+           SELECT token_hash FROM freehold.password_reset WHERE identity_id = $1
            ORDER BY expires_at DESC OFFSET $2)",
         &[&identity.as_uuid(), &(LIVE_MAX - 1)],
     )
     .await?;
     let sql = format!(
-        "INSERT INTO password_reset (token_hash, identity_id, expires_at)
+        "INSERT INTO freehold.password_reset (token_hash, identity_id, expires_at)
          VALUES ($1, $2, now() + {LIFETIME}) RETURNING expires_at"
     );
     let row = tx.query_opt(&sql, &[&token_hash.as_slice(), &identity.as_uuid()]).await?;
@@ -41,7 +41,7 @@ pub(crate) async fn lock(
 ) -> Result<Option<(IdentityId, Timestamp)>> {
     let row = tx
         .query_opt(
-            "SELECT identity_id, expires_at FROM password_reset
+            "SELECT identity_id, expires_at FROM freehold.password_reset
              WHERE token_hash = $1 AND expires_at > now() FOR UPDATE",
             &[&token_hash.as_slice()],
         )
@@ -50,11 +50,15 @@ pub(crate) async fn lock(
 }
 
 pub(crate) async fn delete_of(tx: &mut CatalogTx, identity: IdentityId) -> Result<()> {
-    tx.execute("DELETE FROM password_reset WHERE identity_id = $1", &[&identity.as_uuid()]).await?;
+    tx.execute(
+        "DELETE FROM freehold.password_reset WHERE identity_id = $1",
+        &[&identity.as_uuid()],
+    )
+    .await?;
     Ok(())
 }
 
 pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
-    tx.execute("DELETE FROM password_reset WHERE expires_at < now()", &[]).await?;
+    tx.execute("DELETE FROM freehold.password_reset WHERE expires_at < now()", &[]).await?;
     Ok(())
 }

@@ -55,7 +55,7 @@ pub(crate) async fn insert(
 ) -> Result<Session> {
     let row = tx
         .query_opt(
-            "INSERT INTO session (id, identity_id, tenant_id, expires_at)
+            "INSERT INTO freehold.session (id, identity_id, tenant_id, expires_at)
              VALUES ($1, $2, $3, now() + make_interval(secs => $4)) RETURNING id, expires_at",
             &[&Uuid::new_v4(), &identity.as_uuid(), &tenant.map(|t| t.as_uuid()), &lifetime_secs],
         )
@@ -72,7 +72,7 @@ pub(crate) async fn insert_token(
     token_hash: &[u8; 32],
 ) -> Result<()> {
     tx.execute(
-        "INSERT INTO refresh_token (token_hash, session_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        "INSERT INTO freehold.refresh_token (token_hash, session_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
         &[&token_hash.as_slice(), &session],
     )
     .await?;
@@ -86,7 +86,7 @@ pub(crate) async fn exchange(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Resul
         .query_opt(
             "SELECT s.id, s.identity_id, s.tenant_id, s.expires_at,
                     coalesce(r.used_at < now() - make_interval(secs => $2), false)
-             FROM refresh_token r JOIN session s ON s.id = r.session_id
+             FROM freehold.refresh_token r JOIN freehold.session s ON s.id = r.session_id
              WHERE r.token_hash = $1 AND s.revoked_at IS NULL AND s.expires_at > now()
              FOR UPDATE OF r",
             &[&token_hash.as_slice(), &REPEAT_SECS],
@@ -98,7 +98,7 @@ pub(crate) async fn exchange(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Resul
         return Ok(Exchange::Reused(session));
     }
     tx.execute(
-        "UPDATE refresh_token SET used_at = coalesce(used_at, now()) WHERE token_hash = $1",
+        "UPDATE freehold.refresh_token SET used_at = coalesce(used_at, now()) WHERE token_hash = $1",
         &[&token_hash.as_slice()],
     )
     .await?;
@@ -120,7 +120,7 @@ pub(crate) async fn set_tenant(
     tenant: Option<TenantId>,
 ) -> Result<()> {
     tx.execute(
-        "UPDATE session SET tenant_id = $2 WHERE id = $1",
+        "UPDATE freehold.session SET tenant_id = $2 WHERE id = $1",
         &[&session, &tenant.map(|t| t.as_uuid())],
     )
     .await?;
@@ -135,7 +135,7 @@ pub(crate) async fn lock(
 ) -> Result<Option<Session>> {
     let row = tx
         .query_opt(
-            "SELECT id, identity_id, tenant_id, expires_at FROM session
+            "SELECT id, identity_id, tenant_id, expires_at FROM freehold.session
              WHERE id = $1 AND identity_id = $2 AND revoked_at IS NULL AND expires_at > now() FOR UPDATE",
             &[&session, &identity.as_uuid()],
         )
@@ -151,7 +151,7 @@ pub(crate) async fn is_operators(
 ) -> Result<bool> {
     let rows = tx
         .query_and_commit(
-            "SELECT 1 FROM session s JOIN identity i ON i.id = s.identity_id
+            "SELECT 1 FROM freehold.session s JOIN freehold.identity i ON i.id = s.identity_id
              WHERE s.id = $1 AND i.id = $2 AND s.revoked_at IS NULL AND s.expires_at > now()
                AND i.is_operator AND i.disabled_at IS NULL",
             &[&session, &identity.as_uuid()],
@@ -165,8 +165,8 @@ pub(crate) async fn list(tx: &mut CatalogTx, identity: IdentityId) -> Result<Vec
     let rows = tx
         .query(
             "SELECT s.id, s.tenant_id, s.created_at, s.expires_at,
-                    coalesce((SELECT max(r.created_at) FROM refresh_token r WHERE r.session_id = s.id), s.created_at)
-             FROM session s
+                    coalesce((SELECT max(r.created_at) FROM freehold.refresh_token r WHERE r.session_id = s.id), s.created_at)
+             FROM freehold.session s
              WHERE s.identity_id = $1 AND s.revoked_at IS NULL AND s.expires_at > now()
              ORDER BY s.created_at DESC, s.id LIMIT 200",
             &[&identity.as_uuid()],
@@ -192,7 +192,7 @@ pub(crate) async fn revoke(
 ) -> Result<bool> {
     let revoked = tx
         .execute(
-            "UPDATE session SET revoked_at = now()
+            "UPDATE freehold.session SET revoked_at = now()
              WHERE id = $1 AND identity_id = $2 AND revoked_at IS NULL AND expires_at > now()",
             &[&session, &identity.as_uuid()],
         )
@@ -207,7 +207,7 @@ pub(crate) async fn revoke_all(
     except: Option<Uuid>,
 ) -> Result<u64> {
     tx.execute(
-        "UPDATE session SET revoked_at = now()
+        "UPDATE freehold.session SET revoked_at = now()
          WHERE identity_id = $1 AND revoked_at IS NULL AND id IS DISTINCT FROM $2",
         &[&identity.as_uuid(), &except],
     )
@@ -217,7 +217,7 @@ pub(crate) async fn revoke_all(
 /// Deletes sessions that have ended, of the identity that is signing in.
 pub(crate) async fn prune(tx: &mut CatalogTx, identity: IdentityId) -> Result<()> {
     tx.execute(
-        "DELETE FROM session WHERE identity_id = $1
+        "DELETE FROM freehold.session WHERE identity_id = $1
          AND (expires_at < now() OR revoked_at < now() - interval '1 day')",
         &[&identity.as_uuid()],
     )
@@ -228,7 +228,7 @@ pub(crate) async fn prune(tx: &mut CatalogTx, identity: IdentityId) -> Result<()
 /// Deletes all sessions that have ended.
 pub(crate) async fn prune_all(tx: &mut CatalogTx) -> Result<()> {
     tx.execute(
-        "DELETE FROM session WHERE expires_at < now() - interval '1 day'
+        "DELETE FROM freehold.session WHERE expires_at < now() - interval '1 day'
          OR revoked_at < now() - interval '1 day'",
         &[],
     )

@@ -45,7 +45,7 @@ pub(crate) async fn insert(
     password_hash: Option<&str>,
 ) -> Result<()> {
     let sql = format!(
-        "INSERT INTO sign_up (id, email, slug, name, password_hash, expires_at)
+        "INSERT INTO freehold.sign_up (id, email, slug, name, password_hash, expires_at)
          VALUES ($1, $2, $3, $4, $5, now() + {LIFETIME})"
     );
     tx.execute(&sql, &[&id, &email.as_str(), &slug, &name, &password_hash]).await?;
@@ -60,13 +60,15 @@ pub(crate) async fn set_token(
     token_hash: &[u8; 32],
 ) -> Result<Option<SignUpRow>> {
     let sql = format!(
-        "UPDATE sign_up SET token_hash = $2 WHERE id = $1 AND expires_at > now() RETURNING {COLUMNS}"
+        "UPDATE freehold.sign_up SET token_hash = $2 WHERE id = $1 AND expires_at > now() RETURNING {COLUMNS}"
     );
     Ok(tx.query_opt(&sql, &[&id, &token_hash.as_slice()]).await?.as_ref().map(from_row))
 }
 
 pub(crate) async fn find(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Option<SignUpRow>> {
-    let sql = format!("SELECT {COLUMNS} FROM sign_up WHERE token_hash = $1 AND expires_at > now()");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM freehold.sign_up WHERE token_hash = $1 AND expires_at > now()"
+    );
     Ok(tx.query_opt(&sql, &[&token_hash.as_slice()]).await?.as_ref().map(from_row))
 }
 
@@ -74,7 +76,7 @@ pub(crate) async fn find(tx: &mut CatalogTx, token_hash: &[u8; 32]) -> Result<Op
 pub(crate) async fn take(tx: &mut CatalogTx, id: Uuid, token_hash: &[u8; 32]) -> Result<bool> {
     let taken = tx
         .execute(
-            "DELETE FROM sign_up WHERE id = $1 AND token_hash = $2 AND expires_at > now()",
+            "DELETE FROM freehold.sign_up WHERE id = $1 AND token_hash = $2 AND expires_at > now()",
             &[&id, &token_hash.as_slice()],
         )
         .await?;
@@ -83,11 +85,11 @@ pub(crate) async fn take(tx: &mut CatalogTx, id: Uuid, token_hash: &[u8; 32]) ->
 
 /// Deletes all sign-ups of this address.
 pub(crate) async fn delete_of(tx: &mut CatalogTx, email: &str) -> Result<()> {
-    tx.execute("DELETE FROM sign_up WHERE email = $1", &[&email]).await?;
+    tx.execute("DELETE FROM freehold.sign_up WHERE email = $1", &[&email]).await?;
     Ok(())
 }
 
 pub(crate) async fn prune(tx: &mut CatalogTx) -> Result<()> {
-    tx.execute("DELETE FROM sign_up WHERE expires_at < now()", &[]).await?;
+    tx.execute("DELETE FROM freehold.sign_up WHERE expires_at < now()", &[]).await?;
     Ok(())
 }

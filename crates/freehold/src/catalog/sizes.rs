@@ -68,7 +68,8 @@ pub(crate) async fn measure(
     tenants: i32,
 ) -> Result<Option<TenantId>> {
     let after = after.map(|tenant| tenant.as_uuid());
-    let rows = tx.query_and_commit("SELECT measure_sizes($1, $2)", &[&after, &tenants]).await?;
+    let rows =
+        tx.query_and_commit("SELECT freehold.measure_sizes($1, $2)", &[&after, &tenants]).await?;
     let last = rows.first().and_then(|row| row.get::<_, Option<Uuid>>(0));
     Ok(last.map(TenantId::from))
 }
@@ -80,7 +81,7 @@ pub(crate) async fn skip(
     tenants: i64,
 ) -> Result<Option<TenantId>> {
     let after = after.map(|tenant| tenant.as_uuid());
-    let sql = "SELECT id FROM (SELECT id FROM tenant WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2) AS next
+    let sql = "SELECT id FROM (SELECT id FROM freehold.tenant WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2) AS next
                ORDER BY id DESC LIMIT 1";
     let rows = tx.query_and_commit(sql, &[&after, &tenants]).await?;
     Ok(rows.first().map(|row| TenantId::from(row.get::<_, Uuid>(0))))
@@ -88,7 +89,7 @@ pub(crate) async fn skip(
 
 /// Deletes measurements that have reached their age limit.
 pub(crate) async fn prune(tx: CatalogTx) -> Result<()> {
-    tx.query_and_commit("SELECT prune_sizes()", &[]).await?;
+    tx.query_and_commit("SELECT freehold.prune_sizes()", &[]).await?;
     Ok(())
 }
 
@@ -114,7 +115,7 @@ pub(crate) async fn list(
 ) -> Result<Vec<TenantGrowth>> {
     let order = if by_growth { "bytes_per_day" } else { "bytes" };
     let sql = format!(
-        "SELECT g.*, t.slug FROM tenant_growth g JOIN tenant t ON t.id = g.tenant_id
+        "SELECT g.*, t.slug FROM freehold.tenant_growth g JOIN freehold.tenant t ON t.id = g.tenant_id
          ORDER BY g.{order} DESC, g.tenant_id OFFSET $1 LIMIT $2"
     );
     Ok(tx.query(&sql, &[&offset, &limit]).await?.iter().map(growth).collect())
@@ -126,7 +127,7 @@ pub(crate) async fn history(
     tenant: TenantId,
     limit: i64,
 ) -> Result<Vec<TenantSize>> {
-    let sql = "SELECT measured_at, bytes, rows FROM tenant_size WHERE tenant_id = $1
+    let sql = "SELECT measured_at, bytes, rows FROM freehold.tenant_size WHERE tenant_id = $1
                ORDER BY measured_at DESC LIMIT $2";
     let rows = tx.query(sql, &[&tenant.as_uuid(), &limit]).await?;
     let size = |row: &Row| TenantSize {
@@ -140,7 +141,7 @@ pub(crate) async fn history(
 pub(crate) async fn fleet(tx: &mut CatalogTx) -> Result<FleetGrowth> {
     let sql = "SELECT count(*) AS tenants, max(measured_at) AS measured_at, coalesce(sum(bytes), 0)::int8 AS bytes,
                       coalesce(sum(bytes_per_day), 0) AS bytes_per_day, coalesce(max(bytes_per_day), 0) AS fastest
-               FROM tenant_growth";
+               FROM freehold.tenant_growth";
     let rows = tx.query(sql, &[]).await?;
     let row = &rows[0];
     Ok(FleetGrowth {

@@ -62,7 +62,7 @@ pub(crate) async fn record(tx: CatalogTx, queries: &[SlowQuery]) -> Result<()> {
             })
         })
         .collect();
-    tx.query_and_commit("SELECT record_slow_queries($1)", &[&json!(entries)]).await?;
+    tx.query_and_commit("SELECT freehold.record_slow_queries($1)", &[&json!(entries)]).await?;
     Ok(())
 }
 
@@ -74,13 +74,14 @@ pub(crate) async fn record_plan(
     plan: &Value,
 ) -> Result<()> {
     let tenant = tenant.as_uuid();
-    tx.query_and_commit("SELECT record_slow_plan($1, $2, $3)", &[&tenant, &shape, plan]).await?;
+    tx.query_and_commit("SELECT freehold.record_slow_plan($1, $2, $3)", &[&tenant, &shape, plan])
+        .await?;
     Ok(())
 }
 
 /// Deletes entries beyond the limits of age and number.
 pub(crate) async fn prune(tx: CatalogTx) -> Result<()> {
-    tx.query_and_commit("SELECT prune_slow_queries()", &[]).await?;
+    tx.query_and_commit("SELECT freehold.prune_slow_queries()", &[]).await?;
     Ok(())
 }
 
@@ -93,7 +94,7 @@ pub(crate) async fn list(
 ) -> Result<Vec<SlowStatement>> {
     let rows = tx
         .query(
-            "SELECT t.slug, s.* FROM slow_query s JOIN tenant t ON t.id = s.tenant_id
+            "SELECT t.slug, s.* FROM freehold.slow_query s JOIN freehold.tenant t ON t.id = s.tenant_id
              WHERE ($1::uuid IS NULL OR s.tenant_id = $1)
              ORDER BY s.last_at DESC, s.tenant_id, s.shape OFFSET $2 LIMIT $3",
             &[&tenant.map(|tenant| tenant.as_uuid()), &offset, &limit],

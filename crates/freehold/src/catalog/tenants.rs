@@ -29,7 +29,7 @@ pub(crate) async fn insert(
 ) -> Result<()> {
     let inserted = tx
         .execute(
-            "INSERT INTO tenant (id, slug, name) VALUES ($1, $2, $3)
+            "INSERT INTO freehold.tenant (id, slug, name) VALUES ($1, $2, $3)
              ON CONFLICT ON CONSTRAINT tenant_slug_key DO NOTHING",
             &[&id.as_uuid(), &slug.as_str(), &name],
         )
@@ -42,18 +42,18 @@ pub(crate) fn slug_taken(slug: &Slug) -> Error {
 }
 
 pub(crate) async fn find(tx: &mut CatalogTx, id: TenantId) -> Result<Option<Tenant>> {
-    let sql = format!("SELECT {COLUMNS} FROM tenant WHERE id = $1");
+    let sql = format!("SELECT {COLUMNS} FROM freehold.tenant WHERE id = $1");
     tx.query_opt(&sql, &[&id.as_uuid()]).await?.as_ref().map(from_row).transpose()
 }
 
 pub(crate) async fn find_by_slug(tx: &mut CatalogTx, slug: &Slug) -> Result<Option<Tenant>> {
-    let sql = format!("SELECT {COLUMNS} FROM tenant WHERE slug = $1");
+    let sql = format!("SELECT {COLUMNS} FROM freehold.tenant WHERE slug = $1");
     tx.query_opt(&sql, &[&slug.as_str()]).await?.as_ref().map(from_row).transpose()
 }
 
 /// Locks the row until the transaction ends, which serialises transitions and migrations.
 pub(crate) async fn lock(tx: &mut CatalogTx, id: TenantId) -> Result<Option<Tenant>> {
-    let sql = format!("SELECT {COLUMNS} FROM tenant WHERE id = $1 FOR NO KEY UPDATE");
+    let sql = format!("SELECT {COLUMNS} FROM freehold.tenant WHERE id = $1 FOR NO KEY UPDATE");
     tx.query_opt(&sql, &[&id.as_uuid()]).await?.as_ref().map(from_row).transpose()
 }
 
@@ -77,7 +77,8 @@ pub(crate) async fn list(
     after: Option<&str>,
     limit: i64,
 ) -> Result<Vec<Tenant>> {
-    let sql = format!("SELECT {COLUMNS} FROM tenant WHERE slug > $1 ORDER BY slug LIMIT $2");
+    let sql =
+        format!("SELECT {COLUMNS} FROM freehold.tenant WHERE slug > $1 ORDER BY slug LIMIT $2");
     tx.query(&sql, &[&after.unwrap_or(""), &limit]).await?.iter().map(from_row).collect()
 }
 
@@ -86,13 +87,16 @@ pub(crate) async fn set_status(
     id: TenantId,
     status: TenantStatus,
 ) -> Result<()> {
-    tx.execute("UPDATE tenant SET status = $2 WHERE id = $1", &[&id.as_uuid(), &status.as_str()])
-        .await?;
+    tx.execute(
+        "UPDATE freehold.tenant SET status = $2 WHERE id = $1",
+        &[&id.as_uuid(), &status.as_str()],
+    )
+    .await?;
     Ok(())
 }
 
 pub(crate) async fn set_weight(tx: &mut CatalogTx, id: TenantId, weight: Weight) -> Result<()> {
-    let sql = "UPDATE tenant SET weight = $2 WHERE id = $1";
+    let sql = "UPDATE freehold.tenant SET weight = $2 WHERE id = $1";
     tx.execute(sql, &[&id.as_uuid(), &i16::from(weight)]).await?;
     Ok(())
 }
@@ -105,14 +109,18 @@ pub(crate) async fn set_version(tx: &mut CatalogTx, id: TenantId, version: i64) 
 
 /// The tenants that lack a migration up to `version`, in a stable order.
 pub(crate) async fn list_behind(tx: &mut CatalogTx, version: i64) -> Result<Vec<Tenant>> {
-    let sql = format!("SELECT {COLUMNS} FROM tenant WHERE version < $1 ORDER BY created_at, id");
+    let sql =
+        format!("SELECT {COLUMNS} FROM freehold.tenant WHERE version < $1 ORDER BY created_at, id");
     tx.query(&sql, &[&version]).await?.iter().map(from_row).collect()
 }
 
 /// The number of tenants at each version.
 pub(crate) async fn count_by_version(tx: &mut CatalogTx) -> Result<Vec<(i64, i64)>> {
     let rows = tx
-        .query("SELECT version, count(*) FROM tenant GROUP BY version ORDER BY version", &[])
+        .query(
+            "SELECT version, count(*) FROM freehold.tenant GROUP BY version ORDER BY version",
+            &[],
+        )
         .await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

@@ -103,7 +103,7 @@ pub(crate) async fn record(tx: CatalogTx, batch: &UsageBatch) -> Result<()> {
         .collect();
     let entries = json!(entries);
     tx.query_and_commit(
-        "SELECT record_usage($1, $2, $3)",
+        "SELECT freehold.record_usage($1, $2, $3)",
         &[&batch.server, &batch.number, &entries],
     )
     .await?;
@@ -114,14 +114,17 @@ pub(crate) async fn record_busiest(tx: CatalogTx, busiest: &Busiest) -> Result<(
     let entries: Vec<_> =
         busiest.tenants.iter().map(|(tenant, usage)| entry(*tenant, usage)).collect();
     let (window, entries) = (busiest.window_us().max(1).cast_signed(), json!(entries));
-    tx.query_and_commit("SELECT record_busiest($1, $2, $3)", &[&busiest.server, &window, &entries])
-        .await?;
+    tx.query_and_commit(
+        "SELECT freehold.record_busiest($1, $2, $3)",
+        &[&busiest.server, &window, &entries],
+    )
+    .await?;
     Ok(())
 }
 
 /// Deletes entries that have reached their age limit.
 pub(crate) async fn prune(tx: CatalogTx) -> Result<()> {
-    tx.query_and_commit("SELECT prune_usage()", &[]).await?;
+    tx.query_and_commit("SELECT freehold.prune_usage()", &[]).await?;
     Ok(())
 }
 
@@ -151,10 +154,10 @@ pub(crate) async fn list(
     let column = order.column();
     let sql = format!(
         "SELECT t.id, t.slug, u.*
-         FROM (SELECT tenant_id, {SUMS} FROM usage
+         FROM (SELECT tenant_id, {SUMS} FROM freehold.usage
                WHERE hour > date_trunc('hour', now()) - make_interval(hours => $1) GROUP BY tenant_id
                ORDER BY sum({column}) DESC, tenant_id OFFSET $2 LIMIT $3) AS u
-         JOIN tenant t ON t.id = u.tenant_id ORDER BY u.{column} DESC, u.tenant_id"
+         JOIN freehold.tenant t ON t.id = u.tenant_id ORDER BY u.{column} DESC, u.tenant_id"
     );
     let rows = tx.query(&sql, &[&hours, &offset, &limit]).await?;
     let tenant_usage = |row: &Row| TenantUsage {
@@ -172,7 +175,7 @@ pub(crate) async fn of_tenant(
     hours: i32,
 ) -> Result<Vec<TableUsage>> {
     let sql = format!(
-        "SELECT table_name, {SUMS} FROM usage
+        "SELECT table_name, {SUMS} FROM freehold.usage
          WHERE tenant_id = $1 AND hour > date_trunc('hour', now()) - make_interval(hours => $2)
          GROUP BY table_name ORDER BY sum(time_us) DESC, table_name"
     );
@@ -190,7 +193,7 @@ pub(crate) async fn busiest(tx: &mut CatalogTx, limit: i64) -> Result<Vec<BusyTe
             "SELECT t.id, t.slug, max(window_us) AS window_us, sum(b.queries * 1e6 / window_us)::float8 AS queries,
                     sum(b.rows * 1e6 / window_us)::float8 AS rows, sum(b.errors * 1e6 / window_us)::float8 AS errors,
                     sum(b.time_us::float8 / window_us) AS running, sum(b.wait_us::float8 / window_us) AS waiting
-             FROM busiest b JOIN tenant t ON t.id = b.tenant_id
+             FROM freehold.busiest b JOIN freehold.tenant t ON t.id = b.tenant_id
              WHERE b.ended_at > now() - interval '20 seconds'
              GROUP BY t.id, t.slug ORDER BY running DESC, t.id LIMIT $1",
             &[&limit],
@@ -212,7 +215,8 @@ pub(crate) async fn busiest(tx: &mut CatalogTx, limit: i64) -> Result<Vec<BusyTe
 /// The slugs of tenants.
 pub(crate) async fn slugs(tx: CatalogTx, tenants: &[TenantId]) -> Result<Vec<(TenantId, String)>> {
     let ids: Vec<Uuid> = tenants.iter().map(TenantId::as_uuid).collect();
-    let rows =
-        tx.query_and_commit("SELECT id, slug FROM tenant WHERE id = ANY($1)", &[&ids]).await?;
+    let rows = tx
+        .query_and_commit("SELECT id, slug FROM freehold.tenant WHERE id = ANY($1)", &[&ids])
+        .await?;
     Ok(rows.iter().map(|row| (TenantId::from(row.get::<_, Uuid>("id")), row.get("slug"))).collect())
 }

@@ -23,13 +23,13 @@ pub(crate) async fn record(tx: CatalogTx, rows: &[RecordedViolation]) -> Result<
             })
         })
         .collect();
-    tx.query_and_commit("SELECT record_violations($1)", &[&json!(events)]).await?;
+    tx.query_and_commit("SELECT freehold.record_violations($1)", &[&json!(events)]).await?;
     Ok(())
 }
 
 /// Deletes entries beyond the limits of age and number.
 pub(crate) async fn prune(tx: CatalogTx) -> Result<()> {
-    tx.query_and_commit("SELECT prune_violations()", &[]).await?;
+    tx.query_and_commit("SELECT freehold.prune_violations()", &[]).await?;
     Ok(())
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn list(
         .query(
             "SELECT id, occurred_at, count, request_id, kind, tenant_id, actor_id, target_tenant_id,
                     sqlstate, statement, reason
-             FROM violation
+             FROM freehold.violation
              WHERE ($1::uuid IS NULL OR $1 IN (tenant_id, target_tenant_id))
                AND ($2::text IS NULL OR kind = $2) AND ($3::uuid IS NULL OR id < $3)
              ORDER BY id DESC LIMIT $4",

@@ -102,7 +102,6 @@ pub(crate) async fn provision(
     snapshot::create_schema(&mut tx, id, &snapshot).await?;
     tx.ddl(async |client| policy::verify(client, id).await).await?;
     baseline::record_all(tx.catalog(), id, migrator::millis(started)).await?;
-    tx.catalog().execute("SET LOCAL search_path = freehold, pg_temp", &[]).await?;
     tenants::set_version(tx.catalog(), id, version).await?;
     let tenant = tenants::find(tx.catalog(), id).await?;
     tx.commit().await?;

@@ -293,3 +293,37 @@ fn the_clock_of_the_library_can_be_stopped() {
         }
     }
 }
+
+/// A name of the catalog is written with its schema wherever it stands, so that no statement depends on the
+/// search path, which DDL in tenants' schemas changes.
+#[test]
+fn names_of_the_catalog_are_qualified() {
+    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut names = Vec::new();
+    for file in std::fs::read_dir(migrations).unwrap() {
+        let file = file.unwrap().path();
+        if file.is_dir() {
+            continue;
+        }
+        for kind in ["TABLE", "VIEW", "FUNCTION", "SEQUENCE"] {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let begins = format!("{kind} freehold.");
+            let made = text.split(&begins).skip(1);
+            names.extend(made.map(|rest| {
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                rest[..end.unwrap_or(rest.len())].to_owned()
+            }));
+        }
+    }
+    assert!(names.len() > 40, "{names:?}");
+    let root = src("freehold");
+    for file in sources(&root) {
+        let words = code(&file).replace(['"', '(', ')', ',', ';'], " ");
+        let words: Vec<&str> = words.split_whitespace().collect();
+        for pair in words.windows(2) {
+            let reads = ["FROM", "JOIN", "INTO", "UPDATE", "ONLY"].contains(&pair[0]);
+            let bare = reads && names.iter().any(|name| name == pair[1]);
+            assert!(!bare, "{} has {} {} without its schema", file.display(), pair[0], pair[1]);
+        }
+    }
+}
