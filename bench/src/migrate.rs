@@ -78,11 +78,11 @@ pub(crate) async fn run(admin_url: &str, seconds: u64, tenants: usize) -> Result
             by_hand.push(send_by_hand(&bare, &ids, case, round).await?);
             let version = 9000 + migrations.len() as i64;
             migrations.push(Migration::new(version, "bench", (case.migration)(round)));
-            by_us.push(migrate(&fleet.freehold, &migrations, options).await?);
+            by_us.push(migrate(&fleet.freehold, &migrations, options.clone()).await?);
         }
         let began = Instant::now();
         let baseline = Baseline::from_migrations(migrations.clone())?;
-        fleet.freehold.migrations().up(&operator(), &baseline, options, &|_, _| {}).await?;
+        fleet.freehold.migrations().up(&operator(), &baseline, options.clone(), &|_, _| {}).await?;
         idle.push(began.elapsed().as_secs_f64() * 1000.0);
         if started.elapsed() > Duration::from_secs(seconds) {
             break;

@@ -197,13 +197,17 @@ async fn migrate(run: Arc<Run>) -> Disturbances {
             break;
         }
         let baseline = baseline_with(run.ground.conditions.baseline, n);
-        let options = MigrateOptions { parallel: 2, lock_timeout: Duration::from_secs(2) };
+        let options = MigrateOptions {
+            parallel: 2,
+            lock_timeout: Duration::from_secs(2),
+            ..MigrateOptions::default()
+        };
         let migrated = try_again(&run, "migrate", async || {
             let report = run
                 .ground
                 .steward
                 .migrations()
-                .up(&OPERATOR, &baseline, options, &|_, _| {})
+                .up(&OPERATOR, &baseline, options.clone(), &|_, _| {})
                 .await?;
             match report.failed.first() {
                 None => Ok(()),

@@ -59,6 +59,14 @@ CREATE TABLE freehold.migration_failure (
   failed_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+-- Whether migrations of the fleet are paused, and by whom: one row, or none.
+CREATE TABLE freehold.migration_pause (
+  singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+  paused_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  paused_by uuid NOT NULL,
+  why       text NOT NULL
+);
+
 -- ── People ─────────────────────────────────────────────────────────────────────────────────
 
 CREATE TABLE freehold.identity (
@@ -139,14 +147,14 @@ DO $$
 DECLARE
   t text;
 BEGIN
-  FOREACH t IN ARRAY ARRAY['baseline', 'tenant', 'ledger', 'migration_failure', 'identity',
+  FOREACH t IN ARRAY ARRAY['baseline', 'tenant', 'ledger', 'migration_failure', 'migration_pause', 'identity',
     'credential', 'membership', 'invitation', 'session', 'refresh_token', 'idempotency'] LOOP
     EXECUTE format('ALTER TABLE freehold.%I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE freehold.%I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format('CREATE POLICY owner_access ON freehold.%I TO freehold_owner USING (true) WITH CHECK (true)', t);
     EXECUTE format('CREATE POLICY app_access ON freehold.%I TO freehold_catalog USING (true) WITH CHECK (true)', t);
   END LOOP;
-  FOREACH t IN ARRAY ARRAY['baseline', 'ledger', 'migration_failure', 'credential', 'session',
+  FOREACH t IN ARRAY ARRAY['baseline', 'ledger', 'migration_failure', 'migration_pause', 'credential', 'session',
     'refresh_token', 'idempotency'] LOOP
     EXECUTE format('CREATE POLICY catalog_only ON freehold.%I AS RESTRICTIVE USING ((SELECT freehold.in_catalog()))', t);
   END LOOP;
@@ -168,6 +176,7 @@ CREATE POLICY tenant_scope ON freehold.identity AS RESTRICTIVE
 GRANT USAGE ON SCHEMA freehold TO freehold_catalog, freehold_app, freehold_viewer, freehold_analytics;
 GRANT SELECT ON freehold.baseline, freehold.ledger, freehold.migration_failure, freehold.catalog_migration TO freehold_catalog;
 GRANT SELECT ON freehold.catalog_migration TO freehold_app;
+GRANT SELECT, INSERT, DELETE ON freehold.migration_pause TO freehold_catalog;
 GRANT SELECT ON freehold.tenant TO freehold_catalog;
 GRANT UPDATE (status, weight) ON freehold.tenant TO freehold_catalog;
 GRANT SELECT, INSERT, UPDATE ON freehold.identity, freehold.credential TO freehold_catalog;

@@ -179,7 +179,9 @@ pub use crate::cache::{CACHE_AGE_MAX, Cache, CacheOptions, CacheWrite, Cached};
 pub use crate::control::guessing::{Rate, SignInLimits};
 pub use crate::error::{DbError, Error, ErrorKind, Raised, Result};
 pub use crate::fleet::dry_run::{DryRun, Verdict};
-pub use crate::fleet::migrator::{MigrateFailure, MigrateOptions, MigrateReport, MigrateStatus};
+pub use crate::fleet::migrator::{
+    MigrateFailure, MigrateOptions, MigratePause, MigrateReport, MigrateStatus,
+};
 pub use crate::freehold::Freehold;
 pub use crate::init::{CATALOG_VERSION, InitOptions, InitReport, Passwords, init};
 pub use crate::model::actor::{Action, Actor, Role, permits, require};

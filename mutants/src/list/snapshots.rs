@@ -11,7 +11,49 @@ const ORDER: &str = "crates/freehold/src/snapshot/order.rs";
 const DESCRIBE: &str = "crates/freehold/src/snapshot/describe.sql";
 const CHANGE: &str = "crates/freehold/src/snapshot/change.rs";
 
+const WAVES: &str = "crates/freehold/src/fleet/migrator/waves.rs";
+
 pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "a-canary-is-any-tenant",
+        breaks: "a migration that fails for the canaries goes on to the fleet",
+        file: WAVES,
+        from: "        if is_of_canaries && failures > 0 {",
+        to: "        if is_of_canaries && failures > self.failures_max {",
+        tests: Library(&["waves::a_canary_that_fails_stops_the_run_before_all_others"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "no-failures-stop-a-run",
+        breaks: "a migration that fails everywhere is tried everywhere",
+        file: WAVES,
+        from: "        if failures >= self.failures_max {",
+        to: "        if failures > usize::MAX - self.failures_max {",
+        tests: Library(&["waves::a_run_stops_once_so_many_tenants_have_failed"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "a-pause-is-not-looked-for",
+        breaks: "a run that an operator pauses goes on",
+        file: WAVES,
+        from: "            if let Some(pause) = paused(self.owner).await? {\n                return Ok(Some(pause.to_string()));\n            }\n",
+        to: "",
+        tests: Library(&[
+            "waves::a_pause_ends_the_run_between_waves_and_no_other_begins_until_it_is_over",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "locked-tenants-fail-at-once",
+        breaks: "a tenant with a busy table is left behind",
+        file: "crates/freehold/src/fleet/migrator.rs",
+        from: "Err((_, error)) if !is_last && error.database()",
+        to: "Err((_, error)) if !is_last && is_last && error.database()",
+        tests: Library(&[
+            "waves::a_tenant_whose_tables_are_locked_is_tried_again_after_the_others",
+        ]),
+        survives_because: None,
+    },
     Mutant {
         name: "no-tenant-rehearses",
         breaks: "a migration is adopted that leaves tenants without what the template has",

@@ -1,8 +1,12 @@
-//! `freehold.baseline`, `ledger` and `migration_failure`: the migrations of the baseline, and which tenant
-//! has which.
+//! `freehold.baseline`, `ledger`, `migration_failure` and `migration_pause`: the migrations of the baseline,
+//! which tenant has which, and whether more may get them.
+
+use std::fmt;
+
+use jiff::Timestamp;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::ids::TenantId;
+use crate::model::ids::{IdentityId, TenantId};
 use crate::schema::migration::Migration;
 use crate::snapshot::Snapshot;
 use crate::snapshot::rows::Rows;
@@ -164,6 +168,44 @@ pub(crate) async fn list_failures(tx: &mut CatalogTx) -> Result<Vec<(String, i64
         )
         .await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+}
+
+/// Why and since when migrations of the fleet are paused.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct MigratePause {
+    /// Since when.
+    pub since: Timestamp,
+    /// The operator, or [`IdentityId::SYSTEM`] for the command line.
+    pub by: IdentityId,
+    /// The reason that was given.
+    pub why: String,
+}
+
+impl fmt::Display for MigratePause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "paused since {}: {}", self.since.strftime("%Y-%m-%d %H:%M:%SZ"), self.why)
+    }
+}
+
+pub(crate) async fn pause(tx: &mut CatalogTx) -> Result<Option<MigratePause>> {
+    let sql = "SELECT paused_at, paused_by, why FROM freehold.migration_pause";
+    let row = tx.query_opt(sql, &[]).await?;
+    Ok(row.map(|row| MigratePause {
+        since: row.get(0),
+        by: row.get::<_, uuid::Uuid>(1).into(),
+        why: row.get(2),
+    }))
+}
+
+/// False if they are paused already.
+pub(crate) async fn set_pause(tx: &mut CatalogTx, by: IdentityId, why: &str) -> Result<bool> {
+    let sql = "INSERT INTO freehold.migration_pause (paused_by, why) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    Ok(tx.execute(sql, &[&by.as_uuid(), &why]).await? > 0)
+}
+
+/// False if they were not paused.
+pub(crate) async fn end_pause(tx: &mut CatalogTx) -> Result<bool> {
+    Ok(tx.execute("DELETE FROM freehold.migration_pause", &[]).await? > 0)
 }
 
 /// Differs whenever the baseline changes.

@@ -9,12 +9,13 @@ use crate::catalog;
 use crate::catalog::audit::{self, AuditEvent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fleet::dry_run::{self, DryRun};
-use crate::fleet::migrator::{self, MigrateOptions, MigrateReport, MigrateStatus};
+use crate::fleet::migrator::{self, MigrateOptions, MigrateReport, MigrateStatus, waves};
 use crate::freehold::Freehold;
 use crate::model::audit::AuditAction;
 use crate::model::context::OperatorContext;
 use crate::model::ids::TEMPLATE_SCHEMA;
 use crate::schema::migration::Baseline;
+use crate::tx::CatalogTx;
 
 /// Handle for migrating the fleet, trying migrations and reading their status: [`Freehold::migrations`].
 #[derive(Clone, Copy)]
@@ -31,11 +32,11 @@ impl Migrations<'_> {
     /// Applies the new files of a folder of migrations to the template, then brings every tenant to the
     /// baseline. `progress` is called with the number of tenants done and the number of all.
     ///
-    /// A tenant that fails is in the report and does not stop the others; a second run continues with the
-    /// remaining tenants.
+    /// A tenant that fails is in the report and does not stop the others, unless the options say so; then the
+    /// report says why the run stopped. A second run continues with the remaining tenants.
     ///
     /// # Errors
-    /// [`ErrorKind::Migration`] if a migration fails in the template (then no tenant is changed), or if an
+    /// [`ErrorKind::Conflict`] while migrations are paused; [`ErrorKind::Migration`] if a migration fails in the template (then no tenant is changed), or if an
     /// applied one is missing or changed; [`ErrorKind::Retryable`] if another run migrates at the same time;
     /// [`ErrorKind::Setup`] without an owner connection.
     pub async fn up(
@@ -46,9 +47,10 @@ impl Migrations<'_> {
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<MigrateReport> {
         let owner = self.0.owner_pool()?;
+        waves::require_not_paused(owner).await?;
         let adopted = migrator::adopt(owner, context, folder).await?;
         self.record_run(context).await?;
-        let mut report = migrator::bring_fleet(owner, options, progress).await?;
+        let mut report = migrator::bring_fleet(owner, &options, progress).await?;
         report.notices.extend(folder.notices(&adopted.labels));
         report.notices.extend(adopted.notices);
         Ok(MigrateReport { layout: folder.layout(), adopted: adopted.labels, ..report })
@@ -77,10 +79,40 @@ impl Migrations<'_> {
     /// As for [`up`](crate::control::migrations::Migrations::up), except for the refusal of a file, which is
     /// in the result.
     pub async fn dry_run(self, folder: &Baseline, options: MigrateOptions) -> Result<DryRun> {
-        dry_run::run(self.0.owner_pool()?, folder, options).await
+        dry_run::run(self.0.owner_pool()?, folder, &options).await
     }
 
-    /// The versions of the fleet, and the tenants for which the last run of
+    /// Pauses migrations of the fleet: a run that is under way stops within about a second, after the tenants it
+    /// is at, and none begins until [`resume`](Self::resume). False if they are paused already.
+    pub async fn pause(self, context: &OperatorContext) -> Result<bool> {
+        let mut tx = self.0.catalog(context).await?;
+        let changed =
+            catalog::baseline::set_pause(&mut tx, context.actor(), context.reason()).await?;
+        self.record_pause(tx, context, AuditAction::FleetPause, changed).await
+    }
+
+    /// Permits migrations again. It begins none. False if they were not paused.
+    pub async fn resume(self, context: &OperatorContext) -> Result<bool> {
+        let mut tx = self.0.catalog(context).await?;
+        let changed = catalog::baseline::end_pause(&mut tx).await?;
+        self.record_pause(tx, context, AuditAction::FleetResume, changed).await
+    }
+
+    async fn record_pause(
+        self,
+        mut tx: CatalogTx,
+        context: &OperatorContext,
+        action: AuditAction,
+        changed: bool,
+    ) -> Result<bool> {
+        if changed {
+            audit::record(&mut tx, AuditEvent::of(action, context)).await?;
+        }
+        tx.commit().await?;
+        Ok(changed)
+    }
+
+    /// The versions of the fleet, whether migrations are paused, and the tenants for which the last run of
     /// [`up`](crate::control::migrations::Migrations::up) failed.
     pub async fn status(self) -> Result<MigrateStatus> {
         migrator::status(self.0.catalog_pool()).await

@@ -48,7 +48,7 @@ impl DryRun {
 pub(crate) async fn run(
     owner: &Pool,
     folder: &Baseline,
-    options: MigrateOptions,
+    options: &MigrateOptions,
 ) -> Result<DryRun> {
     let new = pending(owner, folder).await?;
     let version = folder.migrations().last().map_or(0, |m| m.version);

@@ -3,20 +3,20 @@
 //! A migration is applied to the template first (`migrator/adopt.rs`); if it fails there, it reaches no
 //! tenant. Then each tenant gets it in a transaction of its own, several at a time, and is compared with the
 //! template's state after it. The failure of one tenant is recorded and affects no other; a further run
-//! continues with the rest. Waves and canaries will be an order, and a stop between batches, of the list that
-//! `bring_fleet` works through.
+//! continues with the rest. `migrator/waves.rs` says in which order, and when a run stops.
 //!
 //! Each tenant's catalog row is locked while it is migrated, so two migrators do not work on the same tenant.
 //! Servers receive `NOTIFY freehold, 'baseline'` and read the data API's model from the template again.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
 use crate::catalog::{baseline, indexes, tenants};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_lock_timeout};
 use crate::indexes::{IndexState, TenantIndex, in_schema};
 use crate::model::context::OperatorContext;
 use crate::model::ids::TenantId;
@@ -30,25 +30,49 @@ use crate::wire;
 pub(crate) use self::adopt::{Former, OtherRun, adopt, pending, rehearsed};
 
 use self::compare::Changes;
+use self::waves::{Watch, Wave};
+pub use crate::catalog::baseline::MigratePause;
 
 mod adopt;
 mod compare;
 mod fast_path;
 mod rehearsal;
+pub(crate) mod waves;
 
 /// The options of a run of the migrator.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MigrateOptions {
     /// The number of tenants that are migrated at a time, at most the number of connections in the owner
     /// pool.
     pub parallel: usize,
-    /// How long a statement may wait for a lock held by the application.
+    /// How long a statement may wait for a lock held by the application. Meanwhile the tenant's own requests
+    /// wait behind it.
     pub lock_timeout: Duration,
+    /// How often a tenant is tried whose tables are locked, after the others of its wave each time. The pauses
+    /// between are half a second at first, and grow.
+    pub lock_attempts: u32,
+    /// Tenants that are migrated before all others. If one of them fails, the run stops.
+    pub canaries: Vec<TenantId>,
+    /// The parts of the other tenants, in per cent of them, after each of which the run waits for
+    /// `between_waves`: with `[1, 10]` it waits after the first hundredth and after the first tenth.
+    pub waves: Vec<u8>,
+    /// How long a run waits between two waves.
+    pub between_waves: Duration,
+    /// The run stops once this many tenants have failed.
+    pub failures_max: usize,
 }
 
 impl Default for MigrateOptions {
     fn default() -> Self {
-        MigrateOptions { parallel: 4, lock_timeout: Duration::from_secs(5) }
+        MigrateOptions {
+            parallel: 4,
+            lock_timeout: Duration::from_secs(1),
+            lock_attempts: 5,
+            canaries: Vec::new(),
+            waves: Vec::new(),
+            between_waves: Duration::ZERO,
+            failures_max: 10,
+        }
     }
 }
 
@@ -70,6 +94,10 @@ pub struct MigrateReport {
     pub notices: Vec<String>,
     /// Tenants whose migration failed; they are unchanged, and the next run tries them again.
     pub failed: Vec<MigrateFailure>,
+    /// Why the run stopped before all tenants were tried, if it did.
+    pub stopped: Option<String>,
+    /// The number of tenants that are behind and were not tried.
+    pub left: usize,
 }
 
 /// A tenant that could not be migrated.
@@ -92,43 +120,117 @@ pub struct MigrateStatus {
     pub tenants: Vec<(i64, i64)>,
     /// The tenants for which the last run failed.
     pub failed: Vec<MigrateFailure>,
+    /// Whether migrations are paused.
+    pub paused: Option<MigratePause>,
 }
 
-/// Brings every tenant that is behind to the baseline. `progress` hears of each that is done.
+/// Brings every tenant that is behind to the baseline, unless the run stops before. `progress` hears of each
+/// that is done.
 pub(crate) async fn bring_fleet(
     owner: &Pool,
-    options: MigrateOptions,
+    options: &MigrateOptions,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<MigrateReport> {
     let mut tx = CatalogTx::new(owner, &OperatorContext::system("list tenants to migrate")).await?;
     let migrations = baseline::list(&mut tx).await?;
     let version = migrations.last().map_or(0, |m| m.version);
-    let mut behind = tenants::list_behind(&mut tx, version).await?;
+    let behind = tenants::list_behind(&mut tx, version).await?;
     tx.commit().await?;
 
-    let mut report = MigrateReport { version, ..MigrateReport::default() };
-    let changes = Changes::default();
-    let mut tried = HashSet::new();
+    let report = MigrateReport { version, ..MigrateReport::default() };
+    let (total, changes) = (behind.len(), Changes::default());
+    let watch = Watch::new(owner, options);
+    let tried = HashSet::new();
+    let mut run =
+        Run { owner, options, migrations, changes, watch, report, tried, total, progress };
+    let planned = waves::plan(behind, options);
+    for (at, wave) in planned.into_iter().enumerate() {
+        if at > 0 {
+            run.report.stopped = run.watch.wait(options.between_waves).await?;
+        }
+        if run.report.stopped.is_none() {
+            run.wave(wave).await?;
+        }
+        if run.report.stopped.is_some() {
+            break;
+        }
+    }
     // A tenant that was provisioned from the previous baseline meanwhile is found by querying again.
-    while !behind.is_empty() {
-        let total = behind.len();
-        let (migrations, changes) = (&migrations, &changes);
+    loop {
+        let mut tx =
+            CatalogTx::new(owner, &OperatorContext::system("list tenants to migrate")).await?;
+        let mut behind = tenants::list_behind(&mut tx, version).await?;
+        tx.commit().await?;
+        behind.retain(|tenant| !run.tried.contains(&tenant.id));
+        if behind.is_empty() || run.report.stopped.is_some() {
+            run.report.left = behind.len();
+            return Ok(run.report);
+        }
+        run.total += behind.len();
+        run.wave(Wave { tenants: behind, is_of_canaries: false }).await?;
+    }
+}
+
+/// A run of the migrator over the fleet.
+struct Run<'a> {
+    owner: &'a Pool,
+    options: &'a MigrateOptions,
+    migrations: Vec<Migration>,
+    changes: Changes,
+    watch: Watch<'a>,
+    report: MigrateReport,
+    /// The tenants that are done: migrated or failed.
+    tried: HashSet<TenantId>,
+    total: usize,
+    progress: &'a (dyn Fn(usize, usize) + Sync),
+}
+
+impl Run<'_> {
+    /// Migrates tenants, and those whose tables are locked once more after the others.
+    async fn wave(&mut self, wave: Wave) -> Result<()> {
+        let Wave { mut tenants, is_of_canaries } = wave;
+        let attempts = self.options.lock_attempts.max(1);
+        for attempt in 1..=attempts {
+            tenants = self.round(tenants, is_of_canaries, attempt == attempts).await?;
+            if tenants.is_empty() || self.report.stopped.is_some() {
+                break;
+            }
+            tokio::time::sleep(waves::pause_before(attempt)).await;
+        }
+        Ok(())
+    }
+
+    /// Tries each tenant once. Returns those whose tables were locked, unless this was the last attempt.
+    async fn round(
+        &mut self,
+        tenants: Vec<Tenant>,
+        is_of_canaries: bool,
+        is_last: bool,
+    ) -> Result<Vec<Tenant>> {
+        let stops = AtomicBool::new(false);
+        let (owner, options, stop) = (self.owner, self.options, &stops);
+        let (migrations, changes) = (&self.migrations, &self.changes);
         // Owned, so that the future is Send: a service may migrate in a spawned task.
-        let mut outcomes = stream::iter(std::mem::take(&mut behind))
+        let mut outcomes = stream::iter(tenants)
             .map(|tenant| async move {
+                if stop.load(Ordering::Relaxed) {
+                    return None;
+                }
                 let outcome = bring_tenant(owner, &tenant, migrations, changes, options).await;
-                (tenant, outcome)
+                Some((tenant, outcome))
             })
             .buffer_unordered(options.parallel.max(1));
-        let mut done = 0;
-        while let Some((tenant, outcome)) = outcomes.next().await {
-            done += 1;
-            progress(done, total);
-            tried.insert(tenant.id);
+        let mut locked = Vec::new();
+        while let Some(outcome) = outcomes.next().await {
+            let Some((tenant, outcome)) = outcome else { continue };
             match outcome {
                 Ok(fast) => {
-                    report.migrated += 1;
-                    report.fast_path += usize::from(fast);
+                    self.report.migrated += 1;
+                    self.report.fast_path += usize::from(fast);
+                }
+                Err((_, error)) if !is_last && error.database().is_some_and(is_lock_timeout) => {
+                    locked.push(tenant);
+                    continue;
                 }
                 Err((version, error)) => {
                     let error = error.to_string();
@@ -136,22 +238,20 @@ pub(crate) async fn bring_fleet(
                         let tenant = tenant.slug.as_str();
                         tracing::warn!(tenant, %unwritten, "a failed migration is not recorded");
                     }
-                    report.failed.push(MigrateFailure {
-                        tenant: tenant.slug.to_string(),
-                        version,
-                        error,
-                    });
+                    let tenant = tenant.slug.to_string();
+                    self.report.failed.push(MigrateFailure { tenant, version, error });
                 }
             }
+            self.tried.insert(tenant.id);
+            (self.progress)(self.tried.len(), self.total);
+            if self.report.stopped.is_none() {
+                let failures = self.report.failed.len();
+                self.report.stopped = self.watch.reason(failures, is_of_canaries).await?;
+                stop.store(self.report.stopped.is_some(), Ordering::Relaxed);
+            }
         }
-        drop(outcomes);
-        let mut tx =
-            CatalogTx::new(owner, &OperatorContext::system("list tenants to migrate")).await?;
-        behind = tenants::list_behind(&mut tx, version).await?;
-        tx.commit().await?;
-        behind.retain(|tenant| !tried.contains(&tenant.id));
+        Ok(locked)
     }
-    Ok(report)
 }
 
 /// Applies all that one tenant lacks, one transaction per migration. The error says which one failed.
@@ -160,7 +260,7 @@ async fn bring_tenant(
     tenant: &Tenant,
     migrations: &[Migration],
     changes: &Changes,
-    options: MigrateOptions,
+    options: &MigrateOptions,
 ) -> Result<bool, (i64, Error)> {
     let (mut former, mut fast) = (tenant.version, true);
     for migration in migrations.iter().filter(|m| m.version > tenant.version) {
@@ -184,7 +284,7 @@ async fn bring_one_step(
     tenant: TenantId,
     migration: &Migration,
     changes: &Changes,
-    options: MigrateOptions,
+    options: &MigrateOptions,
 ) -> Result<()> {
     let mut tx = OwnerTx::new(owner, &OperatorContext::system("migrate a tenant")).await?;
     // A concurrent migrator waits here, and then finds nothing left to do.
@@ -259,12 +359,13 @@ pub(crate) async fn status(pool: &Pool) -> Result<MigrateStatus> {
     let version = baseline::list(&mut tx).await?.last().map_or(0, |m| m.version);
     let tenants = tenants::count_by_version(&mut tx).await?;
     let failures = baseline::list_failures(&mut tx).await?;
+    let paused = baseline::pause(&mut tx).await?;
     tx.commit().await?;
     let failed = failures
         .into_iter()
         .map(|(tenant, version, error)| MigrateFailure { tenant, version, error })
         .collect();
-    Ok(MigrateStatus { version, tenants, failed })
+    Ok(MigrateStatus { version, tenants, failed, paused })
 }
 
 /// Runs one migration in the schema that the transaction has entered, and protects what it created, except

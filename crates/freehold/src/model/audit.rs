@@ -64,6 +64,8 @@ actions! {
     AnalyticsRun = "analytics.run",
     MigrationAdopt = "migration.adopt",
     FleetMigrate = "fleet.migrate",
+    FleetPause = "fleet.pause",
+    FleetResume = "fleet.resume",
     KeyShow = "key.show",
     KeyRotate = "key.rotate",
     CatalogInit = "catalog.init",

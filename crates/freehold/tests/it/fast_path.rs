@@ -187,8 +187,12 @@ async fn a_lock_that_is_held_for_too_long_fails_the_tenant_at_once() {
     let holder = house.superuser().await;
     let lock = format!("BEGIN; LOCK TABLE {}.notes", tenants[1].tenant().schema());
     holder.batch_execute(&lock).await.unwrap();
-    let options =
-        MigrateOptions { parallel: 1, lock_timeout: std::time::Duration::from_millis(100) };
+    let options = MigrateOptions {
+        parallel: 1,
+        lock_timeout: std::time::Duration::from_millis(100),
+        lock_attempts: 1,
+        ..MigrateOptions::default()
+    };
     let baseline = notes_and(&["ALTER TABLE notes ADD pinned boolean"]);
     let report =
         house.freehold.migrations().up(&operator(), &baseline, options, &|_, _| {}).await.unwrap();

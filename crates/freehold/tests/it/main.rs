@@ -38,3 +38,4 @@ mod support;
 mod texts;
 mod transactions;
 mod violations;
+mod waves;

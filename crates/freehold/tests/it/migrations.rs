@@ -137,6 +137,7 @@ async fn a_lock_that_the_application_holds_fails_that_tenant_alone() {
     holder.batch_execute(&lock).await.unwrap();
     let options = MigrateOptions {
         lock_timeout: std::time::Duration::from_millis(100),
+        lock_attempts: 1,
         ..MigrateOptions::default()
     };
     let baseline = notes_and(&["ALTER TABLE notes ADD COLUMN pinned boolean"]);

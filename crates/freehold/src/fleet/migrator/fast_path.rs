@@ -94,7 +94,7 @@ impl FastPath {
         tenant: TenantId,
         former: i64,
         migration: &Migration,
-        options: MigrateOptions,
+        options: &MigrateOptions,
     ) -> Result<bool> {
         let Some(learned) = self.learned.get() else { return Ok(false) };
         if self.failures.load(Ordering::Relaxed) >= FAILURES_MAX {
@@ -138,7 +138,7 @@ impl FastPath {
         tenant: TenantId,
         statements: &[String],
         learned: &Learned,
-        options: MigrateOptions,
+        options: &MigrateOptions,
     ) -> Result<bool> {
         let (sealed, path) = tx.entry_of(tenant);
         let timeout = options.lock_timeout.as_millis().to_string();
