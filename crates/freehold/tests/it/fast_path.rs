@@ -201,3 +201,18 @@ async fn a_lock_that_is_held_for_too_long_fails_the_tenant_at_once() {
     holder.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(migrate(&house, &baseline).await.migrated, 1);
 }
+
+/// The first one has something of its own, as have some of the others.
+#[tokio::test]
+async fn tenants_that_differ_from_the_first_are_examples_too() {
+    let house = house().await;
+    let tenants = tenants(&house, 12).await;
+    for at in [0, 4, 5, 6, 7, 8] {
+        house.script(&tenants[at], "ALTER TABLE notes ADD own int").await;
+    }
+    house.script(&tenants[11], "ALTER TABLE notes ALTER COLUMN body DROP NOT NULL").await;
+    let report = migrate(&house, &notes_and(&["ALTER TABLE notes ADD pinned boolean"])).await;
+    // One with the column of its own takes the long path, one without, and the one that is wrong.
+    assert_eq!((report.migrated, report.fast_path, report.failed.len()), (11, 9, 1));
+    assert_eq!(report.failed[0].tenant, "tenant-11");
+}

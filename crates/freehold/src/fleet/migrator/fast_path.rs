@@ -2,11 +2,11 @@
 //! path. Then it is known which statements protect the new objects, and how the tenant must look afterwards.
 //!
 //! It takes three round trips, whatever the migration contains. It makes no decision of its own: a tenant
-//! that differs from the first one is rolled back and migrated on the long path, which reports what is wrong
-//! or finds that nothing is.
+//! that looks like none of those that took the long path is rolled back and takes it too. The long path reports
+//! what is wrong; if nothing is, the tenant is one more example.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::time::Instant;
 
@@ -29,21 +29,25 @@ use crate::wire::params::Params;
 const FAILURES_MAX: u32 = 3;
 /// The most statements of a file. A pipeline takes 256, including those around them.
 const STATEMENTS_MAX: usize = 200;
+/// The most ways that migrated tenants are known to look. They differ in what tenants have beside the template.
+const EXAMPLES_MAX: usize = 8;
 
 /// A migration of tenants that have the same version.
 pub(super) struct FastPath {
     fingerprint: Fingerprint,
     /// All tables that must exist and be protected, whether or not the migration changes them.
     tables: Vec<String>,
-    learned: OnceLock<Learned>,
+    learned: RwLock<Option<Arc<Learned>>>,
     failures: AtomicU32,
 }
 
-/// What was learned from the first tenant.
+/// What was learned from tenants that took the long path.
+#[derive(Clone)]
 struct Learned {
     /// The statements that protect the objects created by the migration, with the template's names.
     protection: String,
-    fingerprint: Option<String>,
+    /// How such a tenant may look afterwards.
+    fingerprints: Vec<Option<String>>,
 }
 
 impl FastPath {
@@ -62,7 +66,7 @@ impl FastPath {
         Some(FastPath {
             fingerprint,
             tables,
-            learned: OnceLock::new(),
+            learned: RwLock::default(),
             failures: AtomicU32::new(0),
         })
     }
@@ -74,14 +78,25 @@ impl FastPath {
         tenant: TenantId,
         protection: &str,
     ) -> Result<()> {
-        if self.learned.get().is_some() {
-            return Ok(());
-        }
         let fingerprint = self.fingerprint.read(tx, tenant).await?;
         let protection = in_template(tenant, protection);
-        // Another task may have set it already, to the same value.
-        let _ = self.learned.set(Learned { protection, fingerprint });
+        let mut kept = self.learned.write().unwrap_or_else(PoisonError::into_inner);
+        let none =
+            || Arc::new(Learned { protection: protection.clone(), fingerprints: Vec::new() });
+        let learned = Arc::make_mut(kept.get_or_insert_with(none));
+        let known = &mut learned.fingerprints;
+        // The fast path protects all tenants alike.
+        if learned.protection == protection
+            && known.len() < EXAMPLES_MAX
+            && !known.contains(&fingerprint)
+        {
+            known.push(fingerprint);
+        }
         Ok(())
+    }
+
+    fn learned(&self) -> Option<Arc<Learned>> {
+        self.learned.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Migrates a tenant of version `former`. False if nothing was done and it needs the long path.
@@ -96,7 +111,7 @@ impl FastPath {
         migration: &Migration,
         options: &MigrateOptions,
     ) -> Result<bool> {
-        let Some(learned) = self.learned.get() else { return Ok(false) };
+        let Some(learned) = self.learned() else { return Ok(false) };
         if self.failures.load(Ordering::Relaxed) >= FAILURES_MAX {
             return Ok(false);
         }
@@ -113,7 +128,7 @@ impl FastPath {
             // The tenant was removed, or another run has migrated it.
             _ => return Ok(true),
         }
-        let same = match self.apply(&mut tx, tenant, &statements, learned, options).await {
+        let same = match self.apply(&mut tx, tenant, &statements, &learned, options).await {
             Ok(same) => same,
             Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
             Err(error) if error.database().is_some_and(is_lock_timeout) => {
@@ -131,7 +146,7 @@ impl FastPath {
         Ok(true)
     }
 
-    /// Runs all statements in one flush. Returns whether the tenant then equals the first one.
+    /// Runs all statements in one flush. Returns whether the tenant then looks like one that is known.
     async fn apply(
         &self,
         tx: &mut OwnerTx,
@@ -170,6 +185,6 @@ impl FastPath {
             false => answers.pop().and_then(|answer| answer.rows.first()?.get(0)),
         };
         let is_bare = answers.pop().is_none_or(|answer| !answer.rows.is_empty());
-        Ok(fingerprint == learned.fingerprint && !is_bare)
+        Ok(learned.fingerprints.contains(&fingerprint) && !is_bare)
     }
 }
