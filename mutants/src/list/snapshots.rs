@@ -36,7 +36,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "a-pause-is-not-looked-for",
         breaks: "a run that an operator pauses goes on",
         file: WAVES,
-        from: "            if let Some(pause) = paused(self.owner).await? {\n                return Ok(Some(pause.to_string()));\n            }\n",
+        from: "            if let Some(reason) = self.look().await {\n                return Some(reason);\n            }\n",
         to: "",
         tests: Library(&[
             "waves::a_pause_ends_the_run_between_waves_and_no_other_begins_until_it_is_over",

@@ -146,10 +146,10 @@ pub(crate) async fn bring_fleet(
     let planned = waves::plan(behind, options);
     for (at, wave) in planned.into_iter().enumerate() {
         if at > 0 {
-            run.report.stopped = run.watch.wait(options.between_waves).await?;
+            run.report.stopped = run.watch.wait(options.between_waves).await;
         }
         if run.report.stopped.is_none() {
-            run.wave(wave).await?;
+            run.wave(wave).await;
         }
         if run.report.stopped.is_some() {
             break;
@@ -167,7 +167,7 @@ pub(crate) async fn bring_fleet(
             return Ok(run.report);
         }
         run.total += behind.len();
-        run.wave(Wave { tenants: behind, is_of_canaries: false }).await?;
+        run.wave(Wave { tenants: behind, is_of_canaries: false }).await;
     }
 }
 
@@ -187,17 +187,16 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Migrates tenants, and those whose tables are locked once more after the others.
-    async fn wave(&mut self, wave: Wave) -> Result<()> {
+    async fn wave(&mut self, wave: Wave) {
         let Wave { mut tenants, is_of_canaries } = wave;
         let attempts = self.options.lock_attempts.max(1);
         for attempt in 1..=attempts {
-            tenants = self.round(tenants, is_of_canaries, attempt == attempts).await?;
+            tenants = self.round(tenants, is_of_canaries, attempt == attempts).await;
             if tenants.is_empty() || self.report.stopped.is_some() {
                 break;
             }
             tokio::time::sleep(waves::pause_before(attempt)).await;
         }
-        Ok(())
     }
 
     /// Tries each tenant once. Returns those whose tables were locked, unless this was the last attempt.
@@ -206,7 +205,7 @@ impl Run<'_> {
         tenants: Vec<Tenant>,
         is_of_canaries: bool,
         is_last: bool,
-    ) -> Result<Vec<Tenant>> {
+    ) -> Vec<Tenant> {
         let stops = AtomicBool::new(false);
         let (owner, options, stop) = (self.owner, self.options, &stops);
         let (migrations, changes) = (&self.migrations, &self.changes);
@@ -246,11 +245,11 @@ impl Run<'_> {
             (self.progress)(self.tried.len(), self.total);
             if self.report.stopped.is_none() {
                 let failures = self.report.failed.len();
-                self.report.stopped = self.watch.reason(failures, is_of_canaries).await?;
+                self.report.stopped = self.watch.reason(failures, is_of_canaries).await;
                 stop.store(self.report.stopped.is_some(), Ordering::Relaxed);
             }
         }
-        Ok(locked)
+        locked
     }
 }
 

@@ -56,39 +56,46 @@ impl<'a> Watch<'a> {
     }
 
     /// The reason to stop, after a tenant is done.
-    pub(super) async fn reason(
-        &mut self,
-        failures: usize,
-        is_of_canaries: bool,
-    ) -> Result<Option<String>> {
+    pub(super) async fn reason(&mut self, failures: usize, is_of_canaries: bool) -> Option<String> {
         if is_of_canaries && failures > 0 {
-            return Ok(Some("a canary has failed".to_owned()));
+            return Some("a canary has failed".to_owned());
         }
         if failures >= self.failures_max {
-            return Ok(Some(match failures {
+            return Some(match failures {
                 1 => "a tenant has failed".to_owned(),
                 _ => format!("{failures} tenants have failed"),
-            }));
+            });
         }
         if self.looked.elapsed() < LOOK_EVERY {
-            return Ok(None);
+            return None;
         }
         self.looked = Instant::now();
-        Ok(paused(self.owner).await?.map(|pause| pause.to_string()))
+        self.look().await
     }
 
     /// Waits between two waves. Returns the reason to stop meanwhile.
-    pub(super) async fn wait(&mut self, time: Duration) -> Result<Option<String>> {
+    pub(super) async fn wait(&self, time: Duration) -> Option<String> {
         let began = Instant::now();
         loop {
-            if let Some(pause) = paused(self.owner).await? {
-                return Ok(Some(pause.to_string()));
+            if let Some(reason) = self.look().await {
+                return Some(reason);
             }
             let left = time.saturating_sub(began.elapsed());
             if left.is_zero() {
-                return Ok(None);
+                return None;
             }
             tokio::time::sleep(left.min(LOOK_EVERY)).await;
+        }
+    }
+
+    /// A look that fails ends no run: if the database is gone, tenants fail, which does.
+    async fn look(&self) -> Option<String> {
+        match paused(self.owner).await {
+            Ok(pause) => pause.map(|pause| pause.to_string()),
+            Err(error) => {
+                tracing::warn!(%error, "cannot see whether migrations are paused");
+                None
+            }
         }
     }
 }
