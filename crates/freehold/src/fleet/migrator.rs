@@ -27,7 +27,8 @@ use crate::schema::policy;
 use crate::tx::{CatalogTx, OwnerTx};
 use crate::wire;
 
-pub(crate) use self::adopt::{Former, OtherRun, adopt, pending, rehearsed};
+pub(crate) use self::adopt::{OtherRun, adopt, pending, rehearsed};
+pub(crate) use self::rehearsal::Former;
 
 use self::compare::Changes;
 use self::waves::{Watch, Wave};

@@ -3,7 +3,6 @@
 
 use tokio_postgres::Client;
 
-use super::roles::list_functions;
 use crate::error::Result;
 
 /// Locks that a session keeps after its transaction, and so passes on to the next tenant on the connection.
@@ -81,4 +80,11 @@ pub(super) async fn warnings(client: &Client) -> Result<Vec<&'static str>> {
         );
     }
     Ok(warnings)
+}
+
+/// PostgreSQL's own functions with these names, with their arguments, for GRANT and REVOKE.
+pub(super) async fn list_functions(client: &Client, names: &[&str]) -> Result<String> {
+    let sql = "SELECT string_agg(oid::regprocedure::text, ', ') FROM pg_proc
+               WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY($1)";
+    Ok(client.query_one(sql, &[&names]).await?.get(0))
 }

@@ -134,13 +134,6 @@ pub(super) async fn is_superuser(client: &Client) -> Result<bool> {
     Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
-/// PostgreSQL's own functions with these names, with their arguments, for GRANT and REVOKE.
-pub(super) async fn list_functions(client: &Client, names: &[&str]) -> Result<String> {
-    let sql = "SELECT string_agg(oid::regprocedure::text, ', ') FROM pg_proc
-               WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY($1)";
-    Ok(client.query_one(sql, &[&names]).await?.get(0))
-}
-
 /// Gives one role the password of another. This needs a superuser, who can read the stored form. A SCRAM
 /// verifier does not depend on the role's name; an MD5 hash does.
 async fn copy_password(client: &Client, from: &str, to: &str) -> Result<()> {
@@ -255,7 +248,7 @@ pub(crate) async fn ensure_database_grants(client: &Client) -> Result<()> {
 /// Revokes from PUBLIC what only a superuser can revoke, and reports what is still open.
 pub(super) async fn harden(client: &Client) -> Result<Vec<String>> {
     if is_superuser(client).await? {
-        let functions = list_functions(client, DANGEROUS).await?;
+        let functions = beside::list_functions(client, DANGEROUS).await?;
         client
             .batch_execute(&format!(
                 "REVOKE EXECUTE ON FUNCTION {functions} FROM PUBLIC;

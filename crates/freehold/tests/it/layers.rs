@@ -1,6 +1,6 @@
 //! The direction of imports, checked by reading the `use` lines of the sources.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The library's layers from the bottom up: a module imports from its own layer and from those before it.
@@ -326,4 +326,43 @@ fn names_of_the_catalog_are_qualified() {
             assert!(!bare, "{} has {} {} without its schema", file.display(), pair[0], pair[1]);
         }
     }
+}
+
+/// The modules of every folder form no circle among each other.
+#[test]
+fn siblings_form_no_circle() {
+    let mut circles = BTreeSet::new();
+    for crate_name in ["freehold", "freehold-server", "freehold-prove"] {
+        let root = src(crate_name);
+        let files = sources(&root);
+        let modules: Vec<String> = files.iter().map(|file| module(&root, file)).collect();
+        let parents: BTreeSet<&str> =
+            modules.iter().map(|module| module.rsplit_once('/').map_or("", |(up, _)| up)).collect();
+        for parent in parents.into_iter().filter(|parent| !parent.is_empty()) {
+            let inside =
+                |module: &str| module.strip_prefix(parent)?.strip_prefix('/').map(str::to_owned);
+            let mut needs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+            for (file, module) in files.iter().zip(&modules) {
+                let Some(below) = inside(module) else { continue };
+                let own = below.split('/').next().unwrap().to_owned();
+                let (code, up) = (code(file), "super::".repeat(below.split('/').count()));
+                let absolute = format!("crate::{}::", parent.replace('/', "::"));
+                let beside = code.split(&up).skip(1).filter(|path| !path.starts_with("super::"));
+                let named = code.split(&absolute).skip(1).chain(beside).flat_map(first_names);
+                needs.entry(own.clone()).or_default().extend(named.filter(|name| *name != own));
+            }
+            let siblings: BTreeSet<String> = needs.keys().cloned().collect();
+            needs.values_mut().for_each(|names| names.retain(|name| siblings.contains(name)));
+            // Those that need no other are taken away, until only circles and what leads to them are left.
+            while let Some(free) = needs.iter().find(|(_, names)| names.is_empty()) {
+                let free = free.0.clone();
+                needs.remove(&free);
+                needs.values_mut().for_each(|names| drop(names.remove(&free)));
+            }
+            if !needs.is_empty() {
+                circles.insert(format!("{crate_name}/{parent}: {needs:?}"));
+            }
+        }
+    }
+    assert!(circles.is_empty(), "{circles:#?}");
 }

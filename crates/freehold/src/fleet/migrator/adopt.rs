@@ -14,6 +14,7 @@
 
 use std::sync::Arc;
 
+use super::rehearsal::Former;
 use super::{apply, located_in, rehearsal};
 use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::baseline;
@@ -126,20 +127,6 @@ pub(crate) enum OtherRun<'r> {
     Gave(&'r Rows),
     /// Nothing, and nothing is to be recorded.
     Never,
-}
-
-/// The template before a migration; version 0 before the first.
-#[derive(Default)]
-pub(crate) struct Former {
-    pub(crate) version: i64,
-    pub(crate) template: Arc<Snapshot>,
-}
-
-impl Former {
-    pub(crate) fn of(newest: Option<(i64, Snapshot)>) -> Former {
-        let known = |(version, template)| Former { version, template: Arc::new(template) };
-        newest.map(known).unwrap_or_default()
-    }
 }
 
 /// Applies a migration to the template, and checks it on a tenant of the version before and on a new one.

@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use super::adopt::Former;
 use super::{apply, located_in};
 use crate::error::{Error, Result};
 use crate::model::ids::TenantId;
@@ -17,6 +16,20 @@ use crate::snapshot::change::Change;
 use crate::snapshot::rows::{self, Rows};
 use crate::snapshot::{self, Snapshot};
 use crate::tx::OwnerTx;
+
+/// The template before a migration; version 0 before the first.
+#[derive(Default)]
+pub(crate) struct Former {
+    pub(crate) version: i64,
+    pub(crate) template: Arc<Snapshot>,
+}
+
+impl Former {
+    pub(crate) fn of(newest: Option<(i64, Snapshot)>) -> Former {
+        let known = |(version, template)| Former { version, template: Arc::new(template) };
+        newest.map(known).unwrap_or_default()
+    }
+}
 
 /// Creates the throwaway tenant in the state before a migration, unless it is in that state.
 async fn ready(tx: &mut OwnerTx, former: &Former) -> Result<()> {
