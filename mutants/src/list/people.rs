@@ -8,6 +8,10 @@ const OPERATORS: &str = "crates/freehold/src/control/operators.rs";
 const ADDRESSES: &str = "crates/freehold/src/control/addresses.rs";
 const SESSIONS: &str = "crates/freehold/src/control/sessions.rs";
 const JOINING: &str = "crates/freehold/src/control/joining.rs";
+const TENANTS: &str = "crates/freehold/src/control/tenants.rs";
+const PROVISIONER: &str = "crates/freehold/src/fleet/provisioner.rs";
+const PROOF: &str = "crates/freehold/src/sign_in/proof.rs";
+const INVITATIONS: &str = "crates/freehold/src/sign_in/invitations.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -161,6 +165,108 @@ pub(super) const MUTANTS: &[Mutant] = &[
         to: "",
         tests: Server(&[
             "http::people::letters_of_one_tenant_and_to_one_address_by_all_tenants_are_bounded",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "owners-removed-at-once",
+        breaks: "two operators who remove a tenant's two owners at once leave it without one",
+        file: "crates/freehold/src/catalog/memberships.rs",
+        from: "         ORDER BY tenant_id, identity_id FOR UPDATE\",
+",
+        to: "         ORDER BY tenant_id, identity_id\",
+",
+        tests: Server(&["http::people::of_two_owners_who_are_removed_at_once_one_stays"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "operators-of-people-made-meanwhile",
+        breaks: "of two requests for one new operator, the later replaces the password of the earlier",
+        file: PEOPLE,
+        from: "    if proof::hold(tx, email, name).await?.is_proven {",
+        to: "    let found = identities::lock_by_email(tx, email.as_str()).await?;
+    if found.is_some_and(|found| found.is_proven) {",
+        tests: Server(&[
+            "http::people::a_person_who_is_made_meanwhile_keeps_the_password_and_is_not_made_anything",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "owners-of-people-made-meanwhile",
+        breaks: "of two requests for one new owner, the later replaces the password of the earlier",
+        file: PROVISIONER,
+        from: "            let held = proof::hold(tx, &new.email, &new.name).await?;
+            // A token from a message allows setting a password for a proven person who has none.
+            let vouched = by.by.is_some();
+            if held.is_proven && (vouched || proof::is_known(tx, &held.email).await?) {",
+        to: "            let held = identities::lock_by_email(tx, new.email.as_str()).await?;
+            if held.is_some_and(|held| held.is_proven) {",
+        tests: Server(&[
+            "http::people::a_person_who_is_made_meanwhile_keeps_the_password_and_is_not_made_anything",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "memberships-outlive-the-proof",
+        breaks: "a person who proves an address belongs to the tenants of a stranger who used it first",
+        file: PROOF,
+        from: "    end_memberships(tx, identity, |action| without_proof(action, identity)).await?;
+",
+        to: "",
+        tests: Server(&[
+            "squatters::an_operator_made_by_command_shares_nothing_with_who_had_the_address_before",
+            "squatters::an_owner_named_by_command_shares_nothing_with_who_had_the_address_before",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "memberships-end-unrecorded",
+        breaks: "a tenant's owners do not learn that a member has been removed with the person",
+        file: PEOPLE,
+        from: "        proof::end_memberships(&mut tx, &identity, ended).await?;
+",
+        to: "",
+        tests: Server(&[
+            "http::audit::the_record_finds_a_person_who_was_removed_by_id_and_by_address",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "invitations-outlive-a-suspension",
+        breaks: "an invitation that was made before or during a suspension admits a member after it",
+        file: TENANTS,
+        from: "            invitations::end_of_members(&mut tx, id, ended).await?;
+",
+        to: "            if status == tenant.status {
+                invitations::end_of_members(&mut tx, id, ended).await?;
+            }
+",
+        tests: Server(&[
+            "http::invitations::a_suspension_ends_the_invitations_of_members_and_an_operators_waits",
+        ]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "invitations-outlive-the-right",
+        breaks: "an invitation above the present role of its inviter waits until they are raised again",
+        file: INVITATIONS,
+        from: "    let lost = |offered: &Role| !role.is_some_and(|role| may_offer(role, *offered));",
+        to: "    let lost = |_: &Role| role.is_none();",
+        tests: Server(&["http::invitations::invitations_that_end_with_a_right_are_deleted_and_recorded"]),
+        survives_because: None,
+    },
+    Mutant {
+        name: "invitations-withdrawn-unrecorded",
+        breaks: "an operator withdraws an owner's invitation, and no record says so",
+        file: "crates/freehold/src/control/invitations.rs",
+        from: "        audit::record(&mut tx, event.detail(json!({\"email\": email, \"role\": role}))).await?;
+        tx.commit().await
+",
+        to: "        let _ = event.detail(json!({\"email\": email, \"role\": role}));
+        tx.commit().await
+",
+        tests: Server(&[
+            "http::invitations::operators_list_and_withdraw_every_invitation_of_a_tenant",
         ]),
         survives_because: None,
     },

@@ -55,7 +55,7 @@ pub(super) async fn run(command: AuditCommand) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The person with this id or e-mail. The record may know the e-mail of somebody who was removed.
+/// The person with this id or e-mail. The record may have the e-mail of a person who was removed.
 async fn about(
     freehold: &Freehold,
     context: &OperatorContext,

@@ -75,7 +75,7 @@ enum Command {
     /// The keys that contexts are sealed with
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// What was refused because somebody reached for what is not theirs
+    /// Refused attempts to reach another tenant's data or to exceed a role
     #[command(subcommand)]
     Violations(violations::ViolationsCommand),
     /// What tenants do to the database

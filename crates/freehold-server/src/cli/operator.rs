@@ -13,10 +13,11 @@ use super::{Common, Failure, Why};
 
 #[derive(Subcommand)]
 pub(super) enum OperatorCommand {
-    /// Make somebody an operator, who may manage tenants and people through the API
+    /// Make a person an operator, who may manage tenants and people through the API
     Create {
         #[command(flatten)]
         common: Common,
+        /// The person's e-mail
         email: String,
         #[command(flatten)]
         means: Means,
@@ -34,20 +35,21 @@ pub(super) enum OperatorCommand {
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
         limit: Option<u32>,
     },
-    /// Take the platform out of somebody's hands, within a second
+    /// Make an operator an ordinary person again, within a second; ends the operator's sessions
     Revoke {
         #[command(flatten)]
         common: Common,
+        /// The operator's e-mail
         email: String,
         #[command(flatten)]
         why: Why,
     },
 }
 
-/// Who is meant by an e-mail: somebody new, or somebody who is known.
+/// Whether an e-mail means a new person or a known one.
 #[derive(Args)]
 pub(super) struct Means {
-    /// The password of somebody new, for whose e-mail you vouch; from the environment it stays out of
+    /// The password of a new person, for whose e-mail you vouch; from the environment it stays out of
     /// the process list
     #[arg(
         long,
@@ -57,7 +59,7 @@ pub(super) struct Means {
         conflicts_with = "existing"
     )]
     password: Option<String>,
-    /// The person with this e-mail who is known already
+    /// The e-mail is that of a known person, who keeps their password
     #[arg(long)]
     pub(super) existing: bool,
 }
@@ -67,7 +69,7 @@ impl Means {
         PersonRef { email, password: self.password, existing: self.existing }
     }
 
-    /// Somebody new whom nobody vouches for.
+    /// A new person, for whom the caller does not vouch.
     pub(super) fn invites(&self) -> bool {
         self.password.is_none() && !self.existing
     }

@@ -28,20 +28,23 @@ pub(super) enum PersonCommand {
     Show {
         #[command(flatten)]
         common: Common,
+        /// The person's e-mail
         email: String,
     },
     /// Refuse a person everything within a second; what they belong to stays
     Disable {
         #[command(flatten)]
         common: Common,
+        /// The person's e-mail
         email: String,
         #[command(flatten)]
         why: Why,
     },
-    /// Let a person in again
+    /// Let a disabled person sign in again
     Enable {
         #[command(flatten)]
         common: Common,
+        /// The person's e-mail
         email: String,
         #[command(flatten)]
         why: Why,
@@ -50,16 +53,18 @@ pub(super) enum PersonCommand {
     Remove {
         #[command(flatten)]
         common: Common,
+        /// The person's e-mail
         email: String,
         #[command(flatten)]
         why: Why,
     },
-    /// Take a person's password and sessions away; a letter lets them choose a new password
+    /// Delete a person's password and end their sessions; a message lets them choose a new password
     Reset {
         #[command(flatten)]
         common: Common,
+        /// The person's e-mail
         email: String,
-        /// Set this one rather than send a letter: you vouch that the e-mail is the person's
+        /// Set this password rather than send a message: you vouch that the e-mail is the person's
         #[arg(
             long,
             env = "FREEHOLD_PASSWORD",
@@ -70,12 +75,13 @@ pub(super) enum PersonCommand {
         #[command(flatten)]
         why: Why,
     },
-    /// Vouch that an e-mail is its person's; if it was never proven, what was under it before is gone
+    /// Vouch that an e-mail is its person's; if it was never proven, everything stored under it before is deleted
     Vouch {
         #[command(flatten)]
         common: Common,
+        /// The person's e-mail
         email: String,
-        /// Why it is believed; the record keeps it
+        /// Why you believe it; the record keeps it
         #[arg(long)]
         why: String,
     },
@@ -83,8 +89,9 @@ pub(super) enum PersonCommand {
     SignOut {
         #[command(flatten)]
         common: Common,
+        /// The person's e-mail
         email: String,
-        /// Only this one
+        /// Only the session with this id
         #[arg(long, value_name = "ID")]
         session: Option<Uuid>,
         #[command(flatten)]
@@ -137,7 +144,9 @@ pub(super) async fn run(command: PersonCommand) -> Result<ExitCode, Failure> {
             let by_letter = password.is_none();
             print(&common, &freehold.people().reset(&context, id, password).await?);
             if by_letter {
-                Output::note("a server sends the letter by which they choose a new password");
+                Output::note(
+                    "a server sends the message by which the person chooses a new password",
+                );
             }
         }
         PersonCommand::Vouch { common, email, why } => {

@@ -32,7 +32,7 @@ pub(super) enum TenantCommand {
         #[command(flatten)]
         why: Why,
     },
-    /// Give a tenant an owner: one that has none, or whose owner is gone
+    /// Add an owner to a tenant, for example to one that has none
     Owner {
         #[command(flatten)]
         common: Common,
@@ -92,7 +92,7 @@ pub(super) enum TenantCommand {
         #[command(flatten)]
         why: Why,
     },
-    /// List a tenant's invitations that wait, whoever made them
+    /// List a tenant's invitations that have not been accepted, by members and operators
     Invitations {
         #[command(flatten)]
         common: Common,
@@ -105,13 +105,13 @@ pub(super) enum TenantCommand {
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
         limit: Option<u32>,
     },
-    /// Take an invitation back, an owner's too
+    /// Withdraw an invitation, by a member or an operator
     Uninvite {
         #[command(flatten)]
         common: Common,
         /// Its slug, id or schema
         tenant: String,
-        /// Whose it is
+        /// The e-mail that was invited
         email: String,
         #[command(flatten)]
         why: Why,
@@ -140,7 +140,7 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
             let made = freehold.tenants().create(&context, new).await?;
             print(&common, &made.tenant);
             if let Some(email) = invited {
-                Output::note(&format!("{email} is invited: a server sends the letter"));
+                Output::note(&format!("{email} is invited: a server sends the message"));
             }
         }
         TenantCommand::Owner { common, tenant, email, owner_is, why } => {
@@ -156,7 +156,7 @@ pub(super) async fn run(command: TenantCommand) -> Result<ExitCode, Failure> {
                 );
             } else if invites {
                 Output::text(&format!(
-                    "{email} is invited to own {slug}: a server sends the letter"
+                    "{email} is invited to own {slug}: a server sends the message"
                 ));
             } else {
                 Output::text(&format!("{email} is an owner of {slug}"));

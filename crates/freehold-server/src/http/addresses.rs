@@ -24,11 +24,11 @@ pub(super) struct ChangeAddressRequest {
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct ChangeAddressTaken {
-    /// sent: letters are on their way to both addresses.
+    /// sent: messages are on their way to both addresses.
     status: &'static str,
 }
 
-/// Ask for another address. A letter goes to each of the two, and both have to be confirmed.
+/// Request a change of address. A message goes to both addresses, and both have to be confirmed.
 #[utoipa::path(post, operation_id = "request_email_change", path = "/v1/me/email", tag = "sign-in", request_body = ChangeAddressRequest,
     responses((status = 202, body = ChangeAddressTaken), (status = 400, response = Problem), (status = 401, response = Problem),
               (status = 403, response = Problem), (status = 429, response = Problem), (status = 503, response = Problem)))]
@@ -47,7 +47,7 @@ pub(super) async fn request(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConfirmAddressRequest {
-    /// From one of the two letters.
+    /// From one of the two messages.
     token: String,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct AddressBody {
     waits_for: Option<&'static str>,
 }
 
-/// Agree to a change of address by a letter's token.
+/// Confirm a change of address with the token of a message.
 #[utoipa::path(post, operation_id = "confirm_email_change", path = "/v1/auth/address/confirm", tag = "sign-in", security(()), request_body = ConfirmAddressRequest,
     responses((status = 200, body = AddressBody), (status = 403, response = Problem), (status = 404, response = Problem),
               (status = 409, response = Problem), (status = 429, response = Problem)))]

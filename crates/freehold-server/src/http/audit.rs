@@ -24,7 +24,7 @@ pub(super) struct AuditQuery {
     /// Only what this person did, and what was done to them.
     #[param(nullable = false, required = false)]
     person: Option<Uuid>,
-    /// Only what is about this e-mail, and about whoever had it at any time; finds people who were removed.
+    /// Only what is about this e-mail, and about people who had it at any time, including removed ones.
     #[param(max_length = 254, nullable = false, required = false)]
     email: Option<String>,
     /// Begin after this one: the last of the page before.
@@ -42,8 +42,8 @@ pub(super) struct AuditBody {
     occurred_at: String,
     /// Such as member.remove.
     action: String,
-    /// Who did it: a person, the nil UUID for the command line and the system; absent for somebody who
-    /// had not signed in.
+    /// Who did it: a person, or the nil UUID for the command line and the system; absent if the person had
+    /// not signed in.
     #[serde(skip_serializing_if = "Option::is_none")]
     actor: Option<Uuid>,
     /// To whom it was done.

@@ -51,11 +51,12 @@ pub(super) struct ResetRequest {
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct ResetTaken {
-    /// sent: if the address is somebody's, a letter is on its way to it.
+    /// sent: if a person has the address, a message is on its way to it.
     status: &'static str,
 }
 
-/// Ask for a letter by which one chooses a new password. Whether the address is known shows nowhere.
+/// Request a message with which the person chooses a new password. The answer does not show whether the
+/// address is known.
 #[utoipa::path(post, operation_id = "request_password_reset", path = "/v1/auth/reset", tag = "sign-in", security(()), request_body = ResetRequest,
     responses((status = 202, body = ResetTaken), (status = 400, response = Problem), (status = 429, response = Problem),
               (status = 503, response = Problem)))]
@@ -72,13 +73,13 @@ pub(super) async fn request_reset(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConfirmResetRequest {
-    /// From the letter.
+    /// From the message.
     token: String,
     #[schema(min_length = 8, max_length = 1024, pattern = r"\S")]
     password: String,
 }
 
-/// Choose a new password by a letter's token; then sign in. All sessions end.
+/// Choose a new password with the token of a message; then sign in. All sessions end.
 #[utoipa::path(post, operation_id = "confirm_password_reset", path = "/v1/auth/reset/confirm", tag = "sign-in", security(()), request_body = ConfirmResetRequest,
     responses((status = 204), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 404, response = Problem), (status = 429, response = Problem)))]

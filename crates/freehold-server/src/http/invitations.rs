@@ -53,7 +53,7 @@ pub(super) struct InviteRequest {
     role: String,
 }
 
-/// Invite somebody, to whom a letter is sent. Inviting the same e-mail again replaces the former
+/// Invite a person, to whom a message is sent. Inviting the same e-mail again replaces the former
 /// invitation.
 #[utoipa::path(post, operation_id = "create_invitation", path = "/v1/invitations", tag = "members", request_body = InviteRequest,
     responses((status = 201, body = InvitationBody), (status = 400, response = Problem), (status = 403, response = Problem),
@@ -69,7 +69,7 @@ pub(super) async fn invite(
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
-/// Send the letter of an invitation again; the former link is good no more.
+/// Send the message of an invitation again; the former link becomes invalid.
 #[utoipa::path(post, operation_id = "resend_invitation", path = "/v1/invitations/{id}/resend", tag = "members", params(("id" = Uuid, Path)),
     responses((status = 202, body = InvitationBody), (status = 403, response = Problem), (status = 404, response = Problem),
               (status = 429, response = Problem), (status = 503, response = Problem)))]
@@ -122,9 +122,9 @@ pub(super) async fn revoke(
 pub(super) struct TenantInvitationBody {
     #[serde(flatten)]
     invitation: InvitationBody,
-    /// Who invites: a person, or the nil UUID for the command line.
+    /// The person who invites; the nil UUID for the command line.
     invited_by: Uuid,
-    /// Whether that is by an operator rather than by a member.
+    /// Whether that person invites as an operator rather than as a member.
     by_operator: bool,
 }
 
@@ -143,7 +143,8 @@ pub(super) struct TenantInvitationPage {
     items: Vec<TenantInvitationBody>,
 }
 
-/// List a tenant's invitations that wait, whoever made them, in the order of their e-mails.
+/// List a tenant's invitations that have not been accepted, by members and operators, in the order of
+/// their e-mails.
 #[utoipa::path(get, operation_id = "list_tenant_invitations", path = "/v1/tenants/{id}/invitations", tag = "tenants", params(("id" = Uuid, Path), PageQuery),
     responses((status = 200, body = TenantInvitationPage), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn list_of(
@@ -157,7 +158,7 @@ pub(super) async fn list_of(
     Ok(Json(TenantInvitationPage { items: list.into_iter().map(Into::into).collect() }))
 }
 
-/// Take any invitation of a tenant back, an owner's too.
+/// Withdraw an invitation of a tenant, by a member or an operator.
 #[utoipa::path(delete, operation_id = "withdraw_tenant_invitation", path = "/v1/tenants/{id}/invitations/{invitation}", tag = "tenants",
     params(("id" = Uuid, Path), ("invitation" = Uuid, Path), WhyQuery),
     responses((status = 204), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem)))]
@@ -175,12 +176,12 @@ pub(super) async fn withdraw(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AcceptRequest {
-    /// From the letter.
+    /// From the message.
     token: String,
-    /// Of somebody new, chosen now; of somebody known, their own, unless they send an access token.
+    /// A new person chooses it now; a known one gives their own, unless they send an access token.
     #[schema(max_length = 1024)]
     password: Option<String>,
-    /// The name of somebody new.
+    /// The name of a new person.
     #[serde(default)]
     #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,

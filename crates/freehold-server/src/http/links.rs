@@ -22,7 +22,7 @@ pub(super) struct InspectRequest {
 pub(super) struct LinkBody {
     /// sign_up, invitation, reset, address_leave, address_proof
     kind: &'static str,
-    /// Whom the letter was sent to.
+    /// The address that the message was sent to.
     email: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<LinkTenant>,

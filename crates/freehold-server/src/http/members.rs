@@ -77,7 +77,7 @@ pub(super) async fn change_role(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// End a membership, somebody else's or one's own. The last owner stays.
+/// End a membership, another person's or the caller's own. The last owner stays.
 #[utoipa::path(delete, operation_id = "remove_member", path = "/v1/members/{id}", tag = "members", params(("id" = Uuid, Path)),
     responses((status = 204), (status = 403, response = Problem), (status = 404, response = Problem), (status = 409, response = Problem)))]
 pub(super) async fn remove(

@@ -33,14 +33,14 @@ pub(super) async fn list(
 pub(super) struct CreateOperatorRequest {
     #[schema(format = Email, max_length = 254)]
     email: String,
-    /// Of somebody new, for whom the caller vouches.
+    /// The password of a new person, for whom the caller vouches.
     password: Option<String>,
-    /// The person with this e-mail who is known already, rather than somebody new.
+    /// The e-mail is that of a known person, who keeps their password.
     #[serde(default)]
     existing: bool,
 }
 
-/// Make somebody an operator: somebody new with a password, or the person who is known.
+/// Make a person an operator: a new one with a password, or a known one.
 #[utoipa::path(post, operation_id = "create_operator", path = "/v1/operators", tag = "people", params(WhyQuery), request_body = CreateOperatorRequest,
     responses((status = 201, body = PersonBody), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 404, response = Problem), (status = 409, response = Problem)))]
@@ -55,7 +55,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
-/// Take the platform out of somebody's hands, within a second. The last operator stays.
+/// Make an operator an ordinary person again, within a second. The last operator stays.
 #[utoipa::path(delete, operation_id = "revoke_operator", path = "/v1/operators/{id}", tag = "people", params(("id" = uuid::Uuid, Path), WhyQuery),
     responses((status = 204), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem), (status = 409, response = Problem)))]
 pub(super) async fn revoke(

@@ -133,7 +133,7 @@ pub(super) async fn disable(
     Ok(Json(state.freehold().people().disable(&context, id).await?.into()))
 }
 
-/// Let a person in again.
+/// Let a disabled person sign in again.
 #[utoipa::path(post, operation_id = "enable_person", path = "/v1/people/{id}/enable", tag = "people", params(("id" = Uuid, Path), WhyQuery),
     responses((status = 200, body = PersonBody), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem)))]
 pub(super) async fn enable(
@@ -144,7 +144,7 @@ pub(super) async fn enable(
     Ok(Json(state.freehold().people().enable(&context, id).await?.into()))
 }
 
-/// Take a person's password and sessions away, and send them a letter by which they choose a new one.
+/// Delete a person's password, end their sessions, and send a message with which they choose a new one.
 #[utoipa::path(post, operation_id = "reset_person", path = "/v1/people/{id}/reset", tag = "people", params(("id" = Uuid, Path), WhyQuery),
     responses((status = 200, body = PersonBody), (status = 400, response = Problem), (status = 403, response = Problem), (status = 404, response = Problem),
               (status = 503, response = Problem)))]

@@ -21,7 +21,7 @@ pub(super) struct LogInRequest {
     password: String,
     /// The slug of the tenant to sign in to; needed only by those who belong to several.
     tenant: Option<String>,
-    /// What the last sign-in from this device gave: with it, guesses from elsewhere keep nobody out.
+    /// From the last sign-in on this device: with it, wrong passwords from elsewhere do not lock the person out.
     device_token: Option<String>,
 }
 

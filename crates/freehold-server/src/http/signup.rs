@@ -30,7 +30,7 @@ pub(super) struct SignUpRequest {
     name: String,
     #[schema(format = Email, max_length = 254)]
     email: String,
-    /// To be given again with the link, so that nobody confirms a password that a stranger chose;
+    /// To be given again with the link, so that a person does not confirm a password that a stranger chose;
     /// without one, it is chosen there. Where addresses are not proven: a new one, or that of the
     /// person with this e-mail.
     #[schema(min_length = 8, max_length = 1024, pattern = r"\S")]
@@ -40,11 +40,11 @@ pub(super) struct SignUpRequest {
 /// A sign-up that was taken.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SignUpTaken {
-    /// sent: a letter is on its way to the address, whose link makes the tenant.
+    /// sent: a message is on its way to the address, and its link creates the tenant.
     status: &'static str,
 }
 
-/// Ask for a tenant. A letter is sent to the address, and its link makes the tenant (202); a server whose
+/// Request a tenant. A message is sent to the address, and its link creates the tenant (202); a server whose
 /// SIGNUP is `open` makes it at once (201), and one whose SIGNUP is `off` takes none.
 #[utoipa::path(post, path = "/v1/signup", tag = "sign-in", security(()), request_body = SignUpRequest,
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "With the same key and body, the first answer is given again")),
@@ -75,7 +75,7 @@ pub(super) async fn sign_up(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConfirmSignUpRequest {
-    /// From the letter.
+    /// From the message.
     token: String,
     /// The one that was given at sign-up, or that of the person's account; else it is chosen now.
     #[schema(max_length = 1024)]

@@ -69,10 +69,10 @@ pub(super) struct OwnerRequest {
     #[serde(default)]
     #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
-    /// Of somebody new, for whom the operator vouches: of 8 characters at least. Somebody new without one
-    /// is invited by mail.
+    /// The password of a new person, for whom the operator vouches: of 8 characters at least. A new person
+    /// without one is invited by mail.
     password: Option<String>,
-    /// The person with this e-mail who is known already, rather than somebody new.
+    /// The e-mail is that of a known person, who keeps their password.
     #[serde(default)]
     existing: bool,
 }
@@ -107,7 +107,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(made.tenant.into())))
 }
 
-/// Give a tenant an owner: one that has none, or whose owner is gone.
+/// Add an owner to a tenant, for example to one that has none.
 #[utoipa::path(post, operation_id = "add_tenant_owner", path = "/v1/tenants/{id}/owners", tag = "tenants", params(("id" = Uuid, Path), WhyQuery), request_body = OwnerRequest,
     responses((status = 204), (status = 400, response = Problem), (status = 403, response = Problem),
               (status = 404, response = Problem), (status = 409, response = Problem), (status = 503, response = Problem)))]

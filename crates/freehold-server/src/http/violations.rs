@@ -42,7 +42,7 @@ pub(super) struct ViolationBody {
     kind: &'static str,
     /// How often within a second the same was tried.
     count: i64,
-    /// The tenant of whoever tried; absent outside of any, or if nobody can tell.
+    /// The tenant of the person who tried; absent outside of any, or if it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<Uuid>,
     /// Who tried.

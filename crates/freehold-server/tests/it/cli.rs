@@ -702,10 +702,16 @@ fn people_are_governed_by_the_commands(env: Env) {
     assert_eq!((&made["email"], &made["is_operator"]), (&json!(op), &json!(true)));
     assert_eq!(made["proven_why"], "freehold operator create");
     // A known person must be named explicitly, and no given option is ignored.
-    fails(&["operator", "create", op, "--password", PASSWORD], "say `existing` if you mean them");
-    fails(&["operator", "create", owner], "say `existing` if you mean them");
+    fails(
+        &["operator", "create", op, "--password", PASSWORD],
+        "say `existing` to mean this person",
+    );
+    fails(&["operator", "create", owner], "say `existing` to mean this person");
     fails(&["operator", "create", "new@x.example"], "give a password too");
-    fails(&["operator", "create", "new@x.example", "--existing"], "nobody has proven this e-mail");
+    fails(
+        &["operator", "create", "new@x.example", "--existing"],
+        "no person has proven this e-mail",
+    );
     run(&["operator", "create", owner, "--existing", "--password", PASSWORD]).ended(2);
     run(&["operator", "create", owner, "--existing"]).ended(0);
     let listed = run(&["operator", "list"]).ended(0).stdout();
@@ -727,7 +733,7 @@ fn people_are_governed_by_the_commands(env: Env) {
     assert_eq!(state("enable")["disabled_at"], Value::Null);
     let reset = run(&["person", "reset", owner, "--json"]).ended(0);
     assert_eq!(reset.json()["has_password"], false);
-    assert!(reset.stderr().contains("a server sends the letter"), "{}", reset.stderr());
+    assert!(reset.stderr().contains("a server sends the message"), "{}", reset.stderr());
     let reset = run(&["person", "reset", owner, "--password", PASSWORD, "--json"]).ended(0).json();
     assert_eq!((&reset["has_password"], &reset["is_operator"]), (&json!(true), &json!(false)));
     fails(&["person", "remove", owner], "the only owner of acme");
@@ -742,7 +748,7 @@ fn people_are_governed_by_the_commands(env: Env) {
     run(&["tenant", "create", "empty"]).ended(0);
     let ran = run(&["tenant", "owner", "empty", "bill@x.example"]).ended(0).stdout();
     assert!(ran.contains("bill@x.example is invited to own empty"), "{ran}");
-    fails(&["tenant", "owner", "empty", owner], "say `existing` if you mean them");
+    fails(&["tenant", "owner", "empty", owner], "say `existing` to mean this person");
     run(&["tenant", "owner", "empty", owner, "--existing"]).ended(0);
     fails(&["tenant", "owner", "nowhere", owner, "--existing"], "there is no such tenant");
 

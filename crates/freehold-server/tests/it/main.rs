@@ -27,6 +27,7 @@ mod redis_server;
 mod replicas;
 mod rolling;
 mod shipped;
+mod squatters;
 mod start;
 mod stopping;
 mod support;

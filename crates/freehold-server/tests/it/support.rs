@@ -340,7 +340,7 @@ impl Service {
 }
 
 /// With the password hash of the first person, so that none has to be computed.
-async fn insert_identity(sql: &Client, id: Uuid, email: &str, is_operator: bool) {
+pub(crate) async fn insert_identity(sql: &Client, id: Uuid, email: &str, is_operator: bool) {
     sql.execute(
         "INSERT INTO freehold.identity (id, email, is_operator, proven_at, proven_by, proven_why)
          VALUES ($1, $2, $3, now(), $1, 'a test')",

@@ -142,6 +142,21 @@ pub(crate) async fn lock(
     row.map(|row| Role::parse_in_tenant(row.get(0))).transpose()
 }
 
+/// The role of a member.
+pub(crate) async fn find_role(
+    tx: &mut CatalogTx,
+    tenant: TenantId,
+    identity: IdentityId,
+) -> Result<Option<Role>> {
+    let row = tx
+        .query_opt(
+            "SELECT role FROM freehold.membership WHERE tenant_id = $1 AND identity_id = $2",
+            &[&tenant.as_uuid(), &identity.as_uuid()],
+        )
+        .await?;
+    row.map(|row| Role::parse_in_tenant(row.get(0))).transpose()
+}
+
 /// The number of owners. Their rows stay locked: if two leave at once, the second one notices that it would
 /// be the last.
 pub(crate) async fn lock_owners(tx: &mut CatalogTx, tenant: TenantId) -> Result<usize> {
@@ -211,11 +226,19 @@ pub(crate) async fn is_member(tx: &mut CatalogTx, tenant: TenantId, email: &str)
     Ok(row.is_some())
 }
 
-/// The slugs of at most 20 tenants whose only owner is this person.
+/// The slugs of at most 20 tenants whose only owner is this person. The rows of the owners of the person's
+/// tenants stay locked: if two owners are removed at once, the second one is found to be the last.
 pub(crate) async fn list_owned_alone(
     tx: &mut CatalogTx,
     identity: IdentityId,
 ) -> Result<Vec<String>> {
+    tx.query(
+        "SELECT FROM freehold.membership WHERE role = 'owner' AND tenant_id IN
+           (SELECT tenant_id FROM freehold.membership WHERE identity_id = $1 AND role = 'owner')
+         ORDER BY tenant_id, identity_id FOR UPDATE",
+        &[&identity.as_uuid()],
+    )
+    .await?;
     let rows = tx
         .query(
             "SELECT t.slug FROM freehold.membership m JOIN freehold.tenant t ON t.id = m.tenant_id
@@ -229,9 +252,14 @@ pub(crate) async fn list_owned_alone(
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Deletes all memberships of a person.
-pub(crate) async fn delete_of(tx: &mut CatalogTx, identity: IdentityId) -> Result<()> {
-    tx.execute("DELETE FROM freehold.membership WHERE identity_id = $1", &[&identity.as_uuid()])
-        .await?;
-    Ok(())
+/// Deletes all memberships of a person, and returns them.
+pub(crate) async fn delete_of(
+    tx: &mut CatalogTx,
+    identity: IdentityId,
+) -> Result<Vec<(TenantId, Role)>> {
+    let sql = "DELETE FROM freehold.membership WHERE identity_id = $1 RETURNING tenant_id, role";
+    let rows = tx.query(sql, &[&identity.as_uuid()]).await?;
+    rows.iter()
+        .map(|row| Ok((TenantId::from(row.get::<_, Uuid>(0)), Role::parse_in_tenant(row.get(1))?)))
+        .collect()
 }

@@ -117,7 +117,7 @@ async fn replace_address(tx: &mut CatalogTx, change: &AddressChange) -> Result<(
     if !identities::set_email(tx, identity.id, &change.email).await? {
         return Err(Error::new(
             ErrorKind::Conflict,
-            "the new address has become somebody's account meanwhile",
+            "the new address has become another person's meanwhile",
         ));
     }
     proof::end_everything(tx, &identity, None).await?;

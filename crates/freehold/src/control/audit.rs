@@ -20,8 +20,8 @@ pub struct AuditFilter {
     pub tenant: Option<TenantId>,
     /// Only entries in which this person is the actor or is affected.
     pub person: Option<IdentityId>,
-    /// Only entries about this address: whoever had it at that time, a request that named it, or an invitation
-    /// to it; and everything about people who had it at any time. Finds people who were removed.
+    /// Only entries about this address: a person who had it at that time, a request that named it, or an
+    /// invitation to it; and everything about people who had it at any time, including removed ones.
     pub address: Option<String>,
 }
 

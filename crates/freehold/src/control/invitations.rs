@@ -152,12 +152,13 @@ impl Invitations<'_> {
         self.0.require_above(context, &mut tx, &offer).await?;
         invitations::delete(&mut tx, context.tenant(), id).await?;
         let event = AuditEvent::in_tenant(AuditAction::MemberUninvite, context);
-        audit::record(&mut tx, event.detail(json!({"email": offer.invitation.email}))).await?;
+        let detail = json!({"email": offer.invitation.email, "role": offer.invitation.role});
+        audit::record(&mut tx, event.detail(detail)).await?;
         tx.commit().await
     }
 
-    /// Pages through the invitations to a tenant that have not expired, whoever made them, in the order of
-    /// e-mails, beginning after `after`. `limit` defaults to 50 and is at most
+    /// Pages through the invitations to a tenant that have not expired, by members and operators, in the
+    /// order of e-mails, beginning after `after`. `limit` defaults to 50 and is at most
     /// [`PAGE_MAX`](crate::control::PAGE_MAX).
     ///
     /// # Errors
@@ -226,7 +227,7 @@ impl Freehold {
         let maker = match offer.inviter {
             // Counts as an owner, since only owners may make owners.
             Inviter::Operator(_) => Some(Role::Owner),
-            Inviter::Member(id) => memberships::lock(tx, context.tenant(), id).await?,
+            Inviter::Member(id) => memberships::find_role(tx, context.tenant(), id).await?,
         };
         let above = |role: Role| !context.role().may_grant(role);
         if above(offer.invitation.role) || maker.is_some_and(above) {

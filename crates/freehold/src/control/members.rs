@@ -122,7 +122,7 @@ fn no_such_member() -> Error {
 }
 
 pub(super) fn above_own_role() -> Error {
-    Error::new(ErrorKind::Forbidden, "nobody gives or takes a role above their own")
+    Error::new(ErrorKind::Forbidden, "a role above your own can be neither given nor taken")
 }
 
 fn last_owner() -> Error {

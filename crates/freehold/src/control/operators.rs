@@ -51,7 +51,7 @@ impl Operators<'_> {
             ResolvedPerson::New { password_hash: None, .. } => {
                 return Err(Error::new(
                     ErrorKind::InvalidInput,
-                    "nobody has proven this e-mail yet; give a password too, and tell it them",
+                    "no person has proven this e-mail: give a password too, for a new person, and tell it to them",
                 )
                 .field("password"));
             }

@@ -178,6 +178,7 @@ impl People<'_> {
         proof::end_everything(&mut tx, &identity, None).await?;
         let ended = |action| AuditEvent::of(action, context);
         invitations::end_of_person(&mut tx, id, ended).await?;
+        proof::end_memberships(&mut tx, &identity, ended).await?;
         audit::record(
             &mut tx,
             AuditEvent::of(AuditAction::PersonRemove, context).to(id, &identity.email),
@@ -326,18 +327,18 @@ impl Freehold {
         match (named.existing, proven, named.password) {
             (true, _, Some(_)) => Err(Error::new(
                 ErrorKind::InvalidInput,
-                "somebody who is known keeps their own password; leave it out, or reset the person",
+                "a known person keeps their own password: leave it out, or reset the person's password",
             )
             .field("password")),
             (true, false, None) => Err(Error::new(
                 ErrorKind::NotFound,
-                "nobody has proven this e-mail; vouch for the person first, or name somebody new",
+                "no person has proven this e-mail: vouch for it first, or leave `existing` out to name a new person",
             )
             .field("email")),
             (true, true, None) => Ok(ResolvedPerson::Known(email)),
             (false, true, _) => Err(Error::new(
                 ErrorKind::EmailTaken,
-                "somebody with this e-mail is known; say `existing` if you mean them",
+                "a person with this e-mail is known; say `existing` to mean this person",
             )
             .field("email")),
             (false, false, None) => Ok(ResolvedPerson::New { email, password_hash: None }),
@@ -381,10 +382,10 @@ pub(super) async fn vouched(
     name: &str,
     password_hash: &str,
 ) -> Result<Identity> {
-    if identities::lock_by_email(tx, email.as_str()).await?.is_some_and(|found| found.is_proven) {
+    if proof::hold(tx, email, name).await?.is_proven {
         return Err(Error::new(
             ErrorKind::EmailTaken,
-            "somebody with this e-mail has become known meanwhile; say `existing` if you mean them",
+            "a person with this e-mail has become known meanwhile; say `existing` to mean this person",
         ));
     }
     let by = proof::by_word(context.actor(), context.reason());

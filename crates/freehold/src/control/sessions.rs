@@ -324,13 +324,13 @@ impl SignIn {
         let none = || Error::new(ErrorKind::NotFound, "there is no such tenant");
         let place = named.into_iter().next().ok_or_else(none)?;
         place.0.status.require_active()?;
-        let left = session.tenant;
         let session = Session { tenant: Some(place.0.id), ..session };
         sessions::set_tenant(&mut tx, session.id, session.tenant).await?;
         let event = AuditEvent::by(AuditAction::SessionSwitch, identity)
             .target(identity)
             .tenant(place.0.id);
-        let detail = serde_json::json!({"session": session.id, "left": left});
+        // Without the tenant that was left: the other tenant's owners read this.
+        let detail = serde_json::json!({"session": session.id});
         audit::record(&mut tx, event.detail(detail)).await?;
         tx.commit().await?;
         self.tokens(&session, Some(&place), None, Some(claims.exp))

@@ -302,10 +302,9 @@ impl Freehold {
                 Transition::Resume => AuditAction::TenantResume,
             };
             audit::record(&mut tx, AuditEvent::of(action, context).tenant(id)).await?;
-            if matches!(transition, Transition::Suspend) {
-                let ended = |action| AuditEvent::of(action, context);
-                invitations::end_of_members(&mut tx, id, ended).await?;
-            }
+            // When it resumes too: a server that did not know of the suspension yet may have made another.
+            let ended = |action| AuditEvent::of(action, context);
+            invitations::end_of_members(&mut tx, id, ended).await?;
             tenant.status = status;
             tracing::info!(tenant = %id, status = status.as_str(), actor = %context.actor(),
                 reason = context.reason(), "tenant status changed");

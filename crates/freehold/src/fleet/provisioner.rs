@@ -155,14 +155,15 @@ async fn create_person(
     new: &NewPerson,
 ) -> Result<Identity> {
     let known = || {
-        Error::new(ErrorKind::EmailTaken, "somebody with this e-mail has become known; try again")
+        Error::new(ErrorKind::EmailTaken, "a person with this e-mail has become known; try again")
     };
     let identity = match &new.proof {
         Some(by) => {
             // The lock prevents the address from becoming known between this check and the proof.
-            identities::lock_by_email(tx, new.email.as_str()).await?;
-            // A proven person without a password does not count as known: the proof allows setting one.
-            if proof::is_known(tx, new.email.as_str()).await? {
+            let held = proof::hold(tx, &new.email, &new.name).await?;
+            // A token from a message allows setting a password for a proven person who has none.
+            let vouched = by.by.is_some();
+            if held.is_proven && (vouched || proof::is_known(tx, &held.email).await?) {
                 return Err(known());
             }
             proof::prove(tx, &new.email, &new.name, by).await?

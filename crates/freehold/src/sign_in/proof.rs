@@ -1,6 +1,7 @@
 //! Proofs of addresses and their consequences. An address that was only typed is a claim; rights belong to
 //! the person who has proven it.
 
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::catalog::audit::{self, AuditEvent};
@@ -15,6 +16,18 @@ use crate::model::ids::{Email, IdentityId};
 use crate::model::mail::MailKind;
 use crate::tx::CatalogTx;
 
+/// The row of an address, locked; a new one, not proven, if there was none. Two that name an address at once
+/// take turns, and the second sees what the first has made of it.
+pub(crate) async fn hold(tx: &mut CatalogTx, email: &Email, name: &str) -> Result<Identity> {
+    let found = match identities::insert(tx, email, name).await? {
+        Some(new) => Some(new),
+        None => identities::lock_by_email(tx, email.as_str()).await?,
+    };
+    found.ok_or_else(|| {
+        Error::new(ErrorKind::Retryable, "this e-mail was given away meanwhile; try again")
+    })
+}
+
 /// Records the proof of an address, or that an operator vouches for it, and returns the person. The first
 /// proof deletes everything that was stored under the address before (password, sessions, memberships,
 /// tokens, invitations), since the person who entered it never proved the address.
@@ -27,13 +40,7 @@ pub(crate) async fn prove(
     name: &str,
     proof: &Proof,
 ) -> Result<Identity> {
-    let found = match identities::insert(tx, email, name).await? {
-        Some(new) => Some(new),
-        None => identities::lock_by_email(tx, email.as_str()).await?,
-    };
-    let identity = found.ok_or_else(|| {
-        Error::new(ErrorKind::Retryable, "this e-mail was given away meanwhile; try again")
-    })?;
+    let identity = hold(tx, email, name).await?;
     if identity.is_disabled {
         return Err(disabled());
     }
@@ -56,8 +63,25 @@ pub(crate) async fn prove(
 /// Deletes what was stored under the address before it was proven.
 async fn drop_past(tx: &mut CatalogTx, identity: &Identity) -> Result<()> {
     identities::delete_password(tx, identity.id).await?;
-    memberships::delete_of(tx, identity.id).await?;
+    end_memberships(tx, identity, |action| without_proof(action, identity)).await?;
     end_everything(tx, identity, None).await
+}
+
+/// Ends all memberships of a person. The owners of each tenant find that in their record.
+pub(crate) async fn end_memberships(
+    tx: &mut CatalogTx,
+    identity: &Identity,
+    event: impl Fn(AuditAction) -> AuditEvent,
+) -> Result<()> {
+    for (tenant, role) in memberships::delete_of(tx, identity.id).await? {
+        let event = event(AuditAction::MemberRemove).to(identity.id, &identity.email);
+        audit::record(tx, event.tenant(tenant).detail(json!({ "role": role }))).await?;
+    }
+    Ok(())
+}
+
+fn without_proof(action: AuditAction, identity: &Identity) -> AuditEvent {
+    AuditEvent::by(action, identity.id).because("an address without proof")
 }
 
 /// Ends all sessions and outstanding tokens of a person, except the session `except`; and the invitations
@@ -76,8 +100,7 @@ pub(crate) async fn end_everything(
         // A thief of the person's mail may hold one of these.
         invitations::forget_tokens(tx, &identity.email).await?;
     } else {
-        let ended =
-            |action| AuditEvent::by(action, identity.id).because("an address without proof");
+        let ended = |action| without_proof(action, identity);
         super::invitations::end_of_person(tx, identity.id, ended).await?;
     }
     Ok(())

@@ -92,7 +92,7 @@ async fn the_record_finds_a_person_who_was_removed_by_id_and_by_address() {
     service.log_in(&ann.email).await;
     let path = format!("/v1/people/{}", ann.id);
     service.delete(&path).by(&operator).send().await.expect(204);
-    let expected = ["person.remove", "session.start"];
+    let expected = ["person.remove", "member.remove", "session.start"];
     for query in [format!("&person={}", ann.id), format!("&email={}", ann.email)] {
         let lines = audit(&service, &operator, &query).await;
         assert_eq!(actions(&lines), expected, "{query}");
@@ -101,7 +101,8 @@ async fn the_record_finds_a_person_who_was_removed_by_id_and_by_address() {
     let acted = audit(&service, &operator, &format!("&email={}", operator.email)).await;
     assert!(acted.is_empty(), "nothing was done to the operator: {acted:?}");
     let own = audit(&service, &acme.owner, &format!("&email={}", ann.email)).await;
-    assert_eq!(actions(&own), ["session.start"]);
+    assert_eq!(actions(&own), ["member.remove", "session.start"]);
+    assert_eq!(own[0]["detail"], json!({"role": "viewer"}));
     let others = audit(&service, &globex.owner, &format!("&email={}", ann.email)).await;
     assert_eq!(others, [json!(null); 0]);
     service.get("/v1/audit?email=nobody").by(&operator).send().await.refused(400, "invalid_input");
@@ -246,10 +247,15 @@ async fn what_happens_to_sessions_and_passwords_is_recorded() {
     service.post("/v1/auth/switch", switch).bearer(&token).send().await.expect(200);
     let moved = newest(&service, &operator, "session.switch").await;
     assert_eq!(
-        (&moved["actor"], &moved["tenant"], &moved["detail"]["left"]),
-        (&json!(acme.owner.id), &json!(globex.tenant.id), &json!(acme.tenant.id)),
+        (&moved["actor"], &moved["tenant"]),
+        (&json!(acme.owner.id), &json!(globex.tenant.id)),
         "{moved}"
     );
+    // The owners of the one tenant do not read of the other.
+    for (owner, other) in [(&globex.owner, &acme), (&acme.owner, &globex)] {
+        let own = json!(audit(&service, owner, "").await).to_string();
+        assert!(!own.contains(&other.tenant.id.to_string()), "{own}");
+    }
 
     // Requests, of known and unknown addresses alike: by nobody, since anybody may make them.
     for email in [acme.owner.email.as_str(), "unknown@else.example"] {

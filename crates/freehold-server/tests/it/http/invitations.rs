@@ -182,6 +182,13 @@ async fn a_suspension_ends_the_invitations_of_members_and_an_operators_waits() {
     assert_eq!(kept(&service).await, ["owner@else.example"]);
     service.freehold.tenants().resume(&context, acme.tenant.id).await.unwrap();
     accept(&service, &made["token"], PASSWORD).await.refused(404, "not_found");
+
+    // One that a server made which did not know of the suspension yet ends with the suspension.
+    invite(&service, &acme.owner, "ann@else.example", "viewer").await;
+    let unseen = "UPDATE freehold.tenant SET status = 'suspended' WHERE id = $1";
+    service.sql().await.execute(unseen, &[&acme.tenant.id.as_uuid()]).await.unwrap();
+    service.freehold.tenants().resume(&context, acme.tenant.id).await.unwrap();
+    assert_eq!(kept(&service).await, ["owner@else.example"]);
     accept(&service, &by_operator, PASSWORD).await.expect(200);
 }
 

@@ -7,7 +7,7 @@ use freehold_server::config::SignUpMode;
 use serde_json::{Value, json};
 
 use super::audit::audit;
-use crate::support::{Answer, Person, SOON, Service, Setup, eventually, text};
+use crate::support::{Answer, Person, SOON, Service, Setup, eventually, insert_identity, text};
 
 const OTHER: &str = "another password";
 
@@ -170,6 +170,44 @@ async fn of_two_operators_who_revoke_each_other_at_once_one_stays() {
     assert!(statuses[0] == 204 && [401, 409].contains(&statuses[1]), "{statuses:?}");
     let left = "SELECT count(*) FROM freehold.identity WHERE is_operator";
     assert_eq!(service.sql().await.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 1);
+}
+
+/// Until `count` statements wait for a lock.
+async fn waits(service: &Service, count: i64) {
+    let sql = service.sql().await;
+    eventually("a statement waits for a lock", SOON, async || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND wait_event_type = 'Lock'";
+        sql.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == count
+    })
+    .await;
+}
+
+/// Another server is making the person, too late for the check before a password is hashed.
+#[tokio::test]
+async fn a_person_who_is_made_meanwhile_keeps_the_password_and_is_not_made_anything() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let operator = service.operator().await;
+    let (email, given) = ("new@x.example", json!({"email": "new@x.example", "password": OTHER}));
+    for (path, body) in [
+        ("/v1/operators".to_owned(), given.clone()),
+        (format!("/v1/tenants/{}/owners", acme.tenant.id), given.clone()),
+        ("/v1/tenants".to_owned(), json!({"slug": "new", "name": "New", "owner": given})),
+    ] {
+        let (sql, id) = (service.sql().await, uuid::Uuid::new_v4());
+        sql.batch_execute("BEGIN").await.unwrap();
+        insert_identity(&sql, id, email, false).await;
+        let (answer, ()) = tokio::join!(service.post(&path, body).by(&operator).send(), async {
+            waits(&service, 1).await;
+            sql.batch_execute("COMMIT").await.unwrap();
+        });
+        answer.refused(409, "email_taken");
+        log_in(&service, email, OTHER).await.refused(401, "unauthenticated");
+        let shown = service.get(&format!("/v1/people/{id}")).by(&operator).send().await.json();
+        assert_eq!((&shown["operator"], &shown["tenants"]), (&json!(false), &json!([])), "{path}");
+        service.delete(&format!("/v1/people/{id}")).by(&operator).send().await.expect(204);
+    }
 }
 
 // ── Passwords ─────────────────────────────────────────────────────────────────────────────────
@@ -424,6 +462,25 @@ async fn a_person_is_removed_whole_but_not_from_a_tenant_that_nobody_else_owns()
     let lines = audit(&service, &operator, &format!("&person={}", acme.owner.id)).await;
     assert_eq!(lines[0]["action"], "person.remove");
     assert_eq!(lines[0]["target_email"], json!(acme.owner.email));
+}
+
+#[tokio::test]
+async fn of_two_owners_who_are_removed_at_once_one_stays() {
+    let service = Service::start(Setup::default()).await;
+    let acme = service.tenant("acme").await;
+    let operator = service.operator().await;
+    let other = service.person(&acme, "other", Role::Owner).await;
+    // What another server does meanwhile.
+    let sql = service.sql().await;
+    sql.batch_execute("BEGIN").await.unwrap();
+    let remove = "DELETE FROM freehold.identity WHERE id = $1";
+    sql.execute(remove, &[&other.id]).await.unwrap();
+    let path = format!("/v1/people/{}", acme.owner.id);
+    let (answer, ()) = tokio::join!(service.delete(&path).by(&operator).send(), async {
+        waits(&service, 1).await;
+        sql.batch_execute("COMMIT").await.unwrap();
+    });
+    answer.refused(409, "conflict");
 }
 
 #[tokio::test]
