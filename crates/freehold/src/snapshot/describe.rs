@@ -105,7 +105,7 @@ impl Fingerprint {
         let sql = format!(
             "{before}{NAMED_MEMBERS}{after}
 SELECT md5(replace(replace(string_agg(concat_ws(' ', kind, name, statement), ' ' ORDER BY kind COLLATE \"C\", name COLLATE \"C\"),
-  $1, '{TEMPLATE_SCHEMA}'), 'require_tenant(''' || $3 || '''', 'require_tenant(''{}''')) FROM (
+  $1, '{TEMPLATE_SCHEMA}'), $3, '{}')) FROM (
 {}
 ) object (kind, name, stage, catalog, number, statement, part_of)",
             TenantId::TEMPLATE,

@@ -18,6 +18,8 @@ pub(super) struct Changed {
     paths: usize,
     /// Statements that lost CONCURRENTLY.
     concurrently: usize,
+    /// Statements that drop an extension.
+    extensions: usize,
 }
 
 /// Changes all texts. Returns the files that were changed, by label.
@@ -30,15 +32,17 @@ pub(super) fn adapt(migrations: &mut [Migration]) -> Vec<(String, Changed)> {
     let mut changes = Vec::new();
     for (migration, text) in migrations.iter_mut().zip(texts) {
         let (text, concurrently) = without_concurrently(&text);
+        let (text, extensions) = without_drops_of_extensions(&text);
         let text = unqualified(&text, &made);
         let changed = Changed {
             names: text.names,
             in_bodies: text.in_bodies,
             paths: text.paths,
             concurrently,
+            extensions,
         };
         migration.statements = text.sql;
-        if changed.names + changed.in_bodies + changed.paths + concurrently > 0 {
+        if changed.names + changed.in_bodies + changed.paths + concurrently + extensions > 0 {
             changes.push((migration.label.clone(), changed));
         }
     }
@@ -73,6 +77,10 @@ pub(super) fn notices(changes: &[(String, Changed)], labels: &[String]) -> Vec<S
             |changed| changed.concurrently,
             "CONCURRENTLY was left out of {count} statement{s}, since each file is one transaction: a plain index locks one tenant's table while it is built",
         ),
+        notice(
+            |changed| changed.extensions,
+            "DROP EXTENSION was left out {count} time{s}, since a database has each extension once, for all tenants; drop it by hand when no schema needs it",
+        ),
     ]
     .into_iter()
     .flatten()
@@ -86,6 +94,23 @@ fn without_concurrently(sql: &str) -> (String, usize) {
         if let Some(token) = concurrently(&statement) {
             made.push_str(&sql[done..token.start]);
             done = token.start + token.text.len();
+            count += 1;
+        }
+    }
+    (made + &sql[done..], count)
+}
+
+/// The text without DROP EXTENSION; its lines stay. With CASCADE it would drop tenants' columns too, so that
+/// stays, and is refused.
+fn without_drops_of_extensions(sql: &str) -> (String, usize) {
+    let (mut made, mut done, mut count) = (String::with_capacity(sql.len()), 0, 0);
+    for Statement { tokens, text, .. } in statements(sql) {
+        let is_drop =
+            tokens.len() > 2 && tokens[0].is_word("drop") && tokens[1].is_word("extension");
+        if is_drop && !tokens.iter().any(|token| token.is_word("cascade")) {
+            made.push_str(&sql[done..tokens[0].start]);
+            made.push_str(&"\n".repeat(text.matches('\n').count()));
+            done = tokens[0].start + text.len();
             count += 1;
         }
     }
@@ -111,6 +136,18 @@ fn concurrently<'s>(statement: &Statement<'s>) -> Option<Token<'s>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extensions_stay_unless_what_uses_them_would_go() {
+        for (sql, kept) in [
+            ("SELECT 1; DROP EXTENSION\n IF EXISTS a, \"b\"; SELECT 2", "SELECT 1; \n; SELECT 2"),
+            ("drop extension a restrict", ""),
+            ("DROP EXTENSION a CASCADE", "DROP EXTENSION a CASCADE"),
+            ("DROP TABLE extension", "DROP TABLE extension"),
+        ] {
+            assert_eq!(without_drops_of_extensions(sql).0, kept);
+        }
+    }
 
     #[test]
     fn indexes_are_plain_and_nothing_else_changes() {
