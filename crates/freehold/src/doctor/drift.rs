@@ -137,7 +137,7 @@ const OBJECTS: &str = r#"
   WHERE c.relkind IN ('r', 'p', 'c', 'f') AND a.attnum > 0 AND NOT a.attisdropped
   UNION ALL
   SELECT c.relnamespace, 'shape', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' ELSE 'table' END, '', c.relname::text,
-    hashtextextended(concat_ws('|', c.relkind, c.relpersistence, c.reloptions::text, c.relispartition, c.relam, c.relreplident, f.form, p.partstrat, {columns p.partattrs of c.oid in c.relname}, coalesce(y.printed, g.form::text),
+    hashtextextended(concat_ws('|', c.relkind, c.relpersistence, CASE WHEN cardinality(c.reloptions) > 1 THEN (SELECT string_agg(o, ',' ORDER BY o) FROM unnest(c.reloptions) o) ELSE c.reloptions::text END, c.relispartition, c.relam, c.relreplident, f.form, p.partstrat, {columns p.partattrs of c.oid in c.relname}, coalesce(y.printed, g.form::text),
       q.seqtypid, q.seqstart, q.seqincrement, q.seqmax, q.seqmin, q.seqcache, q.seqcycle,
       (SELECT string_agg(b.relname, ',' ORDER BY i.inhseqno) FROM pg_inherits i JOIN pg_class b ON b.oid = i.inhparent WHERE i.inhrelid = c.oid)), 0)
   FROM rel c LEFT JOIN form f ON f.text = hashtextextended(c.relpartbound::text, 0) LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
@@ -239,7 +239,7 @@ const INDEX_HASH: &str = "hashtextextended(concat_ws('|', i.indisunique, i.indis
       {columns i.indkey of b.oid in b.relname}, i.indoption::text,
       -- Collations of the tenant's own have other numbers in each schema.
       CASE WHEN i.indcollation::text !~ '\\d{5}' THEN i.indcollation::text
-        ELSE (SELECT string_agg(o.sorted, ' ' ORDER BY x.place) FROM unnest(i.indcollation) WITH ORDINALITY x(oid, place) JOIN sorting o ON o.oid = x.oid) END, i.indnkeyatts, c.relam, c.reloptions::text, coalesce(y.printed, f.form::text), coalesce(z.printed, g.form::text)), 0)";
+        ELSE (SELECT string_agg(o.sorted, ' ' ORDER BY x.place) FROM unnest(i.indcollation) WITH ORDINALITY x(oid, place) JOIN sorting o ON o.oid = x.oid) END, i.indnkeyatts, c.relam, CASE WHEN cardinality(c.reloptions) > 1 THEN (SELECT string_agg(o, ',' ORDER BY o) FROM unnest(c.reloptions) o) ELSE c.reloptions::text END, coalesce(y.printed, f.form::text), coalesce(z.printed, g.form::text)), 0)";
 
 /// The schemas whose XOR differs from the template's: for each aspect the first ones, and how many.
 const DIFFERING: &str = "

@@ -366,6 +366,23 @@ async fn the_time_and_random_ids_are_made_anew_without_a_default() {
     assert_eq!(ids.len(), 6, "no tenant has another's ids");
 }
 
+/// A tenant that is created gets all of them, though CREATE TABLE would make one of two.
+#[tokio::test]
+async fn constraints_about_the_same_columns_are_all_there() {
+    let table = "CREATE TABLE loader (id int PRIMARY KEY, name text, body text UNIQUE);
+        ALTER TABLE loader ADD CONSTRAINT b UNIQUE (name), ADD CONSTRAINT a UNIQUE (name), ADD CONSTRAINT id_too UNIQUE (id);
+        CREATE TABLE mod (loader text REFERENCES loader (name))";
+    let house = house_with(&files(&[table])).await;
+    let (old, add) =
+        (house.tenant("old").await, "ALTER TABLE loader ADD CONSTRAINT \"A\" UNIQUE (body)");
+    house.migrate(&files(&[table, add])).await.unwrap();
+    let new = house.tenant("new").await;
+    let sql = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'loader'::regclass AND contype IN ('p', 'u')";
+    for tenant in [&old, &new] {
+        assert_eq!(count(&house, tenant, sql).await, 6);
+    }
+}
+
 /// A tenant's table has its free space at other places than the template's after the first file.
 #[tokio::test]
 async fn rows_of_two_runs_are_compared_in_any_order() {

@@ -52,7 +52,8 @@ fn changed(statement: &Statement<'_>) -> Option<Changed> {
         let columns = columns(&tokens[after..]);
         return (!columns.is_empty()).then_some(Changed::Columns(table, columns));
     }
-    if !is(1, "sequence") || !is(0, "drop") && !(is(0, "alter") && has_owner(tokens)) {
+    let loses_owner = is(0, "drop") || is(0, "alter") && has_owner(tokens);
+    if !is(1, "sequence") || !loses_owner {
         return None;
     }
     let (mut sequences, mut at) = (Vec::new(), 2);
