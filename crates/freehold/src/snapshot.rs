@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::tx::OwnerTx;
 
+mod arrays;
 pub(crate) mod change;
 pub(crate) mod describe;
 mod order;

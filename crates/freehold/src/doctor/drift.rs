@@ -9,6 +9,7 @@
 //! those of enum labels. So two expressions that differ only in which of the tenant's own functions they call
 //! count as equal.
 
+mod arrays;
 mod numbers;
 
 use super::Example;
@@ -110,7 +111,7 @@ const OBJECTS: &str = r#"
     CASE WHEN s.names_object THEN regexp_replace(s.short, '(:consttype{by_number} :consttypmod[^\[{}]*)\[[^\]]*\]', '\1', 'g') ELSE s.short END AS masked
   FROM short s LEFT JOIN called c ON c.short = s.short
 ), placeless AS MATERIALIZED (
-  SELECT masked, regexp_replace(masked, ' :(?:(?:stmt_)?(?:location|len)(?: -?\d+)?|[a-z_]*format \d)', '', 'g') AS rest FROM (SELECT DISTINCT masked FROM masked) m
+  SELECT masked, regexp_replace({tree masked}, ' :(?:(?:stmt_)?(?:location|len)(?: -?\d+)?|[a-z_]*format \d)', '', 'g') AS rest FROM (SELECT DISTINCT masked FROM masked) m
 ), form AS MATERIALIZED (
   SELECT t.text, hashtextextended(p.rest || m.names, 0) AS form
   FROM masked m JOIN placeless p ON p.masked = m.masked JOIN tree t ON t.short = m.short
@@ -118,7 +119,7 @@ const OBJECTS: &str = r#"
   SELECT c.oid, c.relname, f.form
   FROM rel c JOIN pg_rewrite r ON r.ev_class = c.oid AND r.rulename = '_RETURN' JOIN form f ON f.text = hashtextextended(r.ev_action::text, 0)
 ), printed AS MATERIALIZED (
-  SELECT s.relname, s.form, replace(pg_get_viewdef(s.oid), rel.nspname, '@') AS query
+  SELECT s.relname, s.form, {printed replace(pg_get_viewdef(s.oid), rel.nspname, '@')} AS query
   FROM (SELECT relname, form, min(oid::int8)::oid AS oid FROM view GROUP BY relname, form) s JOIN rel ON rel.oid = s.oid
 -- The same of functions whose bodies are stored as trees.
 ), body AS MATERIALIZED (
@@ -297,7 +298,7 @@ async fn compare(examination: &mut Examination<'_>) -> Result<()> {
     let examples_max = examination.examples_max().min(SCHEMAS_MAX).to_string();
     let scope = scope(Visibility::Owner);
     let objects = OBJECTS.replace("{index_hash}", INDEX_HASH).replace("{by_number}", BY_NUMBER);
-    let objects = numbers::by_name(&objects);
+    let objects = arrays::alike(&numbers::by_name(&objects));
     let differing = format!("{scope}{objects}{DIFFERING}")
         .replace("{schemas}", "")
         .replace("{examples_max}", &examples_max);

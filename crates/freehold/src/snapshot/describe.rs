@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Node, Object, in_template, refused};
+use super::{Node, Object, arrays, in_template, refused};
 use crate::error::Result;
 use crate::model::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::tx::OwnerTx;
@@ -44,7 +44,7 @@ pub(super) async fn describe(
                 kind: kind.to_owned(),
                 name: in_template(tenant, name),
                 stage: row.get(2),
-                statement: in_template(tenant, statement),
+                statement: arrays::without_casts(kind, &in_template(tenant, statement)),
                 part_of: row.get(6),
             },
             number: (number != 0).then_some((catalog, number)),
