@@ -13,7 +13,7 @@ DECLARE
   owner text := (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                  WHERE c.oid = sequence AND c.relkind = 'S');
 BEGIN
-  IF owner = (CASE tenant WHEN '00000000-0000-0000-0000-000000000000' THEN 'freehold_template'
+  IF owner = (CASE tenant WHEN '1a169cdf-4117-86b9-a8ac-a5eeab7a958f' THEN 'freehold_template'
                 ELSE 'tenant_' || replace(tenant::text, '-', '') END)
      OR (session_user = 'freehold_owner' AND coalesce(freehold_guard.context(), '') = '' AND owner ~ '^(tenant_[0-9a-f]{32}|freehold_template)$')
   THEN

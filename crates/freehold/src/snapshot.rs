@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::tx::OwnerTx;
 
+mod arrays;
 pub(crate) mod change;
 pub(crate) mod describe;
 mod order;
@@ -67,27 +68,13 @@ pub(crate) fn in_template(tenant: TenantId, text: &str) -> String {
         return text.to_owned();
     }
     text.replace(&tenant.schema(), TEMPLATE_SCHEMA)
-        .replace(&isolation_of(tenant), &isolation_of(TenantId::TEMPLATE))
+        .replace(&tenant.to_string(), &TenantId::TEMPLATE.to_string())
 }
 
-/// The reverse. The template's id is all zeros, which applications use as a value of their own, so it is
-/// replaced in the policy's call alone.
+/// The reverse.
 pub(crate) fn in_schema_of(tenant: TenantId, text: &str) -> String {
     text.replace(TEMPLATE_SCHEMA, &tenant.schema())
-        .replace(&isolation_of(TenantId::TEMPLATE), &isolation_of(tenant))
-}
-
-fn isolation_of(tenant: TenantId) -> String {
-    format!("require_tenant('{tenant}'")
-}
-
-/// A value of a row: the id of the tenant whose context a default has read is in it by itself.
-fn value_in_template(tenant: TenantId, text: &str) -> String {
-    in_template(tenant, text).replace(&tenant.to_string(), &TenantId::TEMPLATE.to_string())
-}
-
-fn rows_in_schema_of(tenant: TenantId, text: &str) -> String {
-    in_schema_of(tenant, text).replace(&TenantId::TEMPLATE.to_string(), &tenant.to_string())
+        .replace(&TenantId::TEMPLATE.to_string(), &tenant.to_string())
 }
 
 impl Snapshot {
@@ -120,15 +107,12 @@ impl Snapshot {
         while let Some(object) = rest.next_if(|object| object.stage < ROWS_STAGE) {
             let _ = writeln!(sql, "{};", object.statement);
         }
-        let (mut rows, mut behind) = (String::new(), String::new());
-        self.rows.write_sql(&mut rows);
+        self.rows.write_sql(&mut sql);
         for object in rest {
-            let _ = writeln!(behind, "{};", object.statement);
+            let _ = writeln!(sql, "{};", object.statement);
         }
-        behind.push_str("SET LOCAL check_function_bodies TO DEFAULT;\n");
+        sql.push_str("SET LOCAL check_function_bodies TO DEFAULT;\n");
         in_schema_of(tenant, &sql)
-            + &rows_in_schema_of(tenant, &rows)
-            + &in_schema_of(tenant, &behind)
     }
 }
 

@@ -9,6 +9,7 @@
 //! those of enum labels. So two expressions that differ only in which of the tenant's own functions they call
 //! count as equal.
 
+mod arrays;
 mod numbers;
 
 use super::Example;
@@ -110,7 +111,7 @@ const OBJECTS: &str = r#"
     CASE WHEN s.names_object THEN regexp_replace(s.short, '(:consttype{by_number} :consttypmod[^\[{}]*)\[[^\]]*\]', '\1', 'g') ELSE s.short END AS masked
   FROM short s LEFT JOIN called c ON c.short = s.short
 ), placeless AS MATERIALIZED (
-  SELECT masked, regexp_replace(masked, ' :(?:(?:stmt_)?(?:location|len)(?: -?\d+)?|[a-z_]*format \d)', '', 'g') AS rest FROM (SELECT DISTINCT masked FROM masked) m
+  SELECT masked, regexp_replace({tree masked}, ' :(?:(?:stmt_)?(?:location|len)(?: -?\d+)?|[a-z_]*format \d)', '', 'g') AS rest FROM (SELECT DISTINCT masked FROM masked) m
 ), form AS MATERIALIZED (
   SELECT t.text, hashtextextended(p.rest || m.names, 0) AS form
   FROM masked m JOIN placeless p ON p.masked = m.masked JOIN tree t ON t.short = m.short
@@ -118,7 +119,7 @@ const OBJECTS: &str = r#"
   SELECT c.oid, c.relname, f.form
   FROM rel c JOIN pg_rewrite r ON r.ev_class = c.oid AND r.rulename = '_RETURN' JOIN form f ON f.text = hashtextextended(r.ev_action::text, 0)
 ), printed AS MATERIALIZED (
-  SELECT s.relname, s.form, replace(pg_get_viewdef(s.oid), rel.nspname, '@') AS query
+  SELECT s.relname, s.form, {printed replace(pg_get_viewdef(s.oid), rel.nspname, '@')} AS query
   FROM (SELECT relname, form, min(oid::int8)::oid AS oid FROM view GROUP BY relname, form) s JOIN rel ON rel.oid = s.oid
 -- The same of functions whose bodies are stored as trees.
 ), body AS MATERIALIZED (
@@ -137,7 +138,7 @@ const OBJECTS: &str = r#"
   WHERE c.relkind IN ('r', 'p', 'c', 'f') AND a.attnum > 0 AND NOT a.attisdropped
   UNION ALL
   SELECT c.relnamespace, 'shape', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' ELSE 'table' END, '', c.relname::text,
-    hashtextextended(concat_ws('|', c.relkind, c.relpersistence, c.reloptions::text, c.relispartition, c.relam, c.relreplident, f.form, p.partstrat, {columns p.partattrs of c.oid in c.relname}, coalesce(y.printed, g.form::text),
+    hashtextextended(concat_ws('|', c.relkind, c.relpersistence, CASE WHEN cardinality(c.reloptions) > 1 THEN (SELECT string_agg(o, ',' ORDER BY o) FROM unnest(c.reloptions) o) ELSE c.reloptions::text END, c.relispartition, c.relam, c.relreplident, f.form, p.partstrat, {columns p.partattrs of c.oid in c.relname}, coalesce(y.printed, g.form::text),
       q.seqtypid, q.seqstart, q.seqincrement, q.seqmax, q.seqmin, q.seqcache, q.seqcycle,
       (SELECT string_agg(b.relname, ',' ORDER BY i.inhseqno) FROM pg_inherits i JOIN pg_class b ON b.oid = i.inhparent WHERE i.inhrelid = c.oid)), 0)
   FROM rel c LEFT JOIN form f ON f.text = hashtextextended(c.relpartbound::text, 0) LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
@@ -239,7 +240,7 @@ const INDEX_HASH: &str = "hashtextextended(concat_ws('|', i.indisunique, i.indis
       {columns i.indkey of b.oid in b.relname}, i.indoption::text,
       -- Collations of the tenant's own have other numbers in each schema.
       CASE WHEN i.indcollation::text !~ '\\d{5}' THEN i.indcollation::text
-        ELSE (SELECT string_agg(o.sorted, ' ' ORDER BY x.place) FROM unnest(i.indcollation) WITH ORDINALITY x(oid, place) JOIN sorting o ON o.oid = x.oid) END, i.indnkeyatts, c.relam, c.reloptions::text, coalesce(y.printed, f.form::text), coalesce(z.printed, g.form::text)), 0)";
+        ELSE (SELECT string_agg(o.sorted, ' ' ORDER BY x.place) FROM unnest(i.indcollation) WITH ORDINALITY x(oid, place) JOIN sorting o ON o.oid = x.oid) END, i.indnkeyatts, c.relam, CASE WHEN cardinality(c.reloptions) > 1 THEN (SELECT string_agg(o, ',' ORDER BY o) FROM unnest(c.reloptions) o) ELSE c.reloptions::text END, coalesce(y.printed, f.form::text), coalesce(z.printed, g.form::text)), 0)";
 
 /// The schemas whose XOR differs from the template's: for each aspect the first ones, and how many.
 const DIFFERING: &str = "
@@ -297,7 +298,7 @@ async fn compare(examination: &mut Examination<'_>) -> Result<()> {
     let examples_max = examination.examples_max().min(SCHEMAS_MAX).to_string();
     let scope = scope(Visibility::Owner);
     let objects = OBJECTS.replace("{index_hash}", INDEX_HASH).replace("{by_number}", BY_NUMBER);
-    let objects = numbers::by_name(&objects);
+    let objects = arrays::alike(&numbers::by_name(&objects));
     let differing = format!("{scope}{objects}{DIFFERING}")
         .replace("{schemas}", "")
         .replace("{examples_max}", &examples_max);

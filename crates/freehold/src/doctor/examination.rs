@@ -19,7 +19,7 @@ const QUESTION_SECS_MAX: u32 = 120;
 /// run the query.
 const FLEET: &str = "fleet AS MATERIALIZED (
   SELECT n.oid, n.nspname, n.nspowner, n.nspacl,
-    CASE WHEN n.nspname = '{template}' THEN '00000000-0000-0000-0000-000000000000' ELSE substr(n.nspname, 8) END::uuid AS tenant
+    CASE WHEN n.nspname = '{template}' THEN '{template_id}' ELSE substr(n.nspname, 8) END::uuid AS tenant
   FROM pg_namespace n WHERE n.nspname = '{template}' OR n.nspname ~ '^tenant_[0-9a-f]{32}$' AND n.nspname <> '{rehearsal}'
 )";
 
@@ -314,6 +314,7 @@ impl<'a> Examination<'a> {
 fn fleet() -> String {
     FLEET
         .replace("{template}", TEMPLATE_SCHEMA)
+        .replace("{template_id}", &TenantId::TEMPLATE.to_string())
         .replace("{rehearsal}", &TenantId::REHEARSAL.schema())
 }
 

@@ -378,7 +378,8 @@ pub(crate) async fn apply(
 ) -> Result<String> {
     migration.run(client, tenant).await?;
     migration.check_deferred(client).await?;
-    policy::protect(client, tenant, untouched).await.map_err(|error| unprotected(migration, error))
+    let untouched = migration.untouched_of(untouched);
+    policy::protect(client, tenant, &untouched).await.map_err(|error| unprotected(migration, error))
 }
 
 /// The error for an object that cannot be protected, with the file and the last line that mentions it.

@@ -14,11 +14,14 @@ use crate::error::{Error, ErrorKind};
 pub struct TenantId(Uuid);
 
 impl TenantId {
-    /// The template's id: the nil UUID, which no tenant can have.
-    pub(crate) const TEMPLATE: TenantId = TenantId(Uuid::nil());
-    /// The id of the throwaway tenant on which migrations are rehearsed: the greatest UUID, which is never
-    /// random.
-    pub(crate) const REHEARSAL: TenantId = TenantId(Uuid::max());
+    /// The template's id. It is replaced by the tenant's wherever a new tenant's rows and defaults contain it,
+    /// so it is a value that no application writes, unlike the nil UUID; and of version 8, which no tenant's
+    /// id is.
+    pub(crate) const TEMPLATE: TenantId =
+        TenantId(Uuid::from_u128(0x1a169cdf_4117_86b9_a8ac_a5eeab7a958f));
+    /// The id of the throwaway tenant on which migrations are rehearsed, chosen likewise.
+    pub(crate) const REHEARSAL: TenantId =
+        TenantId(Uuid::from_u128(0x8ba29bac_980a_80db_b052_f194fe00ffc5));
 
     pub(crate) fn generate() -> Self {
         TenantId(Uuid::new_v4())

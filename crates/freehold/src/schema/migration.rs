@@ -20,6 +20,7 @@ mod marks;
 mod order;
 mod public;
 pub(crate) mod run;
+mod serial;
 
 /// One SQL file of a baseline.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Node, Object, in_template, refused};
+use super::{Node, Object, arrays, in_template, refused};
 use crate::error::Result;
 use crate::model::ids::{TEMPLATE_SCHEMA, TenantId};
 use crate::tx::OwnerTx;
@@ -44,7 +44,7 @@ pub(super) async fn describe(
                 kind: kind.to_owned(),
                 name: in_template(tenant, name),
                 stage: row.get(2),
-                statement: in_template(tenant, statement),
+                statement: arrays::without_casts(kind, &in_template(tenant, statement)),
                 part_of: row.get(6),
             },
             number: (number != 0).then_some((catalog, number)),
@@ -105,7 +105,7 @@ impl Fingerprint {
         let sql = format!(
             "{before}{NAMED_MEMBERS}{after}
 SELECT md5(replace(replace(string_agg(concat_ws(' ', kind, name, statement), ' ' ORDER BY kind COLLATE \"C\", name COLLATE \"C\"),
-  $1, '{TEMPLATE_SCHEMA}'), 'require_tenant(''' || $3 || '''', 'require_tenant(''{}''')) FROM (
+  $1, '{TEMPLATE_SCHEMA}'), $3, '{}')) FROM (
 {}
 ) object (kind, name, stage, catalog, number, statement, part_of)",
             TenantId::TEMPLATE,

@@ -28,7 +28,10 @@ WITH member AS MATERIALIZED (
 ), part AS MATERIALIZED (
   -- Constraints of tables, as their own statements or within that of the table.
   SELECT k.oid, k.conrelid, k.conname, k.contype, k.convalidated, pg_get_constraintdef(k.oid) AS definition,
-    k.convalidated AND (k.contype = 'c' OR k.contype IN ('p', 'u', 'x') AND NOT r.has_kin) AS is_inline
+    -- CREATE TABLE makes one constraint of two about the same columns.
+    k.convalidated AND (k.contype = 'c' OR k.contype IN ('p', 'u', 'x') AND NOT r.has_kin AND (k.contype = 'p' OR NOT EXISTS (
+      SELECT FROM pg_constraint o WHERE o.conrelid = k.conrelid AND o.contype IN ('p', 'u', 'x') AND o.conkey = k.conkey
+        AND (o.contype = 'p' OR o.conname < k.conname)))) AS is_inline
   FROM rel r JOIN pg_constraint k ON k.conrelid = r.oid
   WHERE k.contype IN ('c', 'p', 'u', 'x', 'f')
     -- What came with a parent comes with it again; keys of partitions are attached.

@@ -1,8 +1,8 @@
 //! The rows that migrations inserted into the template, and the positions of its sequences.
 //!
 //! A value that two runs of the same migrations produce differently, such as an id by `gen_random_uuid()`, a
-//! secret, or `now()`, must not be the same for all tenants. It is produced again: by its column's default, or
-//! as `rows/made.rs` recognises it; otherwise the migration is refused.
+//! secret, or `now()`, must not be the same for all tenants. It is produced again: as `rows/made.rs` recognises
+//! it, or by its column's default; otherwise the migration is refused.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -10,13 +10,14 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use self::made::{Made, Moments};
-use super::{in_template, refused, value_in_template};
+use super::{in_template, refused};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TenantId;
 use crate::schema::policy::{quote_ident, quote_literal};
 use crate::tx::OwnerTx;
 
 mod made;
+mod pairs;
 
 /// The most bytes of rows in a template. Every new tenant gets all of them, and a server holds them in memory
 /// while it creates one.
@@ -43,6 +44,7 @@ struct Table {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Column {
     name: String,
+    /// Whether the column produces values: as an identity, or by a default that is not a constant.
     has_default: bool,
     /// The type, if it is PostgreSQL's own.
     #[serde(rename = "type", default)]
@@ -54,16 +56,20 @@ struct Column {
 enum Cell {
     Null,
     Text(String),
-    /// Produced by the default, for each tenant anew.
+    /// Produced by the column, for each tenant anew.
     Default,
     /// Produced for each tenant anew, as it was for the template, which got this value.
     Made(Made, String),
 }
 
-/// Tables that contain rows, with their writable columns. Rows of partitions count as those of the root.
+/// Tables that contain rows, with their writable columns. Rows of partitions count as those of the root. A
+/// default that calls nothing, outside of strings and type modifiers, is a constant.
 const TABLES_SQL: &str = "
 SELECT c.oid::regclass::text, c.relkind = 'p',
-  (SELECT json_agg(json_build_object('name', a.attname, 'has_default', a.atthasdef OR a.attidentity <> '',
+  (SELECT json_agg(json_build_object('name', a.attname, 'has_default', a.attidentity <> '' OR coalesce((
+      SELECT regexp_replace(regexp_replace(pg_get_expr(d.adbin, d.adrelid), $r$'([^']|'')*'$r$, '', 'g'), '::[a-z ]+[(][0-9, ]+[)]', '', 'g')
+        ~ '[[:alnum:]_\"][(]|CURRENT_(DATE|TIME)|LOCALTIME'
+      FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum), false),
     'type', CASE WHEN a.atttypid < 16384 THEN format_type(a.atttypid, a.atttypmod) END) ORDER BY a.attnum)::text
    FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '')
 FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
@@ -165,7 +171,7 @@ impl Rows {
                     bytes += json.len();
                     let cells: Vec<Option<String>> = serde_json::from_str(json).map_err(unreadable)?;
                     let cell = |cell: Option<String>| match cell {
-                        Some(text) => Cell::Text(value_in_template(tenant, &text)),
+                        Some(text) => Cell::Text(in_template(tenant, &text)),
                         None => Cell::Null,
                     };
                     table.rows.push(cells.into_iter().map(cell).collect());
@@ -234,27 +240,8 @@ impl Rows {
                     "table {name} gets other rows each time, or depends on what other schemas hold; a migration must put in the same ones for every tenant"
                 ))
             })?;
-            // Rows that are equal in both runs need no comparison, wherever they are.
-            let mut same: HashMap<&[Cell], usize> = HashMap::new();
-            for row in &there.rows {
-                *same.entry(row).or_default() += 1;
-            }
-            let mut mine = Vec::new();
-            for (at, row) in table.rows.iter().enumerate() {
-                match same.get_mut(row.as_slice()) {
-                    Some(left) if *left > 0 => *left -= 1,
-                    _ => mine.push(at),
-                }
-            }
-            let theirs = there.rows.iter().filter(|row| match same.get_mut(row.as_slice()) {
-                Some(left) if *left > 0 => {
-                    *left -= 1;
-                    true
-                }
-                _ => false,
-            });
-            let theirs: Vec<Vec<Cell>> = theirs.cloned().collect();
-            for (at, there) in mine.into_iter().zip(theirs) {
+            for (at, there_at) in pairs::pairs(&table.rows, &there.rows) {
+                let there = &there.rows[there_at];
                 for (place, column) in table.columns.iter().enumerate() {
                     let cell = &mut table.rows[at][place];
                     if *cell == there[place] {
@@ -271,39 +258,29 @@ impl Rows {
                         continue;
                     };
                     if let (Made::Id, Some(there)) = (&made, there[place].text()) {
-                        ids.pair(text, there, column.has_default)
-                            .ok_or_else(|| another_each_time(&name, column))?;
+                        ids.pair(text, there).ok_or_else(|| another_each_time(&name, column))?;
                     }
                     *cell = Cell::Made(made, text.to_owned());
                 }
             }
         }
-        self.leave_to_defaults(&ids);
+        // A transaction that ran a file twice gave both runs the same time.
+        for cell in self.tables.iter_mut().flat_map(|table| &mut table.rows).flatten() {
+            if let Cell::Text(text) = cell
+                && let Some(made) = known.get(made::key(text))
+            {
+                *cell = Cell::Made((*made).clone(), std::mem::take(text));
+            }
+        }
         Ok(self)
     }
 
-    /// The values that are produced anew without a default.
+    /// The values that are produced anew, but not by a default.
     fn made(&self) -> impl Iterator<Item = (&str, &Made)> {
         self.tables.iter().flat_map(|table| &table.rows).flatten().filter_map(|cell| match cell {
             Cell::Made(made, was) => Some((made::key(was), made)),
             _ => None,
         })
-    }
-
-    /// A default produces what it can, unless other cells have the same id.
-    fn leave_to_defaults(&mut self, ids: &made::Ids) {
-        for table in &mut self.tables {
-            for row in &mut table.rows {
-                for (cell, column) in row.iter_mut().zip(&table.columns) {
-                    if let Cell::Made(made, was) = cell
-                        && column.has_default
-                        && !(*made == Made::Id && ids.is_shared(was))
-                    {
-                        *cell = Cell::Default;
-                    }
-                }
-            }
-        }
     }
 }
 

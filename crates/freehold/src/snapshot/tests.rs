@@ -57,3 +57,9 @@ fn texts_of_a_tenant_are_those_of_the_template_and_back() {
     assert!(there.contains(&tenant.schema()) && there.contains(&tenant.to_string()), "{there}");
     assert_eq!(in_template(tenant, &there), text);
 }
+
+#[test]
+fn the_catalog_knows_the_templates_id() {
+    let text = include_str!("../../migrations/0090_sequences.sql");
+    assert!(text.contains(&format!("'{}'", TenantId::TEMPLATE)));
+}

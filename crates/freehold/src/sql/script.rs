@@ -55,6 +55,14 @@ impl<'s> Token<'s> {
         }
     }
 
+    /// The name that it is, as PostgreSQL stores it.
+    pub(crate) fn plain_name(&self) -> String {
+        match self.text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+            Some(quoted) => quoted.replace("\"\"", "\""),
+            None => self.text.to_ascii_lowercase(),
+        }
+    }
+
     /// The content between the tags of a [`Kind::Dollar`], and where it begins.
     pub(crate) fn body(&self) -> Option<(usize, &'s str)> {
         let open = (self.kind == Kind::Dollar).then_some(self.text)?;

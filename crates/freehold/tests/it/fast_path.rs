@@ -148,16 +148,24 @@ async fn a_file_that_looks_at_rows_takes_the_long_path_everywhere() {
     }
 }
 
-/// A value of all zeros is the application's: the template's id is the same, and is not put in its place.
+/// Applications write such ids, for whatever has no owner, or an unlimited one.
 #[tokio::test]
-async fn a_value_of_zeros_is_the_same_in_every_tenant() {
+async fn the_nil_and_the_greatest_uuid_are_the_applications_in_every_tenant() {
     const ZEROS: &str = "00000000-0000-0000-0000-000000000000";
     let house = house().await;
     let old = house.tenant("old").await;
     let add = format!("ALTER TABLE notes ADD owner uuid NOT NULL DEFAULT '{ZEROS}'");
-    assert_eq!(migrate(&house, &notes_and(&[&add])).await.migrated, 1);
+    let seed = "CREATE TABLE seed (id uuid, note text, tenant uuid DEFAULT freehold.tenant(), made timestamptz DEFAULT now());
+        INSERT INTO seed VALUES ('00000000-0000-0000-0000-000000000000', 'FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF is 00000000-0000-0000-0000-000000000000'),
+          ('ffffffff-ffff-ffff-ffff-ffffffffffff', '')";
+    assert_eq!(migrate(&house, &notes_and(&[&add, seed])).await.migrated, 1);
     let new = house.tenant("new").await;
     for tenant in [&old, &new] {
+        let sql = "SELECT string_agg(id || note, ' ' ORDER BY id), bool_and(tenant = $1) FROM seed";
+        let id = tenant.tenant().as_uuid();
+        let rows = house.freehold.query(tenant, sql, &[&id]).await.unwrap();
+        let seeded = "00000000-0000-0000-0000-000000000000FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF is 00000000-0000-0000-0000-000000000000 ffffffff-ffff-ffff-ffff-ffffffffffff";
+        assert_eq!((rows[0].get::<_, &str>(0), rows[0].get::<_, bool>(1)), (seeded, true));
         let insert = "INSERT INTO notes (body) VALUES ('x') RETURNING owner::text";
         let rows = house.freehold.query(tenant, insert, &[]).await.unwrap();
         assert_eq!(rows[0].get::<_, &str>(0), ZEROS);

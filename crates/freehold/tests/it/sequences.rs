@@ -289,11 +289,45 @@ async fn a_serial_column_keeps_its_sequences_name_settings_and_position() {
         ),
         "{found:?}"
     );
-    // A change that identity columns do not allow is refused in the template.
-    let wrong = "ALTER TABLE b ALTER COLUMN no SET DEFAULT nextval('b_no_seq')";
-    let all: Vec<&str> = later.into_iter().chain([wrong]).collect();
-    let refused = house.migrate(&notes_and(&all)).await.unwrap_err();
-    assert!(refused.message().contains("is an identity column"), "{refused}");
+}
+
+/// As tools' users write them, to whom the column is serial.
+#[tokio::test]
+async fn later_files_change_a_serial_column_as_one() {
+    let house = house().await;
+    let (acme, globex) = (house.tenant("acme").await, house.tenant("globex").await);
+    let made = "CREATE TABLE kept (no serial PRIMARY KEY, body text); GRANT USAGE ON SEQUENCE kept_no_seq TO freehold_admin;
+        CREATE TABLE hook (\"Id\" serial PRIMARY KEY, body text); CREATE TABLE plain (no serial PRIMARY KEY, body text);
+        CREATE TABLE gone (no bigserial, body text); CREATE TABLE theirs (no serial, body text);
+        INSERT INTO kept (body) VALUES ('a'), ('b'); INSERT INTO hook (body) VALUES ('a')";
+    let later = [
+        "ALTER TABLE kept ALTER COLUMN no SET DEFAULT nextval('kept_no_seq')",
+        "ALTER TABLE hook DROP CONSTRAINT hook_pkey, ALTER COLUMN \"Id\" DROP DEFAULT, ALTER COLUMN \"Id\" SET DATA TYPE text,
+           ADD CONSTRAINT hook_pkey PRIMARY KEY (\"Id\"); DROP SEQUENCE \"hook_Id_seq\"",
+        "ALTER TABLE plain ALTER no DROP DEFAULT; ALTER TABLE plain ALTER no ADD GENERATED ALWAYS AS IDENTITY (START WITH 70)",
+        "DROP SEQUENCE gone_no_seq CASCADE",
+        "ALTER SEQUENCE theirs_no_seq OWNED BY NONE",
+    ];
+    house.migrate(&notes_and(&[made])).await.unwrap();
+    house.freehold.execute(&acme, "INSERT INTO kept (body) VALUES ('c')", &[]).await.unwrap();
+    let all: Vec<&str> = [made].into_iter().chain(later).collect();
+    let report = house.migrate(&notes_and(&all)).await.unwrap();
+    assert_eq!((report.migrated, report.failed.len()), (2, 0), "{:?}", report.failed);
+    let late = house.tenant("late").await;
+    for (tenant, next) in [(&acme, 4), (&globex, 3), (&late, 3)] {
+        let next_of = |sql: &'static str| one::<i64>(&house.freehold, tenant, sql);
+        assert_eq!(next_of("INSERT INTO kept (body) VALUES ('x') RETURNING no::int8").await, next);
+        assert_eq!(next_of("INSERT INTO plain (body) VALUES ('x') RETURNING no::int8").await, 70);
+        assert_eq!(next_of("INSERT INTO theirs (body) VALUES ('x') RETURNING no::int8").await, 1);
+        assert_eq!(next_of("INSERT INTO gone VALUES (5, 'x') RETURNING no").await, 5);
+        house.freehold.execute(tenant, "INSERT INTO hook VALUES ('id', 'x')", &[]).await.unwrap();
+    }
+    let report = examine(&house.database.options(), &DoctorOptions::default()).await.unwrap();
+    assert!(
+        lines(&report).iter().all(|line| line.contains("kept_no_seq: freehold_admin has USAGE")),
+        "{:?}",
+        lines(&report)
+    );
 }
 
 #[tokio::test]

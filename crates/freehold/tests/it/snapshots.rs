@@ -233,7 +233,7 @@ async fn a_table_that_only_one_tenant_uncovers_or_loses_is_missed_there() {
 async fn the_rehearsals_tenant_is_gone_after_a_run_whatever_a_killed_one_has_left() {
     let house = house().await;
     let owner = connect(&house.database.owner_url()).await;
-    let schema = "tenant_ffffffffffffffffffffffffffffffff";
+    let schema = "tenant_8ba29bac980a80dbb052f194fe00ffc5";
     owner
         .batch_execute(&format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.notes ()"))
         .await
@@ -366,6 +366,41 @@ async fn the_time_and_random_ids_are_made_anew_without_a_default() {
     assert_eq!(ids.len(), 6, "no tenant has another's ids");
 }
 
+/// A tenant that is created gets all of them, though CREATE TABLE would make one of two.
+#[tokio::test]
+async fn constraints_about_the_same_columns_are_all_there() {
+    let table = "CREATE TABLE loader (id int PRIMARY KEY, name text, body text UNIQUE);
+        ALTER TABLE loader ADD CONSTRAINT b UNIQUE (name), ADD CONSTRAINT a UNIQUE (name), ADD CONSTRAINT id_too UNIQUE (id);
+        CREATE TABLE mod (loader text REFERENCES loader (name))";
+    let house = house_with(&files(&[table])).await;
+    let (old, add) =
+        (house.tenant("old").await, "ALTER TABLE loader ADD CONSTRAINT \"A\" UNIQUE (body)");
+    house.migrate(&files(&[table, add])).await.unwrap();
+    let new = house.tenant("new").await;
+    let sql = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'loader'::regclass AND contype IN ('p', 'u')";
+    for tenant in [&old, &new] {
+        assert_eq!(count(&house, tenant, sql).await, 6);
+    }
+}
+
+/// A tenant's table has its free space at other places than the template's after the first file.
+#[tokio::test]
+async fn rows_of_two_runs_are_compared_in_any_order() {
+    let seed = "CREATE TABLE model (id text PRIMARY KEY, made timestamptz NOT NULL DEFAULT now());
+        INSERT INTO model SELECT 'm' || n FROM generate_series(1, 40) n; DELETE FROM model WHERE id < 'm2'";
+    let more = "CREATE TABLE price (id uuid DEFAULT gen_random_uuid(), model text REFERENCES model);
+        INSERT INTO price (model) SELECT id FROM model ORDER BY random(); INSERT INTO model VALUES ('m10')";
+    let house = house_with(&files(&[seed])).await;
+    let vacuum = house.superuser().await;
+    vacuum.batch_execute("VACUUM freehold_template.model").await.unwrap();
+    house.migrate(&files(&[seed, more])).await.unwrap();
+    let new = house.tenant("new").await;
+    assert_eq!(
+        count(&house, &new, "SELECT count(*) FROM price JOIN model ON model.id = model").await,
+        29
+    );
+}
+
 #[tokio::test]
 async fn a_seed_row_that_no_default_can_make_anew_is_refused() {
     let house = house().await;
@@ -373,6 +408,14 @@ async fn a_seed_row_that_no_default_can_make_anew_is_refused() {
         (
             "CREATE TABLE secret (name text, value text); INSERT INTO secret VALUES ('key', md5(random()::text))",
             "column value of table secret",
+        ),
+        (
+            "CREATE TABLE secret (value text DEFAULT 'none (at all)'::varchar(20)); INSERT INTO secret VALUES (md5(random()::text))",
+            "column value of table secret",
+        ),
+        (
+            "CREATE TABLE document (body jsonb); INSERT INTO document VALUES (jsonb_build_object('id', gen_random_uuid()))",
+            "column body of table document",
         ),
         (
             "CREATE TABLE stamp (at timestamptz); INSERT INTO stamp VALUES (now() + interval '1 year')",

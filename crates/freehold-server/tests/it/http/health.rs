@@ -187,7 +187,7 @@ async fn a_server_is_not_ready_while_tenants_are_not_kept_apart_and_tells_nobody
     let text = answer.text();
     assert!(text.contains("freehold doctor") && !text.contains("orders"), "{text}");
     let closed = "ALTER POLICY tenant_isolation ON freehold_template.orders
-        USING ((SELECT freehold.require_tenant('00000000-0000-0000-0000-000000000000')))";
+        USING ((SELECT freehold.require_tenant('1a169cdf-4117-86b9-a8ac-a5eeab7a958f')))";
     sql.batch_execute(closed).await.unwrap();
     becomes_ready(&service).await;
 }

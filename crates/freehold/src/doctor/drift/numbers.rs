@@ -26,20 +26,20 @@ const RENUMBERED: &str = "\
   ) x(tree) JOIN form f ON f.text = hashtextextended(x.tree::text, 0)
   ORDER BY c.relname, f.form, c.oid
 ), named_form AS MATERIALIZED (
-  SELECT relname, form, replace(pg_get_expr(tree, oid), nspname, '@') AS printed FROM renumbered_tree
+  SELECT relname, form, {printed replace(pg_get_expr(tree, oid), nspname, '@')} AS printed FROM renumbered_tree
 ), renumbered_trigger AS MATERIALIZED (
   SELECT DISTINCT ON (c.relname, t.tgname, f.form) c.relname, t.tgname, f.form, t.oid, c.nspname
   FROM renumbered n JOIN rel c ON c.relname = n.relname JOIN pg_trigger t ON t.tgrelid = c.oid JOIN form f ON f.text = hashtextextended(t.tgqual::text, 0)
   ORDER BY c.relname, t.tgname, f.form, t.oid
 ), named_trigger AS MATERIALIZED (
-  SELECT relname, tgname, form, replace(pg_get_triggerdef(oid), nspname, '@') AS printed FROM renumbered_trigger
+  SELECT relname, tgname, form, {printed replace(pg_get_triggerdef(oid), nspname, '@')} AS printed FROM renumbered_trigger
 ), renumbered_rule AS MATERIALIZED (
   SELECT DISTINCT ON (c.relname, r.rulename, f.form) c.relname, r.rulename, f.form, r.oid, c.nspname
   FROM rel c JOIN pg_rewrite r ON r.ev_class = c.oid JOIN form f ON f.text = hashtextextended(r.ev_action::text, 0)
   WHERE r.rulename <> '_RETURN' AND EXISTS (SELECT FROM renumbered)
   ORDER BY c.relname, r.rulename, f.form, r.oid
 ), named_rule AS MATERIALIZED (
-  SELECT relname, rulename, form, replace(pg_get_ruledef(oid), nspname, '@') AS printed FROM renumbered_rule";
+  SELECT relname, rulename, form, {printed replace(pg_get_ruledef(oid), nspname, '@')} AS printed FROM renumbered_rule";
 
 /// Puts the comparison by names into a query: `{renumbered}`, and `{columns A of R in N}` for the array of
 /// column numbers `A` of the relation with the OID `R` and the name `N`; `{columns sorted A …}` if PostgreSQL

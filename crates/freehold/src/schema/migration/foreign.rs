@@ -18,6 +18,10 @@ pub(super) struct Changed {
     paths: usize,
     /// Statements that lost CONCURRENTLY.
     concurrently: usize,
+    /// Statements that drop an extension.
+    extensions: usize,
+    /// Statements that set the transaction's isolation level.
+    isolation: usize,
 }
 
 /// Changes all texts. Returns the files that were changed, by label.
@@ -30,15 +34,21 @@ pub(super) fn adapt(migrations: &mut [Migration]) -> Vec<(String, Changed)> {
     let mut changes = Vec::new();
     for (migration, text) in migrations.iter_mut().zip(texts) {
         let (text, concurrently) = without_concurrently(&text);
+        let (text, extensions) = without(&text, drops_extension);
+        let (text, isolation) = without(&text, sets_isolation);
         let text = unqualified(&text, &made);
         let changed = Changed {
             names: text.names,
             in_bodies: text.in_bodies,
             paths: text.paths,
             concurrently,
+            extensions,
+            isolation,
         };
         migration.statements = text.sql;
-        if changed.names + changed.in_bodies + changed.paths + concurrently > 0 {
+        if changed.names + changed.in_bodies + changed.paths + concurrently + extensions + isolation
+            > 0
+        {
             changes.push((migration.label.clone(), changed));
         }
     }
@@ -73,6 +83,14 @@ pub(super) fn notices(changes: &[(String, Changed)], labels: &[String]) -> Vec<S
             |changed| changed.concurrently,
             "CONCURRENTLY was left out of {count} statement{s}, since each file is one transaction: a plain index locks one tenant's table while it is built",
         ),
+        notice(
+            |changed| changed.extensions,
+            "DROP EXTENSION was left out {count} time{s}, since a database has each extension once, for all tenants; drop it by hand when no schema needs it",
+        ),
+        notice(
+            |changed| changed.isolation,
+            "SET TRANSACTION ISOLATION LEVEL was left out {count} time{s}: the file is run at READ COMMITTED, where a statement sees what a server wrote since the one before",
+        ),
     ]
     .into_iter()
     .flatten()
@@ -90,6 +108,33 @@ fn without_concurrently(sql: &str) -> (String, usize) {
         }
     }
     (made + &sql[done..], count)
+}
+
+/// The text without such statements; its lines stay.
+fn without(sql: &str, is_left_out: fn(&[Token<'_>]) -> bool) -> (String, usize) {
+    let (mut made, mut done, mut count) = (String::with_capacity(sql.len()), 0, 0);
+    for Statement { tokens, text, .. } in statements(sql) {
+        if is_left_out(&tokens) {
+            made.push_str(&sql[done..tokens[0].start]);
+            made.push_str(&"\n".repeat(text.matches('\n').count()));
+            done = tokens[0].start + text.len();
+            count += 1;
+        }
+    }
+    (made + &sql[done..], count)
+}
+
+/// With CASCADE it would drop tenants' columns too: that stays, and is refused.
+fn drops_extension(tokens: &[Token<'_>]) -> bool {
+    begins(tokens, &["drop", "extension"]) && !tokens.iter().any(|token| token.is_word("cascade"))
+}
+
+fn sets_isolation(tokens: &[Token<'_>]) -> bool {
+    begins(tokens, &["set", "transaction", "isolation", "level"])
+}
+
+fn begins(tokens: &[Token<'_>], words: &[&str]) -> bool {
+    tokens.len() > words.len() && words.iter().zip(tokens).all(|(word, token)| token.is_word(word))
 }
 
 fn concurrently<'s>(statement: &Statement<'s>) -> Option<Token<'s>> {
@@ -111,6 +156,20 @@ fn concurrently<'s>(statement: &Statement<'s>) -> Option<Token<'s>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_tenants_transaction_can_do_is_left_out() {
+        let isolation = "BEGIN;\nSET TRANSACTION ISOLATION\nLEVEL REPEATABLE READ; SELECT 1";
+        assert_eq!(without(isolation, sets_isolation).0, "BEGIN;\n\n; SELECT 1");
+        for (sql, kept) in [
+            ("SELECT 1; DROP EXTENSION\n IF EXISTS a, \"b\"; SELECT 2", "SELECT 1; \n; SELECT 2"),
+            ("drop extension a restrict", ""),
+            ("DROP EXTENSION a CASCADE", "DROP EXTENSION a CASCADE"),
+            ("DROP TABLE extension", "DROP TABLE extension"),
+        ] {
+            assert_eq!(without(sql, drops_extension).0, kept);
+        }
+    }
 
     #[test]
     fn indexes_are_plain_and_nothing_else_changes() {

@@ -79,7 +79,7 @@ pub(in crate::schema) fn made_by(tokens: &[Token<'_>]) -> Option<String> {
     let kind = tokens.iter().take(5).position(|t| KINDS.iter().any(|kind| t.is_word(kind)))?;
     if is(0, "alter") {
         let to = tokens.windows(2).position(|two| two[0].is_word("rename") && two[1].is_word("to"));
-        return tokens.get(to? + 2).map(name_of);
+        return tokens.get(to? + 2).map(Token::plain_name);
     }
     let mut at = kind + 1;
     if is(at, "if") {
@@ -88,14 +88,7 @@ pub(in crate::schema) fn made_by(tokens: &[Token<'_>]) -> Option<String> {
     if tokens.get(at + 1).is_some_and(|token| token.is_symbol(".")) {
         at += 2;
     }
-    tokens.get(at).filter(|_| is(0, "create")).map(name_of)
-}
-
-fn name_of(token: &Token<'_>) -> String {
-    match token.kind {
-        Kind::Quoted => token.text.trim_matches('"').replace("\"\"", "\""),
-        _ => token.text.to_ascii_lowercase(),
-    }
+    tokens.get(at).filter(|_| is(0, "create")).map(Token::plain_name)
 }
 
 /// Where in a text the tokens are.
@@ -196,7 +189,7 @@ impl Unqualified {
         if token.names("public") && !is_part && is(Some(at + 1), ".") {
             let Some(name) = tokens.get(at + 2) else { return };
             let is_called = is(Some(at + 3), "(") || is(at.checked_sub(1), ":");
-            if place == Place::Body && is_called && !made.contains(&name_of(name)) {
+            if place == Place::Body && is_called && !made.contains(&name.plain_name()) {
                 return;
             }
             edits.replace(token, String::new());

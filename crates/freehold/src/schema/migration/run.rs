@@ -6,8 +6,10 @@
 //! `freehold.run_migration`, where PostgreSQL refuses everything that would end the transaction, in
 //! procedures and `DO` too.
 
+use std::borrow::Cow;
+
 use super::rewriting::rewritten;
-use super::{Migration, check};
+use super::{Migration, check, serial};
 use crate::error::DbError;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TenantId;
@@ -29,14 +31,14 @@ impl Migration {
         let as_run = self.rewritten_for(tenant);
         let statements = check::require_plain_sql(&as_run)?;
         let run = client.batch().run_and_prepare(String::new(), RUN_SQL).await?;
-        for some in statements.chunks(FLUSH) {
+        for some in with_preparation(&statements).chunks(FLUSH) {
             let mut batch = client.batch();
-            for statement in some {
-                batch.quiet(&run, &[&statement.text])?;
+            for (text, _) in some {
+                batch.quiet(&run, &[&text.as_ref()])?;
             }
             batch.run_as_one().await.map_err(|failure| {
                 // After the last statement only the Sync follows, which checks nothing within a transaction.
-                let statement = &some[failure.step.min(some.len() - 1)];
+                let (_, statement) = &some[failure.step.min(some.len() - 1)];
                 self.refused(statement, failure.error)
             })?;
         }
@@ -47,12 +49,21 @@ impl Migration {
     pub(crate) fn statements_for(&self, tenant: TenantId) -> Result<Vec<String>> {
         let as_run = self.rewritten_for(tenant);
         let statements = check::require_plain_sql(&as_run)?;
-        Ok(statements.iter().map(|statement| statement.text.to_owned()).collect())
+        Ok(with_preparation(&statements).into_iter().map(|(text, _)| text.into_owned()).collect())
     }
 
     fn rewritten_for(&self, tenant: TenantId) -> Migration {
         let statements = rewritten(&self.statements, &tenant.schema());
         Migration { statements, ..self.clone() }
+    }
+
+    /// Those of these relations whose columns stay as they are while it runs.
+    pub(crate) fn untouched_of(&self, relations: &[String]) -> Vec<String> {
+        let mut untouched = relations.to_vec();
+        for statement in crate::sql::script::statements(&self.statements) {
+            serial::leave_untouched(&statement, &mut untouched);
+        }
+        untouched
     }
 
     /// Whether the text alone decides what it does: DDL that neither asks whether something exists nor runs
@@ -102,6 +113,16 @@ impl Migration {
         let at = statements.iter().rev().find_map(token)?;
         Some(1 + lines_in(&self.statements[..at]))
     }
+}
+
+/// What is run, with the statement of the file that it belongs to.
+fn with_preparation<'s>(statements: &'s [Statement<'s>]) -> Vec<(Cow<'s, str>, &'s Statement<'s>)> {
+    let mut run = Vec::with_capacity(statements.len());
+    for statement in statements {
+        run.extend(serial::before(statement).map(|sql| (Cow::Owned(sql), statement)));
+        run.push((Cow::Borrowed(statement.text), statement));
+    }
+    run
 }
 
 fn is_plain_ddl(statement: &Statement<'_>) -> bool {

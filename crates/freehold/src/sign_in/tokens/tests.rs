@@ -434,8 +434,8 @@ fn a_token_that_verify_would_refuse_is_not_issued() {
         let subject = Subject { tenant, role: role.to_owned(), ..member() };
         assert_eq!(issue(subject, second), Err(IssueError::Role), "{role}");
     }
-    let template = Subject { tenant: Some(Uuid::nil()), ..member() };
-    assert_eq!(issue(template, second), Err(IssueError::NilId));
+    let nowhere = Subject { tenant: Some(Uuid::nil()), ..member() };
+    assert_eq!(issue(nowhere, second), Err(IssueError::NilId));
     let system = Subject { identity: Uuid::nil(), ..member() };
     assert_eq!(issue(system, second), Err(IssueError::NilId));
 }

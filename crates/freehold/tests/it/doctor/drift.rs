@@ -174,3 +174,50 @@ async fn the_numbers_of_columns_are_no_difference() {
         assert!(found.iter().any(|line| line.contains(named)), "{named}: {found:#?}");
     }
 }
+
+/// PostgreSQL prints such lists in another way after they were restored.
+#[tokio::test]
+async fn lists_of_varchars_are_alike_whether_restored_or_not() {
+    const LISTS: &str = "ALTER TABLE job ADD CONSTRAINT known CHECK (state IN ('new', 'old'));
+        CREATE INDEX job_open ON job (id) WHERE state NOT IN ('old', 'gone');
+        CREATE VIEW open_job AS SELECT id FROM job WHERE state IN ('new', 'old');
+        CREATE POLICY seen ON job AS RESTRICTIVE TO freehold_viewer USING (state IN ('new', 'old'))";
+    let table = format!(
+        "CREATE TABLE job (id int, state varchar(20), body text); ALTER TABLE job SET (fillfactor = 70, autovacuum_enabled = false); ALTER TABLE job SET (fillfactor = 80); {LISTS}"
+    );
+    let files = |more: &[&str]| {
+        let files = [table.as_str()].into_iter().chain(more.iter().copied()).enumerate();
+        let of = |(at, sql): (usize, &str)| Migration::new(at as i64 + 1, "file", sql);
+        Baseline::from_migrations(files.map(of).collect()).unwrap()
+    };
+    let house = house_with(&files(&[])).await;
+    let old = tenant(&house.freehold, "old").await.schema();
+    assert_eq!(lines(&examine_all(&house.database).await), [""; 0]);
+    // As pg_dump writes what it is told by the server.
+    let owner = connect(&house.database.owner_url()).await;
+    let list = |op: &str, a: &str, b: &str| {
+        format!(
+            "state::text {op} (ARRAY['{a}'::character varying, '{b}'::character varying]::text[])"
+        )
+    };
+    let (known, shut) = (list("= ANY", "new", "old"), list("<> ALL", "old", "gone"));
+    for schema in ["freehold_template", &old] {
+        let restore = format!("SET search_path = {schema}; ALTER TABLE job DROP CONSTRAINT known, ADD CONSTRAINT known CHECK ({known});
+            DROP INDEX job_open; CREATE INDEX job_open ON job (id) WHERE {shut};
+            CREATE OR REPLACE VIEW open_job WITH (security_invoker = true) AS SELECT id FROM job WHERE {known};
+            ALTER POLICY seen ON job USING ({known})");
+        owner.batch_execute(&restore).await.unwrap();
+    }
+    tenant(&house.freehold, "made-since").await;
+    assert_eq!(lines(&examine_all(&house.database).await), [""; 0]);
+    let report = house.migrate(&files(&["ALTER TABLE job ADD COLUMN more int"])).await.unwrap();
+    assert_eq!((report.migrated, report.failed.len()), (2, 0), "{:?}", report.failed);
+    tenant(&house.freehold, "newest").await;
+    assert_eq!(lines(&examine_all(&house.database).await), [""; 0]);
+    let schema = format!(
+        "SET search_path = {old}; ALTER TABLE job DROP CONSTRAINT known, ADD CONSTRAINT known CHECK (state IN ('new', 'odd'))"
+    );
+    owner.batch_execute(&schema).await.unwrap();
+    let found = lines(&examine_all(&house.database).await);
+    assert!(found.len() == 1 && found[0].contains("constraint job.known"), "{found:#?}");
+}
