@@ -357,7 +357,9 @@ fn siblings_form_no_circle() {
             while let Some(free) = needs.iter().find(|(_, names)| names.is_empty()) {
                 let free = free.0.clone();
                 needs.remove(&free);
-                needs.values_mut().for_each(|names| drop(names.remove(&free)));
+                for names in needs.values_mut() {
+                    names.remove(&free);
+                }
             }
             if !needs.is_empty() {
                 circles.insert(format!("{crate_name}/{parent}: {needs:?}"));
