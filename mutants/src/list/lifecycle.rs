@@ -140,7 +140,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "anybody-sees-invitations",
         breaks: "an endpoint forgets its check",
-        file: MEMBERS,
+        file: "crates/freehold/src/control/invitations.rs",
         from: "        require(context.role(), Action::ManageMembers)?;
         let mut tx = self.0.catalog_of(context).await?;
         let list",

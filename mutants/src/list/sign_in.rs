@@ -265,7 +265,7 @@ struct Header {",
     Mutant {
         name: "admins-take-owners-invitations",
         breaks: "an admin replaces and revokes an owner's invitation",
-        file: "crates/freehold/src/control/members.rs",
+        file: "crates/freehold/src/control/invitations.rs",
         from: "        if above(offer.invitation.role) || maker.is_some_and(above) {",
         to: "        let _ = maker;
         if above(offer.invitation.role) {",
