@@ -4,7 +4,6 @@ use super::Mutant;
 use super::Tests::{LibraryUnit, Server};
 
 const PEOPLE: &str = "crates/freehold/src/control/people.rs";
-const OPERATORS: &str = "crates/freehold/src/control/operators.rs";
 const ADDRESSES: &str = "crates/freehold/src/control/addresses.rs";
 const SESSIONS: &str = "crates/freehold/src/control/sessions.rs";
 const JOINING: &str = "crates/freehold/src/control/joining.rs";
@@ -28,7 +27,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "last-operator-goes",
         breaks: "nobody is left who could run the platform",
-        file: OPERATORS,
+        file: PEOPLE,
         from: "    if identities::lock_operators(tx).await? == [id] {",
         to: "    if identities::lock_operators(tx).await?.is_empty() && id == IdentityId::SYSTEM {",
         tests: Server(&["http::people::operators_are_listed_and_revoked_and_the_last_one_stays"]),
@@ -71,7 +70,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "former-passwords-open-sessions",
         breaks: "a sign-in by the former password outlives the change that was made meanwhile",
-        file: SESSIONS,
+        file: "crates/freehold/src/control/credentials.rs",
         from: "        if !present.is_some_and(|now| now.epoch == identity.epoch && !now.is_disabled) {",
         to: "        if !present.is_some_and(|now| !now.is_disabled) {",
         tests: Server(&[

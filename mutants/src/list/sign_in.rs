@@ -132,7 +132,7 @@ struct Header {",
     Mutant {
         name: "sign-in-to-a-suspended-tenant",
         breaks: "people sign in to a tenant that is suspended",
-        file: SESSIONS,
+        file: CREDENTIALS,
         from: "    if let Some((tenant, _)) = &place {
         tenant.status.require_active()?;
     }
@@ -165,7 +165,7 @@ struct Header {",
     Mutant {
         name: "unknown-tenant-told-apart",
         breaks: "sign-in tells a right password from a wrong one where the tenant is not one's own",
-        file: SESSIONS,
+        file: CREDENTIALS,
         from: "        true => Some(tenants.into_iter().next().ok_or_else(wrong_credentials)?),",
         to: "        true => {
             let none = || Error::new(ErrorKind::NotFound, \"no such tenant\");
@@ -293,7 +293,7 @@ struct Header {",
     Mutant {
         name: "wrong-tenants-are-no-guesses",
         breaks: "the count of guesses tells a right password from a wrong one",
-        file: SESSIONS,
+        file: CREDENTIALS,
         from: "                if refused.kind() != ErrorKind::Unauthenticated {",
         to: "                if !refused.message().is_empty() {",
         tests: Server(&["http::sessions::a_right_password_for_a_wrong_tenant_counts_like_a_wrong_one"]),

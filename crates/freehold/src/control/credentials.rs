@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use super::guessing::{Guesses, Taken};
-use super::sessions::{MEMBERSHIPS_MAX, SignIn, signed_out};
+use super::sessions::{MEMBERSHIPS_MAX, SignIn, Tokens, signed_out};
 use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::identities::{Credential, Identity};
 use crate::catalog::outbox::{self, Letter};
-use crate::catalog::{identities, memberships, password_resets};
+use crate::catalog::{identities, memberships, password_resets, sessions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::actor::Role;
 use crate::model::audit::AuditAction;
@@ -35,6 +35,60 @@ pub struct Credentials {
 }
 
 impl SignIn {
+    /// Signs in by password. If no tenant is named: to the person's only tenant, or as an operator.
+    ///
+    /// An unknown e-mail, a wrong password, a disabled person and a tenant of which the person is not a
+    /// member cause the same error, after the same work. `client` is the address for which guesses are
+    /// counted: behind a proxy, the one that the proxy saw.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unauthenticated`], [`ErrorKind::RateLimited`], [`ErrorKind::TenantRequired`],
+    /// [`ErrorKind::TenantSuspended`]; [`ErrorKind::Forbidden`] for a person without any tenant.
+    pub async fn log_in(&self, credentials: Credentials, client: IpAddr) -> Result<Tokens> {
+        let tenant = credentials.tenant.clone();
+        let (credential, tenants, taken) = self.check_password(credentials, client).await?;
+        let Some(Credential { identity, .. }) = credential else {
+            // Logged without the input: people sometimes type the password into the wrong field.
+            tracing::warn!(%client, "a sign-in was refused");
+            return Err(wrong_credentials());
+        };
+        let _turn = self.turn().await?;
+        let mut tx = self.catalog("sign in").await?;
+        let place = match choose_place(&identity, tenant.is_some(), tenants) {
+            Ok(place) => place,
+            Err(refused) => {
+                // If the answer looks like that to a wrong password, the guess must count like one too.
+                if refused.kind() != ErrorKind::Unauthenticated {
+                    taken.give_back(&mut tx).await?;
+                }
+                tx.commit().await?;
+                return Err(refused);
+            }
+        };
+        // If the password was changed meanwhile, the former one must no longer open a session.
+        let present = identities::lock(&mut tx, identity.id).await?;
+        if !present.is_some_and(|now| now.epoch == identity.epoch && !now.is_disabled) {
+            return Err(wrong_credentials());
+        }
+        sessions::prune(&mut tx, identity.id).await?;
+        let at = place.as_ref().map(|(tenant, _)| tenant.id);
+        let lifetime = self.options.session_lifetime.as_secs_f64();
+        let session = sessions::insert(&mut tx, identity.id, at, lifetime).await?;
+        let refresh = OpaqueToken::generate(OpaqueKind::Refresh);
+        sessions::insert_token(&mut tx, session.id, &refresh.hash()).await?;
+        let mut event =
+            AuditEvent::by(AuditAction::SessionStart, identity.id).to(identity.id, &identity.email);
+        if let Some(tenant) = at {
+            event = event.tenant(tenant);
+        }
+        audit::record(&mut tx, event).await?;
+        // Last, since other sign-ins wait for the row: all people behind one client address share it.
+        taken.give_back(&mut tx).await?;
+        tx.commit().await?;
+        let device_token = Some(self.new_device(&identity));
+        Ok(Tokens { device_token, ..self.tokens(&session, place.as_ref(), Some(refresh), None)? })
+    }
+
     /// Checks e-mail and password. Returns the person if the password is right; the person's tenants, or only
     /// the one that was named; and what the guess has taken from its budgets, to be given back if it was
     /// right. Takes the same time whether or not the person and the tenant exist.
@@ -197,6 +251,42 @@ impl SignIn {
             .to(identity.id, &identity.email);
         audit::record(&mut tx, event).await?;
         tx.commit().await
+    }
+}
+
+/// The tenant to sign in to after the password was right; `None` for an operator.
+fn choose_place(
+    identity: &Identity,
+    tenant_named: bool,
+    tenants: Vec<(Tenant, Role)>,
+) -> Result<Option<(Tenant, Role)>> {
+    let place = match tenant_named {
+        true => Some(tenants.into_iter().next().ok_or_else(wrong_credentials)?),
+        false if identity.is_operator => None,
+        false => Some(only_one(tenants)?),
+    };
+    if let Some((tenant, _)) = &place {
+        tenant.status.require_active()?;
+    }
+    Ok(place)
+}
+
+/// The tenant to sign in to if none was named.
+fn only_one(mut tenants: Vec<(Tenant, Role)>) -> Result<(Tenant, Role)> {
+    match tenants.len() {
+        1 => Ok(tenants.remove(0)),
+        0 => Err(Error::new(
+            ErrorKind::Forbidden,
+            "you belong to no tenant; sign up or ask for an invitation",
+        )),
+        _ => {
+            let slugs: Vec<_> = tenants.iter().take(20).map(|(t, _)| t.slug.as_str()).collect();
+            Err(Error::new(
+                ErrorKind::TenantRequired,
+                format!("you belong to several tenants; name one: {}", slugs.join(", ")),
+            )
+            .field("tenant"))
+        }
     }
 }
 

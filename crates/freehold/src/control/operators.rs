@@ -1,6 +1,8 @@
 //! Operators: the people who run the platform.
 
-use super::people::{Person, PersonRef, ResolvedPerson, finish, known, vouched};
+use super::people::{
+    Person, PersonRef, ResolvedPerson, finish, known, require_not_last_operator, vouched,
+};
 use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::{identities, sessions};
 use crate::error::{Error, ErrorKind, Result};
@@ -9,7 +11,6 @@ use crate::model::audit::AuditAction;
 use crate::model::context::OperatorContext;
 use crate::model::ids::IdentityId;
 use crate::sign_in::invitations;
-use crate::tx::CatalogTx;
 
 /// Handle for listing, creating and revoking operators: [`Freehold::operators`].
 #[derive(Clone, Copy)]
@@ -88,15 +89,4 @@ impl Operators<'_> {
         .await?;
         finish(tx, id).await
     }
-}
-
-/// Refuses to remove the last operator.
-pub(super) async fn require_not_last_operator(tx: &mut CatalogTx, id: IdentityId) -> Result<()> {
-    if identities::lock_operators(tx).await? == [id] {
-        return Err(Error::new(
-            ErrorKind::Conflict,
-            "this is the last operator; make another one first",
-        ));
-    }
-    Ok(())
 }

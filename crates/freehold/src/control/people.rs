@@ -2,7 +2,6 @@
 
 use uuid::Uuid;
 
-use super::operators::require_not_last_operator;
 use crate::catalog;
 use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::identities::Identity;
@@ -412,4 +411,15 @@ pub(super) fn no_such_person() -> Error {
 
 pub(super) fn no_such_session() -> Error {
     Error::new(ErrorKind::NotFound, "there is no such session")
+}
+
+/// Refuses to remove the last operator.
+pub(super) async fn require_not_last_operator(tx: &mut CatalogTx, id: IdentityId) -> Result<()> {
+    if identities::lock_operators(tx).await? == [id] {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            "this is the last operator; make another one first",
+        ));
+    }
+    Ok(())
 }
