@@ -412,6 +412,17 @@ async fn somebody_who_is_disabled_is_refused_everything_on_every_server_within_a
         .await;
     }
     assert_eq!(log_in(&service, &admin.email, PASSWORD).await.bytes(), wrong);
+    // Nor does an invitation that was sent later tell whether the password is right.
+    let globex = service.tenant("globex").await;
+    let body = json!({"email": admin.email, "role": "viewer"});
+    service.post("/v1/invitations", body).by(&globex.owner).send().await.expect(201);
+    let later = service.letter_token(MailKind::Invitation, &admin.email).await;
+    let accept = async |password: &str| {
+        let body = json!({"token": later, "password": password});
+        let answer = service.post("/v1/invitations/accept", body).send().await;
+        answer.refused(401, "unauthenticated").bytes()
+    };
+    assert_eq!(accept(PASSWORD).await, accept("not the password").await);
     let body = json!({"token": invitation, "password": OTHER});
     service.post("/v1/invitations/accept", body).send().await.refused(404, "not_found");
     let body = json!({"token": reset, "password": OTHER});
