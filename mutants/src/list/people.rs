@@ -209,7 +209,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "memberships-outlive-the-proof",
         breaks: "a person who proves an address belongs to the tenants of a stranger who used it first",
         file: PROOF,
-        from: "    end_memberships(tx, identity, |action| without_proof(action, identity)).await?;
+        from: "    end_memberships(tx, identity, |action| without_proof(action, by)).await?;
 ",
         to: "",
         tests: Server(&[
@@ -222,7 +222,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "memberships-end-unrecorded",
         breaks: "a tenant's owners do not learn that a member has been removed with the person",
         file: PEOPLE,
-        from: "        proof::end_memberships(&mut tx, &identity, ended).await?;
+        from: "        proof::end_memberships(&mut tx, &identity, &ended).await?;
 ",
         to: "",
         tests: Server(&[

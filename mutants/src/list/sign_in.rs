@@ -227,7 +227,7 @@ struct Header {",
         name: "the-past-survives-its-proof",
         breaks: "whoever typed an address before its owner came keeps password, sessions and memberships",
         file: "crates/freehold/src/sign_in/proof.rs",
-        from: "    drop_past(tx, &identity).await?;
+        from: "    drop_past(tx, &identity, proof).await?;
 ",
         to: "",
         tests: Server(&["http::people::whoever_only_typed_an_address_is_not_the_operator_that_it_becomes"]),

@@ -47,8 +47,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "locked-tenants-fail-at-once",
         breaks: "a tenant with a busy table is left behind",
         file: "crates/freehold/src/fleet/migrator.rs",
-        from: "Err((_, error)) if !is_last && error.database()",
-        to: "Err((_, error)) if !is_last && is_last && error.database()",
+        from: "if !is_last && error.database()",
+        to: "if !is_last && is_last && error.database()",
         tests: Library(&[
             "waves::a_tenant_whose_tables_are_locked_is_tried_again_after_the_others",
         ]),

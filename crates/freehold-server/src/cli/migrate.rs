@@ -77,7 +77,7 @@ pub(super) struct Pace {
     stop_after: u32,
     /// How long a statement waits for a lock that the application holds, in milliseconds; the tenant's
     /// requests wait behind it meanwhile
-    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     lock_timeout_ms: u64,
     /// How often a tenant is tried whose tables are locked, after the others of its wave
     #[arg(long, value_name = "TIMES", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -153,7 +153,7 @@ pub(super) async fn run(command: MigrateCommand) -> Result<ExitCode, Failure> {
                 print_failures(&report.failed);
                 if let Some(reason) = &report.stopped {
                     let left = words::count(report.left, "tenant");
-                    Output::note(&format!("Stopped: {reason}. {left} not tried, and as before"));
+                    Output::note(&format!("Stopped: {reason}. Not tried: {left}"));
                 }
             }
             Ok(if report.failed.is_empty() && report.stopped.is_none() {

@@ -1,7 +1,8 @@
 //! Operators: the people who run the platform.
 
 use super::people::{
-    Person, PersonRef, ResolvedPerson, finish, known, require_not_last_operator, vouched,
+    Person, PersonRef, ResolvedPerson, finish, in_tenants, known, require_not_last_operator,
+    vouched,
 };
 use crate::catalog::audit::{self, AuditEvent};
 use crate::catalog::{identities, sessions};
@@ -80,7 +81,7 @@ impl Operators<'_> {
         let identity = identity.filter(|identity| identity.is_operator).ok_or_else(none)?;
         identities::set_operator(&mut tx, id, false).await?;
         sessions::revoke_all(&mut tx, id, None).await?;
-        let ended = |action| AuditEvent::of(action, context);
+        let ended = in_tenants(context, "the person is no operator any more");
         invitations::end_of_person(&mut tx, id, ended).await?;
         audit::record(
             &mut tx,

@@ -124,9 +124,9 @@ impl People<'_> {
         let identity = lock(&mut tx, id).await?;
         if !identity.is_disabled {
             identities::set_disabled(&mut tx, id, true).await?;
-            proof::end_everything(&mut tx, &identity, None).await?;
-            let ended = |action| AuditEvent::of(action, context);
+            let ended = in_tenants(context, "the person was disabled");
             invitations::end_of_person(&mut tx, id, ended).await?;
+            proof::end_everything(&mut tx, &identity, None).await?;
             audit::record(
                 &mut tx,
                 AuditEvent::of(AuditAction::PersonDisable, context).to(id, &identity.email),
@@ -174,10 +174,10 @@ impl People<'_> {
                 ),
             ));
         }
+        let ended = in_tenants(context, "the person was removed");
+        invitations::end_of_person(&mut tx, id, &ended).await?;
+        proof::end_memberships(&mut tx, &identity, &ended).await?;
         proof::end_everything(&mut tx, &identity, None).await?;
-        let ended = |action| AuditEvent::of(action, context);
-        invitations::end_of_person(&mut tx, id, ended).await?;
-        proof::end_memberships(&mut tx, &identity, ended).await?;
         audit::record(
             &mut tx,
             AuditEvent::of(AuditAction::PersonRemove, context).to(id, &identity.email),
@@ -411,6 +411,16 @@ pub(super) fn no_such_person() -> Error {
 
 pub(super) fn no_such_session() -> Error {
     Error::new(ErrorKind::NotFound, "there is no such session")
+}
+
+/// What an operator's change to a person ends in tenants. Their owners read the record, and not what the operator
+/// says about the person.
+pub(super) fn in_tenants(
+    context: &OperatorContext,
+    why: &'static str,
+) -> impl Fn(AuditAction) -> AuditEvent {
+    let actor = context.actor();
+    move |action| AuditEvent::by(action, actor).because(why)
 }
 
 /// Refuses to remove the last operator.

@@ -90,7 +90,7 @@ pub struct Tokens {
     /// Valid once, for [`SignIn::refresh`]. Absent after [`SignIn::switch_tenant`], which keeps the former
     /// one valid.
     pub refresh_token: Option<String>,
-    /// For [`Credentials::device_token`]; the client should keep it beyond the session. It gives no access.
+    /// For [`Credentials::device_token`](crate::control::credentials::Credentials::device_token); the client should keep it beyond the session. It gives no access.
     /// Only a sign-in returns one.
     pub device_token: Option<String>,
     /// The role in the tenant; `operator` without one.

@@ -136,19 +136,37 @@ pub(crate) async fn bring_fleet(
     let migrations = baseline::list(&mut tx).await?;
     let version = migrations.last().map_or(0, |m| m.version);
     let behind = tenants::list_behind(&mut tx, version).await?;
+    let mut report = MigrateReport { version, ..MigrateReport::default() };
+    for id in &options.canaries {
+        let canary = tenants::find(&mut tx, *id).await?;
+        if let Some(canary) = canary
+            && canary.version >= version
+            && !behind.is_empty()
+        {
+            let slug = canary.slug;
+            report.notices.push(format!("{slug} is at version {version} already, and no canary"));
+        }
+    }
     tx.commit().await?;
 
-    let report = MigrateReport { version, ..MigrateReport::default() };
     let (total, changes) = (behind.len(), Changes::default());
     let watch = Watch::new(owner, options);
     let tried = HashSet::new();
-    let mut run =
-        Run { owner, options, migrations, changes, watch, report, tried, total, progress };
+    let mut run = Run {
+        owner,
+        options,
+        migrations: &migrations,
+        changes: &changes,
+        watch,
+        report,
+        tried,
+        total,
+        progress,
+    };
     let planned = waves::plan(behind, options);
     for (at, wave) in planned.into_iter().enumerate() {
-        if at > 0 {
-            run.report.stopped = run.watch.wait(options.between_waves).await;
-        }
+        let pause = if at > 0 { options.between_waves } else { Duration::ZERO };
+        run.report.stopped = run.watch.wait(pause).await;
         if run.report.stopped.is_none() {
             run.wave(wave).await;
         }
@@ -163,6 +181,10 @@ pub(crate) async fn bring_fleet(
         let mut behind = tenants::list_behind(&mut tx, version).await?;
         tx.commit().await?;
         behind.retain(|tenant| !run.tried.contains(&tenant.id));
+        if behind.is_empty() && run.report.failed.is_empty() {
+            // The reason came after the last tenant.
+            run.report.stopped = None;
+        }
         if behind.is_empty() || run.report.stopped.is_some() {
             run.report.left = behind.len();
             return Ok(run.report);
@@ -176,8 +198,8 @@ pub(crate) async fn bring_fleet(
 struct Run<'a> {
     owner: &'a Pool,
     options: &'a MigrateOptions,
-    migrations: Vec<Migration>,
-    changes: Changes,
+    migrations: &'a [Migration],
+    changes: &'a Changes,
     watch: Watch<'a>,
     report: MigrateReport,
     /// The tenants that are done: migrated or failed.
@@ -192,12 +214,35 @@ impl Run<'_> {
         let Wave { mut tenants, is_of_canaries } = wave;
         let attempts = self.options.lock_attempts.max(1);
         for attempt in 1..=attempts {
-            tenants = self.round(tenants, is_of_canaries, attempt == attempts).await;
-            if tenants.is_empty() || self.report.stopped.is_some() {
-                break;
+            let locked = self.round(tenants, is_of_canaries, attempt == attempts).await;
+            if !locked.is_empty() && self.report.stopped.is_none() {
+                self.report.stopped = self.watch.wait(waves::pause_before(attempt)).await;
             }
-            tokio::time::sleep(waves::pause_before(attempt)).await;
+            if self.report.stopped.is_some() {
+                for (tenant, version, error) in locked {
+                    self.fail(&tenant, version, &error).await;
+                }
+                return;
+            }
+            tenants = locked.into_iter().map(|(tenant, ..)| tenant).collect();
+            if tenants.is_empty() {
+                return;
+            }
         }
+    }
+
+    async fn fail(&mut self, tenant: &Tenant, version: i64, error: &Error) {
+        let (slug, error) = (tenant.slug.as_str(), error.to_string());
+        if let Err(unwritten) = note_failure(self.owner, tenant.id, version, &error).await {
+            tracing::warn!(tenant = slug, %unwritten, "a failed migration is not recorded");
+        }
+        self.report.failed.push(MigrateFailure { tenant: slug.to_owned(), version, error });
+        self.done(tenant);
+    }
+
+    fn done(&mut self, tenant: &Tenant) {
+        self.tried.insert(tenant.id);
+        (self.progress)(self.tried.len(), self.total);
     }
 
     /// Tries each tenant once. Returns those whose tables were locked, unless this was the last attempt.
@@ -206,10 +251,10 @@ impl Run<'_> {
         tenants: Vec<Tenant>,
         is_of_canaries: bool,
         is_last: bool,
-    ) -> Vec<Tenant> {
+    ) -> Vec<(Tenant, i64, Error)> {
         let stops = AtomicBool::new(false);
         let (owner, options, stop) = (self.owner, self.options, &stops);
-        let (migrations, changes) = (&self.migrations, &self.changes);
+        let (migrations, changes) = (self.migrations, self.changes);
         // Owned, so that the future is Send: a service may migrate in a spawned task.
         let mut outcomes = stream::iter(tenants)
             .map(|tenant| async move {
@@ -227,23 +272,15 @@ impl Run<'_> {
                 Ok(fast) => {
                     self.report.migrated += 1;
                     self.report.fast_path += usize::from(fast);
+                    self.done(&tenant);
                 }
-                Err((_, error)) if !is_last && error.database().is_some_and(is_lock_timeout) => {
-                    locked.push(tenant);
-                    continue;
+                Err((version, error))
+                    if !is_last && error.database().is_some_and(is_lock_timeout) =>
+                {
+                    locked.push((tenant, version, error));
                 }
-                Err((version, error)) => {
-                    let error = error.to_string();
-                    if let Err(unwritten) = note_failure(owner, tenant.id, version, &error).await {
-                        let tenant = tenant.slug.as_str();
-                        tracing::warn!(tenant, %unwritten, "a failed migration is not recorded");
-                    }
-                    let tenant = tenant.slug.to_string();
-                    self.report.failed.push(MigrateFailure { tenant, version, error });
-                }
+                Err((version, error)) => self.fail(&tenant, version, &error).await,
             }
-            self.tried.insert(tenant.id);
-            (self.progress)(self.tried.len(), self.total);
             if self.report.stopped.is_none() {
                 let failures = self.report.failed.len();
                 self.report.stopped = self.watch.reason(failures, is_of_canaries).await;

@@ -47,7 +47,7 @@ pub(crate) async fn prove(
     if identity.is_proven {
         return Ok(identity);
     }
-    drop_past(tx, &identity).await?;
+    drop_past(tx, &identity, proof).await?;
     identities::set_proven(tx, identity.id, proof).await?;
     if !name.is_empty() {
         identities::set_name(tx, identity.id, name).await?;
@@ -61,9 +61,11 @@ pub(crate) async fn prove(
 }
 
 /// Deletes what was stored under the address before it was proven.
-async fn drop_past(tx: &mut CatalogTx, identity: &Identity) -> Result<()> {
+async fn drop_past(tx: &mut CatalogTx, identity: &Identity, proof: &Proof) -> Result<()> {
+    let by = proof.by.unwrap_or(identity.id);
     identities::delete_password(tx, identity.id).await?;
-    end_memberships(tx, identity, |action| without_proof(action, identity)).await?;
+    super::invitations::end_of_person(tx, identity.id, |action| without_proof(action, by)).await?;
+    end_memberships(tx, identity, |action| without_proof(action, by)).await?;
     end_everything(tx, identity, None).await
 }
 
@@ -80,8 +82,8 @@ pub(crate) async fn end_memberships(
     Ok(())
 }
 
-fn without_proof(action: AuditAction, identity: &Identity) -> AuditEvent {
-    AuditEvent::by(action, identity.id).because("an address without proof")
+fn without_proof(action: AuditAction, by: IdentityId) -> AuditEvent {
+    AuditEvent::by(action, by).because("an address without proof")
 }
 
 /// Ends all sessions and outstanding tokens of a person, except the session `except`; and the invitations
@@ -100,7 +102,7 @@ pub(crate) async fn end_everything(
         // A thief of the person's mail may hold one of these.
         invitations::forget_tokens(tx, &identity.email).await?;
     } else {
-        let ended = |action| without_proof(action, identity);
+        let ended = |action| without_proof(action, identity.id);
         super::invitations::end_of_person(tx, identity.id, ended).await?;
     }
     Ok(())

@@ -136,3 +136,34 @@ async fn a_tenant_whose_tables_are_locked_is_tried_again_after_the_others() {
     let report = report.unwrap();
     assert_eq!((report.migrated, report.failed.len(), report.stopped), (3, 0, None));
 }
+
+#[tokio::test]
+async fn a_pause_is_seen_while_all_tables_are_locked() {
+    let house = house().await;
+    let tenants = tenants(&house, 2).await;
+    let holder = house.superuser().await;
+    for tenant in &tenants {
+        let lock = format!("BEGIN; LOCK TABLE {}.notes", tenant.tenant().schema());
+        holder.batch_execute(&lock).await.unwrap();
+    }
+    let options = MigrateOptions {
+        lock_timeout: Duration::from_millis(50),
+        lock_attempts: u32::MAX,
+        ..one_by_one()
+    };
+    let migrations = house.freehold.migrations();
+    let pausing = async {
+        let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
+        let other = house.superuser().await;
+        while !other.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {}
+        migrations.pause(&operator()).await.unwrap();
+    };
+    let (report, ()) = tokio::join!(migrate(&house, options, &|_, _| {}), pausing);
+    let report = report.unwrap();
+    assert!(report.stopped.unwrap().starts_with("paused since"));
+    let failed: Vec<_> = report.failed.iter().map(|failed| failed.error.as_str()).collect();
+    assert!(
+        failed.len() == 2 && failed.iter().all(|error| error.contains("lock timeout")),
+        "{failed:?}"
+    );
+}
