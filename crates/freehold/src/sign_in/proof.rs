@@ -64,8 +64,8 @@ pub(crate) async fn prove(
 async fn drop_past(tx: &mut CatalogTx, identity: &Identity, proof: &Proof) -> Result<()> {
     let by = proof.by.unwrap_or(identity.id);
     identities::delete_password(tx, identity.id).await?;
-    super::invitations::end_of_person(tx, identity.id, |action| without_proof(action, by)).await?;
     end_memberships(tx, identity, |action| without_proof(action, by)).await?;
+    super::invitations::end_of_person(tx, identity.id, |action| without_proof(action, by)).await?;
     end_everything(tx, identity, None).await
 }
 

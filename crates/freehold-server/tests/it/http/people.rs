@@ -69,7 +69,7 @@ async fn an_outdated_hash_is_renewed_but_never_over_a_password_that_was_changed_
     let (answer, ()) = tokio::join!(log_in(&service, &ann.email, "password"), async {
         eventually("the renewal waits for the change", SOON, async || {
             let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                AND wait_event_type = 'Lock' AND query ~ 'UPDATE credential'";
+                AND wait_event_type = 'Lock' AND query ~ 'UPDATE freehold.credential'";
             reader.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
         })
         .await;
