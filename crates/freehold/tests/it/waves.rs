@@ -7,7 +7,7 @@ use std::time::Duration;
 use freehold::{ErrorKind, MigrateOptions, MigrateReport, OperatorContext, TenantContext};
 use tokio::sync::Notify;
 
-use crate::support::{House, house, notes_and, operator};
+use crate::support::{House, house, notes_and, operator, wait_until};
 
 const HOURS: Duration = Duration::from_secs(36_000);
 
@@ -155,7 +155,10 @@ async fn a_pause_is_seen_while_all_tables_are_locked() {
     let pausing = async {
         let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
         let other = house.superuser().await;
-        while !other.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {}
+        wait_until("a statement waits for a lock", Duration::from_secs(60), async || {
+            other.query_one(waits, &[]).await.unwrap().get(0)
+        })
+        .await;
         migrations.pause(&operator()).await.unwrap();
     };
     let (report, ()) = tokio::join!(migrate(&house, options, &|_, _| {}), pausing);

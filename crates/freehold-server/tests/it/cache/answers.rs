@@ -136,6 +136,12 @@ async fn where_nothing_can_be_heard_a_kept_answer_is_believed_for_a_moment_only(
     eventually("it is found out without being told", SOON, seen).await;
 }
 
+async fn migrate(service: &Service, later: &freehold::Baseline) {
+    let context = OperatorContext::system("a later baseline");
+    let migrations = service.freehold.migrations();
+    migrations.up(&context, later, MigrateOptions::default(), &|_, _| {}).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_migrated_tenants_answers_are_made_anew() {
     let service = Service::start(Setup::default()).await;
@@ -143,17 +149,7 @@ async fn a_migrated_tenants_answers_are_made_anew() {
     let path = "/v1/data/products?sku=eq.HAMMER&select=price_cents";
     read(&service, path, &acme.owner, "max-age=600").await;
     let later = shop_and("UPDATE products SET price_cents = 5 WHERE sku = 'HAMMER'");
-    service
-        .freehold
-        .migrations()
-        .up(
-            &OperatorContext::system("a later baseline"),
-            &later,
-            MigrateOptions::default(),
-            &|_, _| {},
-        )
-        .await
-        .unwrap();
+    migrate(&service, &later).await;
     let seen = async || {
         let answer = read(&service, path, &acme.owner, "max-age=600").await;
         answer.json() == json!([{"price_cents": 5}])
@@ -219,16 +215,7 @@ async fn servers_share_the_model_of_one_baseline_and_no_other() {
     let two = beside(&one, &redis).await;
     let acme = one.tenant("acme").await;
     let later = shop_and("ALTER TABLE products ADD COLUMN colour text");
-    one.freehold
-        .migrations()
-        .up(
-            &OperatorContext::system("a later baseline"),
-            &later,
-            MigrateOptions::default(),
-            &|_, _| {},
-        )
-        .await
-        .unwrap();
+    migrate(&one, &later).await;
     for server in [&one, &two] {
         let known = async || {
             let get = server.get("/v1/data/products?select=colour").by(&acme.owner);
